@@ -1,0 +1,37 @@
+"""What every test shares: few threads, no network, and a watch over bare imports of the repository's folders."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
+
+# Set before torch is imported: tests are small, and more threads than cores only make them slower.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+# Tests download nothing: libraries that would try fail at once instead of waiting for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+
+def bare_imports() -> list[str]:
+    """The repository's folders that were imported as top-level modules, which makes second copies of every class."""
+    return [name for name in FOLDERS if name in sys.modules]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_bare_imports() -> Iterator[None]:
+    """At the end of the run: nothing imported ``model`` where it meant ``duologue.model``."""
+    yield
+    assert not bare_imports(), f"imported without their package name: {bare_imports()}"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository root, which is the package ``duologue``."""
+    return ROOT
