@@ -157,12 +157,18 @@ class AlignState(State):
     held: list[Tensor]  # one (B, C, *) a branch
 
     @classmethod
-    def empty(cls, branches: int, like: Tensor, batch_size: int, channels: int) -> AlignState:
-        """Nothing held yet; ``like`` gives dtype and device."""
-        return cls(held=[like.new_zeros(batch_size, channels, 0) for _ in range(branches)])
+    def empty(cls, like: Tensor, batch_size: int, channels: list[int]) -> AlignState:
+        """Nothing held yet, for branches of so many channels; ``like`` gives dtype and device."""
+        return cls(held=[like.new_zeros(batch_size, width, 0) for width in channels])
 
     def push(self, *outputs: Tensor) -> list[Tensor]:
         joined = [torch.cat([held, new], dim=-1) for held, new in zip(self.held, outputs, strict=True)]
         ready = min(branch.shape[-1] for branch in joined)
         self.held = [branch[..., ready:].clone() for branch in joined]
         return [branch[..., :ready] for branch in joined]
+
+
+def feed(stage: Streaming, x: Tensor, state: State, last: bool) -> Tensor:
+    """``step``, and ``flush`` as well when ``x`` is the last chunk: what a composite stage does with its parts."""
+    y = stage.step(x, state)
+    return torch.cat([y, stage.flush(state)], dim=stage.time_out) if last else y

@@ -82,7 +82,7 @@ def test_what_a_state_keeps_does_not_grow_with_the_chunk():
 
 
 def test_align_gives_every_branch_the_same_frames():
-    state = AlignState.empty(2, torch.zeros(1), batch_size=1, channels=1)
+    state = AlignState.empty(torch.zeros(1), batch_size=1, channels=[1, 1])
     frames = torch.arange(5.0).view(1, 1, 5)
     fast, slow = state.push(frames[..., :4], frames[..., :1])
     assert fast.tolist() == slow.tolist() == [[[0.0]]]

@@ -1,0 +1,86 @@
+"""fairseq's CodeGenerator (unit HiFi-GAN with durations), the vocoder of LLaMA-Omni and of fairseq's unit S2ST models.
+
+The state dict is what its checkpoints keep under ``"generator"``; the config is the ``config.json`` beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ...model.errors import DuologueError
+from ...model.vocoder import UnitVocoderConfig
+from . import KeyTable, fold_weight_norm, rename_keys
+
+SOURCE = "CodeGenerator"
+UNSUPPORTED = ("multispkr", "multilingual", "f0", "use_pitch", "f0_quant_use_log")  # conditions we have no input for
+
+
+def convert_config(config: dict[str, Any]) -> UnitVocoderConfig:
+    """fairseq's vocoder config in our form.
+
+    Raises:
+        DuologueError: a missing field, or a variant that the unit vocoder does not have.
+    """
+    for name in UNSUPPORTED:
+        if config.get(name):
+            raise DuologueError(f"{SOURCE} config has {name} = {config[name]!r}; only unit-conditioned models are known")
+    try:
+        predictor = config["dur_predictor_params"]
+        fields = {
+            "units": config["num_embeddings"],
+            "embedding_dim": config["embedding_dim"],
+            "channels": config["upsample_initial_channel"],
+            "upsample_rates": tuple(config["upsample_rates"]),
+            "upsample_kernels": tuple(config["upsample_kernel_sizes"]),
+            "resblock_kernels": tuple(config["resblock_kernel_sizes"]),
+            "duration_hidden": predictor["var_pred_hidden_dim"],
+            "duration_kernel": predictor["var_pred_kernel_size"],
+            "sample_rate": config["sampling_rate"],
+        }
+        dilations = {tuple(row) for row in config["resblock_dilation_sizes"]}
+        resblock, in_dim, hop = config["resblock"], config["model_in_dim"], config["code_hop_size"]
+    except KeyError as error:
+        raise DuologueError(f"{SOURCE} config lacks {error}") from None
+    if len(dilations) != 1:
+        raise DuologueError(f"{SOURCE} resblock_dilation_sizes must be the same for every kernel, got {sorted(dilations)}")
+    if str(resblock) != "1":
+        raise DuologueError(f"{SOURCE} resblock must be '1', got {resblock!r}")
+    if in_dim != fields["embedding_dim"]:
+        raise DuologueError(f"{SOURCE} model_in_dim must be embedding_dim {fields['embedding_dim']}, got {in_dim}")
+    if fields["duration_kernel"] != 3:
+        # fairseq pads the second convolution by 1 whatever the kernel, so that others shorten the sequence.
+        raise DuologueError(f"{SOURCE} var_pred_kernel_size must be 3, got {fields['duration_kernel']}")
+    ours = UnitVocoderConfig(**fields, resblock_dilations=dilations.pop())
+    if ours.hop != hop:
+        raise DuologueError(f"{SOURCE} code_hop_size must be the product of upsample_rates, {ours.hop}, got {hop}")
+    return ours
+
+
+def key_table(config: UnitVocoderConfig) -> KeyTable:
+    """fairseq's names -> ours, after weight norm has been folded."""
+    table: KeyTable = {
+        r"dict\.weight": r"embedding.weight",
+        r"dur_predictor\.conv([12])\.0\.(weight|bias)": r"duration.conv\1.\2",
+        r"dur_predictor\.ln([12])\.(weight|bias)": r"duration.norm\1.\2",
+        r"dur_predictor\.proj\.(weight|bias)": r"duration.proj.\1",
+        r"conv_pre\.(weight|bias)": r"generator.conv_in.\1",
+        r"ups\.(\d+)\.(weight|bias)": r"generator.ups.\1.\2",
+        r"conv_post\.(weight|bias)": r"generator.conv_out.\1",
+    }
+    kernels = len(config.resblock_kernels)
+    for i in range(len(config.upsample_rates) * kernels):  # one list there; by layer and kernel here
+        ours = rf"generator.fusions.{i // kernels}.blocks.{i % kernels}.convs\1.\2.\3"
+        table[rf"resblocks\.{i}\.convs([12])\.(\d+)\.(weight|bias)"] = ours
+    return table
+
+
+def convert(state_dict: dict[str, Tensor], config: dict[str, Any]) -> tuple[UnitVocoderConfig, dict[str, Tensor]]:
+    """A ``CodeGenerator``'s weights and config -> ours; load the result strictly.
+
+    Raises:
+        DuologueError: an unknown tensor, half a weight-norm pair, or a config that is not a plain unit vocoder's.
+    """
+    ours = convert_config(config)
+    return ours, rename_keys(fold_weight_norm(state_dict), key_table(ours), SOURCE)
