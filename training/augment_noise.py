@@ -37,7 +37,7 @@ def _hum(rng: np.random.Generator, samples: int, sample_rate: int) -> np.ndarray
 
 
 def _babble(rng: np.random.Generator, samples: int, sample_rate: int) -> np.ndarray:
-    """Eight voices without words: buzzes of wandering pitch and hisses, gated at syllable rate, coloured like speech."""
+    """Eight voices without words: wandering buzzes and hisses, gated at syllable rate, coloured like speech."""
     time = np.arange(samples) / sample_rate
     out = np.zeros(samples)
     for _ in range(8):

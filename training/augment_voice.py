@@ -12,7 +12,7 @@ _WINDOW = 512  # samples, 32 ms at 16 kHz
 _HOP = _WINDOW // 2
 _SEARCH = 128  # samples either side: reaches periods of a 62 Hz voice at 16 kHz
 _COARSE = 4  # the search for the best joint runs on every fourth sample
-_QUEFRENCIES = 28  # cepstral coefficients of an envelope: formants, not harmonics
+_QUEFRENCIES = 40  # cepstral coefficients of an envelope: formants, not harmonics, of voices below 400 Hz
 
 
 @lru_cache(maxsize=1)
@@ -126,7 +126,7 @@ def _cepstrum() -> tuple[np.ndarray, np.ndarray]:
 def shift_formants(wav: np.ndarray, ratio: float) -> np.ndarray:
     """float32 (n,) -> (n,): the spectral envelope is stretched by `ratio` (> 1: a shorter vocal tract), pitch stays.
 
-    Each 32 ms frame is filtered by envelope(f / ratio) / envelope(f), the envelope being 28 cepstral coefficients.
+    Each 32 ms frame is filtered by envelope(f / ratio) / envelope(f), the envelope being 40 cepstral coefficients.
     """
     n = len(wav)
     if n < _WINDOW or ratio == 1.0:
@@ -144,7 +144,7 @@ def shift_formants(wav: np.ndarray, ratio: float) -> np.ndarray:
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     power += np.float32(1e-6) * power.mean() + np.float32(1e-12)
     gain = (np.float32(0.5) * np.log(power)) @ analysis @ change  # (frames, 257), in nepers
-    spectrum *= np.exp(np.clip(gain, -1.6, 1.6))  # at most 14 dB
+    spectrum *= np.exp(np.clip(gain, -2.3, 2.3))  # at most 20 dB
     pieces = np.fft.irfft(spectrum, _WINDOW, axis=1) * taper
     out = (pieces[1:, :_HOP] + pieces[:-1, _HOP:]).reshape(-1)
     return fit(out, n)
