@@ -1,0 +1,77 @@
+"""Batches of speech from sharded data sets: which utterances make batch number ``step``, and their padded samples.
+
+Everything is keyed by (seed, epoch, utterance), never by the order in which processes ask.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data_prep.shards import Clip, ShardedDataset
+from ..model.errors import DuologueError
+
+
+class Corpus:
+    """Several data sets as one list of clips with their lengths in samples."""
+
+    def __init__(self, folders: tuple[str, ...]) -> None:
+        if not folders:
+            raise DuologueError("no data: give at least one folder, for example data=work/questions")
+        self.sets = [ShardedDataset(folder) for folder in folders]
+        self.starts = np.cumsum([0] + [len(s) for s in self.sets])
+        if self.starts[-1] == 0:
+            raise DuologueError(f"no clips in {', '.join(folders)}; prepare the data first (duologue prepare)")
+        self.lengths = np.array([s.meta(i)["samples"] for s in self.sets for i in range(len(s))])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> Clip:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.sets[part][index - int(self.starts[part])]
+
+    def meta(self, index: int) -> dict:
+        """The clip's fields without its samples."""
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.sets[part].meta(index - int(self.starts[part]))
+
+
+class Plan:
+    """Which items make batch ``step``: each epoch visits every item once, in batches of similar length."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.batches_per_epoch = -(-len(lengths) // batch_size)
+        self._epoch = lru_cache(maxsize=2)(self._shuffle)
+
+    def _shuffle(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng((self.seed, epoch))
+        # Lengths jittered by 10 % before sorting: neighbours are alike, yet never the same batch twice.
+        order = np.argsort(self.lengths * rng.uniform(0.9, 1.1, len(self.lengths)), kind="stable")
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        rng.shuffle(batches)  # type: ignore[arg-type]
+        return batches
+
+    def __call__(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch and the items of batch ``step``."""
+        epoch, place = divmod(step, self.batches_per_epoch)
+        return epoch, self._epoch(epoch)[place]
+
+
+def to_float(pcm: np.ndarray) -> np.ndarray:
+    """int16 samples -> float32 in [-1, 1)."""
+    return pcm.astype(np.float32) / 32768.0
+
+
+def pad(waves: list[np.ndarray], multiple: int = 1600) -> tuple[Tensor, Tensor]:
+    """Waves of any length -> (B, n) zero-padded float32, n a multiple, and (B,) their lengths in samples."""
+    lengths = torch.tensor([len(wave) for wave in waves])
+    longest = -(-int(lengths.max()) // multiple) * multiple
+    batch = torch.zeros(len(waves), longest)
+    for row, wave in zip(batch, waves, strict=True):
+        row[: len(wave)] = torch.from_numpy(wave)
+    return batch, lengths

@@ -1,0 +1,32 @@
+"""``duologue train RECIPE [key=value …]``: build the recipe, build its task, run the loop."""
+
+from __future__ import annotations
+
+import importlib
+
+from ..model.errors import DuologueError
+from .recipe import Recipe, override
+
+STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder")
+
+
+def resolve(stage: str, overrides: list[str]) -> Recipe:
+    """The recipe of a stage with ``preset=`` and every other ``key=value`` applied."""
+    if stage not in STAGES:
+        raise DuologueError(f"unknown recipe {stage!r}; the recipes are: {', '.join(STAGES)}")
+    module = importlib.import_module(f".recipes.{stage}", __package__)
+    presets = [entry.partition("=")[2] for entry in overrides if entry.startswith("preset=")]
+    preset = presets[-1] if presets else "nano"
+    if preset not in ("nano", "tiny"):
+        raise DuologueError(f"preset is {preset!r}; it must be 'nano' or 'tiny'")
+    recipe: Recipe = module.recipe(preset)
+    return override(recipe, [entry for entry in overrides if not entry.startswith("preset=")])
+
+
+def run(stage: str, overrides: list[str]) -> dict[str, float]:
+    """Train a stage, or go on with it: ``run("asr_pretrain", ["steps=1000", "out=runs/a"])``."""
+    from .loop import train
+
+    recipe = resolve(stage, overrides)
+    task = recipe.build()  # type: ignore[attr-defined]
+    return train(recipe, task)

@@ -1,0 +1,108 @@
+"""Recipes: a run is one frozen dataclass, made by a function, changed by ``key=value``, saved beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..model.errors import DuologueError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What every stage states. A stage's own recipe adds its data and the weights of its losses."""
+
+    stage: str  # the recipe's name
+    out: str  # the run's folder: weights, recipe, checkpoints, TensorBoard
+    start: tuple[str, ...] = ()  # "PREFIX=FOLDER": the tensors below PREFIX come from that run or checkpoint
+    learn: tuple[str, ...]  # parameter prefixes that learn; all else is frozen; each must match
+    steps: int
+    batch_size: int = 32
+    lr: float = 1e-3
+    warmup: int = 200  # steps of linear rise
+    schedule: str = "cosine"  # cosine to zero | constant
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    clip: float = 1.0  # gradient norm
+    seed: int = 0
+    precision: str = "no"  # no | bf16
+    compile: bool = False
+    workers: int = 1  # processes that make batches; 0: in the training process
+    log_every: int = 20
+    save_every: int = 200
+    keep: int = 2  # resumable checkpoints to keep
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("cosine", "constant"):
+            raise DuologueError(f"schedule is {self.schedule!r}; it must be 'cosine' or 'constant'")
+        if self.precision not in ("no", "bf16"):
+            raise DuologueError(f"precision is {self.precision!r}; it must be 'no' or 'bf16'")
+        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise DuologueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for entry in self.start:
+            if "=" not in entry:
+                raise DuologueError(f"start entry is {entry!r}; it must be PREFIX=FOLDER, for example encoder=runs/asr")
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate at a step: linear warm-up, then the schedule."""
+        import math
+
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        if self.schedule == "constant":
+            return self.lr * rise
+        done = min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup)))
+        return self.lr * rise * 0.5 * (1 + math.cos(math.pi * done))
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+def _parse(text: str, kind: Any, key: str) -> Any:
+    """The value that ``text`` means for a field of type ``kind``; tuples are comma-separated."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        return _parse(text, next(a for a in typing.get_args(kind) if a is not type(None)), key)
+    try:
+        if origin is tuple:
+            item = typing.get_args(kind)[0]
+            return tuple(_parse(part, item, key) for part in text.split(",") if part)
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if kind is int:
+            return int(text)
+        if kind is float:
+            return float(text)
+        return text
+    except (ValueError, KeyError):
+        name = getattr(kind, "__name__", str(kind))
+        raise DuologueError(f"{key}={text}: the value must be of type {name}") from None
+
+
+def override(recipe: R, overrides: list[str]) -> R:
+    """The recipe with ``key=value`` changes. Unknown keys and unreadable values are errors."""
+    kinds = typing.get_type_hints(type(recipe))
+    changes: dict[str, Any] = {}
+    for entry in overrides:
+        key, sep, text = entry.partition("=")
+        if not sep:
+            raise DuologueError(f"override is {entry!r}; it must be key=value, for example steps=1000")
+        if key not in kinds:
+            raise DuologueError(f"unknown key {key!r} for recipe {recipe.stage}; it knows: {', '.join(sorted(kinds))}")
+        changes[key] = _parse(text, kinds[key], key)
+    return dataclasses.replace(recipe, **changes)
+
+
+def save_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the resolved recipe as ``recipe.json``."""
+    text = json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"
+    beside = folder / "recipe.json.tmp"
+    beside.write_text(text)
+    beside.replace(folder / "recipe.json")

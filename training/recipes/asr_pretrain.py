@@ -1,0 +1,214 @@
+"""Stage asr_pretrain: teach the encoder to hear. Learns the encoder; CTC on characters + attention on words.
+
+The two heads serve the training alone: a linear layer for CTC (at the top, and with a smaller weight half-way, which
+keeps the middle layers phonetic) and a small decoder over words that attends to the encoder's frames.
+
+Source: joint CTC / attention, Watanabe et al., "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition"
+(IEEE JSTSP 2017), section III; intermediate CTC, Lee and Watanabe (arXiv 2102.03216), section 2.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
+from ...model.mel import LogMel, LogMelConfig
+from ..augment import AugmentConfig, augment
+from ..augment_spec import spec_augment
+from ..data import Corpus, Plan, pad, to_float
+from ..loop import Batch, Task
+from ..metrics import error_rate
+from ..recipe import Recipe
+from .nano import NANO_ENCODER, NANO_MEL
+
+CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC label i + 1; 0 is the blank
+WORD_PAD, WORD_START, WORD_END, WORD_UNKNOWN = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsrPretrainRecipe(Recipe):
+    """Data, sizes and loss weights of the stage."""
+
+    data: tuple[str, ...]
+    dev_data: tuple[str, ...] = ()
+    noises: str | None = None  # a prepared set of recorded noise for the augmentation
+    mel: LogMelConfig = NANO_MEL
+    encoder: WhisperEncoderConfig = NANO_ENCODER
+    ctc_weight: float = 1.0
+    middle_ctc_weight: float = 0.3
+    attention_weight: float = 0.5
+    augment: bool = True
+    dropout: float = 0.0
+
+    def build(self) -> AsrPretrain:
+        """The task of this recipe."""
+        return AsrPretrain(self)
+
+
+def recipe(preset: str = "nano") -> AsrPretrainRecipe:
+    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    base = AsrPretrainRecipe(
+        stage="asr_pretrain",
+        out="runs/asr_pretrain",
+        learn=("encoder", "ctc_head", "decoder"),
+        data=("work/questions",),
+        dev_data=("work/dev_questions",),
+        steps=14000,
+        batch_size=32,
+        lr=2e-3,
+        warmup=500,
+        precision="bf16",
+    )
+    if preset == "tiny":
+        tiny = replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2)
+        return replace(base, encoder=tiny, dev_data=(), steps=300, batch_size=8, warmup=20, augment=False,
+                       precision="no", workers=0, save_every=300)  # fmt: skip
+    return base
+
+
+class WordDecoder(nn.Module):
+    """A small attention decoder over words: (B, L) ids and (B, T, D) frames -> (B, L, words)."""
+
+    def __init__(self, words: int, dim: int, heads: int, layers: int = 2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, dim)
+        layer = nn.TransformerDecoderLayer(dim, heads, 2 * dim, 0.1, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerDecoder(layer, layers, norm=nn.LayerNorm(dim))
+        self.head = nn.Linear(dim, words)
+
+    def forward(self, ids: Tensor, frames: Tensor, padded: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        x = x + sinusoids(torch.arange(ids.shape[1], device=ids.device), x.shape[-1]).to(x.dtype)
+        causal = nn.Transformer.generate_square_subsequent_mask(ids.shape[1], device=ids.device) < 0
+        x = self.layers(x, frames, tgt_mask=causal, memory_key_padding_mask=padded, tgt_is_causal=True)
+        return self.head(x)
+
+
+class AsrPretrain(Task):
+    """The encoder, its heads and its batches."""
+
+    def __init__(self, recipe: AsrPretrainRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.mel = LogMel(recipe.mel)
+        self.encoder = WhisperEncoder(recipe.encoder)
+        dim = recipe.encoder.n_audio_state
+        self.ctc_head = nn.Linear(dim, len(CHARACTERS) + 1)
+        self.corpus = Corpus(recipe.data)
+        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
+        counts = Counter(word for i in range(len(self.corpus)) for word in self.corpus.meta(i)["text"].split())
+        known = sorted(word for word, count in counts.items() if count >= 2)
+        self.words = {word: i + 4 for i, word in enumerate(known)}
+        self.decoder = WordDecoder(len(known) + 4, dim, recipe.encoder.n_audio_head)
+        self.augmentation = AugmentConfig()
+        self.noises = None
+        if recipe.noises is not None:
+            noise = Corpus((recipe.noises,))
+            self.noises = [to_float(noise[i].pcm) for i in range(len(noise))]
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder}
+
+    def batch(self, step: int) -> Batch:
+        epoch, items = self.plan(step)
+        waves, texts = [], []
+        for item in items:
+            clip = self.corpus[int(item)]
+            wave = to_float(clip.pcm)
+            if self.recipe.augment:
+                rng = np.random.default_rng((self.recipe.seed, epoch, int(item)))
+                wave = augment(wave, rng, self.augmentation, self.noises)
+            waves.append(wave)
+            texts.append(clip.meta["text"])
+        samples, lengths = pad(waves)
+        labels = [torch.tensor([CHARACTERS.index(c) + 1 for c in text if c in CHARACTERS]) for text in texts]
+        words = [[self.words.get(word, WORD_UNKNOWN) for word in text.split()] for text in texts]
+        most = max(len(row) for row in words) + 2
+        word_ids = torch.full((len(words), most), WORD_PAD)
+        for row, ids in zip(word_ids, words, strict=True):
+            row[: len(ids) + 2] = torch.tensor([WORD_START, *ids, WORD_END])
+        rng = np.random.default_rng((self.recipe.seed, step, 1))
+        longest = samples.shape[1] // (2 * self.recipe.mel.hop)
+        room = max(1, self.recipe.encoder.n_audio_ctx - longest)
+        return {
+            "samples": samples,
+            "lengths": lengths,
+            "labels": torch.cat(labels),
+            "label_lengths": torch.tensor([len(row) for row in labels]),
+            "words": word_ids,
+            "offsets": torch.from_numpy(rng.integers(0, room, len(items))),
+            "mask_seed": int(rng.integers(2**31)),
+        }
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The encoder's frames half-way (B, T, D), its frames at the top, and the (B,) number of real frames."""
+        with torch.no_grad():
+            mel = self.mel(batch["samples"])  # (B, M, T) at 100 Hz
+            mel_lengths = batch["lengths"] // self.recipe.mel.hop
+            if self.training and self.recipe.augment:
+                generator = torch.Generator().manual_seed(batch["mask_seed"])
+                mel = spec_augment(mel, mel_lengths, generator)
+        kept: list[Tensor] = []
+        middle = self.encoder.blocks[(len(self.encoder.blocks) + 1) // 2 - 1]
+        hook = middle.register_forward_hook(lambda module, args, output: kept.append(output))
+        top = self.encoder(mel, offsets=batch["offsets"])
+        hook.remove()
+        return kept[0], top, mel_lengths // 2
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        middle, top, frames = self.encode(batch)
+        r = self.recipe
+        ctc = [self._ctc(self.ctc_head(x), frames, batch) for x in (top, middle)]
+        words = batch["words"]
+        padded = torch.arange(top.shape[1], device=top.device) >= frames[:, None]
+        logits = self.decoder(words[:, :-1], top, padded)  # (B, L - 1, words)
+        attention = F.cross_entropy(
+            logits.flatten(0, 1).float(), words[:, 1:].flatten(), ignore_index=WORD_PAD, label_smoothing=0.05
+        )
+        loss = r.ctc_weight * ctc[0] + r.middle_ctc_weight * ctc[1] + r.attention_weight * attention
+        return loss, {"ctc": ctc[0].detach(), "attention": attention.detach()}
+
+    @staticmethod
+    def _ctc(logits: Tensor, frames: Tensor, batch: Batch) -> Tensor:
+        """CTC loss a character, from (B, T, labels)."""
+        log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, labels)
+        loss = F.ctc_loss(
+            log_probs, batch["labels"], frames, batch["label_lengths"], reduction="sum", zero_infinity=True
+        )
+        return loss / batch["label_lengths"].sum()
+
+    @torch.no_grad()
+    def transcribe(self, waves: list[np.ndarray]) -> list[str]:
+        """Greedy CTC transcripts of whole clips."""
+        samples, lengths = pad(waves)
+        device = self.ctc_head.weight.device
+        top = self.encoder(self.mel(samples.to(device)))
+        best = self.ctc_head(top).argmax(-1).cpu()  # (B, T)
+        texts = []
+        for row, length in zip(best, lengths // (2 * self.recipe.mel.hop), strict=True):
+            labels = torch.unique_consecutive(row[: int(length)])
+            texts.append("".join(CHARACTERS[int(i) - 1] for i in labels if i > 0).strip())
+        return texts
+
+    def evaluate(self) -> dict[str, float]:
+        """Word error rate of greedy CTC on each held-out set."""
+        figures = {}
+        for folder in self.recipe.dev_data:
+            dev = Corpus((folder,))
+            chosen = range(0, len(dev), max(1, len(dev) // 128))
+            hypotheses = [
+                text
+                for i in range(0, len(chosen), 16)
+                for text in self.transcribe([to_float(dev[j].pcm) for j in chosen[i : i + 16]])
+            ]
+            references = [dev[i].meta["text"] for i in chosen]
+            name = f"wer_{folder.rstrip('/').split('/')[-1]}"
+            figures[name] = error_rate([h.split() for h in hypotheses], [r.split() for r in references])
+        return figures
