@@ -1,0 +1,152 @@
+"""Nested config dataclasses to plain JSON values and back, strictly: what is unknown, missing or of another type is an
+error that names the field.
+
+Fields may be bool, int, float, str, None, Literal, Enum (by value), Fraction ("3/2"), a nested dataclass, list, tuple,
+dict with string keys, Any (plain JSON values), and unions of these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from enum import Enum
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from ..model.errors import DuologueError
+
+T = TypeVar("T")
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """A config dataclass as JSON values, fields in the order of their declaration.
+
+    Raises:
+        DuologueError: a value has no JSON form.
+    """
+    return {f.name: _dump(getattr(config, f.name), f.name) for f in dataclasses.fields(config)}
+
+
+def config_from_dict(cls: type[T], data: Any, where: str = "") -> T:
+    """The dataclass ``cls`` from what :func:`config_to_dict` wrote; its own ``__post_init__`` checks run too.
+
+    A field that has a default must be there nevertheless: a checkpoint says all that it was made with.
+
+    Args:
+        where: the path of this object in the file, for messages ("encoder", "unit_decoder").
+    Raises:
+        DuologueError: naming the first field that is unknown, missing, of another type, or refused by the dataclass.
+    """
+    name = where or cls.__name__
+    if not isinstance(data, dict):
+        raise DuologueError(f"config: {name} is {_show(data)}; it must be an object")
+    fields = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise DuologueError(f"config: unknown field {_join(where, key)!r}; {name} has: {', '.join(fields)}")
+    for field in fields:
+        if field not in data:
+            raise DuologueError(f"config: field {_join(where, field)!r} is missing")
+    kinds = typing.get_type_hints(cls)
+    values = {field: _read(kinds[field], data[field], _join(where, field)) for field in fields}
+    try:
+        return cls(**values)
+    except DuologueError as error:
+        raise DuologueError(f"config: {where + ': ' if where else ''}{error}") from None
+
+
+def _join(where: str, field: str) -> str:
+    return f"{where}.{field}" if where else str(field)
+
+
+def _show(value: Any) -> str:
+    """A value in a message, cut to one short line."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _dump(value: Any, where: str) -> Any:
+    if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Fraction):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _dump(getattr(value, f.name), _join(where, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_dump(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _dump(item, _join(where, key)) for key, item in value.items()}
+    raise DuologueError(f"config: field {where!r} is {_show(value)}, which a config file cannot hold")
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """``value``, checked and rebuilt as the annotated type ``kind``."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(args, value, where)
+    if origin is typing.Literal:
+        if value in args and type(value) in {type(arg) for arg in args}:
+            return value
+        raise DuologueError(f"config: {where} is {_show(value)}; it must be {' or '.join(map(repr, args))}")
+    if origin is tuple or kind is tuple:
+        if isinstance(value, list):
+            return _read_tuple(args, value, where)
+    elif origin is list or kind is list:
+        if isinstance(value, list):
+            return [_read(args[0] if args else Any, item, f"{where}[{i}]") for i, item in enumerate(value)]
+    elif origin is dict or kind is dict:
+        if isinstance(value, dict):
+            return {key: _read(args[1] if args else Any, item, _join(where, key)) for key, item in value.items()}
+    elif dataclasses.is_dataclass(kind):
+        return config_from_dict(kind, value, where)  # type: ignore[arg-type]
+    elif kind is None or kind is type(None):
+        if value is None:
+            return None
+    elif kind is float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+    elif kind in (bool, int, str):
+        if type(value) is kind:
+            return value
+    elif isinstance(kind, type) and issubclass(kind, (Enum, Fraction)):
+        try:
+            return kind(value)
+        except (ValueError, TypeError, ZeroDivisionError):
+            pass
+    raise DuologueError(f"config: {where} is {_show(value)}; it must be of type {_name(kind)}")
+
+
+def _read_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The first option that fits. ``X | None``, the usual case, keeps X's own message."""
+    if value is None and type(None) in options:
+        return None
+    rest = [option for option in options if option is not type(None)]
+    if len(rest) == 1:
+        return _read(rest[0], value, where)
+    for option in rest:
+        try:
+            return _read(option, value, where)
+        except DuologueError:
+            continue
+    raise DuologueError(f"config: {where} is {_show(value)}; it must be of type {' | '.join(map(_name, options))}")
+
+
+def _read_tuple(args: tuple[Any, ...], value: list[Any], where: str) -> tuple[Any, ...]:
+    if not args:
+        return tuple(value)
+    if args[-1] is Ellipsis:
+        kinds: tuple[Any, ...] = (args[0],) * len(value)
+    elif len(args) == len(value):
+        kinds = args
+    else:
+        raise DuologueError(f"config: {where} has {len(value)} values; it must have {len(args)}")
+    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+
+
+def _name(kind: Any) -> str:
+    return "None" if kind is type(None) else kind.__name__ if isinstance(kind, type) else str(kind)

@@ -1,0 +1,85 @@
+"""Where a model comes from: a bundled name, a folder, or a hub id, each resolved to a local folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..model.errors import DuologueError
+
+CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+BUNDLED = ("nano",)  # models that are folders beside this file
+_HUB_FILES = [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", CARD]
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The local folder of a model: bundled name first, then a folder, then the hub (downloaded once, then cached)."""
+    name = str(name_or_path)
+    if name in BUNDLED:
+        folder = Path(__file__).parent / name
+        if not (folder / CONFIG).is_file():
+            raise DuologueError(f"the bundled model {name!r} is not in this copy ({folder}); it can be rebuilt")
+        return folder
+    folder = Path(name).expanduser()
+    if not folder.exists() and previous(folder).is_dir():
+        folder = previous(folder)  # a save was cut off between its two renames
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise DuologueError(f"{name} is a file; a model is a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}")
+    return _download(name)
+
+
+def previous(folder: Path) -> Path:
+    """Where the old checkpoint waits while the new one takes its place."""
+    return folder.parent / f".{folder.name}.previous"
+
+
+def _download(name: str) -> Path:
+    """A hub id to its cached folder."""
+    start = f"unknown model {name!r}: not a bundled name ({', '.join(BUNDLED)}), not a folder"
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise DuologueError(f"{start}, and not a hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    with _quiet_hub():
+        try:
+            return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        except RepositoryNotFoundError:
+            raise DuologueError(f"{start}, and the hub has no such public repository") from None
+        except HFValidationError:
+            raise DuologueError(f"{start}, and not a hub id") from None
+        except OfflineModeIsEnabled:
+            raise DuologueError(f"{start}, and the hub could not be reached: HF_HUB_OFFLINE is set") from None
+        except LocalEntryNotFoundError as error:
+            cause = one_line(error.__cause__ or error)
+            raise DuologueError(f"{start}, and the hub could not be reached: {cause}") from None
+        except OSError as error:
+            raise DuologueError(f"{start}, and the hub could not be read: {one_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without the hub library's own warnings: what went wrong is said once, in our error."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message on one line of at most 160 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,292 @@
+"""The store: a model is a folder, and what comes out is what went in, or an error that names the difference.
+
+    folder/config.json          the nested configs, the token-id layout, the tokenizer's fingerprint
+    folder/model.safetensors    every parameter and buffer by name; float32, or float16 to halve the file
+    folder/tokenizer.json       (and tokenizer_config.json) a Hugging Face fast tokenizer
+    folder/README.md            the model card: data, figures, licence
+
+Saving writes beside the folder and renames; loading is strict. Only safetensors are read, never pickles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..model.errors import DuologueError
+from ..model.speech_lm import SpeechLM, SpeechLMConfig
+from .config_io import config_from_dict, config_to_dict
+from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, previous, resolve
+
+FORMAT = "duologue/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredConfig:
+    """What config.json holds."""
+
+    format: str  # FORMAT
+    special_tokens: dict[str, str]  # the layout's names and what the tokenizer calls them, "bos": "<bos>"
+    vocabulary: str  # fingerprint of the tokenizer's whole vocabulary: a permuted one must not pass silently
+    model: SpeechLMConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A loaded model."""
+
+    model: SpeechLM  # in evaluation mode
+    tokenizer: Any  # a transformers PreTrainedTokenizerFast
+    path: Path  # the folder that it came from
+
+
+def save(
+    folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None = None, *, half: bool = False
+) -> Path:
+    """Write a checkpoint folder, so that readers see the old one or the new one, never half of one.
+
+    Args:
+        folder: where; a checkpoint that is there is replaced, anything else there is an error.
+        model: its ``config`` goes to config.json, its state dict to model.safetensors.
+        tokenizer: a transformers fast tokenizer, or a folder that holds one.
+        card: the text of README.md; a few plain facts if not given.
+        half: store float32 parameters as float16. They are loaded as float32 again.
+    Raises:
+        DuologueError: token ids, tokenizer and sizes do not fit together, a value cannot be stored, or ``folder`` is
+            something other than a checkpoint.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DuologueError(f"cannot save a model to {folder}: it exists and is not a model folder")
+    if isinstance(tokenizer, (str, Path)):
+        tokenizer = load_tokenizer(Path(tokenizer))
+    stored = StoredConfig(
+        format=FORMAT,
+        special_tokens=_special_tokens(model.config, tokenizer),
+        vocabulary=_fingerprint(tokenizer),
+        model=model.config,
+    )
+    check_layout(model.config, tokenizer)
+    tensors = {name: _to_disk(name, tensor, half) for name, tensor in _tensors(model).items()}
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    try:
+        beside.chmod(0o755)
+        save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
+        tokenizer.save_pretrained(beside)
+        text = json.dumps(config_to_dict(stored), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (beside / CONFIG).write_text(text, encoding="utf-8")
+        (beside / CARD).write_text(card if card is not None else _plain_card(folder.name, model), encoding="utf-8")
+        _swap(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def load(
+    name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Checkpoint:
+    """Read a checkpoint: the name of a bundled model ("nano"), a folder, or a hub id.
+
+    Args:
+        device: where the model goes.
+        dtype: of the parameters; buffers (tables of angles, filters) stay as they are.
+    Raises:
+        DuologueError: one line that says what is missing, extra, misshapen or unreachable.
+    """
+    folder = resolve(name_or_path)
+    stored = _read_config(folder)
+    tokenizer = load_tokenizer(folder)
+    _check_tokenizer(folder, stored, tokenizer)
+    check_layout(stored.model, tokenizer)
+    with torch.random.fork_rng(devices=[]):  # building draws random weights; loading must not disturb the caller's
+        model = SpeechLM(stored.model)
+    _fill(model, folder)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return Checkpoint(model=model.to(device).eval(), tokenizer=tokenizer, path=folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a checkpoint folder."""
+    if not (folder / TOKENIZER).is_file():
+        raise DuologueError(f"{folder} has no {TOKENIZER}")
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        if (folder / "tokenizer_config.json").is_file():
+            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
+        raise DuologueError(f"{folder / TOKENIZER} cannot be read: {one_line(error)}") from None
+
+
+def check_layout(config: SpeechLMConfig, tokenizer: Any) -> None:
+    """Token ids, tokenizer, vocabulary and unit counts must fit together.
+
+    Raises:
+        DuologueError: naming the first that does not.
+    """
+    vocab = config.llm.get("vocab_size")
+    if not isinstance(vocab, int):
+        raise DuologueError(f"config: llm.vocab_size is {vocab!r}; it must be a number")
+    if len(tokenizer) > vocab:
+        raise DuologueError(f"the tokenizer has {len(tokenizer)} tokens, the language model only {vocab}")
+    for name, token in _special_ids(config).items():
+        if not 0 <= token < vocab:
+            raise DuologueError(f"config: layout.{name} is {token}; the language model's ids are 0 to {vocab - 1}")
+    for field in dataclasses.fields(config.prompt):
+        ids = getattr(config.prompt, field.name)
+        for token in ids if isinstance(ids, tuple) else ():
+            if not 0 <= token < vocab:
+                raise DuologueError(f"config: prompt.{field.name} holds {token}; ids are 0 to {vocab - 1}")
+    counts = {"layout": config.layout.units}
+    if config.unit_decoder is not None:
+        counts["unit_decoder"] = config.unit_decoder.units
+    if config.vocoder is not None:
+        counts["vocoder"] = config.vocoder.units
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{part}.units is {count}" for part, count in counts.items())
+        raise DuologueError(f"config: {said}; they must be equal")
+
+
+def _special_ids(config: SpeechLMConfig) -> dict[str, int]:
+    """The layout's single token ids by name; those that this model does not use are left out."""
+    values = {f.name: getattr(config.layout, f.name) for f in dataclasses.fields(config.layout)}
+    return {name: value for name, value in values.items() if name != "units" and type(value) is int}
+
+
+def _special_tokens(config: SpeechLMConfig, tokenizer: Any) -> dict[str, str]:
+    """What the tokenizer calls the layout's tokens. An id that it does not know (added for speech only) is left out."""
+    known = {name: token for name, token in _special_ids(config).items() if 0 <= token < len(tokenizer)}
+    return {name: str(tokenizer.convert_ids_to_tokens(token)) for name, token in known.items()}
+
+
+def _fingerprint(tokenizer: Any) -> str:
+    """A digest of (id, token) pairs, so that a permuted vocabulary is noticed."""
+    pairs = sorted((index, token) for token, index in tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def _check_tokenizer(folder: Path, stored: StoredConfig, tokenizer: Any) -> None:
+    """The tokenizer must be the one that the model was saved with."""
+    found = _special_tokens(stored.model, tokenizer)
+    for name, token in _special_ids(stored.model).items():
+        if found.get(name) != stored.special_tokens.get(name):
+            raise DuologueError(
+                f"{folder}: token {token} ({name}) is {found.get(name)!r} in {TOKENIZER}, "
+                f"{stored.special_tokens.get(name)!r} in {CONFIG}"
+            )
+    if _fingerprint(tokenizer) != stored.vocabulary:
+        raise DuologueError(f"{folder / TOKENIZER} is not the tokenizer that the model was saved with")
+
+
+def _read_config(folder: Path) -> StoredConfig:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise DuologueError(f"{folder} is not a model folder: it has no {CONFIG}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DuologueError(f"{path} is not JSON: {one_line(error)}") from None
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise DuologueError(f"{path} has format {found!r}; this version reads {FORMAT!r}")
+    try:
+        return config_from_dict(StoredConfig, data)
+    except DuologueError as error:
+        raise DuologueError(f"{path}: {error}") from None
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with tied weights once, under the first of their names."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            tensors[name] = tensor
+    return tensors
+
+
+def _to_disk(name: str, tensor: Tensor, half: bool) -> Tensor:
+    """A detached copy for the file. Buffers keep their precision: they are small, and rounding a filter bank shows."""
+    values = tensor.detach().cpu()
+    if half and isinstance(tensor, nn.Parameter) and values.dtype is torch.float32:
+        narrow = values.half()
+        if not torch.isfinite(narrow).all():
+            raise DuologueError(f"tensor {name!r} reaches {values.abs().max():.3g}; float16 holds at most 65504")
+        values = narrow
+    return values.clone(memory_format=torch.contiguous_format)
+
+
+def _fill(model: nn.Module, folder: Path) -> None:
+    """Copy the file's tensors into the model, all of them and nothing else."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise DuologueError(f"{folder} has no {WEIGHTS}")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise DuologueError(f"{path} cannot be read: {one_line(error)}") from None
+    wanted = _tensors(model)
+    for name, tensor in wanted.items():
+        if name not in found:
+            more = sum(other not in found for other in wanted) - 1
+            also = f" (and {more} more)" if more else ""
+            raise DuologueError(f"{path}: tensor {name!r} {tuple(tensor.shape)} is missing{also}")
+    for name in sorted(found):
+        if name not in wanted:
+            more = sum(other not in wanted for other in found) - 1
+            also = f" (and {more} more)" if more else ""
+            raise DuologueError(f"{path}: tensor {name!r} {tuple(found[name].shape)} has no place in the model{also}")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if found[name].shape != tensor.shape:
+                shapes = f"{tuple(found[name].shape)}; the config says {tuple(tensor.shape)}"
+                raise DuologueError(f"{path}: tensor {name!r} has shape {shapes}")
+            if found[name].is_floating_point() != tensor.is_floating_point():
+                raise DuologueError(f"{path}: tensor {name!r} is {found[name].dtype}; it must be {tensor.dtype}")
+            tensor.copy_(found[name])
+
+
+def _swap(beside: Path, folder: Path) -> None:
+    """Put the finished folder ``beside`` in the place of ``folder``, with two renames."""
+    for path in beside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    old = previous(folder)
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    try:
+        beside.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _plain_card(name: str, model: nn.Module) -> str:
+    """A model card for a checkpoint that nobody wrote one for: sizes only."""
+    rows = [
+        f"| {part} | {sum(p.numel() for p in module.parameters()):,} |"
+        for part, module in model.named_children()
+        if any(True for _ in module.parameters())
+    ]
+    table = "\n".join(["| part | parameters |", "|---|---|", *rows])
+    return f"---\nlibrary_name: duologue\n---\n# {name}\n\nA Duologue checkpoint without a card of its own.\n\n{table}\n"

@@ -1,0 +1,212 @@
+"""The command ``duologue``: one function a command, each a thin edge over a function that Python can call as well.
+
+Nothing heavy is imported until a command runs, so ``--help`` answers at once. A :class:`DuologueError` becomes one line
+on stderr and exit status 2, never a traceback; Ctrl-C becomes status 130.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..model.errors import DuologueError
+
+app = typer.Typer(
+    name="duologue",
+    help="Speech-interaction models: audio in, audio out.\n\n"
+    "\b\nTalk to the bundled model in a browser:   duologue chat\n"
+    "Ask it one recorded question:             duologue ask question.wav -o reply.wav\n"
+    "Train a stage:                            duologue train asr_pretrain\n\n"
+    "Every command explains itself: duologue COMMAND --help",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# The extra that brings a library which the core does without.
+_EXTRAS = {
+    "gradio": "demo",
+    "accelerate": "train",
+    "tensorboard": "train",
+    "sklearn": "train",
+    "jiwer": "eval",
+    "pocketsphinx": "eval",
+}
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe.")]
+
+
+def _modules(folder: str, names: tuple[str, ...]) -> str:
+    """A help paragraph: each module of a folder with the first sentence of its docstring, read without importing it."""
+    lines = []
+    for name in names:
+        path = Path(__file__).parent.parent / folder / f"{name}.py"
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        lines.append(f"  {name:<16}{(doc or '').splitlines()[0] if doc else ''}".rstrip())
+    return "\b\n" + "\n".join(lines)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from .. import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def ask(
+    question: Annotated[Path | None, typer.Argument(help="A recording: WAV, FLAC, Ogg or MP3 at any rate.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the spoken reply here (.wav).")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Ask in writing instead of a recording.")] = None,
+    model: Model = "nano",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Ask one question; print the reply and write its speech.
+
+    \b
+    duologue ask question.wav                       print the reply
+    duologue ask question.wav -o reply.wav          and write its speech
+    duologue ask --text "what is two plus three"    ask in writing
+    duologue ask question.wav --json | jq .text     for scripts
+    """
+    if (question is None) == (text is None):
+        raise DuologueError("give either a recording (duologue ask question.wav) or --text, and not both")
+    from ..inference.assistant import load
+
+    reply = load(model).ask(question, text)
+    seconds = len(reply.waveform) / reply.sample_rate
+    if output is not None and len(reply.waveform):
+        from ..inference.audio import write_wav
+
+        write_wav(output, reply.waveform, reply.sample_rate)
+    if as_json:
+        facts = {
+            "text": reply.text,
+            "transcript": reply.transcript,
+            "output": str(output) if output is not None else None,
+            "sample_rate": reply.sample_rate,
+            "units": reply.units,
+            "timings": dataclasses.asdict(reply.timings),
+            "warning": reply.warning,
+        }
+        typer.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        if reply.transcript and question is not None:
+            typer.echo(f"heard: {reply.transcript}", err=True)
+        typer.echo(reply.text)
+        if reply.warning:
+            typer.echo(f"duologue: warning: {reply.warning}", err=True)
+    if output is not None and not len(reply.waveform):
+        raise DuologueError(f"the reply has no speech, so {output} was not written")
+    if output is not None and not as_json:
+        delay = reply.timings.compute_delay_ms
+        typer.echo(f"{output}: {seconds:.2f} s of speech, ready to start {delay:.0f} ms after the question", err=True)
+
+
+@app.command()
+def chat(
+    model: Model = "nano",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
+    share: Annotated[bool, typer.Option("--share/--no-share", help="Open a public link through Gradio.")] = False,
+) -> None:
+    """Open the voice-chat page: record or upload a question, hear the reply as it streams.
+
+    \b
+    duologue chat                     http://127.0.0.1:7860
+    duologue chat --port 8000
+    duologue chat --host 0.0.0.0      reachable from other machines (their browsers want https for a microphone)
+    """
+    from .page import launch
+
+    launch(model, host=host, port=port, share=share)
+
+
+@app.command(
+    help="Build a data set: text, speech, units, in shards that the trainer reads. A broken-off run goes on.\n\n"
+    "\b\nduologue prepare RECIPE                 with its usual settings\n"
+    "duologue prepare RECIPE out=data/x      every setting is KEY=VALUE; a wrong key lists the right ones"
+)
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="The recipe's name; a wrong one lists the right ones.")],
+    overrides: Overrides = None,
+) -> None:
+    from ..data_prep.prepare import main as run
+
+    run(recipe, overrides or [])
+
+
+_STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder")
+
+
+@app.command(
+    help="Train one stage. A broken-off run goes on where it stopped.\n\n"
+    "\b\nduologue train asr_pretrain                          nano's own settings\n"
+    "duologue train asr_pretrain steps=2000 lr=5e-4       changes\n"
+    "duologue train asr_pretrain preset=tiny              a minute on a laptop, to see it run\n"
+    "accelerate launch -m duologue train asr_pretrain     several GPUs\n\n"
+    "Recipes:\n\n" + _modules("training/recipes", _STAGES)
+)
+def train(
+    recipe: Annotated[str, typer.Argument(help="One of the recipes above.")],
+    overrides: Overrides = None,
+) -> None:
+    from ..training.main import run
+
+    run(recipe, overrides or [])
+
+
+@app.command()
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="What to measure: s2s (spoken questions, spoken answers).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the figures (JSON).")],
+    model: Model = "nano",
+    profile: Annotated[str, typer.Option(help="quick: minutes; card: the figures of a model card.")] = "quick",
+) -> None:
+    """Measure a model on generated questions and write the figures as JSON.
+
+    \b
+    duologue evaluate s2s -o figures                      the bundled model, quickly
+    duologue evaluate s2s --profile card -o figures       as in its model card
+    duologue evaluate s2s --model runs/mine -o figures
+    """
+    if suite != "s2s":
+        raise DuologueError(f"unknown suite {suite!r}; the suites are: s2s")
+    from ..inference.evaluate import run
+
+    run(model=model, profile=profile, out=output)
+
+
+def _say(message: Any) -> None:
+    """An error as one line on stderr."""
+    print(f"duologue: error: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; always ends in :class:`SystemExit`."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice to programmers is noise to a user
+    try:
+        app(args=arguments, prog_name="duologue")
+    except DuologueError as error:
+        _say(error)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in _EXTRAS:
+            raise
+        _say(f"this command needs {library}: pip install 'duologue[{_EXTRAS[library]}]'")
+    except OSError as error:  # a full disk, a folder without permission, a port that is taken
+        _say(f"{error.filename}: {error.strerror}" if error.filename else error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(2)
