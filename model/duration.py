@@ -32,7 +32,7 @@ class DurationState(State):
 
 
 class DurationPredictor(Streaming):
-    """(B, C, U) unit embeddings -> (B, 1, U) log(duration + 1), durations in frames. Looks two kernels' halves ahead."""
+    """(B, C, U) unit embeddings -> (B, 1, U) log(duration + 1), durations in frames. Sees kernel - 1 units ahead."""
 
     def __init__(self, in_dim: int, hidden: int, kernel: int, dropout: float = 0.5) -> None:
         super().__init__()

@@ -36,10 +36,11 @@ class ResidualBlock(Streaming):
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs1 = nn.ModuleList(StreamingConv1d(channels, channels, kernel, dilation=d) for d in dilations)
-        self.convs2 = nn.ModuleList(StreamingConv1d(channels, channels, kernel) for _ in dilations)
+        convs1 = [StreamingConv1d(channels, channels, kernel, dilation=d) for d in dilations]
+        convs2 = [StreamingConv1d(channels, channels, kernel) for _ in dilations]
+        self.convs1, self.convs2 = nn.ModuleList(convs1), nn.ModuleList(convs2)
         self.channels = channels
-        self.latency = sum(conv.latency for conv in [*self.convs1, *self.convs2])  # type: ignore[misc]
+        self.latency = sum(conv.latency for conv in [*convs1, *convs2])
 
     def forward(self, x: Tensor) -> Tensor:
         for conv1, conv2 in zip(self.convs1, self.convs2, strict=True):
@@ -84,12 +85,13 @@ class Fusion(Streaming):
 
     def __init__(self, channels: int, kernels: tuple[int, ...], dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ResidualBlock(channels, kernel, dilations) for kernel in kernels)
+        blocks = [ResidualBlock(channels, kernel, dilations) for kernel in kernels]
+        self.blocks = nn.ModuleList(blocks)
         self.channels = channels
-        self.latency = max(block.latency for block in self.blocks)  # type: ignore[type-var, assignment]
+        self.latency = max(block.latency for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        return sum(block(x) for block in self.blocks) / len(self.blocks)  # type: ignore[return-value]
+        return sum(block(x) for block in self.blocks) / len(self.blocks)
 
     def init_state(self, batch_size: int = 1) -> FusionState:
         blocks = [block.init_state(batch_size) for block in self.blocks]  # type: ignore[operator]
@@ -137,18 +139,19 @@ class Generator(Streaming):
         super().__init__()
         widths = [channels >> i for i in range(len(upsample_rates) + 1)]
         self.conv_in = StreamingConv1d(in_dim, channels, kernel=7)
-        self.ups = nn.ModuleList(
+        ups = [
             StreamingConvTranspose1d(widths[i], widths[i + 1], kernel, rate)
             for i, (rate, kernel) in enumerate(zip(upsample_rates, upsample_kernels, strict=True))
-        )
-        self.fusions = nn.ModuleList(Fusion(width, resblock_kernels, resblock_dilations) for width in widths[1:])
+        ]
+        fusions = [Fusion(width, resblock_kernels, resblock_dilations) for width in widths[1:]]
+        self.ups, self.fusions = nn.ModuleList(ups), nn.ModuleList(fusions)
         self.conv_out = StreamingConv1d(widths[-1], 1, kernel=7)
 
         hop = math.prod(upsample_rates)
         lag, samples_per_frame = self.conv_in.latency * hop, hop
-        for up, fusion in zip(self.ups, self.fusions, strict=True):
-            samples_per_frame //= up.stride[0]  # type: ignore[index, operator]
-            lag += (up.pad + fusion.latency) * samples_per_frame  # type: ignore[operator]
+        for up, fusion in zip(ups, fusions, strict=True):
+            samples_per_frame //= up.stride[0]
+            lag += (up.pad + fusion.latency) * samples_per_frame
         self.lag = lag + self.conv_out.latency
         self.latency = -(-self.lag // hop)
         self.rate = Fraction(hop)

@@ -1,8 +1,9 @@
 """The unit vocoder: discrete speech units -> waveform, through predicted durations and a HiFi-GAN generator.
 
-Last stage of a spoken reply. Units with repeats merged (B, U) in, samples (B, n) in [-1, 1] out: each unit lasts a whole
-number of frames, each frame is ``hop`` samples (320 at 16 kHz: 50 Hz). After Polyak et al. 2021, "Speech Resynthesis
-from Discrete Disentangled Self-Supervised Representations", and fairseq's CodeGenerator, whose numbers it reproduces.
+Last stage of a spoken reply. Units with repeats merged (B, U) in, samples (B, n) in [-1, 1] out: each unit lasts a
+whole number of frames, each frame is ``hop`` samples (320 at 16 kHz: 50 Hz). After Polyak et al. 2021, "Speech
+Resynthesis from Discrete Disentangled Self-Supervised Representations", section 3.3, and fairseq's CodeGenerator, whose
+numbers it reproduces.
 """
 
 from __future__ import annotations

@@ -24,11 +24,9 @@ def rename_keys(state_dict: dict[str, Tensor], table: KeyTable, source: str) -> 
     patterns = [(re.compile(pattern), name) for pattern, name in table.items()]
     renamed: dict[str, Tensor] = {}
     for key, tensor in state_dict.items():
-        for pattern, name in patterns:
-            match = pattern.fullmatch(key)
-            if match:
-                break
-        else:
+        found = ((match, name) for pattern, name in patterns if (match := pattern.fullmatch(key)))
+        match, name = next(found, (None, None))
+        if match is None:
             raise DuologueError(f"unknown tensor {key!r} {tuple(tensor.shape)}: not a part of a {source} checkpoint")
         if name is None:
             continue

@@ -25,7 +25,7 @@ def convert_config(config: dict[str, Any]) -> UnitVocoderConfig:
     """
     for name in UNSUPPORTED:
         if config.get(name):
-            raise DuologueError(f"{SOURCE} config has {name} = {config[name]!r}; only unit-conditioned models are known")
+            raise DuologueError(f"{SOURCE} config has {name} = {config[name]!r}; only plain unit vocoders are known")
     try:
         predictor = config["dur_predictor_params"]
         fields = {
@@ -44,7 +44,7 @@ def convert_config(config: dict[str, Any]) -> UnitVocoderConfig:
     except KeyError as error:
         raise DuologueError(f"{SOURCE} config lacks {error}") from None
     if len(dilations) != 1:
-        raise DuologueError(f"{SOURCE} resblock_dilation_sizes must be the same for every kernel, got {sorted(dilations)}")
+        raise DuologueError(f"{SOURCE} resblock_dilation_sizes must be the same for every kernel, got {dilations}")
     if str(resblock) != "1":
         raise DuologueError(f"{SOURCE} resblock must be '1', got {resblock!r}")
     if in_dim != fields["embedding_dim"]:

@@ -1,0 +1,134 @@
+"""The unit vocoder beyond the law: batches, durations, errors, and what a streamed reply costs."""
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from duologue.model.duration import LONGEST, durations_from_log
+from duologue.model.errors import DuologueError
+from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
+
+TINY = UnitVocoderConfig(
+    units=10, embedding_dim=8, channels=32, upsample_rates=(4, 2), upsample_kernels=(8, 4), resblock_kernels=(3, 7),
+    resblock_dilations=(1, 3), duration_hidden=8,
+)  # fmt: skip
+LENGTHS = (50, 100, 200, 400, 800)  # units
+
+
+@pytest.fixture(scope="module")
+def vocoder():
+    torch.manual_seed(0)
+    return UnitVocoder(TINY).eval()
+
+
+@pytest.fixture(scope="module")
+def nano_sized():
+    torch.manual_seed(0)
+    return UnitVocoder(UnitVocoderConfig(units=200, channels=128, resblock_kernels=(3, 7))).eval()
+
+
+@torch.inference_mode()
+def test_rows_of_a_batch_are_independent(vocoder):
+    units = torch.randint(10, (3, 6))
+    durations = torch.tensor([[1, 2, 3, 1, 1, 2], [5, 1, 1, 1, 1, 1], [2, 2, 2, 2, 2, 0]])
+    together = vocoder(units, durations)
+    assert together.shape == (3, 10 * 8)
+    for row in range(3):
+        torch.testing.assert_close(together[row : row + 1], vocoder(units[row : row + 1], durations[row : row + 1]))
+
+
+@torch.inference_mode()
+def test_predicted_durations_are_those_used(vocoder):
+    units = torch.randint(10, (1, 30))
+    durations = vocoder.predict_durations(units)
+    torch.testing.assert_close(vocoder(units), vocoder(units, durations))
+    assert vocoder(units).shape == (1, int(durations.sum()) * TINY.hop)
+
+
+def test_durations_are_whole_at_least_one_and_never_absurd():
+    log = torch.tensor([-9.0, 0.0, math.log(3.4), math.log(3.6), 99.0, float("inf"), float("nan")])
+    assert durations_from_log(log).tolist() == [1, 1, 2, 3, LONGEST, LONGEST, 1]
+
+
+def test_rows_that_last_differently_are_refused(vocoder):
+    with pytest.raises(DuologueError, match=r"equally many frames, got \[3, 4\]"):
+        vocoder(torch.zeros(2, 2, dtype=torch.long), torch.tensor([[1, 2], [2, 2]]))
+    with pytest.raises(DuologueError, match=r"shaped as the units, \(1, 2\), got \(1, 3\)"):
+        vocoder(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 3, dtype=torch.long))
+
+
+@torch.inference_mode()
+def test_the_declared_latency_is_no_larger_than_needed(vocoder):
+    """With every unit one frame long, one unit fewer of look-ahead would not do."""
+    vocoder = UnitVocoder(TINY).eval()
+    vocoder.duration.proj.weight.zero_()
+    vocoder.duration.proj.bias.zero_()
+    state, units, ready, short = vocoder.init_state(), torch.randint(10, (1, 40)), 0, 0
+    for fed, unit in enumerate(units.unbind(1), start=1):
+        ready += vocoder.step(unit[:, None], state).shape[-1]
+        assert ready >= (fed - vocoder.latency) * TINY.hop
+        short += ready < (fed - vocoder.latency + 1) * TINY.hop
+    assert short > 20
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"units": 0}, "units must be at least 1, got 0"),
+        ({"upsample_kernels": (8,)}, "as many, got 2 and 1"),
+        ({"upsample_kernels": (8, 5)}, "even number, got 5 for 2"),
+        ({"channels": 30}, "divisible by 4"),
+        ({"resblock_kernels": (3, 4)}, "must be odd"),
+        ({"resblock_kernels": ()}, "resblock_kernels must be at least 1"),
+    ],
+)
+def test_inconsistent_sizes_are_refused(change, message):
+    with pytest.raises(DuologueError, match=message):
+        replace(TINY, **change)
+
+
+def streamed(vocoder, units, chunk):
+    """One reply, units coming ``chunk`` at a time."""
+    state = vocoder.init_state()
+    for part in units.split(chunk, dim=1):
+        vocoder.step(part, state)
+    vocoder.flush(state)
+
+
+def exponent(costs):
+    """The slope of log cost over log length, by least squares."""
+    x = [math.log(length) for length in LENGTHS]
+    y = [math.log(cost) for cost in costs]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - mean_x) ** 2 for a in x)
+
+
+@torch.inference_mode()
+def test_arithmetic_grows_linearly_with_the_reply(vocoder):
+    costs = []
+    for length in LENGTHS:
+        with FlopCounterMode(display=False) as counter:
+            streamed(vocoder, torch.arange(length)[None] % 10, chunk=16)
+        costs.append(counter.get_total_flops())
+    assert 0.8 < exponent(costs) < 1.05
+
+
+@torch.inference_mode()
+def test_time_grows_linearly_with_the_reply(nano_sized):
+    """Exponent at most 1.15 from 50 to 800 units. CPU time of this thread, the least of repeats, up to three trials."""
+    streamed(nano_sized, torch.arange(50)[None] % 200, chunk=8)  # warm up
+    for _ in range(3):
+        best = [math.inf] * len(LENGTHS)
+        for _ in range(2):
+            for i, length in enumerate(LENGTHS):
+                begin = time.process_time()
+                streamed(nano_sized, torch.arange(length)[None] % 200, chunk=8)
+                best[i] = min(best[i], time.process_time() - begin)
+        if (slope := exponent(best)) <= 1.15:
+            return
+    pytest.fail(f"cost grows with exponent {slope:.2f}: {[round(seconds, 3) for seconds in best]} s for {LENGTHS}")

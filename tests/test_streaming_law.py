@@ -1,0 +1,191 @@
+"""The law of every streaming stage: for any chunking, ``cat(step(chunk_i)) + flush() == forward(whole)``.
+
+Also: the declared latency is kept, a cloned state is independent, a state is bounded. One entry in ``STAGES`` puts a
+stage under all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from duologue.model.conv import StreamingConv1d, StreamingConvTranspose1d
+from duologue.model.duration import DurationPredictor
+from duologue.model.hifigan import Fusion, Generator, ResidualBlock
+from duologue.model.streaming import Chain, Streaming
+from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage under the law."""
+
+    name: str
+    make: Callable[[], Streaming]
+    input: Callable[[int], Tensor]  # so many frames of input, time in the stage's time_in dimension
+    frames: int = 61  # length of the whole signal
+    tolerance: float = 1e-5
+    bounded: bool = True  # False: full attention, whose cache grows with the stream
+
+
+def features(channels: int, batch: int = 2) -> Callable[[int], Tensor]:
+    """Random features (B, C, T)."""
+    return lambda frames: torch.randn(batch, channels, frames)
+
+
+def integers(limit: int) -> Callable[[int], Tensor]:
+    """Random integers (1, T)."""
+    return lambda frames: torch.randint(limit, (1, frames))
+
+
+def tiny_vocoder() -> UnitVocoder:
+    config = UnitVocoderConfig(
+        units=10, embedding_dim=8, channels=32, upsample_rates=(4, 2), upsample_kernels=(8, 4),
+        resblock_kernels=(3, 7), resblock_dilations=(1, 3), duration_hidden=8,
+    )  # fmt: skip
+    vocoder = UnitVocoder(config)
+    with torch.no_grad():
+        vocoder.duration.proj.bias.fill_(1.0)  # durations of one to four frames rather than all one
+    return vocoder
+
+
+# Every stage stands here.
+STAGES = [
+    Stage(name="conv", make=lambda: StreamingConv1d(3, 4, 5, dilation=2), input=features(3)),
+    Stage(name="conv-causal", make=lambda: StreamingConv1d(3, 4, 5, causal=True), input=features(3)),
+    Stage(name="conv-strided", make=lambda: StreamingConv1d(3, 4, 3, stride=2), input=features(3)),
+    Stage(name="conv-transposed", make=lambda: StreamingConvTranspose1d(3, 4, 11, 5), input=features(3)),
+    Stage(
+        name="chain",
+        make=lambda: Chain(StreamingConvTranspose1d(3, 4, 8, 4), StreamingConv1d(4, 4, 7), StreamingConv1d(4, 2, 3, 2)),
+        input=features(3),
+    ),
+    Stage(name="residual-block", make=lambda: ResidualBlock(4, 3, (1, 3)), input=features(4)),
+    Stage(name="fusion", make=lambda: Fusion(4, (3, 7), (1, 3)), input=features(4)),
+    Stage(name="hifigan", make=lambda: Generator(8, 32, (5, 4), (11, 8), (3, 7), (1, 3, 5)), input=features(8)),
+    Stage(name="duration", make=lambda: DurationPredictor(8, 8, 3), input=features(8)),
+    Stage(name="vocoder", make=tiny_vocoder, input=integers(10)),
+]
+
+# How the signal is cut: chunk lengths, repeated as often as needed.
+CHUNKINGS = {
+    "one-by-one": [1],
+    "whole": [10**9],
+    "ragged": [3, 1, 7, 2, 11],
+    "with-empties": [0, 4, 0, 0, 1, 9],
+    "large-then-small": [40, 1, 1, 2],
+    "odd": [5],
+}
+
+each_stage = pytest.mark.parametrize("case", STAGES, ids=lambda case: case.name)
+
+
+def built(case: Stage) -> tuple[Streaming, Tensor]:
+    torch.manual_seed(0)
+    return case.make().eval(), case.input(case.frames)
+
+
+def cut(x: Tensor, lengths: list[int], dim: int) -> list[Tensor]:
+    """``x`` in chunks of the given lengths, over and over."""
+    chunks, begin = [], 0
+    while begin < x.shape[dim]:
+        length = min(lengths[len(chunks) % len(lengths)], x.shape[dim] - begin)
+        chunks.append(x.narrow(dim, begin, length))
+        begin += length
+    return chunks
+
+
+def assert_same(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Equal shapes, and a difference of at most ``tolerance`` relative to the loudest value."""
+    assert actual.shape == expected.shape
+    if expected.numel():
+        scale = expected.abs().max()
+        assert scale > 1e-3, "an output this small proves nothing"
+        assert (actual - expected).abs().max() <= tolerance * scale
+
+
+def held(state: object) -> int:
+    """Bytes of storage that a state keeps alive."""
+    if isinstance(state, Tensor):
+        return state.untyped_storage().nbytes()
+    if is_dataclass(state):
+        return sum(held(getattr(state, field.name)) for field in fields(state))
+    if isinstance(state, (list, tuple)):
+        return sum(map(held, state))
+    if isinstance(state, dict):
+        return sum(map(held, state.values()))
+    return 0
+
+
+@each_stage
+@pytest.mark.parametrize("chunking", CHUNKINGS)
+@torch.inference_mode()
+def test_streamed_equals_whole(case: Stage, chunking: str) -> None:
+    stage, x = built(case)
+    assert stage.latency < case.frames, "the signal must be longer than the latency, or that proves nothing"
+    whole = stage(x)
+    state, outputs, fed, ready = stage.init_state(x.shape[0]), [], 0, 0
+    for chunk in cut(x, CHUNKINGS[chunking], stage.time_in):
+        outputs.append(stage.step(chunk, state))
+        fed += chunk.shape[stage.time_in]
+        ready += outputs[-1].shape[stage.time_out]
+        assert ready >= math.floor((fed - stage.latency) * stage.rate), f"declared latency broken after {fed} frames"
+    outputs.append(stage.flush(state))
+    assert_same(torch.cat(outputs, dim=stage.time_out), whole, case.tolerance)
+
+
+@each_stage
+@pytest.mark.parametrize("frames", [0, 1, 2, 3])
+@torch.inference_mode()
+def test_short_signals(case: Stage, frames: int) -> None:
+    stage, _ = built(case)
+    x = case.input(frames)
+    state = stage.init_state(x.shape[0])
+    outputs = [stage.step(chunk, state) for chunk in cut(x, [1], stage.time_in)]
+    assert_same(torch.cat([*outputs, stage.flush(state)], dim=stage.time_out), stage(x), case.tolerance)
+
+
+@each_stage
+@torch.inference_mode()
+def test_a_clone_is_independent(case: Stage) -> None:
+    """Two streams that share a past each get their own future; neither sees the other's."""
+    stage, x = built(case)
+    other = case.input(case.frames)
+    split = case.frames // 2
+    past, future = x.narrow(stage.time_in, 0, split), x.narrow(stage.time_in, split, case.frames - split)
+    elsewhere = other.narrow(stage.time_in, split, case.frames - split)
+    state = stage.init_state(x.shape[0])
+    head = stage.step(past, state)
+    twin = state.clone()
+    outputs, forked = [head], [head]
+    for mine, theirs in zip(cut(future, [3], stage.time_in), cut(elsewhere, [3], stage.time_in), strict=True):
+        outputs.append(stage.step(mine, state))
+        forked.append(stage.step(theirs, twin))
+    outputs.append(stage.flush(state))
+    forked.append(stage.flush(twin))
+    assert_same(torch.cat(outputs, dim=stage.time_out), stage(x), case.tolerance)
+    joined = stage(torch.cat([past, elsewhere], dim=stage.time_in))
+    assert_same(torch.cat(forked, dim=stage.time_out), joined, case.tolerance)
+
+
+@each_stage
+@torch.inference_mode()
+def test_the_state_is_bounded(case: Stage) -> None:
+    """What a state keeps alive stops growing, and weights are not part of it; stepping changes no weight."""
+    stage, x = built(case)
+    weights = copy.deepcopy(stage.state_dict())
+    state, sizes = stage.init_state(x.shape[0]), []
+    for _ in range(12):
+        for chunk in cut(x, [7], stage.time_in):
+            stage.step(chunk, state)
+        sizes.append(held(state))
+    if case.bounded:
+        assert max(sizes[6:]) <= max(sizes[:6]), f"bytes held after each repetition: {sizes}"
+    for name, tensor in stage.state_dict().items():
+        assert torch.equal(tensor, weights[name]), f"{name} changed: state belongs in the state"
