@@ -52,9 +52,7 @@ class Checkpoint:
     path: Path  # the folder that it came from
 
 
-def save(
-    folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None = None, *, half: bool = False
-) -> Path:
+def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None = None, *, half: bool = False) -> Path:
     """Write a checkpoint folder, so that readers see the old one or the new one, never half of one.
 
     Args:
@@ -72,13 +70,13 @@ def save(
         raise DuologueError(f"cannot save a model to {folder}: it exists and is not a model folder")
     if isinstance(tokenizer, (str, Path)):
         tokenizer = load_tokenizer(Path(tokenizer))
+    check_layout(model.config, tokenizer)
     stored = StoredConfig(
         format=FORMAT,
         special_tokens=_special_tokens(model.config, tokenizer),
         vocabulary=_fingerprint(tokenizer),
         model=model.config,
     )
-    check_layout(model.config, tokenizer)
     tensors = {name: _to_disk(name, tensor, half) for name, tensor in _tensors(model).items()}
 
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -140,20 +138,14 @@ def check_layout(config: SpeechLMConfig, tokenizer: Any) -> None:
     Raises:
         DuologueError: naming the first that does not.
     """
-    vocab = config.llm.get("vocab_size")
-    if not isinstance(vocab, int):
-        raise DuologueError(f"config: llm.vocab_size is {vocab!r}; it must be a number")
-    if len(tokenizer) > vocab:
+    layout, vocab = config.layout, config.llm.get("vocab_size")
+    if vocab != layout.vocab_size:
+        raise DuologueError(f"config: llm.vocab_size is {vocab!r}; layout.vocab_size says {layout.vocab_size}")
+    if len(tokenizer) > layout.vocab_size:
         raise DuologueError(f"the tokenizer has {len(tokenizer)} tokens, the language model only {vocab}")
-    for name, token in _special_ids(config).items():
-        if not 0 <= token < vocab:
-            raise DuologueError(f"config: layout.{name} is {token}; the language model's ids are 0 to {vocab - 1}")
     for field in dataclasses.fields(config.prompt):
-        ids = getattr(config.prompt, field.name)
-        for token in ids if isinstance(ids, tuple) else ():
-            if not 0 <= token < vocab:
-                raise DuologueError(f"config: prompt.{field.name} holds {token}; ids are 0 to {vocab - 1}")
-    counts = {"layout": config.layout.units}
+        layout.check(getattr(config.prompt, field.name), f"config: prompt.{field.name}")
+    counts = {"layout": layout.units}
     if config.unit_decoder is not None:
         counts["unit_decoder"] = config.unit_decoder.units
     if config.vocoder is not None:
@@ -163,15 +155,9 @@ def check_layout(config: SpeechLMConfig, tokenizer: Any) -> None:
         raise DuologueError(f"config: {said}; they must be equal")
 
 
-def _special_ids(config: SpeechLMConfig) -> dict[str, int]:
-    """The layout's single token ids by name; those that this model does not use are left out."""
-    values = {f.name: getattr(config.layout, f.name) for f in dataclasses.fields(config.layout)}
-    return {name: value for name, value in values.items() if name != "units" and type(value) is int}
-
-
 def _special_tokens(config: SpeechLMConfig, tokenizer: Any) -> dict[str, str]:
-    """What the tokenizer calls the layout's tokens. An id that it does not know (added for speech only) is left out."""
-    known = {name: token for name, token in _special_ids(config).items() if 0 <= token < len(tokenizer)}
+    """What the tokenizer calls the layout's markers. An id beyond the tokenizer (a padded vocabulary) is left out."""
+    known = {name: token for name, token in config.layout.markers().items() if token < len(tokenizer)}
     return {name: str(tokenizer.convert_ids_to_tokens(token)) for name, token in known.items()}
 
 
@@ -184,7 +170,7 @@ def _fingerprint(tokenizer: Any) -> str:
 def _check_tokenizer(folder: Path, stored: StoredConfig, tokenizer: Any) -> None:
     """The tokenizer must be the one that the model was saved with."""
     found = _special_tokens(stored.model, tokenizer)
-    for name, token in _special_ids(stored.model).items():
+    for name, token in stored.model.layout.markers().items():
         if found.get(name) != stored.special_tokens.get(name):
             raise DuologueError(
                 f"{folder}: token {token} ({name}) is {found.get(name)!r} in {TOKENIZER}, "
@@ -289,4 +275,5 @@ def _plain_card(name: str, model: nn.Module) -> str:
         if any(True for _ in module.parameters())
     ]
     table = "\n".join(["| part | parameters |", "|---|---|", *rows])
-    return f"---\nlibrary_name: duologue\n---\n# {name}\n\nA Duologue checkpoint without a card of its own.\n\n{table}\n"
+    head = f"---\nlibrary_name: duologue\n---\n# {name}\n"
+    return f"{head}\nA Duologue checkpoint without a card of its own.\n\n{table}\n"

@@ -133,18 +133,24 @@ def chat(
     launch(model, host=host, port=port, share=share)
 
 
-@app.command(
-    help="Build a data set: text, speech, units, in shards that the trainer reads. A broken-off run goes on.\n\n"
-    "\b\nduologue prepare RECIPE                 with its usual settings\n"
-    "duologue prepare RECIPE out=data/x      every setting is KEY=VALUE; a wrong key lists the right ones"
-)
+@app.command()
 def prepare(
-    recipe: Annotated[str, typer.Argument(help="The recipe's name; a wrong one lists the right ones.")],
+    recipe: Annotated[str, typer.Argument(help="questions or replies.")],
     overrides: Overrides = None,
 ) -> None:
+    """Build a data set: sentences, spoken by synthesisers, in shards that the trainer reads.
+
+    The synthesisers are Debian packages: espeak-ng, flite, festival. A broken-off run goes on where it stopped.
+
+    \b
+    duologue prepare questions out=data/questions n=9000      questions in many voices
+    duologue prepare replies out=data/replies seed=1          answers in the voice of the reply
+    duologue prepare questions                                lists what is missing; a wrong key lists the right ones
+    """
     from ..data_prep.prepare import main as run
 
-    run(recipe, overrides or [])
+    counts = run(recipe, overrides or [])
+    typer.echo(", ".join(f"{name}: {count}" for name, count in counts.items()))
 
 
 _STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder")

@@ -1,0 +1,57 @@
+"""The package list is written by hand, for the repository root is the package: the wheel must hold the whole tree."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names in a wheel built from a copy of the tree, without any download."""
+    copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py", "__main__.py"):
+        shutil.copy(ROOT / name, copy / name)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+    build = f"from setuptools.build_meta import build_wheel; print(build_wheel({str(out)!r}))"
+    run = subprocess.run([sys.executable, "-c", build], cwd=copy, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    (path,) = out.glob("duologue-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def test_every_module_is_in_the_wheel(wheel: set[str]) -> None:
+    tree = {"duologue/__init__.py", "duologue/__main__.py"}
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*.py"):
+            tree.add(f"duologue/{path.relative_to(ROOT).as_posix()}")
+            assert (path.parent / "__init__.py").is_file(), f"{path.parent} is no package"
+    assert {name for name in wheel if name.endswith(".py")} == tree
+
+
+def test_data_are_in_the_wheel(wheel: set[str]) -> None:
+    """The bundled model and the page's assets travel along; nothing else does."""
+    data = {
+        f"duologue/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("checkpoints/nano", "demo/assets")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    info = {name for name in wheel if ".dist-info/" in name}
+    assert {name for name in wheel - info if not name.endswith(".py")} == data
+
+
+def test_licence_and_command(wheel: set[str]) -> None:
+    assert any(name.endswith("licenses/LICENSE") for name in wheel)
+    assert any(name.endswith("entry_points.txt") for name in wheel)

@@ -1,0 +1,112 @@
+"""The README keeps its word: its Python runs, its commands parse, its tree is the tree, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.main import get_command
+
+from duologue.demo.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
+NANO = ROOT / "checkpoints/nano/config.json"
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
+
+
+def described() -> dict[str, str]:
+    """path -> phrase, read from the README's tree. Two spaces indent a folder's entries; names may share a phrase."""
+    found: dict[str, str] = {}
+    folders: list[str] = []
+    for line in blocks("text")[0].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names, _, phrase = line.strip().partition("  ")
+        folders = folders[:depth]
+        for name in names.split(", "):
+            found["/".join((*folders, name.rstrip("/")))] = phrase.strip()
+        if names.endswith("/"):
+            folders.append(names.rstrip("/"))
+    return found
+
+
+def test_length() -> None:
+    lines = TEXT.splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 130
+
+
+def test_tree() -> None:
+    """Every module has its phrase, and nothing is described that is not there."""
+    tree = described()
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert modules - set(tree) == set(), "not in the README's tree"
+    allowed = set() if NANO.is_file() else {"checkpoints/nano"}  # it stands in the tree before it has been built
+    missing = {name for name in tree if not (ROOT / name).exists()} - allowed
+    assert missing == set(), "in the README's tree, but not in the repository"
+    assert [name for name, phrase in tree.items() if not phrase] == [], "without a phrase"
+
+
+@pytest.mark.skipif(not NANO.is_file(), reason="the bundled model, checkpoints/nano, is not in this copy")
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_python(
+    snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from duologue.inference.audio import write_wav
+
+    rng = np.random.default_rng(0)
+    write_wav(tmp_path / "question.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def commands() -> list[str]:
+    return [
+        line.partition("#")[0].strip()
+        for block in blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("duologue ")
+    ]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_parse(line: str) -> None:
+    """The command exists and takes these arguments (it is not run)."""
+    _, name, *arguments = shlex.split(line)
+    group = get_command(app)
+    command = group.get_command(None, name)  # type: ignore[attr-defined]
+    assert command is not None
+    command.make_context(name, arguments)
+
+
+def test_every_command_is_shown() -> None:
+    shown = {shlex.split(line)[1] for line in commands()}
+    assert shown == set(get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = [line.split()[1] for block in blocks("sh") for line in block.splitlines() if line.startswith("make ")]
+    assert targets[:2] == ["chat", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_links() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        if "://" not in target and (NANO.is_file() or not target.startswith("checkpoints/nano")):
+            assert (ROOT / target).exists(), target
