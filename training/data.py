@@ -25,7 +25,8 @@ class Corpus:
         self.starts = np.cumsum([0] + [len(s) for s in self.sets])
         if self.starts[-1] == 0:
             raise DuologueError(f"no clips in {', '.join(folders)}; prepare the data first (duologue prepare)")
-        self.lengths = np.array([s.meta(i)["samples"] for s in self.sets for i in range(len(s))])
+        self.metas = [meta for s in self.sets for meta in s.metas]
+        self.lengths = np.array([meta["samples"] for meta in self.metas])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -33,11 +34,6 @@ class Corpus:
     def __getitem__(self, index: int) -> Clip:
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         return self.sets[part][index - int(self.starts[part])]
-
-    def meta(self, index: int) -> dict:
-        """The clip's fields without its samples."""
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.sets[part].meta(index - int(self.starts[part]))
 
 
 class Plan:

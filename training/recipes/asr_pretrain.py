@@ -103,7 +103,7 @@ class AsrPretrain(Task):
         self.ctc_head = nn.Linear(dim, len(CHARACTERS) + 1)
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
-        counts = Counter(word for i in range(len(self.corpus)) for word in self.corpus.meta(i)["text"].split())
+        counts = Counter(word for meta in self.corpus.metas for word in meta["text"].split())
         known = sorted(word for word, count in counts.items() if count >= 2)
         self.words = {word: i + 4 for i, word in enumerate(known)}
         self.decoder = WordDecoder(len(known) + 4, dim, recipe.encoder.n_audio_head)

@@ -1,0 +1,193 @@
+"""Stage speech_to_text: join the ear to the LLM. Learns the adaptor and the LLM; the encoder is frozen.
+
+The model hears a question, writes down what it heard, and answers: cross-entropy on both. Some rows are text alone, so
+that what text_sft taught is not lost.
+
+Source: LLaMA-Omni (arXiv 2409.06666), section 2.6, stage 1; the transcript before the answer is SpeechGPT's
+chain-of-modality (arXiv 2305.11000), section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data_prep.dialogues import generate
+from ...data_prep.vocabulary import token_ids
+from ...model.adaptor import Adaptor, AdaptorConfig
+from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
+from ...model.llm import LLM
+from ...model.mel import LogMel, LogMelConfig
+from ..augment import AugmentConfig, augment
+from ..augment_spec import spec_augment
+from ..data import Corpus, Plan, pad, to_float
+from ..loop import Batch, Task
+from ..metrics import error_rate
+from ..recipe import Recipe
+from ..turns import Row, contains, continue_greedily, decode, place_speech, stack, weighted_loss
+from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, nano_llm
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechToTextRecipe(Recipe):
+    """Data and sizes of the stage."""
+
+    data: tuple[str, ...]
+    dev_data: tuple[str, ...] = ()
+    noises: str | None = None
+    mel: LogMelConfig = NANO_MEL
+    encoder: WhisperEncoderConfig = NANO_ENCODER
+    adaptor: AdaptorConfig = NANO_ADAPTOR
+    llm: dict[str, Any] = field(default_factory=nano_llm)
+    text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
+    augment: bool = True
+
+    def build(self) -> SpeechToText:
+        """The task of this recipe."""
+        return SpeechToText(self)
+
+
+def recipe(preset: str = "nano") -> SpeechToTextRecipe:
+    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    base = SpeechToTextRecipe(
+        stage="speech_to_text",
+        out="runs/speech_to_text",
+        start=("encoder=runs/asr_pretrain", "llm=runs/text_sft"),
+        learn=("adaptor", "llm"),
+        data=("work/questions",),
+        dev_data=("work/dev_questions",),
+        steps=4000,
+        batch_size=32,
+        lr=6e-4,
+        warmup=200,
+        precision="bf16",
+    )
+    if preset == "tiny":
+        small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+                 "intermediate_size": 128}  # fmt: skip
+        return replace(
+            base,
+            start=(),
+            encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
+            adaptor=AdaptorConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
+            llm=nano_llm() | small,
+            dev_data=(), text_share=0.0, augment=False, steps=200, batch_size=8, warmup=10, lr=3e-3, precision="no",
+            workers=0, save_every=200,
+        )  # fmt: skip
+    return base
+
+
+class SpeechToText(Task):
+    """Mel, frozen encoder, adaptor and LLM, under their SpeechLM names, and their rows of spoken dialogue."""
+
+    def __init__(self, recipe: SpeechToTextRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.mel = LogMel(recipe.mel)
+        self.encoder = WhisperEncoder(recipe.encoder)
+        self.adaptor = Adaptor(recipe.adaptor)
+        self.llm = LLM(recipe.llm)
+        self.corpus = Corpus(recipe.data)
+        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
+        self.augmentation = AugmentConfig()
+        noise = Corpus((recipe.noises,)) if recipe.noises is not None else []
+        self.noises = [to_float(noise[i].pcm) for i in range(len(noise))]
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": self.llm}
+
+    def frames(self, samples: int) -> int:
+        """Adaptor frames that a clip of so many samples becomes."""
+        mel = samples // self.recipe.mel.hop
+        return (mel + 1) // 2 // self.recipe.adaptor.stack
+
+    def batch(self, step: int) -> Batch:
+        r = self.recipe
+        epoch, items = self.plan(step)
+        rng = np.random.default_rng((r.seed, step, 1))
+        waves, rows = [], []
+        # Two clips of similar length in a row now and then: the second question of a conversation.
+        pairs = rng.random(len(items)) < 0.3
+        for place, item in enumerate(items):
+            clip = self.corpus[int(item)]
+            wave = to_float(clip.pcm)
+            if r.augment:
+                wave = augment(
+                    wave, np.random.default_rng((r.seed, epoch, int(item))), self.augmentation, self.noises
+                )
+            waves.append(wave)
+            row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else Row()
+            if not row.ids:
+                rows.append(row)
+            row.add_turn(clip.meta["text"], clip.meta.get("answer"), self.frames(len(wave)))
+            if "answer" not in clip.meta:
+                pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
+        for place in range(int(r.text_share * len(rows))):
+            row = Row()
+            for turn in range(4):
+                dialogue = generate(r.seed + 1, (step * r.batch_size + place) * 4 + turn, "train")
+                row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
+            rows.append(row)
+        samples, lengths = pad(waves)
+        longest = samples.shape[1] // (2 * r.mel.hop)
+        return stack(rows) | {
+            "samples": samples,
+            "lengths": lengths,
+            "offsets": torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(items))),
+            "mask_seed": int(rng.integers(2**31)),
+        }
+
+    def hear(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Speech embeddings (N, T, D_llm) and (N,) how many of each clip are real."""
+        with torch.no_grad():
+            mel = self.mel(batch["samples"])  # (N, M, T)
+            lengths = batch["lengths"] // self.recipe.mel.hop
+            if self.training and self.recipe.augment:
+                mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]))
+            frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D)
+        return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        speech, lengths = self.hear(batch)
+        embeds = place_speech(self.llm.embed(batch["ids"]), batch["ids"], speech, lengths)
+        return weighted_loss(self.llm(embeds).logits, batch["ids"], batch["weights"]), {}
+
+    @torch.no_grad()
+    def converse(self, waves: list[np.ndarray]) -> list[tuple[str, str]]:
+        """Greedy (transcript, answer) of whole clips."""
+        table = token_ids()
+        device = next(self.parameters()).device
+        samples, lengths = pad(waves)
+        batch = {"samples": samples.to(device), "lengths": lengths.to(device), "offsets": None}
+        speech, counts = self.hear(batch)
+        start = self.llm.embed(torch.tensor([table["<bos>"], table["<user>"]], device=device))
+        end = self.llm.embed(torch.tensor([table["<transcript>"]], device=device))
+        prompts = [torch.cat([start, s[: int(n)], end]) for s, n in zip(speech, counts, strict=True)]
+        said = continue_greedily(self.llm, prompts, table["<eos>"])
+        split = [ids.index(table["<reply>"]) if table["<reply>"] in ids else len(ids) for ids in said]
+        return [(decode(ids[:at]), decode(ids[at:])) for ids, at in zip(said, split, strict=True)]
+
+    def evaluate(self) -> dict[str, float]:
+        """Transcript word error rate and the share of right answers on each held-out set."""
+        figures = {}
+        for folder in self.recipe.dev_data:
+            dev = Corpus((folder,))
+            chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "answer" in dev.metas[i]]
+            said = [
+                pair
+                for i in range(0, len(chosen), 32)
+                for pair in self.converse([to_float(dev[j].pcm) for j in chosen[i : i + 32]])
+            ]
+            metas = [dev.metas[i] for i in chosen]
+            name = folder.rstrip("/").split("/")[-1]
+            figures[f"wer_{name}"] = error_rate(
+                [t.split() for t, _ in said], [m["text"].split() for m in metas]
+            )
+            right = [contains(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
+            figures[f"right_{name}"] = sum(right) / max(1, len(right))
+        return figures

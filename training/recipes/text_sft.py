@@ -1,0 +1,123 @@
+"""Stage text_sft: teach the LLM nano's dialogues as text, made on the fly. Learns the LLM; cross-entropy.
+
+Several turns follow each other in a row, so that hardly any of a batch is padding and a later turn is nothing new. The
+words of the question count a little: they give the model what a transcript may look like.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...data_prep.dialogues import Dialogue, generate
+from ...data_prep.vocabulary import token_ids
+from ...model.llm import LLM
+from ..loop import Batch, Task
+from ..recipe import Recipe
+from ..turns import Row, contains, continue_greedily, decode, encode, stack, weighted_loss
+from .nano import nano_llm
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSftRecipe(Recipe):
+    """Sizes of the LLM and of a row."""
+
+    llm: dict[str, Any] = field(default_factory=nano_llm)
+    row_tokens: int = 128
+    question_weight: float = 0.2
+    dialogues: int | None = None  # draw from this many only (to overfit in a test); None: without end
+
+    def build(self) -> TextSft:
+        """The task of this recipe."""
+        return TextSft(self)
+
+
+def recipe(preset: str = "nano") -> TextSftRecipe:
+    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    base = TextSftRecipe(
+        stage="text_sft",
+        out="runs/text_sft",
+        learn=("llm",),
+        steps=5000,
+        batch_size=32,
+        lr=1.5e-3,
+        warmup=200,
+        precision="bf16",
+        save_every=500,
+    )
+    if preset == "tiny":
+        llm = nano_llm() | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                            "num_key_value_heads": 2, "intermediate_size": 128}  # fmt: skip
+        return replace(base, llm=llm, dialogues=8, row_tokens=32, batch_size=8, steps=150, warmup=10, lr=3e-3,
+                       precision="no", workers=0, save_every=150)  # fmt: skip
+    return base
+
+
+class TextSft(Task):
+    """The LLM and its rows of dialogue."""
+
+    def __init__(self, recipe: TextSftRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.llm = LLM(recipe.llm)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"llm": self.llm}
+
+    def batch(self, step: int) -> Batch:
+        r = self.recipe
+        rows = []
+        for place in range(r.batch_size):
+            row = Row()
+            # A row is keyed by its number; the turns in it follow on from that.
+            number = (step * r.batch_size + place) * 64
+            for turn in range(64):
+                at = number + turn if r.dialogues is None else (place + turn) % r.dialogues
+                dialogue = generate(r.seed, at, "train")
+                longer = Row(list(row.ids), list(row.weights))
+                longer.add_turn(dialogue.question, dialogue.answer, question_weight=r.question_weight)
+                if row.ids and len(longer.ids) > r.row_tokens:
+                    break
+                row = longer
+            rows.append(row)
+        return dict(stack(rows))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.llm(self.llm.embed(batch["ids"])).logits  # (B, L, V); padding is on the right: causal is enough
+        return weighted_loss(logits, batch["ids"], batch["weights"]), {}
+
+    def evaluate(self) -> dict[str, float]:
+        """The share of answers that hold their slot, over dialogues of the development split, and for sums alone."""
+        dialogues = [generate(1, i, "dev") for i in range(192)]
+        answers = self.answer([d.question for d in dialogues])
+        right = [(d, contains(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
+        return {"right": _share(right)} | {
+            f"right_{name}": _share([(d, ok) for d, ok in right if d.category == name])
+            for name in sorted({str(d.category.value) for d in dialogues})
+        }
+
+    def answer(self, questions: list[str]) -> list[str]:
+        """Greedy answers to written questions."""
+        table = token_ids()
+        device = next(self.parameters()).device
+        prompts = [
+            self.llm.embed(
+                torch.tensor(
+                    [table["<bos>"], table["<user>"], table["<transcript>"], *encode(q), table["<reply>"]], device=device
+                )
+            )
+            for q in questions
+        ]
+        return [
+            decode(ids)
+            for i in range(0, len(prompts), 64)
+            for ids in continue_greedily(self.llm, prompts[i : i + 64], table["<eos>"], 16)
+        ]
+
+
+def _share(rows: list[tuple[Dialogue, bool]]) -> float:
+    return sum(ok for _, ok in rows) / max(1, len(rows))

@@ -1,0 +1,104 @@
+"""Dialogue turns as rows of token ids: what the LLM reads and what it must say, nano's sequence.
+
+``<bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …``. Where speech goes, a row holds one
+``<speech>`` id for each adaptor frame; the stage puts the embeddings in their place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..data_prep.vocabulary import token_ids
+from ..model.llm import LLM
+
+
+@dataclass
+class Row:
+    """One sequence: ids, and for each position how much predicting it counts (0: not at all)."""
+
+    ids: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, ids: list[int], weight: float) -> None:
+        self.ids += ids
+        self.weights += [weight] * len(ids)
+
+    def add_turn(self, question: str, answer: str | None, speech: int = 0, question_weight: float = 1.0) -> None:
+        """Append a turn with ``speech`` adaptor frames; ``answer=None``: a transcript is all that is known."""
+        table = token_ids()
+        if not self.ids:
+            self.add([table["<bos>"]], 0)
+        self.add([table["<user>"]] + [table["<speech>"]] * speech + [table["<transcript>"]], 0)
+        self.add(encode(question), question_weight)
+        if answer is not None:
+            self.add([table["<reply>"], *encode(answer), table["<eos>"]], 1.0)
+
+
+def encode(text: str) -> list[int]:
+    """Ids of lower-case words; a word outside the vocabulary becomes <unk>."""
+    table = token_ids()
+    return [table.get(word, table["<unk>"]) for word in text.split()]
+
+
+def decode(ids: list[int]) -> str:
+    """Words of ids, special tokens left out."""
+    names = list(token_ids())
+    return " ".join(names[i] for i in ids if not names[i].startswith("<"))
+
+
+def stack(rows: list[Row]) -> dict[str, Tensor]:
+    """Rows -> ids (B, L), mask (B, L) of real positions, weights (B, L); padded on the right."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), token_ids()["<pad>"])
+    weights = torch.zeros(len(rows), longest)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        weights[i, : len(row.ids)] = torch.tensor(row.weights)
+        mask[i, : len(row.ids)] = 1
+    return {"ids": ids, "mask": mask, "weights": weights}
+
+
+def place_speech(embeds: Tensor, ids: Tensor, speech: Tensor, lengths: Tensor) -> Tensor:
+    """Put speech embeddings (N, T, D) where ids (B, L) are <speech>, clip after clip; lengths (N,) says how many."""
+    real = torch.arange(speech.shape[1], device=speech.device) < lengths[:, None]  # (N, T)
+    places = ids == token_ids()["<speech>"]  # (B, L)
+    return embeds.masked_scatter(places[..., None], speech[real].to(embeds.dtype))
+
+
+def weighted_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the next token, averaged by weight: (B, L, V), (B, L), (B, L) -> ()."""
+    wanted = weights[:, 1:] > 0  # only positions that count: the rest need no softmax
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1][wanted].float(), ids[:, 1:][wanted], reduction="none")
+    return (losses * weights[:, 1:][wanted]).sum() / weights[:, 1:].sum()
+
+
+@torch.no_grad()
+def continue_greedily(llm: LLM, prompts: list[Tensor], stop: int, most: int = 40) -> list[list[int]]:
+    """The most likely continuation of each prompt (T_i, D), batched with padding on the left (RoPE is relative)."""
+    longest = max(prompt.shape[0] for prompt in prompts)
+    embeds = torch.stack([torch.nn.functional.pad(p, (0, 0, longest - p.shape[0], 0)) for p in prompts])
+    mask = torch.stack([torch.arange(longest) >= longest - p.shape[0] for p in prompts]).long().to(embeds.device)
+    said: list[list[int]] = [[] for _ in prompts]
+    live = [True] * len(prompts)
+    for _ in range(most):
+        best = llm(embeds, mask).logits[:, -1].argmax(-1)  # (B,)
+        for i, token in enumerate(best.tolist()):
+            live[i] = live[i] and token != stop
+            if live[i]:
+                said[i].append(token)
+        if not any(live):
+            break
+        embeds = torch.cat([embeds, llm.embed(best)[:, None]], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+    return said
+
+
+def contains(words: str, slot: str) -> bool:
+    """Whether the slot's words occur in a row in the text."""
+    return f" {slot} " in f" {words} "
+
+
