@@ -102,7 +102,7 @@ def _surround(wav: np.ndarray, rng: np.random.Generator, config: AugmentConfig) 
 
 
 def augment(
-    wav: np.ndarray, rng: np.random.Generator, config: AugmentConfig, noises: Sequence[np.ndarray] = ()
+    wav: np.ndarray, rng: np.random.Generator, config: AugmentConfig, noises: Sequence[np.ndarray] | None = None
 ) -> np.ndarray:
     """One clip, float32 (n,) in [-1, 1], -> float32 (m,) in [-1, 1]; the input is left as it was.
 
@@ -129,7 +129,7 @@ def augment(
         wav = colour(wav, config.sample_rate, room, gains)
         power *= float(np.dot(wav, wav)) / before if before > 1e-8 else 1.0
     if rng.random() < config.noise_chance:
-        noise = draw_noise(len(wav), rng, config.sample_rate, noises, config.recorded_chance)
+        noise = draw_noise(len(wav), rng, config.sample_rate, noises or (), config.recorded_chance)
         wav = mix(wav, noise, rng.uniform(*config.snr_db), power)
     wav = _line(wav, rng, config)
     if rng.random() < config.level_chance:
