@@ -47,29 +47,23 @@ class Part(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class RecordingsConfig:
     source: str  # folder with manifest.jsonl
-    output: str  # folder of the data set
-    part: Part = Part.TRAIN
-    sets: tuple[str, ...] = ()  # only these sets of the manifest; none named: all
+    out: str  # folder of the data set
+    part: str = "train"  # one of Part
+    sets: str = ""  # only these sets of the manifest, with commas between; none named: all
     sample_rate: int = 16000  # Hz
     level_dbfs: float = -23.0  # root mean square where there is speech
     peak_dbfs: float = -1.0  # no sample above this, the level gives way
     shard_clips: int = 500
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "part", _part(self.part))
+        if self.part not in list(Part):
+            raise DuologueError(f"part={self.part}: expected one of {', '.join(Part)}")
         if not self.level_dbfs < self.peak_dbfs <= 0:
             raise DuologueError(
                 f"level_dbfs {self.level_dbfs} and peak_dbfs {self.peak_dbfs}: expected level < peak, peak at most 0"
             )
         if self.shard_clips < 1 or self.sample_rate < 1000:
             raise DuologueError(f"shard_clips {self.shard_clips}, sample_rate {self.sample_rate}: too small")
-
-
-def _part(name: str) -> Part:
-    try:
-        return Part(name)
-    except ValueError:
-        raise DuologueError(f"unknown part {name!r}: expected one of {', '.join(Part)}") from None
 
 
 def prepare(config: RecordingsConfig) -> dict[str, Any]:
@@ -79,14 +73,15 @@ def prepare(config: RecordingsConfig) -> dict[str, Any]:
     recording that cannot be read is written down in failed.jsonl and skipped. Running it again does what is left.
     Raises DuologueError when the manifest is missing or wrong, or when the part is empty.
     """
-    chosen = select(read_manifest(Path(config.source)), config.part, config.sets)
+    part = Part(config.part)
+    chosen = select(read_manifest(Path(config.source)), part, tuple(name for name in config.sets.split(",") if name))
     if not chosen:
-        within = f" in the sets {', '.join(config.sets)}" if config.sets else ""
+        within = f" in the sets {config.sets}" if config.sets else ""
         raise DuologueError(f"{config.source} has no recordings of the part {config.part}{within}")
-    parameters = {**asdict(config), "part": str(config.part), "sets": list(config.sets), "entries": len(chosen)}
-    del parameters["source"], parameters["output"]  # where things lie does not decide what they are
+    parameters = {**asdict(config), "entries": len(chosen)}
+    del parameters["source"], parameters["out"]  # where things lie does not decide what they are
     writer = ShardWriter(
-        config.output, name=f"recordings-{config.part}", sample_rate=config.sample_rate, seed=0, parameters=parameters
+        config.out, name=f"recordings-{config.part}", sample_rate=config.sample_rate, seed=0, parameters=parameters
     )
     for shard, start in enumerate(range(0, len(chosen), config.shard_clips)):
         if writer.has(shard):
@@ -99,7 +94,7 @@ def prepare(config: RecordingsConfig) -> dict[str, Any]:
             except DuologueError as error:
                 failures.append(Failure(entry["audio"], str(error)))
                 continue
-            clips.append(Clip(np.rint(pcm * 32767).astype(np.int16), describe(entry, config.part)))
+            clips.append(Clip(np.rint(pcm * 32767).astype(np.int16), describe(entry, part)))
         writer.write(shard, clips, failures)
     return writer.finish()
 

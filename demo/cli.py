@@ -135,7 +135,7 @@ def chat(
 
 @app.command()
 def prepare(
-    recipe: Annotated[str, typer.Argument(help="questions or replies.")],
+    recipe: Annotated[str, typer.Argument(help="questions, replies or recordings.")],
     overrides: Overrides = None,
 ) -> None:
     """Build a data set: sentences, spoken by synthesisers, in shards that the trainer reads.
@@ -145,6 +145,7 @@ def prepare(
     \b
     duologue prepare questions out=data/questions n=9000      questions in many voices
     duologue prepare replies out=data/replies seed=1          answers in the voice of the reply
+    duologue prepare recordings source=FOLDER out=data/real   real ones, listed in FOLDER/manifest.jsonl
     duologue prepare questions                                lists what is missing; a wrong key lists the right ones
     """
     from ..data_prep.prepare import main as run

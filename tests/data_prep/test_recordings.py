@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def config(folder: Path, **changes: object) -> RecordingsConfig:
     part = str(changes.get("part", "train"))
-    return RecordingsConfig(source=str(folder), output=str(folder.parent / f"out-{part}"), **changes)
+    return RecordingsConfig(source=str(folder), out=str(folder.parent / f"out-{part}"), **changes)
 
 
 def test_the_words_of_people_who_are_not_set_aside(folder):
@@ -114,9 +114,9 @@ def test_running_again_adds_nothing_and_another_setting_is_refused(folder):
 
 
 def test_sets_can_be_chosen(folder):
-    assert prepare(config(folder, sets=("small_speech",)))["clips"] == 2
+    assert prepare(config(folder, sets="small_speech"))["clips"] == 2
     with pytest.raises(DuologueError, match="no recordings of the part train in the sets wakewords"):
-        prepare(RecordingsConfig(source=str(folder), output=str(folder / "x"), sets=("wakewords",)))
+        prepare(RecordingsConfig(source=str(folder), out=str(folder / "x"), sets="wakewords"))
     assert not (folder / "x").exists()
 
 
@@ -146,11 +146,15 @@ def test_a_wrong_manifest_is_named(tmp_path, manifest, message):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"part": "test"}, "unknown part 'test'"), ({"level_dbfs": 3.0}, "level_dbfs"), ({"shard_clips": 0}, "too small")],
+    [
+        ({"part": "test"}, "part=test: expected one of train, dev"),
+        ({"level_dbfs": 3.0}, "level_dbfs"),
+        ({"shard_clips": 0}, "too small"),
+    ],
 )
 def test_wrong_settings_are_refused(change, message):
     with pytest.raises(DuologueError, match=message):
-        RecordingsConfig(source="a", output="b", **change)
+        RecordingsConfig(source="a", out="b", **change)
 
 
 def test_loudness_ignores_pauses_and_respects_the_peak():
@@ -166,3 +170,12 @@ def test_words_and_parts_of_odd_entries():
     assert words_of({"digit": 0}) == "zero" and words_of({"text": "x-ray"}) == "x ray" and words_of({"digit": 12}) == ""
     assert part_of({"set": "new", "audio": "a", "text": "hi", "speaker": "lucas"}) == Part.TRAIN  # another Lucas
     assert part_of({"set": "new", "audio": "a"}) is None
+
+
+def test_the_command_line_reaches_it(folder):
+    from duologue.data_prep.prepare import main
+
+    counts = main("recordings", [f"source={folder}", f"out={folder.parent / 'cli'}", "part=dev"])
+    assert counts["clips"] == 10
+    with pytest.raises(DuologueError, match="unknown key 'level'"):
+        main("recordings", ["level=3"])
