@@ -116,10 +116,11 @@ class KVBuffer(State):
     def _move(self, keys: Tensor, values: Tensor, frames: int) -> _Block:
         """Take the frames seen into a new block of at least twice what is needed now."""
         old, kept = self._block, self.end - self.start
-        room = max(SMALLEST, 2 * (kept + frames))
+        room = max(SMALLEST, 2 * (kept + frames), 0 if old is None else old.keys.shape[2])
 
         def grown(new: Tensor, before: Any) -> Tensor:
-            storage = new.new_empty(*new.shape[:2], room, new.shape[3])
+            with torch.inference_mode(False):  # a block outlives the mode that it was made in
+                storage = new.new_empty(*new.shape[:2], room, new.shape[3])
             if before is not None:
                 storage[:, :, :kept] = before
             return storage

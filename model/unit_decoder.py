@@ -62,6 +62,7 @@ class UnitDecoderConfig:
 class UnitDecoderState(State):
     """Keys and values of each layer: of the last ``band - 1`` tokens' frames, or of all."""
 
+    batch: int
     layers: list[KVBuffer]
 
 
@@ -126,7 +127,7 @@ class UnitDecoder(Streaming):
     def init_state(self, batch_size: int = 1) -> UnitDecoderState:
         c = self.config
         window = None if c.band is None else (c.band - 1) * c.upsample
-        return UnitDecoderState(layers=[KVBuffer(window) for _ in range(c.layers)])
+        return UnitDecoderState(batch=batch_size, layers=[KVBuffer(window) for _ in range(c.layers)])
 
     @torch.no_grad()
     def step(self, x: Tensor, state: UnitDecoderState, token_embeds: Tensor | None = None) -> Tensor:
@@ -149,7 +150,7 @@ class UnitDecoder(Streaming):
 
     def flush(self, state: UnitDecoderState) -> Tensor:
         bias = self.output_proj.bias
-        return bias.new_zeros(1, 0, bias.shape[0])
+        return bias.new_zeros(state.batch, 0, bias.shape[0])
 
     def _step_mask(self, buffer: KVBuffer, x: Tensor) -> Tensor:
         """Who sees whom among the frames that the buffer will return and the new ones (B, n, dim)."""

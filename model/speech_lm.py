@@ -1,0 +1,271 @@
+"""The whole model: an ear (mel, encoder, adaptor), a language model, a mouth (unit decoder, vocoder).
+
+16 kHz samples in, text tokens and samples out. Everything that a conversation accumulates is in its
+:class:`DialogueState`; the model itself holds weights only and serves any number of conversations.
+
+    state = model.init_state()
+    model.begin_turn(state)
+    for chunk in microphone:            # each chunk is encoded and put into the language model's cache at once
+        model.listen(chunk, state)
+    model.end_turn(state)
+    while (step := model.reply_step(state, sampling)).kind is not TokenKind.END:
+        play(step.pcm)
+    play(model.reply_flush(state))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .adaptor import Adaptor, AdaptorConfig
+from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
+from .encoder import WhisperEncoder, WhisperEncoderConfig
+from .errors import DuologueError
+from .llm import LLM
+from .mel import LogMel, LogMelConfig
+from .streaming import Chain
+from .tokens import TokenKind, TokenLayout, check_ids
+from .unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from .vocoder import UnitVocoder, UnitVocoderConfig
+
+__all__ = ["DialogueState", "PromptConfig", "ReplyStep", "Sampling", "SpeechLM", "SpeechLMConfig", "TokenKind"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """The token ids around the user's speech.
+
+    A turn is ``prefix, speech embeddings, suffix``, then what the model generates up to (and without) ``<eos>``. If
+    training puts an ``<eos>`` between a reply and the next turn, ``next_prefix_ids`` must begin with it.
+    """
+
+    prefix_ids: tuple[int, ...]  # before the first turn
+    suffix_ids: tuple[int, ...] = ()  # after the speech of every turn
+    next_prefix_ids: tuple[int, ...]  # before each later turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechLMConfig:
+    """Everything that a checkpoint says about its model."""
+
+    mel: LogMelConfig
+    encoder: WhisperEncoderConfig
+    adaptor: AdaptorConfig
+    llm: dict[str, Any]  # a transformers config as a dictionary, "model_type" included
+    unit_decoder: UnitDecoderConfig | None = None  # None: text replies only
+    vocoder: UnitVocoderConfig | None = None  # None: units are the last output
+    layout: TokenLayout
+    prompt: PromptConfig
+    # An ear that must have a whole clip hears exactly this much, padded with silence or cut (Whisper: 30). None: the clip.
+    listen_s: float | None = None
+
+    @property
+    def streams(self) -> bool:
+        """Whether speech is encoded while it comes in, and not at the end of the turn."""
+        return self.mel.norm == "causal" and self.encoder.chunk is not None
+
+    def __post_init__(self) -> None:
+        if self.mel.n_mels != self.encoder.n_mels:
+            raise DuologueError(f"mel has {self.mel.n_mels} bands, the encoder takes {self.encoder.n_mels}")
+        if self.encoder.n_audio_state != self.adaptor.in_dim:
+            raise DuologueError(f"encoder width is {self.encoder.n_audio_state}, the adaptor takes {self.adaptor.in_dim}")
+        if self.unit_decoder is not None and self.unit_decoder.in_dim != self.adaptor.out_dim:
+            raise DuologueError(
+                f"the unit decoder takes width {self.unit_decoder.in_dim}, the adaptor gives {self.adaptor.out_dim}; both "
+                "must be the language model's"
+            )
+        for name, part in (("unit decoder", self.unit_decoder), ("vocoder", self.vocoder)):
+            if part is not None and part.units != self.layout.units:
+                raise DuologueError(f"the {name} has {part.units} units, the token layout {self.layout.units}")
+        if self.vocoder is not None and self.unit_decoder is None:
+            raise DuologueError("a model with a vocoder needs a unit decoder")
+        if self.listen_s is not None and self.streams:
+            raise DuologueError(f"listen_s is {self.listen_s}, but this ear streams; it must be None")
+
+
+class SpeechLM(nn.Module):
+    """Speech in, text and speech out."""
+
+    def __init__(self, config: SpeechLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mel = LogMel(config.mel)
+        self.encoder = WhisperEncoder(config.encoder)
+        self.adaptor = Adaptor(config.adaptor)
+        self.llm = LLM(config.llm)
+        self.unit_decoder = None if config.unit_decoder is None else UnitDecoder(config.unit_decoder)
+        self.vocoder = None if config.vocoder is None else UnitVocoder(config.vocoder)
+        if self.llm.hidden_size != config.adaptor.out_dim:
+            raise DuologueError(f"the adaptor gives width {config.adaptor.out_dim}, the llm is {self.llm.hidden_size} wide")
+        layout, vocab, prompt = config.layout, self.llm.vocab_size, config.prompt
+        check_ids((*layout.markers().values(), layout.text[1] - 1), vocab, "the token layout")
+        check_ids((*prompt.prefix_ids, *prompt.suffix_ids, *prompt.next_prefix_ids), vocab, "the prompt")
+        # In a tuple, which does not register: the parts are registered above, under their own names.
+        self._ear = (Chain(self.mel, self.encoder, self.adaptor),)
+        self._collapse = CTCCollapse(layout.units)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.adaptor.linear1.weight.device
+
+    def encode(self, pcm: Tensor) -> Tensor:
+        """Whole clips (B, n) at 16 kHz -> embeddings (B, T, D) for the language model."""
+        if self.config.listen_s is not None:
+            wanted = round(self.config.listen_s * self.config.mel.sample_rate)
+            pcm = F.pad(pcm, (0, wanted - pcm.shape[1]))  # negative: cut
+        return self._ear[0](pcm)
+
+    # One conversation: batch 1.
+
+    def init_state(self, seed: int = 0) -> DialogueState:
+        """A conversation in which nothing has been said. ``seed`` is for sampling."""
+        return DialogueState(llm=self.llm.init_state(), rng=torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def begin_turn(self, state: DialogueState) -> None:
+        """The user begins to speak. A reply under way ends with the tokens that it has."""
+        self._feed_ids(self._prefix(state), state)
+        state.phase = Phase.LISTENING
+        if self.config.streams:
+            state.ear = self._ear[0].init_state(1)
+        else:
+            state.heard = []
+
+    @torch.no_grad()
+    def listen(self, pcm: Tensor, state: DialogueState) -> None:
+        """Hear samples (1, n), any number of them."""
+        self._expect(state, Phase.LISTENING, "listen comes between begin_turn and end_turn")
+        pcm = pcm.to(self.device)
+        if state.heard is not None:
+            state.heard.append(pcm)
+        else:
+            self._feed(self._ear[0].step(pcm, state.ear), state)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def end_turn(self, state: DialogueState) -> None:
+        """The user has finished: hear what the ear held back, and get ready to reply."""
+        self._expect(state, Phase.LISTENING, "end_turn comes after begin_turn")
+        if state.heard is not None:
+            samples = torch.cat([torch.zeros(1, 0, device=self.device), *state.heard], dim=1)
+            speech = self.encode(samples)
+        else:
+            speech = self._ear[0].flush(state.ear)  # type: ignore[arg-type]
+        suffix = self.config.prompt.suffix_ids
+        self._feed(torch.cat([speech, self._embed(suffix)], dim=1), state)
+        state.ear = state.heard = None
+        self._start_reply(state, self.config.layout.reply in (None, *suffix))
+
+    @torch.no_grad()
+    def read_text(self, ids: Tensor, state: DialogueState) -> None:
+        """A turn that the user typed, (1, T) ids, instead of begin_turn, listen and end_turn."""
+        words: list[int] = ids.flatten().tolist()
+        check_ids(words, self.llm.vocab_size, "the text")
+        layout = self.config.layout
+        if layout.transcript is not None and layout.reply is not None:  # as if the model had just written it down
+            words = [layout.transcript, *words, layout.reply]
+        else:
+            words += self.config.prompt.suffix_ids
+        self._feed_ids([*self._prefix(state), *words], state)
+        self._start_reply(state, True)
+
+    @torch.no_grad()
+    def reply_step(self, state: DialogueState, sampling: Sampling) -> ReplyStep:
+        """One more token, and the speech that it brings. The last step is of kind END.
+
+        The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
+        token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed.
+        """
+        self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
+        layout = self.config.layout
+        if state.pending is not None:
+            self._feed_ids([state.pending], state)
+            state.pending = None
+        hidden = state.hidden
+        if hidden is None:
+            raise DuologueError("nothing to reply to: the turn had no speech and the prompt no tokens")
+        token = layout.eos
+        if state.generated < sampling.max_tokens:
+            token = pick(self.llm.head(hidden)[0, -1], sampling, state.rng)
+        position = state.llm.length
+        units, pcm = self._nothing()
+        if token == layout.eos:
+            state.phase = Phase.ENDED
+            return ReplyStep(token=token, kind=TokenKind.END, position=position, units=units, pcm=pcm)
+        state.pending = token
+        state.generated += 1
+        kind = self._kind(token, state)
+        if kind is TokenKind.REPLY and self.unit_decoder is not None:
+            units, pcm = self._speak(token, hidden, state)
+        return ReplyStep(token=token, kind=kind, position=position, units=units, pcm=pcm)
+
+    @torch.no_grad()
+    def reply_flush(self, state: DialogueState) -> Tensor:
+        """The reply's last samples (1, n), which the vocoder held back; after END, or to stop early."""
+        vocoder, state.vocoder = state.vocoder, None
+        if vocoder is None or self.vocoder is None:
+            return self._nothing()[1]
+        return self.vocoder.flush(vocoder)  # type: ignore[arg-type]
+
+    # Parts of the above.
+
+    def _expect(self, state: DialogueState, phase: Phase, rule: str) -> None:
+        if state.phase is not phase:
+            raise DuologueError(f"{rule}; this conversation is {state.phase.value}")
+
+    def _prefix(self, state: DialogueState) -> list[int]:
+        """What the language model is fed before a turn: the last reply's last token, and the prompt's prefix."""
+        if state.phase is Phase.LISTENING:
+            raise DuologueError("the user's turn has begun already; end it with end_turn first")
+        prompt, rest = self.config.prompt, [] if state.pending is None else [state.pending]
+        prefix = prompt.next_prefix_ids if state.turn else prompt.prefix_ids
+        state.turn += 1
+        state.pending = state.vocoder = None
+        return [*rest, *prefix]
+
+    def _start_reply(self, state: DialogueState, speaking: bool) -> None:
+        state.phase, state.speaking, state.generated = Phase.REPLYING, speaking, 0
+        if self.unit_decoder is not None:
+            state.unit = self.unit_decoder.init_state(1)
+            state.collapse = self._collapse.init_state(1)
+        if self.vocoder is not None:
+            state.vocoder = self.vocoder.init_state(1)
+
+    def _kind(self, token: int, state: DialogueState) -> TokenKind:
+        layout = self.config.layout
+        if layout.reply is None:
+            return TokenKind.REPLY
+        if token in (layout.reply, layout.transcript):
+            state.speaking = token == layout.reply
+            return TokenKind.CONTROL
+        if not layout.is_text(token):
+            return TokenKind.CONTROL
+        return TokenKind.REPLY if state.speaking else TokenKind.TRANSCRIPT
+
+    def _speak(self, token: int, hidden: Tensor, state: DialogueState) -> tuple[Tensor, Tensor]:
+        assert self.unit_decoder is not None and state.unit is not None and state.collapse is not None
+        fused = self._embed((token,)) if self.unit_decoder.config.fuse_token else None
+        units = self._collapse.step(self.unit_decoder.step(hidden, state.unit, fused), state.collapse)  # (1, M)
+        if self.vocoder is None or units.shape[1] == 0:
+            return units, self._nothing()[1]
+        return units, self.vocoder.step(units, state.vocoder)  # type: ignore[arg-type]
+
+    def _nothing(self) -> tuple[Tensor, Tensor]:
+        """No units, no samples."""
+        return torch.zeros(1, 0, dtype=torch.long, device=self.device), torch.zeros(1, 0, device=self.device)
+
+    def _embed(self, ids: tuple[int, ...] | list[int]) -> Tensor:
+        return self.llm.embed(torch.tensor([ids], dtype=torch.long, device=self.device))  # (1, T, D)
+
+    def _feed_ids(self, ids: list[int], state: DialogueState) -> None:
+        self._feed(self._embed(ids), state)
+
+    def _feed(self, embeds: Tensor, state: DialogueState) -> None:
+        """Put embeddings (1, t, D) into the language model's cache and keep the last one's state."""
+        if embeds.shape[1]:
+            state.hidden = self.llm.extend(embeds, state.llm)[:, -1:]
