@@ -18,6 +18,8 @@ _HUB_FILES = [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_toke
 def resolve(name_or_path: str | Path) -> Path:
     """The local folder of a model: bundled name first, then a folder, then the hub (downloaded once, then cached)."""
     name = str(name_or_path)
+    if not name:
+        raise DuologueError("the model's name is empty; give a bundled name, a folder or a hub id")
     if name in BUNDLED:
         folder = Path(__file__).parent / name
         if not (folder / CONFIG).is_file():

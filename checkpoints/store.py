@@ -10,7 +10,6 @@ Saving writes beside the folder and renames; loading is strict. Only safetensors
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -70,7 +69,7 @@ def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None =
         raise DuologueError(f"cannot save a model to {folder}: it exists and is not a model folder")
     if isinstance(tokenizer, (str, Path)):
         tokenizer = load_tokenizer(Path(tokenizer))
-    check_layout(model.config, tokenizer)
+    check_tokenizer(model, tokenizer)
     stored = StoredConfig(
         format=FORMAT,
         special_tokens=_special_tokens(model.config, tokenizer),
@@ -82,12 +81,12 @@ def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None =
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
-        beside.chmod(0o755)
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         tokenizer.save_pretrained(beside)
         text = json.dumps(config_to_dict(stored), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (beside / CONFIG).write_text(text, encoding="utf-8")
         (beside / CARD).write_text(card if card is not None else _plain_card(folder.name, model), encoding="utf-8")
+        _open_to_readers(beside)
         _swap(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -108,10 +107,13 @@ def load(
     folder = resolve(name_or_path)
     stored = _read_config(folder)
     tokenizer = load_tokenizer(folder)
-    _check_tokenizer(folder, stored, tokenizer)
-    check_layout(stored.model, tokenizer)
-    with torch.random.fork_rng(devices=[]):  # building draws random weights; loading must not disturb the caller's
-        model = SpeechLM(stored.model)
+    _check_same_tokenizer(folder, stored, tokenizer)
+    try:
+        with torch.random.fork_rng(devices=[]):  # random weights, not at the cost of the caller's draws
+            model = SpeechLM(stored.model)
+        check_tokenizer(model, tokenizer)
+    except DuologueError as error:
+        raise DuologueError(f"{folder}: {error}") from None
     _fill(model, folder)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -132,27 +134,16 @@ def load_tokenizer(folder: Path) -> Any:
         raise DuologueError(f"{folder / TOKENIZER} cannot be read: {one_line(error)}") from None
 
 
-def check_layout(config: SpeechLMConfig, tokenizer: Any) -> None:
-    """Token ids, tokenizer, vocabulary and unit counts must fit together.
+def check_tokenizer(model: SpeechLM, tokenizer: Any) -> None:
+    """Every id that the tokenizer gives must be one of the language model's, and every word of the layout in it.
 
-    Raises:
-        DuologueError: naming the first that does not.
+    (That markers, prompt and unit counts fit the parts is checked when the model is built.)
     """
-    layout, vocab = config.layout, config.llm.get("vocab_size")
-    if vocab != layout.vocab_size:
-        raise DuologueError(f"config: llm.vocab_size is {vocab!r}; layout.vocab_size says {layout.vocab_size}")
-    if len(tokenizer) > layout.vocab_size:
-        raise DuologueError(f"the tokenizer has {len(tokenizer)} tokens, the language model only {vocab}")
-    for field in dataclasses.fields(config.prompt):
-        layout.check(getattr(config.prompt, field.name), f"config: prompt.{field.name}")
-    counts = {"layout": layout.units}
-    if config.unit_decoder is not None:
-        counts["unit_decoder"] = config.unit_decoder.units
-    if config.vocoder is not None:
-        counts["vocoder"] = config.vocoder.units
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"{part}.units is {count}" for part, count in counts.items())
-        raise DuologueError(f"config: {said}; they must be equal")
+    if len(tokenizer) > model.llm.vocab_size:
+        raise DuologueError(f"the tokenizer has {len(tokenizer)} tokens, the language model {model.llm.vocab_size}")
+    after = model.config.layout.text[1]
+    if after > len(tokenizer):
+        raise DuologueError(f"the layout's text ids go to {after - 1}, the tokenizer's only to {len(tokenizer) - 1}")
 
 
 def _special_tokens(config: SpeechLMConfig, tokenizer: Any) -> dict[str, str]:
@@ -167,7 +158,7 @@ def _fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(pairs, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def _check_tokenizer(folder: Path, stored: StoredConfig, tokenizer: Any) -> None:
+def _check_same_tokenizer(folder: Path, stored: StoredConfig, tokenizer: Any) -> None:
     """The tokenizer must be the one that the model was saved with."""
     found = _special_tokens(stored.model, tokenizer)
     for name, token in stored.model.layout.markers().items():
@@ -247,6 +238,15 @@ def _fill(model: nn.Module, folder: Path) -> None:
             if found[name].is_floating_point() != tensor.is_floating_point():
                 raise DuologueError(f"{path}: tensor {name!r} is {found[name].dtype}; it must be {tensor.dtype}")
             tensor.copy_(found[name])
+
+
+def _open_to_readers(folder: Path) -> None:
+    """The permissions that plain files and folders get; temporary folders and safetensors are private otherwise."""
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~umask)
 
 
 def _swap(beside: Path, folder: Path) -> None:
