@@ -60,7 +60,7 @@ class Phase(Enum):
 
 @dataclass
 class DialogueState(State):
-    """One conversation. Cloning shares the cache (see :mod:`.kv_cache`); the clone and the original go their own ways."""
+    """One conversation. Cloning shares the cache (see :mod:`.kv_cache`); the two then go their own ways."""
 
     llm: LLMState
     rng: torch.Generator

@@ -1,4 +1,4 @@
-"""Language model: any causal LM of transformers, fed embeddings. (B, T, D) in; logits (B, T, V) and states (B, T, D) out.
+"""Language model: any causal LM of transformers, fed embeddings (B, T, D); logits (B, T, V) and states (B, T, D) out.
 
 Text tokens and speech embeddings enter alike, as embeddings, a chunk at a time while the user speaks and one token at a
 time while the model answers. The cache of keys and values is a state: cloned without copying, cut in no time
@@ -63,19 +63,26 @@ class LLM(nn.Module):
         fields = dict(config)
         kind = fields.pop("model_type", None)
         if not isinstance(kind, str):
-            raise DuologueError(f"llm config has model_type {kind!r}; it must name a family of transformers, e.g. 'llama'")
+            raise DuologueError(
+                f"llm config has model_type {kind!r}; it must name a family of transformers, e.g. 'llama'"
+            )
         try:
             hf_config = AutoConfig.for_model(kind, **fields)
             self.lm: PreTrainedModel = AutoModelForCausalLM.from_config(hf_config, dtype=torch.float32)
-        except (ValueError, TypeError, KeyError) as error:
-            raise DuologueError(f"llm config of family {kind!r} is not accepted by transformers: {error}") from None
+        except Exception as error:  # many kinds, some of several lines
+            reason = " ".join(str(error).split())
+            raise DuologueError(f"llm config of family {kind!r} is not accepted by transformers: {reason}") from None
         settings = hf_config.to_dict()
         others = set(settings.get("layer_types") or ()) - {"full_attention", "sliding_attention"}
         if others:
-            raise DuologueError(f"llm family {kind!r} has layers of type {sorted(others)}; they must be attention layers")
+            raise DuologueError(
+                f"llm family {kind!r} has layers of type {sorted(others)}; they must be attention layers"
+            )
         for field in CHANGED_LOGITS:
             if settings.get(field) not in (None, 1, 1.0):
-                raise DuologueError(f"llm config has {field} = {settings[field]}; logits must be the output layer's own")
+                raise DuologueError(
+                    f"llm config has {field} = {settings[field]}; logits must be the output layer's own"
+                )
         self.hidden_size: int = hf_config.hidden_size
         self.vocab_size: int = hf_config.vocab_size
         self.layers: int = hf_config.num_hidden_layers

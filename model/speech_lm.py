@@ -40,8 +40,8 @@ __all__ = ["DialogueState", "PromptConfig", "ReplyStep", "Sampling", "SpeechLM",
 class PromptConfig:
     """The token ids around the user's speech.
 
-    A turn is ``prefix, speech embeddings, suffix``, then what the model generates up to (and without) ``<eos>``. If
-    training puts an ``<eos>`` between a reply and the next turn, ``next_prefix_ids`` must begin with it.
+    A turn is ``prefix, speech embeddings, suffix``, then what the model generates, ``<eos>`` left out. If training puts
+    an ``<eos>`` between a reply and the next turn, ``next_prefix_ids`` must begin with it.
     """
 
     prefix_ids: tuple[int, ...]  # before the first turn
@@ -61,7 +61,7 @@ class SpeechLMConfig:
     vocoder: UnitVocoderConfig | None = None  # None: units are the last output
     layout: TokenLayout
     prompt: PromptConfig
-    # An ear that must have a whole clip hears exactly this much, padded with silence or cut (Whisper: 30). None: the clip.
+    # An ear that must have a whole clip hears so much, padded with silence or cut (Whisper: 30). None: the clip itself.
     listen_s: float | None = None
 
     @property
@@ -73,11 +73,13 @@ class SpeechLMConfig:
         if self.mel.n_mels != self.encoder.n_mels:
             raise DuologueError(f"mel has {self.mel.n_mels} bands, the encoder takes {self.encoder.n_mels}")
         if self.encoder.n_audio_state != self.adaptor.in_dim:
-            raise DuologueError(f"encoder width is {self.encoder.n_audio_state}, the adaptor takes {self.adaptor.in_dim}")
+            raise DuologueError(
+                f"encoder width is {self.encoder.n_audio_state}, the adaptor takes {self.adaptor.in_dim}"
+            )
         if self.unit_decoder is not None and self.unit_decoder.in_dim != self.adaptor.out_dim:
             raise DuologueError(
-                f"the unit decoder takes width {self.unit_decoder.in_dim}, the adaptor gives {self.adaptor.out_dim}; both "
-                "must be the language model's"
+                f"the unit decoder takes width {self.unit_decoder.in_dim}, the adaptor gives {self.adaptor.out_dim}; "
+                "both must be the language model's"
             )
         for name, part in (("unit decoder", self.unit_decoder), ("vocoder", self.vocoder)):
             if part is not None and part.units != self.layout.units:
@@ -101,7 +103,9 @@ class SpeechLM(nn.Module):
         self.unit_decoder = None if config.unit_decoder is None else UnitDecoder(config.unit_decoder)
         self.vocoder = None if config.vocoder is None else UnitVocoder(config.vocoder)
         if self.llm.hidden_size != config.adaptor.out_dim:
-            raise DuologueError(f"the adaptor gives width {config.adaptor.out_dim}, the llm is {self.llm.hidden_size} wide")
+            raise DuologueError(
+                f"the adaptor gives width {config.adaptor.out_dim}, the llm is {self.llm.hidden_size} wide"
+            )
         layout, vocab, prompt = config.layout, self.llm.vocab_size, config.prompt
         check_ids((*layout.markers().values(), layout.text[1] - 1), vocab, "the token layout")
         check_ids((*prompt.prefix_ids, *prompt.suffix_ids, *prompt.next_prefix_ids), vocab, "the prompt")

@@ -71,7 +71,7 @@ def banded_attention(query: Tensor, key: Tensor, value: Tensor, cell: int, band:
 
     Blocks of ``band`` cells of queries look at their own and the preceding block of keys, 2 · band cells for a query.
     """
-    batch, heads, frames, dim = query.shape
+    batch, _, frames, _ = query.shape
     width = band * cell
     if frames <= width:  # the band is wider than the sequence
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)

@@ -1,10 +1,10 @@
 """CTC unit decoder: states of the language model in, speech units out, without autoregression.
 
-Each state (B, T, D), one a text token, becomes λ frames; a few causal Llama layers give the logits (B, λT, units + 1) of
-unit or blank; argmax, collapsing of repeats and dropping of blanks give the units. Attention is causal, so the frames
-of a token can be computed as soon as its state is there: :meth:`UnitDecoder.step` keeps keys and values instead of
-running over the whole prefix again. With a band, a frame sees the frames of its own and the last ``band - 1`` tokens,
-in training as in streaming; the state is then bounded and the cost of a reply linear in its length.
+Each state (B, T, D), one a text token, becomes λ frames; a few causal Llama layers give the logits (B, λT, units + 1)
+of unit or blank; argmax, collapsing of repeats and dropping of blanks give the units. Attention is causal, so the
+frames of a token can be computed as soon as its state is there: :meth:`UnitDecoder.step` keeps keys and values instead
+of running over the whole prefix again. With a band, a frame sees the frames of its own and the last ``band - 1``
+tokens, in training as in streaming; the state is then bounded and the cost of a reply linear in its length.
 
 Source: LLaMA-Omni (arXiv 2409.06666), section 2.4; the gate that fuses in the emitted token: LLaMA-Omni2 (arXiv
 2505.02625). Band, sub-positions and blank bias are ours; without them this is LLaMA-Omni's decoder.

@@ -1,4 +1,4 @@
-"""Losses that stages share."""
+"""The unit decoder's loss."""
 
 from __future__ import annotations
 
@@ -6,22 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model.sequence import IGNORE
-
-
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of each label, read from the position before it.
-
-    Args:
-        logits: (B, L, V).
-        labels: (B, L), IGNORE where nothing is learnt; not shifted.
-
-    Returns:
-        A scalar; 0 if there are no labels.
-    """
-    targets = labels[:, 1:].flatten()
-    summed = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, ignore_index=IGNORE, reduction="sum")
-    return summed / (targets != IGNORE).sum().clamp(min=1)
+IGNORE = -100  # fills up target units on the right
 
 
 def ctc_unit_frames(lengths: Tensor, units: Tensor, upsample: int) -> Tensor:
@@ -40,7 +25,7 @@ def ctc_unit_loss(logits: Tensor, frames: Tensor, units: Tensor) -> Tensor:
     Padding is excluded by both lengths: counted in, it teaches the decoder to say nothing at all. A reply whose units
     and repeats do not fit into its frames contributes 0.
 
-    Source: LLaMA-Omni (arXiv 2409.06666), section 2.4; Graves et al., "Connectionist Temporal Classification" (ICML 2006).
+    Source: LLaMA-Omni (arXiv 2409.06666), section 2.4; CTC: Graves et al. (ICML 2006).
 
     Args:
         logits: (B, F, units + 1), the blank last.

@@ -37,7 +37,8 @@ KEYS: KeyTable = {
     r"model\.(layers\.\d+\.(?:input|post_attention)_layernorm\.weight)": r"llm.lm.model.\1",
     r"lm_head\.weight": r"llm.lm.lm_head.weight",
     r"speech_generator\.((?:input_proj|output_proj)\.(?:weight|bias))": r"unit_decoder.\1",
-    r"speech_generator\.(layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.weight)": r"unit_decoder.\1",
+    r"speech_generator\.(layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)\.weight)":
+        r"unit_decoder.\1",
     r"speech_generator\.(layers\.\d+\.(?:input|post_attention)_layernorm\.weight)": r"unit_decoder.\1",
 }  # fmt: skip
 
