@@ -1,0 +1,217 @@
+"""Asking and conversing, with a tiny model of random weights whose words are known (tests/tiny_assistant.py)."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from tiny_assistant import HEARD, SAID, tiny_assistant
+
+from duologue.inference import turn as turns
+from duologue.inference.assistant import Assistant, Sampling
+from duologue.inference.audio import write_wav
+from duologue.inference.text_stream import TextStream, ids_of
+from duologue.model.errors import DuologueError
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def assistant() -> Assistant:
+    return tiny_assistant()
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(int(RATE * seconds))).astype(np.float32)
+
+
+def test_a_recording_gets_words_and_speech(assistant: Assistant, tmp_path: os.PathLike) -> None:
+    path = os.path.join(tmp_path, "question.wav")
+    write_wav(path, noise(1.0), RATE)
+    reply = assistant.ask(path)
+    assert (reply.transcript, reply.text) == (HEARD, SAID)
+    assert reply.sample_rate == RATE and reply.waveform.dtype == np.float32
+    assert len(reply.units) >= 5 and len(reply.waveform) >= 320 * len(reply.units)
+    assert np.abs(reply.waveform).max() <= 1 and reply.warning is None
+
+
+def test_a_typed_question(assistant: Assistant) -> None:
+    reply = assistant.ask(text="what is seven plus three")
+    assert (reply.transcript, reply.text) == ("", SAID) and len(reply.waveform)
+    assert reply.timings.audio_s == 0 and reply.timings.compute_delay_ms is not None
+
+
+def test_typed_text_is_read_as_it_is_said(assistant: Assistant) -> None:
+    def ids(text: str) -> tuple[list[int], list[str]]:
+        return ids_of(assistant.tokenizer, assistant.model.config.layout, text)
+
+    assert ids("What is 47, plus three?") == ids("what is forty seven plus three")
+    assert ids("what is forty seven plus three")[1] == []
+    assert ids("what is <reply>") == ids("what is reply"), "a marker that is typed is a word"
+    assert ids("what is a Zyzzyva")[1] == ["zyzzyva"]
+    assert assistant.ask(text="what is a zyzzyva").warning == "words that the model does not know: zyzzyva"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_an_empty_text(assistant: Assistant, text: str) -> None:
+    with pytest.raises(DuologueError, match="has no words"):
+        assistant.ask(text=text)
+
+
+def test_exactly_one_question(assistant: Assistant) -> None:
+    for both in ({}, {"audio": (RATE, noise(0.1)), "text": "hello"}):
+        with pytest.raises(DuologueError, match="exactly one"):
+            assistant.ask(**both)
+
+
+def test_silence_is_answered_by_the_model_with_a_notice(assistant: Assistant) -> None:
+    reply = assistant.ask((RATE, np.zeros(RATE, np.int16)))
+    assert reply.text == SAID and reply.warning is not None and "no speech was heard" in reply.warning
+    assert "-60 dBFS" in str(assistant.ask((RATE, np.full(RATE, 0.001, np.float32))).warning)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 399, 400, 401, 2_559, 2_560, 2_561])
+def test_questions_of_any_length(assistant: Assistant, samples: int) -> None:
+    assert assistant.ask((RATE, noise(1.0)[:samples])).text == SAID
+
+
+def test_chunks_add_up_to_the_reply(assistant: Assistant) -> None:
+    turn = assistant.stream((RATE, noise(0.7)))
+    chunks = list(turn)
+    reply = turn.reply()
+    assert "".join(chunk.text_delta for chunk in chunks).strip() == reply.text == SAID
+    assert "".join(chunk.transcript_delta for chunk in chunks).strip() == reply.transcript == HEARD
+    np.testing.assert_array_equal(np.concatenate([chunk.pcm for chunk in chunks]), reply.waveform)
+    assert sum(len(chunk.pcm) > 0 for chunk in chunks) > 2, "speech comes while the reply is made"
+
+
+def test_the_reply_does_not_depend_on_listening_in_chunks(
+    assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = tiny_assistant(scripted=False)
+    question = (RATE, noise(1.33))
+    live = free.ask(question, sampling=Sampling(max_tokens=12))
+    monkeypatch.setattr(turns, "CHUNK_MS", 10_000)
+    whole = free.ask(question, sampling=Sampling(max_tokens=12))
+    assert (live.text, live.transcript, live.units) == (whole.text, whole.transcript, whole.units)
+
+
+def test_what_is_heard_reaches_the_model() -> None:
+    """Another recording, another reply: nothing but the model and what it heard decides."""
+    free = tiny_assistant(scripted=False)
+    greedy = Sampling(max_tokens=12)
+    assert (
+        free.ask((RATE, noise(1.0, 1)), sampling=greedy).transcript
+        != free.ask(text="what is two", sampling=greedy).text
+    )
+    first, second = (free.stream((RATE, noise(1.0, seed)), state=free.model.init_state()) for seed in (1, 2))
+    next(first), next(second)
+    assert not torch.equal(first._state.hidden, second._state.hidden)
+
+
+def test_a_conversation_remembers(assistant: Assistant) -> None:
+    conversation = assistant.converse()
+    conversation.ask(text="what is seven plus three")
+    length = conversation._state.llm.length
+    assert conversation.turns == 1 and length > 10
+    reply = conversation.ask((RATE, noise(0.5)))
+    assert reply.text == SAID and conversation.turns == 2 and conversation._state.llm.length > length + 10
+    conversation.clear()
+    assert conversation.turns == 0 and conversation._state.llm.length == 0
+
+
+def test_a_turn_that_is_broken_off_leaves_no_trace(assistant: Assistant) -> None:
+    conversation = assistant.converse()
+    conversation.ask(text="what is seven plus three")
+    length = conversation._state.llm.length
+    turn = conversation.stream((RATE, noise(0.5)))
+    for _ in range(4):
+        next(turn)
+    del turn
+    assert conversation.turns == 1 and conversation._state.llm.length == length
+    assert conversation.ask(text="what is two").text == SAID
+
+
+def test_two_conversations_do_not_mix(assistant: Assistant) -> None:
+    free = tiny_assistant(scripted=False)
+    greedy = Sampling(max_tokens=10)
+    alone = [free.converse().ask((RATE, noise(0.5, seed)), sampling=greedy).units for seed in (0, 1)]
+    pair = [free.converse().stream((RATE, noise(0.5, seed)), sampling=greedy) for seed in (0, 1)]
+    going = list(pair)
+    while going:  # in turn, one chunk each
+        going = [turn for turn in going if next(turn, None) is not None]
+    assert [turn.reply().units for turn in pair] == alone
+
+
+def test_a_full_conversation_is_refused() -> None:
+    assistant = tiny_assistant()
+    positions = assistant.model.config.llm["max_position_embeddings"]
+    with pytest.raises(DuologueError, match=f"the question takes .* but the model has {positions}: ask a shorter"):
+        assistant.ask((8_000, np.zeros(8_000 * 300, np.int8)))
+    conversation = assistant.converse()
+    for _ in range(8):
+        conversation.ask(text=" ".join(["seven"] * 240))
+    with pytest.raises(DuologueError, match="begin a new conversation"):
+        conversation.ask(text=" ".join(["seven"] * 240))
+
+
+def test_a_reply_that_is_cut_short_says_so(assistant: Assistant) -> None:
+    reply = assistant.ask((RATE, noise(0.5)), sampling=Sampling(max_tokens=9))
+    assert reply.text == "it makes" and reply.warning == "the reply was cut short after 9 tokens"
+
+
+def test_text_alone() -> None:
+    reply = tiny_assistant(speech=False).ask((RATE, noise(0.5)))
+    assert reply.text == SAID and len(reply.waveform) == 0 and reply.units == []
+    assert reply.timings.compute_delay_ms is None and reply.timings.first_word_ms is not None
+
+
+def test_timings_count_computing_only(assistant: Assistant) -> None:
+    """A slow consumer does not lengthen them; what is heard before the last chunk is not part of the delay."""
+    turn = assistant.stream((RATE, noise(3.0)))
+    started = time.perf_counter()
+    for _ in turn:
+        time.sleep(0.03)
+    wall = 1e3 * (time.perf_counter() - started)
+    timings = turn.reply().timings
+    assert timings.audio_s == 3.0 and timings.compute_delay_ms is not None and timings.first_word_ms is not None
+    assert 0 < timings.first_word_ms < timings.compute_delay_ms < timings.total_ms - timings.listen_ms
+    assert timings.total_ms < wall - 30 * 10
+    assert timings.real_time_factor == pytest.approx(timings.total_ms / 1e3 / (timings.audio_s + timings.reply_s))
+
+
+def test_the_last_chunk_counts_for_the_delay(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    listen = assistant.model.listen
+    heard: list[int] = []
+
+    def slow(pcm: torch.Tensor, state: object) -> None:
+        heard.append(pcm.shape[1])
+        time.sleep(0.02)
+        listen(pcm, state)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(assistant.model, "listen", slow)
+    timings = assistant.ask((RATE, noise(1.0))).timings
+    assert heard == [2_560] * 6 + [640]
+    assert timings.listen_ms > 6 * 20 and timings.compute_delay_ms is not None and timings.compute_delay_ms > 20
+
+
+def test_no_gradients_and_no_training_mode(assistant: Assistant) -> None:
+    assert not assistant.model.training and not torch.is_inference_mode_enabled()
+    turn = assistant.stream(text="what is two")
+    next(turn)
+    assert not torch.is_inference_mode_enabled(), "the mode must not leak into the consumer between chunks"
+
+
+def test_letters_of_several_tokens_are_held_back() -> None:
+    """A byte-level tokenizer splits a character into tokens; no broken character is ever given out."""
+
+    class Bytes:
+        def decode(self, ids: list[int], skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
+            return bytes(ids).decode(errors="replace")
+
+    stream = TextStream(Bytes())
+    deltas = [stream.push(byte) for byte in "naïve 日".encode()]
+    assert "\ufffd" not in "".join(deltas) and "".join(deltas) + stream.end() == stream.text == "naïve 日"
+    stream.push("é".encode()[0])
+    assert stream.end() == "\ufffd", "a reply that was cut inside a character ends with the mark for it"
