@@ -154,7 +154,7 @@ def prepare(
     typer.echo(", ".join(f"{name}: {count}" for name, count in counts.items()))
 
 
-_STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder")
+STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder")
 
 
 @app.command(
@@ -163,7 +163,7 @@ _STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_v
     "duologue train asr_pretrain steps=2000 lr=5e-4       changes\n"
     "duologue train asr_pretrain preset=tiny              a minute on a laptop, to see it run\n"
     "accelerate launch -m duologue train asr_pretrain     several GPUs\n\n"
-    "Recipes:\n\n" + _modules("training/recipes", _STAGES)
+    "Recipes:\n\n" + _modules("training/recipes", STAGES)
 )
 def train(
     recipe: Annotated[str, typer.Argument(help="One of the recipes above.")],

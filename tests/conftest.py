@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
 
-# Set before torch is imported: tests are small, and more threads than cores only make them slower.
-os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+# Set before torch is imported: models in tests are so small that threads spend their time waiting for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests download nothing: libraries that would try fail at once instead of waiting for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

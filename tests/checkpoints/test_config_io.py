@@ -81,7 +81,9 @@ def test_there_and_back(config: Outer) -> None:
     assert json.dumps(config_to_dict(again)) == text  # the types too: 1 stays 1, and 1.0 stays 1.0
 
 
-GOOD = config_to_dict(Outer(name="n", flag=True, share=1.0, inner=Inner(width=2), names=["x"], extra={}, counts={"k": 1}))
+GOOD = config_to_dict(
+    Outer(name="n", flag=True, share=1.0, inner=Inner(width=2), names=["x", "y"], extra={"a": None}, counts={"k": 1})
+)
 
 
 def test_whole_numbers_are_floats_too() -> None:

@@ -1,0 +1,303 @@
+"""The command line: what it prints, where, and with which status. The models are tiny and their weights random."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_assistant import HEARD, SAID, tiny_assistant
+
+from duologue.checkpoints import store
+from duologue.demo import cli
+from duologue.model.errors import DuologueError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint that hears HEARD and says SAID, whatever the question."""
+    assistant = tiny_assistant()
+    return str(store.save(tmp_path_factory.mktemp("models") / "tiny", assistant.model, assistant.tokenizer))
+
+
+@pytest.fixture(scope="module")
+def question(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("sound") / "question.wav"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(12_000), 16_000)
+    return str(path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """``run(*arguments)`` -> (status, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def test_ask(run: Any, model: str, question: str, tmp_path: Path) -> None:
+    status, out, err = run("ask", question, "--model", model, "-o", str(tmp_path / "reply.wav"))
+    assert (status, out) == (0, f"{SAID}\n")  # stdout is the reply and nothing else
+    heard, written = err.splitlines()
+    assert heard == f"heard: {HEARD}"
+    seconds = re.fullmatch(r".*reply\.wav: ([\d.]+) s of speech, ready to start \d+ ms after the question", written)
+    samples, rate = soundfile.read(tmp_path / "reply.wav")
+    assert seconds is not None and rate == 16_000
+    assert len(samples) / rate == pytest.approx(float(seconds[1]), abs=0.006) and len(samples) > 0.3 * rate
+
+
+def test_ask_in_writing(run: Any, model: str) -> None:
+    assert run("ask", "--text", "what is two plus two", "-m", model) == (0, f"{SAID}\n", "")
+
+
+def test_ask_json(run: Any, model: str, question: str, tmp_path: Path) -> None:
+    status, out, err = run("ask", question, "-m", model, "--json", "-o", str(tmp_path / "reply.wav"))
+    assert (status, err) == (0, "")
+    reply = json.loads(out)
+    assert out.count("\n") == 1
+    assert (reply["text"], reply["transcript"], reply["warning"]) == (SAID, HEARD, None)
+    assert reply["sample_rate"] == 16_000 and reply["output"].endswith("reply.wav")
+    assert len(reply["units"]) > 3 and all(type(unit) is int for unit in reply["units"])
+    assert reply["timings"]["audio_s"] == 0.75
+    assert reply["timings"]["compute_delay_ms"] > 0
+
+
+def test_a_silent_recording_is_answered_with_a_warning(run: Any, model: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(8_000), 16_000)
+    status, out, err = run("ask", str(tmp_path / "silence.wav"), "-m", model)
+    assert (status, out) == (0, f"{SAID}\n")
+    assert err.splitlines()[-1].startswith("duologue: warning: no speech was heard")
+
+
+def test_a_model_without_a_voice(run: Any, question: str, tmp_path: Path) -> None:
+    assistant = tiny_assistant(speech=False)
+    folder = str(store.save(tmp_path / "mute", assistant.model, assistant.tokenizer))
+    assert run("ask", question, "-m", folder)[:2] == (0, f"{SAID}\n")
+    status, out, err = run("ask", question, "-m", folder, "-o", str(tmp_path / "reply.wav"))
+    assert (status, out) == (2, f"{SAID}\n")
+    assert "has no speech" in err and not (tmp_path / "reply.wav").exists()
+
+
+# Bad input: one line on stderr, status 2.
+
+
+def bad(name: str, folder: Path) -> str:
+    """Make the bad recording ``name``; its path."""
+    path = folder / name
+    tone = 0.1 * np.sin(np.arange(32_000) / 9)
+    if name == "empty.wav":
+        path.touch()
+    elif name == "text.wav":
+        path.write_text("what is two plus two")
+    elif name == "nosamples.wav":
+        soundfile.write(path, tone[:0], 16_000)
+    elif name == "nan.wav":
+        tone[100] = np.nan
+        soundfile.write(path, tone, 16_000, subtype="FLOAT")
+    elif name == "cut.flac":
+        soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 32_000), 16_000)
+        path.write_bytes(path.read_bytes()[:9_000])
+    elif name == "folder.wav":
+        path.mkdir()
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["missing.wav", "empty.wav", "text.wav", "nosamples.wav", "nan.wav", "cut.flac", "folder.wav"]
+)
+def test_bad_recordings(run: Any, model: str, tmp_path: Path, name: str) -> None:
+    path = bad(name, tmp_path)
+    status, out, err = run("ask", path, "--model", model)
+    assert (status, out) == (2, "")
+    assert err.startswith("duologue: error: ") and err.count("\n") == 1 and path in err
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"), [(8_000, 1, "PCM_16"), (96_000, 1, "PCM_24"), (44_100, 2, "PCM_16")]
+)
+def test_unusual_recordings(run: Any, model: str, tmp_path: Path, rate: int, channels: int, subtype: str) -> None:
+    sound = 0.1 * np.random.default_rng(0).standard_normal((rate, channels))
+    soundfile.write(tmp_path / "q.wav", sound, rate, subtype=subtype)
+    assert run("ask", str(tmp_path / "q.wav"), "--model", model)[:2] == (0, f"{SAID}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask"], "give either a recording .* or --text, and not both"),
+        (["ask", "q.wav", "--text", "x"], "give either a recording .* or --text, and not both"),
+        (["ask", "q.wav", "--model", "nanno"], "unknown model 'nanno': not a bundled name .* could not be reached: "),
+        (["ask", "q.wav", "--model", "./nanno"], "unknown model './nanno'"),
+        (["chat", "--model", "./nanno", "--port", "0"], "unknown model './nanno'"),
+        (["train", "asr"], "unknown recipe 'asr'; the recipes are: asr_pretrain, "),
+        (["train", "asr_pretrain", "step=3"], "unknown key 'step' for recipe asr_pretrain"),
+        (["train", "asr_pretrain", "steps"], "'steps'; it must be key=value"),
+        (["prepare", "question"], "unknown recipe 'question'"),
+        (["prepare", "questions", "out=x", "m=3"], "unknown key 'm'"),
+        (["evaluate", "s3s", "-o", "x"], "unknown suite 's3s'; the suites are: s2s"),
+    ],
+)
+def test_bad_arguments(run: Any, arguments: list[str], message: str) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert re.match(f"duologue: error: .*{message}", err), err
+
+
+def test_a_bad_checkpoint(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    status, _, err = run("ask", "--text", "x", "--model", str(tmp_path))
+    assert status == 2
+    assert err == f"duologue: error: {tmp_path}/config.json has format None; this version reads 'duologue/1'\n"
+
+
+@pytest.mark.parametrize("output", ["nowhere/reply.wav", "reply.mp3", "."])
+def test_an_output_that_cannot_be_written(
+    run: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("ask", "--text", "what", "-m", model, "-o", output)
+    assert status == 2 and err.startswith("duologue: error: ") and err.count("\n") == 1 and output in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["ask", "--nonsense"], ["evaluate", "s2s"], ["chat", "--port=x"]])
+def test_usage(run: Any, arguments: list[str]) -> None:
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "") and "Usage: duologue" in err and "Traceback" not in err
+
+
+# What functions raise, and what becomes of it.
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (DuologueError("a\nb"), 2, "duologue: error: a b\n"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "duologue: error: /x: Permission denied\n"),
+        (OSError(28, "No space left on device"), 2, "duologue: error: [Errno 28] No space left on device\n"),
+        (ModuleNotFoundError("", name="gradio.blocks"), 2, "needs gradio: pip install 'duologue[demo]'\n"),
+        (ModuleNotFoundError("", name="sklearn"), 2, "needs sklearn: pip install 'duologue[train]'\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors(run: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, message: str) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("duologue.training.main.run", fail)
+    ended, out, err = run("train", "asr_pretrain")
+    assert (ended, out) == (status, "")
+    assert err.endswith(message) and err.count("\n") <= 1
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ModuleNotFoundError("No module named 'duologue.nonsense'", name="duologue.nonsense")
+
+    monkeypatch.setattr("duologue.training.main.run", fail)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["train", "asr_pretrain"])
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    """A real interrupt of a real process ends with status 130 and no traceback."""
+    script = (
+        "import time, duologue.training.main as main\n"
+        "def run(*_):\n"
+        "    print('started', flush=True)\n"
+        "    time.sleep(60)\n"
+        "main.run = run\n"
+        "from duologue.demo.cli import main\n"
+        "main(['train', 'asr_pretrain'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_reader_that_leaves(model: str) -> None:
+    """``duologue ask … | head -0`` is no error worth a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "duologue", "ask", "--text", "what", "-m", model],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait(timeout=60)
+    assert "Traceback" not in err
+
+
+# The functions behind.
+
+
+def test_what_is_passed_on(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def prepare(recipe: str, overrides: list[str]) -> dict[str, int]:
+        calls.append((recipe, overrides))
+        return {"clips": 3, "failed": 0}
+
+    monkeypatch.setattr("duologue.data_prep.prepare.main", prepare)
+    monkeypatch.setattr("duologue.training.main.run", lambda *arguments: calls.append(arguments))
+    assert run("prepare", "questions", "out=x", "n=3") == (0, "clips: 3, failed: 0\n", "")
+    assert run("train", "text_sft") == (0, "", "")
+    assert run("train", "text_sft", "steps=3", "lr=1e-3") == (0, "", "")
+    assert calls == [("questions", ["out=x", "n=3"]), ("text_sft", []), ("text_sft", ["steps=3", "lr=1e-3"])]
+
+
+def test_chat(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = pytest.importorskip("duologue.demo.page")
+    calls: list[Any] = []
+    monkeypatch.setattr(page, "launch", lambda *arguments, **named: calls.append((arguments, named)))
+    assert run("chat", "--port", "8000", "--host", "0.0.0.0", "-m", "m") == (0, "", "")
+    assert calls == [(("m",), {"host": "0.0.0.0", "port": 8000, "share": False})]
+
+
+def test_help_teaches(run: Any) -> None:
+    """Each command shows examples of itself, and train lists the recipes that there are."""
+    from duologue.training.main import STAGES
+
+    status, out, _ = run("--help")
+    commands = re.findall(r"^  (\w+) ", out.partition("Commands:")[2], flags=re.MULTILINE)
+    assert status == 0 and set(commands) == {"ask", "chat", "prepare", "train", "evaluate"}
+    for command in commands:
+        status, out, _ = run(command, "--help")
+        assert status == 0 and f"  duologue {command}" in out
+    assert cli.STAGES == STAGES
+    listed = dict(re.findall(r"^    (\w+)\s+(\S.*)$", run("train", "--help")[1], flags=re.MULTILINE))
+    present = [stage for stage in STAGES if (Path(cli.__file__).parents[1] / f"training/recipes/{stage}.py").is_file()]
+    assert set(present) <= set(listed)
+
+
+def test_prepare_names_its_recipes(run: Any) -> None:
+    from duologue.data_prep.prepare import RECIPES
+
+    out = run("prepare", "--help")[1]
+    assert all(f"duologue prepare {recipe}" in out for recipe in RECIPES)
+
+
+def test_version(run: Any) -> None:
+    import duologue
+
+    assert run("--version") == (0, f"{duologue.__version__}\n", "")
