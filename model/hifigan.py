@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import AlignState, ConvState, ConvTransposeState, StreamingConv1d, StreamingConvTranspose1d, feed
+from .conv import (
+    AlignState,
+    ConvState,
+    ConvTransposeState,
+    StreamingConv1d,
+    StreamingConvTranspose1d,
+    channels_last,
+    feed,
+)
 from .streaming import State, Streaming
 
 SLOPE = 0.1  # of the leaky ReLUs
@@ -157,7 +165,7 @@ class Generator(Streaming):
         self.rate = Fraction(hop)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
+        x = self.conv_in(channels_last(x))
         for up, fusion in zip(self.ups, self.fusions, strict=True):
             x = fusion(up(F.leaky_relu(x, SLOPE)))  # (B, C / 2, T * rate)
         return torch.tanh(self.conv_out(F.leaky_relu(x, LAST_SLOPE)))  # (B, 1, T * hop)
