@@ -1,0 +1,188 @@
+"""Stage unit_vocoder: teach the vocoder to speak units. Learns the generator and the duration predictor.
+
+Random crops of the reply voice's recordings, whose units are known frame by frame; spectral losses on the waveform, and
+the mean squared error of log(duration + 1) on whole clips. Weight norm (Salimans and Kingma, arXiv 1602.07868) steadies
+the training and is folded into plain weights when the vocoder is handed on.
+
+Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), section 2.3, without its adversary; Polyak et al. 2021
+(arXiv 2104.00355), section 3.3; durations as in Lee et al. 2022 (arXiv 2107.05604), section 3.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from ...model.conv import StreamingConv1d, StreamingConvTranspose1d
+from ...model.errors import DuologueError
+from ...model.vocoder import UnitVocoder, UnitVocoderConfig
+from ..data import to_float
+from ..loop import Batch, Task
+from ..losses_vocoder import SpectralLoss, SpectralLossConfig
+from ..recipe import Recipe
+from ..unit_data import UnitCorpus
+
+NANO_VOCODER = UnitVocoderConfig(units=200, embedding_dim=128, channels=128, resblock_kernels=(3, 7))
+NANO_SPECTRAL = SpectralLossConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitVocoderRecipe(Recipe):
+    """Data, sizes and loss weights of the stage."""
+
+    data: tuple[str, ...]
+    dev_data: tuple[str, ...] = ()
+    vocoder: UnitVocoderConfig = NANO_VOCODER
+    crop_ms: int = 800
+    spectral: SpectralLossConfig = NANO_SPECTRAL
+    duration_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frame_ms = 1000 * self.vocoder.hop / self.vocoder.sample_rate
+        if self.crop_ms < frame_ms:
+            raise DuologueError(f"crop_ms is {self.crop_ms}; it must be at least one frame, {frame_ms:g} ms")
+        if self.spectral.sample_rate != self.vocoder.sample_rate:
+            raise DuologueError(
+                f"spectral.sample_rate is {self.spectral.sample_rate}; it must be the vocoder's, "
+                f"{self.vocoder.sample_rate}"
+            )
+
+    @property
+    def crop_frames(self) -> int:
+        """Frames a crop."""
+        return self.crop_ms * self.vocoder.sample_rate // (1000 * self.vocoder.hop)
+
+    def build(self) -> UnitVocoderTask:
+        """The task of this recipe."""
+        return UnitVocoderTask(self)
+
+
+def recipe(preset: str = "nano") -> UnitVocoderRecipe:
+    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    base = UnitVocoderRecipe(
+        stage="unit_vocoder",
+        out="runs/unit_vocoder",
+        learn=("vocoder",),
+        data=("work/replies",),
+        steps=12000,
+        batch_size=16,
+        lr=1e-3,
+        warmup=100,
+        betas=(0.8, 0.99),
+        weight_decay=0.0,
+        clip=10.0,
+        precision="bf16",
+        save_every=500,
+    )
+    if preset == "tiny":
+        vocoder = replace(NANO_VOCODER, embedding_dim=32, channels=64, resblock_kernels=(3,), duration_hidden=32)
+        return replace(base, vocoder=vocoder, crop_ms=400, batch_size=8, steps=150, warmup=10, lr=3e-3, precision="no",
+                       workers=0, save_every=150)  # fmt: skip
+    return base
+
+
+def add_weight_norm(vocoder: UnitVocoder) -> None:
+    """Parametrise every convolution of the generator by direction and length; plain weights can still be loaded."""
+    for module in vocoder.generator.modules():
+        if isinstance(module, (StreamingConv1d, StreamingConvTranspose1d)):
+            weight_norm(module)
+            module.register_load_state_dict_pre_hook(_split_plain_weight)
+
+
+def _split_plain_weight(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Turn a plain weight about to be loaded into its length and direction."""
+    weight = state_dict.pop(f"{prefix}weight", None)
+    if weight is not None:
+        length = weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))  # (C, 1, 1)
+        state_dict[f"{prefix}parametrizations.weight.original0"] = length
+        state_dict[f"{prefix}parametrizations.weight.original1"] = weight
+
+
+def without_weight_norm(vocoder: UnitVocoder) -> UnitVocoder:
+    """A copy with plain weights."""
+    plain = UnitVocoder(vocoder.config).eval()
+    folded = {}
+    for name in plain.state_dict():
+        owner, _, tensor = name.rpartition(".")
+        folded[name] = getattr(vocoder.get_submodule(owner), tensor).detach()
+    plain.load_state_dict(folded)
+    return plain
+
+
+class UnitVocoderTask(Task):
+    """The vocoder, its losses and its batches."""
+
+    def __init__(self, recipe: UnitVocoderRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.vocoder = UnitVocoder(recipe.vocoder)
+        add_weight_norm(self.vocoder)
+        self.spectral = SpectralLoss(recipe.spectral)
+        self.corpus = self._open(recipe.data)
+
+    def _open(self, folders: tuple[str, ...]) -> UnitCorpus:
+        c = self.recipe.vocoder
+        corpus = UnitCorpus(folders, c.units, c.hop)
+        rates = {dataset.sample_rate for dataset in corpus.corpus.sets}
+        if rates != {c.sample_rate}:
+            raise DuologueError(f"the data have sample rates {sorted(rates)}; the vocoder's is {c.sample_rate} Hz")
+        if len(corpus.frames) < self.recipe.crop_frames:
+            raise DuologueError(
+                f"{', '.join(folders)} holds {len(corpus.frames)} frames; a crop needs {self.recipe.crop_frames}"
+            )
+        return corpus
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"vocoder": without_weight_norm(self.vocoder)}
+
+    def batch(self, step: int) -> Batch:
+        return self._batch(self.corpus, np.random.default_rng((self.recipe.seed, step)))
+
+    def _batch(self, corpus: UnitCorpus, rng: np.random.Generator) -> Batch:
+        """Crops for the generator, and as many whole clips for the duration predictor."""
+        size, length = self.recipe.batch_size, self.recipe.crop_frames
+        starts = rng.integers(0, len(corpus.frames) - length + 1, size)
+        crops = [corpus.crop(int(start), length) for start in starts]
+        clips = [corpus.spoken[int(i)] for i in rng.integers(0, len(corpus), size)]
+        longest = max(1, max(len(clip.units) for clip in clips))
+        units = torch.zeros(size, longest, dtype=torch.long)
+        durations = torch.zeros(size, longest, dtype=torch.long)  # 0 marks padding
+        for row, clip in enumerate(clips):
+            units[row, : len(clip.units)] = torch.from_numpy(clip.units)
+            durations[row, : len(clip.units)] = torch.from_numpy(clip.durations)
+        return {
+            "frames": torch.from_numpy(np.stack([frames for frames, _ in crops])),  # (B, F)
+            "samples": torch.from_numpy(np.stack([to_float(samples) for _, samples in crops])),  # (B, F * hop)
+            "units": units,  # (B, U)
+            "durations": durations,  # (B, U)
+        }
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        vocoder = self.vocoder
+        made = vocoder.generator(vocoder.embed(batch["frames"]))[:, 0]  # (B, F * hop)
+        loss, figures = self.spectral(made, batch["samples"])
+        predicted = vocoder.duration(vocoder.embed(batch["units"]))[:, 0].float()  # (B, U)
+        real = batch["durations"] > 0
+        duration = F.mse_loss(predicted[real], torch.log(batch["durations"][real] + 1.0))
+        return loss + self.recipe.duration_weight * duration, {**figures, "duration": duration.detach()}
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """The same losses on fixed crops of each held-out set."""
+        figures = {}
+        for folder in self.recipe.dev_data:
+            corpus = self._open((folder,))
+            device = self.vocoder.embedding.weight.device
+            rows = [self._batch(corpus, np.random.default_rng((1, i))) for i in range(4)]
+            measured = [self({key: value.to(device) for key, value in row.items()})[1] for row in rows]
+            name = folder.rstrip("/").split("/")[-1]
+            for key in ("mel", "magnitude", "duration"):
+                figures[f"{key}_{name}"] = float(np.mean([float(row[key]) for row in measured]))
+        return figures

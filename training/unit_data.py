@@ -1,0 +1,104 @@
+"""The units of spoken replies, beside their recordings: ``units.jsonl`` in the folder of a data set.
+
+One JSON object a clip: ``id``, ``units`` (repeats merged) and ``durations`` (in frames of ``hop`` samples), both lists
+of integers. Frame j of a clip is its samples j * hop to (j + 1) * hop.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data_prep.shards import Clip
+from ..model.errors import DuologueError
+from .data import Corpus
+
+UNITS_FILE = "units.jsonl"
+SLACK = 2  # frames by which a clip's durations may miss its length: framing differs at the end
+
+
+@dataclass(frozen=True)
+class SpokenUnits:
+    """The units of one clip, repeats merged, and how many frames each lasts: (U,) each."""
+
+    units: np.ndarray
+    durations: np.ndarray
+
+
+def read_units(folder: str | Path) -> dict[str, SpokenUnits]:
+    """The units of every clip of a data set, by clip id.
+
+    Raises:
+        DuologueError: no such file, or a line that does not say how long each unit lasts.
+    """
+    path = Path(folder) / UNITS_FILE
+    if not path.is_file():
+        raise DuologueError(f"{path} is missing: prepare the units of {folder} first")
+    table = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            units, durations = np.array(row["units"], np.int64), np.array(row["durations"], np.int64)
+            name = row["id"]
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise DuologueError(f"{path}, line {number}: expected id, units and durations ({error!r})") from None
+        if units.shape != durations.shape or units.ndim != 1 or (units < 0).any() or (durations < 1).any():
+            raise DuologueError(
+                f"{path}, line {number}: clip {name} needs as many durations, each at least 1, as units, each at least 0"
+            )
+        table[name] = SpokenUnits(units, durations)
+    return table
+
+
+class UnitCorpus:
+    """Clips with their units, seen as one long recording from which crops of any length can be cut.
+
+    Crops may span the end of one clip and the start of the next, so that short replies count for what they are.
+    """
+
+    def __init__(self, folders: tuple[str, ...], units: int, hop: int) -> None:
+        self.corpus = Corpus(folders)
+        self.hop = hop
+        self.spoken: list[SpokenUnits] = []
+        frames = []  # one array of frame-wise units a clip
+        tables = [read_units(folder) for folder in folders]
+        for dataset, table in zip(self.corpus.sets, tables, strict=True):
+            if dataset.sample_rate % hop:
+                raise DuologueError(f"{dataset.folder}: {dataset.sample_rate} Hz is not a multiple of the hop {hop}")
+            for meta in dataset.metas:
+                name, path = meta["id"], dataset.folder / UNITS_FILE
+                if name not in table:
+                    raise DuologueError(f"{path} has no units for clip {name}: prepare the units again")
+                spoken = table[name]
+                total, whole = int(spoken.durations.sum()), meta["samples"] // hop
+                if abs(total - whole) > SLACK:
+                    raise DuologueError(
+                        f"{path}: the units of clip {name} last {total} frames, its recording {whole} (of {hop} samples)"
+                    )
+                if len(spoken.units) and spoken.units.max() >= units:
+                    raise DuologueError(
+                        f"{path}: clip {name} has unit {spoken.units.max()}; the model's are 0 to {units - 1}"
+                    )
+                self.spoken.append(spoken)
+                frames.append(np.repeat(spoken.units, spoken.durations)[:whole])
+        self.frames = np.concatenate(frames)  # (all frames,)
+        self.ends = np.cumsum([len(row) for row in frames])  # frame at which each clip ends
+
+    def __len__(self) -> int:
+        return len(self.spoken)
+
+    def crop(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames from ``start`` on, of the long recording: units (length,), int16 samples (length * hop,)."""
+        pieces = []
+        clip = int(np.searchsorted(self.ends, start, side="right"))
+        at = start
+        while at < start + length:
+            begin = int(self.ends[clip - 1]) if clip else 0
+            until = min(int(self.ends[clip]), start + length)
+            recording: Clip = self.corpus[clip]
+            pieces.append(recording.pcm[(at - begin) * self.hop : (until - begin) * self.hop])
+            at, clip = until, clip + 1
+        return self.frames[start : start + length], np.concatenate(pieces)
