@@ -9,7 +9,6 @@ Source: joint CTC / attention, Watanabe et al., "Hybrid CTC/Attention Architectu
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...data_prep.vocabulary import token_ids
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.mel import LogMel, LogMelConfig
 from ..augment import AugmentConfig, augment
@@ -25,10 +25,10 @@ from ..data import Corpus, Plan, pad, to_float
 from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
+from ..turns import encode
 from .nano import NANO_ENCODER, NANO_MEL
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC label i + 1; 0 is the blank
-WORD_PAD, WORD_START, WORD_END, WORD_UNKNOWN = range(4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def recipe(preset: str = "nano") -> AsrPretrainRecipe:
         stage="asr_pretrain",
         out="runs/asr_pretrain",
         learn=("encoder", "ctc_head", "decoder"),
-        data=("work/questions",),
+        data=("work/questions", "work/recordings_train"),
         dev_data=("work/dev_questions",),
         steps=14000,
         batch_size=32,
@@ -103,15 +103,11 @@ class AsrPretrain(Task):
         self.ctc_head = nn.Linear(dim, len(CHARACTERS) + 1)
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
-        counts = Counter(word for meta in self.corpus.metas for word in meta["text"].split())
-        known = sorted(word for word, count in counts.items() if count >= 2)
-        self.words = {word: i + 4 for i, word in enumerate(known)}
-        self.decoder = WordDecoder(len(known) + 4, dim, recipe.encoder.n_audio_head)
+        self.words = token_ids()
+        self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.n_audio_head)
         self.augmentation = AugmentConfig()
-        self.noises = None
-        if recipe.noises is not None:
-            noise = Corpus((recipe.noises,))
-            self.noises = [to_float(noise[i].pcm) for i in range(len(noise))]
+        noise = Corpus((recipe.noises,)) if recipe.noises is not None else []
+        self.noises = [to_float(noise[i].pcm) for i in range(len(noise))]
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
@@ -129,11 +125,10 @@ class AsrPretrain(Task):
             texts.append(clip.meta["text"])
         samples, lengths = pad(waves)
         labels = [torch.tensor([CHARACTERS.index(c) + 1 for c in text if c in CHARACTERS]) for text in texts]
-        words = [[self.words.get(word, WORD_UNKNOWN) for word in text.split()] for text in texts]
-        most = max(len(row) for row in words) + 2
-        word_ids = torch.full((len(words), most), WORD_PAD)
+        words = [[self.words["<bos>"], *encode(text), self.words["<eos>"]] for text in texts]
+        word_ids = torch.full((len(words), max(len(ids) for ids in words)), self.words["<pad>"])
         for row, ids in zip(word_ids, words, strict=True):
-            row[: len(ids) + 2] = torch.tensor([WORD_START, *ids, WORD_END])
+            row[: len(ids)] = torch.tensor(ids)
         rng = np.random.default_rng((self.recipe.seed, step, 1))
         longest = samples.shape[1] // (2 * self.recipe.mel.hop)
         room = max(1, self.recipe.encoder.n_audio_ctx - longest)
@@ -170,7 +165,7 @@ class AsrPretrain(Task):
         padded = torch.arange(top.shape[1], device=top.device) >= frames[:, None]
         logits = self.decoder(words[:, :-1], top, padded)  # (B, L - 1, words)
         attention = F.cross_entropy(
-            logits.flatten(0, 1).float(), words[:, 1:].flatten(), ignore_index=WORD_PAD, label_smoothing=0.05
+            logits.flatten(0, 1).float(), words[:, 1:].flatten(), ignore_index=self.words["<pad>"], label_smoothing=0.05
         )
         loss = r.ctc_weight * ctc[0] + r.middle_ctc_weight * ctc[1] + r.attention_weight * attention
         return loss, {"ctc": ctc[0].detach(), "attention": attention.detach()}

@@ -28,7 +28,7 @@ from ..data import Corpus, Plan, pad, to_float
 from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
-from ..turns import Row, contains, continue_greedily, decode, place_speech, stack, weighted_loss
+from ..turns import Row, contains, continue_greedily, decode, place_speech, stack, train_plainly, weighted_loss
 from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, nano_llm
 
 
@@ -91,7 +91,7 @@ class SpeechToText(Task):
         self.mel = LogMel(recipe.mel)
         self.encoder = WhisperEncoder(recipe.encoder)
         self.adaptor = Adaptor(recipe.adaptor)
-        self.llm = LLM(recipe.llm)
+        self.llm = train_plainly(LLM(recipe.llm))
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
         self.augmentation = AugmentConfig()

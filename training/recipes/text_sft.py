@@ -17,7 +17,7 @@ from ...data_prep.vocabulary import token_ids
 from ...model.llm import LLM
 from ..loop import Batch, Task
 from ..recipe import Recipe
-from ..turns import Row, contains, continue_greedily, decode, encode, stack, weighted_loss
+from ..turns import Row, contains, continue_greedily, decode, encode, stack, train_plainly, weighted_loss
 from .nano import nano_llm
 
 
@@ -41,9 +41,9 @@ def recipe(preset: str = "nano") -> TextSftRecipe:
         stage="text_sft",
         out="runs/text_sft",
         learn=("llm",),
-        steps=5000,
-        batch_size=32,
-        lr=1.5e-3,
+        steps=3000,
+        batch_size=16,
+        lr=2e-3,
         warmup=200,
         precision="bf16",
         save_every=500,
@@ -63,7 +63,7 @@ class TextSft(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.llm = LLM(recipe.llm)
+        self.llm = train_plainly(LLM(recipe.llm))
 
     def parts(self) -> dict[str, nn.Module]:
         return {"llm": self.llm}

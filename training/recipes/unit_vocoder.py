@@ -26,8 +26,8 @@ from ..loop import Batch, Task
 from ..losses_vocoder import SpectralLoss, SpectralLossConfig
 from ..recipe import Recipe
 from ..unit_data import UnitCorpus
+from .nano import NANO_VOCODER
 
-NANO_VOCODER = UnitVocoderConfig(units=200, embedding_dim=128, channels=128, resblock_kernels=(3, 7))
 NANO_SPECTRAL = SpectralLossConfig()
 
 
