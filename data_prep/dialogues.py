@@ -1,0 +1,96 @@
+"""The grammar of nano's first domain: questions in many wordings, with answers that are computed, not written.
+
+    generate(seed, index, split) -> Dialogue
+
+A question has a kind (plus, capitals, …), one of the kind's wordings, and operands. One wording in ten and one pair of
+operands in five belong to the test (fewer to development) and are never in a training question; see splits.py. Facts
+that can only be learnt by heart hold out wordings alone. The idea, short spoken questions with short spoken answers, is
+that of InstructS2S-200K (Fang et al., "LLaMA-Omni", arXiv 2409.06666).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from .kinds import KINDS, Category, Kind, Operands
+from .splits import Split, operand_split, stable_fraction, template_splits
+from .spoken import with_fillers
+
+__all__ = ["Category", "Dialogue", "Split", "count_distinct", "generate", "templates_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialogue:
+    """A question and its answer, both lower-case words.
+
+    template: the wording's id, kind and eight hex digits
+    slot: the words that a right reply contains, one after the other
+    operands: the kind and what was asked about, "plus 35 47"
+    """
+
+    category: Category
+    kind: str
+    template: str
+    question: str
+    answer: str
+    slot: str
+    operands: str
+
+
+@functools.cache
+def template_table() -> dict[str, dict[str, Split]]:
+    """{kind: {template: split}}."""
+    shared = {kind.name for kind in KINDS if kind.category is Category.SMALL_TALK}
+    return template_splits({kind.name: kind.templates for kind in KINDS}, shared)
+
+
+@functools.cache
+def templates_of(kind: str, split: Split) -> tuple[str, ...]:
+    return tuple(template for template, where in template_table()[kind].items() if where is split)
+
+
+def template_id(kind: str, template: str) -> str:
+    return f"{kind}-{int(stable_fraction(f'id {kind} {template}') * 2**32):08x}"
+
+
+@functools.cache
+def _kinds_of(split: Split) -> tuple[tuple[Kind, ...], np.ndarray]:
+    kinds = tuple(kind for kind in KINDS if templates_of(kind.name, split))
+    return kinds, np.cumsum([kind.weight for kind in kinds])
+
+
+def split_of(kind: Kind, operands: Operands) -> Split | None:
+    """Where these operands belong; None: everywhere."""
+    return operand_split(kind.key(operands)) if kind.held_out else None
+
+
+def generate(seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers: bool = True) -> Dialogue:
+    """The `index`-th dialogue of a seed: the same one whenever and wherever it is asked for."""
+    split = Split(split)
+    rng = np.random.default_rng([seed, index, tuple(Split).index(split)])
+    kinds, ends = _kinds_of(split)
+    kind = kinds[int(np.searchsorted(ends, rng.uniform(0, ends[-1]), side="right").clip(0, len(kinds) - 1))]
+    templates = templates_of(kind.name, split)
+    template = templates[int(rng.integers(len(templates)))]
+    operands = kind.draw(rng)
+    while split_of(kind, operands) not in (None, split):
+        operands = kind.draw(rng)
+    answer = kind.solve(operands)
+    question = template.format(**answer.fields)
+    return Dialogue(
+        category=kind.category,
+        kind=kind.name,
+        template=template_id(kind.name, template),
+        question=with_fillers(question, rng) if fillers else question,
+        answer=answer.reply,
+        slot=answer.slot,
+        operands=kind.key(operands),
+    )
+
+
+def count_distinct() -> dict[str, tuple[int, int]]:
+    """{kind: (distinct operands, distinct questions without fillers)}: operands times wordings."""
+    return {kind.name: (kind.count, kind.count * len(kind.templates)) for kind in KINDS}

@@ -1,0 +1,253 @@
+"""The kinds of questions: which operands each may have, and how its answer is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from .facts import (
+    CAPITALS,
+    COLOURS,
+    DAYS,
+    MONTHS,
+    OPPOSITES,
+    REPEAT_WORDS,
+    SOUNDS,
+    SPELLING_WORDS,
+    UNIT_TABLE,
+    YOUNG,
+)  # fmt: skip
+from .phrasings import PHRASINGS
+from .small_talk import INTENTS, OUTSIDE, Intent
+from .spoken import number_in_words, spelt
+
+Operands = tuple[int | str, ...]
+MAX_REPEAT = 5  # words
+
+
+class Category(StrEnum):
+    ARITHMETIC = "arithmetic"
+    COMPARISON = "comparison"
+    SEQUENCE = "sequence"
+    CALENDAR = "calendar"
+    UNITS = "units"
+    CAPITALS = "capitals"
+    KNOWLEDGE = "knowledge"
+    SPELLING = "spelling"
+    REPEAT = "repeat"
+    SMALL_TALK = "small_talk"
+    OUTSIDE = "outside"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`fields` fill the template's slots; `slot` is the part of `reply` that makes it right."""
+
+    fields: dict[str, str]
+    reply: str
+    slot: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One way of asking. `domain` lists all operands, or is None when they are drawn word by word (repeat).
+
+    held_out: whether some operands are kept for the test. Facts that can only be learnt by heart (capitals, tables of
+    units, spelling, small talk) are all trained on; their test asks in new wordings.
+    unordered: whether (a, b) and (b, a) are one pair, held out together.
+    """
+
+    name: str
+    category: Category
+    templates: tuple[str, ...]
+    domain: tuple[Operands, ...] | None
+    solve: Callable[[Operands], Answer]
+    weight: float
+    held_out: bool = False
+    unordered: bool = False
+
+    def draw(self, rng: np.random.Generator) -> Operands:
+        if self.domain is not None:
+            return self.domain[int(rng.integers(len(self.domain)))]
+        length = int(rng.integers(2, MAX_REPEAT + 1))
+        return tuple(REPEAT_WORDS[int(at)] for at in rng.choice(len(REPEAT_WORDS), length, replace=False))
+
+    def key(self, operands: Operands) -> str:
+        """What is hashed to hold operands out. Larger and smaller share theirs, so the pair is new in either."""
+        if self.unordered:
+            operands = tuple(sorted(operands, key=lambda operand: (isinstance(operand, str), operand)))
+        return f"{self.category if self.category is Category.COMPARISON else self.name} {' '.join(map(str, operands))}"
+
+    @property
+    def count(self) -> int:
+        """How many different operands there are."""
+        if self.domain is not None:
+            return len(self.domain)
+        total = 0
+        for length in range(2, MAX_REPEAT + 1):
+            choices = 1
+            for taken in range(length):
+                choices *= len(REPEAT_WORDS) - taken
+            total += choices
+        return total
+
+
+def _words(n: int | str) -> str:
+    return number_in_words(int(n))
+
+
+def _plus(ab: Operands) -> Answer:
+    a, b, result = _words(ab[0]), _words(ab[1]), _words(int(ab[0]) + int(ab[1]))
+    return Answer({"a": a, "b": b}, f"{a} plus {b} is {result}", result)
+
+
+def _minus(ab: Operands) -> Answer:
+    a, b, result = _words(ab[0]), _words(ab[1]), _words(int(ab[0]) - int(ab[1]))
+    return Answer({"a": a, "b": b}, f"{a} minus {b} is {result}", result)
+
+
+def _times(ab: Operands) -> Answer:
+    a, b, result = _words(ab[0]), _words(ab[1]), _words(int(ab[0]) * int(ab[1]))
+    return Answer({"a": a, "b": b}, f"{a} times {b} is {result}", result)
+
+
+def _larger(ab: Operands) -> Answer:
+    high, low = (_words(n) for n in sorted(map(int, ab), reverse=True))
+    return Answer({"a": _words(ab[0]), "b": _words(ab[1])}, f"{high} is larger than {low}", f"{high} is larger")
+
+
+def _smaller(ab: Operands) -> Answer:
+    low, high = (_words(n) for n in sorted(map(int, ab)))
+    return Answer({"a": _words(ab[0]), "b": _words(ab[1])}, f"{low} is smaller than {high}", f"{low} is smaller")
+
+
+def _number_after(a: Operands) -> Answer:
+    result = _words(int(a[0]) + 1)
+    return Answer({"a": _words(a[0])}, f"{result} comes after {_words(a[0])}", f"{result} comes")
+
+
+def _number_before(a: Operands) -> Answer:
+    result = _words(int(a[0]) - 1)
+    return Answer({"a": _words(a[0])}, f"{result} comes before {_words(a[0])}", f"{result} comes")
+
+
+def _neighbour(cycle: Sequence[str], letter: str, step: int, noun: str) -> Callable[[Operands], Answer]:
+    side = "after" if step > 0 else "before"
+
+    def solve(operands: Operands) -> Answer:
+        name = str(operands[0])
+        result = cycle[(cycle.index(name) + step) % len(cycle)]
+        return Answer({letter: name}, f"the {noun} {side} {name} is {result}", f"is {result}")
+
+    return solve
+
+
+def _days_after(operands: Operands) -> Answer:
+    number, day = _words(operands[0]), str(operands[1])
+    result = DAYS[(DAYS.index(day) + int(operands[0])) % 7]
+    return Answer({"a": number, "d": day}, f"{number} days after {day} is {result}", f"is {result}")
+
+
+def _units(operands: Operands) -> Answer:
+    small, large, singular, each, _ = UNIT_TABLE[int(operands[0])]
+    n, result = int(operands[1]), _words(int(operands[1]) * each)
+    name = singular if n == 1 else large
+    verb = "is" if n == 1 else "are"
+    return Answer(
+        {"small": small, "large": name, "n": _words(n)},
+        f"{_words(n)} {name} {verb} {result} {small}",
+        f"{result} {small}",
+    )
+
+
+def _capital(operands: Operands) -> Answer:
+    country = str(operands[0])
+    return Answer({"c": country}, f"the capital of {country} is {CAPITALS[country]}", CAPITALS[country])
+
+
+_BOTH_WAYS = OPPOSITES | {right: left for left, right in OPPOSITES.items()}
+
+
+def _opposite(operands: Operands) -> Answer:
+    word = str(operands[0])
+    return Answer({"w": word}, f"the opposite of {word} is {_BOTH_WAYS[word]}", f"is {_BOTH_WAYS[word]}")
+
+
+def _sound(operands: Operands) -> Answer:
+    animal = str(operands[0])
+    return Answer({"w": animal}, f"a {animal} {SOUNDS[animal]}", SOUNDS[animal])
+
+
+def _young(operands: Operands) -> Answer:
+    animal = str(operands[0])
+    return Answer({"w": animal}, f"a baby {animal} is called a {YOUNG[animal]}", YOUNG[animal])
+
+
+def _colour(operands: Operands) -> Answer:
+    thing = str(operands[0])
+    return Answer({"w": thing}, f"{thing} is {COLOURS[thing]}", f"is {COLOURS[thing]}")
+
+
+def _spelling(operands: Operands) -> Answer:
+    word = str(operands[0])
+    return Answer({"w": word}, f"{word} is spelled {spelt(word)}", spelt(word))
+
+
+def _repeat(operands: Operands) -> Answer:
+    words = " ".join(map(str, operands))
+    return Answer({"w": words}, words, words)
+
+
+def _intent(intent: Intent) -> Callable[[Operands], Answer]:
+    return lambda operands: Answer({}, intent.reply, intent.slot)
+
+
+_PAIRS: tuple[Operands, ...] = tuple((a, b) for a in range(100) for b in range(100))
+_UNEQUAL: tuple[Operands, ...] = tuple(pair for pair in _PAIRS if pair[0] != pair[1])
+
+
+def _single(values: Sequence[int | str]) -> tuple[Operands, ...]:
+    return tuple((value,) for value in values)
+
+
+def _kind(name: str, category: Category, domain: tuple[Operands, ...] | None, solve: Callable[[Operands], Answer],
+          weight: float, held_out: bool = False, unordered: bool = False) -> Kind:  # fmt: skip
+    return Kind(name=name, category=category, templates=PHRASINGS[name], domain=domain, solve=solve, weight=weight,
+                held_out=held_out, unordered=unordered)  # fmt: skip
+
+
+# Weights are shares of the questions in percent. A product's mirror image may be trained on (seven times eight, eight
+# times seven): tables are learnt by heart. A sum's may not.
+KINDS: tuple[Kind, ...] = (
+    _kind("plus", Category.ARITHMETIC, _PAIRS, _plus, 14, True, True),
+    _kind("minus", Category.ARITHMETIC, tuple((a, b) for a in range(100) for b in range(a + 1)), _minus, 11, True),
+    _kind("times", Category.ARITHMETIC, tuple((a, b) for a in range(13) for b in range(13)), _times, 8, True),
+    _kind("larger", Category.COMPARISON, _UNEQUAL, _larger, 6, True, True),
+    _kind("smaller", Category.COMPARISON, _UNEQUAL, _smaller, 5, True, True),
+    _kind("number_after", Category.SEQUENCE, _single(range(100)), _number_after, 4, True),
+    _kind("number_before", Category.SEQUENCE, _single(range(1, 101)), _number_before, 4, True),
+    _kind("day_after", Category.CALENDAR, _single(DAYS), _neighbour(DAYS, "d", 1, "day"), 2),
+    _kind("day_before", Category.CALENDAR, _single(DAYS), _neighbour(DAYS, "d", -1, "day"), 2),
+    _kind("days_after", Category.CALENDAR, tuple((n, day) for n in range(2, 11) for day in DAYS), _days_after, 2, True),
+    _kind("month_after", Category.CALENDAR, _single(MONTHS), _neighbour(MONTHS, "m", 1, "month"), 2),
+    _kind("month_before", Category.CALENDAR, _single(MONTHS), _neighbour(MONTHS, "m", -1, "month"), 2),
+    _kind("units", Category.UNITS,
+          tuple((row, n) for row, unit in enumerate(UNIT_TABLE) for n in range(1, unit[4] + 1)), _units, 7),
+    _kind("capitals", Category.CAPITALS, _single(tuple(CAPITALS)), _capital, 7),
+    _kind("opposites", Category.KNOWLEDGE, _single(tuple(_BOTH_WAYS)), _opposite, 5),
+    _kind("sounds", Category.KNOWLEDGE, _single(tuple(SOUNDS)), _sound, 1),
+    _kind("young", Category.KNOWLEDGE, _single(tuple(YOUNG)), _young, 1),
+    _kind("colours", Category.KNOWLEDGE, _single(tuple(COLOURS)), _colour, 1),
+    _kind("spelling", Category.SPELLING, _single(SPELLING_WORDS), _spelling, 5),
+    _kind("repeat", Category.REPEAT, None, _repeat, 6, True),
+    *(
+        Kind(name=intent.name, category=Category.SMALL_TALK, templates=intent.wordings, domain=((),),
+             solve=_intent(intent), weight=7 / len(INTENTS))
+        for intent in INTENTS
+    ),
+    Kind(name="outside", category=Category.OUTSIDE, templates=OUTSIDE.wordings, domain=((),),
+         solve=_intent(OUTSIDE), weight=2),
+)  # fmt: skip

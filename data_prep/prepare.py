@@ -1,0 +1,233 @@
+"""Building data sets: `duologue prepare RECIPE [key=value …]`.
+
+A recipe plans its clips (what is said, by whom, how) from the seed and the clip's index alone; then processes speak
+them, a shard at a time. So the result is the same for any number of workers, a killed run goes on at the first shard
+that is not whole, and a sample that fails is recorded in failed.jsonl and skipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..model.errors import DuologueError
+from . import recordings, vocabulary
+from .dialogues import Dialogue, Split, generate
+from .sentences import drill
+from .shards import Clip, Failure, ShardWriter
+from .synthesis import SAMPLE_RATE, Prosody, Voice, require, synthesise
+from .voices import draw_voice, find_voices
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """What one clip is to be, before anything is spoken."""
+
+    id: str
+    text: str
+    voice: Voice
+    prosody: Prosody | None
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechConfig:
+    """What every set of spoken sentences has in common.
+
+    out: the folder, made if need be
+    n: clips in all
+    seed: another seed gives other sentences, voices and manners
+    workers: processes; 0 takes one a processor
+    shard_size: clips a shard; a run resumes by whole shards
+    split: which wordings and operands: train, dev or test
+    voices: train, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
+    drills: the share of clips that are numbers, letters and words instead (see sentences.py)
+    """
+
+    out: str
+    n: int = 9000
+    seed: int = 0
+    workers: int = 0
+    shard_size: int = 250
+    split: str = "train"
+    voices: str = "train"
+    drills: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 1), ("seed", 0), ("workers", 0), ("shard_size", 1)):
+            if getattr(self, name) < least:
+                raise DuologueError(f"{name}={getattr(self, name)}: expected at least {least}")
+        if self.split not in list(Split):
+            raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
+        if not 0 <= self.drills <= 1:
+            raise DuologueError(f"drills={self.drills}: expected a share from 0 to 1")
+        find_voices(self.voices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionsConfig(SpeechConfig):
+    """Questions in many voices, what an encoder learns to hear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepliesConfig(SpeechConfig):
+    """Answers in the reply's voice, what the units, the unit decoder and the vocoder are made from."""
+
+    n: int = 3000
+    voices: str = "reply"
+    drills: float = 0.35
+
+
+def question_at(index: int, config: SpeechConfig) -> Utterance:
+    return _utterance(index, config, lambda dialogue: dialogue.question)
+
+
+def reply_at(index: int, config: SpeechConfig) -> Utterance:
+    return _utterance(index, config, lambda dialogue: dialogue.answer)
+
+
+def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]) -> Utterance:
+    # one generator a clip, apart from the dialogue's own, which depends on (seed, index) as well
+    rng = np.random.default_rng([config.seed, index, 7])
+    if rng.random() < config.drills:
+        text, fields = drill(vocabulary.words(), index, rng), {"category": "drill"}
+    else:
+        dialogue = generate(config.seed, index, config.split)
+        text, fields = said(dialogue), dataclasses.asdict(dialogue)
+    voice = draw_voice(find_voices(config.voices), rng)
+    return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
+
+
+def speak(utterance: Utterance) -> Clip:
+    """Raises SynthesisError when the synthesiser fails."""
+    pcm = synthesise(utterance.text, utterance.voice, utterance.prosody)
+    manner = dataclasses.asdict(utterance.prosody) if utterance.prosody else None
+    meta = {
+        "id": utterance.id,
+        "text": utterance.text,
+        "voice": utterance.voice.key,
+        "prosody": manner,
+        **utterance.fields,
+    }
+    return Clip(pcm, meta)
+
+
+@dataclass(frozen=True)
+class SpeechRecipe:
+    name: str
+    config: type[SpeechConfig]
+    plan: Callable[[int, SpeechConfig], Utterance]
+
+
+RECIPES: Mapping[str, SpeechRecipe] = {
+    "questions": SpeechRecipe("questions", QuestionsConfig, question_at),
+    "replies": SpeechRecipe("replies", RepliesConfig, reply_at),
+}
+
+
+def make_shard(recipe: str, config: SpeechConfig, shard: int) -> tuple[list[Clip], list[Failure]]:
+    """Speak the clips of one shard; failures are returned, not raised."""
+    plan = RECIPES[recipe].plan
+    clips, failures = [], []
+    for index in range(shard * config.shard_size, min((shard + 1) * config.shard_size, config.n)):
+        utterance = plan(index, config)
+        try:
+            clips.append(speak(utterance))
+        except DuologueError as error:
+            failures.append(Failure(utterance.id, str(error)))
+    return clips, failures
+
+
+def _writer(recipe: str, config: SpeechConfig) -> ShardWriter:
+    # the number of workers does not change the clips
+    parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("out", "workers")}
+    return ShardWriter(config.out, name=recipe, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
+
+
+def _work(recipe: str, config: SpeechConfig, shard: int) -> tuple[int, int]:
+    """In a worker: make and store one shard. Returns (clips, failures)."""
+    clips, failures = make_shard(recipe, config, shard)
+    _writer(recipe, config).write(shard, clips, failures)
+    return len(clips), len(failures)
+
+
+def prepare(recipe: str, config: SpeechConfig, *, progress: bool = True) -> dict[str, Any]:
+    """Make or complete the data set; returns its counts.
+
+    Raises DuologueError when a synthesiser is not installed, the folder holds another data set, or every clip failed.
+    """
+    require(*sorted({voice.engine for voice in find_voices(config.voices)}))
+    writer = _writer(recipe, config)
+    shards = range(-(-config.n // config.shard_size))
+    missing = [shard for shard in shards if not writer.has(shard)]
+    workers = min(config.workers or os.cpu_count() or 1, max(1, len(missing)))
+    done = sum(min(config.shard_size, config.n - shard * config.shard_size) for shard in shards if shard not in missing)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task(recipe, total=config.n, completed=done)
+        for clips, failures in _results(recipe, config, missing, workers):
+            bar.advance(task, clips + failures)
+    counts = writer.finish()
+    if counts["clips"] == 0:
+        raise DuologueError(f"every clip failed: see {Path(config.out) / 'failed.jsonl'}")
+    return counts
+
+
+def _results(recipe: str, config: SpeechConfig, shards: list[int], workers: int) -> Iterator[tuple[int, int]]:
+    if workers <= 1:
+        yield from (_work(recipe, config, shard) for shard in shards)
+        return
+    # fresh interpreters: a forked one would inherit locks and the parent's festival
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending: set[Future[tuple[int, int]]] = {pool.submit(_work, recipe, config, shard) for shard in shards}
+        try:
+            while pending:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def parse_overrides(config: type[C], overrides: list[str]) -> C:
+    """ "key=value" strings -> the recipe's config. Raises DuologueError for an unknown key or a value that is none."""
+    fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise DuologueError(f"{override!r}: expected key=value")
+        if key not in fields:
+            raise DuologueError(f"unknown key {key!r}: expected one of {', '.join(fields)}")
+        kind = str(fields[key].type)
+        try:
+            values[key] = {"int": int, "float": float, "str": str}[kind](value)
+        except ValueError:
+            raise DuologueError(
+                f"{key}={value}: expected {'a whole number' if kind == 'int' else 'a number'}"
+            ) from None
+    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
+    if missing:
+        raise DuologueError(f"missing {', '.join(f'{name}=…' for name in missing)}")
+    return config(**values)
+
+
+def main(recipe: str, overrides: list[str]) -> dict[str, Any]:
+    """`duologue prepare RECIPE key=value …`: returns the counts of the finished data set."""
+    if recipe == "recordings":
+        return recordings.prepare(parse_overrides(recordings.RecordingsConfig, overrides))
+    if recipe not in RECIPES:
+        raise DuologueError(f"unknown recipe {recipe!r}: expected one of {', '.join((*RECIPES, 'recordings'))}")
+    return prepare(recipe, parse_overrides(RECIPES[recipe].config, overrides))

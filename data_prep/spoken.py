@@ -1,0 +1,109 @@
+"""How things are said: numbers in words, letters by their names, and the little words people put before a question.
+
+All text in nano's world is lower-case words separated by single spaces, without punctuation.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+
+import numpy as np
+
+from ..model.errors import DuologueError
+
+ALPHABET = frozenset(string.ascii_lowercase + " ")
+LETTERS = tuple(string.ascii_lowercase)
+UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBER_WORDS = (*UNITS, *TENS[2:], "hundred", "thousand")
+
+INTERJECTIONS = ("um", "uh", "well", "so", "okay", "hey", "hey nano", "please", "hello", "um well", "okay so")
+LEAD_INS = ("could you tell me", "can you tell me", "please tell me", "tell me", "i want to know", "do you know")
+TRAILERS = ("please", "nano", "thank you")
+QUESTION_WORDS = ("what", "which", "how", "who", "where")
+
+
+def number_in_words(n: int) -> str:
+    """0 to 9999 as American English says it: 144 is "one hundred forty four". Raises DuologueError outside."""
+    if not 0 <= n <= 9999:
+        raise DuologueError(f"{n} cannot be said: expected 0 to 9999")
+    parts = []
+    if n >= 1000:
+        parts += [UNITS[n // 1000], "thousand"]
+    if n % 1000 >= 100:
+        parts += [UNITS[n % 1000 // 100], "hundred"]
+    rest = n % 100
+    if rest >= 20:
+        parts.append(TENS[rest // 10])
+        rest %= 10
+    if rest or not parts:
+        parts.append(UNITS[rest])
+    return " ".join(parts)
+
+
+def normalise(text: str) -> str:
+    """Any text as nano's words: lower case, digits in words, everything else but letters dropped."""
+    text = re.sub(
+        r"\d+", lambda match: f" {number_in_words(int(match[0]))} " if len(match[0]) < 5 else " ", text.lower()
+    )
+    return " ".join(re.sub(r"[^a-z ]", "", re.sub(r"[-\s]+", " ", text)).split())
+
+
+def contains_slot(reply: str, slot: str) -> bool:
+    """Whether `slot`'s words stand in `reply` in a row, and no further number word touches a number at their ends.
+
+    So "four" is not found in "seventy four", nor "eighty two" in "one hundred eighty two". What is asked for comes
+    after the last "is" or "are" of such a reply, so a number is not found before it.
+    """
+    said, wanted = normalise(reply).split(), normalise(slot).split()
+    if wanted and wanted[0] in NUMBER_WORDS:
+        verbs = [at for at, word in enumerate(said) if word in ("is", "are")]
+        said = said[verbs[-1] + 1 :] if verbs and "is" not in wanted else said
+    for start in range(len(said) - len(wanted) + 1):
+        end = start + len(wanted)
+        if said[start:end] != wanted:
+            continue
+        before = start > 0 and wanted[0] in NUMBER_WORDS and said[start - 1] in NUMBER_WORDS
+        after = end < len(said) and wanted[-1] in NUMBER_WORDS and said[end] in NUMBER_WORDS
+        if not before and not after:
+            return bool(wanted)
+    return False
+
+
+def spelt(word: str) -> str:
+    """The letters of a word, "c a t"."""
+    return " ".join(word)
+
+
+def letters_marked(text: str, letter_a: str) -> str:
+    """`text` with each "a" that is a letter's name replaced by `letter_a`; an article stays.
+
+    It is a letter beside another single letter ("c a t"), or after the word "letter" or "letters". The pronoun "i" and
+    the article itself are single letters too and do not count: "am i a robot".
+    """
+    words = text.split()
+    single = [len(word) == 1 and word not in ("a", "i") for word in words]
+
+    def is_letter(at: int) -> bool:
+        beside = any(single[near] for near in (at - 1, at + 1) if 0 <= near < len(words))
+        return beside or (at > 0 and words[at - 1] in ("letter", "letters"))
+
+    return " ".join(letter_a if word == "a" and is_letter(at) else word for at, word in enumerate(words))
+
+
+def with_fillers(question: str, rng: np.random.Generator) -> str:
+    """`question` as a person may begin and end it: four in ten get an interjection, a lead-in or a trailer."""
+    words = question.split()
+    parts = [question]
+    if words[0] in QUESTION_WORDS and rng.random() < 0.15:
+        parts.insert(0, str(rng.choice(LEAD_INS)))
+    if rng.random() < 0.25:
+        parts.insert(0, str(rng.choice(INTERJECTIONS)))
+    if words[-1] not in ("nano", "please", "you") and rng.random() < 0.07:
+        parts.append(str(rng.choice(TRAILERS)))
+    return " ".join(parts)

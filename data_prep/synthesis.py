@@ -1,0 +1,270 @@
+"""Text to speech by the synthesisers of a Debian system, behind one function: espeak-ng, flite and festival.
+
+`synthesise(text, voice, prosody)` gives int16 PCM at 16 kHz. espeak-ng and flite are started for each sentence (13 and
+50 ms); festival, which takes most of a second to start, is kept as one process that is fed sentences through a pipe.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import wave
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from ..model.errors import DuologueError
+from .spoken import ALPHABET, letters_marked
+
+SAMPLE_RATE = 16_000  # Hz
+TIMEOUT = 30.0  # s, for one sentence
+
+
+class SynthesisError(DuologueError):
+    """A synthesiser is missing, does not know the voice, or gave no speech."""
+
+
+class Engine(StrEnum):
+    ESPEAK = "espeak"
+    FLITE = "flite"
+    FESTIVAL = "festival"
+
+    @property
+    def program(self) -> str:
+        return {"espeak": "espeak-ng", "flite": "flite", "festival": "festival"}[self.value]
+
+
+# How each engine is made to say the letter a by its name; a lone "a" is taken for the article. See letters_marked.
+LETTER_A = {Engine.ESPEAK: "[['eI]]", Engine.FLITE: "ay", Engine.FESTIVAL: "ay"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prosody:
+    """How a sentence is said. Units are the engine's own.
+
+    pitch: espeak-ng 0 to 99 (-p); flite and festival the mean of f0 in Hz
+    spread: flite and festival the standard deviation of f0 in Hz; espeak-ng ignores it
+    rate: espeak-ng words a minute; flite and festival how much sounds are stretched (above 1 is slower)
+    """
+
+    pitch: float
+    spread: float
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """A voice of an engine and the ranges its prosody is drawn from.
+
+    Without ranges (None) the voice always speaks in its own manner. `weight` is its share in a mix.
+    """
+
+    engine: Engine
+    name: str  # espeak-ng "en-us+f3" (accent + variant), flite "rms", festival "kal_diphone"
+    pitch: tuple[float, float] | None = None
+    spread: tuple[float, float] | None = None
+    rate: tuple[float, float] | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        given = [bounds for bounds in (self.pitch, self.spread, self.rate) if bounds is not None]
+        if len(given) not in (0, 3):
+            raise DuologueError(f"voice {self.key}: give pitch, spread and rate together, or none of them")
+        if any(low > high for low, high in given):
+            raise DuologueError(f"voice {self.key}: a range's lower bound is above its upper bound in {given}")
+
+    @property
+    def key(self) -> str:
+        return f"{self.engine}:{self.name}"
+
+    def draw(self, rng: np.random.Generator) -> Prosody | None:
+        """A manner of speaking, uniform in the ranges; pitch in Hz is drawn evenly in octaves."""
+        if self.pitch is None or self.spread is None or self.rate is None:
+            return None
+        if self.engine is Engine.ESPEAK:
+            pitch = rng.uniform(*self.pitch)
+        else:
+            pitch = float(np.exp(rng.uniform(*np.log(self.pitch))))
+        return Prosody(
+            pitch=round(pitch, 1), spread=round(rng.uniform(*self.spread), 1), rate=round(rng.uniform(*self.rate), 3)
+        )
+
+
+def require(*engines: Engine) -> None:
+    """Raises SynthesisError that names the programs which are not installed."""
+    missing = [engine.program for engine in engines if shutil.which(engine.program) is None]
+    if missing:
+        raise SynthesisError(f"not installed: {', '.join(missing)} (Debian: apt-get install {' '.join(missing)})")
+
+
+def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.ndarray:
+    """Say `text` (lower-case words) in `voice`: (samples,) int16 at 16 kHz.
+
+    Raises SynthesisError when the program is missing, the voice is unknown, or what comes out is empty.
+    """
+    if not text.strip() or not set(text) <= ALPHABET:
+        raise SynthesisError(f"cannot say {text!r}: expected lower-case words separated by spaces")
+    require(voice.engine)
+    marked = letters_marked(text, LETTER_A[voice.engine])
+    if voice.engine is Engine.ESPEAK:
+        pcm, rate = _espeak(marked, voice, prosody)
+    elif voice.engine is Engine.FLITE:
+        pcm, rate = _flite(marked, voice, prosody)
+    else:
+        pcm, rate = _festival(marked, voice, prosody)
+    if rate != SAMPLE_RATE:
+        pcm = _resample(pcm, rate)
+    if len(pcm) < SAMPLE_RATE // 10 or int(np.abs(pcm.astype(np.int32)).max()) < 100:
+        raise SynthesisError(f"{voice.key} gave no speech for {text!r}")
+    return pcm
+
+
+def _resample(pcm: np.ndarray, rate: int) -> np.ndarray:
+    """(samples at `rate` Hz,) -> (samples at 16 kHz,), both int16."""
+    import soxr
+
+    resampled = soxr.resample(pcm.astype(np.float32), rate, SAMPLE_RATE)  # (n,) -> (n * 16000 / rate,)
+    return np.clip(np.round(resampled), -32768, 32767).astype(np.int16)
+
+
+def _run(command: list[str], voice: Voice) -> bytes:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        raise SynthesisError(f"{voice.key} took longer than {TIMEOUT:.0f} s") from None
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        raise SynthesisError(f"{voice.key}: {reason[0]}")
+    return done.stdout
+
+
+def _espeak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
+    accent, _, variant = voice.name.partition("+")
+    if accent not in espeak_accents() or (variant and variant not in espeak_variants()):
+        raise SynthesisError(f"espeak-ng has no voice {voice.name!r}: `espeak-ng --voices=en` lists accents")
+    command = ["espeak-ng", "-v", voice.name, "--stdout"]
+    if prosody is not None:
+        command += ["-p", str(round(prosody.pitch)), "-s", str(round(prosody.rate))]
+    wav = _run([*command, text], voice)
+    if len(wav) < 46:
+        raise SynthesisError(f"{voice.key} gave no speech for {text!r}")
+    # the header's lengths are not filled in on a pipe, so the samples are all that follows its 44 bytes
+    return np.frombuffer(wav[44 : 44 + (len(wav) - 44) // 2 * 2], dtype="<i2"), int.from_bytes(wav[24:28], "little")
+
+
+@functools.cache
+def espeak_accents() -> frozenset[str]:
+    lines = subprocess.run(["espeak-ng", "--voices=en"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return frozenset(line.split()[1] for line in lines[1:]) | {"en"}
+
+
+@functools.cache
+def espeak_variants() -> frozenset[str]:
+    lines = subprocess.run(["espeak-ng", "--voices=variant"], capture_output=True, text=True, check=True).stdout
+    return frozenset(line.split("!v/")[1].split("   ")[0].strip() for line in lines.splitlines()[1:] if "!v/" in line)
+
+
+def _flite(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
+    if voice.name not in flite_voices():  # flite itself falls back to another voice silently
+        raise SynthesisError(f"flite has no voice {voice.name!r}, only {', '.join(sorted(flite_voices()))}")
+    command = ["flite", "-voice", voice.name]
+    if prosody is not None:
+        command += ["--setf", f"int_f0_target_mean={prosody.pitch}", "--setf", f"int_f0_target_stddev={prosody.spread}"]
+        command += ["--setf", f"duration_stretch={prosody.rate}"]
+    with tempfile.TemporaryDirectory(prefix="duologue-") as folder:
+        path = Path(folder) / "speech.wav"
+        _run([*command, "-t", text, "-o", str(path)], voice)
+        return _read_wav(path, voice)
+
+
+@functools.cache
+def flite_voices() -> frozenset[str]:
+    listing = subprocess.run(["flite", "-lv"], capture_output=True, text=True, check=True).stdout
+    return frozenset(listing.partition(":")[2].split())
+
+
+def _festival(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
+    with tempfile.TemporaryDirectory(prefix="duologue-") as folder:
+        path = Path(folder) / "speech.wav"
+        manner = ""
+        if prosody is not None:
+            manner = (
+                f"(Parameter.set 'Duration_Stretch {prosody.rate})"
+                f"(set! int_lr_params '((target_f0_mean {prosody.pitch}) (target_f0_std {prosody.spread})"
+                " (model_f0_mean 170) (model_f0_std 34)))"
+            )
+        _Festival.shared().run(
+            f'(voice_{voice.name}) {manner}(utt.save.wave (utt.synth (Utterance Text "{text}")) "{path}" \'riff)',
+            voice,
+        )
+        if not path.exists():
+            raise SynthesisError(f"festival has no voice {voice.name!r}, or it failed on {text!r}")
+        return _read_wav(path, voice)
+
+
+class _Festival:
+    """One festival process of this Python process, which evaluates Scheme from its standard input."""
+
+    _instance: _Festival | None = None
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.count = 0
+        self.process = subprocess.Popen(
+            ["festival", "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        atexit.register(self.close)
+
+    @classmethod
+    def shared(cls) -> _Festival:
+        with cls._lock:
+            here = cls._instance
+            if here is None or here.owner != os.getpid() or here.process.poll() is not None:
+                cls._instance = _Festival()
+            assert cls._instance is not None
+            return cls._instance
+
+    def run(self, scheme: str, voice: Voice) -> None:
+        """Evaluate and wait for the end. An error inside Scheme ends quietly: the caller looks for the file."""
+        with self._lock:
+            assert self.process.stdin is not None and self.process.stdout is not None
+            self.count += 1
+            marker = f"duologue-{self.count}-done"
+            try:
+                self.process.stdin.write(f'{scheme}\n(format t "\\n{marker}\\n")(fflush nil)\n'.encode())
+                self.process.stdin.flush()
+            except BrokenPipeError:
+                raise SynthesisError(f"{voice.key}: festival ended unexpectedly") from None
+            seen, deadline = b"", time.monotonic() + TIMEOUT
+            while marker.encode() not in seen:
+                ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+                block = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+                if not block:
+                    self.close()
+                    raise SynthesisError(
+                        f"{voice.key}: festival " + ("ended" if ready else f"took over {TIMEOUT:.0f} s")
+                    )
+                seen += block
+
+    def close(self) -> None:
+        if self.owner == os.getpid() and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def _read_wav(path: Path, voice: Voice) -> tuple[np.ndarray, int]:
+    try:
+        with wave.open(str(path)) as file:
+            return np.frombuffer(file.readframes(file.getnframes()), dtype="<i2"), file.getframerate()
+    except (wave.Error, EOFError, FileNotFoundError) as error:
+        raise SynthesisError(f"{voice.key} wrote no readable WAV: {error}") from None

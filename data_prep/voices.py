@@ -1,0 +1,87 @@
+"""The synthetic voices: who speaks in training, in development, in acceptance tests, and whose voice is the reply's.
+
+Acceptance voices are never trained on. They are of kinds that training knows only by other speakers: two clustergen
+voices of flite (a Scottish man, a woman), a diphone man and an HTS woman of festival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..model.errors import DuologueError
+from .synthesis import Engine, Voice
+
+ACCENTS = ("en-029", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us", "en-us-nyc")
+# Variants that sound like people; whispers, robots, croaks and the like are left out.
+TRAIN_VARIANTS = (
+    "f1", "f2", "f3", "f4", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "Alex", "Alicia", "Andy", "Annie", "Diogo",
+    "Gene",
+    "Jacky", "Marco", "Michael", "adam", "anika", "antonio", "aunty", "boris", "david", "ed", "edward", "grandma",
+    "gustave",
+    "iven", "john", "klatt", "klatt2", "klatt4", "klatt6", "marcelo", "max", "michel", "miguel", "norbert", "pablo",
+    "paul",
+    "quincy", "robert", "sandro", "shelby", "steph2", "travis", "victor", "zac",
+)  # fmt: skip
+DEV_NAMES = (
+    "en-us+f5", "en-gb+m8", "en-gb-scotland+Andrea", "en-gb-x-rp+benjamin", "en-us-nyc+caleb", "en-029+linda",
+    "en-gb-x-gbclan+Mario", "en-gb-x-gbcwmd+rob", "en-us+belinda", "en-gb+pedro", "en-gb-scotland+Lee", "en-us+Hugo",
+)  # fmt: skip
+
+_ESPEAK_SHARE, _RMS_SHARE, _KAL16_SHARE, _KAL_SHARE = 0.50, 0.20, 0.15, 0.15
+
+TRAIN_VOICES: tuple[Voice, ...] = (
+    *(
+        Voice(
+            engine=Engine.ESPEAK,
+            name=f"{accent}+{variant}",
+            pitch=(25, 75),
+            spread=(0, 0),
+            rate=(120, 215),
+            weight=_ESPEAK_SHARE / len(ACCENTS) / len(TRAIN_VARIANTS),
+        )
+        for accent in ACCENTS
+        for variant in TRAIN_VARIANTS
+    ),
+    Voice(engine=Engine.FLITE, name="rms", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_RMS_SHARE),
+    Voice(engine=Engine.FLITE, name="kal16", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_KAL16_SHARE),
+    Voice(
+        engine=Engine.FESTIVAL, name="kal_diphone", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.4), weight=_KAL_SHARE
+    ),
+)
+DEV_VOICES: tuple[Voice, ...] = tuple(Voice(engine=Engine.ESPEAK, name=name) for name in DEV_NAMES)
+ACCEPTANCE_VOICES: tuple[Voice, ...] = (
+    Voice(engine=Engine.FLITE, name="awb"),
+    Voice(engine=Engine.FLITE, name="slt"),
+    Voice(engine=Engine.FESTIVAL, name="ked_diphone"),
+    Voice(engine=Engine.FESTIVAL, name="cmu_us_slt_arctic_hts"),
+)
+REPLY_VOICE = Voice(engine=Engine.FLITE, name="rms")
+VOICE_SETS = {"train": TRAIN_VOICES, "dev": DEV_VOICES, "acceptance": ACCEPTANCE_VOICES, "reply": (REPLY_VOICE,)}
+
+
+def draw_voice(voices: Sequence[Voice], rng: np.random.Generator) -> Voice:
+    """One of `voices`, in proportion to their weights."""
+    ends = np.cumsum([voice.weight for voice in voices])
+    return voices[int(np.searchsorted(ends, rng.uniform(0, ends[-1]), side="right").clip(0, len(voices) - 1))]
+
+
+def find_voices(names: str) -> tuple[Voice, ...]:
+    """A set by its name ("train", "dev", "acceptance",
+    "reply") or voices by their keys ("flite:awb,festival:ked_diphone").
+
+    Raises DuologueError for an unknown engine or set.
+    """
+    if names in VOICE_SETS:
+        return VOICE_SETS[names]
+    known = {voice.key: voice for voices in VOICE_SETS.values() for voice in voices}
+    found = []
+    for key in names.split(","):
+        engine, _, name = key.strip().partition(":")
+        if engine not in list(Engine) or not name:
+            raise DuologueError(
+                f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(Engine)}:name"
+            )
+        found.append(known.get(key.strip()) or Voice(engine=Engine(engine), name=name))
+    return tuple(found)
