@@ -15,9 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from duologue.model.adaptor import Adaptor, AdaptorConfig
 from duologue.model.conv import StreamingConv1d, StreamingConvTranspose1d
 from duologue.model.duration import DurationPredictor
+from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.hifigan import Fusion, Generator, ResidualBlock
+from duologue.model.mel import LogMel, LogMelConfig
 from duologue.model.streaming import Chain, Streaming
 from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
 
@@ -42,6 +45,24 @@ def features(channels: int, batch: int = 2) -> Callable[[int], Tensor]:
 def integers(limit: int) -> Callable[[int], Tensor]:
     """Random integers (1, T)."""
     return lambda frames: torch.randint(limit, (1, frames))
+
+
+def samples(frames: int) -> Tensor:
+    """Noise (2, n), as loud as speech."""
+    return 0.1 * torch.randn(2, frames)
+
+
+def tiny_encoder(causal_conv: bool) -> WhisperEncoder:
+    return WhisperEncoder(
+        WhisperEncoderConfig(
+            n_mels=20, n_audio_state=16, n_audio_head=2, n_audio_layer=2, chunk=4, left_context=12,
+            causal_conv=causal_conv,
+        )
+    )  # fmt: skip
+
+
+def tiny_adaptor() -> Adaptor:
+    return Adaptor(AdaptorConfig(in_dim=16, hidden_dim=24, out_dim=12, stack=4))
 
 
 def tiny_vocoder() -> UnitVocoder:
@@ -71,6 +92,16 @@ STAGES = [
     Stage(name="hifigan", make=lambda: Generator(8, 32, (5, 4), (11, 8), (3, 7), (1, 3, 5)), input=features(8)),
     Stage(name="duration", make=lambda: DurationPredictor(8, 8, 3), input=features(8)),
     Stage(name="vocoder", make=tiny_vocoder, input=integers(10)),
+    Stage(name="mel", make=lambda: LogMel(LogMelConfig(n_mels=20)), input=samples, frames=4000),
+    Stage(name="encoder", make=lambda: tiny_encoder(causal_conv=True), input=features(20), frames=150),
+    Stage(name="encoder-centred", make=lambda: tiny_encoder(causal_conv=False), input=features(20), frames=151),
+    Stage(name="adaptor", make=tiny_adaptor, input=lambda frames: torch.randn(2, frames, 16)),
+    Stage(
+        name="ear",
+        make=lambda: Chain(LogMel(LogMelConfig(n_mels=20)), tiny_encoder(causal_conv=True), tiny_adaptor()),
+        input=samples,
+        frames=8123,
+    ),
 ]
 
 # How the signal is cut: chunk lengths, repeated as often as needed.

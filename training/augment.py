@@ -30,7 +30,7 @@ class AugmentConfig:
     pitch: Range = (0.82, 1.22)
     tempo_chance: float = 0.15  # tempo alone
     tempo: Range = (0.82, 1.22)
-    formants_chance: float = 0.3  # formants alone
+    formants_chance: float = 0.12  # formants alone
     formants: Range = (0.85, 1.18)
     silence_chance: float = 0.6
     silence_s: Range = (0.0, 0.5)  # each, before and after
