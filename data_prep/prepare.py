@@ -228,6 +228,11 @@ def main(recipe: str, overrides: list[str]) -> dict[str, Any]:
     """`duologue prepare RECIPE key=value …`: returns the counts of the finished data set."""
     if recipe == "recordings":
         return recordings.prepare(parse_overrides(recordings.RecordingsConfig, overrides))
+    if recipe == "units":
+        from .unit_sets import UnitsConfig, prepare_units  # needs torch, which the other recipes do without
+
+        return prepare_units(parse_overrides(UnitsConfig, overrides))
     if recipe not in RECIPES:
-        raise DuologueError(f"unknown recipe {recipe!r}: expected one of {', '.join((*RECIPES, 'recordings'))}")
+        known = ", ".join((*RECIPES, "recordings", "units"))
+        raise DuologueError(f"unknown recipe {recipe!r}: expected one of {known}")
     return prepare(recipe, parse_overrides(RECIPES[recipe].config, overrides))

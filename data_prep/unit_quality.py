@@ -1,0 +1,60 @@
+"""Are the units any good? Purity against the phones that flite said, and how well they survive a shift in time."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .features import HOP, SAMPLE_RATE
+from .spoken import letters_marked
+from .synthesis import LETTER_A, Engine, SynthesisError, Voice, require
+from .units import KMeansUnits
+
+
+def flite_phones(text: str, voice: Voice) -> list[tuple[str, float]]:
+    """The phones that flite says for `text` and when each ends, in seconds. Raises SynthesisError."""
+    if voice.engine is not Engine.FLITE:
+        raise SynthesisError(f"only flite tells its phones, not {voice.key}")
+    require(Engine.FLITE)
+    marked = letters_marked(text, LETTER_A[Engine.FLITE])
+    command = ["flite", "-voice", voice.name, "-psdur", "-t", marked, "none"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    pairs = [item.rpartition(":") for item in printed.stdout.split()]
+    if printed.returncode or not pairs:
+        raise SynthesisError(f"{voice.key} told no phones for {text!r}")
+    return [(phone, float(end)) for phone, _, end in pairs]
+
+
+def frame_labels(phones: Sequence[tuple[str, float]], frames: int) -> list[str]:
+    """The phone at the middle of each of `frames` frames of 20 ms."""
+    ends = np.array([end for _, end in phones])
+    middles = (np.arange(frames) + 0.5) * HOP / SAMPLE_RATE
+    return [phones[min(int(at), len(phones) - 1)][0] for at in np.searchsorted(ends, middles, side="right")]
+
+
+def phone_purity(units: Sequence[int] | Tensor, labels: Sequence[str]) -> float:
+    """The share of frames right if every unit stood for its most frequent phone (HuBERT, arXiv 2106.07447, 4.3)."""
+    counts: dict[int, dict[str, int]] = {}
+    for unit, label in zip(torch.as_tensor(units).tolist(), labels, strict=True):
+        of_unit = counts.setdefault(unit, {})
+        of_unit[label] = of_unit.get(label, 0) + 1
+    return sum(max(of_unit.values()) for of_unit in counts.values()) / max(1, len(labels))
+
+
+def shift_stability(
+    quantiser: KMeansUnits, waveforms: Sequence[Tensor], shifts: Sequence[int] = tuple(range(1, 21))
+) -> float:
+    """The share of units that stay the same when whole frames of silence precede the clip, over clips and shifts."""
+    same = total = 0
+    for waveform in waveforms:
+        units = quantiser.encode(waveform)  # (T,)
+        for shift in shifts:
+            shifted = quantiser.encode(F.pad(waveform, (shift * HOP, 0)))[shift:]  # (T,)
+            same += int((shifted == units).sum())
+            total += len(units)
+    return same / max(1, total)

@@ -1,0 +1,101 @@
+"""The recipe `units`: the units of a set of replies, in units.jsonl beside its shards.
+
+One JSON object a clip: id, units (repeats merged) and durations (frames of 320 samples). The quantiser is read from its
+folder, or fitted on the set and kept there, if that folder has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model.errors import DuologueError
+from .features import SAMPLE_RATE, EncoderFeatures, Features, MfccFeatures
+from .shards import Clip, ShardedDataset, write_json_lines
+from .units import CONFIG_FILE, KMeansUnits, deduplicate
+
+UNITS_FILE = "units.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsConfig:
+    """
+    data: folder of a set of replies; units.jsonl is written into it
+    quantiser: folder of the clusters
+    checkpoint: the model whose encoder makes the features; empty: MFCC
+    layer: of that encoder, counted in blocks
+    clusters: how many units, when they are to be fitted
+    fit_minutes: how much speech they are fitted on
+    seed: of the clips picked for it and of the clusters' start
+    """
+
+    data: str
+    quantiser: str
+    checkpoint: str = ""
+    layer: int = 3
+    clusters: int = 200
+    fit_minutes: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clusters < 2:
+            raise DuologueError(f"clusters={self.clusters}: expected at least 2")
+        if self.fit_minutes <= 0:
+            raise DuologueError(f"fit_minutes={self.fit_minutes}: expected more than 0")
+
+
+def waveform_of(clip: Clip) -> Tensor:
+    """(samples,) float32 in [-1, 1]."""
+    return torch.from_numpy(clip.pcm.astype(np.float32) / 32768)
+
+
+def make_features(config: UnitsConfig) -> Features:
+    if not config.checkpoint:
+        return MfccFeatures()
+    from ..checkpoints.store import load
+
+    model = load(config.checkpoint).model
+    return EncoderFeatures(model.mel, model.encoder, config.layer)
+
+
+def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, Any]:
+    """Write units.jsonl; returns clips, units and how many a second. Raises DuologueError for an unfit data set."""
+    dataset = ShardedDataset(config.data)
+    if dataset.sample_rate != SAMPLE_RATE:
+        raise DuologueError(f"{config.data} is at {dataset.sample_rate} Hz: units are made at {SAMPLE_RATE} Hz")
+    if not len(dataset):
+        raise DuologueError(f"{config.data} has no clips yet")
+    features = make_features(config)
+    folder = Path(config.quantiser)
+    if (folder / CONFIG_FILE).exists():
+        quantiser = KMeansUnits.load(folder, features)
+    else:
+        quantiser = KMeansUnits.fit(features, _some(dataset, config), config.clusters, config.seed)
+        quantiser.save(folder)
+    if len(quantiser) != config.clusters:
+        raise DuologueError(f"{folder} holds {len(quantiser)} clusters, not {config.clusters}: name another folder")
+    from rich.progress import track
+
+    rows, total = [], 0
+    for clip in track(dataset, "units", len(dataset), disable=not progress):
+        units, durations = deduplicate(quantiser.encode(waveform_of(clip)))
+        rows.append({"id": clip.meta["id"], "units": units.tolist(), "durations": durations.tolist()})
+        total += len(units)
+    write_json_lines(Path(config.data) / UNITS_FILE, rows)
+    return {"clips": len(rows), "units": total, "per_second": round(total / (dataset.hours * 3600), 2)}
+
+
+def _some(dataset: ShardedDataset, config: UnitsConfig) -> list[Tensor]:
+    """Clips in an order drawn from the seed, until there are enough minutes."""
+    picked, samples = [], 0
+    for index in np.random.default_rng(config.seed).permutation(len(dataset)):
+        picked.append(waveform_of(dataset[int(index)]))
+        samples += len(picked[-1])
+        if samples >= config.fit_minutes * 60 * SAMPLE_RATE:
+            break
+    return picked
