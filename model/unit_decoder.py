@@ -158,7 +158,9 @@ class UnitDecoder(Streaming):
         kept = buffer.end - buffer.start
         if buffer.window is not None:
             kept = min(kept, buffer.window)
-        return band_mask(new, kept + new, c.upsample, c.band, x.device)
+        seen = band_mask(new, kept + new, c.upsample, c.band, x.device)
+        # As numbers to add, which attention would otherwise make of it anew in every layer.
+        return torch.zeros_like(seen, dtype=x.dtype).masked_fill_(~seen, float("-inf"))
 
     def _tokens(self, hidden: Tensor, token_embeds: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, T, dim), one vector a token."""
