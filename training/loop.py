@@ -102,12 +102,10 @@ def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
             raise DuologueError(f"start {entry}: this stage has no part {prefix!r}; it has: {', '.join(modules)}")
         tensors = load_file(path)
         below = {k[len(prefix) + 1 :]: v.float() for k, v in tensors.items() if k.startswith(prefix + ".")}
-        problems = modules[prefix].load_state_dict(below, strict=False)
-        if problems.missing_keys or problems.unexpected_keys:
-            raise DuologueError(
-                f"start {entry}: tensors do not fit: missing {problems.missing_keys[:3]}, "
-                f"unexpected {problems.unexpected_keys[:3]}"
-            )
+        try:
+            modules[prefix].load_state_dict(below)
+        except RuntimeError as error:
+            raise DuologueError(f"start {entry}: tensors do not fit: {' '.join(str(error).split())}") from None
 
 
 def write_beside(path: Path, write: Any) -> None:
@@ -180,6 +178,7 @@ def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]
         num_workers=recipe.workers,
         worker_init_fn=_one_thread,
         prefetch_factor=4 if recipe.workers else None,
+        generator=torch.Generator(),  # or the loader would draw from the model's, and a resumed run differ
     )
     writer = SummaryWriter(str(folder)) if accelerator.is_main_process else None
     figures: dict[str, float] = {}
