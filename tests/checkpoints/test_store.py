@@ -156,8 +156,19 @@ def test_half_is_half_as_big(tmp_path: Path, model: SpeechLM, tokenizer: Any, sa
     for name, parameter in loaded.named_parameters():
         assert parameter.dtype is torch.float32
         assert torch.equal(parameter, names[name].half().float())
-    for name, buffer in loaded.named_buffers():
-        assert torch.equal(buffer, model.get_buffer(name)), name  # never rounded
+
+
+def test_tied_weights_are_stored_once(tmp_path: Path, model: SpeechLM, tokenizer: Any, saved: Path) -> None:
+    untied = store.save(tmp_path / "m", SpeechLM(make_config(tied=False)), tokenizer)
+    both = {"llm.lm.lm_head.weight", "llm.lm.model.embed_tokens.weight"}
+    assert both <= set(load_file(untied / "model.safetensors"))
+    assert len(both & set(load_file(saved / "model.safetensors"))) == 1
+
+
+def test_buffers_keep_their_precision() -> None:
+    third = torch.tensor([1 / 3])
+    assert torch.equal(store._to_disk("buffer", third, half=True), third)
+    assert store._to_disk("parameter", torch.nn.Parameter(third), half=True).dtype is torch.float16
 
 
 def test_too_big_for_half(tmp_path: Path, tokenizer: Any) -> None:
