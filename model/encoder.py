@@ -138,6 +138,10 @@ class WhisperEncoder(Streaming):
         self.conv2 = StreamingConv1d(c.n_audio_state, c.n_audio_state, 3, stride=2, causal=c.causal_conv)
         self.blocks = nn.ModuleList(Block(c.n_audio_state, c.n_audio_head) for _ in range(c.n_audio_layer))
         self.ln_post = nn.LayerNorm(c.n_audio_state)
+        for conv, gain in ((self.conv1, 1.0), (self.conv2, 4.0)):
+            # Frames must not start out drowned by the position embedding, whose entries are as large as 1.
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            conv.weight.data.mul_(gain)
         self.exact = c.chunk is not None
         if c.chunk is not None:
             # The last frame of a chunk lets the whole chunk out; symmetrical convolutions wait for 1 + 1 more frames.
