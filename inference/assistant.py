@@ -72,8 +72,9 @@ class Assistant:
         if state is None:
             state = self.model.init_state()
         if audio is not None:
-            question: np.ndarray | list[int] = read_audio(audio, self.input_rate)
-            warnings = _heard_nothing(question)
+            waveform = read_audio(audio, self.input_rate)
+            question: np.ndarray | list[int] = waveform
+            warnings = _heard_nothing(waveform)
         else:
             assert text is not None
             question, unknown = ids_of(self.tokenizer, self.model.config.layout, text)
@@ -81,7 +82,7 @@ class Assistant:
         return Turn(self.model, self.tokenizer, state, sampling, question, warnings=warnings, on_end=on_end)
 
     def warm_up(self) -> None:
-        """Answer half a second of silence and drop the answer: the first run of an operation is slower than the rest."""
+        """Answer half a second of silence and drop the answer: an operation's first run is slower than the rest."""
         silence = np.zeros(self.input_rate // 2, np.float32)
         for _ in self.stream((self.input_rate, silence), sampling=Sampling(max_tokens=8)):
             pass

@@ -1,4 +1,4 @@
-"""Between words and token ids, at the model's edge: text as a person typed it in, and the model's tokens as they come out."""
+"""Between words and token ids: a text that a person typed, and a model's tokens as they come out."""
 
 from __future__ import annotations
 

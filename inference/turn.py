@@ -1,7 +1,7 @@
-"""One turn of a conversation: the question goes in as it would arrive, the reply comes out chunk by chunk, and is timed.
+"""One turn of a conversation: the question goes in as it would arrive, the reply comes out chunk by chunk, timed.
 
-Speech is fed in chunks of 160 ms, each encoded and put into the language model's cache at once, so that at the end of the
-question only the last chunk is left to hear. Time is measured here, by whoever drives the model, never inside it.
+Speech is fed in chunks of 160 ms, each encoded and put into the language model's cache at once, so that at the end of
+the question only the last chunk is left to hear. Time is measured here, by whoever drives the model, never inside it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SILENCE = 10 ** (-50 / 20)  # a recording that never exceeds -50 dBFS holds no s
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """What one turn cost. Milliseconds of wall clock spent computing; what a consumer of chunks does between is not in it.
+    """What one turn cost. Milliseconds of wall clock spent computing; what a consumer does between chunks is not in it.
 
-    compute_delay_ms: from handing over the question's last samples (or its text) to the first samples of the reply ready;
-        None when the reply has no speech.
+    compute_delay_ms: from handing over the question's last samples (or its text) to the first samples of the reply
+        ready; None when the reply has no speech.
     first_word_ms: the same, to the first piece of text that the model writes (its transcript, if it writes one).
     total_ms: the whole turn, listening included.
     real_time_factor: total time over the duration of question and reply; below 1 the model keeps up.
@@ -186,9 +186,8 @@ class Turn(Iterator[ReplyChunk]):
     def _hear(self, waveform: np.ndarray) -> None:
         """Listen to (n,) samples as they would arrive, and note when the last of them are handed over."""
         model, state = self._model, self._state
-        *before, last = torch.from_numpy(waveform)[None].split(
-            self._input_rate * CHUNK_MS // 1_000, dim=1
-        )  # (1, n) each
+        size = self._input_rate * CHUNK_MS // 1_000
+        *before, last = torch.from_numpy(waveform)[None].split(size, dim=1)  # each (1, up to size)
         model.begin_turn(state)
         for chunk in before:
             model.listen(chunk, state)

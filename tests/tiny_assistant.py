@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,7 +51,9 @@ def tiny_config(*, speech: bool = True) -> SpeechLMConfig:
         ) if speech else None,
         layout=layout,
         prompt=PromptConfig(
-            prefix_ids=(ids["<bos>"], ids["<user>"]), suffix_ids=(ids["<transcript>"],), next_prefix_ids=(ids["<user>"],)
+            prefix_ids=(ids["<bos>"], ids["<user>"]),
+            suffix_ids=(ids["<transcript>"],),
+            next_prefix_ids=(ids["<user>"],),
         ),
     )  # fmt: skip
 
@@ -80,7 +83,7 @@ def _follow(model: SpeechLM, script: str) -> None:
     embeddings = torch.nn.functional.normalize(torch.randn_like(lm.get_input_embeddings().weight), dim=1)
     lm.get_input_embeddings().weight.copy_(embeddings)
     tokens = [token_ids()[token] for token in script.split()]
-    for token, following in zip(tokens, tokens[1:], strict=False):
+    for token, following in itertools.pairwise(tokens):
         lm.get_output_embeddings().weight[following] = embeddings[token]
 
 

@@ -1,0 +1,141 @@
+"""The page in a real browser: an example, the microphone, a typed question, a bad file; nothing leaves this machine."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+gradio = pytest.importorskip("gradio")
+from tiny_assistant import HEARD, SAID, tiny_assistant
+
+from duologue.demo.page import ASSETS, EXAMPLES, build, launch
+from duologue.inference.audio import read_audio, write_wav
+from duologue.model.errors import DuologueError
+
+CHROMIUM = shutil.which("chromium")
+# Besides running headless as any user: without these, Chromium asks its maker's hosts for things of its own.
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+PATIENCE = 60_000  # ms, for a busy machine
+DURATION = "document.querySelector('{} audio')?.duration"
+
+
+def test_the_examples_are_recordings() -> None:
+    sizes = [(ASSETS / file).stat().st_size for _, file, _, _ in EXAMPLES]
+    assert len(sizes) >= 5 and sum(sizes) < 300_000
+    for _, file, text, _ in EXAMPLES:
+        assert 0.05 < len(read_audio(ASSETS / file)) / 16_000 / len(text) < 0.15  # s a letter
+        assert set(text) <= set("abcdefghijklmnopqrstuvwxyz ")
+
+
+def test_only_system_fonts_and_no_analytics() -> None:
+    page = build(tiny_assistant(), "tiny")
+    assert not page.analytics_enabled
+    config = str(page.get_config_file())
+    assert "googleapis" not in config
+
+
+def test_a_taken_port_is_one_line() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(DuologueError, match="cannot serve on 127.0.0.1, port"):
+            launch("tiny", port=taken.getsockname()[1], assistant=tiny_assistant(), block=False)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    url = launch("tiny", port=0, assistant=tiny_assistant(), block=False)
+    yield url
+    gradio.close_all()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed (Debian package chromium)")
+    playwright = pytest.importorskip("playwright.sync_api")
+    spoken = tmp_path_factory.mktemp("microphone") / "question.wav"
+    tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(48_000) / 16_000)
+    write_wav(spoken, tone, 16_000)
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(
+            executable_path=CHROMIUM, args=[*FLAGS, f"--use-file-for-fake-audio-capture={spoken}"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def tab(browser, address: str) -> Iterator[object]:  # type: ignore[no-untyped-def]
+    """A fresh visitor; afterwards, no request has left this machine and no script has failed."""
+    context = browser.new_context(permissions=["microphone"])
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    asked, failed = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.goto(address)
+    page.get_by_role("button", name=EXAMPLES[0][0]).wait_for()
+    yield page
+    context.close()
+    hosts = {urlsplit(url).hostname for url in asked if urlsplit(url).scheme not in ("blob", "data")}
+    assert asked and hosts == {urlsplit(address).hostname}
+    assert not failed
+
+
+def spoken(tab, turns: int = 1) -> None:  # type: ignore[no-untyped-def]
+    """Wait until the last of some turns is whole: its text, its speech in the player, its figures."""
+    tab.wait_for_function(
+        f"document.querySelector('#conversation').innerText.split('{SAID}').length > {turns}"
+        " && document.querySelector('.player').dataset.state === 'ready'"
+        f" && {DURATION.format('#reply-speech')} > 1"
+        " && /\\d ms/.test(document.querySelector('#figures').innerText)"
+    )
+
+
+@pytest.mark.browser
+def test_an_example_is_answered(tab) -> None:  # type: ignore[no-untyped-def]
+    tab.get_by_role("button", name=EXAMPLES[0][0]).click()
+    spoken(tab)
+    assert HEARD in tab.locator("#conversation").inner_text()
+    tab.wait_for_function(f"{DURATION.format('#asked')} > 1")
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="Save").click()
+    reply = read_audio(Path(download.value.path()).read_bytes())
+    assert len(reply) > 16_000 and np.abs(reply).max() > 0.001
+    tab.get_by_role("button", name="Clear conversation").click()
+    tab.wait_for_function(f"!document.querySelector('#conversation').innerText.includes('{SAID}')")
+
+
+@pytest.mark.browser
+def test_the_microphone_then_a_typed_question(tab) -> None:  # type: ignore[no-untyped-def]
+    tab.get_by_role("button", name="Record", exact=True).click()
+    tab.wait_for_timeout(1_000)
+    tab.get_by_role("button", name="Stop", exact=True).click()
+    spoken(tab)
+    tab.get_by_role("button", name="Record", exact=True).wait_for()  # ready for the next question at once
+    tab.get_by_label("Or write it").fill("What is 3 plus 4?")
+    tab.keyboard.press("Enter")
+    spoken(tab, turns=2)
+    assert "What is 3 plus 4?" in tab.locator("#conversation").inner_text()
+
+
+@pytest.mark.browser
+def test_a_bad_upload_is_one_clear_line(tab, tmp_path: os.PathLike) -> None:  # type: ignore[no-untyped-def]
+    path = Path(tmp_path) / "notes.wav"
+    path.write_text("what is three plus four\n" * 50)
+    tab.get_by_role("button", name="Upload file").click()
+    with tab.expect_file_chooser() as chooser:
+        tab.get_by_text("Click to Upload").click()
+    chooser.value.set_files(path)
+    tab.get_by_text("is not a recording that can be read").wait_for()
