@@ -6,6 +6,7 @@ folder, or fitted on the set and kept there, if that folder has none.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoints.config_io import config_from_dict
+from ..model.encoder import WhisperEncoder, WhisperEncoderConfig
 from ..model.errors import DuologueError
+from ..model.mel import LogMel, LogMelConfig
 from .features import SAMPLE_RATE, EncoderFeatures, Features, MfccFeatures
 from .shards import Clip, ShardedDataset, write_json_lines
 from .units import CONFIG_FILE, KMeansUnits, deduplicate
@@ -27,7 +31,7 @@ class UnitsConfig:
     """
     data: folder of a set of replies; units.jsonl is written into it
     quantiser: folder of the clusters
-    checkpoint: the model whose encoder makes the features; empty: MFCC
+    checkpoint: the model, or the run of asr_pretrain, whose encoder makes the features; empty: MFCC
     layer: of that encoder, counted in blocks
     clusters: how many units, when they are to be fitted
     fit_minutes: how much speech they are fitted on
@@ -57,10 +61,26 @@ def waveform_of(clip: Clip) -> Tensor:
 def make_features(config: UnitsConfig) -> Features:
     if not config.checkpoint:
         return MfccFeatures()
+    if (Path(config.checkpoint) / "recipe.json").is_file():
+        return EncoderFeatures(*_ear_of_run(Path(config.checkpoint)), config.layer)
     from ..checkpoints.store import load
 
     model = load(config.checkpoint).model
     return EncoderFeatures(model.mel, model.encoder, config.layer)
+
+
+def _ear_of_run(run: Path) -> tuple[LogMel, WhisperEncoder]:
+    """The mel and the encoder of a training run's folder, sizes as its recipe states."""
+    from safetensors.torch import load_file
+
+    recipe = json.loads((run / "recipe.json").read_text())
+    if "mel" not in recipe or "encoder" not in recipe or not (run / "model.safetensors").is_file():
+        raise DuologueError(f"{run} is not a run that has trained an encoder: expected one of asr_pretrain")
+    mel = LogMel(config_from_dict(LogMelConfig, recipe["mel"]))
+    encoder = WhisperEncoder(config_from_dict(WhisperEncoderConfig, recipe["encoder"])).eval()
+    tensors = load_file(run / "model.safetensors")
+    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
+    return mel, encoder
 
 
 def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, Any]:

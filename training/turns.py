@@ -102,10 +102,3 @@ def continue_greedily(llm: LLM, prompts: list[Tensor], stop: int, most: int = 40
         embeds = torch.cat([embeds, llm.embed(best)[:, None]], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
     return said
-
-
-def contains(words: str, slot: str) -> bool:
-    """Whether the slot's words occur in a row in the text."""
-    return f" {slot} " in f" {words} "
-
-

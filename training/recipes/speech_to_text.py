@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data_prep.dialogues import generate
+from ...data_prep.spoken import contains_slot
 from ...data_prep.vocabulary import token_ids
 from ...model.adaptor import Adaptor, AdaptorConfig
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
@@ -28,7 +29,7 @@ from ..data import Corpus, Plan, pad, to_float
 from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
-from ..turns import Row, contains, continue_greedily, decode, place_speech, stack, train_plainly, weighted_loss
+from ..turns import Row, continue_greedily, decode, place_speech, stack, train_plainly, weighted_loss
 from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, nano_llm
 
 
@@ -188,6 +189,6 @@ class SpeechToText(Task):
             figures[f"wer_{name}"] = error_rate(
                 [t.split() for t, _ in said], [m["text"].split() for m in metas]
             )
-            right = [contains(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
+            right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
             figures[f"right_{name}"] = sum(right) / max(1, len(right))
         return figures

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ...data_prep.dialogues import Dialogue, generate
+from ...data_prep.spoken import contains_slot
 from ...data_prep.vocabulary import token_ids
 from ...model.llm import LLM
 from ..loop import Batch, Task
 from ..recipe import Recipe
-from ..turns import Row, contains, continue_greedily, decode, encode, stack, train_plainly, weighted_loss
+from ..turns import Row, continue_greedily, decode, encode, stack, train_plainly, weighted_loss
 from .nano import nano_llm
 
 
@@ -94,7 +95,7 @@ class TextSft(Task):
         """The share of answers that hold their slot, over dialogues of the development split, and for sums alone."""
         dialogues = [generate(1, i, "dev") for i in range(192)]
         answers = self.answer([d.question for d in dialogues])
-        right = [(d, contains(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
+        right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
         return {"right": _share(right)} | {
             f"right_{name}": _share([(d, ok) for d, ok in right if d.category == name])
             for name in sorted({str(d.category.value) for d in dialogues})
