@@ -61,7 +61,9 @@ def contains_slot(reply: str, slot: str) -> bool:
     after the last "is" or "are" of such a reply, so a number is not found before it.
     """
     said, wanted = normalise(reply).split(), normalise(slot).split()
-    if wanted and wanted[0] in NUMBER_WORDS:
+    if not wanted:
+        return False
+    if wanted[0] in NUMBER_WORDS:
         verbs = [at for at, word in enumerate(said) if word in ("is", "are")]
         said = said[verbs[-1] + 1 :] if verbs and "is" not in wanted else said
     for start in range(len(said) - len(wanted) + 1):
@@ -71,7 +73,7 @@ def contains_slot(reply: str, slot: str) -> bool:
         before = start > 0 and wanted[0] in NUMBER_WORDS and said[start - 1] in NUMBER_WORDS
         after = end < len(said) and wanted[-1] in NUMBER_WORDS and said[end] in NUMBER_WORDS
         if not before and not after:
-            return bool(wanted)
+            return True
     return False
 
 

@@ -203,7 +203,9 @@ def _festival(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndar
                 " (model_f0_mean 170) (model_f0_std 34)))"
             )
         _Festival.shared().run(
-            f'(voice_{voice.name}) {manner}(utt.save.wave (utt.synth (Utterance Text "{text}")) "{path}" \'riff)',
+            # one form, so that an error anywhere ends it: an unknown voice must not be spoken by the last one
+            f"(begin (voice_{voice.name}) {manner}"
+            f' (utt.save.wave (utt.synth (Utterance Text "{text}")) "{path}" \'riff))',
             voice,
         )
         if not path.exists():

@@ -1,0 +1,272 @@
+"""The grammar: many distinct questions, right answers, and a test that training has never seen."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from duologue.data_prep.dialogues import (
+    Dialogue,
+    Split,
+    count_distinct,
+    generate,
+    template_id,
+    template_table,
+    templates_of,
+)  # fmt: skip
+from duologue.data_prep.facts import CAPITALS, DAYS, MONTHS, OPPOSITES
+from duologue.data_prep.kinds import KINDS, Category
+from duologue.data_prep.splits import operand_split
+from duologue.data_prep.spoken import (
+    INTERJECTIONS,
+    LEAD_INS,
+    TRAILERS,
+    contains_slot,
+    letters_marked,
+    normalise,
+    number_in_words,
+)  # fmt: skip
+
+N = 3000
+NUMBER = {number_in_words(n): n for n in range(10000)}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[Split, list[Dialogue]]:
+    return {split: [generate(3, index, split) for index in range(N)] for split in Split}
+
+
+def test_a_hundred_thousand_questions_are_distinct() -> None:
+    """Counted by writing every one of the finite kinds down, not by multiplication."""
+    questions: set[str] = set()
+    for kind in KINDS:
+        if kind.domain is None:
+            continue
+        fields = [kind.solve(operands).fields for operands in kind.domain]
+        written = {template.format(**slots) for slots in fields for template in kind.templates[:4]}
+        assert len(written) == len(fields) * len(kind.templates[:4]), kind.name
+        questions |= written
+        for slots in fields[:: max(1, len(fields) // 50)]:
+            assert len({template.format(**slots) for template in kind.templates}) == len(kind.templates), kind.name
+        assert count_distinct()[kind.name] == (len(set(kind.domain)), len(set(kind.domain)) * len(kind.templates))
+    assert len(questions) > 100_000
+    assert sum(count for name, (_, count) in count_distinct().items() if name != "repeat") > 500_000
+
+
+def test_every_large_kind_has_ten_wordings() -> None:
+    for kind in KINDS:
+        if kind.category not in (Category.SMALL_TALK, Category.OUTSIDE):
+            assert len(set(kind.templates)) == len(kind.templates) >= 10, kind.name
+    assert sum(kind.category is Category.SMALL_TALK for kind in KINDS) >= 25
+
+
+def test_training_never_sees_the_test(drawn: dict[Split, list[Dialogue]]) -> None:
+    templates = {split: {dialogue.template for dialogue in drawn[split]} for split in Split}
+    assert not templates[Split.TRAIN] & (templates[Split.TEST] | templates[Split.DEV])
+    assert not templates[Split.TEST] & templates[Split.DEV]
+    held_out = {kind.name for kind in KINDS if kind.held_out}
+    operands = {split: {d.operands for d in drawn[split] if d.kind in held_out} for split in Split}
+    assert not operands[Split.TRAIN] & (operands[Split.TEST] | operands[Split.DEV])
+    assert not operands[Split.TEST] & operands[Split.DEV]
+    for split in Split:
+        assert all(operand_split(key) is split for key in operands[split])
+
+
+def test_a_mirrored_sum_is_not_trained_on(drawn: dict[Split, list[Dialogue]]) -> None:
+    def pair(dialogue: Dialogue) -> frozenset[str]:
+        return frozenset(re.split(" plus | is ", dialogue.answer)[:2])
+
+    train = {pair(dialogue) for dialogue in drawn[Split.TRAIN] if dialogue.kind == "plus"}
+    test = {pair(dialogue) for dialogue in drawn[Split.TEST] if dialogue.kind == "plus"}
+    assert train and test and not train & test
+
+
+def test_shares_held_out() -> None:
+    assert sum(map(len, (templates_of(kind.name, Split.TEST) for kind in KINDS))) == pytest.approx(
+        sum(len(kind.templates) for kind in KINDS) / 10, rel=0.15
+    )
+    for kind in KINDS:
+        if kind.held_out and kind.domain is not None and len(kind.domain) > 1000:
+            shares = Counter(operand_split(kind.key(operands)) for operands in kind.domain)
+            assert shares[Split.TEST] / len(kind.domain) == pytest.approx(0.20, abs=0.02), kind.name
+            assert shares[Split.DEV] / len(kind.domain) == pytest.approx(0.05, abs=0.015), kind.name
+
+
+def test_every_kind_can_be_learnt_and_the_test_has_no_new_words() -> None:
+    known = {word for kind in template_table() for t in templates_of(kind, Split.TRAIN) for word in t.split()}
+    for kind in template_table():
+        assert len(templates_of(kind, Split.TRAIN)) >= 3, kind
+        for split in (Split.DEV, Split.TEST):
+            for template in templates_of(kind, split):
+                assert set(template.split()) <= known, template
+
+
+def recompute(question: str, kind: str) -> set[str]:
+    """What may be the answer, worked out from the question's words alone, in another way than the grammar's."""
+    words = question.replace("which one", "which").split()
+    runs, at = [], 0
+    while at < len(words):  # the longest number from here on
+        ends = [end for end in range(len(words), at, -1) if " ".join(words[at:end]) in NUMBER]
+        if ends:
+            runs.append(NUMBER[" ".join(words[at : ends[0]])])
+            at = ends[0]
+        else:
+            at += 1
+    day = next((word for word in words if word in DAYS), "")
+    # "may" is a month only at the end of the question proper
+    month = next((word for word in words if word in MONTHS), "")
+    if kind == "plus":
+        return {number_in_words(runs[0] + runs[1])}
+    if kind == "minus":
+        return {number_in_words(max(runs) - min(runs))}
+    if kind == "times":
+        return {number_in_words(runs[0] * runs[1])}
+    if kind == "larger":
+        return {f"{number_in_words(max(runs))} is larger"}
+    if kind == "smaller":
+        return {f"{number_in_words(min(runs))} is smaller"}
+    if kind in ("number_after", "number_before"):
+        return {number_in_words(runs[0] + (1 if kind == "number_after" else -1)) + " comes"}
+    if kind in ("day_after", "day_before", "days_after"):
+        step = {"day_after": 1, "day_before": -1}.get(kind, runs[0] if runs else 0)
+        return {f"is {(DAYS * 4)[DAYS.index(day) + step + 7]}"}
+    if kind in ("month_after", "month_before"):
+        return {f"is {(MONTHS * 3)[MONTHS.index(month) + (1 if kind == 'month_after' else -1) + 12]}"}
+    if kind == "capitals":
+        return {CAPITALS[next(word for word in words if word in CAPITALS)]}
+    if kind == "opposites":
+        both = OPPOSITES | {v: k for k, v in OPPOSITES.items()}
+        return {f"is {both[word]}" for word in words if word in both}
+    if kind == "spelling":
+        return {" ".join(word) for word in words}
+    if kind == "repeat":
+        return {" ".join(words[start:]) for start in range(len(words))}
+    if kind == "units":
+        sizes = {"minute": 60, "hour": 60, "day": 24, "week": 7, "year": 12, "metre": 100, "kilometre": 1000,
+                 "kilogram": 1000, "foot": 12, "feet": 12, "dozen": 12}  # fmt: skip
+        # the number stands right before the larger unit
+        for at in range(1, len(words)):
+            size = sizes.get(words[at]) or sizes.get(words[at].removesuffix("s"))
+            if size and words[at - 1] in NUMBER:
+                return {number_in_words(runs[0] * size)}
+    raise AssertionError((question, kind))
+
+
+COMPUTED = {kind.name for kind in KINDS} - {"sounds", "young", "colours", "outside"} - {
+    kind.name for kind in KINDS if kind.category is Category.SMALL_TALK
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_answers_are_right(split: Split) -> None:
+    checked: Counter[str] = Counter()
+    for index in range(N):
+        dialogue = generate(8, index, split, fillers=False)
+        if dialogue.kind in COMPUTED:
+            wanted = recompute(dialogue.question, dialogue.kind)
+            slot = dialogue.slot
+            if dialogue.kind == "units":
+                slot = slot.rsplit(" ", 1)[0]
+            assert slot in wanted, dialogue
+            checked[dialogue.kind] += 1
+    assert set(checked) == COMPUTED
+
+
+def test_a_reply_has_its_slot_and_wrong_ones_have_not(drawn: dict[Split, list[Dialogue]]) -> None:
+    arithmetic = [d for d in drawn[Split.TRAIN] if d.category is Category.ARITHMETIC]
+    for dialogue in (d for dialogues in drawn.values() for d in dialogues):
+        assert contains_slot(dialogue.answer, dialogue.slot), dialogue
+    for one, other in pairwise(arithmetic):
+        assert contains_slot(other.answer, one.slot) == (one.slot == other.slot), (one, other)
+
+
+@pytest.mark.parametrize(
+    ("reply", "slot", "wanted"),
+    [
+        ("forty seven plus thirty five is eighty two", "eighty two", True),
+        ("Forty-seven plus 35 is 82.", "eighty two", True),
+        ("one hundred plus eighty two is one hundred eighty two", "eighty two", False),
+        ("seventy minus sixty six is four", "four", True),
+        ("seventy four minus seventy is five", "four", False),
+        ("four plus one is five", "four", False),
+        ("three weeks are twenty one days", "twenty one days", True),
+        ("three weeks are thirty one days", "one days", False),
+        ("the capital of france is paris", "paris", True),
+        ("the capital of france is parish", "paris", False),
+        ("", "paris", False),
+        ("anything", "", False),
+    ],
+)
+def test_slots(reply: str, slot: str, wanted: bool) -> None:
+    assert contains_slot(reply, slot) is wanted
+
+
+def test_the_same_dialogue_in_any_process(drawn: dict[Split, list[Dialogue]]) -> None:
+    code = "from duologue.data_prep.dialogues import generate\nfor i in range(50): print(generate(3, i, 'test'))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "77"},
+    )  # fmt: skip
+    assert run.stdout.splitlines() == [str(dialogue) for dialogue in drawn[Split.TEST][:50]]
+
+
+def test_seeds_and_indices_differ() -> None:
+    questions = {generate(seed, index).question for seed in range(5) for index in range(40)}
+    assert len(questions) > 150
+
+
+def test_text_is_plain_words(drawn: dict[Split, list[Dialogue]]) -> None:
+    for dialogue in (d for dialogues in drawn.values() for d in dialogues):
+        for text in (dialogue.question, dialogue.answer, dialogue.slot):
+            assert re.fullmatch(r"[a-z]+( [a-z]+)*", text), dialogue
+
+
+def test_fillers_come_before_or_after(drawn: dict[Split, list[Dialogue]]) -> None:
+    plain = [generate(3, index, fillers=False).question for index in range(N)]
+    both = list(zip(plain, (d.question for d in drawn[Split.TRAIN]), strict=True))
+    assert 0.2 < sum(bare != full for bare, full in both) / N < 0.6
+    fillers = {word for phrase in (*INTERJECTIONS, *LEAD_INS, *TRAILERS) for word in phrase.split()}
+    for bare, full in both:
+        assert f" {bare} " in f" {full} "
+        assert set(full.replace(bare, "", 1).split()) <= fillers
+
+
+def test_numbers_in_words() -> None:
+    assert [number_in_words(n) for n in (0, 13, 30, 47, 100, 144, 999, 3000, 9042)] == [
+        "zero", "thirteen", "thirty", "forty seven", "one hundred", "one hundred forty four",
+        "nine hundred ninety nine", "three thousand", "nine thousand forty two",
+    ]  # fmt: skip
+    assert len({number_in_words(n) for n in range(10000)}) == 10000
+    with pytest.raises(ValueError, match="10000"):
+        number_in_words(10000)
+
+
+def test_normalise() -> None:
+    assert normalise("What's 47 + thirty-five?") == "whats forty seven thirty five"
+    assert normalise("  Hello,\n WORLD! ") == "hello world"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("cat is spelled c a t", "cat is spelled c A t"),
+        ("a cat has a tail", "a cat has a tail"),
+        ("a p p l e", "A p p l e"),
+        ("s e a", "s e A"),
+        ("am i a robot", "am i a robot"),
+        ("the letter a", "the letter A"),
+        ("a", "a"),
+    ],
+)
+def test_the_letter_and_the_article(text: str, wanted: str) -> None:
+    assert letters_marked(text, "A") == wanted
+
+
+def test_template_ids_are_distinct() -> None:
+    ids = [template_id(kind.name, template) for kind in KINDS for template in kind.templates]
+    assert len(set(ids)) == len(ids)

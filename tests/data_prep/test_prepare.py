@@ -1,0 +1,186 @@
+"""Data sets from recipes: the same by any number of processes, whole after a kill, whatever fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from duologue.data_prep import prepare as module
+from duologue.data_prep.dialogues import generate
+from duologue.data_prep.prepare import QuestionsConfig, main, parse_overrides, prepare, question_at, reply_at
+from duologue.data_prep.shards import ShardedDataset
+from duologue.data_prep.spoken import normalise
+from duologue.data_prep.synthesis import SynthesisError
+from duologue.model.errors import DuologueError
+
+FLITE_ONLY = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+ALL_ENGINES = pytest.mark.skipif(
+    any(shutil.which(program) is None for program in ("espeak-ng", "flite", "festival")),
+    reason="espeak-ng, flite and festival are not all installed",
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def fake_speech(text: str, voice: object, prosody: object = None) -> np.ndarray:
+    """Ten samples a letter, which depend on the text alone."""
+    return np.random.default_rng(list(text.encode())).integers(-9, 9, size=10 * len(text)).astype(np.int16)
+
+
+@pytest.fixture
+def mute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No synthesiser: clips are made in an instant, in this process."""
+    monkeypatch.setattr(module, "synthesise", fake_speech)
+    monkeypatch.setattr(module, "require", lambda *engines: None)
+
+
+@ALL_ENGINES
+def test_one_and_two_workers_make_the_same(tmp_path: Path) -> None:
+    for workers in (1, 2):
+        counts = main(
+            "questions", [f"out={tmp_path / str(workers)}", "n=16", "seed=5", "shard_size=4", f"workers={workers}"]
+        )
+        assert counts["clips"] == 16 and counts["failed"] == 0
+    one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
+    assert one == two and len(one) == 2 * 4 + 2
+    voices = {clip.meta["voice"].partition(":")[0] for clip in ShardedDataset(tmp_path / "1")}
+    assert voices == {"espeak", "flite", "festival"}
+
+
+@FLITE_ONLY
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    settings = ["n=32", "seed=2", "shard_size=4", "drills=0.5", "voices=flite:kal16", "workers=1"]
+    code = "import sys; from duologue.data_prep.prepare import main; main('replies', sys.argv[1:])"
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, f"out={tmp_path / 'killed'}", *settings], stdout=subprocess.DEVNULL,
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("shard-00001.jsonl")) and time.monotonic() < deadline:
+        assert run.poll() is None
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    before = len(ShardedDataset(tmp_path / "killed"))
+    assert 8 <= before < 32
+    assert main("replies", [f"out={tmp_path / 'killed'}", *settings])["clips"] == 32
+    main("replies", [f"out={tmp_path / 'whole'}", *settings])
+    killed = {name: data for name, data in contents(tmp_path / "killed").items() if not name.endswith(".tmp")}
+    assert killed == contents(tmp_path / "whole")
+
+
+@FLITE_ONLY
+def test_a_failing_voice_is_recorded_and_skipped(tmp_path: Path) -> None:
+    counts = main(
+        "questions", [f"out={tmp_path}", "n=12", "shard_size=6", "voices=flite:kal16,flite:nobody", "workers=1"]
+    )
+    assert counts["clips"] + counts["failed"] == 12 and counts["clips"] > 0 and counts["failed"] > 0
+    failures = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
+    assert len(failures) == counts["failed"]
+    assert all("nobody" in failure["reason"] and failure["id"] for failure in failures)
+    made = {clip.meta["id"] for clip in ShardedDataset(tmp_path)}
+    assert made.isdisjoint(failure["id"] for failure in failures) and len(made) == counts["clips"]
+
+
+@FLITE_ONLY
+def test_when_all_fail_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DuologueError, match="every clip failed"):
+        main("questions", [f"out={tmp_path}", "n=3", "voices=flite:nobody", "workers=1"])
+
+
+def test_a_missing_synthesiser_is_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SynthesisError, match="espeak-ng, festival, flite"):
+        main("questions", [f"out={tmp_path / 'q'}"])
+    assert not (tmp_path / "q").exists()
+
+
+def test_only_missing_shards_are_made(tmp_path: Path, mute: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = QuestionsConfig(out=str(tmp_path), n=10, shard_size=4, workers=1)
+    prepare("questions", config, progress=False)
+    before = contents(tmp_path)
+    (tmp_path / "shard-00001.jsonl").unlink()
+    made = []
+    monkeypatch.setattr(module, "synthesise", lambda text, *rest: made.append(text) or fake_speech(text, *rest))
+    prepare("questions", config, progress=False)
+    assert len(made) == 4 and contents(tmp_path) == before
+
+
+def test_clips_carry_their_dialogue(tmp_path: Path, mute: None) -> None:
+    prepare("questions", QuestionsConfig(out=str(tmp_path), n=60, seed=9, workers=1), progress=False)
+    drills = 0
+    for index, clip in enumerate(ShardedDataset(tmp_path)):
+        meta = clip.meta
+        assert normalise(meta["text"]) == meta["text"]
+        if meta["category"] == "drill":
+            drills += 1
+            continue
+        dialogue = generate(9, index)
+        assert (meta["text"], meta["question"], meta["answer"], meta["slot"]) == (
+            dialogue.question, dialogue.question, dialogue.answer, dialogue.slot,
+        )  # fmt: skip
+        assert (meta["template"], meta["operands"], meta["kind"]) == (
+            dialogue.template,
+            dialogue.operands,
+            dialogue.kind,
+        )
+    assert 3 <= drills <= 25
+
+
+def test_the_split_and_the_text_are_the_recipes(mute: None) -> None:
+    test = QuestionsConfig(out="nowhere", split="test", drills=0.0)
+    for index in range(50):
+        dialogue = generate(0, index, "test")
+        assert question_at(index, test).text == dialogue.question
+        assert reply_at(index, test).text == dialogue.answer
+    assert {question_at(index, test).fields["category"] for index in range(50)} >= {"arithmetic", "comparison"}
+
+
+def test_a_voice_does_not_depend_on_the_sentence() -> None:
+    """Two seeds share neither sentences nor voices; one seed gives both again."""
+    one, two = (QuestionsConfig(out="nowhere", seed=seed) for seed in (1, 2))
+    assert [question_at(i, one) for i in range(20)] == [question_at(i, one) for i in range(20)]
+    assert [question_at(i, one).voice for i in range(20)] != [question_at(i, two).voice for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["n=3"], "missing out"),
+        (["out=x", "m=3"], "unknown key 'm'"),
+        (["out=x", "n=three"], "n=three: expected a whole number"),
+        (["out=x", "n=2.5"], "whole number"),
+        (["out=x", "drills=much"], "expected a number"),
+        (["out=x", "drills=1.5"], "share from 0 to 1"),
+        (["out=x", "n"], "expected key=value"),
+        (["out=x", "n=0"], "at least 1"),
+        (["out=x", "split=final"], "train, dev, test"),
+        (["out=x", "voices=me"], "unknown voice"),
+    ],
+)
+def test_wrong_overrides(overrides: list[str], complaint: str) -> None:
+    with pytest.raises(DuologueError, match=complaint) as caught:
+        main("questions", overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_typed() -> None:
+    config = parse_overrides(QuestionsConfig, ["out=a=b", "n=7", "drills=0"])
+    assert (config.out, config.n, config.drills) == ("a=b", 7, 0.0)
+
+
+def test_an_unknown_recipe() -> None:
+    with pytest.raises(DuologueError, match="questions, replies"):
+        main("answers", [])

@@ -1,0 +1,180 @@
+"""The synthesisers behind one function: right rate, right manner, and one clear line when something is missing."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from duologue.data_prep import synthesis
+from duologue.data_prep.synthesis import Engine, Prosody, SynthesisError, Voice, require, synthesise
+from duologue.data_prep.voices import (
+    ACCEPTANCE_VOICES,
+    DEV_VOICES,
+    REPLY_VOICE,
+    TRAIN_VARIANTS,
+    TRAIN_VOICES,
+    VOICE_SETS,
+    draw_voice,
+    find_voices,
+)  # fmt: skip
+from duologue.model.errors import DuologueError
+
+SAMPLES = {
+    Engine.ESPEAK: Voice(engine=Engine.ESPEAK, name="en-us+f3"),
+    Engine.FLITE: Voice(engine=Engine.FLITE, name="kal16"),
+    Engine.FESTIVAL: Voice(engine=Engine.FESTIVAL, name="kal_diphone"),
+}
+TEXT = "what is forty seven plus thirty five"
+
+
+def need(engine: Engine) -> None:
+    if shutil.which(engine.program) is None:
+        pytest.skip(f"{engine.program} is not installed")
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_every_engine_speaks(engine: Engine) -> None:
+    need(engine)
+    pcm = synthesise(TEXT, SAMPLES[engine])
+    assert pcm.dtype == np.int16 and pcm.ndim == 1
+    assert 1.2 < len(pcm) / synthesis.SAMPLE_RATE < 4.5
+    assert np.abs(pcm.astype(int)).max() > 3000
+    np.testing.assert_array_equal(pcm, synthesise(TEXT, SAMPLES[engine]))
+
+
+def pitch(pcm: np.ndarray) -> float:
+    """The median f0 in Hz of the voiced frames, by autocorrelation."""
+    x = pcm.astype(float)
+    found = []
+    for start in range(0, len(x) - 1024, 512):
+        frame = x[start : start + 1024] - x[start : start + 1024].mean()
+        if (frame**2).mean() < (x**2).mean():
+            continue
+        correlation = np.correlate(frame, frame, "full")[1023:]
+        lags = correlation[50:260]  # 320 to 62 Hz
+        if lags.max() > 0.5 * correlation[0]:
+            found.append(synthesis.SAMPLE_RATE / (50 + int(lags.argmax())))
+    return float(np.median(found))
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_pitch_and_rate_are_obeyed(engine: Engine) -> None:
+    need(engine)
+    espeak = engine is Engine.ESPEAK
+    low = Prosody(pitch=20 if espeak else 85, spread=10, rate=200 if espeak else 0.8)
+    high = Prosody(pitch=80 if espeak else 200, spread=10, rate=120 if espeak else 1.3)
+    fast_low, slow_high = (synthesise(TEXT, SAMPLES[engine], manner) for manner in (low, high))
+    assert len(slow_high) > 1.3 * len(fast_low)
+    assert pitch(slow_high) > 1.3 * pitch(fast_low)
+    if not espeak:
+        assert pitch(slow_high) == pytest.approx(200, rel=0.15)
+    # and one manner leaves no trace in the next sentence
+    np.testing.assert_array_equal(synthesise(TEXT, SAMPLES[engine], low), fast_low)
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_an_unknown_voice_is_an_error(engine: Engine) -> None:
+    need(engine)
+    with pytest.raises(SynthesisError, match="nobody"):
+        synthesise(TEXT, Voice(engine=engine, name="nobody"))
+    synthesise("hello", SAMPLES[engine])  # and does no harm
+
+
+def test_an_unknown_variant_is_an_error() -> None:
+    need(Engine.ESPEAK)
+    with pytest.raises(SynthesisError, match="nobody"):
+        synthesise(TEXT, Voice(engine=Engine.ESPEAK, name="en-us+nobody"))
+
+
+@pytest.mark.parametrize("engine", list(Engine))
+def test_a_missing_program_is_named(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SynthesisError, match=engine.program) as caught:
+        synthesise(TEXT, SAMPLES[engine])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SynthesisError, match=r"flite, festival"):
+        require(Engine.FLITE, Engine.FESTIVAL)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "What?", "forty-seven", '") (exit)', "[[x]]", "47"])
+def test_only_words_are_said(text: str) -> None:
+    for voice in SAMPLES.values():
+        with pytest.raises(SynthesisError, match="cannot say"):
+            synthesise(text, voice)
+
+
+def test_festival_that_died_is_started_again() -> None:
+    need(Engine.FESTIVAL)
+    first = synthesise("hello", SAMPLES[Engine.FESTIVAL])
+    synthesis._Festival.shared().process.kill()
+    synthesis._Festival.shared().process.wait()
+    np.testing.assert_array_equal(synthesise("hello", SAMPLES[Engine.FESTIVAL]), first)
+
+
+def test_festival_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    need(Engine.FESTIVAL)
+    monkeypatch.setattr(synthesis, "TIMEOUT", 0.0)
+    with pytest.raises(SynthesisError, match="took over"):
+        synthesise(TEXT, SAMPLES[Engine.FESTIVAL])
+    monkeypatch.undo()
+    assert len(synthesise("hello", SAMPLES[Engine.FESTIVAL]))
+
+
+def test_a_letter_is_called_by_its_name() -> None:
+    """A lone a is an article, the a of c a t is the letter: the sentence gets longer."""
+    need(Engine.FLITE)
+    voice = SAMPLES[Engine.FLITE]
+    assert not np.array_equal(synthesise("s e a", voice)[-3000:], synthesise("see a", voice)[-3000:])
+    np.testing.assert_array_equal(synthesise("s e a", voice), synthesise("s e ay", voice))
+
+
+def test_acceptance_voices_are_never_in_training() -> None:
+    train, dev, acceptance = (
+        {voice.key for voice in voices} for voices in (TRAIN_VOICES, DEV_VOICES, ACCEPTANCE_VOICES)
+    )
+    assert not train & dev and not (train | dev) & acceptance
+    assert acceptance == {"flite:awb", "flite:slt", "festival:ked_diphone", "festival:cmu_us_slt_arctic_hts"}
+    assert len(dev) == 12
+    assert not {key.partition("+")[2] for key in dev} & set(TRAIN_VARIANTS)  # new in any accent
+    for key in train:
+        assert not any(name in key for name in ("awb", "slt", "ked")), key
+
+
+def test_the_training_mix() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [draw_voice(TRAIN_VOICES, rng) for _ in range(4000)]
+    for prefix, share in (("espeak:", 0.5), ("flite:rms", 0.2), ("flite:kal16", 0.15), ("festival:kal_diphone", 0.15)):
+        assert sum(voice.key.startswith(prefix) for voice in drawn) / 4000 == pytest.approx(share, abs=0.03)
+    assert len({voice.key for voice in drawn}) > 300
+    for voice in drawn[:200]:
+        manner = voice.draw(rng)
+        assert manner is not None and voice.pitch is not None and voice.rate is not None
+        assert voice.pitch[0] <= manner.pitch <= voice.pitch[1] and voice.rate[0] <= manner.rate <= voice.rate[1]
+    assert REPLY_VOICE.draw(rng) is None
+
+
+def test_all_espeak_voices_exist() -> None:
+    need(Engine.ESPEAK)
+    for voice in (voice for voices in VOICE_SETS.values() for voice in voices if voice.engine is Engine.ESPEAK):
+        accent, _, variant = voice.name.partition("+")
+        assert accent in synthesis.espeak_accents() and variant in synthesis.espeak_variants(), voice.name
+
+
+def test_voices_are_found_by_name() -> None:
+    assert find_voices("acceptance") == ACCEPTANCE_VOICES
+    assert [voice.key for voice in find_voices("flite:awb, festival:ked_diphone")] == [
+        "flite:awb",
+        "festival:ked_diphone",
+    ]
+    for name in ("nobody", "sox:hello", "flite:", "train,dev"):
+        with pytest.raises(DuologueError, match="unknown voice"):
+            find_voices(name)
+
+
+def test_a_voice_of_half_a_manner_is_refused() -> None:
+    with pytest.raises(DuologueError, match="together"):
+        Voice(engine=Engine.FLITE, name="rms", pitch=(80, 100))
+    with pytest.raises(DuologueError, match="above"):
+        Voice(engine=Engine.FLITE, name="rms", pitch=(180, 100), spread=(1, 2), rate=(1, 1))
