@@ -135,18 +135,19 @@ def chat(
 
 @app.command()
 def prepare(
-    recipe: Annotated[str, typer.Argument(help="questions, replies or recordings.")],
+    recipe: Annotated[str, typer.Argument(help="questions, replies, recordings or units.")],
     overrides: Overrides = None,
 ) -> None:
-    """Build a data set: sentences, spoken by synthesisers, in shards that the trainer reads.
-
-    The synthesisers are Debian packages: espeak-ng, flite, festival. A broken-off run goes on where it stopped.
+    """Build a data set in shards that the trainer reads. A broken-off run goes on where it stopped.
 
     \b
-    duologue prepare questions out=data/questions n=9000      questions in many voices
-    duologue prepare replies out=data/replies seed=1          answers in the voice of the reply
-    duologue prepare recordings source=FOLDER out=data/real   real ones, listed in FOLDER/manifest.jsonl
-    duologue prepare questions                                lists what is missing; a wrong key lists the right ones
+    duologue prepare questions out=data/questions n=9000            synthetic questions in many voices
+    duologue prepare replies out=data/replies                       answers in the voice of the reply
+    duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
+    duologue prepare units data=data/replies quantiser=data/units   the speech units of replies
+    duologue prepare questions                                      lists what is missing; a wrong key, what there is
+
+    Speech is made by Debian's espeak-ng, flite and festival, which must be installed.
     """
     from ..data_prep.prepare import main as run
 

@@ -199,15 +199,17 @@ def build(assistant: Assistant, name: str) -> gr.Blocks:
 def _replay(path: str) -> str:
     """The question as it was recorded, to be heard again."""
     source = f"gradio_api/file={quote(path)}"
-    return f'<div class="speech"><span>Question</span><audio controls src="{source}" aria-label="The question"></audio></div>'
+    audio = f'<audio controls src="{source}" aria-label="The question"></audio>'
+    return f'<div class="speech"><span>Question</span>{audio}</div>'
 
 
 def _figures(reply: Reply | None, turn: Turn | None) -> str:
     """The line of figures: compute delay as soon as it is known, the rest when the reply is whole."""
     delay = turn.compute_delay_ms if turn is not None else None
+    spoken = reply is not None and reply.timings.audio_s > 0
     parts = [
         ("Compute delay", f"{delay:.0f} ms" if delay is not None else "–", "last sample heard to first sample ready"),
-        ("Heard", f"{reply.timings.audio_s:.1f} s" if reply and reply.timings.audio_s else "–", "length of the question"),
+        ("Heard", f"{reply.timings.audio_s:.1f} s" if reply and spoken else "–", "length of the question"),
         ("Spoken", f"{reply.timings.reply_s:.1f} s" if reply else "–", "length of the reply"),
         ("Real-time factor", f"{reply.timings.real_time_factor:.2f}" if reply else "–",
          "computing time of the whole turn over its duration: below 1 the model keeps up"),

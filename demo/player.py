@@ -1,7 +1,7 @@
 """A reply's speech on its way into the browser: samples are pushed here as the model makes them, the page pulls them.
 
 Gradio's own streamed audio is re-encoded by ffmpeg and played from a playlist, a second or more behind. Here 16-bit
-samples go to Web Audio as they are (assets/player.js): no other program is needed, and a few hundredths of a second pass.
+samples go to Web Audio as they are (assets/player.js): no other program is needed, and little time is lost.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 gradio = pytest.importorskip("gradio")
+# ruff: noqa: E402
 from tiny_assistant import HEARD, SAID, tiny_assistant
 
 from duologue.demo.page import ASSETS, EXAMPLES, build, launch
@@ -48,7 +49,7 @@ def test_a_taken_port_is_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(DuologueError, match="cannot serve on 127.0.0.1, port"):
+        with pytest.raises(DuologueError, match=r"cannot serve on 127\.0\.0\.1, port"):
             launch("tiny", port=taken.getsockname()[1], assistant=tiny_assistant(), block=False)
 
 
