@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -55,3 +58,41 @@ def test_data_are_in_the_wheel(wheel: set[str]) -> None:
 def test_licence_and_command(wheel: set[str]) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
     assert any(name.endswith("entry_points.txt") for name in wheel)
+
+
+def imports(folder: Path) -> set[str]:
+    """Top-level names of everything that the files of a folder import."""
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add((node.module or "").partition(".")[0])
+    return names - set(sys.stdlib_module_names) - {"duologue"}
+
+
+def test_every_library_is_declared_and_used() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def named(requirements: list[str]) -> set[str]:
+        found = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+        return {{"scikit-learn": "sklearn"}.get(name, name).replace("-", "_") for name in found} - {"duologue"}
+
+    extras = project["optional-dependencies"]
+    core = named(project["dependencies"])
+    optional = named([*extras["demo"], *extras["train"], *extras["eval"]])
+    used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
+    assert used - core - optional == set(), "imported, but in no list of pyproject.toml"
+    assert core | optional == used | {"tensorboard"}, "in pyproject.toml, but not imported"  # accelerate imports it
+    own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
+    assert imports(ROOT / "tests") - own - core - optional - named(extras["test"]) == set()
+
+
+def test_versions_are_pinned() -> None:
+    """constraints.txt has a version for every library that the core and the extras name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    wanted = {re.split(r"[^\w-]", requirement)[0] for group in groups for requirement in group} - {"duologue"}
+    assert wanted - pinned == set()

@@ -148,7 +148,7 @@ def test_unusual_recordings(run: Any, model: str, tmp_path: Path, rate: int, cha
         (["train", "asr_pretrain", "steps"], "'steps'; it must be key=value"),
         (["prepare", "question"], "unknown recipe 'question'"),
         (["prepare", "questions", "out=x", "m=3"], "unknown key 'm'"),
-        (["evaluate", "s3s", "-o", "x"], "unknown suite 's3s'; the suites are: s2s"),
+        (["evaluate", "s3s", "-o", "x"], "unknown suite 's3s'"),
     ],
 )
 def test_bad_arguments(run: Any, arguments: list[str], message: str) -> None:
@@ -264,6 +264,15 @@ def test_what_is_passed_on(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert run("train", "text_sft") == (0, "", "")
     assert run("train", "text_sft", "steps=3", "lr=1e-3") == (0, "", "")
     assert calls == [("questions", ["out=x", "n=3"]), ("text_sft", []), ("text_sft", ["steps=3", "lr=1e-3"])]
+
+
+def test_evaluate(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr("duologue.inference.evaluate.run", lambda **named: calls.append(named))
+    assert run("evaluate", "s2s", "-m", "m", "--questions", "5", "-o", "f") == (0, "", "")
+    assert calls == [
+        {"model": "m", "out": Path("f"), "suite": "s2s", "profile": "quick", "voices": None, "questions": 5}
+    ]
 
 
 def test_chat(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
