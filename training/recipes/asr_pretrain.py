@@ -67,8 +67,8 @@ def recipe(preset: str = "nano") -> AsrPretrainRecipe:
     )
     if preset == "tiny":
         tiny = replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2)
-        return replace(base, encoder=tiny, dev_data=(), steps=300, batch_size=8, warmup=20, augment=False,
-                       precision="no", workers=0, save_every=300)  # fmt: skip
+        return replace(base, encoder=tiny, dev_data=(), steps=200, batch_size=8, warmup=20, augment=False,
+                       precision="no", workers=0, save_every=200)  # fmt: skip
     return base
 
 

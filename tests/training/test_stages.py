@@ -1,0 +1,81 @@
+"""The stages that make the ear and the language model, each on its tiny preset: it overfits eight samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from duologue.data_prep.dialogues import generate
+from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.training.loop import train
+from duologue.training.metrics import error_rate
+from duologue.training.recipes import asr_pretrain, speech_to_text, text_sft
+
+CHARACTER = 960  # samples a character: 60 ms
+
+
+def beeped(text: str) -> np.ndarray:
+    """A chord a character, so that the sound says what is written: int16 samples."""
+    t = np.arange(CHARACTER) / 16000
+    pitches = [(300 + 90 * (ord(c) % 6), 1400 + 300 * (ord(c) // 6 % 7)) for c in text]
+    sound = np.concatenate([np.sin(2 * np.pi * low * t) + np.sin(2 * np.pi * high * t) for low, high in pitches])
+    return (6000 * sound).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("questions")
+    clips = []
+    for i in range(8):
+        d = generate(0, i, "train")
+        meta = {"id": str(i), "text": d.question, "voice": "beeps", "answer": d.answer, "slot": d.slot}
+        clips.append(Clip(beeped(d.question), meta))
+    writer = ShardWriter(folder, name="questions", sample_rate=16000, seed=0, parameters={})
+    writer.write(0, clips)
+    writer.finish()
+    return folder
+
+
+def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
+    recipe = replace(asr_pretrain.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "run"))
+    task = recipe.build()
+    figures = train(recipe, task, progress=False)
+    assert figures["ctc"] < 0.2, "nats a character"
+    waves = [task.corpus[i].pcm.astype(np.float32) / 32768 for i in range(8)]
+    heard = task.transcribe(waves)
+    assert error_rate(heard, [task.corpus[i].meta["text"] for i in range(8)]) < 0.05, heard  # of characters
+
+
+def test_text_sft_overfits_eight_dialogues(tmp_path: Path) -> None:
+    recipe = replace(text_sft.recipe("tiny"), out=str(tmp_path / "run"))
+    task = recipe.build()
+    figures = train(recipe, task, progress=False)
+    assert figures["loss"] < 0.15
+    dialogues = [generate(recipe.seed, i, "train") for i in range(8)]
+    answers = task.answer([d.question for d in dialogues])
+    assert sum(a == d.answer for a, d in zip(answers, dialogues, strict=True)) >= 7, answers
+
+
+def test_speech_to_text_overfits_eight_clips_with_the_encoder_frozen(questions: Path, tmp_path: Path) -> None:
+    recipe = replace(speech_to_text.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "run"))
+    task = recipe.build()
+    before = {name: tensor.clone() for name, tensor in task.encoder.state_dict().items()}
+    figures = train(recipe, task, progress=False)
+    assert figures["loss"] < 0.15
+    waves = [task.corpus[i].pcm.astype(np.float32) / 32768 for i in range(8)]
+    said = task.converse(waves)
+    wanted = [(task.corpus[i].meta["text"], task.corpus[i].meta["answer"]) for i in range(8)]
+    assert sum(a == b for a, b in zip(said, wanted, strict=True)) >= 6, said
+    assert all(torch.equal(before[name], tensor) for name, tensor in task.encoder.state_dict().items())
+
+
+def test_a_batch_is_a_function_of_its_number(questions: Path) -> None:
+    recipe = replace(speech_to_text.recipe("tiny"), data=(str(questions),), augment=True, text_share=0.5, batch_size=4)
+    first, again, other = recipe.build().batch(3), recipe.build().batch(3), recipe.build().batch(4)
+    for name in ("samples", "ids", "weights", "offsets"):
+        assert torch.equal(first[name], again[name]), name
+    assert not (first["samples"].shape == other["samples"].shape and torch.equal(first["samples"], other["samples"]))
