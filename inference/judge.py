@@ -1,7 +1,7 @@
 """Whether a reply is right, and how many of its words are: exact, by rule, without a model's opinion.
 
-A generated question brings its answer and the slot in it that makes a reply right: "fifty nine" in "forty seven plus twelve
-is fifty nine". Texts are compared as lower-case words without punctuation, numbers in words.
+A generated question brings its answer and the slot in it that makes a reply right: "fifty nine" in "forty seven plus
+twelve is fifty nine". Texts are compared as lower-case words without punctuation, numbers in words.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from ..data_prep.spoken import NUMBER_WORDS, normalise
 # What sounds alike cannot be told apart by ear: spelled letters and short numbers as an English recogniser writes them.
 HOMOPHONES = {
     "won": "one", "to": "two", "too": "two", "for": "four", "fore": "four", "ate": "eight",
-    "be": "b", "bee": "b", "see": "c", "sea": "c", "eye": "i", "jay": "j", "oh": "o", "owe": "o", "pea": "p", "pee": "p",
-    "cue": "q", "queue": "q", "are": "r", "tea": "t", "tee": "t", "you": "u", "why": "y",
+    "be": "b", "bee": "b", "see": "c", "sea": "c", "eye": "i", "jay": "j", "oh": "o", "owe": "o", "pea": "p",
+    "pee": "p", "cue": "q", "queue": "q", "are": "r", "tea": "t", "tee": "t", "you": "u", "why": "y",
 }  # fmt: skip
 
 

@@ -89,8 +89,8 @@ def _follow(model: SpeechLM, script: str) -> None:
 
 @torch.no_grad()
 def _babble(model: SpeechLM) -> None:
-    """Let the mouth say many different units, each a few frames long (at random it says one)."""
+    """Let the mouth say many different units, each one frame long (at random it says one)."""
     assert model.unit_decoder is not None and model.vocoder is not None
     model.unit_decoder.sub_position.normal_()
     model.unit_decoder.output_proj.weight.normal_()
-    model.vocoder.duration.proj.bias.fill_(1.4)  # exp(1.4) - 1: 3 frames, 60 ms
+    model.vocoder.duration.proj.bias.fill_(0.7)  # exp(0.7) - 1: 1 frame, 20 ms

@@ -1,0 +1,157 @@
+"""The evaluator: figures from rows, resuming, settings, and a tiny model measured from end to end."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_assistant import HEARD, SAID, tiny_assistant
+
+pytest.importorskip("jiwer")
+
+from duologue.inference import evaluate
+from duologue.inference.assistant import Assistant
+from duologue.inference.evaluate import run
+from duologue.inference.report import figures
+from duologue.model.errors import DuologueError
+
+
+def a_row(**changes: object) -> dict:
+    timings = {"compute_delay_ms": 100.0, "first_word_ms": 10.0, "real_time_factor": 0.1}
+    row = {
+        "voice": "flite:awb", "category": "arithmetic", "question": "two plus two", "transcript": "two plus two",
+        "reply": "two plus two is four", "right": True, "heard": "two plus two is four", "right_by_ear": True,
+        "synthesiser_heard": "two plus two is for", "timings": timings, "peak_rss_mib": 500.0, "failed": None,
+    }  # fmt: skip
+    return row | changes
+
+
+def test_figures_from_rows() -> None:
+    slow = {"compute_delay_ms": 300.0, "first_word_ms": 30.0, "real_time_factor": 0.3}
+    rows = [
+        a_row(),
+        a_row(
+            voice="flite:slt", right=False, right_by_ear=False, transcript="two plus", timings=slow, peak_rss_mib=600.0
+        ),
+        a_row(voice="flite:slt", category="spelling", heard="two plus is four"),
+        a_row(category="spelling", failed="no voice"),
+    ]
+    found = figures(rows)
+    assert found["overall"]["questions"] == 3 and found["failed"] == 1
+    assert found["overall"]["right"] == pytest.approx(2 / 3)
+    assert found["overall"]["transcript_wer"] == pytest.approx(1 / 9)
+    assert found["by_voice"]["flite:awb"] == {
+        "questions": 1, "right": 1.0, "right_by_ear": 1.0, "transcript_wer": 0.0, "transcript_exact": 1.0
+    }  # fmt: skip
+    assert found["by_category"]["arithmetic"]["right"] == 0.5
+    assert found["by_voice_and_category"]["flite:slt"]["spelling"]["questions"] == 1
+    assert "spelling" not in found["by_voice_and_category"]["flite:awb"]
+    assert found["reply_speech"]["wer"] == pytest.approx(1 / 15)
+    assert found["reply_speech"]["synthesiser_wer"] == pytest.approx(3 / 15)
+    assert found["compute_delay_ms"]["p50"] == 100 and found["compute_delay_ms"]["max"] == 300
+    assert found["peak_rss_mib"] == 600
+
+
+def test_figures_of_a_model_without_a_voice() -> None:
+    silent = {"compute_delay_ms": None, "first_word_ms": 10.0, "real_time_factor": 0.1}
+    found = figures([a_row(heard=None, synthesiser_heard=None, right_by_ear=False, timings=silent)])
+    assert found["reply_speech"]["wer"] is None and found["compute_delay_ms"]["p50"] is None
+    assert figures([])["overall"]["right"] is None
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    for wrong in ({"suite": "s3s"}, {"profile": "long"}, {"voices": "nobody"}):
+        with pytest.raises(DuologueError, match="unknown"):
+            run(model="nano", out=tmp_path, **wrong)
+
+
+def test_questions_are_held_out_and_distinct() -> None:
+    dialogues = list(evaluate._distinct(0, 300, evaluate.Split.TEST))
+    assert len({dialogue.question for dialogue in dialogues}) == 300
+    assert len({dialogue.category for dialogue in dialogues}) >= 8
+    assert dialogues[:50] == list(evaluate._distinct(0, 50, evaluate.Split.TEST))
+
+
+def test_too_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = evaluate.generate(0, 0, "test")
+    monkeypatch.setattr(evaluate, "generate", lambda seed, index, split: one)
+    with pytest.raises(DuologueError, match="only 1 questions"):
+        list(evaluate._distinct(0, 2, evaluate.Split.TEST))
+
+
+@pytest.fixture(scope="module")
+def assistant() -> Assistant:
+    return tiny_assistant()
+
+
+class QuickEar:
+    """Hears the first half of what the tiny model says, whatever it is given (the real ear is slow on babble)."""
+
+    def __call__(self, waveform: np.ndarray, sample_rate: int) -> str:
+        assert sample_rate == 16_000 and waveform.dtype == np.float32 and len(waveform) > 1_000
+        return "it makes"
+
+
+def needs_synthesisers() -> None:
+    for program in ("flite", "espeak-ng"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed (Debian package {program})")
+
+
+def test_a_run_its_files_and_its_resumption(
+    assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_synthesisers()
+    monkeypatch.setattr(evaluate, "Recogniser", QuickEar)
+    settings = {"model": assistant, "out": tmp_path, "voices": "flite:awb,espeak:en-us+f5", "questions": 4, "seed": 5}
+    report = run(quiet=True, **settings)
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    rows = report["rows"]
+    assert [row["voice"] for row in rows] == ["flite:awb", "espeak:en-us+f5"] * 2
+    assert all(row["transcript"] == HEARD and row["reply"] == SAID for row in rows)
+    assert all((tmp_path / "replies" / f"{at:04d}.wav").stat().st_size > 1_000 for at in range(4))
+    assert report["figures"]["overall"]["questions"] == 4
+    assert report["figures"]["reply_speech"]["wer"] == pytest.approx(3 / 5)
+    assert report["figures"]["compute_delay_ms"]["p50"] > 0 and report["figures"]["peak_rss_mib"] > 100
+    assert report["environment"]["versions"]["torch"] and report["environment"]["cores"] >= 1
+
+    # broken off in the middle of the third row: two rows stay, two are asked again
+    path = tmp_path / "asked.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:40])
+    (tmp_path / "judged.jsonl").unlink()
+    asked: list[int] = []
+    original = evaluate._ask
+    monkeypatch.setattr(evaluate, "_ask", lambda *given: asked.append(given[1]) or original(*given))
+    again = run(quiet=True, **settings)
+    assert asked == [2, 3] and path.read_text().splitlines(keepends=True)[:2] == lines[:2]
+    assert again["figures"]["overall"] == report["figures"]["overall"]
+
+    with pytest.raises(DuologueError, match="figures of another seed: choose another folder"):
+        run(quiet=True, **(settings | {"seed": 6}))
+
+
+def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_synthesisers()
+    original = evaluate.synthesise
+
+    def fails(text: str, voice: evaluate.Voice) -> object:
+        if voice.name == "awb":
+            raise evaluate.SynthesisError("it lost its voice")
+        return original(text, voice)
+
+    monkeypatch.setattr(evaluate, "synthesise", fails)
+    monkeypatch.setattr(evaluate, "Recogniser", QuickEar)
+    report = run(model=assistant, out=tmp_path, voices="flite:awb,flite:slt", questions=2, quiet=True)
+    assert report["figures"]["failed"] == 1 and report["rows"][0]["failed"] == "it lost its voice"
+    assert report["figures"]["overall"]["questions"] == 1
+
+
+def test_by_the_real_ear_and_printed(assistant: Assistant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs_synthesisers()
+    pytest.importorskip("pocketsphinx")
+    report = run(model=assistant, out=tmp_path, voices="flite:slt", questions=1)
+    assert report["figures"]["reply_speech"]["synthesiser_wer"] < 0.5, "the ear understands the synthesiser"
+    printed = capsys.readouterr().out
+    assert "flite:slt" in printed and "Compute delay" in printed and "right by ear" in printed
