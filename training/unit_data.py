@@ -47,7 +47,7 @@ def read_units(folder: str | Path) -> dict[str, SpokenUnits]:
             raise DuologueError(f"{path}, line {number}: expected id, units and durations ({error!r})") from None
         if units.shape != durations.shape or units.ndim != 1 or (units < 0).any() or (durations < 1).any():
             raise DuologueError(
-                f"{path}, line {number}: clip {name} needs as many durations, each at least 1, as units, each at least 0"
+                f"{path}, line {number}: clip {name} needs as many durations (at least 1) as units (at least 0)"
             )
         table[name] = SpokenUnits(units, durations)
     return table
@@ -76,7 +76,7 @@ class UnitCorpus:
                 total, whole = int(spoken.durations.sum()), meta["samples"] // hop
                 if abs(total - whole) > SLACK:
                     raise DuologueError(
-                        f"{path}: the units of clip {name} last {total} frames, its recording {whole} (of {hop} samples)"
+                        f"{path}: units of clip {name} last {total} frames, its recording {whole} (of {hop} samples)"
                     )
                 if len(spoken.units) and spoken.units.max() >= units:
                     raise DuologueError(

@@ -72,7 +72,7 @@ def recipe(preset: str = "nano") -> UnitVocoderRecipe:
         data=("work/replies",),
         steps=12000,
         batch_size=16,
-        lr=1e-3,
+        lr=2e-3,
         warmup=100,
         betas=(0.8, 0.99),
         weight_decay=0.0,
@@ -82,8 +82,8 @@ def recipe(preset: str = "nano") -> UnitVocoderRecipe:
     )
     if preset == "tiny":
         vocoder = replace(NANO_VOCODER, embedding_dim=32, channels=64, resblock_kernels=(3,), duration_hidden=32)
-        return replace(base, vocoder=vocoder, crop_ms=400, batch_size=8, steps=150, warmup=10, lr=3e-3, precision="no",
-                       workers=0, save_every=150)  # fmt: skip
+        return replace(base, vocoder=vocoder, crop_ms=400, batch_size=8, steps=100, warmup=10, lr=3e-3, precision="no",
+                       workers=0, save_every=100)  # fmt: skip
     return base
 
 
