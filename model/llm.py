@@ -97,7 +97,9 @@ class LLM(nn.Module):
 
     def forward(self, embeds: Tensor, attention_mask: Tensor | None = None) -> LLMOutput:
         """Whole sequences (training): embeddings (B, T, D), mask (B, T) with 0 for padding on the right."""
-        hidden = self.lm.base_model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)[0]
+        hidden = embeds
+        if embeds.shape[1]:
+            hidden = self.lm.base_model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)[0]
         return LLMOutput(logits=self.head(hidden), hidden=hidden)
 
     def init_state(self, batch_size: int = 1) -> LLMState:

@@ -115,9 +115,9 @@ class DecoderAttention(nn.Module):
     ) -> Tensor:
         """(B, T, D) -> (B, T, D). With a buffer, ``mask`` (T, buffered + T) says who sees whom (``None``: all)."""
         batch, frames, _ = x.shape
-        query = self.q_proj(x).view(batch, frames, self.heads, -1).transpose(1, 2)  # (B, H, T, d)
-        key = self.k_proj(x).view(batch, frames, self.kv_heads, -1).transpose(1, 2)
-        value = self.v_proj(x).view(batch, frames, self.kv_heads, -1).transpose(1, 2)
+        query = self.q_proj(x).view(batch, frames, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, d)
+        key = self.k_proj(x).view(batch, frames, self.kv_heads, self.head_dim).transpose(1, 2)
+        value = self.v_proj(x).view(batch, frames, self.kv_heads, self.head_dim).transpose(1, 2)
         query, key = rotate(query, *angles), rotate(key, *angles)
         if buffer is not None:
             key, value = buffer.append(key, value)
@@ -129,7 +129,7 @@ class DecoderAttention(nn.Module):
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         else:
             mixed = banded_attention(query, key, value, cell, band)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, frames, -1))  # (B, T, D)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
 class SwiGLU(nn.Module):

@@ -20,8 +20,11 @@ from duologue.model.conv import StreamingConv1d, StreamingConvTranspose1d
 from duologue.model.duration import DurationPredictor
 from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.hifigan import Fusion, Generator, ResidualBlock
+from duologue.model.kv_cache import KVBuffer
+from duologue.model.llm import LLM, LLMState
 from duologue.model.mel import LogMel, LogMelConfig
 from duologue.model.streaming import Chain, Streaming
+from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
 
 
@@ -76,6 +79,35 @@ def tiny_vocoder() -> UnitVocoder:
     return vocoder
 
 
+def tiny_unit_decoder(band: int | None) -> UnitDecoder:
+    return UnitDecoder(
+        UnitDecoderConfig(in_dim=8, dim=16, heads=2, ffn_dim=24, units=9, upsample=4, band=band, sub_position=True)
+    )
+
+
+class LanguageModel(Streaming):
+    """An LLM as a stage: embeddings (B, T, D) -> logits and states side by side (B, T, V + D)."""
+
+    time_in, time_out = 1, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2}
+        self.llm = LLM({"model_type": "llama", **sizes, "num_attention_heads": 2, "num_key_value_heads": 1})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(self.llm(x), dim=-1)
+
+    def init_state(self, batch_size: int = 1) -> LLMState:
+        return self.llm.init_state(batch_size)
+
+    def step(self, x: Tensor, state: LLMState) -> Tensor:
+        return torch.cat(self.llm.step(x, state), dim=-1)
+
+    def flush(self, state: LLMState) -> Tensor:
+        return torch.zeros(2, 0, 11 + 8)
+
+
 # Every stage stands here.
 STAGES = [
     Stage(name="conv", make=lambda: StreamingConv1d(3, 4, 5, dilation=2), input=features(3)),
@@ -92,6 +124,14 @@ STAGES = [
     Stage(name="hifigan", make=lambda: Generator(8, 32, (5, 4), (11, 8), (3, 7), (1, 3, 5)), input=features(8)),
     Stage(name="duration", make=lambda: DurationPredictor(8, 8, 3), input=features(8)),
     Stage(name="vocoder", make=tiny_vocoder, input=integers(10)),
+    Stage(name="llm", make=LanguageModel, input=lambda frames: torch.randn(2, frames, 8), bounded=False),
+    Stage(name="unit-decoder", make=lambda: tiny_unit_decoder(3), input=lambda frames: torch.randn(2, frames, 8)),
+    Stage(
+        name="unit-decoder-without-band",
+        make=lambda: tiny_unit_decoder(None),
+        input=lambda frames: torch.randn(2, frames, 8),
+        bounded=False,
+    ),
     Stage(name="mel", make=lambda: LogMel(LogMelConfig(n_mels=20)), input=samples, frames=4000),
     Stage(name="encoder", make=lambda: tiny_encoder(causal_conv=True), input=features(20), frames=150),
     Stage(name="encoder-centred", make=lambda: tiny_encoder(causal_conv=False), input=features(20), frames=151),
@@ -145,6 +185,8 @@ def held(state: object) -> int:
     """Bytes of storage that a state keeps alive."""
     if isinstance(state, Tensor):
         return state.untyped_storage().nbytes()
+    if isinstance(state, KVBuffer):
+        return held(state.keys) + held(state.values)
     if is_dataclass(state):
         return sum(held(getattr(state, field.name)) for field in fields(state))
     if isinstance(state, (list, tuple)):

@@ -1,0 +1,194 @@
+"""Stage unit_decoder: teach the unit decoder to write speech units from the LLM's states. Learns it alone; CTC.
+
+A reply is read by the frozen LLM behind its question, written down, as in a conversation; the states that predicted the
+reply's words, and the words' embeddings, are what the decoder sees. That is the convention of generation (the first
+state is the last of the prompt, and <eos> is not spoken), not LLaMA-Omni's own training, which was one position late.
+
+Source: LLaMA-Omni (arXiv 2409.06666), sections 2.4 and 2.6, stage 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...data_prep.dialogues import Split, generate, templates_of
+from ...model.errors import DuologueError
+from ...model.llm import LLM
+from ...model.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from ..data import Plan
+from ..loop import Batch, Task
+from ..losses import IGNORE, ctc_unit_frames, ctc_unit_loss
+from ..metrics import error_rate
+from ..recipe import Recipe
+from ..turns import Row, stack
+from ..unit_data import UnitCorpus
+from .nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_llm
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitDecoderRecipe(Recipe):
+    """Data and sizes of the stage."""
+
+    data: tuple[str, ...]  # sets of replies with their units (`duologue prepare units`)
+    dev_data: tuple[str, ...] = ()
+    llm: dict[str, Any] = field(default_factory=nano_llm)
+    unit_decoder: UnitDecoderConfig = NANO_UNIT_DECODER
+    hop: int = NANO_VOCODER.hop  # samples a frame of the units
+    history: float = 0.3  # share of replies that stand in a later turn of a conversation
+
+    def build(self) -> UnitDecoderTask:
+        """The task of this recipe."""
+        return UnitDecoderTask(self)
+
+
+def recipe(preset: str = "nano") -> UnitDecoderRecipe:
+    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    base = UnitDecoderRecipe(
+        stage="unit_decoder",
+        out="runs/unit_decoder",
+        start=("llm=runs/speech_to_text",),
+        learn=("unit_decoder",),
+        data=("work/replies",),
+        steps=6000,
+        batch_size=32,
+        lr=1e-3,
+        warmup=200,
+        precision="bf16",
+        save_every=500,
+    )
+    if preset == "tiny":
+        llm = nano_llm() | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                            "num_key_value_heads": 2, "intermediate_size": 128}  # fmt: skip
+        decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
+        return replace(base, start=(), llm=llm, unit_decoder=decoder, history=0.0, steps=100, batch_size=8, warmup=10,
+                       lr=5e-3, precision="no", workers=0, save_every=100)  # fmt: skip
+    return base
+
+
+class UnitDecoderTask(Task):
+    """The frozen LLM, the unit decoder, and replies with their units."""
+
+    def __init__(self, recipe: UnitDecoderRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.llm = LLM(recipe.llm)
+        self.unit_decoder = UnitDecoder(recipe.unit_decoder)
+        self.collapse = CTCCollapse(recipe.unit_decoder.units)
+        self.corpus, self.items = self._open(recipe.data)
+        lengths = np.array([len(self.corpus.spoken[int(item)].units) for item in self.items])
+        self.plan = Plan(lengths, recipe.batch_size, recipe.seed)
+
+    def _open(self, folders: tuple[str, ...]) -> tuple[UnitCorpus, np.ndarray]:
+        """The replies, and the numbers of those whose units fit into the frames that their words will have.
+
+        A drill of one long word does not, and is left out. Answers that do not are more than nothing to leave out.
+        """
+        c = self.recipe.unit_decoder
+        corpus = UnitCorpus(folders, c.units, self.recipe.hop)
+        metas = corpus.corpus.metas
+        words = np.array([len(meta["text"].split()) for meta in metas])
+        units = np.array([len(clip.units) for clip in corpus.spoken])
+        answers = np.array(["question" in meta for meta in metas])
+        fits = (units <= words * c.upsample) & (words > 0)
+        checked = answers if answers.any() else np.ones(len(metas), bool)
+        if fits[checked].mean() < 0.99:
+            needed = int(np.ceil(np.quantile(units[checked] / np.maximum(words[checked], 1), 0.999)))
+            raise DuologueError(
+                f"{1 - fits[checked].mean():.0%} of the replies have more units than {c.upsample} a word; "
+                f"unit_decoder.upsample must be about {needed}"
+            )
+        return corpus, np.flatnonzero(fits)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"unit_decoder": self.unit_decoder}
+
+    def batch(self, step: int) -> Batch:
+        _, places = self.plan(step)
+        return self._batch(self.corpus, self.items[places], step)
+
+    def _batch(self, corpus: UnitCorpus, items: np.ndarray, key: int) -> Batch:
+        """Rows of tokens, where each reply stands in its row, and its units."""
+        rng = np.random.default_rng((self.recipe.seed, key, 2))
+        metas = [corpus.corpus.metas[int(item)] for item in items]
+        rows = [self._row(meta, rng) for meta in metas]
+        lengths = torch.tensor([len(meta["text"].split()) for meta in metas])  # (B,) words
+        ends = torch.tensor([len(row.ids) - 1 for row in rows])  # (B,) where <eos> stands
+        place = (ends - lengths)[:, None] + torch.arange(int(lengths.max()))  # (B, T) where each word stands
+        spoken = [torch.from_numpy(corpus.spoken[int(item)].units) for item in items]
+        return {
+            "ids": stack(rows)["ids"],  # (B, L)
+            "place": torch.minimum(place, ends[:, None]),
+            "lengths": lengths,
+            "units": nn.utils.rnn.pad_sequence(spoken, batch_first=True, padding_value=IGNORE),  # (B, U)
+        }
+
+    def _row(self, meta: dict[str, Any], rng: np.random.Generator) -> Row:
+        """The conversation that the reply ends, as text; a drill answers the request to say it."""
+        row = Row()
+        if rng.random() < self.recipe.history:
+            earlier = generate(self.recipe.seed, int(rng.integers(2**31)), Split.TRAIN)
+            row.add_turn(earlier.question, earlier.answer)
+        question = meta.get("question")
+        if question is None:
+            wordings = templates_of("repeat", Split.TRAIN)
+            question = wordings[int(rng.integers(len(wordings)))].format(w=meta["text"])
+        row.add_turn(question, meta["text"])
+        return row
+
+    def decode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (B, F, units + 1) of each reply, and (B,) how many of its frames are real."""
+        place = batch["place"]
+        with torch.no_grad():
+            embeds = self.llm.embed(batch["ids"])  # (B, L, D)
+            hidden = self.llm(embeds).hidden  # padding is on the right: causal is enough
+            index = place[..., None].expand(-1, -1, embeds.shape[2])
+            said, predicted = embeds.gather(1, index), hidden.gather(1, index - 1)  # (B, T, D): word, state before it
+        frames = ctc_unit_frames(batch["lengths"], batch["units"], self.recipe.unit_decoder.upsample)
+        fused = said if self.recipe.unit_decoder.fuse_token else None
+        return self.unit_decoder(predicted, fused, batch["lengths"], frames), frames
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, frames = self.decode(batch)
+        loss = ctc_unit_loss(logits, frames, batch["units"])
+        real = torch.arange(logits.shape[1], device=logits.device) < frames[:, None]  # (B, F)
+        blanks = logits.detach().argmax(-1)[real] == self.unit_decoder.blank
+        return loss, {"blanks": blanks.float().mean()}
+
+    @torch.no_grad()
+    def write(self, batch: Batch) -> list[list[int]]:
+        """The units of each reply, as a listener would get them."""
+        logits, _ = self.decode(batch | {"units": batch["units"][:, :0]})  # no more frames than λ a word
+        beyond = torch.arange(logits.shape[1], device=logits.device) >= (
+            batch["lengths"][:, None] * self.recipe.unit_decoder.upsample
+        )
+        logits[..., self.unit_decoder.blank].masked_fill_(beyond, float("inf"))
+        return [[unit for unit in row if unit >= 0] for row in self.collapse(logits).tolist()]
+
+    def measure(self, folders: tuple[str, ...], most: int = 128) -> dict[str, float]:
+        """Unit error rate and rate of blanks over about so many replies, evenly picked."""
+        device = self.unit_decoder.output_proj.bias.device
+        corpus, items = self._open(folders)
+        chosen = items[:: max(1, len(items) // most)]
+        written: list[list[int]] = []
+        blanks = []
+        for begin in range(0, len(chosen), 32):
+            batch = {k: v.to(device) for k, v in self._batch(corpus, chosen[begin : begin + 32], begin).items()}
+            written += self.write(batch)
+            with torch.no_grad():
+                blanks.append(float(self(batch)[1]["blanks"]))
+        wanted = [corpus.spoken[int(item)].units.tolist() for item in chosen]
+        return {"unit_error_rate": error_rate(written, wanted), "blanks": float(np.mean(blanks))}
+
+    def evaluate(self) -> dict[str, float]:
+        """The same on each held-out set."""
+        figures = {}
+        for folder in self.recipe.dev_data:
+            name = folder.rstrip("/").split("/")[-1]
+            figures |= {f"{key}_{name}": value for key, value in self.measure((folder,)).items()}
+        return figures
