@@ -30,10 +30,8 @@ def test_every_name_is_one_word() -> None:
 
 
 def test_a_few_by_hand() -> None:
-    capitals = (
-        "france paris germany berlin denmark copenhagen japan tokyo peru lima canada ottawa kenya nairobi".split()
-    )
-    assert all(CAPITALS[country] == city for country, city in zip(capitals[::2], capitals[1::2], strict=True))
+    some = {"france": "paris", "germany": "berlin", "denmark": "copenhagen", "japan": "tokyo", "peru": "lima"}
+    assert some.items() <= CAPITALS.items()
     assert (DAYS[0], DAYS[6], MONTHS[0], MONTHS[1], MONTHS[11]) == (
         "monday", "sunday", "january", "february", "december",
     )  # fmt: skip

@@ -44,6 +44,13 @@ def test_every_engine_speaks(engine: Engine) -> None:
     np.testing.assert_array_equal(pcm, synthesise(TEXT, SAMPLES[engine]))
 
 
+def test_other_rates_become_16_khz() -> None:
+    need(Engine.ESPEAK)
+    raw, rate = synthesis._espeak(TEXT, SAMPLES[Engine.ESPEAK], None)
+    pcm = synthesise(TEXT, SAMPLES[Engine.ESPEAK])
+    assert rate == 22050 and len(pcm) / synthesis.SAMPLE_RATE == pytest.approx(len(raw) / rate, abs=0.001)
+
+
 def pitch(pcm: np.ndarray) -> float:
     """The median f0 in Hz of the voiced frames, by autocorrelation."""
     x = pcm.astype(float)
