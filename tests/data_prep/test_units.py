@@ -158,6 +158,16 @@ def test_averaging_over_positions_is_the_mean_of_the_passes() -> None:
             encoder_features(passes=passes)
 
 
+@pytest.mark.parametrize("before", [0, 8, 16])
+def test_a_pass_after_silence_is_lined_up_again(before: int) -> None:
+    """What starts with frame 16, where a chunk starts, is heard from frame 16 on."""
+    features = encoder_features(passes=((0, before),))
+    quiet = torch.zeros(30 * HOP)
+    loud = torch.cat([torch.zeros(16 * HOP), tones(1)[0][: 14 * HOP]])
+    changed = (features(quiet) - features(loud)).abs().amax(1)  # (T,)
+    assert changed[:16].max() < 1e-5 and changed[16:].min() > 1e-3
+
+
 def test_layers_outside_the_encoder() -> None:
     features = encoder_features()
     with pytest.raises(DuologueError, match="0 to 2"):
