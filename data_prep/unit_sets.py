@@ -7,6 +7,7 @@ folder, or fitted on the set and kept there, if that folder has none.
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from ..model.errors import DuologueError
 from ..model.mel import LogMel, LogMelConfig
 from .features import SAMPLE_RATE, EncoderFeatures, Features, MfccFeatures
 from .shards import Clip, ShardedDataset, write_json_lines
+from .unit_quality import judge
 from .units import CONFIG_FILE, KMeansUnits, deduplicate
+from .voices import find_voices
 
 UNITS_FILE = "units.jsonl"
 
@@ -36,6 +39,7 @@ class UnitsConfig:
     clusters: how many units, when they are to be fitted
     fit_minutes: how much speech they are fitted on
     seed: of the clips picked for it and of the clusters' start
+    judge: on how many clips phone purity and stability are measured; 0: on none
     """
 
     data: str
@@ -45,12 +49,15 @@ class UnitsConfig:
     clusters: int = 200
     fit_minutes: float = 30.0
     seed: int = 0
+    judge: int = 50
 
     def __post_init__(self) -> None:
         if self.clusters < 2:
             raise DuologueError(f"clusters={self.clusters}: expected at least 2")
         if self.fit_minutes <= 0:
             raise DuologueError(f"fit_minutes={self.fit_minutes}: expected more than 0")
+        if self.judge < 0:
+            raise DuologueError(f"judge={self.judge}: expected at least 0")
 
 
 def waveform_of(clip: Clip) -> Tensor:
@@ -84,7 +91,10 @@ def _ear_of_run(run: Path) -> tuple[LogMel, WhisperEncoder]:
 
 
 def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, Any]:
-    """Write units.jsonl; returns clips, units and how many a second. Raises DuologueError for an unfit data set."""
+    """Write units.jsonl; returns clips, units, how many a second, and the figures of unit_quality.judge.
+
+    Raises DuologueError for an unfit data set.
+    """
     dataset = ShardedDataset(config.data)
     if dataset.sample_rate != SAMPLE_RATE:
         raise DuologueError(f"{config.data} is at {dataset.sample_rate} Hz: units are made at {SAMPLE_RATE} Hz")
@@ -107,7 +117,17 @@ def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, An
         rows.append({"id": clip.meta["id"], "units": units.tolist(), "durations": durations.tolist()})
         total += len(units)
     write_json_lines(Path(config.data) / UNITS_FILE, rows)
-    return {"clips": len(rows), "units": total, "per_second": round(total / (dataset.hours * 3600), 2)}
+    counts = {"clips": len(rows), "units": total, "per_second": round(total / (dataset.hours * 3600), 2)}
+    return counts | (_figures(quantiser, dataset, config.judge) if config.judge else {})
+
+
+def _figures(quantiser: KMeansUnits, dataset: ShardedDataset, count: int) -> dict[str, float]:
+    """Phone purity where flite is installed and says all the clips in its own manner; stability everywhere."""
+    clips = [dataset[index] for index in range(min(count, len(dataset)))]
+    keys = {clip.meta["voice"] for clip in clips}
+    known = len(keys) == 1 and shutil.which("flite") and all(clip.meta.get("prosody") is None for clip in clips)
+    voice = find_voices(keys.pop())[0] if known and next(iter(keys)).startswith("flite:") else None
+    return judge(quantiser, [(waveform_of(clip), clip.meta["text"]) for clip in clips], voice)
 
 
 def _some(dataset: ShardedDataset, config: UnitsConfig) -> list[Tensor]:

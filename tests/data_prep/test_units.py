@@ -238,6 +238,7 @@ def test_the_recipe_writes_units_beside_the_shards(tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == [clip.meta["id"] for clip in clips]
     for row, clip in zip(rows, clips, strict=True):
         assert sum(row["durations"]) == len(clip.pcm) // HOP and len(row["units"]) == len(row["durations"])
+    assert 0.9 < counts["shift_stability"] <= 1 and "phone_purity" not in counts  # no flite voice says tones
     assert counts["units"] == sum(len(row["units"]) for row in rows)
     clusters = (kept / "units.safetensors").read_bytes()
     (data / "units.jsonl").unlink()
@@ -246,6 +247,18 @@ def test_the_recipe_writes_units_beside_the_shards(tmp_path: Path) -> None:
     assert [json.loads(line) for line in (data / "units.jsonl").read_text().splitlines()] == rows
     with pytest.raises(DuologueError, match="holds 8 clusters, not 200"):
         main("units", settings[:2])
+
+
+def test_the_recipe_judges_its_units(tmp_path: Path) -> None:
+    if shutil.which("flite") is None:
+        pytest.skip("flite is not installed")
+    data = tmp_path / "replies"
+    main("replies", [f"out={data}", "n=12", "workers=1"])
+    counts = main("units", [f"data={data}", f"quantiser={tmp_path / 'q'}", "clusters=60", "judge=6"])
+    assert 0.5 < counts["phone_purity"] < 0.98 and counts["shift_stability"] > 0.9
+    assert "phone_purity" not in main(
+        "units", [f"data={data}", f"quantiser={tmp_path / 'q'}", "clusters=60", "judge=0"]
+    )
 
 
 def test_the_recipe_refuses_what_it_cannot_use(tmp_path: Path) -> None:
