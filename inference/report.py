@@ -81,7 +81,7 @@ def environment() -> dict[str, Any]:
     """What the figures were measured on and with."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in ("duologue", *PACKAGES):
         try:
             versions[package] = metadata.version(package)

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import StreamingConv1d
+from .conv import ConvState, StreamingConv1d
 from .errors import DuologueError
 from .streaming import State, Streaming
 
@@ -56,7 +56,7 @@ def sinusoids(positions: Tensor, dim: int, longest: float = 10000.0) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention over (B, H, T, d). Training on a CPU writes it out: torch's fused kernel is 2 to 3 times slower there."""
+    """Attention over (B, H, T, d). Training on a CPU writes it out: torch's fused kernel is 2 to 3 times slower."""
     if query.device.type != "cpu" or not query.requires_grad:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)  # (B, H, T, S)
@@ -118,8 +118,8 @@ class Block(nn.Module):
 class WhisperEncoderState(State):
     """The convolutions' states, frames of a chunk not yet whole, the number done, and each layer's keys and values."""
 
-    conv1: State
-    conv2: State
+    conv1: ConvState
+    conv2: ConvState
     pending: Tensor  # (B, < chunk, D)
     done: int
     layers: list[AttentionState]

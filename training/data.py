@@ -49,7 +49,7 @@ class Plan:
         # Lengths jittered by 10 % before sorting: neighbours are alike, yet never the same batch twice.
         order = np.argsort(self.lengths * rng.uniform(0.9, 1.1, len(self.lengths)), kind="stable")
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        rng.shuffle(batches)  # type: ignore[arg-type]
+        rng.shuffle(batches)
         return batches
 
     def __call__(self, step: int) -> tuple[int, np.ndarray]:

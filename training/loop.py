@@ -79,7 +79,7 @@ def freeze(task: nn.Module, learn: tuple[str, ...]) -> list[nn.Parameter]:
     for prefix in learn:
         if not any(name == prefix or name.startswith(prefix + ".") for name in names):
             tops = sorted({name.split(".")[0] for name in names})
-            raise DuologueError(f"learn prefix {prefix!r} matches no parameter; parameters begin with: {', '.join(tops)}")
+            raise DuologueError(f"learn prefix {prefix!r} matches no parameter; they begin with: {', '.join(tops)}")
     learnt = []
     for name, parameter in task.named_parameters():
         wanted = any(name == prefix or name.startswith(prefix + ".") for prefix in learn)
@@ -189,7 +189,7 @@ def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]
             group["lr"] = rate
         loss, shown = step_fn(to_device(batch, accelerator.device))
         if not math.isfinite(loss.item()):
-            raise DuologueError(f"the loss of step {step} is {loss.item()}; lower lr (now {recipe.lr}) or look at the data")
+            raise DuologueError(f"the loss of step {step} is {loss.item()}; lower lr ({recipe.lr}) or look at the data")
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(learnt, recipe.clip)
         optimiser.step()

@@ -70,7 +70,7 @@ def place_speech(embeds: Tensor, ids: Tensor, speech: Tensor, lengths: Tensor) -
 
 
 def train_plainly(llm: LLM) -> LLM:
-    """The LLM with its attention written out: on a CPU a training step is a quarter shorter than with torch's kernel."""
+    """The LLM with its attention written out: on a CPU a step is a quarter shorter than with torch's kernel."""
     if not torch.cuda.is_available():
         llm.lm.set_attn_implementation("eager")
     return llm

@@ -108,7 +108,8 @@ class TextSft(Task):
         prompts = [
             self.llm.embed(
                 torch.tensor(
-                    [table["<bos>"], table["<user>"], table["<transcript>"], *encode(q), table["<reply>"]], device=device
+                    [table["<bos>"], table["<user>"], table["<transcript>"], *encode(q), table["<reply>"]],
+                    device=device,
                 )
             )
             for q in questions
