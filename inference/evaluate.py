@@ -13,6 +13,7 @@ Compute delay is measured by the turn (:mod:`.turn`): last samples handed over -
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -24,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.source import WEIGHTS
 from ..data_prep.dialogues import Dialogue, Split, generate
 from ..data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
 from ..data_prep.voices import REPLY_VOICE, find_voices
 from ..model.errors import DuologueError
-from .assistant import Assistant
+from .assistant import Assistant, load
 from .audio import read_audio, write_wav
 from .judge import is_right
 from .recognise import Recogniser
@@ -129,13 +131,10 @@ def run(
 def _loaded(model: str | Assistant) -> tuple[Assistant, dict[str, str | None]]:
     if isinstance(model, Assistant):
         return model, {"name": None, "sha256": None}
-    from hashlib import sha256
-
-    from ..checkpoints import store
-
-    checkpoint = store.load(model)
-    digest = sha256((checkpoint.path / "model.safetensors").read_bytes()).hexdigest()
-    return Assistant(checkpoint.model, checkpoint.tokenizer), {"name": model, "sha256": digest}
+    assistant = load(model)
+    assert assistant.path is not None
+    digest = hashlib.sha256((assistant.path / WEIGHTS).read_bytes()).hexdigest()
+    return assistant, {"name": model, "sha256": digest}
 
 
 def _keep_settings(path: Path, settings: dict[str, Any]) -> None:

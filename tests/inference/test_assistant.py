@@ -2,14 +2,16 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from tiny_assistant import HEARD, SAID, tiny_assistant
 
+from duologue.checkpoints import store
 from duologue.inference import turn as turns
-from duologue.inference.assistant import Assistant, Sampling
+from duologue.inference.assistant import Assistant, Sampling, load
 from duologue.inference.audio import write_wav
 from duologue.inference.text_stream import TextStream, ids_of
 from duologue.model.errors import DuologueError
@@ -194,6 +196,23 @@ def test_the_last_chunk_counts_for_the_delay(assistant: Assistant, monkeypatch: 
     timings = assistant.ask((RATE, noise(1.0))).timings
     assert heard == [2_560] * 6 + [640]
     assert timings.listen_ms > 6 * 20 and timings.compute_delay_ms is not None and timings.compute_delay_ms > 20
+
+
+def test_loading_is_silent_and_answers_alike(
+    assistant: Assistant, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = store.save(tmp_path / "tiny", assistant.model, assistant.tokenizer)
+    loaded = load(str(folder))
+    assert capfd.readouterr() == ("", "")
+    assert loaded.path == folder and 1 <= torch.get_num_threads() <= 4
+    question = (RATE, noise(0.5))
+    assert loaded.ask(question).units == assistant.ask(question).units
+
+
+def test_an_unknown_model() -> None:
+    with pytest.raises(DuologueError) as caught:
+        load("no-such-model")
+    assert "no-such-model" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_gradients_and_no_training_mode(assistant: Assistant) -> None:
