@@ -195,7 +195,7 @@ def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         done = step + 1
-        if done % recipe.log_every == 0 or done == recipe.steps:
+        if done % recipe.log_every == 0 or done % recipe.save_every == 0 or done == recipe.steps:
             figures |= {"loss": loss.item()} | {key: float(value) for key, value in shown.items()}
             if writer is not None:
                 for key, value in figures.items():

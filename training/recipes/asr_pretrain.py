@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from ...data_prep.vocabulary import token_ids
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.mel import LogMel, LogMelConfig
-from ..augment import AugmentConfig, augment
+from ..augment import augment
 from ..augment_spec import spec_augment
 from ..data import Corpus, Plan, pad, to_float
 from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
 from ..turns import encode
-from .nano import NANO_ENCODER, NANO_MEL
+from .nano import NANO_ENCODER, NANO_MEL, disguise_of
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC label i + 1; 0 is the blank
 
@@ -43,7 +43,7 @@ class AsrPretrainRecipe(Recipe):
     ctc_weight: float = 1.0
     middle_ctc_weight: float = 0.3
     attention_weight: float = 0.5
-    augment: bool = True
+    augment: str = "light"  # none | light | full: how clips are disguised on the fly
     dropout: float = 0.0
 
     def build(self) -> AsrPretrain:
@@ -67,7 +67,7 @@ def recipe(preset: str = "nano") -> AsrPretrainRecipe:
     )
     if preset == "tiny":
         tiny = replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2)
-        return replace(base, encoder=tiny, dev_data=(), steps=200, batch_size=8, warmup=20, augment=False,
+        return replace(base, encoder=tiny, dev_data=(), steps=200, batch_size=8, warmup=20, augment="none",
                        precision="no", workers=0, save_every=200)  # fmt: skip
     return base
 
@@ -105,9 +105,9 @@ class AsrPretrain(Task):
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
         self.words = token_ids()
         self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.n_audio_head)
-        self.augmentation = AugmentConfig()
-        noise = Corpus((recipe.noises,)) if recipe.noises is not None else []
-        self.noises = [to_float(noise[i].pcm) for i in range(len(noise))]
+        self.disguise = disguise_of(recipe.augment)
+        noise = None if recipe.noises is None else Corpus((recipe.noises,))
+        self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
@@ -118,9 +118,9 @@ class AsrPretrain(Task):
         for item in items:
             clip = self.corpus[int(item)]
             wave = to_float(clip.pcm)
-            if self.recipe.augment:
+            if self.disguise is not None:
                 rng = np.random.default_rng((self.recipe.seed, epoch, int(item)))
-                wave = augment(wave, rng, self.augmentation, self.noises)
+                wave = augment(wave, rng, self.disguise.sound, self.noises)
             waves.append(wave)
             texts.append(clip.meta["text"])
         samples, lengths = pad(waves)
@@ -147,9 +147,9 @@ class AsrPretrain(Task):
         with torch.no_grad():
             mel = self.mel(batch["samples"])  # (B, M, T) at 100 Hz
             mel_lengths = batch["lengths"] // self.recipe.mel.hop
-            if self.training and self.recipe.augment:
+            if self.training and self.disguise is not None:
                 generator = torch.Generator().manual_seed(batch["mask_seed"])
-                mel = spec_augment(mel, mel_lengths, generator)
+                mel = spec_augment(mel, mel_lengths, generator, self.disguise.masks)
         kept: list[Tensor] = []
         middle = self.encoder.blocks[(len(self.encoder.blocks) + 1) // 2 - 1]
         hook = middle.register_forward_hook(lambda module, args, output: kept.append(output))

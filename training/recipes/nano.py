@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ...data_prep.vocabulary import SPECIAL_TOKENS, token_ids
 from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
+from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
 from ...model.speech_lm import PromptConfig, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ...model.unit_decoder import UnitDecoderConfig
 from ...model.vocoder import UnitVocoderConfig
+from ..augment import AugmentConfig
+from ..augment_spec import SpecAugmentConfig
 
 NANO_UNITS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disguise:
+    """How much a clip is changed on its way into training: the sound, and what is masked of its mel."""
+
+    sound: AugmentConfig
+    masks: SpecAugmentConfig
+
+
+DISGUISES = {
+    "none": None,
+    "light": Disguise(  # another voice, now and then another place: an ear learns to hear in hours rather than days
+        sound=AugmentConfig(
+            noise_chance=0.3, room_chance=0.12, equaliser_chance=0.3, telephone_chance=0.03, mu_law_chance=0.02,
+            quantise_chance=0.03, overdrive_chance=0.02, silence_s=(0.0, 0.3), level_dbfs=(-25.0, 0.0),
+        ),
+        masks=SpecAugmentConfig(mel_masks=1, mel_width=12, time_masks=1, time_width=12),
+    ),
+    "full": Disguise(sound=AugmentConfig(), masks=SpecAugmentConfig()),
+}  # fmt: skip
+
+
+def disguise_of(name: str) -> Disguise | None:
+    """The disguise of that name. Raises DuologueError for another name."""
+    if name not in DISGUISES:
+        raise DuologueError(f"augment is {name!r}; it must be one of {', '.join(DISGUISES)}")
+    return DISGUISES[name]
+
+
 NANO_MEL = LogMelConfig(n_mels=80, norm="causal")
 NANO_ENCODER = WhisperEncoderConfig(
     n_mels=80,

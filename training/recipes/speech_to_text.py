@@ -23,14 +23,14 @@ from ...model.adaptor import Adaptor, AdaptorConfig
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
 from ...model.llm import LLM
 from ...model.mel import LogMel, LogMelConfig
-from ..augment import AugmentConfig, augment
+from ..augment import augment
 from ..augment_spec import spec_augment
 from ..data import Corpus, Plan, pad, to_float
 from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
 from ..turns import Row, continue_greedily, decode, place_speech, stack, train_plainly, weighted_loss
-from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, nano_llm
+from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class SpeechToTextRecipe(Recipe):
     adaptor: AdaptorConfig = NANO_ADAPTOR
     llm: dict[str, Any] = field(default_factory=nano_llm)
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
-    augment: bool = True
+    augment: str = "light"  # none | light | full: how clips are disguised on the fly
 
     def build(self) -> SpeechToText:
         """The task of this recipe."""
@@ -76,7 +76,7 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
             encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
             adaptor=AdaptorConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
             llm=nano_llm() | small,
-            dev_data=(), text_share=0.0, augment=False, steps=200, batch_size=8, warmup=10, lr=3e-3, precision="no",
+            dev_data=(), text_share=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3, precision="no",
             workers=0, save_every=200,
         )  # fmt: skip
     return base
@@ -95,9 +95,9 @@ class SpeechToText(Task):
         self.llm = train_plainly(LLM(recipe.llm))
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
-        self.augmentation = AugmentConfig()
-        noise = Corpus((recipe.noises,)) if recipe.noises is not None else []
-        self.noises = [to_float(noise[i].pcm) for i in range(len(noise))]
+        self.disguise = disguise_of(recipe.augment)
+        noise = None if recipe.noises is None else Corpus((recipe.noises,))
+        self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": self.llm}
@@ -111,15 +111,16 @@ class SpeechToText(Task):
         r = self.recipe
         epoch, items = self.plan(step)
         rng = np.random.default_rng((r.seed, step, 1))
-        waves, rows = [], []
+        waves: list[np.ndarray] = []
+        rows: list[Row] = []
         # Two clips of similar length in a row now and then: the second question of a conversation.
         pairs = rng.random(len(items)) < 0.3
         for place, item in enumerate(items):
             clip = self.corpus[int(item)]
             wave = to_float(clip.pcm)
-            if r.augment:
+            if self.disguise is not None:
                 wave = augment(
-                    wave, np.random.default_rng((r.seed, epoch, int(item))), self.augmentation, self.noises
+                    wave, np.random.default_rng((r.seed, epoch, int(item))), self.disguise.sound, self.noises
                 )
             waves.append(wave)
             row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else Row()
@@ -148,8 +149,10 @@ class SpeechToText(Task):
         with torch.no_grad():
             mel = self.mel(batch["samples"])  # (N, M, T)
             lengths = batch["lengths"] // self.recipe.mel.hop
-            if self.training and self.recipe.augment:
-                mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]))
+            if self.training and self.disguise is not None:
+                mel = spec_augment(
+                    mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.disguise.masks
+                )
             frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D)
         return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
 

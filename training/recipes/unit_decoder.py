@@ -65,8 +65,8 @@ def recipe(preset: str = "nano") -> UnitDecoderRecipe:
         llm = nano_llm() | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
                             "num_key_value_heads": 2, "intermediate_size": 128}  # fmt: skip
         decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
-        return replace(base, start=(), llm=llm, unit_decoder=decoder, history=0.0, steps=100, batch_size=8, warmup=10,
-                       lr=5e-3, precision="no", workers=0, save_every=100)  # fmt: skip
+        return replace(base, start=(), llm=llm, unit_decoder=decoder, history=0.0, steps=120, batch_size=8, warmup=10,
+                       lr=5e-3, precision="no", workers=0, save_every=120)  # fmt: skip
     return base
 
 
@@ -187,7 +187,7 @@ class UnitDecoderTask(Task):
 
     def evaluate(self) -> dict[str, float]:
         """The same on each held-out set."""
-        figures = {}
+        figures: dict[str, float] = {}
         for folder in self.recipe.dev_data:
             name = folder.rstrip("/").split("/")[-1]
             figures |= {f"{key}_{name}": value for key, value in self.measure((folder,)).items()}
