@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .encoder import attend
 from .errors import DuologueError
 from .kv_cache import KVBuffer
 
@@ -74,7 +75,7 @@ def banded_attention(query: Tensor, key: Tensor, value: Tensor, cell: int, band:
     batch, _, frames, _ = query.shape
     width = band * cell
     if frames <= width:  # the band is wider than the sequence
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return attend(query, key, value, band_mask(frames, frames, cell, None, query.device))
     blocks = -(-frames // width)
     extra = blocks * width - frames
 
@@ -86,9 +87,22 @@ def banded_attention(query: Tensor, key: Tensor, value: Tensor, cell: int, band:
     query = F.pad(query, (0, 0, 0, extra)).unflatten(2, (blocks, width)).transpose(1, 2).flatten(0, 1)
     mask = band_mask(width, 2 * width, cell, band, query.device).expand(blocks, -1, -1).clone()  # (S, W, 2 W)
     mask[0, :, :width] = False
-    mixed = F.scaled_dot_product_attention(query, pairs(key), pairs(value), attn_mask=mask.repeat(batch, 1, 1)[:, None])
+    mixed = attend(query, pairs(key), pairs(value), mask.repeat(batch, 1, 1)[:, None])
     mixed = mixed.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(2, 3)  # (B, H, S W, d)
     return mixed[:, :, :frames]
+
+
+class RMSNorm(nn.Module):
+    """Scale (…, D) to a root mean square of 1, then by a learnt weight; computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
 
 
 class DecoderAttention(nn.Module):
@@ -150,9 +164,9 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, dim: int, heads: int, kv_heads: int, ffn_dim: int, norm_eps: float) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(dim, norm_eps)
+        self.input_layernorm = RMSNorm(dim, norm_eps)
         self.self_attn = DecoderAttention(dim, heads, kv_heads)
-        self.post_attention_layernorm = nn.RMSNorm(dim, norm_eps)
+        self.post_attention_layernorm = RMSNorm(dim, norm_eps)
         self.mlp = SwiGLU(dim, ffn_dim)
 
     def forward(
