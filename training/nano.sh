@@ -1,96 +1,99 @@
 #!/usr/bin/env bash
 # Rebuild nano, the bundled model, from nothing: its data, its five stages, the checkpoint, its figures, its card.
 #
-#   training/nano.sh                            on two cores, overnight; on a machine with a GPU, in about an hour
-#   RECORDINGS=folder training/nano.sh          with real recordings too (a folder with manifest.jsonl)
-#   training/nano.sh data                       up to the data; then: stages, checkpoint, figures
-#   OUT=elsewhere SCALE=0.01 training/nano.sh   a hundredth of the steps, to see the whole path run
+#   training/nano.sh                           on two cores or on a GPU, whatever is there
+#   RECORDINGS=folder training/nano.sh         with real recordings too (a folder with manifest.jsonl)
+#   training/nano.sh data                      up to the data; or up to: stages, checkpoint, figures (all)
+#   SCALE=0.01 WORK=/tmp/w RUNS=/tmp/r OUT=/tmp/o training/nano.sh    a hundredth of everything, to see the path run
 #
-# Broken off, it goes on where it stopped: a step whose result is there is not done again. The data can be prepared on
-# one machine (it needs espeak-ng, flite and festival) and work/ carried to another for the stages, which need neither.
+# Broken off, it goes on where it stopped: what is there is not made again. The data can be prepared on one machine (it
+# needs espeak-ng, flite and festival) and WORK carried to another for the stages, which need neither.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-OUT=${OUT:-checkpoints/nano}        # the checkpoint
-WORK=${WORK:-work}                  # data sets
-RUNS=${RUNS:-runs}                  # training runs
-FIGURES=${FIGURES:-$RUNS/figures}   # what the evaluation finds
-SCALE=${SCALE:-1}                   # of the steps of every stage and the questions of the evaluation
-RECORDINGS=${RECORDINGS:-}          # optional
-MACHINE=${MACHINE:-$(nproc) cores}  # as the card calls it
-NOTE=${NOTE:-}                      # on this look at the acceptance questions
-UPTO=${1:-figures}
+OUT=${OUT:-checkpoints/nano}         # the checkpoint
+WORK=${WORK:-work}                   # data sets
+RUNS=${RUNS:-runs}                   # training runs
+SCALE=${SCALE:-1}                    # of clips, steps and questions asked
+RECORDINGS=${RECORDINGS:-}           # optional
+MACHINE=${MACHINE:-$(nproc) cores}   # where the stages were trained, as the card calls it
+NOTE=${NOTE:-}                       # on this look at the acceptance questions, for their log
+LOG=${LOG:-checkpoints/acceptance.jsonl}
 PYTHON=${PYTHON:-.venv/bin/python}
+UPTO=${1:-figures}
 
-export PYTHONUNBUFFERED=1
+case $UPTO in data | stages | checkpoint | figures) ;; *)
+    echo "training/nano.sh: there is no step $UPTO; the steps are data, stages, checkpoint, figures" >&2
+    exit 2 ;;
+esac
+
 duologue() { "$PYTHON" -m duologue "$@"; }
 say() { printf '\n== %s\n' "$*"; }
+scaled() { awk -v n="$1" -v least="$2" -v by="$SCALE" 'BEGIN { n = int(n * by + 0.5); print (n > least ? n : least) }'; }
+commas() { local IFS=,; echo "$*"; }
 finished() { [[ -f $1/dataset.json ]] && grep -q '"complete": true' "$1/dataset.json"; }
 prepare() { # RECIPE FOLDER key=value…
     finished "$2" && return
     say "data: $2"
     duologue prepare "$1" out="$2" "${@:3}"
 }
-steps() { "$PYTHON" -c "print(max(2, round($1 * $SCALE)))"; }
-train() { # STAGE STEPS key=value…
+train() { # STAGE key=value…
     say "stage: $1"
-    duologue train "$1" out="$RUNS/$1" steps="$(steps "$2")" "${@:3}"
+    local less=()
+    if [[ $SCALE != 1 ]]; then
+        steps=$("$PYTHON" -c "from duologue.training.main import resolve; print(resolve('$1', []).steps)")
+        less=(steps="$(scaled "$steps" 2)")
+    fi
+    duologue train "$1" out="$RUNS/$1" "${@:2}" ${less[@]+"${less[@]}"}
 }
-case $UPTO in data | stages | checkpoint | figures) ;; *)
-    echo "training/nano.sh: $UPTO is no step; the steps are data, stages, checkpoint, figures" >&2
-    exit 2 ;;
-esac
 
-# 1. Data. Seeds differ, so that no two sets share a question by construction.
-questions=()
-for seed in 1 12 13; do
-    prepare questions "$WORK/questions$seed" n=9000 seed=$seed
-    questions+=("$WORK/questions$seed")
-done
-prepare questions "$WORK/dev_questions" n=160 seed=900 split=dev voices=dev drills=0 shard_size=40
-prepare replies "$WORK/replies" n=4000 seed=2
-speech=("${questions[@]}")
-noises=()
+# 1. Data. Each set has a seed of its own. The units are clusters of MFCC, which need no trained ear.
+prepare questions "$WORK/questions" n="$(scaled 9000 40)" seed=1
+prepare questions "$WORK/questions2" n="$(scaled 9000 40)" seed=12
+questions=("$WORK/questions" "$WORK/questions2")
+prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
+prepare replies "$WORK/replies" n="$(scaled 4000 80)" seed=2
 if [[ -n $RECORDINGS ]]; then
     prepare recordings "$WORK/recordings_train" source="$RECORDINGS" part=train
     prepare recordings "$WORK/noises" source="$RECORDINGS" part=noises
 fi
-if finished "$WORK/recordings_train"; then speech+=("$WORK/recordings_train"); fi
-if finished "$WORK/noises"; then noises=(noises="$WORK/noises"); fi
 if [[ ! -f $WORK/replies/units.jsonl ]]; then
     say "units: $WORK/replies"
     duologue prepare units data="$WORK/replies" quantiser="$WORK/units"
 fi
-[[ $UPTO == data ]] && exit
+heard=("${questions[@]}")
+noises=()
+if finished "$WORK/recordings_train"; then heard+=("$WORK/recordings_train"); fi
+if finished "$WORK/noises"; then noises=(noises="$WORK/noises"); fi
+[[ $UPTO != data ]] || exit 0
 
 # 2. Stages.
-commas() { local IFS=,; echo "$*"; }
-train asr_pretrain 14000 data="$(commas "${speech[@]}")" dev_data="$WORK/dev_questions" "${noises[@]}"
-train text_sft 3000
-train speech_to_text 4000 start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" data="$(commas "${questions[@]}")" \
-    dev_data="$WORK/dev_questions" "${noises[@]}"
-train unit_decoder 6000 start="llm=$RUNS/speech_to_text" data="$WORK/replies"
-train unit_vocoder 12000 data="$WORK/replies"
-[[ $UPTO == stages ]] && exit
+dev=(dev_data="$WORK/dev_questions")
+train asr_pretrain data="$(commas "${heard[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
+train text_sft
+train speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" data="$(commas "${questions[@]}")" \
+    "${dev[@]}" ${noises[@]+"${noises[@]}"}
+train unit_decoder start="llm=$RUNS/speech_to_text" data="$WORK/replies"
+train unit_vocoder data="$WORK/replies"
+[[ $UPTO != stages ]] || exit 0
 
-# 3. The checkpoint.
+# 3. The checkpoint, with a card that says it has not been measured.
 say "checkpoint: $OUT"
 "$PYTHON" -m duologue.training.assemble "$OUT" encoder="$RUNS/asr_pretrain" adaptor="$RUNS/speech_to_text" \
     llm="$RUNS/speech_to_text" unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
-
-card=("$PYTHON" -m duologue.checkpoints.card "$OUT")
-for folder in "${speech[@]}" "$WORK/replies"; do card+=(--data "$folder"); done
-[[ ${#noises[@]} == 0 ]] || card+=(--data "$WORK/noises")
+facts=()
+for folder in "${heard[@]}" "$WORK/replies"; do facts+=(--data "$folder"); done
+if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
 for stage in asr_pretrain text_sft speech_to_text unit_decoder unit_vocoder; do
-    card+=(--run "$RUNS/$stage@$MACHINE")
+    facts+=(--run "$RUNS/$stage@$MACHINE")
 done
-"${card[@]}"
-[[ $UPTO == checkpoint ]] && exit
+"$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG"
+[[ $UPTO != checkpoint ]] || exit 0
 
-# 4. Its figures in voices that training never heard, and the card that states them. The folder is named by the weights,
-# so that another model's figures are not taken for this one's.
-say "figures: $FIGURES"
-weights=$(sha256sum "$OUT/model.safetensors" | cut -c1-12)
-duologue evaluate s2s --profile card --model "$OUT" -o "$FIGURES/$weights"
-"${card[@]}" --report "$FIGURES/$weights/report.json" --log checkpoints/acceptance.jsonl --accept "$NOTE"
-say "nano is in $OUT"
+# 4. Its figures in voices that it never heard, and the card that states them. The folder is named by the weights, so
+# that no model is credited with the figures of another.
+figures=$RUNS/figures-$(sha256sum "$OUT/model.safetensors" | cut -c1-12)
+say "figures: $figures"
+duologue evaluate s2s --profile card --model "$OUT" --questions "$(scaled 300 6)" -o "$figures"
+"$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG" --report "$figures/report.json" --accept "$NOTE"
+say "done: $OUT"

@@ -1,0 +1,98 @@
+"""The script that rebuilds nano gives every command keys that it knows, and what it needs is made before."""
+
+import itertools
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from duologue.data_prep.prepare import RECIPES, parse_overrides
+from duologue.data_prep.recordings import RecordingsConfig
+from duologue.training.main import STAGES, resolve
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SCRIPT = ROOT / "training" / "nano.sh"
+
+# Stands in for Python: writes down what it was asked to do, and leaves behind what the script looks for.
+FAKE = """#!/usr/bin/env bash
+if [[ $1 == -c ]]; then echo 5000; exit; fi  # the steps of a recipe
+printf '%s\\t' "${{@:2}}" >> {log}; echo >> {log}
+for word in "$@"; do
+    if [[ $3 == prepare && $word == out=* ]]; then
+        mkdir -p "${{word#out=}}"; echo '{{"complete": true}}' > "${{word#out=}}/dataset.json"
+    fi
+    if [[ $3 == prepare && $4 == units && $word == data=* ]]; then touch "${{word#data=}}/units.jsonl"; fi
+done
+if [[ $2 == *assemble ]]; then mkdir -p "$3"; echo weights > "$3/model.safetensors"; fi
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path):
+    log, fake = tmp_path / "log", tmp_path / "python"
+    fake.write_text(FAKE.format(log=log))
+    fake.chmod(0o755)
+
+    def run(*arguments: str, **variables: str) -> list[list[str]]:
+        places = {name: str(tmp_path / name.lower()) for name in ("WORK", "RUNS", "OUT", "LOG")}
+        environment = os.environ | places | {"PYTHON": str(fake)} | variables
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["bash", str(SCRIPT), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{done.returncode}: {done.stderr}")
+        return [line.split("\t")[:-1] for line in log.read_text().splitlines()] if log.exists() else []
+
+    return run
+
+
+def test_every_command_is_one_that_the_package_knows(script):
+    commands = script(RECORDINGS="/recordings", SCALE="0.01")
+    made: set[str] = set()
+    for program, command, *words in commands:
+        keys = dict(word.split("=", 1) for word in words if "=" in word and not word.startswith("-"))
+        if command == "prepare" and words[0] == "units":
+            assert keys["data"] in made
+        elif command == "prepare":
+            config = RecordingsConfig if words[0] == "recordings" else RECIPES[words[0]].config
+            made.add(parse_overrides(config, words[1:]).out)
+        elif command == "train":
+            recipe = resolve(words[0], words[1:])
+            assert recipe.steps == 50
+            for folder in (*getattr(recipe, "data", ()), *getattr(recipe, "dev_data", ())):
+                assert folder in made, folder
+            assert {entry.partition("=")[2] for entry in recipe.start} <= made
+            made.add(recipe.out)
+        elif program.endswith("assemble"):
+            assert {word.partition("=")[2] for word in words} <= made
+            made.add(command)
+        elif program.endswith("card"):
+            pairs = list(itertools.pairwise(words))
+            assert command in made and {b for a, b in pairs if a == "--data"} <= made
+            assert {b.partition("@")[0] for a, b in pairs if a == "--run"} <= made
+        else:
+            assert (program, command) == ("duologue", "evaluate")
+    stages = [words[0] for _, command, *words in commands if command == "train"]
+    assert stages == list(STAGES)
+    assert any("recordings_train" in word for words in commands for word in words)
+
+
+def test_it_does_without_people(script):
+    commands = script()
+    assert not any("recordings" in word or "noises" in word for words in commands for word in words)
+    assert not any(word.startswith("steps=") for words in commands for word in words)  # the recipe's own
+
+
+def test_it_stops_where_told_and_goes_on_from_there(script):
+    first = script("data")
+    assert {words[1] for words in first} == {"prepare"}
+    rest = script("checkpoint")
+    assert "prepare" not in {words[1] for words in rest} and rest[-1][0] == "duologue.checkpoints.card"
+    assert [words[1] for words in script("stages")] == ["train"] * 5
+
+
+def test_an_unknown_step_is_refused(script):
+    with pytest.raises(RuntimeError, match=r"^2: .*there is no step all"):
+        script("all")
