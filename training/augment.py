@@ -25,9 +25,9 @@ class AugmentConfig:
 
     sample_rate: int = 16000  # Hz
     speed_chance: float = 0.35  # faster and higher together, as a tape
-    speed: Range = (0.82, 1.22)
+    speed: Range = (0.88, 1.2)  # below, a man's vocal tract grows longer than people have them
     pitch_chance: float = 0.3  # pitch and formants together, tempo kept
-    pitch: Range = (0.82, 1.22)
+    pitch: Range = (0.88, 1.22)
     tempo_chance: float = 0.15  # tempo alone
     tempo: Range = (0.82, 1.22)
     formants_chance: float = 0.12  # formants alone
