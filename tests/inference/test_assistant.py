@@ -1,7 +1,6 @@
 """Asking and conversing, with a tiny model of random weights whose words are known (tests/tiny_assistant.py)."""
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -169,33 +168,53 @@ def test_text_alone() -> None:
     assert reply.timings.compute_delay_ms is None and reply.timings.first_word_ms is not None
 
 
-def test_timings_count_computing_only(assistant: Assistant) -> None:
-    """A slow consumer does not lengthen them; what is heard before the last chunk is not part of the delay."""
-    turn = assistant.stream((RATE, noise(3.0)))
-    started = time.perf_counter()
-    for _ in turn:
-        time.sleep(0.03)
-    wall = 1e3 * (time.perf_counter() - started)
-    timings = turn.reply().timings
-    assert timings.audio_s == 3.0 and timings.compute_delay_ms is not None and timings.first_word_ms is not None
-    assert 0 < timings.first_word_ms < timings.compute_delay_ms < timings.total_ms - timings.listen_ms
-    assert timings.total_ms < wall - 30 * 10
-    assert timings.real_time_factor == pytest.approx(timings.total_ms / 1e3 / (timings.audio_s + timings.reply_s))
+class StandIn:
+    """A clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def perf_counter(self) -> float:
+        return self.seconds
 
 
-def test_the_last_chunk_counts_for_the_delay(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    listen = assistant.model.listen
+def test_timings(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call of the model takes its own time, and a consumer takes long between chunks."""
+    clock, model = StandIn(), assistant.model
+    monkeypatch.setattr(turns, "time", clock)
     heard: list[int] = []
 
-    def slow(pcm: torch.Tensor, state: object) -> None:
-        heard.append(pcm.shape[1])
-        time.sleep(0.02)
-        listen(pcm, state)  # type: ignore[arg-type]
+    def takes(seconds: float, name: str) -> None:
+        original = getattr(model, name)
 
-    monkeypatch.setattr(assistant.model, "listen", slow)
-    timings = assistant.ask((RATE, noise(1.0))).timings
-    assert heard == [2_560] * 6 + [640]
-    assert timings.listen_ms > 6 * 20 and timings.compute_delay_ms is not None and timings.compute_delay_ms > 20
+        def slow(*given: object) -> object:
+            clock.seconds += seconds
+            if name == "listen":
+                heard.append(given[0].shape[1])  # type: ignore[attr-defined]
+            return original(*given)
+
+        monkeypatch.setattr(model, name, slow)
+
+    takes(1.0, "listen")
+    takes(10.0, "end_turn")
+    takes(100.0, "reply_step")
+    takes(1_000.0, "reply_flush")
+    turn = assistant.stream((RATE, noise(1.0)))
+    first_pcm = None
+    for count, chunk in enumerate(turn):
+        clock.seconds += 1e6  # what a consumer does is not the model's time
+        if first_pcm is None and len(chunk.pcm):
+            first_pcm = count
+    timings = turn.reply().timings
+    steps = len(f"{HEARD} <reply> {SAID} <eos>".split())
+    assert heard == [2_560] * 6 + [640], "chunks of 160 ms"
+    assert timings.audio_s == 1.0 and timings.listen_ms == pytest.approx(6_000)
+    assert timings.first_word_ms == pytest.approx(1e3 * (1 + 10 + 100)), "from the last chunk handed over"
+    assert first_pcm is not None and first_pcm >= len(HEARD.split())
+    # <reply> gives no chunk of its own, so the chunk counted n is step n + 2
+    assert timings.compute_delay_ms == turn.compute_delay_ms == pytest.approx(1e3 * (11 + 100 * (first_pcm + 2)))
+    assert timings.total_ms == pytest.approx(1e3 * (7 + 10 + 100 * steps + 1_000))
+    assert timings.real_time_factor == pytest.approx(timings.total_ms / 1e3 / (1.0 + timings.reply_s))
 
 
 def test_loading_is_silent_and_answers_alike(
