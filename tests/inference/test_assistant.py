@@ -85,6 +85,8 @@ def test_chunks_add_up_to_the_reply(assistant: Assistant) -> None:
     assert "".join(chunk.transcript_delta for chunk in chunks).strip() == reply.transcript == HEARD
     np.testing.assert_array_equal(np.concatenate([chunk.pcm for chunk in chunks]), reply.waveform)
     assert sum(len(chunk.pcm) > 0 for chunk in chunks) > 2, "speech comes while the reply is made"
+    whole = assistant.model.vocoder(torch.tensor([reply.units])).detach()[0].clamp(-1, 1)  # type: ignore[misc]
+    np.testing.assert_allclose(reply.waveform, whole, atol=1e-5, err_msg="streamed speech is that of all its units")
 
 
 def test_the_reply_does_not_depend_on_listening_in_chunks(
