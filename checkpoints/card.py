@@ -107,7 +107,9 @@ def render(facts: CardFacts) -> str:
 
 def _sizes(facts: CardFacts) -> str:
     total = sum(part.parameters for part in facts.parts)
-    rows = [(part.name, PARTS.get(part.name, ""), f"{part.parameters:,}") for part in facts.parts]
+    order = {name: place for place, name in enumerate(PARTS)}
+    parts = sorted(facts.parts, key=lambda part: order.get(part.name, len(order)))
+    rows = [(part.name, PARTS.get(part.name, ""), f"{part.parameters:,}") for part in parts]
     return table(("part", "does", "parameters"), [*rows, ("**all**", "", f"**{total:,}**")], (2,)) + (
         f"\n\n{facts.file_mib:.1f} MiB on disk."
     )
@@ -147,7 +149,8 @@ def _training(stages: Sequence[StageFacts]) -> str:
     for stage in stages:
         steps = f"{stage.steps:,}" if stage.steps == stage.planned else f"{stage.steps:,} of {stage.planned:,}"
         hours = "not recorded" if stage.hours is None else f"{stage.hours:.1f}"
-        start = ", ".join(stage.start) or "nothing"
+        started = (entry.partition("=") for entry in stage.start)
+        start = ", ".join(f"{part} of {Path(folder).name}" for part, _, folder in started) or "nothing"
         rows.append(
             (stage.stage, ", ".join(stage.learn), start, steps, stage.batch_size, f"{stage.lr:g}", stage.precision,
              hours, stage.where or "not recorded")
