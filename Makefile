@@ -3,8 +3,8 @@
 # Each sets up .venv by itself; the second time that takes no time. No Debian package is needed.
 
 PYTHON ?= python3
-# More arguments for pip. On Linux without a GPU, this saves gigabytes of CUDA libraries:
-#   make chat PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# More arguments for pip. On Linux without a GPU, --extra-index-url with the address of PyTorch's CPU builds saves
+# gigabytes of CUDA libraries.
 PIP_ARGS ?=
 # More arguments for `duologue chat` (ARGS="--port 8000") and for pytest (ARGS="-k store").
 ARGS ?=

@@ -21,6 +21,7 @@ class Row:
 
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+    spoken: list[int] = field(default_factory=list)  # the words of its speech, clip after clip
 
     def add(self, ids: list[int], weight: float) -> None:
         self.ids += ids
@@ -33,6 +34,8 @@ class Row:
             self.add([table["<bos>"]], 0)
         self.add([table["<user>"]] + [table["<speech>"]] * speech + [table["<transcript>"]], 0)
         self.add(encode(question), question_weight)
+        if speech:
+            self.spoken += encode(question)
         if answer is not None:
             self.add([table["<reply>"], *encode(answer), table["<eos>"]], 1.0)
 
@@ -74,6 +77,25 @@ def train_plainly(llm: LLM) -> LLM:
     if not torch.cuda.is_available():
         llm.lm.set_attn_implementation("eager")
     return llm
+
+
+def spoken_words_loss(logits: Tensor, ids: Tensor, rows: list[list[int]]) -> Tensor:
+    """CTC of the words that are said, from the LLM's own predictions (B, L, V) at the places of speech; per word.
+
+    A next-word loss alone leaves the LLM to find out by itself where in the speech each word is; CTC tells it, and
+    costs nothing later, for what the LLM predicts while it listens is not used. <pad> is the blank.
+    """
+    places = ids == token_ids()["<speech>"]  # (B, L)
+    heard = [i for i, words in enumerate(rows) if words]
+    per_row = [logits[i][places[i]].float().log_softmax(-1) for i in heard]  # (T_i, V) each
+    counts = torch.tensor([len(row) for row in per_row])
+    words = torch.tensor([len(rows[i]) for i in heard])
+    targets = torch.tensor([word for i in heard for word in rows[i]], device=logits.device)
+    padded = torch.nn.utils.rnn.pad_sequence(per_row)  # (T, B', V)
+    loss = torch.nn.functional.ctc_loss(
+        padded, targets, counts, words, blank=token_ids()["<pad>"], reduction="sum", zero_infinity=True
+    )
+    return loss / words.sum()
 
 
 def weighted_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ import torch
 
 from duologue.data_prep.dialogues import generate
 from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.data_prep.vocabulary import token_ids
 from duologue.training.loop import train
 from duologue.training.metrics import error_rate
 from duologue.training.recipes import asr_pretrain, speech_to_text, text_sft
+from duologue.training.turns import spoken_words_loss
 
 CHARACTER = 960  # samples a character: 60 ms
 
@@ -80,3 +82,20 @@ def test_a_batch_is_a_function_of_its_number(questions: Path) -> None:
     for name in ("samples", "ids", "weights", "offsets"):
         assert torch.equal(first[name], again[name]), name
     assert not (first["samples"].shape == other["samples"].shape and torch.equal(first["samples"], other["samples"]))
+
+
+def test_ctc_of_the_spoken_words_is_torchs_own_row_by_row() -> None:
+    table = token_ids()
+    speech, blank = table["<speech>"], table["<pad>"]
+    torch.manual_seed(0)
+    logits = torch.randn(3, 9, len(table))
+    ids = torch.full((3, 9), table["<bos>"])
+    ids[0, 1:7] = speech
+    ids[1, 2:4] = ids[1, 6:9] = speech  # two clips in a row are one stretch of speech
+    rows = [[20, 21], [22, 22], []]  # the third row is text alone
+    wanted = 0.0
+    for i, words in enumerate(rows[:2]):
+        log_probs = logits[i][ids[i] == speech].log_softmax(-1)[:, None]  # (T, 1, V)
+        lengths = torch.tensor([len(log_probs)]), torch.tensor([len(words)])
+        wanted += torch.nn.functional.ctc_loss(log_probs, torch.tensor([words]), *lengths, blank, "sum").item()
+    assert spoken_words_loss(logits, ids, rows).item() == pytest.approx(wanted / 4)

@@ -1,6 +1,7 @@
 """Stage speech_to_text: join the ear to the LLM. Learns the adaptor and the LLM; the encoder is frozen.
 
-The model hears a question, writes down what it heard, and answers: cross-entropy on both. Some rows are text alone, so
+The model hears a question, writes down what it heard, and answers: cross-entropy on both, and CTC of the words at the
+places of speech, which teaches the LLM early where in the speech each word is. Some rows are text alone, so
 that what text_sft taught is not lost.
 
 Source: LLaMA-Omni (arXiv 2409.06666), section 2.6, stage 1; the transcript before the answer is SpeechGPT's
@@ -29,7 +30,7 @@ from ..data import Corpus, Plan, pad, to_float
 from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
-from ..turns import Row, continue_greedily, decode, place_speech, stack, train_plainly, weighted_loss
+from ..turns import Row, continue_greedily, decode, place_speech, spoken_words_loss, stack, train_plainly, weighted_loss
 from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm
 
 
@@ -44,6 +45,7 @@ class SpeechToTextRecipe(Recipe):
     encoder: WhisperEncoderConfig = NANO_ENCODER
     adaptor: AdaptorConfig = NANO_ADAPTOR
     llm: dict[str, Any] = field(default_factory=nano_llm)
+    ctc_weight: float = 0.3  # of the words that are said, at the places of speech
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
     augment: str = "light"  # none | light | full: how clips are disguised on the fly
 
@@ -138,6 +140,7 @@ class SpeechToText(Task):
         samples, lengths = pad(waves)
         longest = samples.shape[1] // (2 * r.mel.hop)
         return stack(rows) | {
+            "spoken": [row.spoken for row in rows],
             "samples": samples,
             "lengths": lengths,
             "offsets": torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(items))),
@@ -159,7 +162,10 @@ class SpeechToText(Task):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         speech, lengths = self.hear(batch)
         embeds = place_speech(self.llm.embed(batch["ids"]), batch["ids"], speech, lengths)
-        return weighted_loss(self.llm(embeds).logits, batch["ids"], batch["weights"]), {}
+        logits = self.llm(embeds).logits  # (B, L, V)
+        words = weighted_loss(logits, batch["ids"], batch["weights"])
+        ctc = spoken_words_loss(logits, batch["ids"], batch["spoken"])
+        return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
 
     @torch.no_grad()
     def converse(self, waves: list[np.ndarray]) -> list[tuple[str, str]]:
