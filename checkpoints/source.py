@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..model.errors import DuologueError
@@ -53,32 +50,19 @@ def _download(name: str) -> Path:
         RepositoryNotFoundError,
     )
 
-    with _quiet_hub():
-        try:
-            return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
-        except RepositoryNotFoundError:
-            raise DuologueError(f"{start}, and the hub has no such public repository") from None
-        except HFValidationError:
-            raise DuologueError(f"{start}, and not a hub id") from None
-        except OfflineModeIsEnabled:
-            raise DuologueError(f"{start}, and the hub could not be reached: HF_HUB_OFFLINE is set") from None
-        except LocalEntryNotFoundError as error:
-            cause = one_line(error.__cause__ or error)
-            raise DuologueError(f"{start}, and the hub could not be reached: {cause}") from None
-        except OSError as error:
-            raise DuologueError(f"{start}, and the hub could not be read: {one_line(error)}") from None
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without the hub library's own warnings: what went wrong is said once, in our error."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        yield
-    finally:
-        logger.setLevel(level)
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except RepositoryNotFoundError:
+        raise DuologueError(f"{start}, and the hub has no such public repository") from None
+    except HFValidationError:
+        raise DuologueError(f"{start}, and not a hub id") from None
+    except OfflineModeIsEnabled:
+        raise DuologueError(f"{start}, and the hub could not be reached: HF_HUB_OFFLINE is set") from None
+    except LocalEntryNotFoundError as error:
+        cause = one_line(error.__cause__ or error)
+        raise DuologueError(f"{start}, and the hub could not be reached: {cause}") from None
+    except OSError as error:
+        raise DuologueError(f"{start}, and the hub could not be read: {one_line(error)}") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """The command ``duologue``: one function a command, each a thin edge over a function that Python can call as well.
 
 Nothing heavy is imported until a command runs, so ``--help`` answers at once. A :class:`DuologueError` becomes one line
-on stderr and exit status 2, never a traceback; Ctrl-C becomes status 130.
+on stderr and exit status 2, never a traceback; Ctrl-C becomes status 130 (typer does that).
 """
 
 from __future__ import annotations
@@ -217,6 +217,4 @@ def main(arguments: list[str] | None = None) -> None:
         _say(f"this command needs {library}: pip install 'duologue[{_EXTRAS[library]}]'")
     except OSError as error:  # a full disk, a folder without permission, a port that is taken
         _say(f"{error.filename}: {error.strerror}" if error.filename else error)
-    except KeyboardInterrupt:
-        sys.exit(130)
     sys.exit(2)

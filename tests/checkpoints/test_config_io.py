@@ -102,6 +102,7 @@ def test_whole_numbers_are_floats_too() -> None:
         ({"share": True}, "share is True; it must be of type float"),
         ({"inner": {"width": 2}}, "field 'inner.rate' is missing"),
         ({"inner": {"width": 2.0, "rate": "1"}}, "inner.width is 2.0; it must be of type int"),
+        ({"inner": {"width": True, "rate": "1"}}, "inner.width is True; it must be of type int"),
         ({"inner": {"width": 0, "rate": "1"}}, "inner: width is 0; it must be at least 1"),
         ({"inner": {"width": 1, "rate": "1/0"}}, "inner.rate is '1/0'; it must be of type Fraction"),
         ({"inners": [{"width": 1, "rate": "1"}, {"width": "1", "rate": "1"}]}, r"inners[1].width is '1'"),
