@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
-PATIENCE = 60_000  # ms, for a busy machine
+PATIENCE = 150_000  # ms, for a busy machine
 DURATION = "document.querySelector('{} audio')?.duration"
 
 
