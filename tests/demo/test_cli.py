@@ -231,7 +231,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline() == "started\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
 
 
