@@ -52,7 +52,7 @@ prepare questions "$WORK/questions" n="$(scaled 9000 40)" seed=1
 prepare questions "$WORK/questions2" n="$(scaled 9000 40)" seed=12
 questions=("$WORK/questions" "$WORK/questions2")
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
-prepare replies "$WORK/replies" n="$(scaled 4000 80)" seed=2
+prepare replies "$WORK/replies" n="$(scaled 8000 80)" seed=2
 if [[ -n $RECORDINGS ]]; then
     prepare recordings "$WORK/recordings_train" source="$RECORDINGS" part=train
     prepare recordings "$WORK/noises" source="$RECORDINGS" part=noises

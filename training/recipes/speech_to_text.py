@@ -63,10 +63,10 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
         learn=("adaptor", "llm"),
         data=("work/questions",),
         dev_data=("work/dev_questions",),
-        steps=4000,
+        steps=5000,
         batch_size=32,
-        lr=6e-4,
-        warmup=200,
+        lr=1e-3,
+        warmup=150,
         precision="bf16",
     )
     if preset == "tiny":
