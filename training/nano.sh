@@ -50,7 +50,8 @@ train() { # STAGE key=value…
 # 1. Data. Each set has a seed of its own. The units are clusters of MFCC, which need no trained ear.
 prepare questions "$WORK/questions" n="$(scaled 9000 40)" seed=1
 prepare questions "$WORK/questions2" n="$(scaled 9000 40)" seed=12
-questions=("$WORK/questions" "$WORK/questions2")
+prepare questions "$WORK/questions3" n="$(scaled 9000 40)" seed=13
+questions=("$WORK/questions" "$WORK/questions2" "$WORK/questions3")
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
 prepare replies "$WORK/replies" n="$(scaled 8000 80)" seed=2
 if [[ -n $RECORDINGS ]]; then
