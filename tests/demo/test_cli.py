@@ -217,7 +217,8 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ctrl_c(tmp_path: Path) -> None:
     """A real interrupt of a real process ends with status 130 and no traceback."""
     script = (
-        "import time, duologue.training.main as main\n"
+        "import signal, time, duologue.training.main as main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs are started deaf to it
         "def run(*_):\n"
         "    print('started', flush=True)\n"
         "    time.sleep(60)\n"
