@@ -4,7 +4,7 @@
 #   training/nano.sh                           on two cores or on a GPU, whatever is there
 #   RECORDINGS=folder training/nano.sh         with real recordings too (a folder with manifest.jsonl)
 #   training/nano.sh data                      up to the data; or up to: stages, checkpoint, figures (all)
-#   SCALE=0.01 WORK=/tmp/w RUNS=/tmp/r OUT=/tmp/o training/nano.sh    a hundredth of everything, to see the path run
+#   SCALE=0.01 WORK=trial/work RUNS=trial/runs OUT=trial/nano training/nano.sh    a hundredth of everything, to see the path run
 #
 # Broken off, it goes on where it stopped: what is there is not made again. The data can be prepared on one machine (it
 # needs espeak-ng, flite and festival) and WORK carried to another for the stages, which need neither.

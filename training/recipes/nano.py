@@ -96,6 +96,17 @@ def nano_llm() -> dict[str, Any]:
     }
 
 
+def tiny_llm() -> dict[str, Any]:
+    """The same at the size of the ``tiny`` presets: 64 wide, two layers."""
+    return nano_llm() | {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "intermediate_size": 128,
+    }
+
+
 def nano_config() -> SpeechLMConfig:
     """The whole model."""
     table = token_ids()

@@ -31,7 +31,7 @@ from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
 from ..turns import Row, continue_greedily, decode, place_speech, spoken_words_loss, stack, train_plainly, weighted_loss
-from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm
+from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +70,12 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
         precision="bf16",
     )
     if preset == "tiny":
-        small = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-                 "intermediate_size": 128}  # fmt: skip
         return replace(
             base,
             start=(),
             encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
             adaptor=AdaptorConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
-            llm=nano_llm() | small,
+            llm=tiny_llm(),
             dev_data=(), text_share=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3, precision="no",
             workers=0, save_every=200,
         )  # fmt: skip

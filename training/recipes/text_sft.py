@@ -19,7 +19,7 @@ from ...model.llm import LLM
 from ..loop import Batch, Task
 from ..recipe import Recipe
 from ..turns import Row, continue_greedily, decode, encode, stack, train_plainly, weighted_loss
-from .nano import nano_llm
+from .nano import nano_llm, tiny_llm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +50,7 @@ def recipe(preset: str = "nano") -> TextSftRecipe:
         save_every=500,
     )
     if preset == "tiny":
-        llm = nano_llm() | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-                            "num_key_value_heads": 2, "intermediate_size": 128}  # fmt: skip
-        return replace(base, llm=llm, dialogues=8, row_tokens=32, batch_size=8, steps=150, warmup=10, lr=3e-3,
+        return replace(base, llm=tiny_llm(), dialogues=8, row_tokens=32, batch_size=8, steps=150, warmup=10, lr=3e-3,
                        precision="no", workers=0, save_every=150)  # fmt: skip
     return base
 

@@ -27,7 +27,7 @@ from ..metrics import error_rate
 from ..recipe import Recipe
 from ..turns import Row, stack
 from ..unit_data import UnitCorpus
-from .nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_llm
+from .nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,9 @@ def recipe(preset: str = "nano") -> UnitDecoderRecipe:
         save_every=500,
     )
     if preset == "tiny":
-        llm = nano_llm() | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-                            "num_key_value_heads": 2, "intermediate_size": 128}  # fmt: skip
         decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
-        return replace(base, start=(), llm=llm, unit_decoder=decoder, history=0.0, steps=120, batch_size=8, warmup=10,
-                       lr=5e-3, precision="no", workers=0, save_every=120)  # fmt: skip
+        return replace(base, start=(), llm=tiny_llm(), unit_decoder=decoder, history=0.0, steps=120, batch_size=8,
+                       warmup=10, lr=5e-3, precision="no", workers=0, save_every=120)  # fmt: skip
     return base
 
 
