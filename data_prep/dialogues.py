@@ -11,15 +11,17 @@ that of InstructS2S-200K (Fang et al., "LLaMA-Omni", arXiv 2409.06666).
 from __future__ import annotations
 
 import functools
+import re
+import string
 from dataclasses import dataclass
 
 import numpy as np
 
 from .kinds import KINDS, Category, Kind, Operands
 from .splits import Split, operand_split, stable_fraction, template_splits
-from .spoken import with_fillers
+from .spoken import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
 
-__all__ = ["Category", "Dialogue", "Split", "count_distinct", "generate", "templates_of"]
+__all__ = ["Category", "Dialogue", "Split", "count_distinct", "generate", "is_held_out", "templates_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,25 @@ def template_table() -> dict[str, dict[str, Split]]:
 @functools.cache
 def templates_of(kind: str, split: Split) -> tuple[str, ...]:
     return tuple(template for template, where in template_table()[kind].items() if where is split)
+
+
+@functools.cache
+def _held_out_wordings() -> re.Pattern[str]:
+    """Matches a question in a wording kept for development or the test, whatever is asked about, fillers or none."""
+    wordings = [
+        "[a-z ]+".join(re.escape(literal) for literal, *_ in string.Formatter().parse(template))
+        + ("[a-z ]+" if template.endswith("}") else "")
+        for table in template_table().values()
+        for template, where in table.items()
+        if where is not Split.TRAIN
+    ]
+    before, after = "|".join((*INTERJECTIONS, *LEAD_INS)), "|".join(TRAILERS)
+    return re.compile(rf"(?:(?:{before}) )*(?:{'|'.join(wordings)})(?: (?:{after}))*")
+
+
+def is_held_out(text: str) -> bool:
+    """Whether a text is a question in a wording that no training question has."""
+    return _held_out_wordings().fullmatch(text) is not None
 
 
 def template_id(kind: str, template: str) -> str:

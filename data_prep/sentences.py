@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .dialogues import generate, is_held_out
 from .facts import DAYS, MONTHS
 from .spoken import LETTERS, number_in_words
 
@@ -47,21 +48,41 @@ def letter_sentence(rng: np.random.Generator) -> str:
 
 
 def word_sentence(words: tuple[str, ...], index: int, rng: np.random.Generator) -> str:
-    """Three to six words, the first of which walks through the whole vocabulary as `index` grows."""
+    """Three to seven words, the first of which walks through the whole vocabulary as `index` grows."""
     picked = [words[index % len(words)]]
-    picked += [words[int(at)] for at in rng.integers(len(words), size=int(rng.integers(2, 6)))]
+    picked += [words[int(at)] for at in rng.integers(len(words), size=int(rng.integers(2, 7)))]
     order = rng.permutation(len(picked))
     return " ".join(picked[int(at)] for at in order)
 
 
+def mixed_sentence(rng: np.random.Generator) -> str:
+    """Pieces of one to three words from two or three training questions, in any order.
+
+    Whoever hears only whole questions learns to guess the rest of one; in these nothing can be guessed. The rare
+    mixture that says what only the test may ask is drawn again.
+    """
+    pieces = []
+    for _ in range(int(rng.integers(2, 4))):
+        words = generate(int(rng.integers(2**31)), 0).question.split()
+        while words:
+            size = int(rng.integers(1, 4))
+            pieces.append(" ".join(words[:size]))
+            words = words[size:]
+    picked = rng.permutation(len(pieces))[: int(rng.integers(2, 6))]
+    text = " ".join(pieces[int(at)] for at in picked)
+    return mixed_sentence(rng) if is_held_out(text) else text
+
+
 def drill(words: tuple[str, ...], index: int, rng: np.random.Generator) -> str:
-    """Numbers (half), words (three in ten), letters, or names of days and months."""
+    """Numbers (three in ten), words, mixed pieces of questions, letters, or names of days and months."""
     choice = rng.random()
-    if choice < 0.5:
+    if choice < 0.3:
         return number_sentence(rng)
-    if choice < 0.8:
+    if choice < 0.6:
         return word_sentence(words, index, rng)
-    if choice < 0.9:
+    if choice < 0.85:
+        return mixed_sentence(rng)
+    if choice < 0.95:
         return letter_sentence(rng)
     names = DAYS + MONTHS
     return " ".join(names[int(at)] for at in rng.integers(len(names), size=int(rng.integers(1, 4))))

@@ -71,6 +71,7 @@ class DialogueState(State):
     hidden: Tensor | None = None  # (1, 1, D), the last position's state: the next token is read from it
     pending: int | None = None  # the last token picked, which the language model has not been fed yet
     speaking: bool = False  # whether words are now the reply (or the transcript)
+    unwritten: int = 0  # tokens that the transcript of this turn may still have
     generated: int = 0  # tokens of this turn
     unit: UnitDecoderState | None = None
     collapse: CollapseState | None = None

@@ -135,7 +135,7 @@ class SpeechLM(nn.Module):
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
-        state.phase = Phase.LISTENING
+        state.phase, state.unwritten = Phase.LISTENING, 0
         if self.config.streams:
             state.ear = self._ear[0].init_state(1)
         else:
@@ -149,7 +149,7 @@ class SpeechLM(nn.Module):
         if state.heard is not None:
             state.heard.append(pcm)
         else:
-            self._feed(self._ear[0].step(pcm, state.ear), state)  # type: ignore[arg-type]
+            self._feed_speech(self._ear[0].step(pcm, state.ear), state)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def end_turn(self, state: DialogueState) -> None:
@@ -161,6 +161,7 @@ class SpeechLM(nn.Module):
         else:
             speech = self._ear[0].flush(state.ear)  # type: ignore[arg-type]
         suffix = self.config.prompt.suffix_ids
+        state.unwritten += speech.shape[1]
         self._feed(torch.cat([speech, self._embed(suffix)], dim=1), state)
         state.ear = state.heard = None
         self._start_reply(state, self.config.layout.reply in (None, *suffix))
@@ -183,7 +184,9 @@ class SpeechLM(nn.Module):
         """One more token, and the speech that it brings. The last step is of kind END.
 
         The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
-        token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed.
+        token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed. A transcript that has as
+        many tokens as there were embeddings of speech ends there, with ``<reply>``: nobody says more words than that
+        (nano: 12.5 a second), but a model that has lost its place may write them.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
         layout = self.config.layout
@@ -196,6 +199,9 @@ class SpeechLM(nn.Module):
         token = layout.eos
         if state.generated < sampling.max_tokens:
             token = pick(self.llm.head(hidden)[0, -1], sampling, state.rng)
+            if layout.reply is not None and not state.speaking and layout.is_text(token):
+                token = token if state.unwritten > 0 else layout.reply
+                state.unwritten -= 1
         position = state.llm.length
         units, pcm = self._nothing()
         if token == layout.eos:
@@ -268,6 +274,10 @@ class SpeechLM(nn.Module):
 
     def _feed_ids(self, ids: list[int], state: DialogueState) -> None:
         self._feed(self._embed(ids), state)
+
+    def _feed_speech(self, embeds: Tensor, state: DialogueState) -> None:
+        state.unwritten += embeds.shape[1]
+        self._feed(embeds, state)
 
     def _feed(self, embeds: Tensor, state: DialogueState) -> None:
         """Put embeddings (1, t, D) into the language model's cache and keep the last one's state."""

@@ -125,6 +125,19 @@ def test_kinds_of_tokens_and_what_is_spoken(model):
     assert [s.position for s in steps] == [steps[0].position + i for i in range(len(ids))]
 
 
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_transcript_has_no_more_tokens_than_there_was_speech(model, turns):
+    """A model that repeats itself is brought to its reply; each turn has as much room as it has speech."""
+    speech = model.encode(sound(2)).shape[1]
+    forced, state = force(model, [11] * 1000), model.init_state()
+    for _ in range(turns):
+        hear(forced, state, sound(2))
+        steps, _ = finish(forced, state, Sampling(max_tokens=speech + 5))
+        kinds = [TokenKind.TRANSCRIPT] * speech + [TokenKind.CONTROL] + [TokenKind.REPLY] * 4 + [TokenKind.END]
+        assert [step.kind for step in steps] == kinds
+        assert steps[speech].token == REPLY
+
+
 def test_later_turns_go_on_in_one_sequence(model):
     """Two turns leave what one pass over the whole conversation ends in; the second may be typed."""
     forced, state = force(model, [11, REPLY, 20, EOS]), model.init_state()
