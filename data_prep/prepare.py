@@ -8,12 +8,9 @@ that is not whole, and a sample that fails is recorded in failed.jsonl and skipp
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +19,7 @@ from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .dialogues import Dialogue, Split, generate
 from .sentences import drill
+from .shard_runs import run_shards
 from .shards import Clip, Failure, ShardWriter
 from .synthesis import SAMPLE_RATE, Prosody, Voice, require, synthesise
 from .voices import draw_voice, find_voices
@@ -154,51 +152,21 @@ def _writer(recipe: str, config: SpeechConfig) -> ShardWriter:
     return ShardWriter(config.out, name=recipe, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
 
 
-def _work(recipe: str, config: SpeechConfig, shard: int) -> tuple[int, int]:
-    """In a worker: make and store one shard. Returns (clips, failures)."""
-    clips, failures = make_shard(recipe, config, shard)
-    _writer(recipe, config).write(shard, clips, failures)
-    return len(clips), len(failures)
-
-
 def prepare(recipe: str, config: SpeechConfig, *, progress: bool = True) -> dict[str, Any]:
     """Make or complete the data set; returns its counts.
 
     Raises DuologueError when a synthesiser is not installed, the folder holds another data set, or every clip failed.
     """
     require(*sorted({voice.engine for voice in find_voices(config.voices)}))
-    writer = _writer(recipe, config)
-    shards = range(-(-config.n // config.shard_size))
-    missing = [shard for shard in shards if not writer.has(shard)]
-    workers = min(config.workers or os.cpu_count() or 1, max(1, len(missing)))
-    done = sum(min(config.shard_size, config.n - shard * config.shard_size) for shard in shards if shard not in missing)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task(recipe, total=config.n, completed=done)
-        for clips, failures in _results(recipe, config, missing, workers):
-            bar.advance(task, clips + failures)
-    counts = writer.finish()
-    if counts["clips"] == 0:
-        raise DuologueError(f"every clip failed: see {Path(config.out) / 'failed.jsonl'}")
-    return counts
-
-
-def _results(recipe: str, config: SpeechConfig, shards: list[int], workers: int) -> Iterator[tuple[int, int]]:
-    if workers <= 1:
-        yield from (_work(recipe, config, shard) for shard in shards)
-        return
-    # fresh interpreters: a forked one would inherit locks and the parent's festival
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending: set[Future[tuple[int, int]]] = {pool.submit(_work, recipe, config, shard) for shard in shards}
-        try:
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        finally:
-            for future in pending:
-                future.cancel()
+    count = -(-config.n // config.shard_size)
+    return run_shards(
+        _writer(recipe, config),
+        [functools.partial(make_shard, recipe, config, shard) for shard in range(count)],
+        clips=config.n,
+        shard_size=config.shard_size,
+        workers=config.workers,
+        progress=progress,
+    )
 
 
 def parse_overrides(config: type[C], overrides: list[str]) -> C:

@@ -16,9 +16,10 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -47,14 +48,29 @@ class Failure:
     reason: str
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` either has all of it or is as it was before."""
+@contextmanager
+def appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which becomes `path` once it is whole. Until then, and if it fails, `path` is as it was.
+
+    Raises DuologueError when it cannot be written, as on a full disk; nothing is left of it then.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DuologueError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` either has all of it or is as it was before. Raises DuologueError as `appearing`."""
+    with appearing(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
@@ -118,13 +134,10 @@ class ShardWriter:
         pcm = (
             np.concatenate([clip.pcm for clip in clips]) if clips else np.zeros(0, np.int16)
         )  # (samples of the shard,)
-        target = _pcm_file(self.folder, shard)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
-            np.save(file, pcm)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        with appearing(_pcm_file(self.folder, shard)) as file:
+            # what np.save writes; its own way to the disk forgets why it failed
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(pcm))
+            file.write(pcm.data)
         part = _failure_file(self.folder, shard)
         if failures:
             write_json_lines(part, ({"id": f.id, "shard": shard, "reason": f.reason} for f in failures))
@@ -146,11 +159,24 @@ class ShardWriter:
         known = {obj["id"]: obj for obj in (read_json_lines(merged) if merged.exists() else [])}
         known |= {obj["id"]: obj for part in parts for obj in read_json_lines(part)}
         write_json_lines(merged, (known[key] for key in sorted(known)))
-        for part in parts:
-            part.unlink()
+        for rest in (*parts, *self.folder.glob(".*.tmp")):  # temporary files are of runs that were killed
+            rest.unlink()
         counts = {"clips": clips, "failed": len(known), "hours": round(samples / self.header["sample_rate"] / 3600, 4)}
         self._write_header(complete=True, counts=counts, checksums=checksums)
         return counts
+
+    def failures(self) -> list[Failure]:
+        """The clips that a finished data set is without, by id."""
+        rows = read_json_lines(self.folder / FAILED_FILE)
+        return [Failure(row["id"], row["reason"]) for row in rows]
+
+    def discard(self) -> None:
+        """Take the data set away again, and its folder if there is nothing else in it."""
+        names = ("shard-*", ".*.tmp", DATASET_FILE, FAILED_FILE)
+        for path in [path for name in names for path in self.folder.glob(name)]:
+            path.unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _write_header(self, **more: Any) -> None:
         write_atomically(self.folder / DATASET_FILE, (json.dumps({**self.header, **more}, indent=1) + "\n").encode())

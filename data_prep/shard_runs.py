@@ -1,0 +1,76 @@
+"""Making a data set shard by shard, in several processes: the same for any number of them, and resumable.
+
+Each recipe says how one shard is made; here it is decided which are still missing, and who makes them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from ..model.errors import DuologueError
+from .shards import Clip, Failure, ShardWriter
+
+MakeShard = Callable[[], tuple[list[Clip], list[Failure]]]
+
+
+def run_shards(
+    writer: ShardWriter, shards: Sequence[MakeShard], *, clips: int, shard_size: int, workers: int, progress: bool
+) -> dict[str, Any]:
+    """Make the shards that are missing and finish the data set; returns its counts.
+
+    Args:
+        shards: how each is made, in their order; to be pickled into the workers.
+        clips: how many there will be, failures included, in shards of `shard_size`.
+        workers: processes; 0 takes one a processor.
+
+    Raises DuologueError when every clip failed (nothing is left of the data set then) or a worker was killed.
+    """
+    missing = [shard for shard in range(len(shards)) if not writer.has(shard)]
+    workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
+    there = set(range(len(shards))) - set(missing)
+    done = sum(min(shard_size, clips - shard * shard_size) for shard in there)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task(writer.header["name"], total=clips, completed=done)
+        for made in _results(writer, {shard: shards[shard] for shard in missing}, workers):
+            bar.advance(task, made)
+    counts = writer.finish()
+    if counts["clips"] == 0:
+        reason = next((failure.reason for failure in writer.failures()), "there are none")
+        writer.discard()
+        raise DuologueError(f"every clip failed, so nothing was kept; the first because: {reason}")
+    return counts
+
+
+def _work(writer: ShardWriter, shard: int, make: MakeShard) -> int:
+    """In a worker: make and store one shard. Returns how many clips it was to have."""
+    clips, failures = make()
+    writer.write(shard, clips, failures)
+    return len(clips) + len(failures)
+
+
+def _results(writer: ShardWriter, missing: dict[int, MakeShard], workers: int) -> Iterator[int]:
+    if workers <= 1:
+        yield from (_work(writer, shard, make) for shard, make in missing.items())
+        return
+    # fresh interpreters: a forked one would inherit locks and the parent's festival
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending: set[Future[int]] = {pool.submit(_work, writer, shard, make) for shard, make in missing.items()}
+        try:
+            while pending:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        except BrokenProcessPool:
+            raise DuologueError(
+                "a worker was killed, perhaps for memory: run the command again, with fewer workers="
+            ) from None
+        finally:
+            for future in pending:
+                future.cancel()
