@@ -21,8 +21,8 @@ from .dialogues import Dialogue, Split, generate
 from .sentences import drill
 from .shard_runs import run_shards
 from .shards import Clip, Failure, ShardWriter
-from .synthesis import SAMPLE_RATE, Prosody, Voice, require, synthesise
-from .voices import draw_voice, find_voices
+from .synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
+from .voices import draw_voice, find_voices, require_voices
 
 C = TypeVar("C")
 
@@ -50,6 +50,7 @@ class SpeechConfig:
     split: which wordings and operands: train, dev or test
     voices: train, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
     drills: the share of clips that are numbers, letters and words instead (see sentences.py)
+    tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """
 
     out: str
@@ -60,6 +61,7 @@ class SpeechConfig:
     split: str = "train"
     voices: str = "train"
     drills: float = 0.2
+    tts_command: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("seed", 0), ("workers", 0), ("shard_size", 1)):
@@ -69,7 +71,10 @@ class SpeechConfig:
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
         if not 0 <= self.drills <= 1:
             raise DuologueError(f"drills={self.drills}: expected a share from 0 to 1")
-        find_voices(self.voices)
+        self.speakers()
+
+    def speakers(self) -> tuple[Voice, ...]:
+        return find_voices(self.voices, self.tts_command)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,7 @@ def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]
     else:
         dialogue = generate(config.seed, index, config.split)
         text, fields = said(dialogue), dataclasses.asdict(dialogue)
-    voice = draw_voice(find_voices(config.voices), rng)
+    voice = draw_voice(config.speakers(), rng)
     return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
 
 
@@ -147,8 +152,9 @@ def make_shard(recipe: str, config: SpeechConfig, shard: int) -> tuple[list[Clip
 
 
 def _writer(recipe: str, config: SpeechConfig) -> ShardWriter:
-    # the number of workers does not change the clips
-    parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("out", "workers")}
+    # the number of workers does not change the clips; a set made without a command does not mention it
+    left_out = ("out", "workers", *(() if config.tts_command else ("tts_command",)))
+    parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     return ShardWriter(config.out, name=recipe, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
 
 
@@ -157,7 +163,7 @@ def prepare(recipe: str, config: SpeechConfig, *, progress: bool = True) -> dict
 
     Raises DuologueError when a synthesiser is not installed, the folder holds another data set, or every clip failed.
     """
-    require(*sorted({voice.engine for voice in find_voices(config.voices)}))
+    require_voices(config.speakers())
     count = -(-config.n // config.shard_size)
     return run_shards(
         _writer(recipe, config),

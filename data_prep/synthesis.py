@@ -1,5 +1,7 @@
 """Text to speech by the synthesisers of a Debian system, behind one function: espeak-ng, flite and festival.
 
+Any other one is a command (see tts_command.py), which is the fourth engine.
+
 `synthesise(text, voice, prosody)` gives int16 PCM at 16 kHz. espeak-ng and flite are started for each sentence (13 and
 50 ms); festival, which takes most of a second to start, is kept as one process that is fed sentences through a pipe.
 """
@@ -24,6 +26,7 @@ import numpy as np
 
 from ..model.errors import DuologueError
 from .spoken import ALPHABET, letters_marked
+from .tts_command import arguments_of, speak_by_command
 
 SAMPLE_RATE = 16_000  # Hz
 TIMEOUT = 30.0  # s, for one sentence
@@ -37,11 +40,15 @@ class Engine(StrEnum):
     ESPEAK = "espeak"
     FLITE = "flite"
     FESTIVAL = "festival"
+    COMMAND = "command"  # a voice's name is the template of a command then
 
     @property
     def program(self) -> str:
+        """Of a Debian package; a command brings its own."""
         return {"espeak": "espeak-ng", "flite": "flite", "festival": "festival"}[self.value]
 
+
+DEBIAN = (Engine.ESPEAK, Engine.FLITE, Engine.FESTIVAL)
 
 # How each engine is made to say the letter a by its name; a lone "a" is taken for the article. See letters_marked.
 LETTER_A = {Engine.ESPEAK: "[['eI]]", Engine.FLITE: "ay", Engine.FESTIVAL: "ay"}
@@ -69,7 +76,7 @@ class Voice:
     """
 
     engine: Engine
-    name: str  # espeak-ng "en-us+f3" (accent + variant), flite "rms", festival "kal_diphone"
+    name: str  # espeak-ng "en-us+f3" (accent + variant), flite "rms", festival "kal_diphone", "my-tts {text} {wav}"
     pitch: tuple[float, float] | None = None
     spread: tuple[float, float] | None = None
     rate: tuple[float, float] | None = None
@@ -84,6 +91,9 @@ class Voice:
 
     @property
     def key(self) -> str:
+        """ "flite:rms"; of a command the program, "command:my-tts"."""
+        if self.engine is Engine.COMMAND:
+            return f"{self.engine}:{Path(arguments_of(self.name)[0]).name}"
         return f"{self.engine}:{self.name}"
 
     def draw(self, rng: np.random.Generator) -> Prosody | None:
@@ -100,7 +110,7 @@ class Voice:
 
 
 def require(*engines: Engine) -> None:
-    """Raises SynthesisError that names the programs which are not installed."""
+    """Of DEBIAN. Raises SynthesisError that names the programs which are not installed."""
     missing = [engine.program for engine in engines if shutil.which(engine.program) is None]
     if missing:
         raise SynthesisError(f"not installed: {', '.join(missing)} (Debian: apt-get install {' '.join(missing)})")
@@ -113,6 +123,8 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
     """
     if not text.strip() or not set(text) <= ALPHABET:
         raise SynthesisError(f"cannot say {text!r}: expected lower-case words separated by spaces")
+    if voice.engine is Engine.COMMAND:
+        return _checked(_command(text, voice), SAMPLE_RATE, text, voice)
     require(voice.engine)
     marked = letters_marked(text, LETTER_A[voice.engine])
     if voice.engine is Engine.ESPEAK:
@@ -121,6 +133,11 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
         pcm, rate = _flite(marked, voice, prosody)
     else:
         pcm, rate = _festival(marked, voice, prosody)
+    return _checked(pcm, rate, text, voice)
+
+
+def _checked(pcm: np.ndarray, rate: int, text: str, voice: Voice) -> np.ndarray:
+    """(samples at `rate` Hz,) -> (samples at 16 kHz,). Raises SynthesisError when nothing is to be heard."""
     if rate != SAMPLE_RATE:
         pcm = _resample(pcm, rate)
     if len(pcm) < SAMPLE_RATE // 10 or int(np.abs(pcm.astype(np.int32)).max()) < 100:
@@ -134,6 +151,14 @@ def _resample(pcm: np.ndarray, rate: int) -> np.ndarray:
 
     resampled = soxr.resample(pcm.astype(np.float32), rate, SAMPLE_RATE)  # (n,) -> (n * 16000 / rate,)
     return np.clip(np.round(resampled), -32768, 32767).astype(np.int16)
+
+
+def _command(text: str, voice: Voice) -> np.ndarray:
+    try:
+        waveform = speak_by_command(text, voice.name, SAMPLE_RATE)  # (samples,) float32
+    except DuologueError as error:
+        raise SynthesisError(str(error)) from None
+    return np.rint(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 
 def _run(command: list[str], voice: Voice) -> bytes:

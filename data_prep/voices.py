@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..model.errors import DuologueError
-from .synthesis import Engine, Voice
+from .synthesis import DEBIAN, Engine, Voice, require
+from .tts_command import arguments_of, require_command
 
 ACCENTS = ("en-029", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us", "en-us-nyc")
 # Variants that sound like people; whispers, robots, croaks and the like are left out.
@@ -67,21 +68,36 @@ def draw_voice(voices: Sequence[Voice], rng: np.random.Generator) -> Voice:
     return voices[int(np.searchsorted(ends, rng.uniform(0, ends[-1]), side="right").clip(0, len(voices) - 1))]
 
 
-def find_voices(names: str) -> tuple[Voice, ...]:
-    """A set by its name ("train", "dev", "acceptance",
-    "reply") or voices by their keys ("flite:awb,festival:ked_diphone").
+def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
+    """The voices a recipe's `voices` and `tts_command` name.
 
-    Raises DuologueError for an unknown engine or set.
+    Args:
+        names: a set by its name ("train", "dev", "acceptance", "reply") or voices by their keys
+            ("flite:awb,festival:ked_diphone").
+        tts_command: a command that speaks instead of them (see tts_command.py); empty: none does.
+
+    Raises DuologueError for an unknown engine or set, and for a command without its places.
     """
+    if tts_command:
+        arguments_of(tts_command)
+        return (Voice(engine=Engine.COMMAND, name=tts_command),)
     if names in VOICE_SETS:
         return VOICE_SETS[names]
     known = {voice.key: voice for voices in VOICE_SETS.values() for voice in voices}
     found = []
     for key in names.split(","):
         engine, _, name = key.strip().partition(":")
-        if engine not in list(Engine) or not name:
+        if engine not in DEBIAN or not name:
             raise DuologueError(
-                f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(Engine)}:name"
+                f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(DEBIAN)}:name"
             )
         found.append(known.get(key.strip()) or Voice(engine=Engine(engine), name=name))
     return tuple(found)
+
+
+def require_voices(voices: Sequence[Voice]) -> None:
+    """Raises SynthesisError or DuologueError that names the programs which are not there."""
+    require(*sorted({voice.engine for voice in voices if voice.engine in DEBIAN}))
+    for voice in voices:
+        if voice.engine is Engine.COMMAND:
+            require_command(voice.name)

@@ -41,7 +41,7 @@ def fake_speech(text: str, voice: object, prosody: object = None) -> np.ndarray:
 def mute(monkeypatch: pytest.MonkeyPatch) -> None:
     """No synthesiser: clips are made in an instant, in this process."""
     monkeypatch.setattr(module, "synthesise", fake_speech)
-    monkeypatch.setattr(module, "require", lambda *engines: None)
+    monkeypatch.setattr(module, "require_voices", lambda voices: None)
 
 
 @ALL_ENGINES
