@@ -35,7 +35,8 @@ class UnitsConfig:
     data: folder of a set of replies; units.jsonl is written into it
     quantiser: folder of the clusters
     checkpoint: the model, or the run of asr_pretrain, whose encoder makes the features; empty: MFCC
-    layer: of that encoder, counted in blocks
+    features: what makes them instead: hubert:FOLDER or hubert:HUB_ID, a HuBERT of transformers; empty: as above
+    layer: of that encoder or HuBERT, counted in blocks
     clusters: how many units, when they are to be fitted
     fit_minutes: how much speech they are fitted on
     seed: of the clips picked for it and of the clusters' start
@@ -45,6 +46,7 @@ class UnitsConfig:
     data: str
     quantiser: str
     checkpoint: str = ""
+    features: str = ""
     layer: int = 3
     clusters: int = 200
     fit_minutes: float = 30.0
@@ -52,6 +54,11 @@ class UnitsConfig:
     judge: int = 50
 
     def __post_init__(self) -> None:
+        kind, _, source = self.features.partition(":")
+        if self.features and (kind != "hubert" or not source):
+            raise DuologueError(f"features={self.features}: expected hubert:FOLDER or hubert:HUB_ID")
+        if self.features and self.checkpoint:
+            raise DuologueError(f"features={self.features} and checkpoint={self.checkpoint}: give one of them")
         if self.clusters < 2:
             raise DuologueError(f"clusters={self.clusters}: expected at least 2")
         if self.fit_minutes <= 0:
@@ -66,6 +73,10 @@ def waveform_of(clip: Clip) -> Tensor:
 
 
 def make_features(config: UnitsConfig) -> Features:
+    if config.features:
+        from .features_hubert import HubertFeatures
+
+        return HubertFeatures(config.features.partition(":")[2], config.layer)
     if not config.checkpoint:
         return MfccFeatures()
     if (Path(config.checkpoint) / "recipe.json").is_file():

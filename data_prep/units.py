@@ -81,7 +81,7 @@ class KMeansUnits:
 
     @classmethod
     def load(cls, folder: str | Path, features: Features | None = None) -> KMeansUnits:
-        """Read a saved quantiser. MFCC features are made anew; an encoder's must be given.
+        """Read a saved quantiser. MFCC features are made anew; an encoder's or a HuBERT's must be given.
 
         Raises DuologueError when nothing is there, or `features` are not those that the clusters were fitted on.
         """
@@ -101,9 +101,8 @@ class KMeansUnits:
         if features is None and stored["kind"] == "mfcc":
             features = MfccFeatures(stored["coefficients"], stored["n_mels"], stored["n_fft"])
         if features is None:
-            raise DuologueError(
-                f"{folder} was fitted on an encoder (weights {stored['weights']}): name that checkpoint"
-            )
+            whose = "a HuBERT" if stored["kind"] == "hubert" else "an encoder"
+            raise DuologueError(f"{folder} was fitted on {whose} (weights {stored['weights']}): name that checkpoint")
         if features.description != stored:
             raise DuologueError(f"{folder} was fitted on features {stored}, not {features.description}")
         return cls(features, mean, scale, centroids)

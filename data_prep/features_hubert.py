@@ -1,0 +1,103 @@
+"""A layer of a HuBERT from transformers as frame-wise features, 50 Hz: what LLaMA-Omni's units are clustered from.
+
+Source: Hsu et al., "HuBERT" (arXiv 2106.07447), section 3; layer 11 of mHuBERT in LLaMA-Omni (arXiv 2409.06666).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..model.errors import DuologueError
+from .features import HOP, SAMPLE_RATE, fingerprint
+
+_WINDOW = 400  # samples that the convolutions of every released HuBERT see for a frame
+
+
+class HubertFeatures:
+    """(n,) -> (n // 320, D): the output of block `layer`.
+
+    A frame sees 400 samples; 40 zeros on both sides put it in the middle of its own 320 and give the last one a frame.
+
+    Args:
+        source: a folder saved by transformers, or a hub id; weights in safetensors.
+        layer: how many blocks, from 1 on; 0 is what the first block is given.
+
+    Raises DuologueError for a source that is not there, is no HuBERT of 50 Hz, or lacks weights, and for a layer that
+    it does not have.
+    """
+
+    def __init__(self, source: str, layer: int) -> None:
+        from safetensors import SafetensorError
+        from transformers import AutoConfig, HubertModel
+
+        try:
+            config = AutoConfig.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise DuologueError(f"features=hubert:{source}: {_first_line(error)}") from None
+        if config.model_type != "hubert":
+            raise DuologueError(f"features=hubert:{source} is a {config.model_type}, not a hubert")
+        if math.prod(config.conv_stride) != HOP or _window(config.conv_kernel, config.conv_stride) != _WINDOW:
+            raise DuologueError(
+                f"features=hubert:{source}: its frames are {math.prod(config.conv_stride)} samples apart and see "
+                f"{_window(config.conv_kernel, config.conv_stride)}; expected {HOP} and {_WINDOW}"
+            )
+        if not 0 <= layer <= config.num_hidden_layers:
+            raise DuologueError(f"layer {layer}: the HuBERT {source} has 0 to {config.num_hidden_layers}")
+        try:
+            model, info = HubertModel.from_pretrained(source, use_safetensors=True, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise DuologueError(f"features=hubert:{source}: {_first_line(error)}") from None
+        if info["missing_keys"]:
+            raise DuologueError(f"features=hubert:{source} lacks weights, {min(info['missing_keys'])} for one")
+        self.layer = layer
+        self.normalise = _wants_normalised(source, config.feat_extract_norm == "layer")
+        # blocks above are not needed; one is kept, for what follows the last block is no longer its output
+        model.encoder.layers = model.encoder.layers[: layer + 1]
+        self.model = model.eval()
+        self.fingerprint = fingerprint(model)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {"kind": "hubert", "weights": self.fingerprint, "layer": self.layer, "normalise": self.normalise}
+
+    @torch.no_grad()
+    def __call__(self, waveform: Tensor) -> Tensor:
+        frames = len(waveform) // HOP
+        if frames == 0:
+            return waveform.new_zeros(0, self.model.config.hidden_size)
+        samples = waveform[: frames * HOP]
+        if self.normalise:
+            samples = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
+        padded = F.pad(samples, ((_WINDOW - HOP) // 2, (_WINDOW - HOP) // 2))
+        hidden = self.model(padded[None], output_hidden_states=True).hidden_states[self.layer]  # (1, T, D)
+        return hidden[0]
+
+
+def _wants_normalised(source: str, otherwise: bool) -> bool:
+    """Whether clips are to have mean 0 and variance 1, as the model's own feature extractor says, if it has one."""
+    from transformers import AutoFeatureExtractor
+
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(source)
+    except (OSError, ValueError):
+        return otherwise
+    if extractor.sampling_rate != SAMPLE_RATE:
+        raise DuologueError(f"features=hubert:{source} hears {extractor.sampling_rate} Hz, not {SAMPLE_RATE}")
+    return bool(extractor.do_normalize)
+
+
+def _window(kernels: list[int], strides: list[int]) -> int:
+    """Samples that one frame sees."""
+    size = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        size = (size - 1) * stride + kernel
+    return size
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
