@@ -14,8 +14,8 @@ from ..checkpoints import store
 from ..data_prep.vocabulary import save_tokenizer
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM
-from .loop import load_parts
 from .recipes.nano import nano_config
+from .run_folder import load_parts
 
 PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder")
 

@@ -1,16 +1,16 @@
-"""The supervised loop: one task, one optimiser, resumable at any step, on whatever accelerate was launched with.
+"""The loop: one task, one optimiser (two with an adversary), resumable at any step, on whatever accelerate started.
 
-A batch is a pure function of (seed, step), so that a resumed run sees what an uninterrupted one would have seen. The
-run's folder holds ``recipe.json``, ``state-00000400.pt`` (all that resuming needs; the newest whole one is taken),
-TensorBoard's events, and at the end ``model.safetensors`` (the parts that the stage makes, named as in SpeechLM).
+A batch is a pure function of (seed, number), so that a resumed run sees what an uninterrupted one would have seen, and
+a recipe gives the same weights on any number of processes that share its ``accumulate`` batches a step. One CPU,
+several GPUs, FSDP and DeepSpeed differ in the launcher alone: ``accelerate launch -m duologue train RECIPE``.
+What a run leaves behind is described in run_folder.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ..model.errors import DuologueError
+from .ema import Ema
+from .optimiser import make_optimiser
 from .recipe import Recipe, save_recipe
+from .run_folder import BEST, WEIGHTS, Figures, load_parts, newest_state, save_parts, save_state
+from .throughput import Load, Throughput
 
 Batch = dict[str, Any]
-STATE = re.compile(r"state-(\d{8})\.pt")
 
 
 class Task(nn.Module):
@@ -32,8 +35,8 @@ class Task(nn.Module):
     ``forward(batch)`` returns the loss and a dictionary of figures (plain floats or scalar tensors) to show.
     """
 
-    def batch(self, step: int) -> Batch:
-        """Batch number ``step``: runs in a worker process, keyed by (seed, step), never by the order of calls."""
+    def batch(self, number: int) -> Batch:
+        """Batch ``number``: runs in a worker process, keyed by (seed, number), never by the order of calls."""
         raise NotImplementedError
 
     def parts(self) -> dict[str, nn.Module]:
@@ -44,18 +47,53 @@ class Task(nn.Module):
         """Figures on held-out data, asked for at every save. None by default."""
         return {}
 
+    def load_of(self, batch: Batch) -> Load | None:
+        """How much a batch holds, for the figures of throughput."""
+        if "samples" in batch and "lengths" in batch:
+            rate = 16_000
+            return Load(float(batch["lengths"].sum()) / rate, batch["samples"].numel() / rate, "speech_s")
+        if "mask" in batch:
+            return Load(float(batch["mask"].sum()), batch["mask"].numel(), "tokens")
+        return None
 
-class _Steps(torch.utils.data.Dataset[Batch]):
-    """The task's batches as a map from step to batch, so that worker processes can prepare them ahead."""
 
-    def __init__(self, task: Task, first: int, last: int, rank: int, world: int) -> None:
-        self.task, self.first, self.last, self.rank, self.world = task, first, last, rank, world
+class AdversarialTask(Task):
+    """A task whose output a rival learns to tell from recordings.
+
+    ``forward(batch)`` returns the loss without the rival, the figures, and what was made and what was recorded, both
+    (B, n). ``rival`` is a module that is no part of the task: ``rival(made, recorded)`` is its own loss and
+    figures, ``rival.judge(made, recorded)`` what the maker is to lose by it.
+    """
+
+    rival_after = 0  # steps that the maker has to itself
+
+    def make_rival(self) -> Rival:
+        """A fresh rival."""
+        raise NotImplementedError
+
+
+class Rival(nn.Module):
+    """See :class:`AdversarialTask`."""
+
+    def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The maker's loss and figures."""
+        raise NotImplementedError
+
+
+class _Batches(torch.utils.data.Dataset[Batch]):
+    """The batches of one process in their order, as a map, so that workers can prepare them ahead."""
+
+    def __init__(self, task: Task, recipe: Recipe, first: int, rank: int, world: int) -> None:
+        self.task, self.accumulate, self.rank, self.world = task, recipe.accumulate, rank, world
+        self.share = recipe.accumulate // world  # batches a step for each process
+        self.first, self.steps = first, recipe.steps
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return max(0, self.steps - self.first) * self.share
 
     def __getitem__(self, index: int) -> Batch:
-        return self.task.batch((self.first + index) * self.world + self.rank)
+        step, turn = self.first + index // self.share, index % self.share
+        return self.task.batch(step * self.accumulate + turn * self.world + self.rank)
 
 
 def _one_thread(_: int) -> None:
@@ -73,73 +111,16 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def freeze(task: nn.Module, learn: tuple[str, ...]) -> list[nn.Parameter]:
-    """Let only the parameters below the prefixes learn, and return them. A prefix that matches nothing is an error."""
+def freeze(task: nn.Module, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]:
+    """Let only what is below the prefixes learn, and return it by name. A prefix that matches nothing is an error."""
     names = [name for name, _ in task.named_parameters()]
     for prefix in learn:
         if not any(name == prefix or name.startswith(prefix + ".") for name in names):
             tops = sorted({name.split(".")[0] for name in names})
             raise DuologueError(f"learn prefix {prefix!r} matches no parameter; they begin with: {', '.join(tops)}")
-    learnt = []
     for name, parameter in task.named_parameters():
-        wanted = any(name == prefix or name.startswith(prefix + ".") for prefix in learn)
-        parameter.requires_grad_(wanted)
-        if wanted:
-            learnt.append(parameter)
-    return learnt
-
-
-def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
-    """Load "PREFIX=FOLDER" entries: the tensors below PREFIX of that folder's model.safetensors, strictly."""
-    from safetensors.torch import load_file
-
-    for entry in start:
-        prefix, _, folder = entry.partition("=")
-        path = Path(folder) / "model.safetensors"
-        if not path.is_file():
-            raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
-        if prefix not in modules:
-            raise DuologueError(f"start {entry}: this stage has no part {prefix!r}; it has: {', '.join(modules)}")
-        tensors = load_file(path)
-        below = {k[len(prefix) + 1 :]: v.float() for k, v in tensors.items() if k.startswith(prefix + ".")}
-        try:
-            modules[prefix].load_state_dict(below)
-        except RuntimeError as error:
-            raise DuologueError(f"start {entry}: tensors do not fit: {' '.join(str(error).split())}") from None
-
-
-def write_beside(path: Path, write: Any) -> None:
-    """Call ``write(temporary path)``, then rename: the file is whole or not there."""
-    beside = path.with_name(path.name + ".tmp")
-    write(beside)
-    beside.replace(path)
-
-
-def save_parts(task: Task, folder: Path) -> None:
-    """Write the stage's parts to ``model.safetensors`` under their SpeechLM names."""
-    from safetensors.torch import save_file
-
-    tensors = {
-        f"{name}.{key}": value.detach().cpu().contiguous().clone()
-        for name, module in task.parts().items()
-        for key, value in module.state_dict().items()
-    }
-    write_beside(folder / "model.safetensors", lambda beside: save_file(tensors, beside))
-
-
-def newest_state(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None; one that a crash cut short is passed over."""
-    for path in sorted(folder.glob("state-*.pt"), reverse=True):
-        with contextlib.suppress(Exception):
-            return torch.load(path, weights_only=True, map_location="cpu")
-    return None
-
-
-def _save_state(folder: Path, keep: int, state: dict[str, Any]) -> None:
-    write_beside(folder / f"state-{state['step']:08d}.pt", lambda beside: torch.save(state, beside))
-    whole = sorted(path for path in folder.iterdir() if STATE.fullmatch(path.name))
-    for path in whole[:-keep]:
-        path.unlink()
+        parameter.requires_grad_(any(name == prefix or name.startswith(prefix + ".") for prefix in learn))
+    return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
 
 
 def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]:
@@ -149,94 +130,277 @@ def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]
         The last figures shown (losses and whatever the task measures).
 
     Raises:
-        DuologueError: a prefix that matches nothing, a start that does not fit, a loss that is not finite.
+        DuologueError: a prefix that matches nothing, a start that does not fit, too many steps whose loss or gradient
+            is not finite, a folder that cannot be written, a number of processes that does not share the batches.
     """
-    from accelerate import Accelerator
-    from torch.utils.tensorboard import SummaryWriter
+    return _Run(recipe, task).train(progress)
 
-    folder = Path(recipe.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=1)
-    torch.manual_seed(recipe.seed)
-    load_parts(task.parts() | dict(task.named_children()), recipe.start)
-    learnt = freeze(task, recipe.learn)
-    optimiser = torch.optim.AdamW(learnt, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
-    first = 0
-    state = newest_state(folder)
-    if state is not None:
-        task.load_state_dict(state["task"])
-        optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["rng"])
-        first = state["step"]
-    if accelerator.is_main_process:
-        save_recipe(recipe, folder)
-    wrapped, optimiser = accelerator.prepare(task, optimiser)
-    step_fn = torch.compile(wrapped) if recipe.compile else wrapped
-    loader = torch.utils.data.DataLoader(
-        _Steps(task, first, recipe.steps, accelerator.process_index, accelerator.num_processes),
-        batch_size=None,
-        num_workers=recipe.workers,
-        worker_init_fn=_one_thread,
-        prefetch_factor=4 if recipe.workers else None,
-        generator=torch.Generator(),  # or the loader would draw from the model's, and a resumed run differ
-    )
-    writer = SummaryWriter(str(folder)) if accelerator.is_main_process else None
-    figures: dict[str, float] = {}
-    task.train()
-    for step, batch in _progress(loader, first, recipe.steps, recipe.stage, figures, progress and writer is not None):
+
+class _Run:
+    """One process's side of a run."""
+
+    def __init__(self, recipe: Recipe, task: Task) -> None:
+        from accelerate import Accelerator, PartialState
+        from accelerate.utils import DistributedType
+
+        world = PartialState().num_processes
+        if recipe.accumulate % world:
+            raise DuologueError(
+                f"{world} processes cannot share {recipe.accumulate} batches a step: give accumulate={world} (a step "
+                f"is then {world} batches of {recipe.batch_size}) or a multiple of it"
+            )
+        self.recipe, self.task = recipe, task
+        self.folder = Path(recipe.out)
+        self.accelerator = Accelerator(
+            mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate // world
+        )
+        kind = self.accelerator.distributed_type
+        self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        self.deepspeed = kind is DistributedType.DEEPSPEED
+        self.main = self.accelerator.is_main_process
+        self.bad: list[int] = []  # recent steps that were left out
+        self.first = 0
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(recipe.seed)
+        load_parts(task.parts() | dict(task.named_children()), recipe.start)
+        learnt = freeze(task, recipe.learn)
+        optimiser = make_optimiser(recipe, learnt)
+        self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
+        self.rival = task.make_rival() if isinstance(task, AdversarialTask) else None
+        rival_optimiser = None
+        if self.rival is not None:
+            rival_optimiser = torch.optim.AdamW(self.rival.parameters(), recipe.lr, recipe.betas, weight_decay=0.0)
+        if self.sharded and (self.ema or self.rival is not None or recipe.optimiser == "muon"):
+            raise DuologueError("FSDP and DeepSpeed want optimiser=adamw, ema=0 and no adversary")
+        state = None if self.sharded else newest_state(self.folder)
+        if state is not None:
+            self._resume(state, optimiser, rival_optimiser)
+        self.learnt = [parameter for _, parameter in learnt]
+        self.wrapped, self.optimiser = self.accelerator.prepare(task, optimiser)
+        if self.rival is not None:
+            self.wrapped_rival, self.rival_optimiser = self.accelerator.prepare(self.rival, rival_optimiser)
+        if self.sharded:
+            self._resume_sharded()
+        self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
+
+    def train(self, progress: bool) -> dict[str, float]:
+        from torch.utils.tensorboard import SummaryWriter
+
+        recipe, accelerator = self.recipe, self.accelerator
+        writer = figures_file = None
+        if self.main:
+            save_recipe(recipe, self.folder)
+            writer = SummaryWriter(str(self.folder), purge_step=self.first)
+            figures_file = Figures(self.folder, self.first)
+        batches = _Batches(self.task, recipe, self.first, accelerator.process_index, accelerator.num_processes)
+        loader = torch.utils.data.DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=recipe.workers,
+            worker_init_fn=_one_thread,
+            prefetch_factor=4 if recipe.workers else None,
+            generator=torch.Generator(),  # or the loader would draw from the model's, and a resumed run differ
+        )
+        figures: dict[str, float] = {}
+        throughput = Throughput()
+        incoming = throughput.waiting(iter(loader))
+        self.task.train()
+        for step in _progress(self.first, recipe.steps, recipe.stage, figures, progress and self.main):
+            shown = self._step(step, [next(incoming) for _ in range(batches.share)], throughput)
+            done = step + 1
+            last = done % recipe.save_every == 0 or done == recipe.steps
+            if done % recipe.log_every == 0 or last:
+                figures |= {key: float(value) for key, value in shown.items()}
+                measured = throughput.figures(accelerator.device, accelerator.num_processes)
+                figures |= {key: measured[key] for key in ("waiting", "padding", "mfu") if key in measured}
+                if self.bad:
+                    figures["left_out"] = float(len(self.bad))
+                if writer is not None:
+                    for key, value in (figures | measured).items():
+                        writer.add_scalar(key, value, done)
+            if last:
+                self._save(done, figures, writer, figures_file)
+        self.task.eval()
+        if writer is not None:
+            writer.close()
+        return figures
+
+    # One step.
+
+    def _step(self, step: int, batches: list[Batch], throughput: Throughput) -> dict[str, Any]:
+        recipe, accelerator = self.recipe, self.accelerator
         rate = recipe.lr_at(step)
-        for group in optimiser.param_groups:
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss, shown = step_fn(to_device(batch, accelerator.device))
-        if not math.isfinite(loss.item()):
-            raise DuologueError(f"the loss of step {step} is {loss.item()}; lower lr ({recipe.lr}) or look at the data")
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(learnt, recipe.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        done = step + 1
-        if done % recipe.log_every == 0 or done % recipe.save_every == 0 or done == recipe.steps:
-            figures |= {"loss": loss.item()} | {key: float(value) for key, value in shown.items()}
-            if writer is not None:
-                for key, value in figures.items():
-                    writer.add_scalar(key, value, done)
-                writer.add_scalar("lr", rate, done)
-                writer.add_scalar("gradient_norm", float(norm), done)
-        if done % recipe.save_every == 0 or done == recipe.steps:
-            task.eval()
-            measured = task.evaluate() if accelerator.is_main_process else {}
-            task.train()
-            figures |= measured
-            if writer is not None:
-                for key, value in measured.items():
-                    writer.add_scalar(key, value, done)
-                writer.flush()
-                unwrapped: Any = accelerator.unwrap_model(wrapped)
-                _save_state(
-                    folder,
-                    recipe.keep,
-                    {
-                        "step": done,
-                        "task": unwrapped.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "rng": torch.get_rng_state(),
-                    },
+        if self.rival is not None:
+            for group in self.rival_optimiser.param_groups:
+                group["lr"] = rate
+        shown: dict[str, Any] = {}
+        fault = ""
+        for batch in batches:
+            throughput.add(self.task.load_of(batch))
+            on_device = to_device(batch, accelerator.device)
+            with accelerator.accumulate(self.wrapped):
+                counted = accelerator.device.type == "cuda" and throughput.flops_a_step == 0
+                loss, shown = (
+                    throughput.count_flops(lambda b=on_device: self._losses(b, step))  # type: ignore[misc]
+                    if counted
+                    else self._losses(on_device, step)
                 )
-                save_parts(unwrapped, folder)
-                with (folder / "figures.jsonl").open("a") as log:
-                    log.write(json.dumps({"step": done, "time": round(time.time(), 1)} | figures) + "\n")
-    task.eval()
-    if writer is not None:
-        writer.close()
-    return figures
+                if not self._everywhere(math.isfinite(loss.item())):
+                    fault = f"the loss of step {step} is {loss.item()}"
+                    break
+                accelerator.backward(loss)
+                shown = {"loss": loss.detach()} | shown
+        norm = torch.zeros(())
+        if not fault and not self.deepspeed:  # DeepSpeed's engine has clipped and stepped by itself
+            norm = accelerator.clip_grad_norm_(self.learnt, recipe.clip)
+            if not math.isfinite(float(norm)):  # the same in every process
+                fault = f"the gradient of step {step} is {float(norm)}"
+        if fault:
+            self._leave_out(step, fault)
+        else:
+            self.optimiser.step()
+            if self.ema is not None:
+                self.ema.update(self.task.named_parameters())
+        self.optimiser.zero_grad(set_to_none=True)
+        throughput.step()
+        return shown | {"lr": rate, "gradient_norm": norm}
+
+    def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
+        if self.rival is None or not isinstance(self.task, AdversarialTask):
+            loss, shown = self.forward(batch)
+            return loss, shown
+        loss, shown, made, recorded = self.forward(batch)
+        if step < self.task.rival_after:
+            return loss, shown
+        rival_loss, more = self.wrapped_rival(made.detach(), recorded)
+        if math.isfinite(rival_loss.item()):
+            self.accelerator.backward(rival_loss)
+            self.accelerator.clip_grad_norm_(self.rival.parameters(), self.recipe.clip)
+            self.rival_optimiser.step()
+        self.rival_optimiser.zero_grad(set_to_none=True)
+        self.rival.requires_grad_(False)
+        with self.accelerator.autocast():
+            judged, most = self.rival.judge(made, recorded)
+        self.rival.requires_grad_(True)
+        return loss + judged, {**shown, **more, **most}
+
+    def _everywhere(self, good: bool) -> bool:
+        """Whether it is so in every process."""
+        if self.accelerator.num_processes == 1:
+            return good
+        flag = torch.tensor(float(good), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") == self.accelerator.num_processes)
+
+    def _leave_out(self, step: int, fault: str) -> None:
+        """Count a step that must not move the weights; too many of them end the run."""
+        recipe = self.recipe
+        self.bad = [at for at in self.bad if at > step - 100] + [step]
+        advice = f"lower lr ({recipe.lr}) or look at the data"
+        if self.deepspeed:
+            raise DuologueError(f"{fault}; DeepSpeed cannot leave a step out; {advice}")
+        if len(self.bad) > recipe.bad_share * 100:
+            raise DuologueError(f"{fault}; {len(self.bad)} of the last 100 steps were left out, {advice}")
+
+    # Checkpoints.
+
+    def _resume(self, state: dict[str, Any], optimiser: Any, rival_optimiser: Any) -> None:
+        if set(state["learn"]) != set(self.recipe.learn) or state["optimiser_kind"] != self.recipe.optimiser:
+            raise DuologueError(
+                f"{self.folder} was trained with learn={','.join(state['learn'])} optimiser={state['optimiser_kind']}; "
+                "go on with the same, or give another out="
+            )
+        self.task.load_state_dict(state["task"])
+        optimiser.load_state_dict(state["optimiser"])
+        if self.ema is not None and state["ema"] is not None:
+            self.ema.load(state["ema"])
+        if self.rival is not None:
+            self.rival.load_state_dict(state["rival"])
+            rival_optimiser.load_state_dict(state["rival_optimiser"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda_rng"])
+        self.first, self.bad = state["step"], state["bad"]
+
+    def _save(self, done: int, figures: dict[str, float], writer: Any, figures_file: Figures | None) -> None:
+        """Evaluate, then write figures, weights and, last of all, the checkpoint to resume from."""
+        task: Any = self.accelerator.unwrap_model(self.wrapped)
+        if self.sharded:
+            task = self._gathered()
+        if task is not None and self.main and figures_file is not None:
+            with self.ema.applied(task) if self.ema is not None else contextlib.nullcontext():
+                task.eval()
+                measured = task.evaluate()
+                parts = task.parts()
+                figures |= measured
+                figures_file.add({"step": done, "time": round(time.time(), 1)} | figures)
+                save_parts(parts, self.folder / WEIGHTS)
+                if figures_file.is_best(self.recipe.best):
+                    save_parts(parts, self.folder / BEST)
+            for key, value in measured.items():
+                writer.add_scalar(key, value, done)
+            writer.flush()
+        if self.sharded:
+            self._save_sharded(done)
+        elif self.main:
+            rival = self.rival is not None
+            save_state(
+                self.folder,
+                self.recipe.keep,
+                {
+                    "step": done,
+                    "task": task.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                    "optimiser_kind": self.recipe.optimiser,
+                    "learn": list(self.recipe.learn),
+                    "ema": self.ema.average if self.ema is not None else None,
+                    "rival": self.accelerator.unwrap_model(self.wrapped_rival).state_dict() if rival else None,
+                    "rival_optimiser": self.rival_optimiser.state_dict() if rival else None,
+                    "bad": self.bad,
+                    "rng": torch.get_rng_state(),
+                    "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+                },
+            )
+        self.accelerator.wait_for_everyone()
+        self.task.train()
+
+    # Under FSDP and DeepSpeed no process has all of the weights: accelerate writes a folder, each process its share.
+
+    def _gathered(self) -> Task | None:
+        """The task with whole weights in the main process, None in the others; all must ask."""
+        state = self.accelerator.get_state_dict(self.wrapped)
+        if not self.main:
+            return None
+        whole: Task = self.recipe.build().to(self.accelerator.device)
+        whole.load_state_dict(state)
+        return whole
+
+    def _sharded_folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("state-*") if path.is_dir() and path.name[6:].isdigit())
+
+    def _save_sharded(self, done: int) -> None:
+        folder = self.folder / f"state-{done:08d}"
+        beside = folder.with_name(folder.name + ".tmp")
+        self.accelerator.save_state(str(beside))
+        self.accelerator.wait_for_everyone()
+        if self.main:
+            beside.rename(folder)
+            for old in self._sharded_folders()[: -self.recipe.keep]:
+                shutil.rmtree(old)
+
+    def _resume_sharded(self) -> None:
+        folders = self._sharded_folders()
+        if folders:
+            self.accelerator.load_state(str(folders[-1]))
+            self.first = int(folders[-1].name[6:])
 
 
-def _progress(
-    loader: Any, first: int, last: int, name: str, figures: dict[str, float], show: bool
-) -> Iterator[tuple[int, Batch]]:
-    """Number the batches; show a bar with the newest figures and the time left."""
+def _progress(first: int, last: int, name: str, figures: dict[str, float], show: bool) -> Iterator[int]:
+    """The steps; a bar with the newest figures and the time left."""
     if not show:
-        yield from enumerate(loader, first)
+        yield from range(first, last)
         return
     from rich.progress import (
         BarColumn,
@@ -255,9 +419,14 @@ def _progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
+    shares = ("waiting", "padding", "mfu")
     with Progress(*columns) as bar:
         row = bar.add_task(name, total=last, completed=first, figures="")
-        for step, batch in enumerate(loader, first):
-            yield step, batch
-            text = " ".join(f"{key} {value:.3g}" for key, value in figures.items())
+        for step in range(first, last):
+            yield step
+            text = " ".join(
+                f"{key} {value:.0%}" if key in shares else f"{key} {value:.3g}"
+                for key, value in figures.items()
+                if key not in ("lr", "gradient_norm")
+            )
             bar.update(row, completed=step + 1, figures=text)

@@ -28,5 +28,5 @@ def run(stage: str, overrides: list[str]) -> dict[str, float]:
     from .loop import train
 
     recipe = resolve(stage, overrides)
-    task = recipe.build()  # type: ignore[attr-defined]
+    task = recipe.build()
     return train(recipe, task)

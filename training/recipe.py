@@ -8,9 +8,12 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..model.errors import DuologueError
+
+if TYPE_CHECKING:
+    from .loop import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,12 +26,17 @@ class Recipe:
     learn: tuple[str, ...]  # parameter prefixes that learn; all else is frozen; each must match
     steps: int
     batch_size: int = 32
+    accumulate: int = 1  # batches a step, shared among the processes
     lr: float = 1e-3
     warmup: int = 200  # steps of linear rise
     schedule: str = "cosine"  # cosine to zero | constant
+    optimiser: str = "adamw"  # adamw | muon (for the matrices inside, adamw for the rest)
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip: float = 1.0  # gradient norm
+    bad_share: float = 0.05  # of the last 100 steps: more than so many with a loss or gradient not finite end the run
+    ema: float = 0.0  # decay of the average of the weights that is evaluated and handed on; 0: the weights themselves
+    best: str | None = None  # "min:NAME" or "max:NAME": the figure by which best.safetensors is kept
     seed: int = 0
     precision: str = "no"  # no | bf16
     compile: bool = False
@@ -40,14 +48,26 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "constant"):
             raise DuologueError(f"schedule is {self.schedule!r}; it must be 'cosine' or 'constant'")
+        if self.optimiser not in ("muon", "adamw"):
+            raise DuologueError(f"optimiser is {self.optimiser!r}; it must be 'adamw' or 'muon'")
         if self.precision not in ("no", "bf16"):
             raise DuologueError(f"precision is {self.precision!r}; it must be 'no' or 'bf16'")
-        for name in ("steps", "batch_size", "log_every", "save_every", "keep"):
+        if not 0 <= self.ema < 1:
+            raise DuologueError(f"ema is {self.ema}; it must be 0 (none) or a decay below 1, for example 0.999")
+        if not 0 <= self.bad_share < 1:
+            raise DuologueError(f"bad_share is {self.bad_share}; it must be a share of steps, 0 to below 1")
+        if self.best is not None and not self.best.startswith(("min:", "max:")):
+            raise DuologueError(f"best is {self.best!r}; it must be min:NAME or max:NAME, for example min:loss")
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise DuologueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for entry in self.start:
             if "=" not in entry:
                 raise DuologueError(f"start entry is {entry!r}; it must be PREFIX=FOLDER, for example encoder=runs/asr")
+
+    def build(self) -> Task:
+        """The task of this recipe."""
+        raise NotImplementedError
 
     def lr_at(self, step: int) -> float:
         """The learning rate at a step: linear warm-up, then the schedule."""

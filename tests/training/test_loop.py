@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from duologue.model.errors import DuologueError
-from duologue.training.loop import Batch, Task, freeze, load_parts, newest_state, save_parts, train
+from duologue.training.loop import Batch, Task, freeze, train
 from duologue.training.recipe import Recipe
+from duologue.training.run_folder import load_parts, newest_state, save_parts
 
 
 class Line(Task):
@@ -108,7 +109,7 @@ def test_a_prefix_that_matches_nothing_is_named() -> None:
 
 def test_parts_travel_by_name(tmp_path: Path) -> None:
     task = Line()
-    save_parts(task, tmp_path)
+    save_parts(task.parts(), tmp_path / "model.safetensors")
     other = Line()
     nn.init.zeros_(other.slope.weight)
     load_parts({"slope": other.slope}, (f"slope={tmp_path}",))
@@ -121,10 +122,208 @@ def test_parts_travel_by_name(tmp_path: Path) -> None:
         load_parts({"slope": nn.Linear(2, 1)}, (f"slope={tmp_path}",))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(recipe: LineRecipe) -> None:
-    class Broken(Line):
-        def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-            return super().forward(batch)[0] * float("nan"), {}
+class Faulty(Line):
+    """Some of its batches have a loss, or a gradient, that is not finite."""
 
-    with pytest.raises(DuologueError, match="the loss of step 0 is nan"):
-        train(recipe, Broken(), progress=False)
+    def __init__(self, losses: set[int], gradients: set[int]) -> None:
+        super().__init__()
+        self.losses, self.gradients = losses, gradients
+
+    def batch(self, number: int) -> Batch:
+        return super().batch(number) | {"number": number}
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, shown = super().forward(batch)
+        if batch["number"] in self.losses:
+            loss = loss * float("nan")
+        if batch["number"] in self.gradients:
+            loss = loss + 0 * (self.slope.weight * 0).sqrt().sum()  # finite, with an infinite derivative
+        return loss, shown
+
+
+def test_steps_that_are_not_finite_are_left_out(recipe: LineRecipe) -> None:
+    """They leave weights and optimiser as they were, and are counted; without them the run is the same."""
+    faulty, skipping = Faulty({3}, {7, 8}), Line()
+    figures = train(recipe, faulty, progress=False)
+    assert figures["left_out"] == 3 and torch.isfinite(faulty.slope.weight).all()
+    # The same by hand: a plain optimiser that never sees those batches.
+    torch.manual_seed(recipe.seed)
+    optimiser = torch.optim.AdamW(skipping.slope.parameters(), betas=recipe.betas, weight_decay=0.0)
+    for step in range(recipe.steps):
+        loss, _ = skipping(skipping.batch(step))
+        if step in (3, 7, 8):
+            continue
+        optimiser.param_groups[0]["lr"] = recipe.lr_at(step)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(skipping.slope.parameters(), recipe.clip)
+        optimiser.step()
+    assert torch.equal(faulty.slope.weight, skipping.slope.weight)
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_too_many_of_them_stop_the_run(recipe: LineRecipe, kind: str) -> None:
+    every = set(range(recipe.steps))
+    task = Faulty(every, set()) if kind == "loss" else Faulty(set(), every)
+    with pytest.raises(DuologueError, match=f"the {kind} of step 5 is nan; 6 of the last 100 steps were left out"):
+        train(recipe, task, progress=False)
+
+
+def test_accumulated_batches_are_one_larger_batch(recipe: LineRecipe, tmp_path: Path) -> None:
+    class Plain(Line):
+        def __init__(self, joined: int) -> None:
+            super().__init__()
+            self.dropout = nn.Identity()
+            self.joined = joined
+
+        def batch(self, number: int) -> Batch:
+            parts = [super(Plain, self).batch(number * self.joined + i) for i in range(self.joined)]
+            return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    small, large = Plain(1), Plain(4)
+    train(replace(recipe, accumulate=4), small, progress=False)
+    train(replace(recipe, out=str(tmp_path / "large")), large, progress=False)
+    assert torch.allclose(small.slope.weight, large.slope.weight, atol=1e-6)
+    assert max(small.asked) == 4 * recipe.steps - 1
+
+
+def test_the_average_is_what_is_measured_and_handed_on(recipe: LineRecipe, tmp_path: Path) -> None:
+    """Evaluation and model.safetensors see the average; training and resuming go on with the weights."""
+    from safetensors.torch import load_file
+
+    class Watched(Line):
+        def evaluate(self) -> dict[str, float]:
+            return {"measured": float(self.slope.weight.detach())}
+
+    plain, averaged, resumed = Line(), Watched(), Watched()
+    train(recipe, plain, progress=False)
+    with_ema = replace(recipe, ema=0.9, out=str(tmp_path / "ema"))
+    figures = train(with_ema, averaged, progress=False)
+    assert torch.equal(plain.slope.weight, averaged.slope.weight)
+    stored = load_file(tmp_path / "ema" / "model.safetensors")["slope.weight"]
+    assert figures["measured"] == float(stored) != plain.slope.weight.item()
+    constant = replace(with_ema, schedule="constant", out=str(tmp_path / "c"))
+    whole = Watched()
+    train(constant, whole, progress=False)
+    cut = replace(constant, out=str(tmp_path / "d"))
+    train(replace(cut, steps=20), Watched(), progress=False)
+    train(cut, resumed, progress=False)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "cd")
+    assert torch.equal(a["slope.weight"], b["slope.weight"])
+
+
+def test_the_best_weights_are_kept(recipe: LineRecipe) -> None:
+    from safetensors.torch import load_file
+
+    class Rated(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ratings, self.seen = iter([3.0, 1.0, 2.0, 4.0]), []
+
+        def evaluate(self) -> dict[str, float]:
+            self.seen.append(self.slope.weight.detach().clone())
+            return {"rating": next(self.ratings)}
+
+    task = Rated()
+    train(replace(recipe, best="min:rating"), task, progress=False)
+    assert torch.equal(load_file(Path(recipe.out) / "best.safetensors")["slope.weight"], task.seen[1])
+
+
+def test_a_best_figure_that_is_not_measured_is_named(recipe: LineRecipe) -> None:
+    with pytest.raises(DuologueError, match="best is 'min:wer', but this run measures: step, time, loss"):
+        train(replace(recipe, best="min:wer"), Line(), progress=False)
+
+
+def test_figures_after_the_checkpoint_are_taken_back(recipe: LineRecipe) -> None:
+    train(recipe, Line(), progress=False)
+    (Path(recipe.out) / "state-00000040.pt").unlink()
+    with (Path(recipe.out) / "figures.jsonl").open("a") as file:
+        file.write('{"step": 5')  # a line that a crash cut short
+    train(recipe, Line(), progress=False)
+    rows = [json.loads(line) for line in (Path(recipe.out) / "figures.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+
+
+def test_a_full_disk_loses_nothing(recipe: LineRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next checkpoint does not fit: one line, the earlier ones whole, nothing half-written."""
+    import resource
+    import signal
+
+    train(replace(recipe, steps=20), Line(), progress=False)
+    before = {path.name: path.read_bytes() for path in Path(recipe.out).glob("state-*")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(DuologueError, match=r"cannot write .*state-00000030\.pt.*what was saved before is whole"):
+            train(recipe, Line(), progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    names = {path.name for path in Path(recipe.out).iterdir() if not path.name.startswith("events")}
+    assert names == {"recipe.json", "model.safetensors", "figures.jsonl", *before}
+    assert all((Path(recipe.out) / name).read_bytes() == data for name, data in before.items())
+    train(recipe, Line(), progress=False)
+    assert newest_state(Path(recipe.out))["step"] == 40
+
+
+def test_another_way_of_training_is_refused(recipe: LineRecipe) -> None:
+    train(replace(recipe, steps=10), Line(), progress=False)
+    with pytest.raises(DuologueError, match="was trained with learn=slope optimiser=adamw; go on with the same"):
+        train(replace(recipe, optimiser="muon"), Line(), progress=False)
+
+
+def test_tied_weights_stand_once_in_a_checkpoint(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.out = nn.Embedding(4, 3), nn.Linear(3, 4, bias=False)
+            self.out.weight = self.embed.weight
+
+    from safetensors.torch import save_file
+
+    weight = torch.randn(4, 3)
+    save_file({"llm.out.weight": weight}, tmp_path / "model.safetensors")
+    module = Tied()
+    load_parts({"llm": module}, (f"llm={tmp_path}",))
+    assert torch.equal(module.embed.weight, weight)
+
+
+class Matrices(Task):
+    """A layer that Muon is for, and an embedding, a head and biases that it is not for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(6, 8)
+        self.inner = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 6)
+
+    def batch(self, number: int) -> Batch:
+        ids = torch.randint(6, (16,), generator=torch.Generator().manual_seed(number))
+        return {"ids": ids, "next": (ids + 1) % 6}
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.head(self.inner(self.embedding(batch["ids"])).tanh())
+        return nn.functional.cross_entropy(logits, batch["next"]), {}
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"inner": self.inner}
+
+
+def test_muon_steps_are_orthogonal_and_resume(recipe: LineRecipe, tmp_path: Path) -> None:
+    """A step of Muon moves the inner matrix by the same amount in every direction; a stopped run goes on exactly."""
+    recipe = replace(recipe, learn=("embedding", "inner", "head"), optimiser="muon", schedule="constant", lr=0.02)
+    task = Matrices()
+    before = task.inner.weight.detach().clone()
+    train(replace(recipe, steps=1, out=str(tmp_path / "one")), task, progress=False)
+    values = torch.linalg.svdvals((task.inner.weight.detach() - before).double())
+    assert (
+        values.min() > 0.4 * values.max()
+    )  # five Newton-Schulz steps bring them near each other; AdamW's are far apart
+    whole, resumed = Matrices(), Matrices()
+    assert train(recipe, whole, progress=False)["loss"] < 0.2
+    cut = replace(recipe, out=str(tmp_path / "cut"))
+    train(replace(cut, steps=20), Matrices(), progress=False)
+    train(cut, resumed, progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))

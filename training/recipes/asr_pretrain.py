@@ -63,6 +63,7 @@ def recipe(preset: str = "nano") -> AsrPretrainRecipe:
         batch_size=32,
         lr=2e-3,
         warmup=500,
+        optimiser="muon",
         precision="bf16",
     )
     if preset == "tiny":

@@ -67,6 +67,7 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
         batch_size=32,
         lr=1e-3,
         warmup=150,
+        optimiser="muon",
         precision="bf16",
     )
     if preset == "tiny":
@@ -151,9 +152,7 @@ class SpeechToText(Task):
             mel = self.mel(batch["samples"])  # (N, M, T)
             lengths = batch["lengths"] // self.recipe.mel.hop
             if self.training and self.disguise is not None:
-                mel = spec_augment(
-                    mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.disguise.masks
-                )
+                mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.disguise.masks)
             frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D)
         return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
 
@@ -193,9 +192,7 @@ class SpeechToText(Task):
             ]
             metas = [dev.metas[i] for i in chosen]
             name = folder.rstrip("/").split("/")[-1]
-            figures[f"wer_{name}"] = error_rate(
-                [t.split() for t, _ in said], [m["text"].split() for m in metas]
-            )
+            figures[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
             figures[f"right_{name}"] = sum(right) / max(1, len(right))
         return figures

@@ -1,0 +1,147 @@
+"""What a training run leaves in its folder: checkpoints, weights, figures; each file whole or not there.
+
+``state-00000400.pt`` holds all that resuming needs, ``model.safetensors`` the parts that the stage makes, named as in
+SpeechLM, ``best.safetensors`` the same at the best figure so far, ``figures.jsonl`` what was measured at each save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ..model.errors import DuologueError
+
+WEIGHTS = "model.safetensors"
+BEST = "best.safetensors"
+FIGURES = "figures.jsonl"
+STATE = re.compile(r"state-(\d{8})\.pt")
+
+
+def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call ``write(temporary path)``, then rename: the file is whole or not there, also after a power cut.
+
+    Raises:
+        DuologueError: it cannot be written; what was there before is as it was.
+    """
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        write(beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError, SafetensorError)):
+            reason = " ".join(str(error).split())
+            raise DuologueError(f"cannot write {path}: {reason}; what was saved before is whole") from None
+        raise
+
+
+def save_parts(parts: dict[str, nn.Module], path: Path) -> None:
+    """Write modules to a safetensors file, their names as prefixes."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"{name}.{key}": value.detach().cpu().contiguous().clone()
+        for name, module in parts.items()
+        for key, value in module.state_dict().items()
+    }
+    write_beside(path, lambda beside: save_file(tensors, beside))
+
+
+def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
+    """Load "PREFIX=FOLDER" entries, strictly: the tensors below PREFIX of that folder's model.safetensors.
+
+    FOLDER is a run or a checkpoint (whose tied weights stand there once), or a safetensors file.
+
+    Raises:
+        DuologueError: no such file, a prefix that the stage does not have, tensors that do not fit.
+    """
+    from safetensors.torch import load_file
+
+    for entry in start:
+        prefix, _, folder = entry.partition("=")
+        path = Path(folder) if folder.endswith(".safetensors") else Path(folder) / WEIGHTS
+        if not path.is_file():
+            raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
+        if prefix not in modules:
+            raise DuologueError(f"start {entry}: this stage has no part {prefix!r}; it has: {', '.join(modules)}")
+        module = modules[prefix]
+        below = {k[len(prefix) + 1 :]: v.float() for k, v in load_file(path).items() if k.startswith(prefix + ".")}
+        for name, twin in _tied(module):
+            if twin in below and name not in below:
+                below[name] = below[twin]
+        try:
+            module.load_state_dict(below)
+        except RuntimeError as error:
+            raise DuologueError(f"start {entry}: tensors do not fit: {' '.join(str(error).split())}") from None
+
+
+def _tied(module: nn.Module) -> Iterable[tuple[str, str]]:
+    """Pairs of names in both orders whose parameter is one and the same."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [(a, b) for same in names.values() for a in same for b in same if a != b]
+
+
+def newest_state(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None; one that a crash cut short is passed over."""
+    for path in sorted(folder.glob("state-*.pt"), reverse=True):
+        with contextlib.suppress(Exception):
+            return torch.load(path, weights_only=True, map_location="cpu")
+    return None
+
+
+def save_state(folder: Path, keep: int, state: dict[str, Any]) -> None:
+    """Write ``state`` (its "step" names the file) and remove all but the newest ``keep``."""
+    write_beside(folder / f"state-{state['step']:08d}.pt", lambda beside: torch.save(state, beside))
+    whole = sorted(path for path in folder.iterdir() if STATE.fullmatch(path.name))
+    for path in whole[:-keep]:
+        path.unlink()
+
+
+class Figures:
+    """``figures.jsonl``: a row a save. Rows after the checkpoint that a run goes on from are taken back."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        self.path = folder / FIGURES
+        self.rows: list[dict[str, Any]] = []
+        if self.path.is_file():
+            lines = self.path.read_text().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            self.rows = [row for row in map(json.loads, whole) if row["step"] <= first]
+            self._write()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self._write()
+
+    def is_best(self, best: str | None) -> bool:
+        """Whether the last row's figure is the best so far; ``best`` is "min:NAME" or "max:NAME"."""
+        if best is None or not self.rows:
+            return False
+        way, _, name = best.partition(":")
+        values = [row[name] for row in self.rows if name in row]
+        if name not in self.rows[-1]:
+            raise DuologueError(f"best is {best!r}, but this run measures: {', '.join(self.rows[-1])}")
+        return bool(values[-1] == (min if way == "min" else max)(values))
+
+    def _write(self) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_beside(self.path, lambda beside: beside.write_text(text))
+
+
+def detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
