@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,3 +43,32 @@ def no_bare_imports() -> Iterator[None]:
 def root() -> Path:
     """The repository root, which is the package ``duologue``."""
     return ROOT
+
+
+CHARACTER = 960  # samples a character: 60 ms
+
+
+def beeped(text: str) -> np.ndarray:
+    """A chord a character, so that the sound says what is written: int16 samples."""
+    t = np.arange(CHARACTER) / 16000
+    pitches = [(300 + 90 * (ord(c) % 6), 1400 + 300 * (ord(c) // 6 % 7)) for c in text]
+    sound = np.concatenate([np.sin(2 * np.pi * low * t) + np.sin(2 * np.pi * high * t) for low, high in pitches])
+    return (6000 * sound).astype(np.int16)
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of eight questions that needed no synthesiser."""
+    from duologue.data_prep.dialogues import generate
+    from duologue.data_prep.shards import Clip, ShardWriter
+
+    folder = tmp_path_factory.mktemp("questions")
+    clips = []
+    for i in range(8):
+        d = generate(0, i, "train")
+        meta = {"id": str(i), "text": d.question, "voice": "beeps", "answer": d.answer, "slot": d.slot}
+        clips.append(Clip(beeped(d.question), meta))
+    writer = ShardWriter(folder, name="questions", sample_rate=16000, seed=0, parameters={})
+    writer.write(0, clips)
+    writer.finish()
+    return folder

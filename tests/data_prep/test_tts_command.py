@@ -81,9 +81,7 @@ def test_no_shell_sees_the_text(tmp_path: Path) -> None:
     ],
     ids=["fails", "fails quietly", "writes nothing", "writes no sound", "silent", "hangs"],
 )
-def test_a_command_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, complaint: str
-) -> None:
+def test_a_command_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, complaint: str) -> None:
     if "sleep" in body:
         monkeypatch.setattr(tts_command, "TIMEOUT", 1.0)
     with pytest.raises(SynthesisError, match=complaint) as caught:

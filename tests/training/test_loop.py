@@ -323,7 +323,7 @@ def test_muon_steps_are_orthogonal_and_resume(recipe: LineRecipe, tmp_path: Path
         spread[kind] = float(values[0] / values[4])  # six words: a gradient of rank five
     assert spread["muon"] < 2 < spread["adamw"]
     whole, resumed = Matrices(), Matrices()
-    assert train(recipe, whole, progress=False)["loss"] < 0.2
+    assert train(recipe, whole, progress=False)["loss"] < 0.5  # of 1.8
     cut = replace(recipe, out=str(tmp_path / "cut"))
     train(replace(cut, steps=20), Matrices(), progress=False)
     train(cut, resumed, progress=False)

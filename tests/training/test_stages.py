@@ -10,36 +10,11 @@ import pytest
 import torch
 
 from duologue.data_prep.dialogues import generate
-from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.data_prep.vocabulary import token_ids
 from duologue.training.loop import train
 from duologue.training.metrics import error_rate
 from duologue.training.recipes import asr_pretrain, speech_to_text, text_sft
 from duologue.training.turns import spoken_words_loss
-
-CHARACTER = 960  # samples a character: 60 ms
-
-
-def beeped(text: str) -> np.ndarray:
-    """A chord a character, so that the sound says what is written: int16 samples."""
-    t = np.arange(CHARACTER) / 16000
-    pitches = [(300 + 90 * (ord(c) % 6), 1400 + 300 * (ord(c) // 6 % 7)) for c in text]
-    sound = np.concatenate([np.sin(2 * np.pi * low * t) + np.sin(2 * np.pi * high * t) for low, high in pitches])
-    return (6000 * sound).astype(np.int16)
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("questions")
-    clips = []
-    for i in range(8):
-        d = generate(0, i, "train")
-        meta = {"id": str(i), "text": d.question, "voice": "beeps", "answer": d.answer, "slot": d.slot}
-        clips.append(Clip(beeped(d.question), meta))
-    writer = ShardWriter(folder, name="questions", sample_rate=16000, seed=0, parameters={})
-    writer.write(0, clips)
-    writer.finish()
-    return folder
 
 
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
