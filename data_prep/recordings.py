@@ -14,6 +14,7 @@ Parts keep apart what must stay apart. A speaker set aside is in no part but the
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -160,14 +161,24 @@ def describe(entry: Mapping[str, Any], part: Part) -> dict[str, Any]:
     }
 
 
-def read_recording(path: Path, sample_rate: int) -> np.ndarray:
-    """Any file libsndfile reads -> float32 (n,), channels averaged. Raises DuologueError when it cannot be used."""
+def read_recording(path: Path, sample_rate: int, max_s: float = np.inf) -> np.ndarray:
+    """Any file libsndfile reads -> float32 (n,), channels averaged. Raises DuologueError when it cannot be used.
+
+    One of more than `max_s` seconds is refused before it is read.
+    """
     import soundfile
 
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (n, channels)
+        with soundfile.SoundFile(path) as file:
+            rate, announced = file.samplerate, file.frames
+            if announced > max_s * rate:
+                raise DuologueError(f"{path.name} lasts {announced / rate:.0f} s, more than {max_s:g} s")
+            samples = file.read(dtype="float32", always_2d=True)  # (n, channels)
+            cut = _announced_bytes(file.extra_info)
     except (soundfile.LibsndfileError, OSError) as error:
         raise DuologueError(f"cannot read {path.name}: {error}") from None
+    if cut is not None:
+        raise DuologueError(f"{path.name} is cut short: {cut[1]} bytes of sound, its header announces {cut[0]}")
     wav = samples.mean(axis=1)  # (n,)
     if rate != sample_rate:
         import soxr
@@ -180,6 +191,16 @@ def read_recording(path: Path, sample_rate: int) -> np.ndarray:
     if np.abs(wav).max() < 1e-4:
         raise DuologueError(f"{path.name} is silent")
     return wav.astype(np.float32)
+
+
+def _announced_bytes(log: str) -> tuple[int, int] | None:
+    """(announced, found) bytes of a WAV that ends early, from libsndfile's log; None for a whole one.
+
+    A WAV that came through a pipe announces what nobody can have known, 2^31 - 1 or thereabouts, and is whole.
+    """
+    found = re.search(r"^data : (\d+) \(should be (\d+)\)", log, flags=re.MULTILINE)
+    announced, there = (int(found[1]), int(found[2])) if found else (0, 0)
+    return (announced, there) if there < announced < 0x7FFF0000 else None
 
 
 def set_loudness(wav: np.ndarray, sample_rate: int, level_dbfs: float, peak_dbfs: float) -> np.ndarray:

@@ -55,9 +55,7 @@ def speak_by_command(text: str, template: str, sample_rate: int) -> np.ndarray:
         wav = Path(folder) / "speech.wav"
         filled = [argument.replace("{wav}", str(wav)).replace("{text}", text) for argument in arguments]
         try:
-            done = subprocess.run(
-                filled, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False
-            )
+            done = subprocess.run(filled, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=False)
         except OSError as error:
             raise DuologueError(f"tts_command: {name}: {error.strerror}") from None
         except subprocess.TimeoutExpired:

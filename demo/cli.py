@@ -39,6 +39,7 @@ _EXTRAS = {
     "sklearn": "train",
     "jiwer": "eval",
     "pocketsphinx": "eval",
+    "openai": "data",
 }
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
@@ -135,7 +136,7 @@ def chat(
 
 @app.command()
 def prepare(
-    recipe: Annotated[str, typer.Argument(help="questions, replies, recordings or units.")],
+    recipe: Annotated[str, typer.Argument(help="One of the recipes in the examples below.")],
     overrides: Overrides = None,
 ) -> None:
     """Build a data set in shards that the trainer reads. A broken-off run goes on where it stopped.
@@ -145,6 +146,10 @@ def prepare(
     duologue prepare replies out=data/replies                       answers in the voice of the reply
     duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
     duologue prepare units data=data/replies quantiser=data/units   the speech units of replies
+    duologue prepare turns source=folder out=data/mine              one's own conversations, listed in a turns.jsonl
+    duologue prepare rewrite source=alpaca.json out=spoken.jsonl endpoint=http://localhost:8000/v1 model=NAME
+                                                                    instructions as people say them, by a chat model
+    duologue prepare instructions source=spoken.jsonl out=data/mine instructions and answers, spoken
     duologue prepare questions                                      lists what is missing; a wrong key, what there is
 
     Speech is made by Debian's espeak-ng, flite and festival, which must be installed.

@@ -33,6 +33,9 @@ class ChatServer(ThreadingHTTPServer):
         self.busy = self.busiest = 0
         self.lock = threading.Lock()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gave up waiting is no news."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
