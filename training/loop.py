@@ -143,7 +143,8 @@ class _Run:
         from accelerate import Accelerator, PartialState
         from accelerate.utils import DistributedType
 
-        world = PartialState().num_processes
+        cpu = not torch.accelerator.is_available()  # several processes on a machine without one speak gloo
+        world = PartialState(cpu=cpu).num_processes
         if recipe.accumulate % world:
             raise DuologueError(
                 f"{world} processes cannot share {recipe.accumulate} batches a step: give accumulate={world} (a step "
@@ -152,7 +153,7 @@ class _Run:
         self.recipe, self.task = recipe, task
         self.folder = Path(recipe.out)
         self.accelerator = Accelerator(
-            mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate // world
+            cpu=cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate // world
         )
         kind = self.accelerator.distributed_type
         self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
