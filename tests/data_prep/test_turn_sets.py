@@ -22,7 +22,7 @@ soundfile = pytest.importorskip("soundfile")
 
 
 def tone(seconds: float, rate: int = 16_000) -> np.ndarray:
-    return 0.1 * np.sin(np.arange(int(seconds * rate)) / rate * 2 * np.pi * 300)
+    return 0.3 * np.sin(np.arange(int(seconds * rate)) / rate * 2 * np.pi * 300)
 
 
 @pytest.fixture
