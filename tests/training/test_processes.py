@@ -16,7 +16,16 @@ from duologue.training.loop import train
 from duologue.training.recipe import Recipe
 from duologue.training.recipes import speech_to_text
 
-LAUNCH = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+LAUNCH = [
+    "--num_machines",
+    "1",
+    "--mixed_precision",
+    "no",
+    "--dynamo_backend",
+    "no",
+    "--num_cpu_threads_per_process",
+    "1",
+]
 PLAIN = [*LAUNCH, "--multi_gpu", "--num_processes", "2"]  # without a GPU: gloo
 
 
@@ -37,7 +46,16 @@ def arguments(recipe: Recipe) -> list[str]:
 
 
 def launch(recipe: Recipe, options: list[str], *extra: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "duologue", *arguments(recipe), *extra]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *options,
+        "-m",
+        "duologue",
+        *arguments(recipe),
+        *extra,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
 

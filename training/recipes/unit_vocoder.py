@@ -1,16 +1,19 @@
 """Stage unit_vocoder: teach the vocoder to speak units. Learns the generator and the duration predictor.
 
 Random crops of the reply voice's recordings, whose units are known frame by frame; spectral losses on the waveform, and
-the mean squared error of log(duration + 1) on whole clips. Weight norm (Salimans and Kingma, arXiv 1602.07868) steadies
-the training and is folded into plain weights when the vocoder is handed on.
+the mean squared error of log(duration + 1) on whole clips. With ``adversary=true`` discriminators join in after
+``rival_after`` steps: spectral losses alone make speech intelligible, rivals make it sound recorded. Weight norm
+(Salimans and Kingma, arXiv 1602.07868) steadies the training and is folded into plain weights when the vocoder is
+handed on.
 
-Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), section 2.3, without its adversary; Polyak et al. 2021
+Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), sections 2.2 and 2.3; Polyak et al. 2021
 (arXiv 2104.00355), section 3.3; durations as in Lee et al. 2022 (arXiv 2107.05604), section 3.3.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +25,15 @@ from ...model.conv import StreamingConv1d, StreamingConvTranspose1d
 from ...model.errors import DuologueError
 from ...model.vocoder import UnitVocoder, UnitVocoderConfig
 from ..data import to_float
-from ..loop import Batch, Task
+from ..discriminators import DiscriminatorConfig, Discriminators
+from ..loop import AdversarialTask, Batch, Rival, Task
 from ..losses_vocoder import SpectralLoss, SpectralLossConfig
 from ..recipe import Recipe
 from ..unit_data import UnitCorpus
 from .nano import NANO_VOCODER
 
 NANO_SPECTRAL = SpectralLossConfig()
+NANO_RIVAL = DiscriminatorConfig(channels=16, max_channels=128, periods=(2, 3, 5, 7), scales=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,9 @@ class UnitVocoderRecipe(Recipe):
     crop_ms: int = 800
     spectral: SpectralLossConfig = NANO_SPECTRAL
     duration_weight: float = 1.0
+    adversary: bool = False
+    rival_after: int = 0  # steps with spectral losses alone
+    rival: DiscriminatorConfig = NANO_RIVAL
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,9 +66,9 @@ class UnitVocoderRecipe(Recipe):
         """Frames a crop."""
         return self.crop_ms * self.vocoder.sample_rate // (1000 * self.vocoder.hop)
 
-    def build(self) -> UnitVocoderTask:
+    def build(self) -> Task:
         """The task of this recipe."""
-        return UnitVocoderTask(self)
+        return AdversarialUnitVocoder(self) if self.adversary else UnitVocoderTask(self)
 
 
 def recipe(preset: str = "nano") -> UnitVocoderRecipe:
@@ -164,14 +172,19 @@ class UnitVocoderTask(Task):
             "durations": durations,  # (B, U)
         }
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch) -> Any:
+        loss, figures, _ = self.speak(batch)
+        return loss, figures
+
+    def speak(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss without a rival, its figures, and the samples (B, F * hop) that were made."""
         vocoder = self.vocoder
         made = vocoder.generator(vocoder.embed(batch["frames"]))[:, 0]  # (B, F * hop)
         loss, figures = self.spectral(made, batch["samples"])
         predicted = vocoder.duration(vocoder.embed(batch["units"]))[:, 0].float()  # (B, U)
         real = batch["durations"] > 0
         duration = F.mse_loss(predicted[real], torch.log(batch["durations"][real] + 1.0))
-        return loss + self.recipe.duration_weight * duration, {**figures, "duration": duration.detach()}
+        return loss + self.recipe.duration_weight * duration, {**figures, "duration": duration.detach()}, made
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -181,8 +194,24 @@ class UnitVocoderTask(Task):
             corpus = self._open((folder,))
             device = self.vocoder.embedding.weight.device
             rows = [self._batch(corpus, np.random.default_rng((1, i))) for i in range(4)]
-            measured = [self({key: value.to(device) for key, value in row.items()})[1] for row in rows]
+            measured = [self.speak({key: value.to(device) for key, value in row.items()})[1] for row in rows]
             name = folder.rstrip("/").split("/")[-1]
             for key in ("mel", "magnitude", "duration"):
                 figures[f"{key}_{name}"] = float(np.mean([float(row[key]) for row in measured]))
         return figures
+
+
+class AdversarialUnitVocoder(UnitVocoderTask, AdversarialTask):
+    """The same with discriminators."""
+
+    def __init__(self, recipe: UnitVocoderRecipe) -> None:
+        super().__init__(recipe)
+        self.rival_after = recipe.rival_after
+
+    def make_rival(self) -> Rival:
+        torch.manual_seed(self.recipe.seed + 1)
+        return Discriminators(self.recipe.rival)
+
+    def forward(self, batch: Batch) -> Any:
+        loss, figures, made = self.speak(batch)
+        return loss, figures, made, batch["samples"]

@@ -1,0 +1,132 @@
+"""The vocoder's rivals: networks that learn to tell made speech from recordings, at several periods and scales.
+
+The rival's loss and the maker's are least squares (Mao et al., arXiv 1611.04076); the maker also has to match what the
+rival's layers see in the recording (feature matching).
+
+Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), sections 2.2 and 2.3; the multi-scale discriminator from Kumar
+et al. 2019, "MelGAN" (arXiv 1910.06711), section 2.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from ..model.errors import DuologueError
+from .loop import Rival
+
+SLOPE = 0.1  # of the leaky rectifiers
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """Sizes (HiFi-GAN: 32 channels growing to 1024; a vocoder of 1 M parameters does well with a sixteenth of that)."""
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples
+    scales: int = 3  # the waveform, its half rate, its quarter rate…; 0: periods alone
+    channels: int = 32  # of a first layer; each of the next has four times as many, at most max_channels
+    max_channels: int = 1024
+    feature_weight: float = 2.0
+    adversarial_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.periods and self.scales < 1:
+            raise DuologueError("a discriminator needs at least one period or one scale")
+        if any(period < 2 for period in self.periods):
+            raise DuologueError(f"periods are {self.periods}; each must be at least 2 samples")
+
+    def widths(self, layers: int) -> list[int]:
+        """Channels of so many layers."""
+        return [min(self.channels * 4**i, self.max_channels) for i in range(layers)]
+
+
+class PeriodDiscriminator(nn.Module):
+    """(B, n) -> features of every layer, the last of them the verdicts; sees every ``period``-th sample as a row."""
+
+    def __init__(self, period: int, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.period = period
+        widths = [1, *config.widths(4)]
+        self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in pairwise(widths))
+        self.layers.append(weight_norm(nn.Conv2d(widths[-1], widths[-1], (5, 1), 1, (2, 0))))
+        self.verdict = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
+
+    def forward(self, samples: Tensor) -> list[Tensor]:
+        x = F.pad(samples, (0, -samples.shape[1] % self.period), mode="reflect")
+        x = x.unflatten(1, (-1, self.period))[:, None]  # (B, 1, n / period, period)
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE)
+            features.append(x)
+        return [*features, self.verdict(x)]
+
+
+class ScaleDiscriminator(nn.Module):
+    """(B, n) -> features of every layer, the last of them the verdicts; the waveform at one scale."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        widths = config.widths(4)
+        shape = ((15, 1, 1), (41, 4, 4), (41, 4, 16), (41, 4, 16))  # kernel, stride, groups
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv1d(a, b, kernel, stride, kernel // 2, groups=min(groups, a)))
+            for a, b, (kernel, stride, groups) in zip([1, *widths], widths, shape, strict=False)
+        )
+        self.layers.append(weight_norm(nn.Conv1d(widths[-1], widths[-1], 5, 1, 2)))
+        self.verdict = weight_norm(nn.Conv1d(widths[-1], 1, 3, 1, 1))
+
+    def forward(self, samples: Tensor) -> list[Tensor]:
+        x = samples[:, None]  # (B, 1, n)
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE)
+            features.append(x)
+        return [*features, self.verdict(x)]
+
+
+class Discriminators(Rival):
+    """All of them; see :class:`~duologue.training.loop.Rival`. Samples are (B, n)."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.periods = nn.ModuleList(PeriodDiscriminator(period, config) for period in config.periods)
+        self.scales = nn.ModuleList(ScaleDiscriminator(config) for _ in range(config.scales))
+
+    def features(self, samples: Tensor) -> list[list[Tensor]]:
+        """Each discriminator's features of (B, n)."""
+        out = [rival(samples) for rival in self.periods]
+        scaled = samples
+        for rival in self.scales:
+            out.append(rival(scaled))
+            scaled = F.avg_pool1d(scaled[:, None], 4, 2, padding=2)[:, 0]  # half the rate
+        return out
+
+    def forward(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminators' own loss: recordings are 1, what was made is 0; 0.5 if they cannot tell."""
+        # One pass over both: half as many calls, each twice as large.
+        loss = made.new_zeros((), dtype=torch.float32)
+        for features in self.features(torch.cat([recorded, made])):
+            real, fake = features[-1].float().chunk(2)
+            loss = loss + (real - 1).square().mean() + fake.square().mean()
+        loss = loss / (len(self.periods) + len(self.scales))
+        return loss, {"rival": loss.detach()}
+
+    def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The maker's loss: to be taken for a recording, and to look like this one in every layer."""
+        with torch.no_grad():
+            wanted = self.features(recorded)
+        fooled = matched = made.new_zeros((), dtype=torch.float32)
+        for seen, target in zip(self.features(made), wanted, strict=True):
+            fooled = fooled + (seen[-1].float() - 1).square().mean()
+            for a, b in zip(seen[:-1], target[:-1], strict=True):
+                matched = matched + F.l1_loss(a.float(), b.float())
+        count = len(self.periods) + len(self.scales)
+        fooled, matched = fooled / count, matched / count
+        loss = self.config.adversarial_weight * fooled + self.config.feature_weight * matched
+        return loss, {"fooled": fooled.detach(), "features": matched.detach()}
