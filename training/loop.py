@@ -43,6 +43,13 @@ class Task(nn.Module):
         """What the stage hands on: modules by their name in SpeechLM. Training-only heads are not among them."""
         raise NotImplementedError
 
+    def adapt(self) -> None:
+        """Change the modules once the start is loaded and before anything learns (LoRA puts its matrices in)."""
+
+    def stays(self, name: str) -> bool:
+        """Whether a parameter below a prefix that learns is frozen all the same (LoRA: the weights it adds to)."""
+        return False
+
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data, asked for at every save. None by default."""
         return {}
@@ -111,7 +118,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def freeze(task: nn.Module, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]:
+def freeze(task: Task, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]:
     """Let only what is below the prefixes learn, and return it by name. A prefix that matches nothing is an error."""
     names = [name for name, _ in task.named_parameters()]
     for prefix in learn:
@@ -119,7 +126,8 @@ def freeze(task: nn.Module, learn: tuple[str, ...]) -> list[tuple[str, nn.Parame
             tops = sorted({name.split(".")[0] for name in names})
             raise DuologueError(f"learn prefix {prefix!r} matches no parameter; they begin with: {', '.join(tops)}")
     for name, parameter in task.named_parameters():
-        parameter.requires_grad_(any(name == prefix or name.startswith(prefix + ".") for prefix in learn))
+        below = any(name == prefix or name.startswith(prefix + ".") for prefix in learn)
+        parameter.requires_grad_(below and not task.stays(name))
     return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
 
 
@@ -165,6 +173,7 @@ class _Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         load_parts(task.parts() | dict(task.named_children()), recipe.start)
+        task.adapt()
         learnt = freeze(task, recipe.learn)
         optimiser = make_optimiser(recipe, learnt)
         self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
@@ -374,7 +383,9 @@ class _Run:
         state = self.accelerator.get_state_dict(self.wrapped)
         if not self.main:
             return None
-        whole: Task = self.recipe.build().to(self.accelerator.device)
+        whole = self.recipe.build()
+        whole.adapt()
+        whole.to(self.accelerator.device)
         whole.load_state_dict(state)
         return whole
 

@@ -28,6 +28,7 @@ from ..augment import augment
 from ..augment_spec import spec_augment
 from ..data import Corpus, Plan, pad, to_float
 from ..loop import Batch, Task
+from ..lora import add_lora, is_lora, merged
 from ..metrics import error_rate
 from ..recipe import Recipe
 from ..turns import Row, continue_greedily, decode, place_speech, spoken_words_loss, stack, train_plainly, weighted_loss
@@ -46,6 +47,7 @@ class SpeechToTextRecipe(Recipe):
     adaptor: AdaptorConfig = NANO_ADAPTOR
     llm: dict[str, Any] = field(default_factory=nano_llm)
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
+    lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
     augment: str = "light"  # none | light | full: how clips are disguised on the fly
 
@@ -101,7 +103,14 @@ class SpeechToText(Task):
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
 
     def parts(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": self.llm}
+        return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": merged(self.llm)}
+
+    def adapt(self) -> None:
+        if self.recipe.lora:
+            add_lora(self.llm, self.recipe.lora)
+
+    def stays(self, name: str) -> bool:
+        return bool(self.recipe.lora) and name.startswith("llm.") and not is_lora(name)
 
     def frames(self, samples: int) -> int:
         """Adaptor frames that a clip of so many samples becomes."""
