@@ -142,7 +142,8 @@ def test_clips_carry_their_dialogue(tmp_path: Path, mute: None) -> None:
 def test_a_set_without_a_command_does_not_mention_it(tmp_path: Path, mute: None) -> None:
     """So sets that were made before there were commands can be gone on with."""
     prepare("questions", QuestionsConfig(out=str(tmp_path), n=2, workers=1), progress=False)
-    assert set(ShardedDataset(tmp_path).header["parameters"]) == {"n", "seed", "shard_size", "split", "voices", "drills"}
+    parameters = ShardedDataset(tmp_path).header["parameters"]
+    assert set(parameters) == {"n", "seed", "shard_size", "split", "voices", "drills"}
 
 
 def test_the_split_and_the_text_are_the_recipes(mute: None) -> None:

@@ -137,3 +137,13 @@ def test_when_it_always_fails_nothing_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     script(tmp_path, TONE)  # mended: the same command works now
     assert main("replies", [f"out={tmp_path / 'out'}", "n=3", "workers=1", f"tts_command={command}"])["clips"] == 3
+
+
+def test_a_worker_that_is_killed(tmp_path: Path) -> None:
+    """As the system kills one that takes too much memory; what the others have made is kept."""
+    command = script(tmp_path, "import os; os.kill(os.getppid(), 9)")
+    with pytest.raises(DuologueError, match="a worker was killed, perhaps for memory"):
+        main("replies", [f"out={tmp_path / 'out'}", "n=4", "shard_size=2", "workers=2", f"tts_command={command}"])
+    script(tmp_path, TONE)
+    counts = main("replies", [f"out={tmp_path / 'out'}", "n=4", "shard_size=2", "workers=1", f"tts_command={command}"])
+    assert counts["clips"] == 4 and not list((tmp_path / "out").glob(".*"))
