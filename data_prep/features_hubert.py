@@ -6,12 +6,15 @@ Source: Hsu et al., "HuBERT" (arXiv 2106.07447), section 3; layer 11 of mHuBERT 
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints.source import one_line
 from ..model.errors import DuologueError
 from .features import HOP, SAMPLE_RATE, fingerprint
 
@@ -32,13 +35,17 @@ class HubertFeatures:
     """
 
     def __init__(self, source: str, layer: int) -> None:
+        if not Path(source).is_dir() and (
+            source.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source)
+        ):
+            raise DuologueError(f"features=hubert:{source} is neither a folder nor a hub id")
         from safetensors import SafetensorError
         from transformers import AutoConfig, HubertModel
 
         try:
             config = AutoConfig.from_pretrained(source)
         except (OSError, ValueError) as error:
-            raise DuologueError(f"features=hubert:{source}: {_first_line(error)}") from None
+            raise DuologueError(f"features=hubert:{source}: {one_line(error)}") from None
         if config.model_type != "hubert":
             raise DuologueError(f"features=hubert:{source} is a {config.model_type}, not a hubert")
         if math.prod(config.conv_stride) != HOP or _window(config.conv_kernel, config.conv_stride) != _WINDOW:
@@ -51,7 +58,7 @@ class HubertFeatures:
         try:
             model, info = HubertModel.from_pretrained(source, use_safetensors=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise DuologueError(f"features=hubert:{source}: {_first_line(error)}") from None
+            raise DuologueError(f"features=hubert:{source}: {one_line(error)}") from None
         if info["missing_keys"]:
             raise DuologueError(f"features=hubert:{source} lacks weights, {min(info['missing_keys'])} for one")
         self.layer = layer
@@ -97,7 +104,3 @@ def _window(kernels: list[int], strides: list[int]) -> int:
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         size = (size - 1) * stride + kernel
     return size
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

@@ -43,9 +43,11 @@ def run_shards(
             bar.advance(task, made)
     counts = writer.finish()
     if counts["clips"] == 0:
-        reason = next((failure.reason for failure in writer.failures()), "there are none")
+        kinds: dict[str, str] = {}
+        for failure in writer.failures():
+            kinds.setdefault(failure.reason.partition(":")[0], failure.reason)
         writer.discard()
-        raise DuologueError(f"every clip failed, so nothing was kept; the first because: {reason}")
+        raise DuologueError(f"every clip failed, so nothing was kept: {'; '.join([*kinds.values()][:3])}")
     return counts
 
 

@@ -152,7 +152,8 @@ def prepare(
     duologue prepare instructions source=spoken.jsonl out=data/mine instructions and answers, spoken
     duologue prepare questions                                      lists what is missing; a wrong key, what there is
 
-    Speech is made by Debian's espeak-ng, flite and festival, which must be installed.
+    Speech is made by Debian's espeak-ng, flite and festival, which must be installed, or by a command of yours:
+    tts_command="my-tts --text {text} --out {wav}".
     """
     from ..data_prep.prepare import main as run
 

@@ -107,11 +107,13 @@ def test_what_is_no_hubert(tmp_path: Path, hubert: str) -> None:
         ("broken", 1, "broken: "),
         ("bare", 1, "bare: .*safetensors"),
         ("telephone", 1, "hears 8000 Hz"),
-        ("nowhere", 1, "nowhere: "),
+        ("nowhere", 1, "nowhere is neither a folder nor a hub id"),
     ):
         with pytest.raises(DuologueError, match=complaint) as caught:
             HubertFeatures(str(tmp_path / name), layer)
         assert "\n" not in str(caught.value)
+    with pytest.raises(DuologueError, match=r"features=hubert:no/such: "):  # a hub id; tests have no network
+        HubertFeatures("no/such", 1)
     for layer in (-1, 4):
         with pytest.raises(DuologueError, match="has 0 to 3"):
             HubertFeatures(hubert, layer)

@@ -191,6 +191,14 @@ def test_turns_that_cannot_be_used(tmp_path: Path, tts: str) -> None:
         assert reasons[f"c{at}-0"].startswith(reason), reasons[f"c{at}-0"]
 
 
+def test_when_nothing_can_be_used_each_kind_of_reason_is_told(tmp_path: Path) -> None:
+    turns = [{"text": "quantum foam"}, {"text": "more quantum"}, {"text": "what is two"}]
+    source, command = write_turns(tmp_path / "mine", *turns), "tts_command=false {text} {wav}"
+    with pytest.raises(DuologueError, match=r"every clip failed.*not know: quantum, foam; tts_command: false ended"):
+        main("turns", [source, f"out={tmp_path / 'out'}", command, "workers=1"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_pipes_wav_is_whole(tmp_path: Path) -> None:
     """What comes out of a pipe announces a length that nobody knew, and is read all the same."""
     soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000)

@@ -192,6 +192,7 @@ def test_usage(run: Any, arguments: list[str]) -> None:
         (OSError(28, "No space left on device"), 2, "duologue: error: [Errno 28] No space left on device\n"),
         (ModuleNotFoundError("", name="gradio.blocks"), 2, "needs gradio: pip install 'duologue[demo]'\n"),
         (ModuleNotFoundError("", name="sklearn"), 2, "needs sklearn: pip install 'duologue[train]'\n"),
+        (ModuleNotFoundError("", name="openai"), 2, "needs openai: pip install 'duologue[data]'\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
