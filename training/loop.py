@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -151,7 +152,13 @@ class _Run:
         from accelerate import Accelerator, PartialState
         from accelerate.utils import DistributedType
 
-        cpu = not torch.accelerator.is_available()  # several processes on a machine without one speak gloo
+        zero, fsdp = (
+            os.environ.get(f"ACCELERATE_USE_{engine}", "").lower() == "true" for engine in ("DEEPSPEED", "FSDP")
+        )
+        # Several processes on a machine without an accelerator speak gloo; DeepSpeed finds that out by itself.
+        cpu = not torch.accelerator.is_available() and not zero
+        if fsdp and cpu:
+            raise DuologueError("accelerate runs FSDP on GPUs alone; without one use DeepSpeed, or neither")
         world = PartialState(cpu=cpu).num_processes
         if recipe.accumulate % world:
             raise DuologueError(

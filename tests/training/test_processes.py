@@ -56,7 +56,7 @@ def launch(recipe: Recipe, options: list[str], *extra: str) -> subprocess.Comple
         *arguments(recipe),
         *extra,
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
 
 
@@ -103,3 +103,40 @@ def test_an_uneven_share_is_refused(questions: Path, tmp_path: Path) -> None:
     done = launch(odd, PLAIN)
     assert done.returncode != 0
     assert "2 processes cannot share 1 batches a step: give accumulate=2" in done.stderr + done.stdout
+
+
+ZERO = "--use_deepspeed --num_processes 2 --gradient_accumulation_steps 1 --gradient_clipping 1.0 --zero_stage {stage}"
+FSDP = "--use_fsdp --fsdp_version 2 --fsdp_state_dict_type FULL_STATE_DICT --num_processes {processes}"
+
+
+def assert_shards_learn_the_same(whole: Recipe, shared: Recipe, options: str) -> None:
+    """Weights (and optimiser states) in shards; stopped after three steps and started again."""
+    train(whole, whole.build(), progress=False)
+    for steps in (3, 6):
+        done = launch(replace(shared, steps=steps), [*LAUNCH, *options.split()], "schedule=constant")
+        assert done.returncode == 0, done.stderr[:3000] + done.stderr[-3000:]
+    kept = [path.name for path in Path(shared.out).glob("state-*") if path.is_dir()]
+    assert sorted(kept) == ["state-00000003", "state-00000006"], "each process writes its shards into a folder"
+    assert_same(weights(whole), weights(shared), 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_learns_the_same_and_resumes(questions: Path, tmp_path: Path, stage: int) -> None:
+    pytest.importorskip("deepspeed", reason="ZeRO is DeepSpeed's")
+    shared, whole = (replace(spoken(questions, tmp_path / n), schedule="constant") for n in ("shared", "whole"))
+    assert_shards_learn_the_same(whole, shared, ZERO.format(stage=stage))
+
+
+@pytest.mark.gpu
+def test_fsdp_learns_the_same_and_resumes(questions: Path, tmp_path: Path) -> None:
+    shared, whole = (replace(spoken(questions, tmp_path / n), schedule="constant") for n in ("shared", "whole"))
+    assert_shards_learn_the_same(whole, shared, FSDP.format(processes=torch.cuda.device_count()))
+
+
+@pytest.mark.slow
+def test_fsdp_without_a_gpu_is_refused(questions: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = launch(spoken(questions, tmp_path), [*LAUNCH, *FSDP.format(processes=2).split()])
+    assert done.returncode != 0 and "accelerate runs FSDP on GPUs alone" in done.stderr
