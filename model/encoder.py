@@ -191,8 +191,10 @@ class WhisperEncoder(Streaming):
     def init_state(self, batch_size: int = 1) -> WhisperEncoderState:
         c = self.config
         if c.chunk is None:
-            raise DuologueError("an encoder without chunks sees the whole clip at once and cannot be streamed; "
-                                "set its chunk (8 frames = 160 ms)")
+            raise DuologueError(
+                "an encoder without chunks sees the whole clip at once and cannot be streamed; "
+                "set its chunk (8 frames = 160 ms)"
+            )
         weight = self.conv1.weight
         empty = weight.new_zeros(batch_size, c.n_audio_head, 0, c.n_audio_state // c.n_audio_head)
         return WhisperEncoderState(

@@ -95,11 +95,24 @@ class LLM(nn.Module):
         """Last-layer states (…, D) -> logits (…, V)."""
         return self.lm.get_output_embeddings()(hidden)
 
-    def forward(self, embeds: Tensor, attention_mask: Tensor | None = None) -> LLMOutput:
-        """Whole sequences (training): embeddings (B, T, D), mask (B, T) with 0 for padding on the right."""
-        hidden = embeds
+    def forward(
+        self, embeds: Tensor, attention_mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> LLMOutput:
+        """Whole sequences (training).
+
+        Args:
+            embeds: (B, T, D).
+            attention_mask: (B, T) with 0 for padding on the right.
+            segments: (B, T) numbers, in the place of a mask, where a row is several sequences one after the other: each
+                sees itself alone and counts its positions from 0. Not for attention that needs a mask of its own kind.
+        """
+        hidden, positions = embeds, None
+        if segments is not None:
+            attention_mask, positions = _apart(segments, embeds.dtype)
         if embeds.shape[1]:
-            hidden = self.lm.base_model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)[0]
+            hidden = self.lm.base_model(
+                inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, use_cache=False
+            )[0]
         return LLMOutput(logits=self.head(hidden), hidden=hidden)
 
     def init_state(self, batch_size: int = 1) -> LLMState:
@@ -119,6 +132,17 @@ class LLM(nn.Module):
         """Feed embeddings (B, t, D), as :meth:`extend`; return their logits too."""
         hidden = self.extend(embeds, state)
         return LLMOutput(logits=self.head(hidden), hidden=hidden)
+
+
+def _apart(segments: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Segments (B, T) -> what is added to attention scores (B, 1, T, T), positions within each segment (B, T)."""
+    at = torch.arange(segments.shape[1], device=segments.device)
+    sees = (segments[:, :, None] == segments[:, None, :]) & (at[:, None] >= at)  # (B, T, T)
+    mask = torch.zeros(sees.shape, dtype=dtype, device=segments.device).masked_fill(~sees, torch.finfo(dtype).min)
+    first = torch.ones_like(segments, dtype=torch.bool)
+    first[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    starts = torch.where(first, at, 0).cummax(dim=1).values  # (B, T)
+    return mask[:, None], at - starts
 
 
 _cache_class: type | None = None

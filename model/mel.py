@@ -75,9 +75,7 @@ class LogMel(Streaming):
         self.exact = config.norm == "causal"
         self.filters: Tensor
         self.window: Tensor
-        self.register_buffer(
-            "filters", mel_filters(config.sample_rate, config.n_fft, config.n_mels), persistent=False
-        )
+        self.register_buffer("filters", mel_filters(config.sample_rate, config.n_fft, config.n_mels), persistent=False)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
     def _power(self, x: Tensor) -> Tensor:
@@ -106,8 +104,10 @@ class LogMel(Streaming):
 
     def init_state(self, batch_size: int = 1) -> LogMelState:
         if self.config.norm != "causal":
-            raise DuologueError("mel norm 'whisper' needs the whole clip (its floor is the clip's maximum - 8); "
-                                "to stream, use norm='causal'")
+            raise DuologueError(
+                "mel norm 'whisper' needs the whole clip (its floor is the clip's maximum - 8); "
+                "to stream, use norm='causal'"
+            )
         return LogMelState(pending=self.window.new_zeros(batch_size, self.config.n_fft - self.config.hop))
 
     def step(self, x: Tensor, state: LogMelState) -> Tensor:

@@ -22,10 +22,16 @@ class Row:
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     spoken: list[int] = field(default_factory=list)  # the words of its speech, clip after clip
+    clips: list[int] = field(default_factory=list)  # which clips its speech is, one after the other
 
     def add(self, ids: list[int], weight: float) -> None:
         self.ids += ids
         self.weights += [weight] * len(ids)
+
+    @property
+    def speech(self) -> int:
+        """How many adaptor frames it holds."""
+        return self.ids.count(token_ids()["<speech>"])
 
     def add_turn(self, question: str, answer: str | None, speech: int = 0, question_weight: float = 1.0) -> None:
         """Append a turn with ``speech`` adaptor frames; ``answer=None``: a transcript is all that is known."""
@@ -65,6 +71,32 @@ def stack(rows: list[Row]) -> dict[str, Tensor]:
     return {"ids": ids, "mask": mask, "weights": weights}
 
 
+def pack(rows: list[Row], width: int) -> tuple[dict[str, Tensor], list[Row]]:
+    """Several rows in one, so that little is padding: what :func:`stack` gives, and ``segments``; the rows in order.
+
+    segments: (B, L), which row a position belongs to, counted along the batch; -1 for padding. A language model that is
+    given them lets no row see another (:meth:`LLM.forward`), so the losses are those of the rows alone.
+    width: positions that a packed row has at most, unless a single row is longer.
+    """
+    bins: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):  # first fit, the longest first
+        place = next((b for b in bins if sum(len(r.ids) for r in b) + len(row.ids) <= width), None)
+        if place is None:
+            bins.append([row])
+        else:
+            place.append(row)
+    order = [row for b in bins for row in b]
+    batch = stack([Row(ids=[i for r in b for i in r.ids], weights=[w for r in b for w in r.weights]) for b in bins])
+    segments = torch.full(batch["ids"].shape, -1)
+    number = 0
+    for at, b in enumerate(bins):
+        start = 0
+        for row in b:
+            segments[at, start : start + len(row.ids)] = number
+            start, number = start + len(row.ids), number + 1
+    return batch | {"segments": segments}, order
+
+
 def place_speech(embeds: Tensor, ids: Tensor, speech: Tensor, lengths: Tensor) -> Tensor:
     """Put speech embeddings (N, T, D) where ids (B, L) are <speech>, clip after clip; lengths (N,) says how many."""
     real = torch.arange(speech.shape[1], device=speech.device) < lengths[:, None]  # (N, T)
@@ -79,15 +111,18 @@ def train_plainly(llm: LLM) -> LLM:
     return llm
 
 
-def spoken_words_loss(logits: Tensor, ids: Tensor, rows: list[list[int]]) -> Tensor:
+def spoken_words_loss(logits: Tensor, ids: Tensor, rows: list[list[int]], frames: list[int]) -> Tensor:
     """CTC of the words that are said, from the LLM's own predictions (B, L, V) at the places of speech; per word.
+
+    rows: the words of each row, in the batch's order; frames: how many places of speech each has.
 
     A next-word loss alone leaves the LLM to find out by itself where in the speech each word is; CTC tells it, and
     costs nothing later, for what the LLM predicts while it listens is not used. <pad> is the blank.
     """
     places = ids == token_ids()["<speech>"]  # (B, L)
     heard = [i for i, words in enumerate(rows) if words]
-    per_row = [logits[i][places[i]].float().log_softmax(-1) for i in heard]  # (T_i, V) each
+    split = logits[places].split(frames)
+    per_row = [split[i].float().log_softmax(-1) for i in heard]  # (T_i, V) each
     counts = torch.tensor([len(row) for row in per_row])
     words = torch.tensor([len(rows[i]) for i in heard])
     targets = torch.tensor([word for i in heard for word in rows[i]], device=logits.device)

@@ -14,7 +14,7 @@ from duologue.data_prep.vocabulary import token_ids
 from duologue.training.loop import train
 from duologue.training.metrics import error_rate
 from duologue.training.recipes import asr_pretrain, speech_to_text, text_sft
-from duologue.training.turns import spoken_words_loss
+from duologue.training.turns import Row, pack, spoken_words_loss
 
 
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
@@ -73,4 +73,34 @@ def test_ctc_of_the_spoken_words_is_torchs_own_row_by_row() -> None:
         log_probs = logits[i][ids[i] == speech].log_softmax(-1)[:, None]  # (T, 1, V)
         lengths = torch.tensor([len(log_probs)]), torch.tensor([len(words)])
         wanted += torch.nn.functional.ctc_loss(log_probs, torch.tensor([words]), *lengths, blank, "sum").item()
-    assert spoken_words_loss(logits, ids, rows).item() == pytest.approx(wanted / 4)
+    assert spoken_words_loss(logits, ids, rows, (ids == speech).sum(1).tolist()).item() == pytest.approx(wanted / 4)
+
+
+def test_packed_rows_learn_what_rows_alone_learn(questions: Path) -> None:
+    """The same loss and the same gradient from a third of the positions; no row sees another."""
+    base = replace(speech_to_text.recipe("tiny"), data=(str(questions),), text_share=1.0)
+    found = {}
+    for width in (1, 300):
+        task = replace(base, row_tokens=width).build()
+        batch = task.batch(0)
+        loss, _ = task(batch)
+        loss.backward()
+        gradients = {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
+        found[width] = batch["ids"].numel(), loss.detach(), gradients
+    (alone, loss, gradients), (packed, same_loss, same_gradients) = found[1], found[300]
+    assert packed < 0.75 * alone
+    assert torch.allclose(loss, same_loss, rtol=1e-5)
+    assert gradients.keys() == same_gradients.keys()
+    for name, gradient in gradients.items():
+        assert (gradient - same_gradients[name]).abs().max() <= 1e-4 * gradient.abs().max() + 1e-7, name
+
+
+def test_packing_keeps_every_row() -> None:
+    rows = [Row(ids=[100 + i] * n, weights=[1.0] * n, clips=[i]) for i, n in enumerate((5, 9, 2, 20, 4))]
+    batch, order = pack(rows, 12)
+    assert sorted(row.clips[0] for row in order) == [0, 1, 2, 3, 4]
+    real = batch["segments"] >= 0
+    assert batch["ids"][real].tolist() == [i for row in order for i in row.ids]
+    assert batch["segments"][real].unique_consecutive().tolist() == [0, 1, 2, 3, 4]
+    assert batch["ids"].shape == (3, 20)  # 20; 9 + 2; 5 + 4
+    assert torch.equal(real, batch["mask"].bool())

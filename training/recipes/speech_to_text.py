@@ -31,7 +31,7 @@ from ..loop import Batch, Task
 from ..lora import add_lora, is_lora, merged
 from ..metrics import error_rate
 from ..recipe import Recipe
-from ..turns import Row, continue_greedily, decode, place_speech, spoken_words_loss, stack, train_plainly, weighted_loss
+from ..turns import Row, continue_greedily, decode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
 from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm
 
 
@@ -48,6 +48,7 @@ class SpeechToTextRecipe(Recipe):
     llm: dict[str, Any] = field(default_factory=nano_llm)
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
+    row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
     augment: str = "light"  # none | light | full: how clips are disguised on the fly
 
@@ -79,7 +80,8 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
             encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
             adaptor=AdaptorConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
             llm=tiny_llm(),
-            dev_data=(), text_share=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3, precision="no",
+            dev_data=(), text_share=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3, optimiser="adamw",
+            precision="no",
             workers=0, save_every=200,
         )  # fmt: skip
     return base
@@ -137,6 +139,7 @@ class SpeechToText(Task):
             if not row.ids:
                 rows.append(row)
             row.add_turn(clip.meta["text"], clip.meta.get("answer"), self.frames(len(wave)))
+            row.clips.append(place)
             if "answer" not in clip.meta:
                 pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
         for place in range(int(r.text_share * len(rows))):
@@ -145,13 +148,17 @@ class SpeechToText(Task):
                 dialogue = generate(r.seed + 1, (step * r.batch_size + place) * 4 + turn, "train")
                 row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
             rows.append(row)
-        samples, lengths = pad(waves)
+        packed, rows = pack(rows, r.row_tokens)
+        order = [clip for row in rows for clip in row.clips]
+        samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
-        return stack(rows) | {
+        offsets = torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(items)))
+        return packed | {
             "spoken": [row.spoken for row in rows],
+            "frames": [row.speech for row in rows],
             "samples": samples,
             "lengths": lengths,
-            "offsets": torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(items))),
+            "offsets": offsets[order],
             "mask_seed": int(rng.integers(2**31)),
         }
 
@@ -168,9 +175,9 @@ class SpeechToText(Task):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         speech, lengths = self.hear(batch)
         embeds = place_speech(self.llm.embed(batch["ids"]), batch["ids"], speech, lengths)
-        logits = self.llm(embeds).logits  # (B, L, V)
+        logits = self.llm(embeds, segments=batch["segments"]).logits  # (B, L, V)
         words = weighted_loss(logits, batch["ids"], batch["weights"])
-        ctc = spoken_words_loss(logits, batch["ids"], batch["spoken"])
+        ctc = spoken_words_loss(logits, batch["ids"], batch["spoken"], batch["frames"])
         return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
 
     @torch.no_grad()
