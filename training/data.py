@@ -1,4 +1,4 @@
-"""Batches of speech from sharded data sets: which utterances make batch number ``step``, and their padded samples.
+"""Batches of speech from sharded data sets: which utterances make a batch, and their padded samples.
 
 Everything is keyed by (seed, epoch, utterance), never by the order in which processes ask.
 """
@@ -37,10 +37,13 @@ class Corpus:
 
 
 class Plan:
-    """Which items make batch ``step``: each epoch visits every item once, in batches of similar length."""
+    """Which items make batch ``number``: each epoch visits every item once, in batches of similar length.
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+    The ``together`` batches of a step are of similar length too, so that processes need not wait for each other.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, together: int = 1) -> None:
+        self.lengths, self.batch_size, self.seed, self.together = lengths, batch_size, seed, together
         self.batches_per_epoch = -(-len(lengths) // batch_size)
         self._epoch = lru_cache(maxsize=2)(self._shuffle)
 
@@ -49,12 +52,13 @@ class Plan:
         # Lengths jittered by 10 % before sorting: neighbours are alike, yet never the same batch twice.
         order = np.argsort(self.lengths * rng.uniform(0.9, 1.1, len(self.lengths)), kind="stable")
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        rng.shuffle(batches)
-        return batches
+        steps = [batches[i : i + self.together] for i in range(0, len(batches), self.together)]
+        rng.shuffle(steps)
+        return [batch for step in steps for batch in step]
 
-    def __call__(self, step: int) -> tuple[int, np.ndarray]:
-        """The epoch and the items of batch ``step``."""
-        epoch, place = divmod(step, self.batches_per_epoch)
+    def __call__(self, number: int) -> tuple[int, np.ndarray]:
+        """The epoch and the items of batch ``number``."""
+        epoch, place = divmod(number, self.batches_per_epoch)
         return epoch, self._epoch(epoch)[place]
 
 

@@ -103,7 +103,7 @@ class AsrPretrain(Task):
         dim = recipe.encoder.n_audio_state
         self.ctc_head = nn.Linear(dim, len(CHARACTERS) + 1)
         self.corpus = Corpus(recipe.data)
-        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
+        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.words = token_ids()
         self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.n_audio_head)
         self.disguise = disguise_of(recipe.augment)

@@ -99,7 +99,7 @@ class SpeechToText(Task):
         self.adaptor = Adaptor(recipe.adaptor)
         self.llm = train_plainly(LLM(recipe.llm))
         self.corpus = Corpus(recipe.data)
-        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed)
+        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.disguise = disguise_of(recipe.augment)
         noise = None if recipe.noises is None else Corpus((recipe.noises,))
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]

@@ -80,7 +80,7 @@ class UnitDecoderTask(Task):
         self.collapse = CTCCollapse(recipe.unit_decoder.units)
         self.corpus, self.items = self._open(recipe.data)
         lengths = np.array([len(self.corpus.spoken[int(item)].units) for item in self.items])
-        self.plan = Plan(lengths, recipe.batch_size, recipe.seed)
+        self.plan = Plan(lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
 
     def _open(self, folders: tuple[str, ...]) -> tuple[UnitCorpus, np.ndarray]:
         """The replies, and the numbers of those whose units fit into the frames that their words will have.
