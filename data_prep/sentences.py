@@ -15,6 +15,10 @@ FRAMES = (
     "{}", "the answer is {}", "it is {}", "that is {}", "the number is {}", "it makes {}", "there are {}", "i have {}",
     "the result is {}", "you get {}",
 )  # fmt: skip
+# What may stand between two numbers, so that "to" is not always heard as "two".
+PAIRS = (
+    "{} to {}", "from {} to {}", "it is {} to {}", "that is {} to {}", "i get from {} to {}", "{} or {}", "{} and {}",
+)  # fmt: skip
 
 
 def _number(rng: np.random.Generator) -> str:
@@ -32,8 +36,11 @@ def _number(rng: np.random.Generator) -> str:
 
 
 def number_sentence(rng: np.random.Generator) -> str:
-    """One number in a frame, or two to four numbers in a row."""
-    if rng.random() < 0.5:
+    """Two numbers with a word between them (two in five), one in a frame, or up to four in a row."""
+    choice = rng.random()
+    if choice < 0.4:
+        return PAIRS[int(rng.integers(len(PAIRS)))].format(_number(rng), _number(rng))
+    if choice < 0.7:
         return FRAMES[int(rng.integers(len(FRAMES)))].format(_number(rng))
     return " ".join(_number(rng) for _ in range(int(rng.integers(1, 5))))
 

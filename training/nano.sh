@@ -54,7 +54,8 @@ prepare questions "$WORK/questions3" n="$(scaled 9000 40)" seed=13
 # Half of it drills, and all of it in the voices that sound most like people.
 prepare questions "$WORK/questions4" n="$(scaled 12000 40)" seed=14 drills=0.5 \
     voices=flite:rms,flite:kal16,festival:kal_diphone
-questions=("$WORK/questions" "$WORK/questions2" "$WORK/questions3" "$WORK/questions4")
+prepare questions "$WORK/questions5" n="$(scaled 4000 40)" seed=15 drills=0.8
+questions=("$WORK"/questions "$WORK"/questions{2,3,4,5})
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
 prepare replies "$WORK/replies" n="$(scaled 8000 80)" seed=2
 if [[ -n $RECORDINGS ]]; then

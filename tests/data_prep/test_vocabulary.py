@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from duologue.data_prep.dialogues import Split, generate
-from duologue.data_prep.sentences import drill
+from duologue.data_prep.dialogues import Split, generate, is_held_out
+from duologue.data_prep.sentences import drill, mixed_sentence, number_sentence
 from duologue.data_prep.vocabulary import SPECIAL_TOKENS, save_tokenizer, token_ids, words
 
 
@@ -47,3 +47,21 @@ def test_transformers_reads_the_tokenizer(tmp_path: Path) -> None:
     assert tokenizer.encode("<bos><user> hello <reply>") == [ids["<bos>"], ids["<user>"], ids["hello"], ids["<reply>"]]
     first = (tmp_path / "tokenizer.json").read_bytes()
     assert save_tokenizer(tmp_path).read_bytes() == first
+
+
+def test_mixed_drills_never_ask_what_only_the_test_may_ask():
+    """Every wording that is held out is recognised, with fillers or without; no drill is one."""
+    for split in ("dev", "test"):
+        assert all(is_held_out(generate(3, index, split).question) for index in range(500))
+    rng = np.random.default_rng(0)
+    mixed = [mixed_sentence(rng) for _ in range(500)]
+    assert not any(is_held_out(text) for text in mixed)
+    assert len(set(mixed)) > 480 and all(set(text.split()) <= set(words()) for text in mixed)
+    assert not is_held_out("what is the capital of france")
+
+
+def test_numbers_stand_on_either_side_of_to():
+    rng = np.random.default_rng(0)
+    said = [number_sentence(rng) for _ in range(500)]
+    between = [text for text in said if " to " in text]
+    assert len(between) > 50 and all(set(text.split()) <= set(words()) for text in said)
