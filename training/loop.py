@@ -159,7 +159,14 @@ class _Run:
         cpu = not torch.accelerator.is_available() and not zero
         if fsdp and cpu:
             raise DuologueError("accelerate runs FSDP on GPUs alone; without one use DeepSpeed, or neither")
-        world = PartialState(cpu=cpu).num_processes
+        processes = PartialState(cpu=cpu)
+        if (
+            zero and torch.distributed.is_initialized()
+        ):  # without a GPU accelerate 1.15 takes each process for the only one
+            processes.num_processes = torch.distributed.get_world_size()
+            processes.process_index = torch.distributed.get_rank()
+            processes.local_process_index = int(os.environ.get("LOCAL_RANK", 0))
+        world = processes.num_processes
         if recipe.accumulate % world:
             raise DuologueError(
                 f"{world} processes cannot share {recipe.accumulate} batches a step: give accumulate={world} (a step "
@@ -173,6 +180,13 @@ class _Run:
         kind = self.accelerator.distributed_type
         self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.deepspeed = kind is DistributedType.DEEPSPEED
+        if self.deepspeed:  # what the recipe says is not to be said again to the launcher
+            engine = self.accelerator.state.deepspeed_plugin.deepspeed_config
+            engine["train_micro_batch_size_per_gpu"] = recipe.batch_size
+            engine["gradient_accumulation_steps"] = recipe.accumulate // world
+            engine["gradient_clipping"] = recipe.clip
+            if engine["zero_optimization"]["stage"] == 3:
+                raise DuologueError("ZeRO-3 hangs at its first save here, which is not mended yet; use --zero_stage 2")
         self.main = self.accelerator.is_main_process
         self.bad: list[int] = []  # recent steps that were left out
         self.first = 0
