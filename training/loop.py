@@ -9,6 +9,7 @@ What a run leaves behind is described in run_folder.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import shutil
@@ -273,17 +274,14 @@ class _Run:
             throughput.add(self.task.load_of(batch))
             on_device = to_device(batch, accelerator.device)
             with accelerator.accumulate(self.wrapped):
+                losses = functools.partial(self._losses, on_device, step)
                 counted = accelerator.device.type == "cuda" and throughput.flops_a_step == 0
-                loss, shown = (
-                    throughput.count_flops(lambda b=on_device: self._losses(b, step))  # type: ignore[misc]
-                    if counted
-                    else self._losses(on_device, step)
-                )
+                loss, shown = throughput.count_flops(losses) if counted else losses()
                 if not self._everywhere(math.isfinite(loss.item())):
-                    fault = f"the loss of step {step} is {loss.item()}"
-                    break
-                accelerator.backward(loss)
-                shown = {"loss": loss.detach()} | shown
+                    fault = fault or f"the loss of step {step} is {loss.item()}"
+                if not fault:  # else on to the step's last batch, by which accelerate counts, without its gradient
+                    accelerator.backward(loss)
+                    shown = {"loss": loss.detach()} | shown
         norm = torch.zeros(())
         if not fault and not self.deepspeed:  # DeepSpeed's engine has clipped and stepped by itself
             norm = accelerator.clip_grad_norm_(self.learnt, recipe.clip)
@@ -307,10 +305,10 @@ class _Run:
         if step < self.task.rival_after:
             return loss, shown
         rival_loss, more = self.wrapped_rival(made.detach(), recorded)
-        if math.isfinite(rival_loss.item()):
+        if self._everywhere(math.isfinite(rival_loss.item())):
             self.accelerator.backward(rival_loss)
-            self.accelerator.clip_grad_norm_(self.rival.parameters(), self.recipe.clip)
-            self.rival_optimiser.step()
+            if math.isfinite(self.accelerator.clip_grad_norm_(self.rival.parameters(), self.recipe.clip)):
+                self.rival_optimiser.step()
         self.rival_optimiser.zero_grad(set_to_none=True)
         self.rival.requires_grad_(False)
         with self.accelerator.autocast():

@@ -161,6 +161,20 @@ def test_steps_that_are_not_finite_are_left_out(recipe: LineRecipe) -> None:
     assert torch.equal(faulty.slope.weight, skipping.slope.weight)
 
 
+@pytest.mark.parametrize("bad", [4, 5])
+def test_a_step_of_several_batches_is_left_out_whole(recipe: LineRecipe, bad: int) -> None:
+    """Whichever of step 2's two batches is bad: that step moves nothing, all others move the weights."""
+    task = Faulty({bad}, set())
+    seen = []
+    forward = task.forward
+    task.forward = lambda batch: (seen.append((batch["number"], task.slope.weight.item())), forward(batch))[1]
+    train(replace(recipe, accumulate=2, steps=8), task, progress=False)
+    assert [number for number, _ in seen] == list(range(16))
+    weights = [weight for number, weight in seen if number % 2 == 0] + [task.slope.weight.item()]
+    moved = [a != b for a, b in zip(weights, weights[1:], strict=False)]
+    assert moved == [True, True, False, True, True, True, True, True]
+
+
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_too_many_of_them_stop_the_run(recipe: LineRecipe, kind: str) -> None:
     every = set(range(recipe.steps))
