@@ -62,7 +62,7 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise DuologueError(f"cannot write {path}: {error.strerror or error}") from None
+        raise DuologueError(f"cannot write {path}: {error.strerror or error}; what was saved before is whole") from None
     finally:
         temporary.unlink(missing_ok=True)
 

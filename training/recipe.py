@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..data_prep.shards import write_atomically
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
@@ -123,6 +124,4 @@ def override(recipe: R, overrides: list[str]) -> R:
 def save_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe as ``recipe.json``."""
     text = json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"
-    beside = folder / "recipe.json.tmp"
-    beside.write_text(text)
-    beside.replace(folder / "recipe.json")
+    write_atomically(folder / "recipe.json", text.encode())

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
+from ..data_prep.shards import appearing, write_atomically
 from ..model.errors import DuologueError
 
 WEIGHTS = "model.safetensors"
@@ -26,37 +25,16 @@ FIGURES = "figures.jsonl"
 STATE = re.compile(r"state-(\d{8})\.pt")
 
 
-def write_beside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write(temporary path)``, then rename: the file is whole or not there, also after a power cut.
-
-    Raises:
-        DuologueError: it cannot be written; what was there before is as it was.
-    """
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        write(beside)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if isinstance(error, (OSError, RuntimeError, SafetensorError)):
-            reason = " ".join(str(error).split())
-            raise DuologueError(f"cannot write {path}: {reason}; what was saved before is whole") from None
-        raise
-
-
 def save_parts(parts: dict[str, nn.Module], path: Path) -> None:
     """Write modules to a safetensors file, their names as prefixes."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         f"{name}.{key}": value.detach().cpu().contiguous().clone()
         for name, module in parts.items()
         for key, value in module.state_dict().items()
     }
-    write_beside(path, lambda beside: save_file(tensors, beside))
+    write_atomically(path, save(tensors))
 
 
 def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
@@ -105,7 +83,8 @@ def newest_state(folder: Path) -> dict[str, Any] | None:
 
 def save_state(folder: Path, keep: int, state: dict[str, Any]) -> None:
     """Write ``state`` (its "step" names the file) and remove all but the newest ``keep``."""
-    write_beside(folder / f"state-{state['step']:08d}.pt", lambda beside: torch.save(state, beside))
+    with appearing(folder / f"state-{state['step']:08d}.pt") as file:
+        torch.save(state, file)
     whole = sorted(path for path in folder.iterdir() if STATE.fullmatch(path.name))
     for path in whole[:-keep]:
         path.unlink()
@@ -139,9 +118,5 @@ class Figures:
 
     def _write(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_beside(self.path, lambda beside: beside.write_text(text))
+        write_atomically(self.path, text.encode())
 
-
-def detached(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,7 +172,7 @@ def test_a_step_of_several_batches_is_left_out_whole(recipe: LineRecipe, bad: in
     train(replace(recipe, accumulate=2, steps=8), task, progress=False)
     assert [number for number, _ in seen] == list(range(16))
     weights = [weight for number, weight in seen if number % 2 == 0] + [task.slope.weight.item()]
-    moved = [a != b for a, b in zip(weights, weights[1:], strict=False)]
+    moved = [a != b for a, b in itertools.pairwise(weights)]
     assert moved == [True, True, False, True, True, True, True, True]
 
 
