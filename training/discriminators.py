@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ..model.errors import DuologueError
-from .loop import Rival
+from .task import Rival
 
 SLOPE = 0.1  # of the leaky rectifiers
 
@@ -75,7 +75,7 @@ class ScaleDiscriminator(nn.Module):
         shape = ((15, 1, 1), (41, 4, 4), (41, 4, 16), (41, 4, 16))  # kernel, stride, groups
         self.layers = nn.ModuleList(
             weight_norm(nn.Conv1d(a, b, kernel, stride, kernel // 2, groups=min(groups, a)))
-            for a, b, (kernel, stride, groups) in zip([1, *widths], widths, shape, strict=False)
+            for (a, b), (kernel, stride, groups) in zip(pairwise([1, *widths]), shape, strict=True)
         )
         self.layers.append(weight_norm(nn.Conv1d(widths[-1], widths[-1], 5, 1, 2)))
         self.verdict = weight_norm(nn.Conv1d(widths[-1], 1, 3, 1, 1))
@@ -90,7 +90,7 @@ class ScaleDiscriminator(nn.Module):
 
 
 class Discriminators(Rival):
-    """All of them; see :class:`~duologue.training.loop.Rival`. Samples are (B, n)."""
+    """All of them; see :class:`~duologue.training.task.Rival`. Samples are (B, n)."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()

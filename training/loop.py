@@ -2,8 +2,8 @@
 
 A batch is a pure function of (seed, number), so that a resumed run sees what an uninterrupted one would have seen, and
 a recipe gives the same weights on any number of processes that share its ``accumulate`` batches a step. One CPU,
-several GPUs, FSDP and DeepSpeed differ in the launcher alone: ``accelerate launch -m duologue train RECIPE``.
-What a run leaves behind is described in run_folder.py.
+several GPUs, FSDP and DeepSpeed's ZeRO-2 differ in the launcher: ``accelerate launch -m duologue train RECIPE
+accumulate=PROCESSES``. What a run leaves behind is described in run_folder.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,74 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..model.errors import DuologueError
 from .ema import Ema
+from .engine import make_accelerator
 from .optimiser import make_optimiser
 from .recipe import Recipe, save_recipe
 from .run_folder import BEST, WEIGHTS, Figures, load_parts, newest_state, save_parts, save_state
-from .throughput import Load, Throughput
-
-Batch = dict[str, Any]
-
-
-class Task(nn.Module):
-    """What a recipe builds: the modules, the batches and the loss of one stage.
-
-    ``forward(batch)`` returns the loss and a dictionary of figures (plain floats or scalar tensors) to show.
-    """
-
-    def batch(self, number: int) -> Batch:
-        """Batch ``number``: runs in a worker process, keyed by (seed, number), never by the order of calls."""
-        raise NotImplementedError
-
-    def parts(self) -> dict[str, nn.Module]:
-        """What the stage hands on: modules by their name in SpeechLM. Training-only heads are not among them."""
-        raise NotImplementedError
-
-    def adapt(self) -> None:
-        """Change the modules once the start is loaded and before anything learns (LoRA puts its matrices in)."""
-
-    def stays(self, name: str) -> bool:
-        """Whether a parameter below a prefix that learns is frozen all the same (LoRA: the weights it adds to)."""
-        return False
-
-    def evaluate(self) -> dict[str, float]:
-        """Figures on held-out data, asked for at every save. None by default."""
-        return {}
-
-    def load_of(self, batch: Batch) -> Load | None:
-        """How much a batch holds, for the figures of throughput."""
-        if "samples" in batch and "lengths" in batch:
-            rate = 16_000
-            return Load(float(batch["lengths"].sum()) / rate, batch["samples"].numel() / rate, "speech_s")
-        if "mask" in batch:
-            return Load(float(batch["mask"].sum()), batch["mask"].numel(), "tokens")
-        return None
-
-
-class AdversarialTask(Task):
-    """A task whose output a rival learns to tell from recordings.
-
-    ``forward(batch)`` returns the loss without the rival, the figures, and what was made and what was recorded, both
-    (B, n). ``rival`` is a module that is no part of the task: ``rival(made, recorded)`` is its own loss and
-    figures, ``rival.judge(made, recorded)`` what the maker is to lose by it.
-    """
-
-    rival_after = 0  # steps that the maker has to itself
-
-    def make_rival(self) -> Rival:
-        """A fresh rival."""
-        raise NotImplementedError
-
-
-class Rival(nn.Module):
-    """See :class:`AdversarialTask`."""
-
-    def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The maker's loss and figures."""
-        raise NotImplementedError
+from .task import AdversarialTask, Batch, Task, freeze
+from .throughput import Throughput
 
 
 class _Batches(torch.utils.data.Dataset[Batch]):
@@ -120,19 +61,6 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
-def freeze(task: Task, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]:
-    """Let only what is below the prefixes learn, and return it by name. A prefix that matches nothing is an error."""
-    names = [name for name, _ in task.named_parameters()]
-    for prefix in learn:
-        if not any(name == prefix or name.startswith(prefix + ".") for name in names):
-            tops = sorted({name.split(".")[0] for name in names})
-            raise DuologueError(f"learn prefix {prefix!r} matches no parameter; they begin with: {', '.join(tops)}")
-    for name, parameter in task.named_parameters():
-        below = any(name == prefix or name.startswith(prefix + ".") for prefix in learn)
-        parameter.requires_grad_(below and not task.stays(name))
-    return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
-
-
 def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]:
     """Run the recipe to its last step, from the newest checkpoint in its folder if there is one.
 
@@ -150,44 +78,14 @@ class _Run:
     """One process's side of a run."""
 
     def __init__(self, recipe: Recipe, task: Task) -> None:
-        from accelerate import Accelerator, PartialState
         from accelerate.utils import DistributedType
 
-        zero, fsdp = (
-            os.environ.get(f"ACCELERATE_USE_{engine}", "").lower() == "true" for engine in ("DEEPSPEED", "FSDP")
-        )
-        # Several processes on a machine without an accelerator speak gloo; DeepSpeed finds that out by itself.
-        cpu = not torch.accelerator.is_available() and not zero
-        if fsdp and cpu:
-            raise DuologueError("accelerate runs FSDP on GPUs alone; without one use DeepSpeed, or neither")
-        processes = PartialState(cpu=cpu)
-        if (
-            zero and torch.distributed.is_initialized()
-        ):  # without a GPU accelerate 1.15 takes each process for the only one
-            processes.num_processes = torch.distributed.get_world_size()
-            processes.process_index = torch.distributed.get_rank()
-            processes.local_process_index = int(os.environ.get("LOCAL_RANK", 0))
-        world = processes.num_processes
-        if recipe.accumulate % world:
-            raise DuologueError(
-                f"{world} processes cannot share {recipe.accumulate} batches a step: give accumulate={world} (a step "
-                f"is then {world} batches of {recipe.batch_size}) or a multiple of it"
-            )
         self.recipe, self.task = recipe, task
         self.folder = Path(recipe.out)
-        self.accelerator = Accelerator(
-            cpu=cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate // world
-        )
+        self.accelerator = make_accelerator(recipe)
         kind = self.accelerator.distributed_type
         self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.deepspeed = kind is DistributedType.DEEPSPEED
-        if self.deepspeed:  # what the recipe says is not to be said again to the launcher
-            engine = self.accelerator.state.deepspeed_plugin.deepspeed_config
-            engine["train_micro_batch_size_per_gpu"] = recipe.batch_size
-            engine["gradient_accumulation_steps"] = recipe.accumulate // world
-            engine["gradient_clipping"] = recipe.clip
-            if engine["zero_optimization"]["stage"] == 3:
-                raise DuologueError("ZeRO-3 hangs at its first save here, which is not mended yet; use --zero_stage 2")
         self.main = self.accelerator.is_main_process
         self.bad: list[int] = []  # recent steps that were left out
         self.first = 0
@@ -203,8 +101,6 @@ class _Run:
         rival_optimiser = None
         if self.rival is not None:
             rival_optimiser = torch.optim.AdamW(self.rival.parameters(), recipe.lr, recipe.betas, weight_decay=0.0)
-        if self.sharded and (self.ema or self.rival is not None or recipe.optimiser == "muon"):
-            raise DuologueError("FSDP and DeepSpeed want optimiser=adamw, ema=0 and no adversary")
         state = None if self.sharded else newest_state(self.folder)
         if state is not None:
             self._resume(state, optimiser, rival_optimiser)

@@ -14,7 +14,7 @@ from ..data_prep.shards import write_atomically
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
-    from .loop import Task
+    from .task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,4 +119,3 @@ class Figures:
     def _write(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(self.path, text.encode())
-

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -26,6 +27,16 @@ class Load:
     real: float
     padded: float
     unit: str
+
+
+def speech_load(lengths: Tensor, samples: Tensor, sample_rate: int) -> Load:
+    """Of clips of (B,) real samples padded to (B, n)."""
+    return Load(float(lengths.sum()) / sample_rate, samples.numel() / sample_rate, "speech_s")
+
+
+def token_load(mask: Tensor) -> Load:
+    """Of rows of tokens with a (B, L) mask of the real ones."""
+    return Load(float(mask.sum()), mask.numel(), "tokens")
 
 
 class Throughput:

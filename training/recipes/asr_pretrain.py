@@ -22,9 +22,10 @@ from ...model.mel import LogMel, LogMelConfig
 from ..augment import augment
 from ..augment_spec import spec_augment
 from ..data import Corpus, Plan, pad, to_float
-from ..loop import Batch, Task
 from ..metrics import error_rate
 from ..recipe import Recipe
+from ..task import Batch, Task
+from ..throughput import Load, speech_load
 from ..turns import encode
 from .nano import NANO_ENCODER, NANO_MEL, disguise_of
 
@@ -43,7 +44,7 @@ class AsrPretrainRecipe(Recipe):
     ctc_weight: float = 1.0
     middle_ctc_weight: float = 0.3
     attention_weight: float = 0.5
-    augment: str = "light"  # none | light | full: how clips are disguised on the fly
+    augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
     dropout: float = 0.0
 
     def build(self) -> AsrPretrain:
@@ -112,6 +113,9 @@ class AsrPretrain(Task):
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
+
+    def load_of(self, batch: Batch) -> Load:
+        return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, step: int) -> Batch:
         epoch, items = self.plan(step)

@@ -27,10 +27,11 @@ from ...model.mel import LogMel, LogMelConfig
 from ..augment import augment
 from ..augment_spec import spec_augment
 from ..data import Corpus, Plan, pad, to_float
-from ..loop import Batch, Task
 from ..lora import add_lora, is_lora, merged
 from ..metrics import error_rate
 from ..recipe import Recipe
+from ..task import Batch, Task
+from ..throughput import Load, speech_load
 from ..turns import Row, continue_greedily, decode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
 from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm
 
@@ -50,7 +51,7 @@ class SpeechToTextRecipe(Recipe):
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
-    augment: str = "light"  # none | light | full: how clips are disguised on the fly
+    augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
 
     def build(self) -> SpeechToText:
         """The task of this recipe."""
@@ -118,6 +119,9 @@ class SpeechToText(Task):
         """Adaptor frames that a clip of so many samples becomes."""
         mel = samples // self.recipe.mel.hop
         return (mel + 1) // 2 // self.recipe.adaptor.stack
+
+    def load_of(self, batch: Batch) -> Load:
+        return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, step: int) -> Batch:
         r = self.recipe

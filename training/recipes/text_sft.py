@@ -16,8 +16,9 @@ from ...data_prep.dialogues import Dialogue, generate
 from ...data_prep.spoken import contains_slot
 from ...data_prep.vocabulary import token_ids
 from ...model.llm import LLM
-from ..loop import Batch, Task
 from ..recipe import Recipe
+from ..task import Batch, Task
+from ..throughput import Load, token_load
 from ..turns import Row, continue_greedily, decode, encode, stack, train_plainly, weighted_loss
 from .nano import nano_llm, tiny_llm
 
@@ -66,6 +67,9 @@ class TextSft(Task):
 
     def parts(self) -> dict[str, nn.Module]:
         return {"llm": self.llm}
+
+    def load_of(self, batch: Batch) -> Load:
+        return token_load(batch["mask"])
 
     def batch(self, step: int) -> Batch:
         r = self.recipe

@@ -21,10 +21,10 @@ from ...model.errors import DuologueError
 from ...model.llm import LLM
 from ...model.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
 from ..data import Plan
-from ..loop import Batch, Task
 from ..losses import IGNORE, ctc_unit_frames, ctc_unit_loss
 from ..metrics import error_rate
 from ..recipe import Recipe
+from ..task import Batch, Task
 from ..turns import Row, stack
 from ..unit_data import UnitCorpus
 from .nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm

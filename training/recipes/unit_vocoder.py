@@ -26,9 +26,9 @@ from ...model.errors import DuologueError
 from ...model.vocoder import UnitVocoder, UnitVocoderConfig
 from ..data import to_float
 from ..discriminators import DiscriminatorConfig, Discriminators
-from ..loop import AdversarialTask, Batch, Rival, Task
 from ..losses_vocoder import SpectralLoss, SpectralLossConfig
 from ..recipe import Recipe
+from ..task import AdversarialTask, Batch, Rival, Task
 from ..unit_data import UnitCorpus
 from .nano import NANO_VOCODER
 

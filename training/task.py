@@ -1,0 +1,78 @@
+"""What a stage is to the loop: modules, batches, a loss; and which of its parameters learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..model.errors import DuologueError
+from .throughput import Load
+
+Batch = dict[str, Any]
+
+
+class Task(nn.Module):
+    """What a recipe builds: the modules, the batches and the loss of one stage.
+
+    ``forward(batch)`` returns the loss and a dictionary of figures (plain floats or scalar tensors) to show.
+    """
+
+    def batch(self, number: int) -> Batch:
+        """Batch ``number``: runs in a worker process, keyed by (seed, number), never by the order of calls."""
+        raise NotImplementedError
+
+    def parts(self) -> dict[str, nn.Module]:
+        """What the stage hands on: modules by their name in SpeechLM. Training-only heads are not among them."""
+        raise NotImplementedError
+
+    def adapt(self) -> None:
+        """Change the modules once the start is loaded and before anything learns (LoRA puts its matrices in)."""
+
+    def stays(self, name: str) -> bool:
+        """Whether a parameter below a prefix that learns is frozen all the same (LoRA: the weights it adds to)."""
+        return False
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures on held-out data, asked for at every save. None by default."""
+        return {}
+
+    def load_of(self, batch: Batch) -> Load | None:
+        """How much a batch holds, for the figures of throughput; None: they leave it out."""
+        return None
+
+
+class AdversarialTask(Task):
+    """A task whose output a rival learns to tell from recordings.
+
+    ``forward(batch)`` returns the loss without the rival, the figures, and what was made and what was recorded, both
+    (B, n). ``rival`` is a module that is no part of the task: ``rival(made, recorded)`` is its own loss and
+    figures, ``rival.judge(made, recorded)`` what the maker is to lose by it.
+    """
+
+    rival_after = 0  # steps that the maker has to itself
+
+    def make_rival(self) -> Rival:
+        """A fresh rival."""
+        raise NotImplementedError
+
+
+class Rival(nn.Module):
+    """See :class:`AdversarialTask`."""
+
+    def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The maker's loss and figures."""
+        raise NotImplementedError
+
+
+def freeze(task: Task, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]:
+    """Let only what is below the prefixes learn, and return it by name. A prefix that matches nothing is an error."""
+    names = [name for name, _ in task.named_parameters()]
+    for prefix in learn:
+        if not any(name == prefix or name.startswith(prefix + ".") for name in names):
+            tops = sorted({name.split(".")[0] for name in names})
+            raise DuologueError(f"learn prefix {prefix!r} matches no parameter; they begin with: {', '.join(tops)}")
+    for name, parameter in task.named_parameters():
+        below = any(name == prefix or name.startswith(prefix + ".") for prefix in learn)
+        parameter.requires_grad_(below and not task.stays(name))
+    return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
