@@ -50,7 +50,7 @@ class SpeechConfig:
     workers: processes; 0 takes one a processor
     shard_size: clips a shard; a run resumes by whole shards
     split: which wordings and operands: train, dev or test
-    voices: train, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
+    voices: train, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
     drills: the share of clips that are numbers, letters and words instead (see sentences.py)
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """

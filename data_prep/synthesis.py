@@ -1,15 +1,16 @@
-"""Text to speech by the synthesisers of a Debian system, behind one function: espeak-ng, flite and festival.
-
-Any other one is a command (see tts_command.py), which is the fourth engine.
+"""Text to speech behind one function: espeak-ng, flite and festival, which every Debian has; SVOX Pico and RHVoice,
+which add voices where they are installed; and any other as a command (see tts_command.py).
 
 `synthesise(text, voice, prosody)` gives int16 PCM at 16 kHz. espeak-ng and flite are started for each sentence (13 and
-50 ms); festival, which takes most of a second to start, is kept as one process that is fed sentences through a pipe.
+50 ms), RHVoice too; festival, which takes most of a second to start, is kept as one process that is fed sentences
+through a pipe; Pico (8 ms) is a library.
 """
 
 from __future__ import annotations
 
 import atexit
 import functools
+import importlib.util
 import os
 import select
 import shutil
@@ -40,27 +41,34 @@ class Engine(StrEnum):
     ESPEAK = "espeak"
     FLITE = "flite"
     FESTIVAL = "festival"
+    PICO = "pico"
+    RHVOICE = "rhvoice"
     COMMAND = "command"  # a voice's name is the template of a command then
 
     @property
     def program(self) -> str:
-        """Of a Debian package; a command brings its own."""
-        return {"espeak": "espeak-ng", "flite": "flite", "festival": "festival"}[self.value]
+        """What runs it (of Pico a Python package); a command brings its own."""
+        return {
+            "espeak": "espeak-ng", "flite": "flite", "festival": "festival", "pico": "ttspico",
+            "rhvoice": "RHVoice-test",
+        }[self.value]  # fmt: skip
 
 
 DEBIAN = (Engine.ESPEAK, Engine.FLITE, Engine.FESTIVAL)
+BUILT_IN = (*DEBIAN, Engine.PICO, Engine.RHVOICE)
 
 # How each engine is made to say the letter a by its name; a lone "a" is taken for the article. See letters_marked.
-LETTER_A = {Engine.ESPEAK: "[['eI]]", Engine.FLITE: "ay", Engine.FESTIVAL: "ay"}
+LETTER_A = {engine: "ay" for engine in BUILT_IN} | {Engine.ESPEAK: "[['eI]]"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prosody:
     """How a sentence is said. Units are the engine's own.
 
-    pitch: espeak-ng 0 to 99 (-p); flite and festival the mean of f0 in Hz
-    spread: flite and festival the standard deviation of f0 in Hz; espeak-ng ignores it
-    rate: espeak-ng words a minute; flite and festival how much sounds are stretched (above 1 is slower)
+    pitch: espeak-ng 0 to 99 (-p); flite and festival the mean of f0 in Hz; Pico and RHVoice per cent of the voice's own
+    spread: flite and festival the standard deviation of f0 in Hz; the others ignore it
+    rate: espeak-ng words a minute; flite and festival how much sounds are stretched (above 1 is slower); Pico and
+        RHVoice per cent of the voice's own
     """
 
     pitch: float
@@ -76,7 +84,9 @@ class Voice:
     """
 
     engine: Engine
-    name: str  # espeak-ng "en-us+f3" (accent + variant), flite "rms", festival "kal_diphone", "my-tts {text} {wav}"
+    # espeak-ng "en-us+f3" (accent + variant), flite "rms", festival "kal_diphone", pico "en-US", rhvoice "bdl",
+    # a command "my-tts {text} {wav}"
+    name: str
     pitch: tuple[float, float] | None = None
     spread: tuple[float, float] | None = None
     rate: tuple[float, float] | None = None
@@ -97,10 +107,10 @@ class Voice:
         return f"{self.engine}:{self.name}"
 
     def draw(self, rng: np.random.Generator) -> Prosody | None:
-        """A manner of speaking, uniform in the ranges; pitch in Hz is drawn evenly in octaves."""
+        """A manner of speaking, uniform in the ranges; pitch is drawn evenly in octaves."""
         if self.pitch is None or self.spread is None or self.rate is None:
             return None
-        if self.engine is Engine.ESPEAK:
+        if self.engine is Engine.ESPEAK:  # whose scale is one of octaves already
             pitch = rng.uniform(*self.pitch)
         else:
             pitch = float(np.exp(rng.uniform(*np.log(self.pitch))))
@@ -110,10 +120,14 @@ class Voice:
 
 
 def require(*engines: Engine) -> None:
-    """Of DEBIAN. Raises SynthesisError that names the programs which are not installed."""
-    missing = [engine.program for engine in engines if shutil.which(engine.program) is None]
+    """Of BUILT_IN. Raises SynthesisError that names the programs which are not installed."""
+    if Engine.PICO in engines and importlib.util.find_spec("ttspico") is None:
+        raise SynthesisError("not installed: ttspico (pip install ttspico; it needs a C compiler)")
+    programs = [engine.program for engine in engines if engine is not Engine.PICO]
+    missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        raise SynthesisError(f"not installed: {', '.join(missing)} (Debian: apt-get install {' '.join(missing)})")
+        packages = " ".join("rhvoice" if program == "RHVoice-test" else program for program in missing)
+        raise SynthesisError(f"not installed: {', '.join(missing)} (Debian: apt-get install {packages})")
 
 
 def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.ndarray:
@@ -131,6 +145,10 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
         pcm, rate = _espeak(marked, voice, prosody)
     elif voice.engine is Engine.FLITE:
         pcm, rate = _flite(marked, voice, prosody)
+    elif voice.engine is Engine.PICO:
+        pcm, rate = _pico(marked, voice, prosody)
+    elif voice.engine is Engine.RHVOICE:
+        pcm, rate = _rhvoice(marked, voice, prosody)
     else:
         pcm, rate = _festival(marked, voice, prosody)
     return _checked(pcm, rate, text, voice)
@@ -161,9 +179,9 @@ def _command(text: str, voice: Voice) -> np.ndarray:
     return np.rint(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 
-def _run(command: list[str], voice: Voice) -> bytes:
+def _run(command: list[str], voice: Voice, said: str = "") -> bytes:
     try:
-        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(command, input=said.encode(), capture_output=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
         raise SynthesisError(f"{voice.key} took longer than {TIMEOUT:.0f} s") from None
     if done.returncode != 0:
@@ -215,6 +233,28 @@ def _flite(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray
 def flite_voices() -> frozenset[str]:
     listing = subprocess.run(["flite", "-lv"], capture_output=True, text=True, check=True).stdout
     return frozenset(listing.partition(":")[2].split())
+
+
+def _pico(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
+    import ttspico
+
+    try:
+        engine = ttspico.TtsEngine(voice.name)  # a fresh one: what it says depends on what it said before
+    except RuntimeError:
+        raise SynthesisError(f"pico has no voice {voice.name!r}, only en-GB and en-US in English") from None
+    if prosody is not None:
+        engine.pitch, engine.rate = round(prosody.pitch), round(prosody.rate)
+    return np.frombuffer(engine.speak(text) or b"", dtype="<i2"), SAMPLE_RATE
+
+
+def _rhvoice(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
+    with tempfile.TemporaryDirectory(prefix="duologue-") as folder:
+        path = Path(folder) / "speech.wav"
+        command = ["RHVoice-test", "--profile", voice.name, "--output", str(path)]
+        if prosody is not None:
+            command += ["--pitch", str(round(prosody.pitch)), "--rate", str(round(prosody.rate))]
+        _run(command, voice, said=text)
+        return _read_wav(path, voice)
 
 
 def _festival(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:

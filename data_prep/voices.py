@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..model.errors import DuologueError
-from .synthesis import DEBIAN, Engine, Voice, require
+from .synthesis import BUILT_IN, Engine, Voice, require
 from .tts_command import arguments_of, require_command
 
 ACCENTS = ("en-029", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us", "en-us-nyc")
@@ -51,6 +51,12 @@ TRAIN_VOICES: tuple[Voice, ...] = (
         engine=Engine.FESTIVAL, name="kal_diphone", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.4), weight=_KAL_SHARE
     ),
 )
+# People's voices by statistics, as the acceptance voices are; but not every machine has their programs.
+MORE_VOICES: tuple[Voice, ...] = (
+    Voice(engine=Engine.RHVOICE, name="bdl", pitch=(80, 135), spread=(0, 0), rate=(75, 125), weight=0.35),
+    Voice(engine=Engine.RHVOICE, name="clb", pitch=(70, 125), spread=(0, 0), rate=(75, 125), weight=0.35),
+    Voice(engine=Engine.PICO, name="en-US", pitch=(65, 125), spread=(0, 0), rate=(75, 125), weight=0.3),
+)
 DEV_VOICES: tuple[Voice, ...] = tuple(Voice(engine=Engine.ESPEAK, name=name) for name in DEV_NAMES)
 ACCEPTANCE_VOICES: tuple[Voice, ...] = (
     Voice(engine=Engine.FLITE, name="awb"),
@@ -59,7 +65,13 @@ ACCEPTANCE_VOICES: tuple[Voice, ...] = (
     Voice(engine=Engine.FESTIVAL, name="cmu_us_slt_arctic_hts"),
 )
 REPLY_VOICE = Voice(engine=Engine.FLITE, name="rms")
-VOICE_SETS = {"train": TRAIN_VOICES, "dev": DEV_VOICES, "acceptance": ACCEPTANCE_VOICES, "reply": (REPLY_VOICE,)}
+VOICE_SETS = {
+    "train": TRAIN_VOICES,
+    "more": MORE_VOICES,
+    "dev": DEV_VOICES,
+    "acceptance": ACCEPTANCE_VOICES,
+    "reply": (REPLY_VOICE,),
+}
 
 
 def draw_voice(voices: Sequence[Voice], rng: np.random.Generator) -> Voice:
@@ -72,7 +84,7 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
     """The voices a recipe's `voices` and `tts_command` name.
 
     Args:
-        names: a set by its name ("train", "dev", "acceptance", "reply") or voices by their keys
+        names: a set by its name ("train", "more", "dev", "acceptance", "reply") or voices by their keys
             ("flite:awb,festival:ked_diphone").
         tts_command: a command that speaks instead of them (see tts_command.py); empty: none does.
 
@@ -87,9 +99,9 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
     found = []
     for key in names.split(","):
         engine, _, name = key.strip().partition(":")
-        if engine not in DEBIAN or not name:
+        if engine not in BUILT_IN or not name:
             raise DuologueError(
-                f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(DEBIAN)}:name"
+                f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(BUILT_IN)}:name"
             )
         found.append(known.get(key.strip()) or Voice(engine=Engine(engine), name=name))
     return tuple(found)
@@ -97,7 +109,7 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
 
 def require_voices(voices: Sequence[Voice]) -> None:
     """Raises SynthesisError or DuologueError that names the programs which are not there."""
-    require(*sorted({voice.engine for voice in voices if voice.engine in DEBIAN}))
+    require(*sorted({voice.engine for voice in voices if voice.engine in BUILT_IN}))
     for voice in voices:
         if voice.engine is Engine.COMMAND:
             require_command(voice.name)

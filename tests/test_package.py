@@ -81,7 +81,7 @@ def test_every_library_is_declared_and_used() -> None:
 
     extras = project["optional-dependencies"]
     core = named(project["dependencies"])
-    optional = named([*extras["demo"], *extras["train"], *extras["eval"], *extras["data"]])
+    optional = named([*extras["demo"], *extras["train"], *extras["eval"], *extras["data"], *extras["voices"]])
     used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
     assert used - core - optional == set(), "imported, but in no list of pyproject.toml"
     assert core | optional == used | {"tensorboard"}, "in pyproject.toml, but not imported"  # accelerate imports it

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from duologue.data_prep import synthesis
-from duologue.data_prep.synthesis import DEBIAN, Engine, Prosody, SynthesisError, Voice, require, synthesise
+from duologue.data_prep.synthesis import (
+    BUILT_IN,
+    DEBIAN,
+    Engine,
+    Prosody,
+    SynthesisError,
+    Voice,
+    require,
+    synthesise,
+)
 from duologue.data_prep.voices import (
     ACCEPTANCE_VOICES,
     DEV_VOICES,
@@ -25,16 +37,27 @@ SAMPLES = {
     Engine.ESPEAK: Voice(engine=Engine.ESPEAK, name="en-us+f3"),
     Engine.FLITE: Voice(engine=Engine.FLITE, name="kal16"),
     Engine.FESTIVAL: Voice(engine=Engine.FESTIVAL, name="kal_diphone"),
+    Engine.PICO: Voice(engine=Engine.PICO, name="en-US"),
+    Engine.RHVOICE: Voice(engine=Engine.RHVOICE, name="bdl"),
 }
+# Low and fast, high and slow, in the units of each.
+MANNERS = {
+    engine: (Prosody(pitch=85, spread=10, rate=0.8), Prosody(pitch=200, spread=10, rate=1.3)) for engine in DEBIAN
+}
+MANNERS[Engine.ESPEAK] = Prosody(pitch=20, spread=0, rate=200), Prosody(pitch=80, spread=0, rate=120)
+MANNERS[Engine.PICO] = MANNERS[Engine.RHVOICE] = (
+    Prosody(pitch=75, spread=0, rate=120),
+    Prosody(pitch=130, spread=0, rate=75),
+)
 TEXT = "what is forty seven plus thirty five"
 
 
 def need(engine: Engine) -> None:
-    if shutil.which(engine.program) is None:
+    if (find_spec if engine is Engine.PICO else shutil.which)(engine.program) is None:
         pytest.skip(f"{engine.program} is not installed")
 
 
-@pytest.mark.parametrize("engine", DEBIAN)
+@pytest.mark.parametrize("engine", BUILT_IN)
 def test_every_engine_speaks(engine: Engine) -> None:
     need(engine)
     pcm = synthesise(TEXT, SAMPLES[engine])
@@ -66,22 +89,20 @@ def pitch(pcm: np.ndarray) -> float:
     return float(np.median(found))
 
 
-@pytest.mark.parametrize("engine", DEBIAN)
+@pytest.mark.parametrize("engine", BUILT_IN)
 def test_pitch_and_rate_are_obeyed(engine: Engine) -> None:
     need(engine)
-    espeak = engine is Engine.ESPEAK
-    low = Prosody(pitch=20 if espeak else 85, spread=10, rate=200 if espeak else 0.8)
-    high = Prosody(pitch=80 if espeak else 200, spread=10, rate=120 if espeak else 1.3)
+    low, high = MANNERS[engine]
     fast_low, slow_high = (synthesise(TEXT, SAMPLES[engine], manner) for manner in (low, high))
     assert len(slow_high) > 1.3 * len(fast_low)
     assert pitch(slow_high) > 1.3 * pitch(fast_low)
-    if not espeak:
+    if engine in (Engine.FLITE, Engine.FESTIVAL):
         assert pitch(slow_high) == pytest.approx(200, rel=0.15)
     # and one manner leaves no trace in the next sentence
     np.testing.assert_array_equal(synthesise(TEXT, SAMPLES[engine], low), fast_low)
 
 
-@pytest.mark.parametrize("engine", DEBIAN)
+@pytest.mark.parametrize("engine", [*DEBIAN, Engine.PICO])
 def test_an_unknown_voice_is_an_error(engine: Engine) -> None:
     need(engine)
     with pytest.raises(SynthesisError, match="nobody"):
@@ -95,9 +116,39 @@ def test_an_unknown_variant_is_an_error() -> None:
         synthesise(TEXT, Voice(engine=Engine.ESPEAK, name="en-us+nobody"))
 
 
-@pytest.mark.parametrize("engine", DEBIAN)
+RHVOICE = """#!{python}
+import subprocess, sys, wave
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert set(options) <= {{"--profile", "--output", "--pitch", "--rate"}}
+text = sys.stdin.read()
+if options["--profile"] != "bdl":
+    sys.exit("no such voice: " + options["--profile"])
+with wave.open(options["--output"], "wb") as file:
+    file.setparams((1, 2, 24000, 0, "NONE", ""))
+    step = int(100 * int(options.get("--pitch", 100)) / 100)
+    count = len(text) * 240000 // int(options.get("--rate", 100))
+    file.writeframes(b"".join((i * step % 20000 - 10000).to_bytes(2, "little", signed=True) for i in range(count)))
+"""
+
+
+def test_rhvoice_is_asked_as_its_manual_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that takes RHVoice-test's options stands in for it: profile, per cent of pitch and rate, stdin."""
+    program = tmp_path / "RHVoice-test"
+    program.write_text(RHVOICE.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    voice = SAMPLES[Engine.RHVOICE]
+    plain, slow = (synthesise(TEXT, voice, manner) for manner in (None, Prosody(pitch=100, spread=0, rate=80)))
+    assert len(plain) == len(TEXT) * 1600
+    assert len(slow) == pytest.approx(1.25 * len(plain), abs=2)
+    with pytest.raises(SynthesisError, match="no such voice: nobody"):
+        synthesise(TEXT, Voice(engine=Engine.RHVOICE, name="nobody"))
+
+
+@pytest.mark.parametrize("engine", BUILT_IN)
 def test_a_missing_program_is_named(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(synthesis.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SynthesisError, match=engine.program) as caught:
         synthesise(TEXT, SAMPLES[engine])
     assert "\n" not in str(caught.value)
