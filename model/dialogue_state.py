@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from .ctc_prefix import CTCPrefix
 from .errors import DuologueError
 from .llm import LLMState
 from .streaming import State
@@ -71,6 +72,8 @@ class DialogueState(State):
     hidden: Tensor | None = None  # (1, 1, D), the last position's state: the next token is read from it
     pending: int | None = None  # the last token picked, which the language model has not been fed yet
     speaking: bool = False  # whether words are now the reply (or the transcript)
+    spoken: list[Tensor] = field(default_factory=list)  # what the model predicts at its speech, each (1, t, V)
+    ctc: CTCPrefix | None = None  # its transcript so far, as CTC sees it
     unwritten: int = 0  # tokens that the transcript of this turn may still have
     generated: int = 0  # tokens of this turn
     unit: UnitDecoderState | None = None
@@ -90,7 +93,9 @@ class DialogueState(State):
         """
         self.llm.truncate(length)
         self.phase = Phase.IDLE
-        self.hidden = self.pending = self.ear = self.heard = self.unit = self.collapse = self.vocoder = None
+        self.hidden = self.pending = self.ear = self.heard = None
+        self.ctc = self.unit = self.collapse = self.vocoder = None
+        self.spoken = []
 
 
 @dataclass(frozen=True, kw_only=True)

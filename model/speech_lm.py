@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .adaptor import Adaptor, AdaptorConfig
+from .ctc_prefix import NEVER, CTCPrefix
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from .encoder import WhisperEncoder, WhisperEncoderConfig
 from .errors import DuologueError
@@ -63,6 +64,9 @@ class SpeechLMConfig:
     prompt: PromptConfig
     # An ear that must have a whole clip hears so much, padded with silence or cut (Whisper: 30). None: the clip itself.
     listen_s: float | None = None
+    # Share of CTC in choosing the transcript's words (see ctc_prefix.py): the language model has learnt to predict them
+    # at the places of speech, and <pad> between them. 0: it has not.
+    transcript_ctc: float = 0.0
 
     @property
     def streams(self) -> bool:
@@ -86,6 +90,12 @@ class SpeechLMConfig:
                 raise DuologueError(f"the {name} has {part.units} units, the token layout {self.layout.units}")
         if self.vocoder is not None and self.unit_decoder is None:
             raise DuologueError("a model with a vocoder needs a unit decoder")
+        if not 0 <= self.transcript_ctc < 1:
+            raise DuologueError(f"transcript_ctc is {self.transcript_ctc}; it must be at least 0 and below 1")
+        if self.transcript_ctc and self.layout.transcript is None:
+            raise DuologueError(
+                f"transcript_ctc is {self.transcript_ctc}, but the layout has no transcript; it must be 0"
+            )
         if self.listen_s is not None and self.streams:
             raise DuologueError(f"listen_s is {self.listen_s}, but this ear streams; it must be None")
 
@@ -135,7 +145,7 @@ class SpeechLM(nn.Module):
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
-        state.phase, state.unwritten = Phase.LISTENING, 0
+        state.phase, state.unwritten, state.spoken = Phase.LISTENING, 0, []
         if self.config.streams:
             state.ear = self._ear[0].init_state(1)
         else:
@@ -161,10 +171,12 @@ class SpeechLM(nn.Module):
         else:
             speech = self._ear[0].flush(state.ear)  # type: ignore[arg-type]
         suffix = self.config.prompt.suffix_ids
-        state.unwritten += speech.shape[1]
-        self._feed(torch.cat([speech, self._embed(suffix)], dim=1), state)
+        self._feed_speech(speech, state, suffix)
         state.ear = state.heard = None
         self._start_reply(state, self.config.layout.reply in (None, *suffix))
+        if state.spoken and not state.speaking:
+            state.ctc = CTCPrefix.begin(torch.cat(state.spoken, dim=1)[0], self.config.layout.pad)
+        state.spoken = []
 
     @torch.no_grad()
     def read_text(self, ids: Tensor, state: DialogueState) -> None:
@@ -186,7 +198,8 @@ class SpeechLM(nn.Module):
         The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
         token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed. A transcript that has as
         many tokens as there were embeddings of speech ends there, with ``<reply>``: nobody says more words than that
-        (nano: 12.5 a second), but a model that has lost its place may write them.
+        (nano: 12.5 a second), but a model that has lost its place may write them. With ``transcript_ctc`` it seldom
+        comes to that.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
         layout = self.config.layout
@@ -198,10 +211,15 @@ class SpeechLM(nn.Module):
             raise DuologueError("nothing to reply to: the turn had no speech and the prompt no tokens")
         token = layout.eos
         if state.generated < sampling.max_tokens:
-            token = pick(self.llm.head(hidden)[0, -1], sampling, state.rng)
+            logits = self.llm.head(hidden)[0, -1]
+            token = pick(logits if state.ctc is None else self._joint(logits, state.ctc), sampling, state.rng)
             if layout.reply is not None and not state.speaking and layout.is_text(token):
                 token = token if state.unwritten > 0 else layout.reply
                 state.unwritten -= 1
+            if state.ctc is not None and layout.is_text(token):
+                state.ctc.push(token)
+            else:
+                state.ctc = None
         position = state.llm.length
         units, pcm = self._nothing()
         if token == layout.eos:
@@ -239,12 +257,21 @@ class SpeechLM(nn.Module):
         return [*rest, *prefix]
 
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:
-        state.phase, state.speaking, state.generated = Phase.REPLYING, speaking, 0
+        state.phase, state.speaking, state.generated, state.ctc = Phase.REPLYING, speaking, 0, None
         if self.unit_decoder is not None:
             state.unit = self.unit_decoder.init_state(1)
             state.collapse = self._collapse.init_state(1)
         if self.vocoder is not None:
             state.vocoder = self.vocoder.init_state(1)
+
+    def _joint(self, logits: Tensor, ctc: CTCPrefix) -> Tensor:
+        """The language model's logits (V,) and CTC's for a word of the transcript or for its end, ``<reply>``."""
+        layout, share = self.config.layout, self.config.transcript_ctc
+        words, end = ctc.next()
+        heard = torch.full_like(words, NEVER)
+        heard[slice(*layout.text)] = words[slice(*layout.text)]
+        heard[layout.reply] = end
+        return (1 - share) * logits.double().cpu().log_softmax(-1) + share * heard
 
     def _kind(self, token: int, state: DialogueState) -> TokenKind:
         layout = self.config.layout
@@ -275,11 +302,18 @@ class SpeechLM(nn.Module):
     def _feed_ids(self, ids: list[int], state: DialogueState) -> None:
         self._feed(self._embed(ids), state)
 
-    def _feed_speech(self, embeds: Tensor, state: DialogueState) -> None:
-        state.unwritten += embeds.shape[1]
-        self._feed(embeds, state)
+    def _feed_speech(self, speech: Tensor, state: DialogueState, suffix: tuple[int, ...] = ()) -> None:
+        """Put embeddings (1, t, D) and the tokens that follow them into the cache; keep what CTC says of the first."""
+        length = speech.shape[1]
+        hidden = self._feed(torch.cat([speech, self._embed(suffix)], dim=1) if suffix else speech, state)
+        state.unwritten += length
+        if self.config.transcript_ctc and length:
+            state.spoken.append(self.llm.head(hidden[:, :length]))
 
-    def _feed(self, embeds: Tensor, state: DialogueState) -> None:
-        """Put embeddings (1, t, D) into the language model's cache and keep the last one's state."""
-        if embeds.shape[1]:
-            state.hidden = self.llm.extend(embeds, state.llm)[:, -1:]
+    def _feed(self, embeds: Tensor, state: DialogueState) -> Tensor:
+        """Put embeddings (1, t, D) into the language model's cache, keep the last one's state, return all of them."""
+        if embeds.shape[1] == 0:
+            return embeds
+        hidden = self.llm.extend(embeds, state.llm)
+        state.hidden = hidden[:, -1:]
+        return hidden

@@ -138,6 +138,52 @@ def test_a_transcript_has_no_more_tokens_than_there_was_speech(model, turns):
         assert steps[speech].token == REPLY
 
 
+def overhear(model, said, places):
+    """A model that predicts these words at its places of speech (blanks else), and nothing but word 11 afterwards."""
+    deaf, labels = copy.deepcopy(model), [PAD] * places
+    for n, word in enumerate(said):
+        labels[2 * n + 1] = word
+    row = iter(labels)
+
+    def head(hidden):
+        logits = torch.zeros(*hidden.shape[:-1], 40)
+        for t in range(hidden.shape[1]):
+            logits[:, t, next(row, 11)] = 8.0
+        return logits
+
+    deaf.llm.head = head
+    return deaf
+
+
+@pytest.mark.parametrize("chunk", [160, 9000])
+def test_ctc_keeps_a_transcript_to_what_was_said(chunk):
+    """A language model that says one word for ever writes down what CTC heard, ends there, and is itself again."""
+    joint = build(transcript_ctc=0.9)
+    places, said = joint.encode(sound(2)).shape[1], [14, 14, 31, 12]
+    model, state = overhear(joint, said, places), joint.init_state()
+    for turn in range(2):
+        model = overhear(joint, said if turn else said[:2], places)
+        hear(model, state, sound(2), chunk)
+        cut = state.clone()
+        steps, _ = finish(model, state, Sampling(max_tokens=9))
+        tokens = [step.token for step in steps]
+        wanted = said if turn else said[:2]
+        assert tokens == [*wanted, REPLY, *[11] * (8 - len(wanted)), EOS]
+        # a clone writes the same, and a typed turn after a transcript that was broken off is not CTC's
+        assert model.reply_step(cut, SAMPLED).token == wanted[0]
+        model.read_text(torch.tensor([[13]]), cut)
+        assert cut.ctc is None and model.reply_step(cut, Sampling()).token == 11
+    assert not state.spoken and state.ctc is None
+
+
+def test_a_share_of_ctc_needs_a_transcript():
+    with pytest.raises(DuologueError, match="at least 0 and below 1"):
+        build(transcript_ctc=1.0)
+    layout = dataclasses.replace(LAYOUT, transcript=None, reply=None)
+    with pytest.raises(DuologueError, match="no transcript"):
+        build(transcript_ctc=0.3, layout=layout)
+
+
 def test_later_turns_go_on_in_one_sequence(model):
     """Two turns leave what one pass over the whole conversation ends in; the second may be typed."""
     forced, state = force(model, [11, REPLY, 20, EOS]), model.init_state()

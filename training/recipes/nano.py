@@ -137,4 +137,5 @@ def nano_config() -> SpeechLMConfig:
             suffix_ids=(table["<transcript>"],),
             next_prefix_ids=(table["<eos>"], table["<user>"]),
         ),
+        transcript_ctc=0.4,
     )

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from ...data_prep.dialogues import generate
 from ...data_prep.spoken import contains_slot
-from ...data_prep.vocabulary import token_ids
-from ...model.adaptor import Adaptor, AdaptorConfig
-from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
-from ...model.llm import LLM
-from ...model.mel import LogMel, LogMelConfig
+from ...model.adaptor import AdaptorConfig
+from ...model.encoder import WhisperEncoderConfig
+from ...model.mel import LogMelConfig
+from ...model.speech_lm import Sampling, SpeechLM, TokenKind
 from ..augment import augment
 from ..augment_spec import spec_augment
 from ..data import Corpus, Plan, pad, to_float
@@ -32,8 +31,8 @@ from ..metrics import error_rate
 from ..recipe import Recipe
 from ..task import Batch, Task
 from ..throughput import Load, speech_load
-from ..turns import Row, continue_greedily, decode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
-from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm
+from ..turns import Row, decode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
+from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_config, nano_llm, tiny_llm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +94,20 @@ class SpeechToText(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.mel = LogMel(recipe.mel)
-        self.encoder = WhisperEncoder(recipe.encoder)
-        self.adaptor = Adaptor(recipe.adaptor)
-        self.llm = train_plainly(LLM(recipe.llm))
+        model = SpeechLM(
+            replace(
+                nano_config(),
+                mel=recipe.mel,
+                encoder=recipe.encoder,
+                adaptor=recipe.adaptor,
+                llm=recipe.llm,
+                unit_decoder=None,
+                vocoder=None,
+            )
+        )
+        self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
+        train_plainly(self.llm)
+        self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.disguise = disguise_of(recipe.augment)
@@ -184,20 +193,21 @@ class SpeechToText(Task):
         ctc = spoken_words_loss(logits, batch["ids"], batch["spoken"], batch["frames"])
         return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
 
-    @torch.no_grad()
-    def converse(self, waves: list[np.ndarray]) -> list[tuple[str, str]]:
-        """Greedy (transcript, answer) of whole clips."""
-        table = token_ids()
-        device = next(self.parameters()).device
-        samples, lengths = pad(waves)
-        batch = {"samples": samples.to(device), "lengths": lengths.to(device), "offsets": None}
-        speech, counts = self.hear(batch)
-        start = self.llm.embed(torch.tensor([table["<bos>"], table["<user>"]], device=device))
-        end = self.llm.embed(torch.tensor([table["<transcript>"]], device=device))
-        prompts = [torch.cat([start, s[: int(n)], end]) for s, n in zip(speech, counts, strict=True)]
-        said = continue_greedily(self.llm, prompts, table["<eos>"])
-        split = [ids.index(table["<reply>"]) if table["<reply>"] in ids else len(ids) for ids in said]
-        return [(decode(ids[:at]), decode(ids[at:])) for ids, at in zip(said, split, strict=True)]
+    def converse(self, wave: np.ndarray) -> tuple[str, str]:
+        """The (transcript, answer) of a whole clip, as the model gives them in use."""
+        model = self._model[0]
+        state = model.init_state()
+        model.begin_turn(state)
+        model.listen(torch.from_numpy(wave)[None], state)
+        model.end_turn(state)
+        steps = [model.reply_step(state, Sampling(max_tokens=64))]
+        while steps[-1].kind is not TokenKind.END:
+            steps.append(model.reply_step(state, Sampling(max_tokens=64)))
+        transcript, answer = (
+            decode([step.token for step in steps if step.kind is kind])
+            for kind in (TokenKind.TRANSCRIPT, TokenKind.REPLY)
+        )
+        return transcript, answer
 
     def evaluate(self) -> dict[str, float]:
         """Transcript word error rate and the share of right answers on each held-out set."""
@@ -205,11 +215,7 @@ class SpeechToText(Task):
         for folder in self.recipe.dev_data:
             dev = Corpus((folder,))
             chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "answer" in dev.metas[i]]
-            said = [
-                pair
-                for i in range(0, len(chosen), 32)
-                for pair in self.converse([to_float(dev[j].pcm) for j in chosen[i : i + 32]])
-            ]
+            said = [self.converse(to_float(dev[i].pcm)) for i in chosen]
             metas = [dev.metas[i] for i in chosen]
             name = folder.rstrip("/").split("/")[-1]
             figures[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
