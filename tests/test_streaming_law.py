@@ -25,6 +25,7 @@ from duologue.model.llm import LLM, LLMState
 from duologue.model.mel import LogMel, LogMelConfig
 from duologue.model.streaming import Chain, Streaming
 from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
+from duologue.model.vad import VAD
 from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
 
 
@@ -134,6 +135,7 @@ STAGES = [
         bounded=False,
     ),
     Stage(name="mel", make=lambda: LogMel(LogMelConfig(n_mels=20)), input=samples, frames=4000),
+    Stage(name="vad", make=VAD, input=samples, frames=8 * 512),
     Stage(name="encoder", make=lambda: tiny_encoder(causal_conv=True), input=features(20), frames=150),
     Stage(name="encoder-centred", make=lambda: tiny_encoder(causal_conv=False), input=features(20), frames=151),
     Stage(name="adaptor", make=tiny_adaptor, input=lambda frames: torch.randn(2, frames, 16)),
