@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .inference.assistant import Assistant, Reply, load
+    from .inference.session import Session
     from .model.errors import DuologueError
 
 __version__ = "0.1.0"
-__all__ = ["Assistant", "DuologueError", "Reply", "__version__", "load"]
+__all__ = ["Assistant", "DuologueError", "Reply", "Session", "__version__", "load"]
 
 _HOMES = {
     "Assistant": ".inference.assistant",
     "DuologueError": ".model.errors",
     "Reply": ".inference.assistant",
+    "Session": ".inference.session",
     "load": ".inference.assistant",
 }
 

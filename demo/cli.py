@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Speech-interaction models: audio in, audio out.\n\n"
     "\b\nTalk to the bundled model in a browser:   duologue chat\n"
     "Ask it one recorded question:             duologue ask question.wav -o reply.wav\n"
+    "Let it converse with a recording:         duologue listen talk.wav -o replies.wav\n"
     "Train a stage:                            duologue train asr_pretrain\n\n"
     "Every command explains itself: duologue COMMAND --help",
     no_args_is_help=True,
@@ -113,6 +114,33 @@ def ask(
     if output is not None and not as_json:
         delay = reply.timings.compute_delay_ms
         typer.echo(f"{output}: {seconds:.2f} s of speech, ready to start {delay:.0f} ms after the question", err=True)
+
+
+@app.command()
+def listen(
+    recording: Annotated[Path, typer.Argument(help="What the microphone hears: WAV, FLAC, Ogg or MP3 at any rate.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="What the loudspeaker says meanwhile (.wav).")],
+    events: Annotated[
+        Path | None, typer.Option("--events", help="Write what happened here, a JSON object a line.")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="responsive, balanced or patient.")] = "balanced",
+    model: Model = "nano",
+) -> None:
+    """Converse in full duplex with a recording: the output is as long as it, and says when it was spoken to.
+
+    \b
+    duologue listen talk.wav -o replies.wav                        print what was heard and answered, and when
+    duologue listen talk.wav -o replies.wav --events events.jsonl  for scripts
+    duologue listen talk.wav -o replies.wav --preset patient       wait longer before answering
+    """
+    from ..inference.duplex import PRESETS
+
+    if preset not in PRESETS:
+        raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
+    from ..inference.assistant import load
+    from ..inference.session import converse
+
+    converse(load(model), recording, output, events, PRESETS[preset], typer.echo)
 
 
 @app.command()

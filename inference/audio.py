@@ -11,12 +11,12 @@ from __future__ import annotations
 import io
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from ..data_prep.shards import appearing
 from ..model.errors import DuologueError
 
 AudioSource = str | os.PathLike[str] | bytes | tuple[int, np.ndarray]
@@ -156,16 +156,5 @@ def write_wav(path: str | os.PathLike[str], waveform: np.ndarray, sample_rate: i
         raise DuologueError(f"{path}: speech is written as WAV, so give a name that ends in .wav")
     if path.is_dir():
         raise DuologueError(f"{path} is a folder: give the name of a file in it")
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            soundfile.write(file, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # a temporary file is private; a reply need not be
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise DuologueError(f"cannot write {path}: {error.strerror or error}") from None
+    with appearing(path) as file:
+        soundfile.write(file, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")

@@ -27,6 +27,7 @@ import numpy as np
 
 from ..checkpoints.source import WEIGHTS
 from ..data_prep.dialogues import Dialogue, Split, generate
+from ..data_prep.shards import write_atomically
 from ..data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
 from ..data_prep.voices import REPLY_VOICE, find_voices
 from ..model.errors import DuologueError
@@ -122,7 +123,7 @@ def run(
         "environment": environment() | {"load_average_at_start": load_before},
         "rows": rows,
     }
-    _write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     if not quiet:
         print_tables(report)
     return report
@@ -144,13 +145,7 @@ def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
         other = [name for name in settings if before.get(name) != settings[name]]
         if other:
             raise DuologueError(f"{path.parent} holds figures of another {' and '.join(other)}: choose another folder")
-    _write(path, json.dumps(settings, indent=1) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def _distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
@@ -172,7 +167,7 @@ def _resume(
     """Do ``work`` for the items that have no row in the file yet, nor a row that was broken off in writing."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last has no line end
     rows = [json.loads(line) for line in lines][: len(items)]
-    _write(path, "".join(f"{line}\n" for line in lines[: len(rows)]))
+    write_atomically(path, "".join(f"{line}\n" for line in lines[: len(rows)]).encode())
     with path.open("a", encoding="utf-8") as file:
         for at, item in _progress(items[len(rows) :], title, len(rows), len(items), quiet):
             row = work(at, item)

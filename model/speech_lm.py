@@ -192,6 +192,14 @@ class SpeechLM(nn.Module):
         self._start_reply(state, True)
 
     @torch.no_grad()
+    def recall(self, question: list[int], reply: list[int], state: DialogueState) -> None:
+        """A turn that is past, as ids of words: as if it had been typed and answered."""
+        self.read_text(torch.tensor([question], dtype=torch.long), state)
+        check_ids(reply, self.llm.vocab_size, "the reply")
+        self._feed_ids(reply, state)
+        state.phase = Phase.ENDED
+
+    @torch.no_grad()
     def reply_step(self, state: DialogueState, sampling: Sampling) -> ReplyStep:
         """One more token, and the speech that it brings. The last step is of kind END.
 

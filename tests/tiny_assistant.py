@@ -1,9 +1,11 @@
-"""A whole speech-to-speech model with random weights and nano's words, small enough to answer in a moment."""
+"""A whole speech-to-speech model with random weights and nano's words, small enough to answer in a moment; and an ear
+for loudness, in the place of one for speech."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,8 +18,10 @@ from duologue.model.adaptor import AdaptorConfig
 from duologue.model.encoder import WhisperEncoderConfig
 from duologue.model.mel import LogMelConfig
 from duologue.model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
+from duologue.model.streaming import State, Streaming
 from duologue.model.tokens import TokenLayout
 from duologue.model.unit_decoder import UnitDecoderConfig
+from duologue.model.vad import WINDOW
 from duologue.model.vocoder import UnitVocoderConfig
 
 UNITS = 20
@@ -94,3 +98,21 @@ def _babble(model: SpeechLM) -> None:
     model.unit_decoder.sub_position.normal_()
     model.unit_decoder.output_proj.weight.normal_()
     model.vocoder.duration.proj.bias.fill_(0.7)  # exp(0.7) - 1: 1 frame, 20 ms
+
+
+@dataclass
+class Held(State):
+    samples: torch.Tensor
+
+
+class Loudness(Streaming):
+    """Probability 1 for windows louder than a whisper."""
+
+    def init_state(self, batch_size: int = 1) -> Held:
+        return Held(torch.zeros(batch_size, 0))
+
+    def step(self, x: torch.Tensor, state: Held) -> torch.Tensor:
+        x = torch.cat([state.samples, x], dim=1)
+        count = x.shape[1] // WINDOW
+        state.samples = x[:, count * WINDOW :].clone()
+        return (x[:, : count * WINDOW].reshape(len(x), count, WINDOW).abs().mean(-1) > 0.01).float()

@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile
-from tiny_assistant import HEARD, SAID, tiny_assistant
+from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.checkpoints import store
 from duologue.demo import cli
@@ -291,7 +292,7 @@ def test_help_teaches(run: Any) -> None:
 
     status, out, _ = run("--help")
     commands = re.findall(r"^  (\w+) ", out.partition("Commands:")[2], flags=re.MULTILINE)
-    assert status == 0 and set(commands) == {"ask", "chat", "prepare", "train", "evaluate"}
+    assert status == 0 and set(commands) == {"ask", "listen", "chat", "prepare", "train", "evaluate"}
     for command in commands:
         status, out, _ = run(command, "--help")
         assert status == 0 and f"  duologue {command}" in out
@@ -312,3 +313,26 @@ def test_version(run: Any) -> None:
     import duologue
 
     assert run("--version") == (0, f"{duologue.__version__}\n", "")
+
+
+def test_listen(run: Any, model: str, tmp_path: Path) -> None:
+    """As long out as in, at the model's rate; events on stdout and as JSON lines; a bad preset is one line."""
+    rng = np.random.default_rng(0)
+    wave = np.concatenate([np.zeros(8_000), 0.1 * rng.standard_normal(16_000), np.zeros(120_001)])
+    soundfile.write(tmp_path / "talk.wav", wave, 16_000)
+    with mock.patch("duologue.checkpoints.importers.silero_vad.load_vad", Loudness):
+        status, out, _ = run(
+            "listen", str(tmp_path / "talk.wav"), "-m", model, "-o", str(tmp_path / "said.wav"),
+            "--events", str(tmp_path / "events.jsonl"), "--preset", "responsive",
+        )  # fmt: skip
+    assert status == 0
+    said, rate = soundfile.read(tmp_path / "said.wav")
+    assert rate == 16_000 and len(said) == len(wave) and not said[:24_000].any() and said[24_000:].any()
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events[0] == {"at_ms": 480, "kind": "speech_started", "text": ""}
+    assert " ".join(event["text"] for event in events if event["kind"] == "answer_text") == SAID
+    assert out.splitlines()[0] == "    0.48 s  speech started" and len(out.splitlines()) == len(events)
+    status, _, err = run("listen", str(tmp_path / "talk.wav"), "-o", "x.wav", "--preset", "hasty")
+    assert (
+        status == 2 and err == "duologue: error: there is no preset 'hasty'; it must be responsive, balanced, patient\n"
+    )

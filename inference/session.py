@@ -1,0 +1,445 @@
+"""A full-duplex conversation: microphone in, loudspeaker out, frame by frame, both of the same duration.
+
+    session = Session(duologue.load("nano"))
+    while True:
+        tick = session.tick(microphone.read(1280))      # 80 ms, or any multiple of it
+        loudspeaker.write(tick.pcm)
+
+The microphone is the clock: there are no threads, no sockets and no wall clock in here, and how many tokens may be
+generated in a frame is a number in the config. So a conversation is a pure function of what the microphone heard. It is
+worked through in frames of 80 ms whatever the size of a tick, hence the same for any size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data_prep.shards import write_json_lines
+from ..model.errors import DuologueError
+from ..model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
+from ..model.streaming import State, Streaming
+from .audio import read_audio, write_wav
+from .duplex import FRAME_MS, DuplexConfig, DuplexPolicy, Heard, Mode
+from .speech_gate import GateConfig, SpeechGate
+from .text_stream import ids_of
+
+_AT_ONCE = 10**6  # ms: longer than any wait
+_FADE_MS = 10  # so that falling silent at once is not a click
+
+
+class EventKind(Enum):
+    """What happened."""
+
+    SPEECH_STARTED = "speech_started"
+    SPEECH_STOPPED = "speech_stopped"
+    TURN_IGNORED = "turn_ignored"  # what was heard was nobody's turn
+    USER_TEXT = "user_text"  # a piece of what the model heard
+    ANSWER_STARTED = "answer_started"  # it has been decided to answer
+    ANSWER_TEXT = "answer_text"  # a piece of the answer
+    ANSWER_AUDIBLE = "answer_audible"  # its first sample is played
+    DUCKED = "ducked"
+    RESUMED = "resumed"
+    INTERRUPTED = "interrupted"  # its text: as much of the answer as was heard
+    ANSWER_FINISHED = "answer_finished"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened at ``at_ms`` of the stream."""
+
+    kind: EventKind
+    at_ms: int
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one chunk of microphone brought: as long a chunk for the loudspeaker, (n,) float32, and events."""
+
+    pcm: np.ndarray
+    events: list[Event]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """How a session behaves.
+
+    tokens_a_frame: how many tokens an answer may be advanced by in 80 ms.
+    ahead_ms: an answer is generated no further than this ahead of what is played.
+    history: positions of the language model that past turns may fill. When there are more, the oldest whole turns are
+        forgotten until half are left, and the rest is remembered in words.
+    """
+
+    duplex: DuplexConfig = field(default_factory=DuplexConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    tokens_a_frame: int = 8
+    ahead_ms: int = 640
+    history: int = 1024
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_a_frame", "ahead_ms", "history"):
+            if getattr(self, name) < 1:
+                raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass
+class Answer(State):
+    """An answer under way, whether it is spoken already or only prepared.
+
+    dialogue: the conversation that it is generated in. waiting: samples (n,) made and not played.
+    words: of each token of the reply: its id, its position, and how many samples had been made with it.
+    """
+
+    dialogue: DialogueState
+    waiting: Tensor
+    played: int = 0
+    made: int = 0
+    ended: bool = False
+    transcript: list[int] = field(default_factory=list)
+    words: list[tuple[int, int, int]] = field(default_factory=list)
+    told: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have told
+
+    @property
+    def heard(self) -> int:
+        """How many words of it have been played."""
+        return sum(made <= self.played for _, _, made in self.words)
+
+
+@dataclass
+class SessionState(State):
+    """All that a session remembers."""
+
+    dialogue: DialogueState
+    before: DialogueState | None  # what it was before the turn that is being heard
+    answer: Answer | None
+    vad: State
+    gate: SpeechGate
+    policy: DuplexPolicy
+    recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
+    past: list[tuple[list[int], list[int]]]  # what was said, question and answer, as far as it was heard
+    now_ms: int = 0
+    pressed: bool | None = None  # the button of push-to-talk; None: hands-free
+
+
+class Session:
+    """One conversation in full duplex.
+
+    Args:
+        assistant: whose weights are used; any number of sessions may share it.
+        vad: the voice activity detector; silero's, unless another is given.
+        seed: for sampling.
+    """
+
+    def __init__(
+        self, assistant: Any, config: SessionConfig | None = None, vad: Streaming | None = None, seed: int = 0
+    ) -> None:
+        model: SpeechLM = assistant.model
+        config = config or SessionConfig()
+        if not model.config.streams:
+            raise DuologueError("this model hears whole clips only: a session needs one whose ear streams")
+        if model.vocoder is None:
+            raise DuologueError("this model has no voice: a session needs a vocoder")
+        if vad is None:
+            from ..checkpoints.importers.silero_vad import load_vad
+
+            vad = load_vad()
+        self.assistant, self.model, self.config, self.vad = assistant, model, config, vad
+        self.input_rate: int = assistant.input_rate  # Hz
+        self.output_rate: int = assistant.output_rate  # Hz
+        self.frame = FRAME_MS * self.input_rate // 1000  # samples in
+        self._frame_out = FRAME_MS * self.output_rate // 1000
+        self.state = SessionState(
+            dialogue=model.init_state(seed),
+            before=None,
+            answer=None,
+            vad=vad.init_state(),
+            gate=SpeechGate(config.gate),
+            policy=DuplexPolicy(config.duplex),
+            recent=[],
+            past=[],
+        )
+
+    def clone(self) -> Self:
+        """A session of its own that has heard and said the same so far."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.state = self.state.clone()
+        return other
+
+    @torch.inference_mode()
+    def tick(self, pcm: np.ndarray) -> Tick:
+        """Hear (n,) float samples, n a multiple of 80 ms; return what is to be played meanwhile.
+
+        Raises:
+            DuologueError: another number of samples, or samples that are not finite.
+        """
+        if pcm.ndim != 1 or len(pcm) == 0 or len(pcm) % self.frame:
+            raise DuologueError(f"a tick has {pcm.shape} samples; it must have a multiple of {self.frame} (80 ms)")
+        if not np.isfinite(pcm).all():
+            raise DuologueError("a tick has samples that are not finite numbers")
+        frames = torch.from_numpy(np.ascontiguousarray(pcm, dtype=np.float32)).split(self.frame)
+        events: list[Event] = []
+        played = [self._one_frame(frame, events) for frame in frames]
+        return Tick(torch.cat(played).numpy(), events)
+
+    def press(self, down: bool = True) -> None:
+        """Push-to-talk: the user has the turn from ``press()`` to ``press(False)``, whatever is heard."""
+        self.state.pressed = down
+
+    def hands_free(self) -> None:
+        """Back to listening for speech."""
+        self.state.pressed = None
+
+    @torch.inference_mode()
+    def type(self, text: str) -> None:
+        """A turn in writing; an answer under way, or what is being said, is cut off by it.
+
+        Raises:
+            DuologueError: no words.
+        """
+        s = self.state
+        ids, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
+        if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
+            self._cut()
+        elif s.before is not None:
+            s.dialogue, s.before, s.answer = s.before, None, None
+        self._forget_oldest()
+        self.model.read_text(torch.tensor([ids]), s.dialogue)
+        s.answer = Answer(s.dialogue, torch.zeros(0), transcript=ids, told=(len(ids), 0))
+        s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)
+
+    # One frame.
+
+    def _one_frame(self, pcm: Tensor, events: list[Event]) -> Tensor:
+        s = self.state
+        s.now_ms += FRAME_MS
+        self._gate(pcm, events)
+        s.recent.append(pcm)
+        answer = s.answer if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED) else None
+        speech, speech_ms, silence_ms = s.gate.open, s.gate.speech_ms, s.gate.silence_ms
+        if s.pressed is not None:
+            speech, speech_ms, silence_ms = s.pressed, _AT_ONCE * s.pressed, _AT_ONCE * (not s.pressed)
+        heard = Heard(
+            speech=speech,
+            speech_ms=speech_ms,
+            silence_ms=silence_ms,
+            speaking=answer is not None and not (answer.ended and not len(answer.waiting)),
+            audible=answer is not None and (answer.played > 0 or s.before is None),
+        )
+        was_speaking = s.policy.mode is Mode.ANSWERING
+        # Until a sample of the answer has been played, the turn may turn out not to have ended.
+        in_turn = s.policy.mode is Mode.LISTENING or (s.policy.mode is Mode.ANSWERING and not heard.audible)
+        for action in s.policy.step(heard):
+            getattr(self, f"_{action.value}")(events)
+        if in_turn and s.before is not None:
+            self.model.listen(pcm[None], s.dialogue)
+        if s.policy.mode is not Mode.DUCKED:
+            keep = self.config.duplex.before_ms // FRAME_MS
+            s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
+        return self._speak(events, was_speaking)
+
+    def _gate(self, pcm: Tensor, events: list[Event]) -> None:
+        gate = self.state.gate
+        for probability in self.vad.step(pcm[None], self.state.vad)[0].tolist():
+            was_open = gate.open
+            gate.push(probability)
+            if gate.open != was_open:
+                kind = EventKind.SPEECH_STARTED if gate.open else EventKind.SPEECH_STOPPED
+                events.append(Event(kind, gate.now_ms - (gate.speech_ms if gate.open else gate.silence_ms)))
+
+    # What the policy may ask for.
+
+    def _listen(self, events: list[Event]) -> None:
+        s = self.state
+        self._forget_oldest()
+        s.before, s.answer = s.dialogue.clone(), None
+        self.model.begin_turn(s.dialogue)
+        self.model.listen(torch.cat(s.recent)[None], s.dialogue)
+
+    def _speculate(self, events: list[Event]) -> None:
+        s = self.state
+        ended = s.dialogue.clone()
+        self.model.end_turn(ended)
+        s.answer = Answer(ended, torch.zeros(0))
+
+    def _drop(self, events: list[Event]) -> None:
+        self.state.answer = None
+
+    def _answer(self, events: list[Event]) -> None:
+        if self.state.answer is None:
+            self._speculate(events)
+        events.append(Event(EventKind.ANSWER_STARTED, self.state.now_ms))
+
+    def _ignore(self, events: list[Event]) -> None:
+        s = self.state
+        assert s.before is not None
+        s.dialogue, s.before, s.answer = s.before, None, None
+        events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
+
+    def _continue(self, events: list[Event]) -> None:
+        self.state.answer = None
+
+    def _duck(self, events: list[Event]) -> None:
+        events.append(Event(EventKind.DUCKED, self.state.now_ms))
+
+    def _resume(self, events: list[Event]) -> None:
+        events.append(Event(EventKind.RESUMED, self.state.now_ms))
+
+    def _interrupt(self, events: list[Event]) -> None:
+        events.append(Event(EventKind.INTERRUPTED, self.state.now_ms, self._text(self._cut())))
+        self._listen(events)
+
+    def _finish(self, events: list[Event]) -> None:
+        assert self.state.answer is not None
+        events.append(Event(EventKind.ANSWER_FINISHED, self.state.now_ms))
+        self._end_answer(len(self.state.answer.words))
+
+    # Parts of the above.
+
+    def _cut(self) -> list[int]:
+        """End the answer where it stands; the words of it that were heard, which are all that is remembered."""
+        answer = self.state.answer
+        assert answer is not None
+        heard = answer.heard
+        if heard < len(answer.words):
+            answer.dialogue.truncate(answer.words[heard][1])
+        return self._end_answer(heard)
+
+    def _end_answer(self, heard: int) -> list[int]:
+        """The conversation goes on behind the answer, of which so many words were heard: these."""
+        s = self.state
+        assert s.answer is not None
+        words = [word for word, _, _ in s.answer.words[:heard]]
+        s.past.append((s.answer.transcript, words))
+        s.dialogue, s.before, s.answer = s.answer.dialogue, None, None
+        return words
+
+    def _forget_oldest(self) -> None:
+        s, limit = self.state, self.config.history
+        if s.dialogue.llm.length <= limit:
+            return
+        sizes = itertools.accumulate(
+            len(question) + len(reply) + 8 for question, reply in reversed(s.past)
+        )  # and markers
+        kept = sum(size <= limit // 2 for size in sizes)
+        s.past = s.past[len(s.past) - kept :]
+        fresh = self.model.init_state()
+        fresh.rng = s.dialogue.rng
+        for question, reply in s.past:
+            self.model.recall(question, reply, fresh)
+        s.dialogue = fresh
+
+    def _generate(self, answer: Answer) -> None:
+        """Advance the answer by as many tokens as a frame may have, or until there is enough to play."""
+        enough = self.config.ahead_ms * self.output_rate // 1000
+        made = [answer.waiting]
+        for _ in range(self.config.tokens_a_frame):
+            if answer.ended or sum(map(len, made)) >= enough:
+                break
+            step = self.model.reply_step(answer.dialogue, self.config.sampling)
+            pcm = step.pcm
+            if step.kind is TokenKind.END:
+                answer.ended = True
+                pcm = torch.cat([pcm, self.model.reply_flush(answer.dialogue)], dim=1)
+            answer.made += pcm.shape[1]
+            made.append(pcm[0].float().clamp(-1, 1).cpu())
+            if step.kind is TokenKind.REPLY:
+                answer.words.append((step.token, step.position, answer.made))
+            elif step.kind is TokenKind.TRANSCRIPT:
+                answer.transcript.append(step.token)
+        answer.waiting = torch.cat(made)
+
+    def _speak(self, events: list[Event], was_speaking: bool) -> Tensor:
+        """The frame to play, (frame_out,)."""
+        s, count = self.state, self._frame_out
+        out, answer, mode = torch.zeros(count), s.answer, s.policy.mode
+        if answer is None:
+            return out
+        if mode is not Mode.DUCKED:
+            self._generate(answer)
+        if mode is Mode.DUCKED and was_speaking:  # the next few samples die away, and are played again on resuming
+            fade = min(self.output_rate * _FADE_MS // 1000, len(answer.waiting))
+            out[:fade] = answer.waiting[:fade] * torch.linspace(1, 0, fade)
+        if mode is not Mode.ANSWERING:
+            return out
+        self._tell(answer, events)
+        if not answer.ended and len(answer.waiting) < count:
+            return out  # half a frame would be a gap in a word: wait for a whole one
+        now = answer.waiting[:count]
+        out[: len(now)] = now
+        answer.waiting = answer.waiting[len(now) :].clone()
+        if len(now) and not answer.played:
+            events.append(Event(EventKind.ANSWER_AUDIBLE, s.now_ms))
+        answer.played += len(now)
+        if not was_speaking:
+            fade = min(self.output_rate * _FADE_MS // 1000, count)
+            out[:fade] *= torch.linspace(0, 1, fade)
+        return out
+
+    def _tell(self, answer: Answer, events: list[Event]) -> None:
+        """Events of the text that has come since the last ones."""
+        transcript, reply = answer.told
+        for kind, ids in (
+            (EventKind.USER_TEXT, answer.transcript[transcript:]),
+            (EventKind.ANSWER_TEXT, [word for word, _, _ in answer.words[reply:]]),
+        ):
+            if ids:
+                events.append(Event(kind, self.state.now_ms, self._text(ids)))
+        answer.told = len(answer.transcript), len(answer.words)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+
+
+def replay(session: Session, waveform: np.ndarray) -> Iterator[Tick]:
+    """The ticks of a whole recording (n,), which is filled up with silence to whole frames."""
+    padded = np.pad(waveform.astype(np.float32), (0, -len(waveform) % session.frame))
+    for start in range(0, len(padded), session.frame):
+        yield session.tick(padded[start : start + session.frame])
+
+
+def converse(
+    assistant: Any,
+    recording: Path,
+    output: Path,
+    events: Path | None = None,
+    duplex: DuplexConfig | None = None,
+    say: Callable[[str], None] | None = None,
+) -> None:
+    """Play a recording to a session: write what it says, sample by sample as long, and what happened as JSON lines.
+
+    say: is given a readable line an event.
+
+    Raises:
+        DuologueError: the recording cannot be used, or a file cannot be written.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    session = Session(assistant, SessionConfig(duplex=duplex or DuplexConfig()))
+    waveform = read_audio(recording, session.input_rate)
+    played, happened = [], []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("listening", total=len(waveform))
+        for tick in replay(session, waveform):
+            played.append(tick.pcm)
+            happened += tick.events
+            progress.advance(bar, session.frame)
+            for event in tick.events:
+                if say is not None:
+                    say(f"{event.at_ms / 1000:8.2f} s  {event.kind.value.replace('_', ' '):<16}{event.text}".rstrip())
+    length = len(waveform) * session.output_rate // session.input_rate
+    write_wav(output, np.concatenate(played)[:length], session.output_rate)
+    if events is not None:
+        lines = ({"at_ms": event.at_ms, "kind": event.kind.value, "text": event.text} for event in happened)
+        write_json_lines(events, lines)

@@ -1,0 +1,232 @@
+"""Full duplex with a tiny model whose words are known, an ear for loudness in silero's place, and noise as speech."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
+
+from duologue.inference.duplex import DuplexConfig, Mode
+from duologue.inference.session import Event, EventKind, Session, SessionConfig, replay
+from duologue.model.errors import DuologueError
+
+RATE, FRAME = 16_000, 1_280
+CONFIG = SessionConfig(duplex=DuplexConfig(endpoint_ms=400, speculate_ms=160, interrupt_ms=320, resume_ms=240))
+
+
+@pytest.fixture(scope="module")
+def assistant():
+    return tiny_assistant()
+
+
+def make(assistant, **changes) -> Session:
+    return Session(assistant, dataclasses.replace(CONFIG, **changes), vad=Loudness())
+
+
+def sound(*spans: tuple[float, bool], seed: int = 0) -> np.ndarray:
+    """Seconds of noise or of silence, one after the other, filled up to whole frames."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        (0.1 if loud else 0.0) * rng.standard_normal(round(seconds * RATE)).astype(np.float32)
+        for seconds, loud in spans
+    ]
+    wave = np.concatenate(parts)
+    return np.pad(wave, (0, -len(wave) % FRAME))
+
+
+def run(session: Session, wave: np.ndarray, size: int = FRAME) -> tuple[np.ndarray, list[Event]]:
+    ticks = [session.tick(wave[at : at + size]) for at in range(0, len(wave), size)]
+    for tick, at in zip(ticks, range(0, len(wave), size), strict=True):
+        assert len(tick.pcm) == len(wave[at : at + size]), "as long out as in"
+    return np.concatenate([tick.pcm for tick in ticks]), [event for tick in ticks for event in tick.events]
+
+
+def kinds(events: list[Event], *wanted: EventKind) -> list[EventKind]:
+    return [event.kind for event in events if not wanted or event.kind in wanted]
+
+
+def text(events: list[Event], kind: EventKind) -> str:
+    return " ".join(event.text for event in events if event.kind is kind)
+
+
+QUESTION = ((0.4, False), (1.0, True), (6.0, False))
+
+
+def test_a_question_is_answered_aloud(assistant) -> None:
+    pcm, events = run(make(assistant), sound(*QUESTION))
+    assert [kind for kind in kinds(events) if kind not in (EventKind.USER_TEXT, EventKind.ANSWER_TEXT)] == [
+        EventKind.SPEECH_STARTED,
+        EventKind.SPEECH_STOPPED,
+        EventKind.ANSWER_STARTED,
+        EventKind.ANSWER_AUDIBLE,
+        EventKind.ANSWER_FINISHED,
+    ]
+    assert text(events, EventKind.USER_TEXT) == HEARD and text(events, EventKind.ANSWER_TEXT) == SAID
+    at = {event.kind: event.at_ms for event in events}
+    assert abs(at[EventKind.SPEECH_STARTED] - 400) <= 32 and abs(at[EventKind.SPEECH_STOPPED] - 1400) <= 32
+    assert 0 <= at[EventKind.ANSWER_STARTED] - at[EventKind.SPEECH_STOPPED] - 400 <= 112, "the endpoint, to a frame"
+    audible, finished = (at[kind] * RATE // 1000 for kind in (EventKind.ANSWER_AUDIBLE, EventKind.ANSWER_FINISHED))
+    assert not pcm[: audible - FRAME].any() and pcm[audible - FRAME : audible].any() and not pcm[finished:].any()
+
+
+def test_what_is_said_is_what_a_turn_by_turn_conversation_says(assistant) -> None:
+    """The same samples heard, so the same samples spoken, but for the fade-in."""
+    session = make(assistant, duplex=dataclasses.replace(CONFIG.duplex, before_ms=240))
+    wave = sound(*QUESTION)
+    pcm, events = run(session, wave)
+    at = {event.kind: event.at_ms * 16 for event in events}
+    model, state = assistant.model, assistant.model.init_state()
+    model.begin_turn(state)
+    first = at[EventKind.SPEECH_STARTED] // FRAME * FRAME  # the frame that speech was noticed in, and those before
+    noticed = first + 2 * FRAME if (at[EventKind.SPEECH_STARTED] + 1024) > first + FRAME else first + FRAME
+    prepared = at[EventKind.SPEECH_STOPPED] + 160 * 16
+    model.listen(torch.from_numpy(wave[None, noticed - 3 * FRAME : -(-prepared // FRAME) * FRAME]), state)
+    model.end_turn(state)
+    said = []
+    while not said or state.phase.value == "replying":
+        said.append(model.reply_step(state, CONFIG.sampling).pcm)
+    whole = torch.cat([*said, model.reply_flush(state)], dim=1)[0].clamp(-1, 1).numpy()
+    begin = at[EventKind.ANSWER_AUDIBLE] - FRAME
+    spoken = pcm[begin : begin + len(whole)]
+    assert np.abs(spoken[160:] - whole[160:]).max() <= 1e-5 * np.abs(whole).max()
+    assert not pcm[begin + len(whole) :].any()
+
+
+@pytest.mark.parametrize("frames", [2, 5, 1000])
+def test_the_size_of_a_tick_changes_nothing(assistant, frames: int) -> None:
+    wave = sound((0.4, False), (1.0, True), (1.2, False), (0.2, True), (1.0, False), (1.0, True), (3.0, False))
+    pcm, events = run(make(assistant), wave)
+    again, same = run(make(assistant), wave)
+    assert np.array_equal(pcm, again) and events == same, "twice the same to the bit"
+    other, theirs = run(make(assistant), wave, frames * FRAME)
+    assert np.array_equal(pcm, other) and events == theirs
+
+
+def test_a_pause_inside_a_question_is_waited_for(assistant) -> None:
+    _, events = run(make(assistant), sound((0.4, False), (0.6, True), (0.35, False), (0.6, True), (3.0, False)))
+    assert kinds(events, EventKind.ANSWER_STARTED) == [EventKind.ANSWER_STARTED]
+    assert text(events, EventKind.USER_TEXT) == HEARD, "told once, of the whole question"
+
+
+def test_an_interruption_stops_the_answer_and_is_remembered_as_heard(assistant) -> None:
+    _, events = run(make(assistant), sound(*QUESTION))
+    audible = next(event.at_ms for event in events if event.kind is EventKind.ANSWER_AUDIBLE) / 1000
+    before = ((0.4, False), (1.0, True), (audible - 1.4 + 1.5, False))
+    session = make(assistant)
+    pcm, events = run(session, sound(*before, (1.0, True), (8.0, False)))
+    onset = [event.at_ms for event in events if event.kind is EventKind.SPEECH_STARTED][1]
+    ducked = next(event.at_ms for event in events if event.kind is EventKind.DUCKED)
+    cut = next(event for event in events if event.kind is EventKind.INTERRUPTED)
+    assert ducked - onset <= 240, "silent within three frames of the onset"
+    assert not pcm[ducked * 16 : cut.at_ms * 16].any()
+    heard = cut.text.split()
+    assert heard == SAID.split()[: len(heard)] and 0 < len(heard) < len(SAID.split())
+    assert kinds(events, EventKind.ANSWER_FINISHED) == [EventKind.ANSWER_FINISHED], "the second question is answered"
+    ids = session.assistant.tokenizer.encode(f"{HEARD} {cut.text}", add_special_tokens=False)
+    assert [word for part in session.state.past[0] for word in part] == ids
+    # What the language model holds when the second turn begins: prefix, speech, <transcript>, what it wrote down,
+    # <reply>, and of the reply the words that were heard.
+    session = make(assistant)
+    for tick in replay(session, sound(*before, (0.6, True))):
+        if any(event.kind is EventKind.INTERRUPTED for event in tick.events):
+            break
+    held = session.state.before
+    assert session.state.policy.mode is Mode.LISTENING and held is not None and held.turn == 1
+    speech = 2 + 1 + len(HEARD.split()) + 1 + len(heard)
+    assert 0 <= held.llm.length - speech - (240 + 1000 + 160) // 80 <= 1
+
+
+def test_after_a_false_alarm_it_goes_on_where_it_stopped(assistant) -> None:
+    whole, events = run(make(assistant), sound(*QUESTION))
+    audible = next(event.at_ms for event in events if event.kind is EventKind.ANSWER_AUDIBLE)
+    cough = sound((0.4, False), (1.0, True), (audible / 1000 - 1.4 + 0.4, False), (0.16, True), (4.0, False))
+    pcm, events = run(make(assistant), cough)
+    assert kinds(events, EventKind.DUCKED, EventKind.RESUMED, EventKind.INTERRUPTED) == [
+        EventKind.DUCKED,
+        EventKind.RESUMED,
+    ]
+    at = {event.kind: event.at_ms for event in events}
+    first, second = (at[kind] * 16 - FRAME for kind in (EventKind.DUCKED, EventKind.RESUMED))
+    assert np.array_equal(pcm[:first], whole[:first])
+    fade = 160  # the end dies away, and is said again
+    rest = len(whole) - first
+    assert np.array_equal(pcm[second + fade : second + 20_000], whole[first + fade : first + 20_000][:rest])
+    assert not pcm[first + fade : second].any() and pcm[first : first + fade].any()
+
+
+def test_speculation_saves_the_time_that_the_answer_takes(assistant) -> None:
+    """One token a frame: what was prepared during the endpoint wait is there when the wait is over."""
+    delays = []
+    for speculate in (0, 160):
+        duplex = dataclasses.replace(CONFIG.duplex, speculate_ms=speculate)
+        _, events = run(make(assistant, duplex=duplex, tokens_a_frame=1), sound(*QUESTION))
+        at = {event.kind: event.at_ms for event in events}
+        delays.append(at[EventKind.ANSWER_AUDIBLE] - at[EventKind.ANSWER_STARTED])
+    assert delays[1] == delays[0] - 240
+
+
+def test_a_click_leaves_no_trace(assistant) -> None:
+    session = make(assistant, duplex=dataclasses.replace(CONFIG.duplex, shortest_turn_ms=400))
+    pcm, events = run(session, sound((0.4, False), (0.2, True), (2.0, False)))
+    assert kinds(events)[-1] is EventKind.TURN_IGNORED and not pcm.any()
+    assert session.state.dialogue.llm.length == 0 and session.state.dialogue.turn == 0
+
+
+def test_a_clone_goes_its_own_way(assistant) -> None:
+    wave = sound((0.4, False), (1.0, True), (1.2, False), (1.0, True), (3.0, False))
+    whole, events = run(make(assistant), wave)
+    session, at = make(assistant), 24 * FRAME
+    head, early = run(session, wave[:at])
+    twin = session.clone()
+    run(twin, sound((2.0, True), (2.0, False), seed=7))
+    tail, late = run(session, wave[at:])
+    assert np.array_equal(np.concatenate([head, tail]), whole) and early + late == events
+
+
+def test_typing_and_push_to_talk(assistant) -> None:
+    session = make(assistant)
+    session.type("what is seven plus two")
+    _, events = run(session, sound((6.0, False)))
+    assert text(events, EventKind.ANSWER_TEXT) == SAID and not text(events, EventKind.USER_TEXT)
+    assert kinds(events)[-1] is EventKind.ANSWER_FINISHED
+    with pytest.raises(DuologueError, match=r"no words"):
+        session.type("  ")
+    session.press()
+    _, events = run(session, sound((0.3, True), (1.0, False), (0.3, True)))
+    assert EventKind.ANSWER_STARTED not in kinds(events), "no pause is long enough while the button is down"
+    session.press(False)
+    _, events = run(session, sound((0.08, False)))
+    assert EventKind.ANSWER_STARTED in kinds(events), "at once"
+    _, events = run(session, sound((1.0, True), (3.0, False)))
+    assert EventKind.SPEECH_STARTED in kinds(events) and EventKind.DUCKED not in kinds(events)
+    session.hands_free()
+    _, events = run(session, sound((1.0, True), (8.0, False)))
+    assert EventKind.ANSWER_FINISHED in kinds(events)
+
+
+def test_an_hour_fits(assistant) -> None:
+    """Turn after turn, the language model never holds more than `history` and one turn; the last turns are kept."""
+    session, wave = make(assistant, history=120), sound((0.3, False), (0.6, True), (6.0, False))
+    lengths = []
+    for _ in range(8):
+        run(session, wave)
+        lengths.append(session.state.dialogue.llm.length)
+    assert max(lengths) <= 120 + 30 and min(lengths[4:]) < 90, lengths
+    words = [session.assistant.tokenizer.encode(part, add_special_tokens=False) for part in (HEARD, SAID)]
+    assert all([list(question), list(reply)] == words for question, reply in session.state.past)
+
+
+@pytest.mark.parametrize("pcm", [np.zeros(0), np.zeros(1000), np.zeros((2, FRAME)), np.full(FRAME, np.nan)])
+def test_bad_ticks_are_refused(assistant, pcm: np.ndarray) -> None:
+    with pytest.raises(DuologueError, match=r"multiple of 1280|not finite"):
+        make(assistant).tick(pcm)
+
+
+def test_models_that_cannot_converse_so_are_refused() -> None:
+    with pytest.raises(DuologueError, match="no voice"):
+        Session(tiny_assistant(speech=False), vad=Loudness())
+    with pytest.raises(DuologueError, match="tokens_a_frame is 0"):
+        SessionConfig(tokens_a_frame=0)
