@@ -211,22 +211,35 @@ def train(
 
 @app.command()
 def evaluate(
-    suite: Annotated[str, typer.Argument(help="What to measure: s2s (spoken questions, spoken answers).")],
+    suite: Annotated[
+        str, typer.Argument(help="s2s (spoken questions, spoken answers) or duplex (scripted dialogues).")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the figures (JSON).")],
     model: Model = "nano",
     profile: Annotated[str, typer.Option(help="quick: minutes; card: the figures of a model card.")] = "quick",
     voices: Annotated[str | None, typer.Option(help="Who asks, with commas between, instead of the profile's.")] = None,
-    questions: Annotated[int | None, typer.Option(min=1, help="How many, instead of the profile's.")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="How many (duplex: scenes of each kind).")] = None,
+    preset: Annotated[str, typer.Option("--preset", help="duplex: responsive, balanced or patient.")] = "balanced",
+    outputs: Annotated[bool, typer.Option("--outputs", help="duplex: judge what another system said.")] = False,
 ) -> None:
-    """Ask a model generated questions in synthetic voices; write the figures to report.json in a folder.
+    """Measure a model with generated questions or dialogues in synthetic voices; write report.json in a folder.
 
-    A reply is judged by its text and by what an independent recogniser hears in its speech. A broken-off run goes on.
+    s2s: a reply is judged by its text and by what an independent recogniser hears in its speech.
+    duplex: pauses, noise, back-channels, interruptions, echo. With --outputs no model is run: any system may have
+    played each SCENE/input.wav of the folder and written SCENE/output.wav beside it. A broken-off run goes on.
 
     \b
     duologue evaluate s2s -o figures                                    the bundled model, quickly
     duologue evaluate s2s --profile card -o figures                     as in its model card
     duologue evaluate s2s -m runs/mine --voices flite:slt -o figures    one's own model, one voice
+    duologue evaluate duplex -o figures --preset responsive             who speaks when
     """
+    if suite == "duplex":
+        from ..inference import duplex_suite
+
+        duplex_suite.run(model=model, out=output, profile=profile, voices=voices, scenes=questions, preset=preset,
+                         outputs=outputs)  # fmt: skip
+        return
     from ..inference.evaluate import run
 
     run(model=model, out=output, suite=suite, profile=profile, voices=voices, questions=questions)

@@ -82,7 +82,7 @@ def run(
             the figures of other settings.
     """
     if suite != "s2s":
-        raise DuologueError(f"unknown suite {suite!r}: the suites are s2s")
+        raise DuologueError(f"unknown suite {suite!r}: the suites are s2s, duplex")
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
     count = questions or PROFILES[profile].questions
@@ -105,7 +105,7 @@ def run(
     asked_dialogues = list(enumerate(_distinct(seed, count, Split(split))))
     assistant.warm_up()
     load_before = os.getloadavg()[0]
-    asked = _resume(
+    asked = resume_rows(
         folder / "asked.jsonl",
         "asking",
         asked_dialogues,
@@ -113,7 +113,7 @@ def run(
         quiet,
     )
     ear = Recogniser()
-    judged = _resume(
+    judged = resume_rows(
         folder / "judged.jsonl", "judging", list(enumerate(asked)), lambda at, row: _judge(ear, at, row, folder), quiet
     )
     rows = [row | verdict for row, verdict in zip(asked, judged, strict=True)]
@@ -161,7 +161,7 @@ def _distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
     raise DuologueError(f"the grammar has only {len(seen)} questions for {split}: fewer than {count} were asked for")
 
 
-def _resume(
+def resume_rows(
     path: Path, title: str, items: list[tuple[int, Any]], work: Callable[[int, Any], Row], quiet: bool
 ) -> list[Row]:
     """Do ``work`` for the items that have no row in the file yet, nor a row that was broken off in writing."""

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,9 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
             "synthesiser_wer": theirs.rate,
             "difference": None if own.rate is None or theirs.rate is None else own.rate - theirs.rate,
         },
-        "compute_delay_ms": _percentiles([row["timings"]["compute_delay_ms"] for row in good]),
-        "first_word_ms": _percentiles([row["timings"]["first_word_ms"] for row in good]),
-        "real_time_factor": _percentiles([row["timings"]["real_time_factor"] for row in good]),
+        "compute_delay_ms": percentiles([row["timings"]["compute_delay_ms"] for row in good]),
+        "first_word_ms": percentiles([row["timings"]["first_word_ms"] for row in good]),
+        "real_time_factor": percentiles([row["timings"]["real_time_factor"] for row in good]),
         "peak_rss_mib": max((row["peak_rss_mib"] for row in good), default=None),
         "failed": len(rows) - len(good),
     }
@@ -70,7 +70,14 @@ def _scores(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _percentiles(values: Sequence[float | None]) -> dict[str, float | None]:
+def share(values: Iterable[bool]) -> float | None:
+    """How many of them hold; None of none."""
+    held = list(values)
+    return float(np.mean(held)) if held else None
+
+
+def percentiles(values: Sequence[float | None]) -> dict[str, float | None]:
+    """The median, the 95th percentile and the largest of what is known."""
     known = [value for value in values if value is not None]
     if not known:
         return {"p50": None, "p95": None, "max": None}

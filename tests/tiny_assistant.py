@@ -108,6 +108,9 @@ class Held(State):
 class Loudness(Streaming):
     """Probability 1 for windows louder than a whisper."""
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.step(x, self.init_state(x.shape[0]))
+
     def init_state(self, batch_size: int = 1) -> Held:
         return Held(torch.zeros(batch_size, 0))
 

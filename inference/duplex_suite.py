@@ -1,0 +1,300 @@
+"""`duologue evaluate duplex`: scripted dialogues played to a system that listens while it speaks, and what it did.
+
+    SCENE/input.wav     what the microphone hears, 16 kHz
+    SCENE/scene.json    the truth: who says what from when to when
+    SCENE/output.wav    what the loudspeaker said meanwhile, as long as the input
+    SCENE/events.jsonl  of our own sessions: what happened, in stream time
+
+A foreign system is judged by its output.wav alone: where silero hears speech in it and what pocketsphinx understands.
+Our own is judged by the same, with the text of its answers from the events.
+
+Source: Full-Duplex-Bench (arXiv 2503.04721), section 4: a take-over is more than three words or a second of speech.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data_prep.shards import write_atomically, write_json_lines
+from ..data_prep.synthesis import SAMPLE_RATE, require
+from ..data_prep.voices import find_voices
+from ..model.errors import DuologueError
+from ..model.streaming import Streaming
+from .assistant import Assistant, load
+from .audio import read_audio, write_wav
+from .duplex import PRESETS
+from .evaluate import resume_rows
+from .judge import is_right
+from .recognise import Recogniser
+from .report import environment, percentiles, share
+from .scenes import Scene, SceneKind, render
+from .session import Event, EventKind, Session, SessionConfig
+from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
+
+Row = dict[str, Any]
+Segment = tuple[int, int]  # ms
+
+_JOIN_MS = 320  # a shorter gap is inside one utterance
+_GOES_ON_MS = 400  # of speech after a disturbance: the answer was not given up
+_OVER = (SceneKind.BACK_CHANNEL, SceneKind.COUGH, SceneKind.INTERRUPTION, SceneKind.STOP)
+
+
+def run(
+    *,
+    model: str | Assistant | None = None,
+    out: Path,
+    profile: str = "quick",
+    voices: str | None = None,
+    scenes: int | None = None,
+    preset: str = "balanced",
+    seed: int = 0,
+    outputs: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Play scenes to ``model``, judge what it did, and write ``out``/report.json.
+
+    Args:
+        scenes: how many of each kind; quick: 4, card: 34.
+        preset: whose waits the session keeps.
+        outputs: play nothing: judge the output.wav files that another system left in ``out``'s scenes.
+
+    Raises:
+        DuologueError: an unknown profile, preset or voice, a missing synthesiser or output.wav.
+    """
+    if profile not in ("quick", "card"):
+        raise DuologueError(f"unknown profile {profile!r}: the profiles are quick, card")
+    if preset not in PRESETS:
+        raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
+    speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
+    require(*{voice.engine for voice in speakers})
+    kinds = [kind for kind in SceneKind if not (outputs and kind is SceneKind.ECHO)]
+    count = scenes or {"quick": 4, "card": 34}[profile]
+    items = list(enumerate((kind, index) for index in range(count) for kind in kinds))
+    out.mkdir(parents=True, exist_ok=True)
+    from ..checkpoints.importers.silero_vad import load_vad
+
+    vad, ear = load_vad(), Recogniser()
+    assistant = load(model) if isinstance(model, str) and not outputs else model
+
+    def work(at: int, item: tuple[SceneKind, int]) -> Row:
+        scene = render(*item, seed, speakers)
+        folder = out / scene.name
+        write_scene(scene, folder)
+        costs: list[float] = []
+        if not outputs:
+            assert isinstance(assistant, Assistant)
+            costs = play(assistant, scene, folder, SessionConfig(duplex=PRESETS[preset]), vad)
+        return judge(scene, folder, vad, ear) | {"tick_ms": costs}
+
+    rows = resume_rows(out / "judged.jsonl", "playing", items, work, quiet)
+    report = {
+        "settings": {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers], "scenes": count,
+                     "preset": None if outputs else preset, "seed": seed},
+        "figures": figures(rows),
+        "environment": environment(),
+        "rows": [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows],
+    }  # fmt: skip
+    write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    if not quiet:
+        print_table(report)
+    return report
+
+
+def write_scene(scene: Scene, folder: Path) -> None:
+    """The input and its truth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_wav(folder / "input.wav", scene.pcm, SAMPLE_RATE)
+    write_atomically(folder / "scene.json", (json.dumps(scene.truth(), indent=1) + "\n").encode())
+
+
+def play(assistant: Assistant, scene: Scene, folder: Path, config: SessionConfig, vad: Streaming) -> list[float]:
+    """Play a scene to a session of its own, in a loop where it has an echo; the wall clock of each tick in ms."""
+    session = Session(assistant, config, vad)
+    wave = read_audio(folder / "input.wav", session.input_rate)
+    wave = np.pad(wave, (0, -len(wave) % session.frame))
+    back = np.zeros(len(wave) + session.input_rate, np.float32)  # the loudspeaker, as the microphone will hear it
+    delay, gain = scene.echo_ms * session.input_rate // 1000, 10 ** (scene.echo_db / 20) if scene.echo_ms else 0.0
+    played, costs = [], []
+    events: list[Event] = []
+    for at in range(0, len(wave), session.frame):
+        started = time.perf_counter()
+        tick = session.tick(wave[at : at + session.frame] + back[at : at + session.frame])
+        costs.append(1e3 * (time.perf_counter() - started))
+        if gain:
+            heard = _resampled(tick.pcm, session.output_rate, session.input_rate)
+            begin = at + session.frame + delay
+            room = back[begin : begin + len(heard)]
+            room += gain * heard[: len(room)]
+        played.append(tick.pcm)
+        events += tick.events
+    write_wav(folder / "output.wav", np.concatenate(played), session.output_rate)
+    write_json_lines(
+        folder / "events.jsonl", ({"at_ms": e.at_ms, "kind": e.kind.value, "text": e.text} for e in events)
+    )
+    return costs
+
+
+def _resampled(pcm: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    if rate == wanted:
+        return pcm
+    import soxr
+
+    return soxr.resample(pcm, rate, wanted).astype(np.float32)
+
+
+def speech_segments(waveform: np.ndarray, vad: Streaming) -> list[Segment]:
+    """Where silero hears speech in (n,) samples at 16 kHz: [start, end) in ms, gaps below _JOIN_MS closed."""
+    with torch.inference_mode():
+        probabilities = vad(torch.from_numpy(waveform)[None])[0].tolist()
+    gate, segments = SpeechGate(GateConfig(threshold=0.5, release=0.35, onset_ms=2 * WINDOW_MS)), []
+    for probability in [*probabilities, 0.0]:
+        was_open = gate.open
+        gate.push(probability)
+        if gate.open and not was_open:
+            segments.append((gate.now_ms - gate.speech_ms, gate.now_ms))
+        elif gate.open:
+            segments[-1] = (segments[-1][0], gate.now_ms)
+    joined: list[Segment] = []
+    for start, end in segments:
+        if joined and start - joined[-1][1] < _JOIN_MS:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
+    """What the system did in a scene, from its output.wav (and its events, where there are some).
+
+    Raises:
+        DuologueError: there is no output.wav.
+    """
+    path = folder / "output.wav"
+    if not path.is_file():
+        raise DuologueError(
+            f"there is no {path}: play {folder / 'input.wav'} to the system and write what it says there"
+        )
+    said = read_audio(path, SAMPLE_RATE)
+    events = _read_events(folder / "events.jsonl")
+    segments = speech_segments(said, vad)
+    user = [span for span in scene.spans if not span.text.startswith("[")]
+    row: Row = {
+        "name": scene.name,
+        "kind": scene.kind.value,
+        "voice": scene.voice,
+        "segments": [list(s) for s in segments],
+    }
+    end = user[-1].end_ms if user else 0
+
+    def words(start_ms: int, end_ms: int | None = None) -> str:
+        cut = said[start_ms * SAMPLE_RATE // 1000 : None if end_ms is None else end_ms * SAMPLE_RATE // 1000]
+        return ear(cut, SAMPLE_RATE)
+
+    def took_over(start_ms: int, end_ms: int | None = None) -> bool:
+        inside = [(max(a, start_ms), min(b, end_ms or b)) for a, b in segments if b > start_ms and a < (end_ms or b)]
+        spoken = sum(b - a for a, b in inside)
+        return spoken >= 1000 or (spoken > 0 and len(words(start_ms, end_ms).split()) > 3)
+
+    def answer(after_ms: int) -> str:
+        written = [e.text for e in events if e.kind is EventKind.ANSWER_TEXT and e.at_ms >= after_ms]
+        return " ".join(written) if events else words(after_ms)
+
+    if scene.kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT):
+        return row | {"answered": took_over(0)}
+    first = scene.turns[0]
+    if scene.kind in _OVER:
+        onset, over = scene.spans[1].start_ms, scene.spans[1].end_ms
+        speaking = next(((a, b) for a, b in segments if a < onset < b), None)
+        row |= {"valid": speaking is not None}
+        if speaking is None:
+            return row  # it was not speaking when it was disturbed: nothing can be said
+        after = sum(b - max(a, over) for a, b in segments if b > over)
+        goes_on = after >= _GOES_ON_MS
+        if scene.kind in (SceneKind.BACK_CHANNEL, SceneKind.COUGH):
+            return row | {"given_up": not goes_on and not is_right(answer(0), first.answer, first.slot, by_ear=True)}
+        row |= {"stop_ms": speaking[1] - onset}
+        if scene.kind is SceneKind.STOP:
+            return row | {"obeyed": after < 1000}
+        second = scene.turns[1]
+        return row | {
+            "taken": took_over(over),
+            "right": is_right(answer(over), second.answer, second.slot, by_ear=not events),
+            "response_ms": next((a - over for a, _ in segments if a > over), None),
+        }
+    row |= {
+        "taken": took_over(end),
+        "right": is_right(answer(end), first.answer, first.slot, by_ear=not events),
+        "response_ms": next((max(0, a - end) for a, b in segments if b > end), None),
+        "interrupted": sum(e.kind is EventKind.INTERRUPTED for e in events),
+    }
+    decided = [e.at_ms for e in events if e.kind is EventKind.ANSWER_STARTED and e.at_ms >= end]
+    audible = [e.at_ms for e in events if e.kind is EventKind.ANSWER_AUDIBLE and e.at_ms >= end]
+    row |= {"endpoint_ms": decided[0] - end if decided else None, "audible_ms": audible[0] - end if audible else None}
+    if scene.kind is SceneKind.PAUSE:
+        row |= {"early": any(user[0].end_ms < a < end for a, _ in segments)}
+    return row
+
+
+def _read_events(path: Path) -> list[Event]:
+    if not path.is_file():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Event(EventKind(row["kind"]), row["at_ms"], row["text"]) for row in rows]
+
+
+def figures(rows: Sequence[Row]) -> dict[str, Any]:
+    """Shares of the scenes of a kind in which something happened, and milliseconds.
+
+    Over an answer only the scenes count in which it was being spoken (`valid`).
+    """
+    of = {kind: [row for row in rows if row["kind"] == kind.value and row.get("valid", True)] for kind in SceneKind}
+    ignored = [row for kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT) for row in of[kind]]
+    disturbed = of[SceneKind.BACK_CHANNEL] + of[SceneKind.COUGH]
+    stopped = of[SceneKind.INTERRUPTION] + of[SceneKind.STOP]
+    costs = [cost for row in rows for cost in row["tick_ms"]]
+    return {
+        "question_taken": share(row["taken"] for row in of[SceneKind.QUESTION]),
+        "question_right": share(row["right"] for row in of[SceneKind.QUESTION]),
+        "pause_taken_early": share(row["early"] for row in of[SceneKind.PAUSE]),
+        "pause_right": share(row["right"] for row in of[SceneKind.PAUSE]),
+        "ignorable_answered": share(row["answered"] for row in ignored),
+        "ignorable_answered_by_kind": {
+            kind.value: share(row["answered"] for row in of[kind])
+            for kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT)
+        },
+        "disturbed_given_up": share(row["given_up"] for row in disturbed),
+        "stop_ms": percentiles([row["stop_ms"] for row in stopped]),
+        "stop_obeyed": share(row["obeyed"] for row in of[SceneKind.STOP]),
+        "interruption_taken": share(row["taken"] for row in of[SceneKind.INTERRUPTION]),
+        "interruption_right": share(row["right"] for row in of[SceneKind.INTERRUPTION]),
+        "endpoint_ms": percentiles([row["endpoint_ms"] for row in of[SceneKind.QUESTION]]),
+        "audible_ms": percentiles([row["audible_ms"] for row in of[SceneKind.QUESTION]]),
+        "response_ms": percentiles([row["response_ms"] for row in of[SceneKind.QUESTION]]),
+        "echo_interrupted": share(row["interrupted"] > 0 for row in of[SceneKind.ECHO]),
+        "tick_ms": percentiles(costs) | {"p99": float(np.percentile(costs, 99)) if costs else None},
+        "valid": {kind.value: len(of[kind]) for kind in SceneKind},
+    }
+
+
+def print_table(report: dict[str, Any]) -> None:
+    """The figures, on one screen."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Full duplex, {report['settings']['profile']}", title_justify="left", show_header=False)
+    for name, value in report["figures"].items():
+        if isinstance(value, dict) and "p50" in value:
+            text = "–" if value["p50"] is None else f"{value['p50']:.0f} / {value['p95']:.0f} ms (median, 95th)"
+        elif isinstance(value, dict):
+            text = ", ".join(f"{key} {'–' if v is None else round(v, 3)}" for key, v in value.items())
+        else:
+            text = "–" if value is None else f"{100 * value:.1f} %"
+        table.add_row(name.replace("_", " "), text)
+    Console().print(table)

@@ -1,0 +1,139 @@
+"""What a system did in a scene, judged from what it said: outputs made by hand, loudness in silero's place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_assistant import SAID, Loudness, tiny_assistant
+
+from duologue.data_prep.synthesis import SAMPLE_RATE
+from duologue.data_prep.voices import find_voices
+from duologue.inference import duplex_suite
+from duologue.inference.audio import read_audio, write_wav
+from duologue.inference.duplex_suite import figures, judge, play, speech_segments, write_scene
+from duologue.inference.scenes import Scene, SceneKind, render
+from duologue.inference.session import SessionConfig
+from duologue.model.errors import DuologueError
+
+pytestmark = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+
+VOICES = find_voices("espeak:en-us+f5")
+
+
+def said(scene: Scene, folder: Path, *spans: tuple[int, int], hears: str = "one two three four five") -> dict[str, Any]:
+    """The verdict on a system that spoke in these spans (ms), by an ear that always understands the same."""
+    wave = np.zeros(len(scene.pcm), np.float32)
+    rng = np.random.default_rng(0)
+    for start, end in spans:
+        wave[start * 16 : end * 16] = 0.1 * rng.standard_normal((end - start) * 16)
+    write_scene(scene, folder)
+    write_wav(folder / "output.wav", wave, SAMPLE_RATE)
+    return judge(scene, folder, Loudness(), lambda pcm, rate: hears)  # type: ignore[arg-type]
+
+
+def test_segments_are_joined_over_short_gaps(tmp_path: Path) -> None:
+    wave = np.zeros(5 * SAMPLE_RATE, np.float32)
+    for start, end in ((1000, 1500), (1700, 2000), (3000, 3400)):
+        wave[start * 16 : end * 16] = 0.1
+    found = speech_segments(wave, Loudness())
+    assert np.abs(np.subtract(found, [(1000, 2000), (3000, 3400)])).max() <= 32
+
+
+def test_a_question(tmp_path: Path) -> None:
+    scene = render(SceneKind.QUESTION, 0, 0, VOICES)
+    end = scene.spans[0].end_ms
+    row = said(scene, tmp_path, (end + 600, end + 2_600), hears=scene.turns[0].answer)
+    assert row["taken"] and row["right"] and abs(row["response_ms"] - 600) <= 32
+    assert not said(scene, tmp_path, (end + 600, end + 2_600))["right"]
+    row = said(scene, tmp_path, (end + 600, end + 900), hears="uh huh")
+    assert not row["taken"], "three words within a second are no take-over"
+    row = said(scene, tmp_path)
+    assert not row["taken"] and row["response_ms"] is None
+
+
+def test_a_pause(tmp_path: Path) -> None:
+    scene = render(SceneKind.PAUSE, 0, 0, VOICES)
+    first, second = scene.spans
+    assert said(scene, tmp_path, (first.end_ms + 100, second.end_ms + 2_000))["early"]
+    assert not said(scene, tmp_path, (second.end_ms + 100, second.end_ms + 2_000))["early"]
+
+
+@pytest.mark.parametrize("kind", [SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT])
+def test_what_is_to_be_ignored(kind: SceneKind, tmp_path: Path) -> None:
+    scene = render(kind, 0, 0, VOICES)
+    assert said(scene, tmp_path, (4_000, 5_500))["answered"] and not said(scene, tmp_path)["answered"]
+
+
+def test_over_the_answer(tmp_path: Path) -> None:
+    cough, stop, other = (render(k, 0, 0, VOICES) for k in (SceneKind.COUGH, SceneKind.STOP, SceneKind.INTERRUPTION))
+    end, onset, over = cough.spans[0].end_ms, cough.spans[1].start_ms, cough.spans[1].end_ms
+    assert not said(cough, tmp_path, (end + 500, over + 3_000))["given_up"]
+    assert not said(cough, tmp_path, (end + 500, onset + 100), (over + 300, over + 2_000))["given_up"], "it resumed"
+    assert said(cough, tmp_path, (end + 500, onset + 100))["given_up"]
+    assert not said(cough, tmp_path, (end + 500, onset + 100), hears=cough.turns[0].answer)["given_up"], "it was over"
+    assert said(cough, tmp_path, (end + 200, onset - 400)) == said(cough, tmp_path, (end + 200, onset - 400)) | {
+        "valid": False
+    }
+    end, onset, over = stop.spans[0].end_ms, stop.spans[1].start_ms, stop.spans[1].end_ms
+    row = said(stop, tmp_path, (end + 500, onset + 320))
+    assert row["obeyed"] and abs(row["stop_ms"] - 320) <= 32
+    assert not said(stop, tmp_path, (end + 500, over + 3_000))["obeyed"]
+    end, onset, over = other.spans[0].end_ms, other.spans[1].start_ms, other.spans[1].end_ms
+    row = said(other, tmp_path, (end + 500, onset + 250), (over + 700, over + 2_500), hears=other.turns[1].answer)
+    assert row["taken"] and row["right"] and abs(row["response_ms"] - 700) <= 32 and abs(row["stop_ms"] - 250) <= 32
+
+
+def test_an_echo_reaches_the_microphone(tmp_path: Path) -> None:
+    """What the loudspeaker says is heard again, later and fainter: louder echoes are answered by a naive session."""
+    scene = render(SceneKind.ECHO, 0, 0, VOICES)
+    write_scene(scene, tmp_path)
+    heard: list[np.ndarray] = []
+
+    class Listening(Loudness):
+        def step(self, x: Any, state: Any) -> Any:
+            heard.append(x[0].numpy().copy())
+            return super().step(x, state)
+
+    play(tiny_assistant(), scene, tmp_path, SessionConfig(), Listening())
+    microphone, loudspeaker = np.concatenate(heard), read_audio(tmp_path / "output.wav")
+    delay = scene.echo_ms * 16 + 1_280  # and the frame in which it is played
+    echo = microphone[: len(scene.pcm)] - scene.pcm
+    wanted = np.zeros(len(echo))
+    wanted[delay:] = 0.1 * loudspeaker[: len(echo) - delay]
+    assert wanted.any() and np.abs(echo - wanted).max() < 1e-3
+
+
+def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
+    monkeypatch.setattr(duplex_suite, "Recogniser", lambda: lambda pcm, rate: SAID)
+    settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True}
+    report = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
+    assert report["figures"]["valid"]["question"] == 1 and report["figures"]["question_taken"] == 1.0
+    assert report["figures"]["endpoint_ms"]["p50"] is not None and report["figures"]["tick_ms"]["p99"] > 0
+    lines = (tmp_path / "a" / "judged.jsonl").read_text().splitlines()
+    (tmp_path / "a" / "judged.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:20])
+    again = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
+    assert again["rows"] == report["rows"] and json.loads((tmp_path / "a" / "report.json").read_text())["rows"]
+    # Another system's outputs: judged without playing anything; one that is missing is named.
+    foreign = duplex_suite.run(out=tmp_path / "b", scenes=1, **settings) and tmp_path / "b"
+    (foreign / "judged.jsonl").unlink()
+    for events in foreign.glob("*/events.jsonl"):
+        events.unlink()
+    judged = duplex_suite.run(out=foreign, scenes=1, outputs=True, **settings | {"model": "nobody"})
+    assert judged["figures"]["question_taken"] == 1.0 and judged["figures"]["endpoint_ms"]["p50"] is None
+    (foreign / "judged.jsonl").unlink()
+    next(foreign.glob("question-*/output.wav")).unlink()
+    with pytest.raises(DuologueError, match=r"there is no .*output\.wav: play"):
+        duplex_suite.run(out=foreign, scenes=1, outputs=True, **settings)
+    with pytest.raises(DuologueError, match="no preset 'hasty'"):
+        duplex_suite.run(out=foreign, preset="hasty", **settings)
+
+
+def test_figures_of_nothing_are_none() -> None:
+    found = figures([])
+    assert found["question_taken"] is None and found["stop_ms"]["p50"] is None and found["tick_ms"]["p99"] is None
