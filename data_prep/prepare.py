@@ -17,6 +17,7 @@ import numpy as np
 
 from ..model.errors import DuologueError
 from . import recordings, vocabulary
+from .asides import aside
 from .dialogues import Dialogue, Split, generate
 from .rewriting import RewriteConfig, rewrite
 from .sentences import drill
@@ -93,12 +94,28 @@ class RepliesConfig(SpeechConfig):
     drills: float = 0.35
 
 
+@dataclass(frozen=True, kw_only=True)
+class AsidesConfig(SpeechConfig):
+    """Statements, back-channels and "stop", what the duplex monitor learns to tell from questions."""
+
+    n: int = 3000
+    drills: float = 0.0
+
+
 def question_at(index: int, config: SpeechConfig) -> Utterance:
     return _utterance(index, config, lambda dialogue: dialogue.question)
 
 
 def reply_at(index: int, config: SpeechConfig) -> Utterance:
     return _utterance(index, config, lambda dialogue: dialogue.answer)
+
+
+def aside_at(index: int, config: SpeechConfig) -> Utterance:
+    rng = np.random.default_rng([config.seed, index, 7])
+    text, verdict = aside(config.seed, index, config.split)
+    voice = draw_voice(config.speakers(), rng)
+    fields = {"category": "aside", "verdict": verdict}
+    return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
 
 
 def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]) -> Utterance:
@@ -137,6 +154,7 @@ class SpeechRecipe:
 RECIPES: Mapping[str, SpeechRecipe] = {
     "questions": SpeechRecipe("questions", QuestionsConfig, question_at),
     "replies": SpeechRecipe("replies", RepliesConfig, reply_at),
+    "asides": SpeechRecipe("asides", AsidesConfig, aside_at),
 }
 
 

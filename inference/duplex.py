@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 
 from ..model.errors import DuologueError
+from ..model.monitor import Verdict
 from ..model.streaming import State
 
 FRAME_MS = 80
@@ -40,14 +41,6 @@ class Action(Enum):
     RESUME = "resume"  # go on where it stopped
     INTERRUPT = "interrupt"  # the answer is over where it was cut; a turn of the user has begun
     FINISH = "finish"  # the answer has been spoken
-
-
-class Verdict(Enum):
-    """What the monitor makes of the speech so far."""
-
-    QUERY = "query"  # to be answered, now
-    NOISE = "noise"  # nothing to answer: a cough, a television, someone else, "uh-huh"
-    WAIT = "wait"  # not finished
 
 
 @dataclass(frozen=True, kw_only=True)

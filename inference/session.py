@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..data_prep.shards import write_json_lines
 from ..model.errors import DuologueError
+from ..model.monitor import VERDICTS, Verdict
 from ..model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
 from ..model.streaming import State, Streaming
 from .audio import read_audio, write_wav
@@ -73,6 +74,7 @@ class Tick:
 class SessionConfig:
     """How a session behaves.
 
+    certain: what the monitor says counts from this probability on.
     tokens_a_frame: how many tokens an answer may be advanced by in 80 ms.
     ahead_ms: an answer is generated no further than this ahead of what is played.
     history: positions of the language model that past turns may fill. When there are more, the oldest whole turns are
@@ -82,6 +84,7 @@ class SessionConfig:
     duplex: DuplexConfig = field(default_factory=DuplexConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     sampling: Sampling = field(default_factory=Sampling)
+    certain: float = 0.6
     tokens_a_frame: int = 8
     ahead_ms: int = 640
     history: int = 1024
@@ -121,6 +124,7 @@ class SessionState(State):
 
     dialogue: DialogueState
     before: DialogueState | None  # what it was before the turn that is being heard
+    over: DialogueState | None  # while ducked: the answer cut where it stopped, and what is being said over it
     answer: Answer | None
     vad: State
     gate: SpeechGate
@@ -161,6 +165,7 @@ class Session:
         self.state = SessionState(
             dialogue=model.init_state(seed),
             before=None,
+            over=None,
             answer=None,
             vad=vad.init_state(),
             gate=SpeechGate(config.gate),
@@ -210,7 +215,9 @@ class Session:
         s = self.state
         ids, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
         if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
-            self._cut()
+            assert s.answer is not None
+            self._cut(s.answer, s.answer.dialogue)
+            self._end_answer(s.answer.heard)
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
         self._forget_oldest()
@@ -226,6 +233,12 @@ class Session:
         self._gate(pcm, events)
         s.recent.append(pcm)
         answer = s.answer if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED) else None
+        audible = answer is not None and (answer.played > 0 or s.before is None)
+        # Until a sample of the answer has been played, the turn may turn out not to have ended.
+        if s.policy.mode is Mode.LISTENING or (s.policy.mode is Mode.ANSWERING and not audible):
+            self.model.listen(pcm[None], s.dialogue)
+        if s.over is not None:
+            self.model.listen(pcm[None], s.over)
         speech, speech_ms, silence_ms = s.gate.open, s.gate.speech_ms, s.gate.silence_ms
         if s.pressed is not None:
             speech, speech_ms, silence_ms = s.pressed, _AT_ONCE * s.pressed, _AT_ONCE * (not s.pressed)
@@ -234,18 +247,14 @@ class Session:
             speech_ms=speech_ms,
             silence_ms=silence_ms,
             speaking=answer is not None and not (answer.ended and not len(answer.waiting)),
-            audible=answer is not None and (answer.played > 0 or s.before is None),
+            audible=audible,
+            verdict=self._verdict(),
         )
         was_speaking = s.policy.mode is Mode.ANSWERING
-        # Until a sample of the answer has been played, the turn may turn out not to have ended.
-        in_turn = s.policy.mode is Mode.LISTENING or (s.policy.mode is Mode.ANSWERING and not heard.audible)
         for action in s.policy.step(heard):
             getattr(self, f"_{action.value}")(events)
-        if in_turn and s.before is not None:
-            self.model.listen(pcm[None], s.dialogue)
-        if s.policy.mode is not Mode.DUCKED:
-            keep = self.config.duplex.before_ms // FRAME_MS
-            s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
+        keep = self.config.duplex.before_ms // FRAME_MS
+        s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
         return self._speak(events, was_speaking)
 
     def _gate(self, pcm: Tensor, events: list[Event]) -> None:
@@ -263,8 +272,7 @@ class Session:
         s = self.state
         self._forget_oldest()
         s.before, s.answer = s.dialogue.clone(), None
-        self.model.begin_turn(s.dialogue)
-        self.model.listen(torch.cat(s.recent)[None], s.dialogue)
+        self._begin_turn(s.dialogue)
 
     def _speculate(self, events: list[Event]) -> None:
         s = self.state
@@ -290,14 +298,25 @@ class Session:
         self.state.answer = None
 
     def _duck(self, events: list[Event]) -> None:
-        events.append(Event(EventKind.DUCKED, self.state.now_ms))
+        s = self.state
+        assert s.answer is not None
+        s.over = s.answer.dialogue.clone()
+        self._cut(s.answer, s.over)
+        self._begin_turn(s.over)
+        events.append(Event(EventKind.DUCKED, s.now_ms))
 
     def _resume(self, events: list[Event]) -> None:
+        self.state.over = None
         events.append(Event(EventKind.RESUMED, self.state.now_ms))
 
     def _interrupt(self, events: list[Event]) -> None:
-        events.append(Event(EventKind.INTERRUPTED, self.state.now_ms, self._text(self._cut())))
-        self._listen(events)
+        s = self.state
+        assert s.answer is not None and s.over is not None
+        over = s.over
+        self._cut(s.answer, s.answer.dialogue)
+        words = self._end_answer(s.answer.heard)
+        events.append(Event(EventKind.INTERRUPTED, s.now_ms, self._text(words)))
+        s.before, s.dialogue, s.over = s.dialogue, over, None
 
     def _finish(self, events: list[Event]) -> None:
         assert self.state.answer is not None
@@ -306,14 +325,24 @@ class Session:
 
     # Parts of the above.
 
-    def _cut(self) -> list[int]:
-        """End the answer where it stands; the words of it that were heard, which are all that is remembered."""
-        answer = self.state.answer
-        assert answer is not None
-        heard = answer.heard
-        if heard < len(answer.words):
-            answer.dialogue.truncate(answer.words[heard][1])
-        return self._end_answer(heard)
+    def _begin_turn(self, dialogue: DialogueState) -> None:
+        """The user's turn began a little before now."""
+        self.model.begin_turn(dialogue)
+        self.model.listen(torch.cat(self.state.recent)[None], dialogue)
+
+    def _verdict(self) -> Verdict | None:
+        """What the monitor makes of what is being said, if there is one and it is certain."""
+        s = self.state
+        dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
+        if dialogue is None or dialogue.judged is None:
+            return None
+        probability, verdict = dialogue.judged.max(dim=0)
+        return VERDICTS[int(verdict)] if float(probability) >= self.config.certain else None
+
+    def _cut(self, answer: Answer, dialogue: DialogueState) -> None:
+        """Forget, in ``dialogue``, the words of the answer that were not heard."""
+        if answer.heard < len(answer.words):
+            dialogue.truncate(answer.words[answer.heard][1])
 
     def _end_answer(self, heard: int) -> list[int]:
         """The conversation goes on behind the answer, of which so many words were heard: these."""
@@ -321,7 +350,7 @@ class Session:
         assert s.answer is not None
         words = [word for word, _, _ in s.answer.words[:heard]]
         s.past.append((s.answer.transcript, words))
-        s.dialogue, s.before, s.answer = s.answer.dialogue, None, None
+        s.dialogue, s.before, s.over, s.answer = s.answer.dialogue, None, None, None
         return words
 
     def _forget_oldest(self) -> None:

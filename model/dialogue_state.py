@@ -74,6 +74,7 @@ class DialogueState(State):
     speaking: bool = False  # whether words are now the reply (or the transcript)
     spoken: list[Tensor] = field(default_factory=list)  # what the model predicts at its speech, each (1, t, V)
     ctc: CTCPrefix | None = None  # its transcript so far, as CTC sees it
+    judged: Tensor | None = None  # (3,), the monitor's probabilities of VERDICTS at the last place of speech
     unwritten: int = 0  # tokens that the transcript of this turn may still have
     generated: int = 0  # tokens of this turn
     unit: UnitDecoderState | None = None
@@ -94,7 +95,7 @@ class DialogueState(State):
         self.llm.truncate(length)
         self.phase = Phase.IDLE
         self.hidden = self.pending = self.ear = self.heard = None
-        self.ctc = self.unit = self.collapse = self.vocoder = None
+        self.judged = self.ctc = self.unit = self.collapse = self.vocoder = None
         self.spoken = []
 
 

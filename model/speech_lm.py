@@ -29,6 +29,7 @@ from .encoder import WhisperEncoder, WhisperEncoderConfig
 from .errors import DuologueError
 from .llm import LLM
 from .mel import LogMel, LogMelConfig
+from .monitor import Monitor, MonitorConfig
 from .streaming import Chain
 from .tokens import TokenKind, TokenLayout, check_ids
 from .unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
@@ -60,6 +61,7 @@ class SpeechLMConfig:
     llm: dict[str, Any]  # a transformers config as a dictionary, "model_type" included
     unit_decoder: UnitDecoderConfig | None = None  # None: text replies only
     vocoder: UnitVocoderConfig | None = None  # None: units are the last output
+    monitor: MonitorConfig | None = None  # None: it cannot tell what is to be answered
     layout: TokenLayout
     prompt: PromptConfig
     # An ear that must have a whole clip hears so much, padded with silence or cut (Whisper: 30). None: the clip itself.
@@ -84,6 +86,10 @@ class SpeechLMConfig:
             raise DuologueError(
                 f"the unit decoder takes width {self.unit_decoder.in_dim}, the adaptor gives {self.adaptor.out_dim}; "
                 "both must be the language model's"
+            )
+        if self.monitor is not None and self.monitor.in_dim != self.adaptor.out_dim:
+            raise DuologueError(
+                f"the monitor takes width {self.monitor.in_dim}, the adaptor gives {self.adaptor.out_dim}"
             )
         for name, part in (("unit decoder", self.unit_decoder), ("vocoder", self.vocoder)):
             if part is not None and part.units != self.layout.units:
@@ -112,6 +118,7 @@ class SpeechLM(nn.Module):
         self.llm = LLM(config.llm)
         self.unit_decoder = None if config.unit_decoder is None else UnitDecoder(config.unit_decoder)
         self.vocoder = None if config.vocoder is None else UnitVocoder(config.vocoder)
+        self.monitor = None if config.monitor is None else Monitor(config.monitor)
         if self.llm.hidden_size != config.adaptor.out_dim:
             raise DuologueError(
                 f"the adaptor gives width {config.adaptor.out_dim}, the llm is {self.llm.hidden_size} wide"
@@ -145,7 +152,7 @@ class SpeechLM(nn.Module):
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
-        state.phase, state.unwritten, state.spoken = Phase.LISTENING, 0, []
+        state.phase, state.unwritten, state.spoken, state.judged = Phase.LISTENING, 0, [], None
         if self.config.streams:
             state.ear = self._ear[0].init_state(1)
         else:
@@ -317,6 +324,8 @@ class SpeechLM(nn.Module):
         state.unwritten += length
         if self.config.transcript_ctc and length:
             state.spoken.append(self.llm.head(hidden[:, :length]))
+        if self.monitor is not None and length:
+            state.judged = self.monitor(hidden[0, length - 1]).float().softmax(dim=-1).cpu()
 
     def _feed(self, embeds: Tensor, state: DialogueState) -> Tensor:
         """Put embeddings (1, t, D) into the language model's cache, keep the last one's state, return all of them."""

@@ -1,7 +1,8 @@
 """Put what the stages learnt together: nano's sizes, each part from the run that made it, one checkpoint folder.
 
     python -m duologue.training.assemble OUT encoder=runs/asr_pretrain adaptor=runs/speech_to_text \
-        llm=runs/speech_to_text unit_decoder=runs/unit_decoder vocoder=runs/unit_vocoder
+        llm=runs/speech_to_text unit_decoder=runs/unit_decoder vocoder=runs/unit_vocoder \
+        monitor=runs/duplex
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..model.speech_lm import SpeechLM
 from .recipes.nano import nano_config
 from .run_folder import load_parts
 
-PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder")
+PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder", "monitor")
 
 
 def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rebuild nano, the bundled model, from nothing: its data, its five stages, the checkpoint, its figures, its card.
+# Rebuild nano, the bundled model, from nothing: its data, its six stages, the checkpoint, its figures, its card.
 #
 #   training/nano.sh                           on two cores or on a GPU, whatever is there
 #   RECORDINGS=folder training/nano.sh         with real recordings too (a folder with manifest.jsonl)
@@ -69,6 +69,8 @@ else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"
 fi
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
+prepare asides "$WORK/asides" n="$(scaled 3000 40)" seed=31
+prepare asides "$WORK/dev_asides" n="$(scaled 200 16)" seed=33 split=dev voices=dev shard_size=40
 prepare replies "$WORK/replies" n="$(scaled 8000 80)" seed=2
 if [[ -n $RECORDINGS ]]; then
     prepare recordings "$WORK/recordings_train" source="$RECORDINGS" part=train
@@ -92,16 +94,18 @@ train speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" data=
     "${dev[@]}" ${noises[@]+"${noises[@]}"}
 train unit_decoder start="llm=$RUNS/speech_to_text" data="$WORK/replies"
 train unit_vocoder data="$WORK/replies"
+train duplex start="encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text" \
+    data="$WORK/questions,$WORK/asides" dev_data="$WORK/dev_questions,$WORK/dev_asides" ${noises[@]+"${noises[@]}"}
 [[ $UPTO != stages ]] || exit 0
 
 # 3. The checkpoint, with a card that says it has not been measured.
 say "checkpoint: $OUT"
 "$PYTHON" -m duologue.training.assemble "$OUT" encoder="$RUNS/asr_pretrain" adaptor="$RUNS/speech_to_text" \
-    llm="$RUNS/speech_to_text" unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
+    llm="$RUNS/speech_to_text" unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder" monitor="$RUNS/duplex"
 facts=()
-for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "$WORK/replies"; do facts+=(--data "$folder"); done
+for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "$WORK/asides" "$WORK/replies"; do facts+=(--data "$folder"); done
 if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
-for stage in asr_pretrain text_sft speech_to_text unit_decoder unit_vocoder; do
+for stage in asr_pretrain text_sft speech_to_text unit_decoder unit_vocoder duplex; do
     facts+=(--run "$RUNS/$stage@$MACHINE")
 done
 "$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG"

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duologue.inference.duplex import FRAME_MS, PRESETS, Action, DuplexConfig, DuplexPolicy, Heard, Mode, Verdict
+from duologue.inference.duplex import FRAME_MS, PRESETS, Action, DuplexConfig, DuplexPolicy, Heard, Mode
 from duologue.inference.speech_gate import WINDOW_MS, GateConfig, SpeechGate
 from duologue.model.errors import DuologueError
+from duologue.model.monitor import Verdict
 
 
 class Room:

@@ -12,6 +12,7 @@ from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 from duologue.inference.duplex import DuplexConfig, Mode
 from duologue.inference.session import Event, EventKind, Session, SessionConfig, replay
 from duologue.model.errors import DuologueError
+from duologue.model.monitor import VERDICTS, Verdict
 
 RATE, FRAME = 16_000, 1_280
 CONFIG = SessionConfig(duplex=DuplexConfig(endpoint_ms=400, speculate_ms=160, interrupt_ms=320, resume_ms=240))
@@ -72,27 +73,34 @@ def test_a_question_is_answered_aloud(assistant) -> None:
     assert not pcm[: audible - FRAME].any() and pcm[audible - FRAME : audible].any() and not pcm[finished:].any()
 
 
-def test_what_is_said_is_what_a_turn_by_turn_conversation_says(assistant) -> None:
-    """The same samples heard, so the same samples spoken, but for the fade-in."""
-    session = make(assistant, duplex=dataclasses.replace(CONFIG.duplex, before_ms=240))
-    wave = sound(*QUESTION)
+def test_what_is_said_is_what_a_turn_by_turn_conversation_says(assistant, monkeypatch) -> None:
+    """One stretch of the recording is heard, without a gap; the same samples heard, the same are spoken."""
+    model, wave, heard, ends = assistant.model, sound(*QUESTION), [], []
+    listen, end_turn = model.listen, model.end_turn
+    monkeypatch.setattr(model, "listen", lambda pcm, state: (heard.append(pcm), listen(pcm, state)))
+    monkeypatch.setattr(model, "end_turn", lambda state: (ends.append(len(heard)), end_turn(state)))
+    session = make(assistant)
     pcm, events = run(session, wave)
+    monkeypatch.undo()
     at = {event.kind: event.at_ms * 16 for event in events}
-    model, state = assistant.model, assistant.model.init_state()
+    assert len(ends) == 1
+    samples = torch.cat(heard[: ends[0]], dim=1)
+    begin = next(i for i in range(0, len(wave), FRAME) if np.array_equal(wave[i : i + samples.shape[1]], samples[0]))
+    assert 0 < at[EventKind.SPEECH_STARTED] - begin <= 240 * 16, "from a little before it began"
+    assert 160 * 16 <= begin + samples.shape[1] - at[EventKind.SPEECH_STOPPED] <= 160 * 16 + 2 * FRAME
+    state = model.init_state()
     model.begin_turn(state)
-    first = at[EventKind.SPEECH_STARTED] // FRAME * FRAME  # the frame that speech was noticed in, and those before
-    noticed = first + 2 * FRAME if (at[EventKind.SPEECH_STARTED] + 1024) > first + FRAME else first + FRAME
-    prepared = at[EventKind.SPEECH_STOPPED] + 160 * 16
-    model.listen(torch.from_numpy(wave[None, noticed - 3 * FRAME : -(-prepared // FRAME) * FRAME]), state)
+    model.listen(samples, state)
     model.end_turn(state)
     said = []
     while not said or state.phase.value == "replying":
         said.append(model.reply_step(state, CONFIG.sampling).pcm)
     whole = torch.cat([*said, model.reply_flush(state)], dim=1)[0].clamp(-1, 1).numpy()
-    begin = at[EventKind.ANSWER_AUDIBLE] - FRAME
-    spoken = pcm[begin : begin + len(whole)]
-    assert np.abs(spoken[160:] - whole[160:]).max() <= 1e-5 * np.abs(whole).max()
-    assert not pcm[begin + len(whole) :].any()
+    assert session.state.dialogue.llm.length == state.llm.length
+    first = at[EventKind.ANSWER_AUDIBLE] - FRAME
+    spoken = pcm[first : first + len(whole)]
+    assert np.abs(spoken[160:] - whole[160:]).max() <= 1e-5 * np.abs(whole).max()  # but for the fade-in
+    assert not pcm[first + len(whole) :].any()
 
 
 @pytest.mark.parametrize("frames", [2, 5, 1000])
@@ -173,6 +181,51 @@ def test_a_click_leaves_no_trace(assistant) -> None:
     pcm, events = run(session, sound((0.4, False), (0.2, True), (2.0, False)))
     assert kinds(events)[-1] is EventKind.TURN_IGNORED and not pcm.any()
     assert session.state.dialogue.llm.length == 0 and session.state.dialogue.turn == 0
+
+
+class Says(torch.nn.Module):
+    """A monitor of one opinion."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__()
+        self.logits = 5.0 * torch.eye(3)[VERDICTS.index(verdict)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(*x.shape[:-1], 3)
+
+
+def test_the_monitor_decides_what_is_answered_and_how_soon() -> None:
+    waits = {}
+    for verdict in Verdict:
+        monitored = tiny_assistant()
+        monitored.model.monitor = Says(verdict)
+        session = make(monitored, duplex=DuplexConfig(query_endpoint_ms=160, endpoint_ms=480, wait_endpoint_ms=1200))
+        _, events = run(session, sound(*QUESTION))
+        at = {event.kind: event.at_ms for event in events}
+        if verdict is Verdict.NOISE:
+            assert EventKind.TURN_IGNORED in at and EventKind.ANSWER_STARTED not in at
+            assert session.state.dialogue.turn == 0
+        else:
+            waits[verdict] = at[EventKind.ANSWER_STARTED] - at[EventKind.SPEECH_STOPPED]
+        assert make(monitored, certain=1.0)._verdict() is None
+    assert 160 <= waits[Verdict.QUERY] <= 272 and 1200 <= waits[Verdict.WAIT] <= 1312
+
+
+def test_the_monitor_hears_what_is_said_over_the_answer() -> None:
+    """An opinion that changes while it speaks: "query" stops it at once, "noise" never does."""
+    question = ((0.4, False), (1.0, True), (2.6, False))
+    for verdict, wanted in ((Verdict.QUERY, EventKind.INTERRUPTED), (Verdict.NOISE, EventKind.RESUMED)):
+        monitored = tiny_assistant()
+        monitored.model.monitor = Says(Verdict.QUERY)
+        session = make(monitored)
+        run(session, sound(*question))
+        monitored.model.monitor = Says(verdict)
+        _, events = run(session, sound((0.8, True), (0.6, False)))
+        seen = kinds(events, EventKind.DUCKED, EventKind.INTERRUPTED, EventKind.RESUMED)
+        assert seen == [EventKind.DUCKED, wanted]
+        if verdict is Verdict.QUERY:
+            at = {event.kind: event.at_ms for event in events}
+            assert at[EventKind.INTERRUPTED] - at[EventKind.DUCKED] <= 80
 
 
 def test_a_clone_goes_its_own_way(assistant) -> None:

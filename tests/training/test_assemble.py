@@ -39,6 +39,6 @@ def test_the_checkpoint_is_the_parts_in_half_precision(runs, tmp_path: Path) -> 
 
 
 def test_a_part_without_a_run_is_named(runs, tmp_path: Path) -> None:
-    with pytest.raises(DuologueError, match="no run given for vocoder"):
+    with pytest.raises(DuologueError, match="no run given for monitor"):
         assemble(tmp_path / "nano", runs[1][:-1])
     assert not (tmp_path / "nano").exists()

@@ -10,6 +10,7 @@ from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
+from ...model.monitor import MonitorConfig
 from ...model.speech_lm import PromptConfig, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ...model.unit_decoder import UnitDecoderConfig
@@ -83,6 +84,7 @@ NANO_UNIT_DECODER = UnitDecoderConfig(
     blank_bias=-2.0,
 )
 NANO_VOCODER = UnitVocoderConfig(units=NANO_UNITS, embedding_dim=128, channels=128, resblock_kernels=(3, 7))
+NANO_MONITOR = MonitorConfig(in_dim=256, hidden_dim=128)
 
 
 def nano_llm() -> dict[str, Any]:
@@ -127,6 +129,7 @@ def nano_config() -> SpeechLMConfig:
         llm=nano_llm(),
         unit_decoder=NANO_UNIT_DECODER,
         vocoder=NANO_VOCODER,
+        monitor=NANO_MONITOR,
         layout=TokenLayout(
             **{name: table[f"<{name}>"] for name in markers},
             text=(len(SPECIAL_TOKENS), len(table)),

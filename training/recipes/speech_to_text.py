@@ -103,6 +103,7 @@ class SpeechToText(Task):
                 llm=recipe.llm,
                 unit_decoder=None,
                 vocoder=None,
+                monitor=None,
             )
         )
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm

@@ -1,0 +1,86 @@
+"""What is said and needs no answer: statements, back-channels; and what is to be obeyed without one: "stop".
+
+    aside(seed, index, split) -> (text, verdict)       the same one whenever it is asked for
+
+The duplex monitor learns from these to tell them from questions. One statement in five belongs to the test and one in
+twenty to development, by its words; the scenes of `duologue evaluate duplex` have other texts again (see scenes.py).
+
+Source: VITA (arXiv 2408.05211), section 3.3.1: noise audio is speech that needs no answer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .splits import Split, operand_split
+
+_WHO = (
+    "i", "we", "you", "they", "my brother", "my mother", "our neighbour", "the doctor", "a friend of mine", "the cat",
+    "peter", "anna", "the boys", "his father", "her aunt", "that man", "the girl", "some people",
+)  # fmt: skip
+_DID = (
+    "saw", "bought", "lost", "found", "forgot", "washed", "painted", "sold", "broke", "liked", "carried", "wanted",
+    "needed", "took", "brought", "made", "dropped", "kept",
+)  # fmt: skip
+_WHAT = (
+    "the blue cup", "an old chair", "some apples", "two tickets", "the big box", "a pair of shoes", "the newspaper",
+    "a bottle of milk", "his jacket", "her bicycle", "the long letter", "all the books", "our tent", "a cheap phone",
+    "the spoon", "three pencils", "a loaf", "the yellow flowers",
+)  # fmt: skip
+_WHEN = (
+    "", "", "yesterday", "on friday", "last week", "in the morning", "before lunch", "after work", "two days ago",
+    "at the market", "in the kitchen", "for the party", "because of the rain", "with great care", "in the end",
+    "at night", "once again",
+)  # fmt: skip
+_BE = (
+    "was tired", "was on the bus", "will be late", "is in the shop", "was very happy", "is sitting outside",
+    "was not there", "could not sleep", "is coming with us", "went away", "will call back", "was waiting for you",
+    "is getting better", "came back", "did not say much", "has to work", "is still asleep", "was in the water",
+)  # fmt: skip
+_IT = (
+    "it was cold {}", "it is too late now", "it rained all day {}", "there was a lot of noise {}",
+    "that is not mine",
+    "this one is better", "it does not matter", "there is no more bread", "it was a long day {}",
+    "the door was open {}", "the road is closed {}", "lunch is nearly ready", "the bus was full {}",
+    "that was a surprise",
+)  # fmt: skip
+_THINK = ("", "", "", "i think ", "i heard that ", "you know ", "and then ", "he told me ", "well ", "but ")
+
+BACK_CHANNELS = (
+    "uh huh", "mm hmm", "yes", "i see", "sure", "ah", "oh", "hmm", "yep", "of course", "really", "wow", "indeed", "aha",
+    "all right", "oh yes", "yes yes",
+)  # fmt: skip
+STOPS = (
+    "stop", "stop now", "stop please", "wait", "wait a moment", "be quiet", "enough", "that is enough", "hold on",
+    "quiet please", "no stop", "stop talking", "just stop",
+)  # fmt: skip
+_STATEMENTS, _BACK_CHANNELS = 0.7, 0.18  # shares; the rest is to be obeyed
+
+
+def _one(rng: np.random.Generator, among: tuple[str, ...]) -> str:
+    return among[int(rng.integers(len(among)))]
+
+
+def _statement(rng: np.random.Generator) -> str:
+    choice = rng.random()
+    if choice < 0.5:
+        words = f"{_one(rng, _WHO)} {_one(rng, _DID)} {_one(rng, _WHAT)} {_one(rng, _WHEN)}"
+    elif choice < 0.75:
+        words = f"{_one(rng, _WHO)} {_one(rng, _BE)} {_one(rng, _WHEN)}"
+    else:
+        words = _one(rng, _IT).format(_one(rng, _WHEN))
+    return " ".join((_one(rng, _THINK) + words).split())
+
+
+def aside(seed: int, index: int, split: Split | str = Split.TRAIN) -> tuple[str, str]:
+    """Words, and what a monitor should make of them once they are said: "noise", or "query" for a stop."""
+    split = Split(split)
+    rng = np.random.default_rng([seed, index, 11 + tuple(Split).index(split)])
+    choice = rng.random()
+    if choice >= _STATEMENTS:
+        few = BACK_CHANNELS if choice < _STATEMENTS + _BACK_CHANNELS else STOPS
+        return _one(rng, few), "noise" if few is BACK_CHANNELS else "query"
+    text = _statement(rng)
+    while operand_split(f"aside {text}") is not split:
+        text = _statement(rng)
+    return text, "noise"

@@ -1,0 +1,101 @@
+"""The monitor's rows have the verdict that is due at every place, and a tiny one learns them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.model.errors import DuologueError
+from duologue.model.monitor import VERDICTS, Verdict
+from duologue.training.loop import train
+from duologue.training.recipes import duplex
+
+RATE = 16_000
+QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Questions are high tones, asides low ones, one of which is to be obeyed; each a little over a second."""
+    folder = tmp_path_factory.mktemp("clips") / "set"
+    writer = ShardWriter(folder, name="questions", sample_rate=RATE, seed=0, parameters={})
+    made = []
+    for at in range(8):
+        t = np.arange(RATE + 400 * at) / RATE
+        hz, fields = (2500 + 60 * at, {"answer": "yes"}) if at % 2 else (300 + 20 * at, {"verdict": "noise"})
+        if at == 2:
+            fields = {"verdict": "query"}
+        pcm = (12_000 * np.sin(2 * np.pi * hz * t)).astype(np.int16)
+        made.append(Clip(pcm, {"id": str(at), "text": "one", "voice": "tone", "prosody": None, **fields}))
+    writer.write(0, made, [])
+    writer.finish()
+    return str(folder)
+
+
+def tiny(clips: str, **changes: object) -> duplex.DuplexRecipe:
+    return replace(duplex.recipe("tiny"), data=(clips,), **changes)  # type: ignore[arg-type]
+
+
+def scene(task: duplex.Duplex, item: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    wave, verdicts = task.scene(item, np.random.default_rng(seed), task.disguise)
+    assert len(verdicts) == len(wave) // 1280
+    return wave, np.array(verdicts)
+
+
+def loud(wave: np.ndarray, places: int) -> np.ndarray:
+    """Whether each place of 80 ms has sound in it."""
+    return np.abs(wave[: places * 1280]).reshape(places, 1280).max(1) > 0.01
+
+
+def test_a_question_is_waited_for_and_then_answered(clips: str) -> None:
+    task = tiny(clips).build()
+    wave, verdicts = scene(task, 1)
+    last = np.flatnonzero(loud(wave, len(verdicts)))[-1]
+    assert (verdicts[: last - 1] == WAIT).all() and (verdicts[last + 2 :] == QUERY).all()
+    assert (verdicts[[last]] == -100).all() and len(verdicts) - last > 4
+
+
+def test_a_pause_inside_is_waited_for(clips: str) -> None:
+    task = tiny(clips, pause_share=1.0).build()
+    wave, verdicts = scene(task, 1)
+    heard = np.flatnonzero(loud(wave, len(verdicts)))
+    assert np.diff(heard).max() >= 3, "there is a pause"
+    assert (verdicts[: heard[-1] - 1] == WAIT).all() and (verdicts[heard[-1] + 2 :] == QUERY).all()
+
+
+def test_asides_noises_and_far_talkers_need_no_answer(clips: str) -> None:
+    task = tiny(clips).build()
+    for item, due in ((0, NOISE), (2, QUERY)):
+        wave, verdicts = scene(task, item)
+        last = np.flatnonzero(loud(wave, len(verdicts)))[-1]
+        assert (verdicts[last + 2 :] == due).all()
+    for shares in ({"noise_share": 1.0}, {"far_share": 1.0}):
+        found = [scene(tiny(clips, **shares).build(), 1, seed)[1] for seed in range(4)]
+        assert {int(v) for row in found for v in row} <= {NOISE, -100, WAIT} and all(NOISE in row for row in found)
+        assert not any(QUERY in row for row in found)
+
+
+def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
+    recipe = tiny(clips, out=str(tmp_path / "run"))
+    task = recipe.build()
+    figures = train(recipe, task, progress=False)
+    assert figures["loss"] < 0.25 and figures["right"] > 0.93
+    task.recipe = replace(recipe, dev_data=(clips,))
+    scores = task.evaluate()
+    assert set(scores) == {"query_set", "noise_set", "wait_set"} and scores["query_set"] > 0.8
+
+
+def test_a_batch_is_a_function_of_its_number(clips: str) -> None:
+    recipe = tiny(clips, augment="full", noise_share=0.3)
+    first, again, other = recipe.build().batch(0), recipe.build().batch(0), recipe.build().batch(1)
+    assert all((first[key] == again[key]).all() for key in first)
+    assert first["samples"].shape != other["samples"].shape or (first["samples"] != other["samples"]).any()
+
+
+def test_bad_shares_are_refused() -> None:
+    with pytest.raises(DuologueError, match=r"noise_share is 1\.5"):
+        replace(duplex.recipe("tiny"), noise_share=1.5)
