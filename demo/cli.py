@@ -172,6 +172,7 @@ def prepare(
     \b
     duologue prepare questions out=data/questions n=9000            synthetic questions in many voices
     duologue prepare replies out=data/replies                       answers in the voice of the reply
+    duologue prepare asides out=data/asides                         what needs no answer, for the duplex monitor
     duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
     duologue prepare units data=data/replies quantiser=data/units   the speech units of replies
     duologue prepare turns source=folder out=data/mine              one's own conversations, listed in a turns.jsonl
@@ -180,8 +181,8 @@ def prepare(
     duologue prepare instructions source=spoken.jsonl out=data/mine instructions and answers, spoken
     duologue prepare questions                                      lists what is missing; a wrong key, what there is
 
-    Speech is made by Debian's espeak-ng, flite and festival, which must be installed, or by a command of yours:
-    tts_command="my-tts --text {text} --out {wav}".
+    Speech is made by Debian's espeak-ng, flite and festival, which must be installed; with voices=more by RHVoice and
+    ttspico; or by a command of yours: tts_command="my-tts --text {text} --out {wav}".
     """
     from ..data_prep.prepare import main as run
 

@@ -13,6 +13,7 @@ worked through in frames of 80 ms whatever the size of a tick, hence the same fo
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoints.config_io import config_to_dict
+from ..checkpoints.state_io import load_state, save_state
 from ..data_prep.shards import write_json_lines
 from ..model.errors import DuologueError
 from ..model.monitor import VERDICTS, Verdict
@@ -135,6 +138,15 @@ class SessionState(State):
     pressed: bool | None = None  # the button of push-to-talk; None: hands-free
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """A session on disk: of which model, how it behaves, what it remembers."""
+
+    model: str  # its config as JSON
+    config: SessionConfig
+    state: SessionState
+
+
 class Session:
     """One conversation in full duplex.
 
@@ -173,6 +185,26 @@ class Session:
             recent=[],
             past=[],
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write all that the session remembers; :meth:`load` goes on from there, to the bit."""
+        save_state(path, _Saved(json.dumps(config_to_dict(self.model.config)), self.config, self.state))
+
+    @classmethod
+    def load(cls, path: str | Path, assistant: Any, vad: Streaming | None = None) -> Self:
+        """A session as :meth:`save` left it.
+
+        Raises:
+            DuologueError: no such file, one that is not whole, or one of another model.
+        """
+        saved = load_state(path)
+        if not isinstance(saved, _Saved):
+            raise DuologueError(f"{path} is not a saved session")
+        if saved.model != json.dumps(config_to_dict(assistant.model.config)):
+            raise DuologueError(f"{path} was saved by another model: a session goes on with the one it began with")
+        session = cls(assistant, saved.config, vad)
+        session.state = saved.state
+        return session
 
     def clone(self) -> Self:
         """A session of its own that has heard and said the same so far."""

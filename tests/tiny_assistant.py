@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,11 +13,11 @@ import torch
 from duologue.checkpoints import store
 from duologue.data_prep.vocabulary import token_ids, tokenizer_json
 from duologue.inference.assistant import Assistant
-from duologue.model.adaptor import AdaptorConfig
+from duologue.model.adaptor import AdaptorConfig, AdaptorState
 from duologue.model.encoder import WhisperEncoderConfig
 from duologue.model.mel import LogMelConfig
 from duologue.model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
-from duologue.model.streaming import State, Streaming
+from duologue.model.streaming import Streaming
 from duologue.model.tokens import TokenLayout
 from duologue.model.unit_decoder import UnitDecoderConfig
 from duologue.model.vad import WINDOW
@@ -100,22 +99,17 @@ def _babble(model: SpeechLM) -> None:
     model.vocoder.duration.proj.bias.fill_(0.7)  # exp(0.7) - 1: 1 frame, 20 ms
 
 
-@dataclass
-class Held(State):
-    samples: torch.Tensor
-
-
 class Loudness(Streaming):
     """Probability 1 for windows louder than a whisper."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.step(x, self.init_state(x.shape[0]))
 
-    def init_state(self, batch_size: int = 1) -> Held:
-        return Held(torch.zeros(batch_size, 0))
+    def init_state(self, batch_size: int = 1) -> AdaptorState:
+        return AdaptorState(pending=torch.zeros(batch_size, 0))
 
-    def step(self, x: torch.Tensor, state: Held) -> torch.Tensor:
-        x = torch.cat([state.samples, x], dim=1)
+    def step(self, x: torch.Tensor, state: AdaptorState) -> torch.Tensor:
+        x = torch.cat([state.pending, x], dim=1)
         count = x.shape[1] // WINDOW
-        state.samples = x[:, count * WINDOW :].clone()
+        state.pending = x[:, count * WINDOW :].clone()
         return (x[:, : count * WINDOW].reshape(len(x), count, WINDOW).abs().mean(-1) > 0.01).float()

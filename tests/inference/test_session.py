@@ -239,6 +239,39 @@ def test_a_clone_goes_its_own_way(assistant) -> None:
     assert np.array_equal(np.concatenate([head, tail]), whole) and early + late == events
 
 
+@pytest.mark.parametrize("at", [0, 9, 24, 34, 60])
+def test_a_saved_session_goes_on_to_the_bit(assistant, tmp_path, at: int) -> None:
+    """In silence, inside a question, ducked, while it speaks: whatever is going on."""
+    wave = sound((0.4, False), (1.0, True), (1.2, False), (0.2, True), (1.0, False), (1.0, True), (3.0, False))
+    whole, events = run(make(assistant), wave)
+    session = make(assistant)
+    head, early = run(session, wave[: at * FRAME]) if at else (np.zeros(0, np.float32), [])
+    session.save(tmp_path / "saved")
+    tail, late = run(Session.load(tmp_path / "saved", assistant, vad=Loudness()), wave[at * FRAME :])
+    assert np.array_equal(np.concatenate([head, tail]), whole) and early + late == events
+
+
+def test_bad_saved_sessions_are_refused(assistant, tmp_path) -> None:
+    path = tmp_path / "saved"
+    with pytest.raises(DuologueError, match="no saved state"):
+        Session.load(path, assistant)
+    make(assistant).save(path)
+    other = tiny_assistant()
+    other.model.config = dataclasses.replace(other.model.config, transcript_ctc=0.5)
+    with pytest.raises(DuologueError, match="another model"):
+        Session.load(path, other)
+    data = path.read_bytes()
+    for broken in (data[:-100], b"text", data.replace(b"SessionState", b"SessionStatf")):
+        path.write_bytes(broken)
+        with pytest.raises(DuologueError, match="not a whole saved state"):
+            Session.load(path, assistant)
+    path.write_bytes(data.replace(b"inference.session:_Saved", b"inference.session:Sessio"))
+    with pytest.raises(DuologueError, match="not a whole saved state"):
+        Session.load(path, assistant)
+    with pytest.raises(DuologueError, match="cannot write"):
+        make(assistant).save(tmp_path / "nowhere" / "saved")
+
+
 def test_typing_and_push_to_talk(assistant) -> None:
     session = make(assistant)
     session.type("what is seven plus two")

@@ -1,0 +1,33 @@
+"""What needs no answer: the same wherever it is asked for, in the shares stated, with nothing of the test in training."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from duologue.data_prep.asides import BACK_CHANNELS, STOPS, aside
+from duologue.data_prep.splits import Split
+from duologue.data_prep.spoken import ALPHABET
+from duologue.inference import scenes
+
+
+@pytest.mark.parametrize("split", Split)
+def test_asides(split: Split) -> None:
+    said = [aside(1, index, split) for index in range(2_000)]
+    assert said == [aside(1, index, split) for index in range(2_000)] != [aside(2, i, split) for i in range(2_000)]
+    assert all(text and set(text) <= ALPHABET and "  " not in text for text, _ in said)
+    kinds = Counter("few" if text in BACK_CHANNELS else "stop" if text in STOPS else "statement" for text, _ in said)
+    assert 0.65 < kinds["statement"] / 2_000 < 0.75 and 0.14 < kinds["few"] / 2_000 < 0.22
+    assert all((verdict == "query") == (text in STOPS) for text, verdict in said)
+    assert len({text for text, _ in said}) > 900
+
+
+def test_nothing_of_the_test_is_trained_on() -> None:
+    statements = {
+        split: {text for index in range(3_000) if (text := aside(0, index, split)[0]) not in (*BACK_CHANNELS, *STOPS)}
+        for split in Split
+    }
+    assert not statements[Split.TRAIN] & statements[Split.TEST] and not statements[Split.TRAIN] & statements[Split.DEV]
+    assert not set(scenes.STATEMENTS) & set.union(*statements.values())
+    assert not set(scenes.BACK_CHANNELS) & set(BACK_CHANNELS)
