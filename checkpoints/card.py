@@ -65,6 +65,8 @@ SYNTHESISERS = {
     "espeak": "espeak-ng (formant synthesis, GPL-3.0-or-later program)",
     "flite": "flite (BSD-style licence)",
     "festival": "festival (BSD-style licence)",
+    "pico": "SVOX Pico (Apache-2.0)",
+    "rhvoice": "RHVoice (GPL-3.0-or-later program; the voices bdl and clb under the CMU ARCTIC licence)",
 }
 
 

@@ -1,4 +1,4 @@
-"""What needs no answer: the same wherever it is asked for, in the shares stated, with nothing of the test in training."""
+"""What needs no answer: the same wherever it is asked for, in the shares stated; nothing of the test is trained on."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_it_stops_where_told_and_goes_on_from_there(script):
     assert {words[1] for words in first} == {"prepare"}
     rest = script("checkpoint")
     assert "prepare" not in {words[1] for words in rest} and rest[-1][0] == "duologue.checkpoints.card"
-    assert [words[1] for words in script("stages")] == ["train"] * 5
+    assert [words[1] for words in script("stages")] == ["train"] * len(STAGES)
 
 
 def test_an_unknown_step_is_refused(script):
