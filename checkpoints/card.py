@@ -59,6 +59,7 @@ PARTS = {
     "llm": "understands and answers, in text",
     "unit_decoder": "turns the language model's states into speech units",
     "vocoder": "turns units into a waveform",
+    "monitor": "tells what is to be answered, and when",
     "mel": "filter bank, nothing learnt",
 }
 SYNTHESISERS = {

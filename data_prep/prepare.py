@@ -23,6 +23,7 @@ from .rewriting import RewriteConfig, rewrite
 from .sentences import drill
 from .shard_runs import run_shards
 from .shards import Clip, Failure, ShardWriter
+from .spliced import SplicedConfig, prepare_spliced
 from .synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
 from .turn_sets import TurnsConfig, prepare_turns
 from .voices import draw_voice, find_voices, require_voices
@@ -226,11 +227,13 @@ def main(recipe: str, overrides: list[str]) -> dict[str, Any]:
         from .unit_sets import UnitsConfig, prepare_units  # needs torch, which the other recipes do without
 
         return prepare_units(parse_overrides(UnitsConfig, overrides))
+    if recipe == "spliced":
+        return prepare_spliced(parse_overrides(SplicedConfig, overrides))
     if recipe in ("turns", "instructions"):
         return prepare_turns(recipe, parse_overrides(TurnsConfig, overrides))
     if recipe == "rewrite":
         return rewrite(parse_overrides(RewriteConfig, overrides))
     if recipe not in RECIPES:
-        known = ", ".join((*RECIPES, "recordings", "units", "turns", "instructions", "rewrite"))
+        known = ", ".join((*RECIPES, "recordings", "spliced", "units", "turns", "instructions", "rewrite"))
         raise DuologueError(f"unknown recipe {recipe!r}: expected one of {known}")
     return prepare(recipe, parse_overrides(RECIPES[recipe].config, overrides))

@@ -174,6 +174,7 @@ def prepare(
     duologue prepare replies out=data/replies                       answers in the voice of the reply
     duologue prepare asides out=data/asides                         what needs no answer, for the duplex monitor
     duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
+    duologue prepare spliced source=data/recordings out=data/mixed  questions with recorded words in them
     duologue prepare units data=data/replies quantiser=data/units   the speech units of replies
     duologue prepare turns source=folder out=data/mine              one's own conversations, listed in a turns.jsonl
     duologue prepare rewrite source=alpaca.json out=spoken.jsonl endpoint=http://localhost:8000/v1 model=NAME
