@@ -33,6 +33,7 @@ from ..model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
 from ..model.streaming import State, Streaming
 from .audio import read_audio, write_wav
 from .duplex import FRAME_MS, DuplexConfig, DuplexPolicy, Heard, Mode
+from .echo import EchoGuard
 from .speech_gate import GateConfig, SpeechGate
 from .text_stream import ids_of
 
@@ -78,6 +79,8 @@ class SessionConfig:
     """How a session behaves.
 
     certain: what the monitor says counts from this probability on.
+    echo: a frame of which at least this share is what was just played is no speech (see echo.py); 1: never.
+    echo_ms: how late an echo may come.
     tokens_a_frame: how many tokens an answer may be advanced by in 80 ms.
     ahead_ms: an answer is generated no further than this ahead of what is played.
     history: positions of the language model that past turns may fill. When there are more, the oldest whole turns are
@@ -88,6 +91,8 @@ class SessionConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     sampling: Sampling = field(default_factory=Sampling)
     certain: float = 0.6
+    echo: float = 0.3
+    echo_ms: int = 400
     tokens_a_frame: int = 8
     ahead_ms: int = 640
     history: int = 1024
@@ -132,6 +137,7 @@ class SessionState(State):
     vad: State
     gate: SpeechGate
     policy: DuplexPolicy
+    echo: EchoGuard
     recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
     past: list[tuple[list[int], list[int]]]  # what was said, question and answer, as far as it was heard
     now_ms: int = 0
@@ -182,6 +188,7 @@ class Session:
             vad=vad.init_state(),
             gate=SpeechGate(config.gate),
             policy=DuplexPolicy(config.duplex),
+            echo=EchoGuard.begin(self.frame, config.echo_ms * self.input_rate // 1000),
             recent=[],
             past=[],
         )
@@ -287,13 +294,17 @@ class Session:
             getattr(self, f"_{action.value}")(events)
         keep = self.config.duplex.before_ms // FRAME_MS
         s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
-        return self._speak(events, was_speaking)
+        played = self._speak(events, was_speaking)
+        s.echo.play(
+            played if self.input_rate == self.output_rate else _resampled(played, self.output_rate, self.input_rate)
+        )
+        return played
 
     def _gate(self, pcm: Tensor, events: list[Event]) -> None:
-        gate = self.state.gate
+        gate, echo = self.state.gate, self.state.echo.hear(pcm) >= self.config.echo
         for probability in self.vad.step(pcm[None], self.state.vad)[0].tolist():
             was_open = gate.open
-            gate.push(probability)
+            gate.push(0.0 if echo else probability)
             if gate.open != was_open:
                 kind = EventKind.SPEECH_STARTED if gate.open else EventKind.SPEECH_STOPPED
                 events.append(Event(kind, gate.now_ms - (gate.speech_ms if gate.open else gate.silence_ms)))
@@ -460,6 +471,12 @@ class Session:
 
     def _text(self, ids: list[int]) -> str:
         return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+
+
+def _resampled(pcm: Tensor, rate: int, wanted: int) -> Tensor:
+    import soxr
+
+    return torch.from_numpy(soxr.resample(pcm.numpy(), rate, wanted).astype(np.float32))
 
 
 def replay(session: Session, waveform: np.ndarray) -> Iterator[Tick]:
