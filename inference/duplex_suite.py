@@ -30,6 +30,7 @@ from ..model.streaming import Streaming
 from .assistant import Assistant, load
 from .audio import read_audio, write_wav
 from .duplex import PRESETS
+from .duplex_page import write_page
 from .evaluate import resume_rows
 from .judge import is_right
 from .recognise import Recogniser
@@ -58,7 +59,7 @@ def run(
     outputs: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Play scenes to ``model``, judge what it did, and write ``out``/report.json.
+    """Play scenes to ``model``, judge what it did, and write ``out``/report.json and report.html.
 
     Args:
         scenes: how many of each kind; quick: 4, card: 34.
@@ -102,8 +103,10 @@ def run(
         "rows": [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows],
     }  # fmt: skip
     write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+    page = write_page(out, report, lines(report["figures"]))
     if not quiet:
         print_table(report)
+        print(page)
     return report
 
 
@@ -283,18 +286,26 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def print_table(report: dict[str, Any]) -> None:
-    """The figures, on one screen."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Full duplex, {report['settings']['profile']}", title_justify="left", show_header=False)
-    for name, value in report["figures"].items():
+def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures as (name, value), for people."""
+    out = []
+    for name, value in found.items():
         if isinstance(value, dict) and "p50" in value:
             text = "–" if value["p50"] is None else f"{value['p50']:.0f} / {value['p95']:.0f} ms (median, 95th)"
         elif isinstance(value, dict):
             text = ", ".join(f"{key} {'–' if v is None else round(v, 3)}" for key, v in value.items())
         else:
             text = "–" if value is None else f"{100 * value:.1f} %"
-        table.add_row(name.replace("_", " "), text)
+        out.append((name.replace("_", " "), text))
+    return out
+
+
+def print_table(report: dict[str, Any]) -> None:
+    """The figures, on one screen."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Full duplex, {report['settings']['profile']}", title_justify="left", show_header=False)
+    for name, text in lines(report["figures"]):
+        table.add_row(name, text)
     Console().print(table)

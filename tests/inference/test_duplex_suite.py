@@ -115,6 +115,9 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     report = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
     assert report["figures"]["valid"]["question"] == 1 and report["figures"]["question_taken"] == 1.0
     assert report["figures"]["endpoint_ms"]["p50"] is not None and report["figures"]["tick_ms"]["p99"] > 0
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert page.count("<svg") == len(report["rows"]) and "http" not in page and "<script" not in page
+    assert page.count("<audio") == 2 * len(report["rows"]) and "question taken" in page
     lines = (tmp_path / "a" / "judged.jsonl").read_text().splitlines()
     (tmp_path / "a" / "judged.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:20])
     again = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
