@@ -68,7 +68,7 @@ class DuplexRecipe(Recipe):
     pause_share: float = 0.5  # of the questions have a pause inside
     noise_share: float = 0.12  # of the rows are noise alone
     far_share: float = 0.08  # of the rows are a question that somebody else asks, far off
-    speaking_weight: float = 0.1  # of a place inside speech, where "wait" is easy, beside one in silence
+    wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
     augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
 
     def __post_init__(self) -> None:
@@ -228,8 +228,7 @@ class Duplex(Task):
         logits, targets = self.judge(batch), batch["targets"]
         known = targets != _UNKNOWN
         loss = F.cross_entropy(logits[known].float(), targets[known], reduction="none")
-        # "wait" at the places inside speech, which are most and easy, counts for less.
-        weights = torch.where(targets[known] == _WAIT, self.recipe.speaking_weight * 3, 1.0)
+        weights = torch.where(targets[known] == _WAIT, self.recipe.wait_weight, 1.0)
         right = (logits[known].argmax(-1) == targets[known]).float()
         return (loss * weights).sum() / weights.sum(), {"right": right.mean().detach()}
 
