@@ -95,7 +95,7 @@ def run(
         return judge(scene, folder, vad, ear) | {"tick_ms": costs}
 
     rows = resume_rows(out / "judged.jsonl", "playing", items, work, quiet)
-    report = {
+    report: dict[str, Any] = {
         "settings": {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers], "scenes": count,
                      "preset": None if outputs else preset, "seed": seed},
         "figures": figures(rows),
