@@ -78,7 +78,8 @@ class Tick:
 class SessionConfig:
     """How a session behaves.
 
-    certain: what the monitor says counts from this probability on.
+    certain: what the monitor says counts from this probability on; certain_noise: "noise" from that, for a question
+        that is ignored is worse than a noise that is answered.
     echo: a frame of which at least this share is what was just played is no speech (see echo.py); 1: never.
     echo_ms: how late an echo may come.
     tokens_a_frame: how many tokens an answer may be advanced by in 80 ms.
@@ -91,6 +92,7 @@ class SessionConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     sampling: Sampling = field(default_factory=Sampling)
     certain: float = 0.6
+    certain_noise: float = 0.9
     echo: float = 0.3
     echo_ms: int = 400
     tokens_a_frame: int = 8
@@ -379,8 +381,10 @@ class Session:
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
         if dialogue is None or dialogue.judged is None:
             return None
-        probability, verdict = dialogue.judged.max(dim=0)
-        return VERDICTS[int(verdict)] if float(probability) >= self.config.certain else None
+        probability, index = dialogue.judged.max(dim=0)
+        verdict = VERDICTS[int(index)]
+        enough = self.config.certain_noise if verdict is Verdict.NOISE else self.config.certain
+        return verdict if float(probability) >= enough else None
 
     def _cut(self, answer: Answer, dialogue: DialogueState) -> None:
         """Forget, in ``dialogue``, the words of the answer that were not heard."""

@@ -207,8 +207,15 @@ def test_the_monitor_decides_what_is_answered_and_how_soon() -> None:
             assert session.state.dialogue.turn == 0
         else:
             waits[verdict] = at[EventKind.ANSWER_STARTED] - at[EventKind.SPEECH_STOPPED]
-        assert make(monitored, certain=1.0)._verdict() is None
     assert 160 <= waits[Verdict.QUERY] <= 272 and 1200 <= waits[Verdict.WAIT] <= 1312
+
+
+@pytest.mark.parametrize(("changes", "kept"), [({"certain_noise": 0.999}, True), ({"certain": 0.999}, False)])
+def test_noise_wants_a_certainty_of_its_own(changes: dict[str, float], kept: bool) -> None:
+    monitored = tiny_assistant()
+    monitored.model.monitor = Says(Verdict.NOISE)  # 0.99
+    _, events = run(make(monitored, **changes), sound(*QUESTION))
+    assert (EventKind.ANSWER_STARTED in kinds(events)) == kept
 
 
 def test_the_monitor_hears_what_is_said_over_the_answer() -> None:
