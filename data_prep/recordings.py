@@ -229,3 +229,9 @@ def credits(folder: str | Path) -> list[dict[str, Any]]:
         {**row, "minutes": round(row["minutes"], 2), "sources": sorted(row["sources"])}
         for _, row in sorted(rows.items())
     ]
+
+
+def trimmed(wave: np.ndarray) -> np.ndarray:
+    """(n,) float without the silence before and after, 34 dB under the loudest sample."""
+    loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max(initial=1e-9))
+    return wave[loud[0] : loud[-1] + 1] if len(loud) else wave

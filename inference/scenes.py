@@ -18,6 +18,7 @@ import numpy as np
 
 from ..data_prep.dialogues import Dialogue, Split, generate
 from ..data_prep.kinds import Category
+from ..data_prep.recordings import trimmed
 from ..data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
 from ..model.errors import DuologueError
 
@@ -113,7 +114,7 @@ class _Tape:
     def say(self, text: str, voice: Voice | None = None, level_dbfs: float = LEVEL_DBFS) -> None:
         speaker = voice or self.voice
         wave = synthesise(text, speaker, speaker.draw(self.rng)).astype(np.float32) / 32768
-        self.sound(_trimmed(wave), text, level_dbfs)
+        self.sound(trimmed(wave), text, level_dbfs)
 
     def finish(self) -> np.ndarray:
         wave = np.concatenate(self.parts)
@@ -148,7 +149,7 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
         other = voices[(index + 1) % len(voices)]
         question = _question(seed, index, kind, 0).question
         wave = synthesise(question, other, other.draw(rng)).astype(np.float32) / 32768
-        tape.sound(_far(_trimmed(wave), rng), f"[far talker] {question}", LEVEL_DBFS - rng.uniform(12, 20))
+        tape.sound(_far(trimmed(wave), rng), f"[far talker] {question}", LEVEL_DBFS - rng.uniform(12, 20))
     elif kind is SceneKind.PAUSE:
         turns.append(_question(seed, index, kind, 0, least=5))
         words = turns[0].question.split()
@@ -200,12 +201,6 @@ def _question(seed: int, index: int, kind: SceneKind, which: int, least: int = 0
 def _at_level(wave: np.ndarray, dbfs: float) -> np.ndarray:
     power = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) or 1.0
     return (wave * (10 ** (dbfs / 20) / power)).astype(np.float32)
-
-
-def _trimmed(wave: np.ndarray) -> np.ndarray:
-    """Without the silence that a synthesiser puts before and after: the truth begins where speech does."""
-    loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max())
-    return wave[loud[0] : loud[-1] + 1] if len(loud) else wave
 
 
 def _far(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data_prep.dialogues import generate
+from ...data_prep.recordings import trimmed
 from ...data_prep.vocabulary import token_ids
 from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
 from ...model.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
-from ...model.speech_lm import SpeechLM
 from ..augment import AugmentConfig, another_voice, augment
 from ..augment_noise import draw_noise
 from ..data import Corpus, Plan, pad, to_float
@@ -40,9 +40,9 @@ from .nano import (
     NANO_MEL,
     NANO_MONITOR,
     disguise_of,
-    nano_config,
     nano_llm,
     tiny_llm,
+    without_voice,
 )
 
 _QUERY, _NOISE, _WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
@@ -119,12 +119,7 @@ class Duplex(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        model = SpeechLM(
-            replace(
-                nano_config(), mel=recipe.mel, encoder=recipe.encoder, adaptor=recipe.adaptor, llm=recipe.llm,
-                unit_decoder=None, vocoder=None, monitor=recipe.monitor,
-            )
-        )  # fmt: skip
+        model = without_voice(recipe.mel, recipe.encoder, recipe.adaptor, recipe.llm, recipe.monitor)
         assert model.monitor is not None
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
         self.monitor: Monitor = model.monitor
@@ -190,7 +185,7 @@ class Duplex(Task):
             parts = [silence(0, 0.3), sound * rng.uniform(0.1, 1.0) / max(1e-4, np.abs(sound).max()), silence(0.4, 1.2)]
             due, ends = _NOISE, []
         else:
-            wave = _trimmed(to_float(clip.pcm))
+            wave = trimmed(to_float(clip.pcm))
             if disguise is not None:
                 wave = another_voice(wave, rng, disguise)
             asked = "answer" in clip.meta  # otherwise an aside, or a drill
@@ -265,12 +260,6 @@ class Duplex(Task):
                 if right:
                     figures[f"{VERDICTS[index].value}_{name}"] = sum(right) / len(right)
         return figures
-
-
-def _trimmed(wave: np.ndarray) -> np.ndarray:
-    """Without the silence before and after."""
-    loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max(initial=1e-9))
-    return wave[loud[0] : loud[-1] + 1] if len(loud) else wave
 
 
 def _quiet_place(wave: np.ndarray, rng: np.random.Generator) -> int:

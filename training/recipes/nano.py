@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...data_prep.vocabulary import SPECIAL_TOKENS, token_ids
@@ -11,7 +11,7 @@ from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
 from ...model.monitor import MonitorConfig
-from ...model.speech_lm import PromptConfig, SpeechLMConfig
+from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ...model.unit_decoder import UnitDecoderConfig
 from ...model.vocoder import UnitVocoderConfig
@@ -142,3 +142,16 @@ def nano_config() -> SpeechLMConfig:
         ),
         transcript_ctc=0.4,
     )
+
+
+def without_voice(
+    mel: LogMelConfig,
+    encoder: WhisperEncoderConfig,
+    adaptor: AdaptorConfig,
+    llm: dict[str, Any],
+    monitor: MonitorConfig | None = None,
+) -> SpeechLM:
+    """A model that hears and writes, of these sizes, with nano's tokens and prompt: what the stages before the mouth
+    train."""
+    parts = {"mel": mel, "encoder": encoder, "adaptor": adaptor, "llm": llm, "monitor": monitor}
+    return SpeechLM(replace(nano_config(), unit_decoder=None, vocoder=None, **parts))  # type: ignore[arg-type]

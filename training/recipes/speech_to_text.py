@@ -22,7 +22,7 @@ from ...data_prep.spoken import contains_slot
 from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
 from ...model.mel import LogMelConfig
-from ...model.speech_lm import Sampling, SpeechLM, TokenKind
+from ...model.speech_lm import Sampling, TokenKind
 from ..augment import augment
 from ..augment_spec import spec_augment
 from ..data import Corpus, Plan, pad, to_float
@@ -32,7 +32,7 @@ from ..recipe import Recipe
 from ..task import Batch, Task
 from ..throughput import Load, speech_load
 from ..turns import Row, decode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
-from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_config, nano_llm, tiny_llm
+from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm, without_voice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,18 +94,7 @@ class SpeechToText(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        model = SpeechLM(
-            replace(
-                nano_config(),
-                mel=recipe.mel,
-                encoder=recipe.encoder,
-                adaptor=recipe.adaptor,
-                llm=recipe.llm,
-                unit_decoder=None,
-                vocoder=None,
-                monitor=None,
-            )
-        )
+        model = without_voice(recipe.mel, recipe.encoder, recipe.adaptor, recipe.llm)
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
