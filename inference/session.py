@@ -80,7 +80,7 @@ class SessionConfig:
 
     certain: what the monitor says counts from this probability on; certain_noise: "noise" from that, for a question
         that is ignored is worse than a noise that is answered.
-    echo: a frame of which at least this share is what was just played is no speech (see echo.py); 1: never.
+    echo: a frame of which more than this share is what was just played is no speech (see echo.py); 1: never.
     echo_ms: how late an echo may come.
     tokens_a_frame: how many tokens an answer may be advanced by in 80 ms.
     ahead_ms: an answer is generated no further than this ahead of what is played.
@@ -303,7 +303,7 @@ class Session:
         return played
 
     def _gate(self, pcm: Tensor, events: list[Event]) -> None:
-        gate, echo = self.state.gate, self.state.echo.hear(pcm) >= self.config.echo
+        gate, echo = self.state.gate, self.state.echo.hear(pcm) > self.config.echo
         for probability in self.vad.step(pcm[None], self.state.vad)[0].tolist():
             was_open = gate.open
             gate.push(0.0 if echo else probability)

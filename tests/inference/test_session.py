@@ -135,16 +135,28 @@ def test_an_interruption_stops_the_answer_and_is_remembered_as_heard(assistant) 
     assert kinds(events, EventKind.ANSWER_FINISHED) == [EventKind.ANSWER_FINISHED], "the second question is answered"
     ids = session.assistant.tokenizer.encode(f"{HEARD} {cut.text}", add_special_tokens=False)
     assert [word for part in session.state.past[0] for word in part] == ids
-    # What the language model holds when the second turn begins: prefix, speech, <transcript>, what it wrote down,
-    # <reply>, and of the reply the words that were heard.
-    session = make(assistant)
+    # The language model has forgotten the words that it had written and nobody heard.
+    session, words = make(assistant), []
     for tick in replay(session, sound(*before, (0.6, True))):
         if any(event.kind is EventKind.INTERRUPTED for event in tick.events):
             break
+        words = words if session.state.answer is None else list(session.state.answer.words)
     held = session.state.before
     assert session.state.policy.mode is Mode.LISTENING and held is not None and held.turn == 1
-    speech = 2 + 1 + len(HEARD.split()) + 1 + len(heard)
-    assert 0 <= held.llm.length - speech - (240 + 1000 + 160) // 80 <= 1
+    assert len(words) > len(heard) and held.llm.length == words[len(heard)][1] and held.pending is None
+
+
+def test_its_own_echo_does_not_stop_it(assistant) -> None:
+    """Fed back at half its loudness 100 ms later, it goes on; told to take nothing for an echo, it stops."""
+    for share, stops in ((0.3, False), (1.0, True)):
+        session, wave = make(assistant, echo=share), sound(*QUESTION)
+        back, events = np.zeros(len(wave) + 4 * FRAME, np.float32), []
+        for at in range(0, len(wave), FRAME):
+            tick = session.tick(wave[at : at + FRAME] + back[at : at + FRAME])
+            back[at + FRAME + 1_600 : at + 2 * FRAME + 1_600] += 0.5 * tick.pcm
+            events += tick.events
+        assert np.abs(back).mean() > 0.01, "loud enough to be taken for speech"
+        assert (EventKind.DUCKED in kinds(events)) == stops
 
 
 def test_after_a_false_alarm_it_goes_on_where_it_stopped(assistant) -> None:
