@@ -80,7 +80,8 @@ def _dump(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if isinstance(value, torch.Generator):
         return {"generator": keep(value.get_state())["tensor"]}
     if isinstance(value, KVBuffer):
-        frames = None if value.keys is None else [keep(value.keys)["tensor"], keep(value.values)["tensor"]]  # type: ignore[arg-type]
+        seen = [x for x in (value.keys, value.values) if x is not None]  # none before the first append
+        frames = [keep(x)["tensor"] for x in seen] or None
         return {"cache": {"window": value.window, "dropped": value.dropped, "frames": frames}}
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"

@@ -138,7 +138,7 @@ def listen(
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
     from ..inference.assistant import load
-    from ..inference.session import converse
+    from ..inference.listen import converse
 
     converse(load(model), recording, output, events, PRESETS[preset], typer.echo)
 

@@ -128,8 +128,11 @@ class DuplexPolicy(State):
                 self.prepared = False
                 return [Action.DROP]
             return []
-        enough = {Verdict.QUERY: config.query_endpoint_ms, Verdict.WAIT: config.wait_endpoint_ms}
-        if heard.silence_ms >= enough.get(heard.verdict, config.endpoint_ms):  # type: ignore[arg-type]
+        enough: dict[Verdict | None, int] = {
+            Verdict.QUERY: config.query_endpoint_ms,
+            Verdict.WAIT: config.wait_endpoint_ms,
+        }
+        if heard.silence_ms >= enough.get(heard.verdict, config.endpoint_ms):
             return self._answer(heard)
         if config.speculate_ms and not self.prepared and heard.silence_ms >= config.speculate_ms:
             self.prepared = True

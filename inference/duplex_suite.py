@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data_prep.shards import write_atomically, write_json_lines
+from ..data_prep.shards import write_atomically
 from ..data_prep.synthesis import SAMPLE_RATE, require
 from ..data_prep.voices import find_voices
 from ..model.errors import DuologueError
@@ -32,11 +32,12 @@ from .audio import read_audio, write_wav
 from .duplex import PRESETS
 from .duplex_page import write_page
 from .evaluate import resume_rows
+from .events import Event, EventKind, read_events, write_events
 from .judge import is_right
 from .recognise import Recogniser
 from .report import environment, percentiles, share
 from .scenes import Scene, SceneKind, render
-from .session import Event, EventKind, Session, SessionConfig
+from .session import Session, SessionConfig
 from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
 
 Row = dict[str, Any]
@@ -138,9 +139,7 @@ def play(assistant: Assistant, scene: Scene, folder: Path, config: SessionConfig
         played.append(tick.pcm)
         events += tick.events
     write_wav(folder / "output.wav", np.concatenate(played), session.output_rate)
-    write_json_lines(
-        folder / "events.jsonl", ({"at_ms": e.at_ms, "kind": e.kind.value, "text": e.text} for e in events)
-    )
+    write_events(folder / "events.jsonl", events)
     return costs
 
 
@@ -185,7 +184,7 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
             f"there is no {path}: play {folder / 'input.wav'} to the system and write what it says there"
         )
     said = read_audio(path, SAMPLE_RATE)
-    events = _read_events(folder / "events.jsonl")
+    events = read_events(folder / "events.jsonl")
     segments = speech_segments(said, vad)
     user = [span for span in scene.spans if not span.text.startswith("[")]
     row: Row = {
@@ -243,13 +242,6 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
     if scene.kind is SceneKind.PAUSE:
         row |= {"early": any(user[0].end_ms < a < end for a, _ in segments)}
     return row
-
-
-def _read_events(path: Path) -> list[Event]:
-    if not path.is_file():
-        return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [Event(EventKind(row["kind"]), row["at_ms"], row["text"]) for row in rows]
 
 
 def figures(rows: Sequence[Row]) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,52 +24,18 @@ from torch import Tensor
 
 from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.state_io import load_state, save_state
-from ..data_prep.shards import write_json_lines
 from ..model.errors import DuologueError
 from ..model.monitor import VERDICTS, Verdict
 from ..model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
 from ..model.streaming import State, Streaming
-from .audio import read_audio, write_wav
 from .duplex import FRAME_MS, DuplexConfig, DuplexPolicy, Heard, Mode
 from .echo import EchoGuard
+from .events import Event, EventKind, Tick
 from .speech_gate import GateConfig, SpeechGate
 from .text_stream import ids_of
 
 _AT_ONCE = 10**6  # ms: longer than any wait
 _FADE_MS = 10  # so that falling silent at once is not a click
-
-
-class EventKind(Enum):
-    """What happened."""
-
-    SPEECH_STARTED = "speech_started"
-    SPEECH_STOPPED = "speech_stopped"
-    TURN_IGNORED = "turn_ignored"  # what was heard was nobody's turn
-    USER_TEXT = "user_text"  # a piece of what the model heard
-    ANSWER_STARTED = "answer_started"  # it has been decided to answer
-    ANSWER_TEXT = "answer_text"  # a piece of the answer
-    ANSWER_AUDIBLE = "answer_audible"  # its first sample is played
-    DUCKED = "ducked"
-    RESUMED = "resumed"
-    INTERRUPTED = "interrupted"  # its text: as much of the answer as was heard
-    ANSWER_FINISHED = "answer_finished"
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened at ``at_ms`` of the stream."""
-
-    kind: EventKind
-    at_ms: int
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What one chunk of microphone brought: as long a chunk for the loudspeaker, (n,) float32, and events."""
-
-    pcm: np.ndarray
-    events: list[Event]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +64,9 @@ class SessionConfig:
     history: int = 1024
 
     def __post_init__(self) -> None:
+        for name in ("certain", "certain_noise", "echo"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
         for name in ("tokens_a_frame", "ahead_ms", "history"):
             if getattr(self, name) < 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")
@@ -481,47 +448,3 @@ def _resampled(pcm: Tensor, rate: int, wanted: int) -> Tensor:
     import soxr
 
     return torch.from_numpy(soxr.resample(pcm.numpy(), rate, wanted).astype(np.float32))
-
-
-def replay(session: Session, waveform: np.ndarray) -> Iterator[Tick]:
-    """The ticks of a whole recording (n,), which is filled up with silence to whole frames."""
-    padded = np.pad(waveform.astype(np.float32), (0, -len(waveform) % session.frame))
-    for start in range(0, len(padded), session.frame):
-        yield session.tick(padded[start : start + session.frame])
-
-
-def converse(
-    assistant: Any,
-    recording: Path,
-    output: Path,
-    events: Path | None = None,
-    duplex: DuplexConfig | None = None,
-    say: Callable[[str], None] | None = None,
-) -> None:
-    """Play a recording to a session: write what it says, sample by sample as long, and what happened as JSON lines.
-
-    say: is given a readable line an event.
-
-    Raises:
-        DuologueError: the recording cannot be used, or a file cannot be written.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    session = Session(assistant, SessionConfig(duplex=duplex or DuplexConfig()))
-    waveform = read_audio(recording, session.input_rate)
-    played, happened = [], []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("listening", total=len(waveform))
-        for tick in replay(session, waveform):
-            played.append(tick.pcm)
-            happened += tick.events
-            progress.advance(bar, session.frame)
-            for event in tick.events:
-                if say is not None:
-                    say(f"{event.at_ms / 1000:8.2f} s  {event.kind.value.replace('_', ' '):<16}{event.text}".rstrip())
-    length = len(waveform) * session.output_rate // session.input_rate
-    write_wav(output, np.concatenate(played)[:length], session.output_rate)
-    if events is not None:
-        lines = ({"at_ms": event.at_ms, "kind": event.kind.value, "text": event.text} for event in happened)
-        write_json_lines(events, lines)

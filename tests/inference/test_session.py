@@ -10,7 +10,9 @@ import torch
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.inference.duplex import DuplexConfig, Mode
-from duologue.inference.session import Event, EventKind, Session, SessionConfig, replay
+from duologue.inference.events import Event, EventKind
+from duologue.inference.listen import replay
+from duologue.inference.session import Session, SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.monitor import VERDICTS, Verdict
 
@@ -333,5 +335,7 @@ def test_bad_ticks_are_refused(assistant, pcm: np.ndarray) -> None:
 def test_models_that_cannot_converse_so_are_refused() -> None:
     with pytest.raises(DuologueError, match="no voice"):
         Session(tiny_assistant(speech=False), vad=Loudness())
+    with pytest.raises(DuologueError, match=r"echo is 1\.5; it must lie between 0 and 1"):
+        SessionConfig(echo=1.5)
     with pytest.raises(DuologueError, match="tokens_a_frame is 0"):
         SessionConfig(tokens_a_frame=0)

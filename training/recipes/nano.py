@@ -153,5 +153,5 @@ def without_voice(
 ) -> SpeechLM:
     """A model that hears and writes, of these sizes, with nano's tokens and prompt: what the stages before the mouth
     train."""
-    parts = {"mel": mel, "encoder": encoder, "adaptor": adaptor, "llm": llm, "monitor": monitor}
-    return SpeechLM(replace(nano_config(), unit_decoder=None, vocoder=None, **parts))  # type: ignore[arg-type]
+    silent = replace(nano_config(), unit_decoder=None, vocoder=None, monitor=None)  # before other widths come in
+    return SpeechLM(replace(silent, mel=mel, encoder=encoder, adaptor=adaptor, llm=llm, monitor=monitor))
