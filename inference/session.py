@@ -31,6 +31,7 @@ from ..model.streaming import State, Streaming
 from .duplex import FRAME_MS, DuplexConfig, DuplexPolicy, Heard, Mode
 from .echo import EchoGuard
 from .events import Event, EventKind, Tick
+from .loudness import Loudness, LoudnessConfig
 from .speech_gate import GateConfig, SpeechGate
 from .text_stream import ids_of
 
@@ -46,7 +47,8 @@ class SessionConfig:
         that is ignored is worse than a noise that is answered.
     echo: a frame of which more than this share is what was just played is no speech (see echo.py); 1: never.
     echo_ms: how late an echo may come.
-    tokens_a_frame: how many tokens an answer may be advanced by in 80 ms.
+    tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms, and of how many speech units
+        sound may be made: what a frame may cost. A frame of speech is two to four units long.
     ahead_ms: an answer is generated no further than this ahead of what is played.
     history: positions of the language model that past turns may fill. When there are more, the oldest whole turns are
         forgotten until half are left, and the rest is remembered in words.
@@ -54,12 +56,14 @@ class SessionConfig:
 
     duplex: DuplexConfig = field(default_factory=DuplexConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    loudness: LoudnessConfig = field(default_factory=LoudnessConfig)
     sampling: Sampling = field(default_factory=Sampling)
     certain: float = 0.6
     certain_noise: float = 0.9
     echo: float = 0.3
     echo_ms: int = 400
-    tokens_a_frame: int = 8
+    tokens_a_frame: int = 4
+    units_a_frame: int = 6
     ahead_ms: int = 640
     history: int = 1024
 
@@ -67,7 +71,7 @@ class SessionConfig:
         for name in ("certain", "certain_noise", "echo"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
-        for name in ("tokens_a_frame", "ahead_ms", "history"):
+        for name in ("tokens_a_frame", "units_a_frame", "ahead_ms", "history"):
             if getattr(self, name) < 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")
 
@@ -76,23 +80,30 @@ class SessionConfig:
 class Answer(State):
     """An answer under way, whether it is spoken already or only prepared.
 
-    dialogue: the conversation that it is generated in. waiting: samples (n,) made and not played.
-    words: of each token of the reply: its id, its position, and how many samples had been made with it.
+    dialogue: the conversation that it is generated in. units: (1, U) of which no sound has been made yet.
+    waiting: samples (n,) made and not played.
+    words: of each token of the reply: its id, its position, and how many units there were with it.
+    sounded: of each of them that has been made to sound: how many samples had been made by then.
+    written, ended: there are no more tokens; there is no more sound.
     """
 
     dialogue: DialogueState
+    units: Tensor
     waiting: Tensor
     played: int = 0
     made: int = 0
+    voiced: int = 0  # units made to sound
+    written: bool = False
     ended: bool = False
     transcript: list[int] = field(default_factory=list)
     words: list[tuple[int, int, int]] = field(default_factory=list)
+    sounded: list[int] = field(default_factory=list)
     told: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have told
 
     @property
     def heard(self) -> int:
         """How many words of it have been played."""
-        return sum(made <= self.played for _, _, made in self.words)
+        return sum(made <= self.played for made in self.sounded)
 
 
 @dataclass
@@ -105,6 +116,7 @@ class SessionState(State):
     answer: Answer | None
     vad: State
     gate: SpeechGate
+    loudness: Loudness
     policy: DuplexPolicy
     echo: EchoGuard
     recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
@@ -156,6 +168,7 @@ class Session:
             answer=None,
             vad=vad.init_state(),
             gate=SpeechGate(config.gate),
+            loudness=Loudness.begin(config.loudness),
             policy=DuplexPolicy(config.duplex),
             echo=EchoGuard.begin(self.frame, config.echo_ms * self.input_rate // 1000),
             recent=[],
@@ -230,7 +243,8 @@ class Session:
             s.dialogue, s.before, s.answer = s.before, None, None
         self._forget_oldest()
         self.model.read_text(torch.tensor([ids]), s.dialogue)
-        s.answer = Answer(s.dialogue, torch.zeros(0), transcript=ids, told=(len(ids), 0))
+        s.answer = self._fresh(s.dialogue)
+        s.answer.transcript, s.answer.told = ids, (len(ids), 0)
         s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)
 
     # One frame.
@@ -277,6 +291,8 @@ class Session:
             if gate.open != was_open:
                 kind = EventKind.SPEECH_STARTED if gate.open else EventKind.SPEECH_STOPPED
                 events.append(Event(kind, gate.now_ms - (gate.speech_ms if gate.open else gate.silence_ms)))
+        if gate.open:
+            self.state.loudness.hear(pcm)
 
     # What the policy may ask for.
 
@@ -284,13 +300,14 @@ class Session:
         s = self.state
         self._forget_oldest()
         s.before, s.answer = s.dialogue.clone(), None
+        s.loudness.new_turn()
         self._begin_turn(s.dialogue)
 
     def _speculate(self, events: list[Event]) -> None:
         s = self.state
         ended = s.dialogue.clone()
         self.model.end_turn(ended)
-        s.answer = Answer(ended, torch.zeros(0))
+        s.answer = self._fresh(ended)
 
     def _drop(self, events: list[Event]) -> None:
         self.state.answer = None
@@ -298,12 +315,14 @@ class Session:
     def _answer(self, events: list[Event]) -> None:
         if self.state.answer is None:
             self._speculate(events)
+        self.state.loudness.answered()
         events.append(Event(EventKind.ANSWER_STARTED, self.state.now_ms))
 
     def _ignore(self, events: list[Event]) -> None:
         s = self.state
         assert s.before is not None
         s.dialogue, s.before, s.answer = s.before, None, None
+        s.loudness.ignored()
         events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
 
     def _continue(self, events: list[Event]) -> None:
@@ -314,6 +333,7 @@ class Session:
         assert s.answer is not None
         s.over = s.answer.dialogue.clone()
         self._cut(s.answer, s.over)
+        s.loudness.new_turn()
         self._begin_turn(s.over)
         events.append(Event(EventKind.DUCKED, s.now_ms))
 
@@ -337,14 +357,19 @@ class Session:
 
     # Parts of the above.
 
+    def _fresh(self, dialogue: DialogueState) -> Answer:
+        return Answer(dialogue, torch.zeros(1, 0, dtype=torch.long), torch.zeros(0))
+
     def _begin_turn(self, dialogue: DialogueState) -> None:
         """The user's turn began a little before now."""
         self.model.begin_turn(dialogue)
         self.model.listen(torch.cat(self.state.recent)[None], dialogue)
 
     def _verdict(self) -> Verdict | None:
-        """What the monitor makes of what is being said, if there is one and it is certain."""
+        """What the monitor makes of what is being said, if there is one and it is certain; noise if it is too faint."""
         s = self.state
+        if s.loudness.far and s.policy.mode in (Mode.LISTENING, Mode.DUCKED):
+            return Verdict.NOISE
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
         if dialogue is None or dialogue.judged is None:
             return None
@@ -383,24 +408,30 @@ class Session:
         s.dialogue = fresh
 
     def _generate(self, answer: Answer) -> None:
-        """Advance the answer by as many tokens as a frame may have, or until there is enough to play."""
-        enough = self.config.ahead_ms * self.output_rate // 1000
-        made = [answer.waiting]
+        """Advance the answer by as much as a frame may cost, or until there is enough to play."""
+        enough, most = self.config.ahead_ms * self.output_rate // 1000, self.config.units_a_frame
+        if answer.ended or len(answer.waiting) >= enough:
+            return
         for _ in range(self.config.tokens_a_frame):
-            if answer.ended or sum(map(len, made)) >= enough:
+            if answer.written or answer.units.shape[1] >= most:
                 break
-            step = self.model.reply_step(answer.dialogue, self.config.sampling)
-            pcm = step.pcm
-            if step.kind is TokenKind.END:
-                answer.ended = True
-                pcm = torch.cat([pcm, self.model.reply_flush(answer.dialogue)], dim=1)
-            answer.made += pcm.shape[1]
-            made.append(pcm[0].float().clamp(-1, 1).cpu())
+            step = self.model.reply_step(answer.dialogue, self.config.sampling, aloud=False)
+            answer.units = torch.cat([answer.units, step.units], dim=1)
+            answer.written = step.kind is TokenKind.END
             if step.kind is TokenKind.REPLY:
-                answer.words.append((step.token, step.position, answer.made))
+                answer.words.append((step.token, step.position, answer.voiced + answer.units.shape[1]))
             elif step.kind is TokenKind.TRANSCRIPT:
                 answer.transcript.append(step.token)
-        answer.waiting = torch.cat(made)
+        now, answer.units = answer.units[:, :most], answer.units[:, most:]
+        pcm = self.model.sound(now, answer.dialogue)
+        answer.voiced += now.shape[1]
+        if answer.written and not answer.units.shape[1]:
+            answer.ended = True
+            pcm = torch.cat([pcm, self.model.reply_flush(answer.dialogue)], dim=1)
+        answer.made += pcm.shape[1]
+        answer.waiting = torch.cat([answer.waiting, pcm[0].float().clamp(-1, 1).cpu()])
+        behind = answer.words[len(answer.sounded) :]
+        answer.sounded += [answer.made for _, _, units in behind if units <= answer.voiced]
 
     def _speak(self, events: list[Event], was_speaking: bool) -> Tensor:
         """The frame to play, (frame_out,)."""
