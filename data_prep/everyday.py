@@ -51,17 +51,13 @@ def _clock(step: int, side: str) -> Kind:
 
 
 def _double(operands: Operands) -> Answer:
-    return Answer(
-        {"a": _word(operands[0])}, f"double {_word(operands[0])} is {_word(2 * int(operands[0]))}",
-        f"is {_word(2 * int(operands[0]))}",
-    )  # fmt: skip
+    a, result = _word(operands[0]), _word(2 * int(operands[0]))
+    return Answer({"a": a}, f"double {a} is {result}", result)
 
 
 def _half(operands: Operands) -> Answer:
-    return Answer(
-        {"a": _word(operands[0])}, f"half of {_word(operands[0])} is {_word(int(operands[0]) // 2)}",
-        f"is {_word(int(operands[0]) // 2)}",
-    )  # fmt: skip
+    a, result = _word(operands[0]), _word(int(operands[0]) // 2)
+    return Answer({"a": a}, f"half of {a} is {result}", result)
 
 
 def _parity(operands: Operands) -> Answer:
