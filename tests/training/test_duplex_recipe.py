@@ -42,7 +42,7 @@ def tiny(clips: str, **changes: object) -> duplex.DuplexRecipe:
 
 
 def scene(task: duplex.Duplex, item: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    wave, verdicts = task.scene(item, np.random.default_rng(seed), task.disguise)
+    wave, verdicts = task.scene(task.corpus[item], np.random.default_rng(seed), task.disguise)
     assert len(verdicts) == len(wave) // 1280
     return wave, np.array(verdicts)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...data_prep.dialogues import generate
 from ...data_prep.recordings import trimmed
+from ...data_prep.shards import Clip
 from ...data_prep.vocabulary import token_ids
 from ...model.errors import DuologueError
 from ...model.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
@@ -109,10 +110,11 @@ class Duplex(SpeechToText):
         quiet = None if self.disguise is None else replace(self.disguise.sound, silence_chance=0.0)
         for place, item in enumerate(items):
             draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
-            wave, due = self.scene(int(item), draw, quiet)
-            meta, row = self.corpus.metas[int(item)], Row()
+            clip, row = self.corpus[int(item)], Row()
+            wave, due = self.scene(clip, draw, quiet)
+            meta = clip.meta
             if earlier := meta.get("before"):
-                row.add_turn(*earlier, question_weight=0.0)
+                row.add_turn(earlier[0], earlier[1], question_weight=0.0)
             elif draw.random() < 0.5:  # not the first turn
                 dialogue = generate(self.recipe.seed + 1, int(draw.integers(2**31)), "train")
                 row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
@@ -129,10 +131,10 @@ class Duplex(SpeechToText):
         return batch | {"verdicts": torch.tensor([verdict for clip in order for verdict in verdicts[clip]])}
 
     def scene(
-        self, item: int, rng: np.random.Generator, disguise: AugmentConfig | None
+        self, clip: Clip, rng: np.random.Generator, disguise: AugmentConfig | None
     ) -> tuple[np.ndarray, list[int]]:
         """What is heard around a clip (n,), and the verdict that is due at each place of it (or _UNKNOWN)."""
-        recipe, clip = self.scenes, self.corpus[item]
+        recipe = self.scenes
         rate = recipe.mel.sample_rate
         choice = rng.random()
 

@@ -143,7 +143,7 @@ class SpeechToText(Task):
             if not row.ids:
                 rows.append(row)
             if before := clip.meta.get("before"):  # the turn that it goes on from, in writing
-                row.add_turn(*before, question_weight=0.0)
+                row.add_turn(before[0], before[1], question_weight=0.0)
             row.add_turn(clip.meta["text"], clip.meta.get("answer"), self.frames(len(wave)))
             row.clips.append(place)
             if "answer" not in clip.meta:
