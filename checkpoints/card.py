@@ -29,6 +29,7 @@ from .card_facts import (
     part_facts,
     read_acceptance,
     read_json,
+    read_rows,
     stage_facts,
 )
 from .markdown import bullets, table
@@ -41,8 +42,9 @@ SUMMARY = (
 USE = (
     "For: trying Duologue, its tests, measuring streaming speech interaction, and as the pattern for larger models, "
     "which are the same classes at other sizes.",
-    "Its domain is arithmetic, units, the calendar, spelling, capitals and a few other facts, repeat-after-me and "
-    "small talk. Outside it is meant to say that it does not know.",
+    "Its domain is arithmetic, units, calendar and clock, spelling, capitals and a few other facts, drink orders, "
+    "repeat-after-me, small talk, questions that go on from the one before, ten sounds of every day and counting "
+    "beeps. Outside it is meant to say that it does not know.",
     "Not for: anything where a wrong answer matters, telling who speaks, speech in other languages, or children or "
     "patients left alone with it.",
 )
@@ -69,6 +71,8 @@ SYNTHESISERS = {
     "pico": "SVOX Pico (Apache-2.0)",
     "rhvoice": "RHVoice (GPL-3.0-or-later program; the voices bdl and clb under the CMU ARCTIC licence)",
 }
+INGREDIENT_FIELDS = ("ingredient", "measure", "without", "with")
+FURTHER_FIELDS = ("measure", "figure", "command")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,8 @@ class CardFacts:
     stages: tuple[StageFacts, ...] = ()
     report: Mapping[str, Any] | None = None  # of `duologue evaluate s2s`
     acceptance: tuple[AcceptanceRun, ...] = ()
+    ingredients: tuple[Mapping[str, str], ...] = ()  # INGREDIENT_FIELDS each
+    further: tuple[Mapping[str, str], ...] = ()  # FURTHER_FIELDS each
     summary: str = SUMMARY
     use: tuple[str, ...] = USE
     limits: tuple[str, ...] = LIMITS
@@ -101,11 +107,24 @@ def render(facts: CardFacts) -> str:
         "## Data\n\n" + _data(facts.data),
         "## Training\n\n" + _training(facts.stages),
         "## Evaluation\n\n" + evaluation_section(facts.report, _heard(facts)),
+        *([_further(facts.further)] if facts.further else []),
+        *([_ingredients(facts.ingredients)] if facts.ingredients else []),
         "## Acceptance runs\n\n" + acceptance_table(facts.acceptance),
         "## Limits\n\n" + bullets(facts.limits),
         "## Licence\n\n" + _licence(facts),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _further(rows: Sequence[Mapping[str, str]]) -> str:
+    return "## Further figures\n\n" + table(FURTHER_FIELDS, [tuple(row[f] for f in FURTHER_FIELDS) for row in rows])
+
+
+def _ingredients(rows: Sequence[Mapping[str, str]]) -> str:
+    return (
+        "## What each large ingredient brings\n\nMeasured on development voices, before and after it came in.\n\n"
+        + table(INGREDIENT_FIELDS, [tuple(row[f] for f in INGREDIENT_FIELDS) for row in rows])
+    )
 
 
 def _sizes(facts: CardFacts) -> str:
@@ -202,10 +221,13 @@ def collect(
     runs: Sequence[tuple[Path, str | None]] = (),
     report: Path | None = None,
     log: Path | None = None,
+    ingredients: Path | None = None,
+    further: Path | None = None,
 ) -> CardFacts:
     """Read everything the card of the checkpoint in `folder` says.
 
     runs: (folder, the machine it ran on).  report: JSON of the evaluation.  log: JSON lines of acceptance runs.
+    ingredients, further: JSON lines with the fields INGREDIENT_FIELDS and FURTHER_FIELDS.
     Raises DuologueError for whatever of it is not there, and for a report about other weights.
     """
     measured = None if report is None else read_json(report)
@@ -222,6 +244,8 @@ def collect(
         stages=tuple(stage_facts(path, where) for path, where in runs),
         report=measured,
         acceptance=() if log is None else tuple(read_acceptance(log)),
+        ingredients=() if ingredients is None else read_rows(ingredients, INGREDIENT_FIELDS),
+        further=() if further is None else read_rows(further, FURTHER_FIELDS),
     )
 
 
@@ -235,12 +259,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", action="append", default=[], metavar="FOLDER[@MACHINE]", help="a training run; repeat")
     parser.add_argument("--report", type=Path, help="JSON of duologue evaluate s2s")
     parser.add_argument("--log", type=Path, help="JSON lines of all acceptance runs")
+    parser.add_argument("--ingredients", type=Path, help="JSON lines: what a model is like with and without something")
+    parser.add_argument("--further", type=Path, help="JSON lines: further figures and their commands")
     parser.add_argument("--accept", metavar="NOTE", help="add the report to the log, with this note")
     given = parser.parse_args(arguments)
     if given.accept is not None and (given.report is None or given.log is None):
         parser.error("--accept needs --report and --log")
     runs = [(Path(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
-    facts = collect(given.folder, data=given.data, runs=runs, report=given.report, log=given.log)
+    facts = collect(
+        given.folder, data=given.data, runs=runs, report=given.report, log=given.log, ingredients=given.ingredients,
+        further=given.further,
+    )  # fmt: skip
     if given.accept is not None and facts.report is not None:
         run = AcceptanceRun(weights=digest(given.folder), figures=summary(facts.report), note=given.accept)
         log_acceptance(given.log, run)

@@ -64,7 +64,7 @@ def evaluation_section(report: Mapping[str, Any] | None, heard: Set[str]) -> str
     parts = [
         _setting(settings, report.get("environment", {})),
         table(("voice", "in training", *_SCORES), by_voice, (2, 3, 4, 5)),
-        "By category, the weakest first:",
+        f"By category, the weakest first (the mean of the categories: {percent(found['overall'].get('right_macro'))}):",
         table(("category", *_SCORES), by_category, (1, 2, 3, 4)),
         bullets(_speech_and_speed(found)),
     ]

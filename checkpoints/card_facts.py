@@ -207,3 +207,14 @@ def read_acceptance(log: Path) -> list[AcceptanceRun]:
         return [AcceptanceRun(**entry) for entry in _lines(log)] if log.is_file() else []
     except TypeError as error:
         raise DuologueError(f"{log} is not a log of acceptance runs: {error}") from None
+
+
+def read_rows(path: Path, fields: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """JSON lines that have these fields and no others. Raises DuologueError for no such file or another line."""
+    if not path.is_file():
+        raise DuologueError(f"no file {path}")
+    rows = list(_lines(path))
+    for number, row in enumerate(rows, start=1):
+        if set(row) != set(fields):
+            raise DuologueError(f"{path}, line {number}: the fields are {', '.join(row)}; expected {', '.join(fields)}")
+    return tuple({name: str(row[name]) for name in fields} for row in rows)

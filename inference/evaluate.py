@@ -50,7 +50,7 @@ class Profile:
 
 PROFILES = {
     "quick": Profile(questions=60, voices="dev"),
-    "card": Profile(questions=300, voices="flite:awb,flite:slt,festival:ked_diphone"),
+    "card": Profile(questions=600, voices="flite:awb,flite:slt,festival:ked_diphone"),
 }
 
 

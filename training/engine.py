@@ -26,9 +26,6 @@ def make_accelerator(recipe: Recipe) -> Any:
         raise DuologueError("accelerate runs FSDP on GPUs alone; without one use DeepSpeed, or neither")
     if (zero or fsdp) and (recipe.ema or recipe.optimiser == "muon" or getattr(recipe, "adversary", False)):
         raise DuologueError("FSDP and DeepSpeed want optimiser=adamw, ema=0 and no adversary")
-    # ZeRO-3 would have transformers build a language model in shards; ours are built whole, by each process for itself
-    # (the main one builds another at each save), filled from the recipe's start, and sharded then.
-    os.environ["ACCELERATE_DEEPSPEED_ZERO3_INIT"] = "false"
     processes = PartialState(cpu=cpu)
     if zero and torch.distributed.is_initialized():
         # Without a GPU accelerate 1.15 takes each of DeepSpeed's processes for the only one.
@@ -50,3 +47,11 @@ def make_accelerator(recipe: Recipe) -> Any:
         config["gradient_clipping"] = recipe.clip
         config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     return accelerator
+
+
+def build_whole(recipe: Recipe) -> Any:
+    """The recipe's task, built by one process for itself: under ZeRO-3 transformers would wait for the others."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    return recipe.build()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..model.errors import DuologueError
 from .ema import Ema
-from .engine import make_accelerator
+from .engine import build_whole, make_accelerator
 from .optimiser import make_optimiser
 from .recipe import Recipe, save_recipe
 from .run_folder import BEST, WEIGHTS, Figures, load_parts, newest_state, save_parts, save_state
@@ -298,7 +298,7 @@ class _Run:
         state = self.accelerator.get_state_dict(self.wrapped)
         if not self.main:
             return None
-        whole = self.recipe.build()
+        whole = build_whole(self.recipe)
         whole.adapt()
         whole.to(self.accelerator.device)
         whole.load_state_dict(state)

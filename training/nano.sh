@@ -58,23 +58,35 @@ prepare questions "$WORK/questions4" n="$(scaled 12000 40)" seed=14 drills=0.5 \
 prepare questions "$WORK/questions5" n="$(scaled 4000 40)" seed=15 drills=0.8
 prepare questions "$WORK/questions6" n="$(scaled 9000 40)" seed=16 drills=0.3 \
     voices=flite:rms,flite:kal16,festival:kal_diphone
-questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6})
+questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6,9,10,10,11})
+# What came in later, by itself: the clock, orders, questions that go on from another, what nano does not know.
+newer=clock,orders,follow_up,outside,repeat,knowledge,spelling
+prepare questions "$WORK/questions9" n="$(scaled 3500 40)" seed=19 drills=0.12 only=$newer \
+    voices=flite:rms,flite:kal16,festival:kal_diphone
+prepare questions "$WORK/questions10" n="$(scaled 5000 40)" seed=20 drills=0.12 only=$newer
+prepare questions "$WORK/questions11" n="$(scaled 2500 40)" seed=21 drills=1
 # Voices made by statistics from people's recordings, as most of those that nano is tested on: they count twice.
 if command -v RHVoice-test > /dev/null && "$PYTHON" -c 'import ttspico' 2> /dev/null; then
     prepare questions "$WORK/questions7" n="$(scaled 9000 40)" seed=17 drills=0.45 voices=more
+    prepare questions "$WORK/questions8" n="$(scaled 7000 40)" seed=18 drills=0.12 voices=more only=$newer
+    prepare questions "$WORK/questions12" n="$(scaled 1500 40)" seed=22 drills=1 voices=more
 fi
-if finished "$WORK/questions7"; then
-    questions+=("$WORK"/questions{7,7})
+if finished "$WORK/questions12"; then
+    questions+=("$WORK"/questions{7,7,8,8,12})
 else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"
 fi
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
 prepare asides "$WORK/asides" n="$(scaled 3000 40)" seed=31
 prepare asides "$WORK/dev_asides" n="$(scaled 200 16)" seed=33 split=dev voices=dev shard_size=40
+prepare questions "$WORK/dev_questions2" n="$(scaled 200 16)" seed=902 split=dev voices=dev drills=0 shard_size=50 \
+    only=$newer
 prepare replies "$WORK/replies" n="$(scaled 8000 80)" seed=2
 if [[ -n $RECORDINGS ]]; then
     prepare recordings "$WORK/recordings_train" source="$RECORDINGS" part=train
     prepare recordings "$WORK/noises" source="$RECORDINGS" part=noises
+    prepare spliced "$WORK/spliced" source="$WORK/recordings_train" n="$(scaled 3000 40)" seed=40
+    prepare sounds "$WORK/sounds" source="$RECORDINGS" n="$(scaled 1600 40)" seed=41
 fi
 if [[ ! -f $WORK/replies/units.jsonl ]]; then
     say "units: $WORK/replies"
@@ -82,30 +94,34 @@ if [[ ! -f $WORK/replies/units.jsonl ]]; then
 fi
 heard=("${questions[@]}")
 noises=()
-if finished "$WORK/recordings_train"; then heard+=("$WORK/recordings_train"); fi
+for folder in recordings_train spliced sounds; do
+    if finished "$WORK/$folder"; then heard+=("$WORK/$folder"); fi
+done
 if finished "$WORK/noises"; then noises=(noises="$WORK/noises"); fi
 [[ $UPTO != data ]] || exit 0
 
 # 2. Stages.
-dev=(dev_data="$WORK/dev_questions")
+dev=(dev_data="$WORK/dev_questions,$WORK/dev_questions2")
 train asr_pretrain data="$(commas "${heard[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
 train text_sft
-train speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" data="$(commas "${questions[@]}")" \
+talk=("${heard[@]}" "$WORK/asides")
+train speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" data="$(commas "${talk[@]}")" \
     "${dev[@]}" ${noises[@]+"${noises[@]}"}
-train unit_decoder start="llm=$RUNS/speech_to_text" data="$WORK/replies"
-train unit_vocoder data="$WORK/replies"
 train duplex start="encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text" \
-    data="$WORK/questions,$WORK/asides" dev_data="$WORK/dev_questions,$WORK/dev_asides" ${noises[@]+"${noises[@]}"}
+    data="$(commas "${talk[@]}")" dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" \
+    ${noises[@]+"${noises[@]}"}
+train unit_decoder start="llm=$RUNS/duplex" data="$WORK/replies"
+train unit_vocoder data="$WORK/replies"
 [[ $UPTO != stages ]] || exit 0
 
 # 3. The checkpoint, with a card that says it has not been measured.
 say "checkpoint: $OUT"
-"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$RUNS/asr_pretrain" adaptor="$RUNS/speech_to_text" \
-    llm="$RUNS/speech_to_text" unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder" monitor="$RUNS/duplex"
+"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$RUNS/asr_pretrain" adaptor="$RUNS/duplex" llm="$RUNS/duplex" \
+    unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder" monitor="$RUNS/duplex"
 facts=()
 for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "$WORK/asides" "$WORK/replies"; do facts+=(--data "$folder"); done
 if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
-for stage in asr_pretrain text_sft speech_to_text unit_decoder unit_vocoder duplex; do
+for stage in asr_pretrain text_sft speech_to_text duplex unit_decoder unit_vocoder; do
     facts+=(--run "$RUNS/$stage@$MACHINE")
 done
 "$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG"
@@ -115,6 +131,6 @@ done
 # that no model is credited with the figures of another.
 figures=$RUNS/figures-$(sha256sum "$OUT/model.safetensors" | cut -c1-12)
 say "figures: $figures"
-duologue evaluate s2s --profile card --model "$OUT" --questions "$(scaled 300 6)" -o "$figures"
+duologue evaluate s2s --profile card --model "$OUT" --questions "$(scaled 600 6)" -o "$figures"
 "$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG" --report "$figures/report.json" --accept "$NOTE"
 say "done: $OUT"

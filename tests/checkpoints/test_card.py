@@ -251,3 +251,25 @@ def test_intervals_are_wilsons():
 
 def test_tables_hold_any_text():
     assert table(("a", "b"), [("x|y", "1\n2")], (1,)) == "| a | b |\n|---|---:|\n| x\\|y | 1 2 |"
+
+
+def test_ingredients_and_further_figures_are_tables_of_their_own(checkpoint, tmp_path):
+    ingredients, further = tmp_path / "ingredients.jsonl", tmp_path / "further.jsonl"
+    ingredients.write_text('{"ingredient": "salt", "measure": "taste", "without": "3", "with": "5"}\n')
+    further.write_text('{"measure": "digits", "figure": "80 %", "command": "duologue evaluate"}\n')
+    main([str(checkpoint), "--ingredients", str(ingredients), "--further", str(further)])
+    card = (checkpoint / "README.md").read_text()
+    assert cells(card, "salt") == ["salt", "taste", "3", "5"] and cells(card, "digits")[1:] == [
+        "80 %",
+        "duologue evaluate",
+    ]
+    assert (
+        card.index("## Further figures") < card.index("## What each large ingredient brings") < card.index("## Accept")
+    )
+    further.write_text('{"measure": "digits", "number": "80 %"}\n')
+    with pytest.raises(
+        DuologueError, match=r"further\.jsonl, line 1: the fields are measure, number; expected measure"
+    ):
+        main([str(checkpoint), "--further", str(further)])
+    with pytest.raises(DuologueError, match="no file"):
+        main([str(checkpoint), "--ingredients", str(tmp_path / "none.jsonl")])
