@@ -7,7 +7,7 @@ import importlib
 from ..model.errors import DuologueError
 from .recipe import Recipe, override
 
-STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder", "duplex")
+STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder")
 
 
 def resolve(stage: str, overrides: list[str]) -> Recipe:

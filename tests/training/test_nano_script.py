@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from duologue.data_prep.hearing import SoundsConfig
 from duologue.data_prep.prepare import RECIPES, parse_overrides
 from duologue.data_prep.recordings import RecordingsConfig
+from duologue.data_prep.spliced import SplicedConfig
 from duologue.training.main import STAGES, resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -56,7 +58,9 @@ def test_every_command_is_one_that_the_package_knows(script):
         if command == "prepare" and words[0] == "units":
             assert keys["data"] in made
         elif command == "prepare":
-            config = RecordingsConfig if words[0] == "recordings" else RECIPES[words[0]].config
+            others = {"recordings": RecordingsConfig, "spliced": SplicedConfig, "sounds": SoundsConfig}
+            config = others.get(words[0]) or RECIPES[words[0]].config
+            assert keys.get("source", "/recordings") in made | {"/recordings"}
             made.add(parse_overrides(config, words[1:]).out)
         elif command == "train":
             recipe = resolve(words[0], words[1:])
