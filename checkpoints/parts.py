@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..model.encoder import WhisperEncoderConfig
 from ..model.errors import DuologueError
+from ..model.mel import LogMelConfig
 from .config_io import config_from_dict, config_to_dict
 from .folders import replaceable, replacing
-from .source import CARD, CONFIG, WEIGHTS, one_line
+from .source import CARD, CONFIG, WEIGHTS, one_line, resolve
 from .weights import fill, made, named_tensors
 
 FORMAT = "duologue-part/1"
@@ -36,6 +38,14 @@ class StoredPart:
     format: str  # FORMAT
     part: str
     config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderPart:
+    """The config of a part ``encoder``: an encoder means nothing without the spectrogram that it was trained on."""
+
+    mel: LogMelConfig
+    encoder: WhisperEncoderConfig
 
 
 def save_part(folder: str | Path, part: str, module: nn.Module, config: Any, card: str, tokenizer: Any = None) -> Path:
@@ -63,12 +73,12 @@ def save_part(folder: str | Path, part: str, module: nn.Module, config: Any, car
 
 
 def read_part(folder: str | Path, part: str) -> dict[str, Any]:
-    """The config of a part's folder.
+    """The config of a part's folder (or hub id).
 
     Raises:
         DuologueError: no such folder, or it holds something else.
     """
-    path = Path(folder).expanduser() / CONFIG
+    path = resolve(folder) / CONFIG
     if not path.is_file():
         raise DuologueError(f"{folder} is not a folder of an imported {part}: it has no {CONFIG}")
     try:
@@ -101,5 +111,5 @@ def load_part(
         module = made(lambda: build(sizes))
     except DuologueError as error:
         raise DuologueError(f"{folder}: {error}") from None
-    fill(module, Path(folder).expanduser() / WEIGHTS, prefix=f"{part}.", device=device, dtype=dtype)
+    fill(module, resolve(folder) / WEIGHTS, prefix=f"{part}.", device=device, dtype=dtype)
     return module

@@ -211,6 +211,35 @@ def train(
     run(recipe, overrides or [])
 
 
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(help="One of the kinds in the examples below.")],
+    source: Annotated[str, typer.Argument(help="A file, a folder, or a hub id.")],
+    dest: Annotated[Path, typer.Argument(help="The folder to write.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="What the kind needs besides.")
+    ] = None,
+) -> None:
+    """Turn weights from elsewhere into a folder of ours. What does not fit is named, and nothing is written.
+
+    \b
+    duologue import llama-omni Llama-3.1-8B-Omni omni whisper=large-v3.pt vocoder=g_00500000
+                                                                    a whole model: duologue ask --model omni …
+    duologue import whisper large-v3.pt ear                         or a folder of transformers; also below
+    duologue import llm Qwen/Qwen3-0.6B qwen                        any causal language model of transformers
+    duologue import code-hifigan g_00500000 voice                   fairseq's unit vocoder, with its config.json
+    duologue import hubert-kmeans mhubert.pt units kmeans=km1000.bin layer=11
+                                                                    speech units: duologue prepare units
+    duologue import utmos22-strong utmos22_strong_step7459_v1.pt utmos
+                                                                    a judge: duologue evaluate
+
+    Pickles are read without running what is in them; fairseq is not needed.
+    """
+    from .importing import run
+
+    typer.echo(f"{run(kind, source, dest, options or [])}: imported")
+
+
 @app.command()
 def evaluate(
     suite: Annotated[
