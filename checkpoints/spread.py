@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from ..model.errors import DuologueError
 
@@ -29,17 +33,22 @@ def to_int8(module: nn.Module) -> None:
 def spread(model: nn.Module) -> None:
     """Let each part take its input to where its weights are, for a model whose parts lie on several devices.
 
-    A part whose weights and tables are all on one device moves what it is given there; one that spans several leaves
-    that to the parts inside it.
-
-    Raises:
-        DuologueError: accelerate is not installed.
+    A part whose weights and tables are all on one device moves the tensors that it is called with there; one that spans
+    several leaves that to the parts inside it. States move nowhere: keys and values are made where their layer is.
     """
-    try:
-        from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-    except ModuleNotFoundError:
-        raise DuologueError("device_map needs accelerate: pip install 'duologue[train]'") from None
     for name, part in model.named_modules():
         places = {tensor.device for tensor in (*part.parameters(), *part.buffers())}
         if name and len(places) == 1:
-            add_hook_to_module(part, AlignDevicesHook(execution_device=places.pop()))
+            part.register_forward_pre_hook(_bring_to(places.pop()), with_kwargs=True)
+
+
+def _bring_to(device: torch.device) -> Callable[..., tuple[Any, Any]]:
+    def bring(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        return tuple(map(bring, value)) if type(value) is tuple else value  # angles come as a pair
+
+    def hook(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return bring(args), {name: bring(value) for name, value in kwargs.items()}
+
+    return hook

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
+from ..model.windowed import WindowConfig
 from .config_io import config_from_dict, config_to_dict
 from .folders import replaceable, replacing
 from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
@@ -89,6 +90,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     device_map: DeviceMap | None = None,
     int8: bool = False,
+    window: WindowConfig | None = None,
 ) -> Checkpoint:
     """Read a checkpoint: the name of a bundled model ("nano"), a folder, or a hub id.
 
@@ -96,8 +98,10 @@ def load(
         device: where the model goes.
         dtype: of the parameters; buffers (tables of angles, filters) stay as they are.
         device_map: parts by name -> device, to spread a model over several (``{"llm.lm.model.layers.0": 1, …}``); the
-            rest goes to ``device``. Needs accelerate.
+            rest goes to ``device``.
         int8: keep the language model's matrices as 8-bit integers, with a scale a row. Needs torchao.
+        window: hear while the user speaks with an encoder that was made for whole clips (see model/windowed.py);
+            ``None``: as it was made, for the numbers it had at home.
     Raises:
         DuologueError: one line that says what is missing, extra, misshapen or unreachable.
     """
@@ -113,9 +117,47 @@ def load(
     fill(model, folder / WEIGHTS, device=device, dtype=dtype, device_map=device_map)
     if int8:
         to_int8(model.llm)
+    if window is not None:
+        model.listen_through(window)
     if device_map:
         spread(model)
     return Checkpoint(model=model, tokenizer=tokenizer, path=folder)
+
+
+def read_model_config(name_or_path: str | Path) -> SpeechLMConfig:
+    """The sizes of a checkpoint, without its weights.
+
+    Raises:
+        DuologueError: as :func:`load`.
+    """
+    return _read_config(resolve(name_or_path)).model
+
+
+def device_of(name: str) -> torch.device:
+    """A device by its name ("cpu", "cuda", "cuda:1").
+
+    Raises:
+        DuologueError: torch does not know it, or this machine does not have it.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise DuologueError(f"device {name!r} cannot be used: {one_line(error)}") from None
+    return torch.device(name)
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """A dtype of weights by its name.
+
+    Raises:
+        DuologueError: another name.
+    """
+    if name not in DTYPES:
+        raise DuologueError(f"dtype is {name!r}; it must be {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -199,3 +199,15 @@ def made(build: Callable[[], M]) -> M:
     """A module without storage, in evaluation mode."""
     with without_storage():
         return build().eval()
+
+
+@contextmanager
+def made_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Modules made here have random weights of that dtype on that device, never on the host first."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
