@@ -51,7 +51,7 @@ def resolve_foreign(name: str) -> Path:
 
 def _download(name: str, patterns: list[str] = _HUB_FILES) -> Path:
     """A hub id to its cached folder."""
-    start = f"unknown model {name!r}: not a bundled name ({', '.join(BUNDLED)}), not a file or folder"
+    start = f"unknown model {name!r}: not a bundled name ({', '.join(BUNDLED)}), not a folder"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise DuologueError(f"{start}, and not a hub id")
     from huggingface_hub import snapshot_download

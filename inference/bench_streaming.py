@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..checkpoints.store import device_of, dtype_of, read_model_config
-from ..checkpoints.weights import made_on
+from ..checkpoints.weights import made, made_on
 from ..data_prep.shards import write_atomically
 from ..model.errors import DuologueError
 from ..model.llm import LLM
@@ -208,6 +208,24 @@ def exponent(cost: Cost, stage: str, tokens: list[int]) -> float | None:
     return float((x * y).sum() / x.square().sum())
 
 
+@torch.no_grad()
+def arithmetic(config: UnitDecoderConfig, tokens: int) -> dict[str, float]:
+    """Floating-point operations of a reply's units by both schedules, full attention, counted on shapes alone."""
+    decoder = made(lambda: UnitDecoder(dataclasses.replace(config, band=None))).to("meta")
+    hidden = torch.empty(1, tokens, config.in_dim, device="meta")
+    fused = hidden if config.fuse_token else None
+    state = decoder.init_state()
+    with FlopCounterMode(display=False) as ours:
+        for t in range(tokens):
+            step = fused[:, t : t + 1] if fused is not None else None
+            decoder.step(hidden[:, t : t + 1], state, step)
+    with FlopCounterMode(display=False) as reference:
+        for t in range(1, tokens + 1):
+            decoder(hidden[:, :t], fused[:, :t] if fused is not None else None)
+    counts = {"ours": float(ours.get_total_flops()), "reference": float(reference.get_total_flops())}
+    return counts | {"ratio": counts["reference"] / counts["ours"]}
+
+
 @torch.inference_mode()
 def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype, load: Load) -> dict[str, Any]:
     """One width: ours with full attention, ours with a band of 20 tokens and of 1, and the reference.
@@ -241,7 +259,8 @@ def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype,
         for name, cost in costs.items()
     }
     ratio = rows["reference"]["unit_decoder_s"] / rows["ours"]["unit_decoder_s"]  # type: ignore[operator]
-    return {"width": sizes.unit_decoder.dim, "tokens": tokens, "schedules": rows, "ratio": ratio, "reached": shares}
+    return {"width": sizes.unit_decoder.dim, "tokens": tokens, "schedules": rows, "ratio": ratio, "reached": shares,
+            "flops": arithmetic(sizes.unit_decoder, tokens)}  # fmt: skip
 
 
 def _faster(*costs: Cost) -> Cost:
@@ -374,7 +393,8 @@ def table(report: dict[str, Any]) -> list[str]:
             grows = "-" if row["exponent"] is None else f"{row['exponent']:.2f}"
             times = "".join(f"{seconds:>8.2f} s" for seconds in (row["unit_decoder_s"], row["vocoder_s"], total))
             lines.append(f"  {name:<32}{times}{first:>14}{grows:>10}")
-        lines.append(f"  the reference's units cost {found['ratio']:.1f} times ours")
+        counted = f"{found['flops']['ratio']:.1f} times the arithmetic"
+        lines.append(f"  the reference's units cost {found['ratio']:.1f} times ours in time, {counted}")
         for name, stage in (("unit decoder", decoder), ("vocoder", vocoder)):
             lines.append(_reached(name, stage))
     if report["llm"] is not None:

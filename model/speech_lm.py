@@ -149,9 +149,6 @@ class SpeechLM(nn.Module):
 
         Its numbers are then near those of the offline ear, not the same, and the clip is no longer padded to
         ``listen_s``: the language model hears as many embeddings as were spoken.
-
-        Raises:
-            DuologueError: this ear streams by itself.
         """
         self._ear = (Chain(WindowedEar(self.mel, self.encoder, window), self.adaptor),)
         self.streams = True

@@ -29,7 +29,7 @@ class WindowConfig:
     """What a chunk is encoded with. All are multiples of 20 ms."""
 
     left_ms: int = 8000  # before the chunk
-    chunk_ms: int = 400
+    chunk_ms: int = 400  # for an encoder with chunks of its own: a multiple of them, like left_ms
     right_ms: int = 400  # after it: how long the ear lags behind
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class WindowedState(State):
 
     pending: Tensor  # samples (B, m) that the next mel frame still needs
     heard: int  # samples so far
-    power: Tensor  # log10 of the mel frames in reach, (B, M, W), not floored
+    power: Tensor  # log10 of the mel frames in reach, (B, M, W), not yet floored by the clip's loudest
     loudest: Tensor  # (B, 1, 1), of all mel frames so far
     start: int  # number of the first mel frame in ``power``
     done: int  # mel frames whose encoder frames have been given out
@@ -59,10 +59,9 @@ class WindowedEar(Streaming):
 
     def __init__(self, mel: LogMel, encoder: WhisperEncoder, config: WindowConfig) -> None:
         super().__init__()
-        if mel.config.norm != "whisper":
-            raise DuologueError(f"a windowed ear needs mel norm 'whisper', got {mel.config.norm!r}: that one streams")
         self.config = config
         self.parts = (mel, encoder)  # in a tuple, which does not register: they are registered where they belong
+        self.clipwise = mel.config.norm == "whisper"  # frames centred on their samples, floored by the loudest of all
         hop_ms = 1000 * mel.config.hop // mel.config.sample_rate
         self.left, self.chunk, self.right = (
             ms // hop_ms for ms in (config.left_ms, config.chunk_ms, config.right_ms)
@@ -76,8 +75,9 @@ class WindowedEar(Streaming):
 
     def init_state(self, batch_size: int = 1) -> WindowedState:
         c, like = self.parts[0].config, self.parts[0].window
+        silence = 0 if self.clipwise else c.n_fft - c.hop  # before a causal mel's first sample
         return WindowedState(
-            pending=like.new_zeros(batch_size, 0),
+            pending=like.new_zeros(batch_size, silence),
             heard=0,
             power=like.new_zeros(batch_size, c.n_mels, 0),
             loudest=like.new_full((batch_size, 1, 1), -10.0),
@@ -87,9 +87,9 @@ class WindowedEar(Streaming):
 
     def step(self, x: Tensor, state: WindowedState) -> Tensor:
         before, state.heard = state.heard, state.heard + x.shape[1]
-        half = self.parts[0].config.n_fft // 2
+        half = self.parts[0].config.n_fft // 2 if self.clipwise else 0
         state.pending = torch.cat([state.pending, x], dim=1)
-        if before <= half < state.heard:  # the first frame is centred on the first sample: sound is mirrored before it
+        if before <= half < state.heard and half:  # the first frame's middle is the first sample: sound is mirrored
             state.pending = F.pad(state.pending[:, None], (half, 0), mode="reflect")[:, 0]
         if state.heard > half:
             self._add_frames(state)
@@ -98,7 +98,7 @@ class WindowedEar(Streaming):
     def flush(self, state: WindowedState) -> Tensor:
         c = self.parts[0].config
         half = c.n_fft // 2
-        if state.heard > half:
+        if self.clipwise and state.heard > half:
             state.pending = F.pad(state.pending[:, None], (0, half), mode="reflect")[:, 0]
             self._add_frames(state)
             whole = state.heard // c.hop - state.start  # as offline: a frame that hangs over the end is dropped
@@ -112,7 +112,10 @@ class WindowedEar(Streaming):
         frames = max(0, (state.pending.shape[1] - c.n_fft) // c.hop + 1)
         if frames == 0:
             return
-        power = mel.power(state.pending[:, : (frames - 1) * c.hop + c.n_fft]).clamp(min=1e-10).log10()  # (B, M, frames)
+        power = mel.power(state.pending[:, : (frames - 1) * c.hop + c.n_fft]).clamp(
+            min=1e-10 if self.clipwise else 1e-7
+        )
+        power = power.log10()  # (B, M, frames)
         state.pending = state.pending[:, frames * c.hop :].clone()
         state.power = torch.cat([state.power, power], dim=2)
         state.loudest = torch.maximum(state.loudest, power.amax(dim=(1, 2), keepdim=True))
@@ -125,7 +128,9 @@ class WindowedEar(Streaming):
         if ready <= 0:
             return encoder.conv1.weight.new_zeros(batch, 0, encoder.config.n_audio_state)
         stop = min(end, state.done + ready + self.right)
-        window = torch.maximum(state.power[..., : stop - state.start], state.loudest - 8.0)
+        window = state.power[..., : stop - state.start]
+        if self.clipwise:
+            window = torch.maximum(window, state.loudest - 8.0)
         offsets = torch.full((batch,), state.start // 2, device=window.device)
         frames = encoder((window + 4.0) / 4.0, offsets=offsets)  # (B, T', D)
         first = (state.done - state.start) // 2

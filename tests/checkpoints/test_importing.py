@@ -570,8 +570,11 @@ class Harm:
         return os.system, (f"touch {self.mark}",)
 
 
-@pytest.mark.parametrize("read", [load_tensors, load_fairseq, load_arrays])
-@pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "joblib", "object array"])
+@pytest.mark.parametrize(
+    ("read", "form"),
+    [(load_tensors, "zip"), (load_tensors, "legacy"), (load_fairseq, "zip"), (load_fairseq, "legacy"),
+     (load_arrays, "pickle"), (load_arrays, "joblib"), (load_arrays, "object array")],
+)  # fmt: skip
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, read: Any, form: str) -> None:
     import joblib
 
