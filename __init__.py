@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .inference.assistant import Assistant, Reply, load
+    from .inference.assistant import Assistant, Reply
+    from .inference.loading import load
     from .inference.session import Session
     from .model.errors import DuologueError
 
@@ -26,7 +27,7 @@ _HOMES = {
     "DuologueError": ".model.errors",
     "Reply": ".inference.assistant",
     "Session": ".inference.session",
-    "load": ".inference.assistant",
+    "load": ".inference.loading",
 }
 
 

@@ -73,6 +73,14 @@ def ask(
     text: Annotated[str | None, typer.Option("--text", help="Ask in writing instead of a recording.")] = None,
     model: Model = "nano",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Keep the language model's matrices in 8 bits (torchao).")
+    ] = False,
+    encoder: Annotated[
+        str, typer.Option(help="offline: an imported ear's own numbers; windowed: it hears while the user speaks.")
+    ] = "offline",
 ) -> None:
     """Ask one question; print the reply and write its speech.
 
@@ -81,12 +89,16 @@ def ask(
     duologue ask question.wav -o reply.wav          and write its speech
     duologue ask --text "what is two plus three"    ask in writing
     duologue ask question.wav --json | jq .text     for scripts
+    duologue ask clip.wav --text "what sound is this?" -m Qwen/Qwen2-Audio-7B-Instruct
+    duologue ask question.wav -m omni --device cuda --dtype bfloat16    an imported model
     """
-    if (question is None) == (text is None):
-        raise DuologueError("give either a recording (duologue ask question.wav) or --text, and not both")
-    from ..inference.assistant import load
+    if question is None and text is None:
+        raise DuologueError("give a recording (duologue ask question.wav) or --text")
+    if encoder not in ("offline", "windowed"):
+        raise DuologueError(f"--encoder is {encoder!r}; it must be offline or windowed")
+    from ..inference.loading import load
 
-    reply = load(model).ask(question, text)
+    reply = load(model, device, dtype, int8, windowed=encoder == "windowed").ask(question, text)
     seconds = len(reply.waveform) / reply.sample_rate
     if output is not None and len(reply.waveform):
         from ..inference.audio import write_wav
@@ -211,6 +223,35 @@ def train(
     run(recipe, overrides or [])
 
 
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(help="One of the kinds in the examples below.")],
+    source: Annotated[str, typer.Argument(help="A file, a folder, or a hub id.")],
+    dest: Annotated[Path, typer.Argument(help="The folder to write.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="What the kind needs besides.")
+    ] = None,
+) -> None:
+    """Turn weights from elsewhere into a folder of ours. What does not fit is named, and nothing is written.
+
+    \b
+    duologue import llama-omni Llama-3.1-8B-Omni omni whisper=large-v3.pt vocoder=g_00500000
+                                                                    a whole model: duologue ask --model omni …
+    duologue import whisper large-v3.pt ear                         or a folder of transformers; also below
+    duologue import llm Qwen/Qwen3-0.6B qwen                        any causal language model of transformers
+    duologue import code-hifigan g_00500000 voice                   fairseq's unit vocoder, with its config.json
+    duologue import hubert-kmeans mhubert.pt units kmeans=km1000.bin layer=11
+                                                                    speech units: duologue prepare units
+    duologue import utmos22-strong utmos22_strong_step7459_v1.pt utmos
+                                                                    a judge: duologue evaluate
+
+    Pickles are read without running what is in them; fairseq is not needed.
+    """
+    from .importing import run
+
+    typer.echo(f"{run(kind, source, dest, options or [])}: imported")
+
+
 @app.command()
 def evaluate(
     suite: Annotated[
@@ -245,6 +286,33 @@ def evaluate(
     from ..inference.evaluate import run
 
     run(model=model, out=output, suite=suite, profile=profile, voices=voices, questions=questions)
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(help="streaming: what the speech of a reply costs, token by token.")],
+    preset: Annotated[str, typer.Option("--preset", help="Sizes: nano or llama-omni-8b.")] = "nano",
+    widths: Annotated[str | None, typer.Option(help="Of the unit decoder, with commas between.")] = None,
+    tokens: Annotated[int, typer.Option(min=8, help="Of the reply.")] = 100,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the figures and the plot.")] = None,
+) -> None:
+    """Measure what streaming saves: the same random weights by our schedule and by the reference's, in one run.
+
+    \b
+    duologue bench streaming                                    nano's sizes
+    duologue bench streaming --widths 256,1024 -o figures       unit decoders of other widths
+    duologue bench streaming --preset llama-omni-8b --device cuda --dtype bfloat16
+    """
+    if suite != "streaming":
+        raise DuologueError(f"there is no bench {suite!r}; it must be streaming")
+    wide = [] if widths is None else widths.split(",")
+    if not all(width.isdigit() and int(width) for width in wide):
+        raise DuologueError(f"--widths is {widths!r}; it must be numbers with commas between")
+    from ..inference.bench_streaming import run
+
+    run(preset, tuple(map(int, wide)), tokens, device, dtype, output, typer.echo)
 
 
 def _say(message: Any) -> None:

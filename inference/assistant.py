@@ -20,6 +20,7 @@ import torch
 from ..checkpoints import store
 from ..model.errors import DuologueError
 from ..model.speech_lm import DialogueState, Sampling, SpeechLM
+from ..model.windowed import WindowConfig
 from .audio import AudioSource, read_audio
 from .text_stream import ids_of
 from .turn import SILENCE, Reply, ReplyChunk, Timings, Turn, output_rate
@@ -30,8 +31,17 @@ GREEDY = Sampling()
 SMALL, SMALL_THREADS = 100_000_000, 4
 
 
-def load(name: str, device: str = "cpu") -> Assistant:
+def load(
+    name: str,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    int8: bool = False,
+    window: WindowConfig | None = None,
+) -> Assistant:
     """The assistant of a checkpoint: a bundled name (``nano``), a folder, or a hub id.
+
+    Args:
+        device, dtype, int8, window: see :func:`duologue.checkpoints.store.load`.
 
     For a small model on a CPU, torch's threads are limited to SMALL_THREADS: its operations are too short to share out,
     and on a machine of many cores more threads only wait for each other.
@@ -39,7 +49,7 @@ def load(name: str, device: str = "cpu") -> Assistant:
     Raises:
         DuologueError: an unknown name, or a checkpoint that is not whole.
     """
-    checkpoint = store.load(name, device=device)
+    checkpoint = store.load(name, device=device, dtype=dtype, int8=int8, window=window)
     if device == "cpu" and sum(weight.numel() for weight in checkpoint.model.parameters()) < SMALL:
         torch.set_num_threads(min(SMALL_THREADS, torch.get_num_threads()))
     return Assistant(checkpoint.model, checkpoint.tokenizer, checkpoint.path)

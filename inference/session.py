@@ -148,7 +148,7 @@ class Session:
     ) -> None:
         model: SpeechLM = assistant.model
         config = config or SessionConfig()
-        if not model.config.streams:
+        if not model.streams:
             raise DuologueError("this model hears whole clips only: a session needs one whose ear streams")
         if model.vocoder is None:
             raise DuologueError("this model has no voice: a session needs a vocoder")

@@ -162,7 +162,7 @@ class WhisperEncoder(Streaming):
         Returns:
             (B, ceil(T / 2), D) at 50 Hz.
         """
-        x = F.gelu(self.conv1(mel))
+        x = F.gelu(self.conv1(mel.to(self.conv1.weight.dtype)))
         x = F.gelu(self.conv2(x)).transpose(1, 2)  # (B, T', D)
         positions = torch.arange(x.shape[1], device=x.device)
         if offsets is not None:
@@ -206,7 +206,7 @@ class WhisperEncoder(Streaming):
         )
 
     def step(self, x: Tensor, state: WhisperEncoderState) -> Tensor:
-        x = F.gelu(self.conv1.step(x, state.conv1))
+        x = F.gelu(self.conv1.step(x.to(self.conv1.weight.dtype), state.conv1))
         x = F.gelu(self.conv2.step(x, state.conv2))
         assert self.config.chunk is not None
         x = torch.cat([state.pending, x.transpose(1, 2)], dim=1)

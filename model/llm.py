@@ -124,8 +124,9 @@ class LLM(nn.Module):
         """Feed embeddings (B, t, D) behind what the state holds; return their last-layer states (B, t, D)."""
         if embeds.shape[1] == 0:
             return embeds
-        cache = _transformers_cache(state.layers)
-        return self.lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)[0]
+        cache = transformers_cache(state.layers)
+        hidden: Tensor = self.lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)[0]
+        return hidden.to(embeds.device)  # the last layers may be elsewhere
 
     @torch.no_grad()
     def step(self, embeds: Tensor, state: LLMState) -> LLMOutput:
@@ -148,7 +149,7 @@ def _apart(segments: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 _cache_class: type | None = None
 
 
-def _transformers_cache(layers: list[KVBuffer]) -> Any:
+def transformers_cache(layers: list[KVBuffer]) -> Any:
     """The buffers as a transformers ``Cache``, made anew for each step, because the state must stay a value."""
     global _cache_class
     if _cache_class is None:

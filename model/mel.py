@@ -78,7 +78,7 @@ class LogMel(Streaming):
         self.register_buffer("filters", mel_filters(config.sample_rate, config.n_fft, config.n_mels), persistent=False)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
 
-    def _power(self, x: Tensor) -> Tensor:
+    def power(self, x: Tensor) -> Tensor:
         """(B, n) already padded -> (B, M, T) mel power of every whole frame."""
         c = self.config
         if x.shape[-1] < c.n_fft:
@@ -91,9 +91,9 @@ class LogMel(Streaming):
     def forward(self, x: Tensor) -> Tensor:
         c = self.config
         if c.norm == "causal":
-            return self._log_causal(self._power(F.pad(x, (c.n_fft - c.hop, 0))))
+            return self._log_causal(self.power(F.pad(x, (c.n_fft - c.hop, 0))))
         padded = F.pad(x[:, None], (c.n_fft // 2, c.n_fft // 2), mode="reflect")[:, 0]
-        log = self._power(padded)[..., : x.shape[-1] // c.hop].clamp(min=1e-10).log10()
+        log = self.power(padded)[..., : x.shape[-1] // c.hop].clamp(min=1e-10).log10()
         log = torch.maximum(log, log.amax(dim=(-2, -1), keepdim=True) - 8.0)
         return (log + 4.0) / 4.0
 
@@ -115,7 +115,7 @@ class LogMel(Streaming):
         frames = max(0, (samples.shape[-1] - self.config.n_fft) // self.config.hop + 1)
         state.pending = samples[:, frames * self.config.hop :]
         used = (frames - 1) * self.config.hop + self.config.n_fft if frames else 0
-        return self._log_causal(self._power(samples[:, :used]))
+        return self._log_causal(self.power(samples[:, :used]))
 
     def flush(self, state: LogMelState) -> Tensor:
         return state.pending.new_zeros(state.pending.shape[0], self.config.n_mels, 0)

@@ -34,6 +34,7 @@ from .streaming import Chain
 from .tokens import TokenKind, TokenLayout, check_ids
 from .unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
 from .vocoder import UnitVocoder, UnitVocoderConfig
+from .windowed import WindowConfig, WindowedEar
 
 __all__ = ["DialogueState", "PromptConfig", "ReplyStep", "Sampling", "SpeechLM", "SpeechLMConfig", "TokenKind"]
 
@@ -128,6 +129,7 @@ class SpeechLM(nn.Module):
         check_ids((*prompt.prefix_ids, *prompt.suffix_ids, *prompt.next_prefix_ids), vocab, "the prompt")
         # In a tuple, which does not register: the parts are registered above, under their own names.
         self._ear = (Chain(self.mel, self.encoder, self.adaptor),)
+        self.streams = config.streams
         self._collapse = CTCCollapse(layout.units)
 
     @property
@@ -142,6 +144,15 @@ class SpeechLM(nn.Module):
             pcm = F.pad(pcm, (0, wanted - pcm.shape[1]))  # negative: cut
         return self._ear[0](pcm)
 
+    def listen_through(self, window: WindowConfig) -> None:
+        """Encode speech while it comes in, with a window, where the ear was made for whole clips.
+
+        Its numbers are then near those of the offline ear, not the same, and the clip is no longer padded to
+        ``listen_s``: the language model hears as many embeddings as were spoken.
+        """
+        self._ear = (Chain(WindowedEar(self.mel, self.encoder, window), self.adaptor),)
+        self.streams = True
+
     # One conversation: batch 1.
 
     def init_state(self, seed: int = 0) -> DialogueState:
@@ -153,7 +164,7 @@ class SpeechLM(nn.Module):
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
         state.phase, state.unwritten, state.spoken, state.judged = Phase.LISTENING, 0, [], None
-        if self.config.streams:
+        if self.streams:
             state.ear = self._ear[0].init_state(1)
         else:
             state.heard = []

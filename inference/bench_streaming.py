@@ -1,0 +1,409 @@
+"""``duologue bench streaming``: what the speech of a reply costs, made token by token our way and the reference's way.
+
+Ours: the unit decoder keeps keys and values and computes each token's frames once; the vocoder keeps its convolutions'
+states. The reference's schedule (LLaMA-Omni, arXiv 2409.06666, section 2.5, as its code runs it): after every token the
+unit decoder runs over the whole prefix again, and the vocoder speaks pieces of 40 units without context. Both have the
+same weights and take turns in the same process, so that a busy machine slows both.
+
+Weights are random, for cost does not depend on them; what a token becomes is therefore set, not decoded: so many units,
+each so many frames long (:class:`Load`). Decoding itself runs in full.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..checkpoints.store import device_of, dtype_of, read_model_config
+from ..checkpoints.weights import made, made_on
+from ..data_prep.shards import write_atomically
+from ..model.errors import DuologueError
+from ..model.llm import LLM
+from ..model.transformer import RopeScaling
+from ..model.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from ..model.vocoder import UnitVocoder, UnitVocoderConfig
+from .bench_plot import write_plot
+
+PIECE = 40  # units that the reference's vocoder speaks at a time
+PRESETS = ("nano", "llama-omni-8b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What a token becomes: English at 3 tokens a second and 25 units a second, repeats merged."""
+
+    units: int = 8
+    frames: int = 2  # of 20 ms, each unit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The parts that a reply's speech needs, and the language model before them."""
+
+    unit_decoder: UnitDecoderConfig
+    vocoder: UnitVocoderConfig
+    llm: dict[str, Any]
+
+
+def sizes_of(preset: str) -> Sizes:
+    """nano's sizes as its checkpoint states them, or LLaMA-Omni's as released.
+
+    Raises:
+        DuologueError: another name.
+    """
+    if preset == "nano":
+        config = read_model_config("nano")
+        assert config.unit_decoder is not None and config.vocoder is not None
+        return Sizes(unit_decoder=config.unit_decoder, vocoder=config.vocoder, llm=config.llm)
+    if preset == "llama-omni-8b":
+        decoder = UnitDecoderConfig(
+            in_dim=4096, dim=4096, layers=2, heads=32, ffn_dim=11008, units=1000, upsample=25, rope_theta=500000.0,
+            rope_scaling=RopeScaling(),
+        )  # fmt: skip
+        llm = {
+            "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "max_position_embeddings": 131072, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+        }  # fmt: skip
+        return Sizes(unit_decoder=decoder, vocoder=UnitVocoderConfig(units=1000), llm=llm)
+    raise DuologueError(f"there is no preset {preset!r}; it must be {' or '.join(PRESETS)}")
+
+
+def with_width(sizes: Sizes, width: int) -> Sizes:
+    """The same with a unit decoder of another width, as many channels a head."""
+    c = sizes.unit_decoder
+    head = c.dim // c.heads
+    if width % head:
+        raise DuologueError(f"width {width} must be a multiple of the {head} channels of a head")
+    ffn = c.ffn_dim * width // c.dim
+    return dataclasses.replace(
+        sizes, unit_decoder=dataclasses.replace(c, in_dim=width, dim=width, heads=width // head, ffn_dim=ffn)
+    )
+
+
+class Stopwatch:
+    """Seconds at the end of each token, one list a stage."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        # With one thread on a CPU, computing time: what others do on a busy machine is then not counted.
+        alone = device.type == "cpu" and torch.get_num_threads() == 1
+        self.clock = time.thread_time if alone else time.perf_counter
+        self.spent: dict[str, list[float]] = {}
+
+    def run(self, stage: str, work: Callable[[], Tensor]) -> Tensor:
+        """Run ``work`` and add its time to the stage's present token."""
+        self._wait()
+        start = self.clock()
+        result = work()
+        self._wait()
+        self.spent[stage][-1] += self.clock() - start
+        return result
+
+    def token(self, stages: tuple[str, ...]) -> None:
+        """A token begins."""
+        for stage in stages:
+            self.spent.setdefault(stage, []).append(0.0)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+STAGES = ("unit_decoder", "vocoder")
+
+
+@dataclass
+class Cost:
+    """What one reply cost: seconds of each token by stage, and at which token the first audio came out."""
+
+    spent: dict[str, list[float]]
+    first_audio_token: int | None
+
+    def total(self, stage: str, tokens: int | None = None) -> float:
+        return sum(self.spent[stage][:tokens])
+
+    @property
+    def first_audio_s(self) -> float | None:
+        """Computing time from the reply's first state to its first samples."""
+        if self.first_audio_token is None:
+            return None
+        return sum(self.total(stage, self.first_audio_token) for stage in self.spent)
+
+
+class Mouth(nn.Module):
+    """Unit decoder and vocoder with random weights, run by either schedule."""
+
+    def __init__(self, sizes: Sizes, load: Load) -> None:
+        super().__init__()
+        self.load, self.config = load, sizes.unit_decoder
+        self.unit_decoder = UnitDecoder(sizes.unit_decoder)
+        self.vocoder = UnitVocoder(sizes.vocoder)
+        self.collapse = CTCCollapse(sizes.unit_decoder.units)
+        with torch.no_grad():  # every unit lasts `frames`: the durations' logarithm is the bias alone
+            self.vocoder.duration.proj.weight.zero_()
+            self.vocoder.duration.proj.bias.fill_(math.log(1 + load.frames))
+
+    def _units(self, tokens: int, device: torch.device) -> Tensor:
+        count = self.vocoder.config.units
+        return (torch.arange(tokens * self.load.units, device=device) * 7 % count)[None]  # (1, U)
+
+    def ours(self, hidden: Tensor) -> Cost:
+        """States (1, T, D), one at a time."""
+        watch = Stopwatch(hidden.device)
+        fused = hidden if self.config.fuse_token else None
+        units = self._units(hidden.shape[1], hidden.device)
+        decoder, collapse, vocoder = (part.init_state() for part in (self.unit_decoder, self.collapse, self.vocoder))
+        first = None
+        for t in range(hidden.shape[1]):
+            watch.token(STAGES)
+            now = slice(t, t + 1)
+            step = fused[:, now] if fused is not None else None
+            watch.run(
+                "unit_decoder",
+                lambda: self.collapse.step(self.unit_decoder.step(hidden[:, now], decoder, step), collapse),  # noqa: B023
+            )
+            new = units[:, t * self.load.units : (t + 1) * self.load.units]
+            pcm = watch.run("vocoder", lambda: self.vocoder.step(new, vocoder))  # noqa: B023
+            first = t + 1 if first is None and pcm.shape[1] else first
+        watch.run("vocoder", lambda: self.vocoder.flush(vocoder))
+        return Cost(watch.spent, first)
+
+    def reference(self, hidden: Tensor) -> Cost:
+        """The same by the reference's schedule. Its decoder has no band: the whole prefix is what it runs over."""
+        watch = Stopwatch(hidden.device)
+        fused = hidden if self.config.fuse_token else None
+        units = self._units(hidden.shape[1], hidden.device)
+        spoken, first = 0, None
+        for t in range(1, hidden.shape[1] + 1):
+            watch.token(STAGES)
+            prefix = fused[:, :t] if fused is not None else None
+            watch.run("unit_decoder", lambda: self.collapse(self.unit_decoder(hidden[:, :t], prefix)))  # noqa: B023
+            last = t == hidden.shape[1]
+            while t * self.load.units - spoken >= PIECE or (last and spoken < t * self.load.units):
+                piece = units[:, spoken : min(spoken + PIECE, t * self.load.units)]
+                watch.run("vocoder", lambda: self.vocoder(piece))  # noqa: B023
+                spoken += piece.shape[1]
+                first = t if first is None else first
+        return Cost(watch.spent, first)
+
+
+def exponent(cost: Cost, stage: str, tokens: list[int]) -> float | None:
+    """How total cost grows with the reply's length: the slope of log(cost) over log(tokens)."""
+    if len(tokens) < 2:
+        return None
+    x = torch.tensor([math.log(n) for n in tokens])
+    y = torch.tensor([math.log(cost.total(stage, n)) for n in tokens])
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).sum() / x.square().sum())
+
+
+@torch.no_grad()
+def arithmetic(config: UnitDecoderConfig, tokens: int) -> dict[str, float]:
+    """Floating-point operations of a reply's units by both schedules, full attention, counted on shapes alone."""
+    decoder = made(lambda: UnitDecoder(dataclasses.replace(config, band=None))).to("meta")
+    hidden = torch.empty(1, tokens, config.in_dim, device="meta")
+    fused = hidden if config.fuse_token else None
+    state = decoder.init_state()
+    with FlopCounterMode(display=False) as ours:
+        for t in range(tokens):
+            step = fused[:, t : t + 1] if fused is not None else None
+            decoder.step(hidden[:, t : t + 1], state, step)
+    with FlopCounterMode(display=False) as reference:
+        for t in range(1, tokens + 1):
+            decoder(hidden[:, :t], fused[:, :t] if fused is not None else None)
+    counts = {"ours": float(ours.get_total_flops()), "reference": float(reference.get_total_flops())}
+    return counts | {"ratio": counts["reference"] / counts["ours"]}
+
+
+@torch.inference_mode()
+def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype, load: Load) -> dict[str, Any]:
+    """One width: ours with full attention, ours with a band of 20 tokens and of 1, and the reference.
+
+    A band of one token has no attention to the past, so its exponent is that of all else.
+    """
+    torch.manual_seed(0)
+    plain = dataclasses.replace(sizes, unit_decoder=dataclasses.replace(sizes.unit_decoder, band=None))
+    with made_on(device, dtype):
+        mouth = Mouth(plain, load).eval()
+    hidden = torch.randn(1, tokens, sizes.unit_decoder.in_dim, device=device, dtype=dtype)
+    mouth.ours(hidden[:, :4])  # an operation's first run is slower than the rest
+    mouth.reference(hidden[:, :4])
+    costs: dict[str, Cost] = {}
+    for name, band in (("ours", None), ("ours, band of 20", 20), ("ours, no attention to the past", 1)):
+        decoder = dataclasses.replace(plain.unit_decoder, band=band)
+        mouth.unit_decoder.config = mouth.config = decoder
+        costs[name] = _faster(mouth.ours(hidden), mouth.ours(hidden))
+    mouth.unit_decoder.config = mouth.config = plain.unit_decoder
+    costs["reference"] = mouth.reference(hidden)
+    shares = _shares(mouth, hidden)
+    lengths = [n for n in (tokens // 8, tokens // 4, tokens // 2, tokens) if n >= 4]
+    rows = {
+        name: {
+            "unit_decoder_s": cost.total("unit_decoder"),
+            "vocoder_s": cost.total("vocoder"),
+            "first_audio_ms": None if cost.first_audio_s is None else 1e3 * cost.first_audio_s,
+            "exponent": exponent(cost, "unit_decoder", lengths),
+            "token_ms": [1e3 * seconds for seconds in cost.spent["unit_decoder"]],
+        }
+        for name, cost in costs.items()
+    }
+    ratio = rows["reference"]["unit_decoder_s"] / rows["ours"]["unit_decoder_s"]  # type: ignore[operator]
+    return {"width": sizes.unit_decoder.dim, "tokens": tokens, "schedules": rows, "ratio": ratio, "reached": shares,
+            "flops": arithmetic(sizes.unit_decoder, tokens)}  # fmt: skip
+
+
+def _faster(*costs: Cost) -> Cost:
+    """The less disturbed of several runs."""
+    return min(costs, key=lambda cost: cost.total("unit_decoder"))
+
+
+def _shares(mouth: Mouth, hidden: Tensor) -> dict[str, dict[str, float]]:
+    """What each stage reaches, see :func:`reached`, over eight tokens."""
+    few = hidden[:, :8]
+    fused = few if mouth.config.fuse_token else None
+    units = mouth._units(few.shape[1], few.device)
+
+    def decode() -> None:
+        state = mouth.unit_decoder.init_state()
+        for t in range(few.shape[1]):
+            step = fused[:, t : t + 1] if fused is not None else None
+            mouth.unit_decoder.step(few[:, t : t + 1], state, step)
+
+    def speak() -> None:
+        state = mouth.vocoder.init_state()
+        for piece in units.split(mouth.load.units, dim=1):
+            mouth.vocoder.step(piece, state)
+
+    steps = few.shape[1]
+    return {"unit_decoder": reached(mouth.unit_decoder, decode, steps), "vocoder": reached(mouth.vocoder, speak, steps)}
+
+
+def reached(module: nn.Module, work: Callable[[], None], steps: int) -> dict[str, float]:
+    """Shares of this device's arithmetic and memory bandwidth that ``work`` reaches in ``steps`` steps.
+
+    Of the arithmetic of a large matrix product, and of the bandwidth of a large copy, both measured here; each step
+    reads all weights of the module once. The larger share says what the stage is bound by; both small: by overhead.
+    """
+    weight = next(module.parameters())
+    with FlopCounterMode(display=False) as counter:
+        work()
+    watch = Stopwatch(weight.device)
+    watch.token(("work", "product", "copy"))
+    size = 8192 if weight.device.type == "cuda" else 1024
+    square = torch.randn(size, size, device=weight.device, dtype=weight.dtype)
+    long = torch.zeros(2**26, device=weight.device, dtype=torch.uint8)
+    for _ in range(3):
+        watch.run("product", lambda: square @ square)
+        watch.run("copy", lambda: long.clone())
+        watch.run("work", lambda: (work(), square)[1])
+    seconds = {stage: spent[0] / 3 for stage, spent in watch.spent.items()}
+    flops, bandwidth = 2 * size**3 / seconds["product"], 2 * long.numel() / seconds["copy"]
+    moved = steps * sum(p.numel() * p.element_size() for p in module.parameters())
+    return {
+        "arithmetic": counter.get_total_flops() / seconds["work"] / flops,
+        "bandwidth": moved / seconds["work"] / bandwidth,
+        "ms_a_token": 1e3 * seconds["work"] / steps,
+    }
+
+
+@torch.inference_mode()
+def measure_llm(sizes: Sizes, device: torch.device, dtype: torch.dtype, heard: int = 300) -> dict[str, Any]:
+    """The language model before them: reading what was heard, then a token a step; and what a step reaches."""
+    with made_on(device, dtype):
+        llm = LLM(sizes.llm).eval()
+    speech = torch.randn(1, heard, llm.hidden_size, device=device, dtype=dtype)
+    watch = Stopwatch(device)
+    watch.token(("prefill",))
+    llm.extend(speech, llm.init_state())
+    state = llm.init_state()
+    watch.run("prefill", lambda: llm.extend(speech, state))
+
+    def steps() -> None:
+        for _ in range(8):
+            llm.step(speech[:, :1], state)
+
+    return {"heard": heard, "prefill_ms": 1e3 * watch.spent["prefill"][0], "reached": reached(llm, steps, 8)}
+
+
+def run(
+    preset: str,
+    widths: tuple[int, ...],
+    tokens: int,
+    device: str,
+    dtype: str,
+    out: Path | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure, print a table, and write report.json and report.html to ``out``.
+
+    The language model is measured as well where it fits: nano's anywhere, LLaMA-Omni's on a GPU.
+
+    Raises:
+        DuologueError: an unknown preset, device or dtype, or a width that does not fit.
+    """
+    sizes = sizes_of(preset)
+    place, kind = device_of(device), dtype_of(dtype)
+    if tokens < 8:
+        raise DuologueError(f"tokens is {tokens}; it must be at least 8")
+    load = Load()
+    from rich.progress import Progress
+
+    with Progress(transient=True) as progress:
+        task = progress.add_task(f"{preset} on {place}", total=len(widths) or 1)
+        found = []
+        for width in widths or (sizes.unit_decoder.dim,):
+            found.append(measure(with_width(sizes, width), tokens, place, kind, load))
+            progress.advance(task)
+    llm = measure_llm(sizes, place, kind) if preset == "nano" or place.type == "cuda" else None
+    report = {
+        "preset": preset, "device": str(place), "dtype": dtype, "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "load": dataclasses.asdict(load), "piece": PIECE, "widths": found, "llm": llm,
+    }  # fmt: skip
+    for line in table(report):
+        say(line)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+        say(f"{write_plot(out, report, table(report))}: table and plot")
+    return report
+
+
+def table(report: dict[str, Any]) -> list[str]:
+    """The figures as lines of text."""
+    lines = []
+    for found in report["widths"]:
+        decoder = found["reached"]["unit_decoder"]
+        vocoder = found["reached"]["vocoder"]
+        lines.append(f"unit decoder {found['width']} wide, a reply of {found['tokens']} tokens")
+        lines.append(f"  {'schedule':<32}{'units':>10}{'vocoder':>10}{'total':>10}{'first audio':>14}{'exponent':>10}")
+        for name, row in found["schedules"].items():
+            total = row["unit_decoder_s"] + row["vocoder_s"]
+            first = "-" if row["first_audio_ms"] is None else f"{row['first_audio_ms']:.0f} ms"
+            grows = "-" if row["exponent"] is None else f"{row['exponent']:.2f}"
+            times = "".join(f"{seconds:>8.2f} s" for seconds in (row["unit_decoder_s"], row["vocoder_s"], total))
+            lines.append(f"  {name:<32}{times}{first:>14}{grows:>10}")
+        counted = f"{found['flops']['ratio']:.1f} times the arithmetic"
+        lines.append(f"  the reference's units cost {found['ratio']:.1f} times ours in time, {counted}")
+        for name, stage in (("unit decoder", decoder), ("vocoder", vocoder)):
+            lines.append(_reached(name, stage))
+    if report["llm"] is not None:
+        llm = report["llm"]
+        lines.append(f"language model: {llm['heard']} embeddings of speech read in {llm['prefill_ms']:.0f} ms")
+        lines.append(_reached("language model", llm["reached"]))
+    return lines
+
+
+def _reached(name: str, stage: dict[str, float]) -> str:
+    shares = f"{stage['arithmetic']:.0%} of the arithmetic, {stage['bandwidth']:.0%} of the bandwidth of this device"
+    return f"  {name}: {stage['ms_a_token']:.1f} ms a token, {shares}"

@@ -1,0 +1,190 @@
+"""Qwen2-Audio behind `ask`, with transformers' own network at random and its own generation as the reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
+    Qwen2AudioProcessor,
+    WhisperFeatureExtractor,
+)
+
+from duologue.inference.loading import load
+from duologue.inference.qwen2_audio import AudioChat, Mouth
+from duologue.model.errors import DuologueError
+from duologue.model.speech_lm import Sampling
+from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
+from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
+
+FEW = Sampling(max_tokens=6)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]
+    vocab = {name: i for i, name in enumerate([*names, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    made = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(name, special=True) for name in names])
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Qwen2-Audio on disk, random."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("qwen2-audio")
+    words = tokenizer()
+    config = Qwen2AudioConfig(
+        audio_config={
+            "d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32,
+            "num_mel_bins": 128, "max_source_positions": 1500,
+        },
+        text_config={
+            "model_type": "qwen2", "vocab_size": len(words), "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "initializer_range": 0.5,
+        },
+        audio_token_index=3,
+    )  # fmt: skip
+    model = Qwen2AudioForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = 2
+    torch.nn.init.normal_(model.model.multi_modal_projector.linear.weight)  # or what is heard would hardly matter
+    model.save_pretrained(path)
+    Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=128), words).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def chat(folder: Path) -> AudioChat:
+    found = load(str(folder))
+    assert isinstance(found, AudioChat)
+    return found
+
+
+def clip(seed: int, n: int = 8000) -> tuple[int, np.ndarray]:
+    return 16_000, (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
+
+
+def reference(chat: AudioChat, messages: list[dict[str, Any]], clips: list[tuple[int, np.ndarray]]) -> str:
+    """What transformers' own `generate` answers to the whole conversation at once."""
+    text = chat.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    more = {"audio": [samples for _, samples in clips], "sampling_rate": 16_000} if clips else {}
+    inputs = chat.processor(text=[text], return_tensors="pt", **more)
+    with torch.inference_mode():
+        ids = chat.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    return str(chat.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+
+def user(clips: int, text: str | None = None) -> dict[str, Any]:
+    words = [{"type": "text", "text": text}] if text else []
+    return {"role": "user", "content": [{"type": "audio"}] * clips + words}
+
+
+def test_voice_chat_and_analysis(chat: AudioChat) -> None:
+    spoken, asked = chat.ask(clip(0), sampling=FEW), chat.ask(clip(0), "what sound is this?", FEW)
+    assert spoken.text == reference(chat, [user(1)], [clip(0)])
+    assert asked.text == reference(chat, [user(1, "what sound is this?")], [clip(0)])
+    assert spoken.text != asked.text, "the question was not read"
+    assert chat.ask(clip(1), sampling=FEW).text != spoken.text, "the recording was not heard"
+    assert spoken.waveform.shape == (0,) and spoken.timings.audio_s == 0.5
+    assert chat.ask(text="hello", sampling=FEW).text == reference(chat, [user(0, "hello")], [])
+
+
+def test_turns_remember_recordings_and_are_read_once(chat: AudioChat, monkeypatch: pytest.MonkeyPatch) -> None:
+    conversation, fed = chat.converse(), []
+    forward = chat.model.model.forward
+
+    def watched(**inputs: Any) -> Any:
+        fed.append(inputs)
+        return forward(**inputs)
+
+    monkeypatch.setattr(chat.model.model, "forward", watched)
+    conversation.ask(clip(0), sampling=FEW)
+    begun = len(fed)
+    conversation.ask([clip(1), clip(2, 6000)], "which is louder?", FEW)
+    monkeypatch.undo()
+    assert conversation.turns == 2
+    # The second turn read what was new in it: its own two recordings and words, not the first turn again.
+    assert len(fed[begun]["input_features"]) == 2
+    text = chat.tokenizer.decode(fed[begun]["input_ids"][0]).replace("<|AUDIO|>", "")
+    assert text.startswith("<|im_end|>\n<|im_start|>user\nAudio 2: <|audio_bos|><|audio_eos|>\nAudio 3: "), text
+    # All of it in one pass, by transformers' network, says the same next.
+    heard = [inputs for inputs in fed[: begun + 1] if "input_features" in inputs]
+    with torch.inference_mode():
+        logits = chat.model(
+            input_ids=torch.cat([inputs["input_ids"] for inputs in fed[: begun + 1]], dim=1),
+            input_features=torch.cat([inputs["input_features"] for inputs in heard]),
+            feature_attention_mask=torch.cat([inputs["feature_attention_mask"] for inputs in heard]),
+        ).logits
+    assert int(logits[0, -1].argmax()) == int(fed[begun + 1]["input_ids"])
+
+
+def test_a_turn_that_fails_leaves_no_trace(chat: AudioChat, tmp_path: Path) -> None:
+    conversation, other = chat.converse(), chat.converse()
+    conversation.ask(clip(0), sampling=FEW)
+    other.ask(clip(0), sampling=FEW)
+    with pytest.raises(DuologueError):
+        conversation.ask(tmp_path / "none.wav")
+    with pytest.raises(DuologueError, match="ask with a recording, with a text, or with both"):
+        conversation.ask(text=" ")
+    assert conversation.ask(clip(1), sampling=FEW).text == other.ask(clip(1), sampling=FEW).text
+    assert conversation.turns == 2
+
+
+def test_long_recordings_are_cut_and_it_says_so(chat: AudioChat) -> None:
+    reply = chat.ask([clip(0), clip(1, 31 * 16_000)], sampling=Sampling(max_tokens=1))
+    assert reply.warning == "recording 2 was cut after 30 s; the reply was cut short after 1 tokens"
+
+
+def test_it_speaks_where_a_mouth_is_attached(chat: AudioChat) -> None:
+    torch.manual_seed(0)
+    decoder = UnitDecoder(UnitDecoderConfig(in_dim=32, dim=32, heads=2, ffn_dim=48, units=20, sub_position=True)).eval()
+    torch.nn.init.normal_(decoder.output_proj.weight)
+    torch.nn.init.normal_(decoder.sub_position)
+    vocoder = UnitVocoder(UnitVocoderConfig(units=20, embedding_dim=8, channels=32, resblock_kernels=(3,))).eval()
+    talking = AudioChat(chat.model, chat.processor, mouth=Mouth(decoder, vocoder))
+    reply = talking.ask(clip(0), sampling=FEW)
+    assert reply.text == chat.ask(clip(0), sampling=FEW).text
+    with torch.inference_mode():
+        wanted = vocoder(torch.tensor([reply.units]))[0].clamp(-1, 1).numpy()
+    assert len(reply.units) > 6 and np.abs(reply.waveform - wanted).max() < 1e-4
+    assert reply.timings.compute_delay_ms is not None
+
+
+def test_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from duologue.demo.cli import main
+    from duologue.inference.audio import write_wav
+
+    write_wav(tmp_path / "clip.wav", clip(0)[1], 16_000)
+    with pytest.raises(SystemExit) as caught:
+        main(["ask", str(tmp_path / "clip.wav"), "--text", "what sound is this?", "-m", str(folder), "--json"])
+    said = capsys.readouterr()
+    assert caught.value.code in (0, None), said.err
+    assert json.loads(said.out)["timings"]["audio_s"] == 0.5
+    for option in (["--int8"], ["--encoder", "windowed"], ["--encoder", "loud"], ["--dtype", "int4"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["ask", "--text", "hello", "-m", str(folder), *option])
+        assert caught.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_damaged_folder_is_one_line(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "multi_modal_projector" in name)
+    del tensors[name]
+    save_file(tensors, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DuologueError, match=r"missing keys, .*multi_modal_projector.* for one"):
+        load(str(tmp_path / "model"))
