@@ -6,20 +6,22 @@ The stereo model of 48 kHz, whose norms look at all of time, is another network.
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...model.codec import CodecConfig
+from ...model.codec import Codec, CodecConfig
 from ...model.errors import DuologueError
 from ...model.quantiser import QuantiserConfig
 from ...model.seanet import SEANetConfig
-from ..source import one_line
-from . import KeyTable, fold_weight_norm, rename_keys
+from ..parts import save_part
+from ..weights import assign, made
+from . import KeyTable, fold_weight_norm, imported_card, rename_keys
+from .files import read_folder, read_json, read_tensors
 
 SOURCE = "EnCodec"
 LAYER = r"(?:model|layers)"  # EnCodec's list of layers, or transformers'
@@ -33,27 +35,17 @@ KNOWN = {
 }  # fmt: skip
 
 
-def read(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """A ``.th`` file, or a transformers folder (config.json, model.safetensors), for :func:`convert`. No code is run.
+def read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """A ``.th`` file, or a transformers folder, for :func:`convert`. No code is run.
 
     Raises:
         DuologueError: nothing is there, or something else, or it would have to run code to be read.
     """
-    path = Path(source)
-    try:
-        if path.is_dir():
-            from safetensors.torch import load_file
-
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            return load_file(path / "model.safetensors"), config
-        state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DuologueError(f"no such file: {error.filename}") from None
-    except Exception as error:  # the unpickler raises whatever a damaged file makes it stumble over
-        raise DuologueError(f"{path} cannot be read without running code of its own: {one_line(error)}") from None
-    if not isinstance(state_dict, dict) or not all(isinstance(value, Tensor) for value in state_dict.values()):
-        raise DuologueError(f"{path} is not an {SOURCE} checkpoint: it is no dictionary of tensors")
-    return state_dict, None
+    if source.is_dir():
+        return read_folder(source), read_json(source / "config.json")
+    if not source.is_file():
+        raise DuologueError(f"there is no file {source}")
+    return read_tensors(source), None
 
 
 def convert(
@@ -159,3 +151,16 @@ def _unit_keys(at: int, ours: str) -> KeyTable:
         rf"{at}\.block\.3\.{CONV}\.(weight|bias)": rf"{ours}.conv2.\1",
         rf"{at}\.shortcut\.{CONV}\.(weight|bias)": rf"{ours}.shortcut.\1",
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Nothing is needed besides."""
+
+
+def run(source: Path, dest: Path, options: Options) -> Path:
+    """Import ``encodec_24khz-d7cc33bc.th`` or a folder of transformers to a folder for ``load_part``."""
+    config, tensors = convert(*read(source))
+    codec = made(lambda: Codec(config))
+    assign(codec, tensors, str(source))
+    return save_part(dest, "codec", codec, config, imported_card(SOURCE, source, codec))

@@ -9,20 +9,25 @@ become plain ones of the bandwidth asked for.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...model.codec import CodecConfig
+from ...model.codec import Codec, CodecConfig
 from ...model.errors import DuologueError
 from ...model.quantiser import QuantiserConfig
 from ...model.seanet import SEANetConfig
 from ...model.vocos import VocosConfig
+from ..parts import save_part
 from ..source import one_line
-from . import KeyTable, fold_weight_norm, rename_keys
+from ..weights import assign, made
+from . import KeyTable, fold_weight_norm, imported_card, rename_keys
 from .encodec import encoder_keys
+from .files import as_state_dict
+from .pickles import load_tensors
 
 SOURCE = "WavTokenizer"
 FEATURES = "feature_extractor.encodec."
@@ -49,7 +54,7 @@ class _Fields(dict[str, Any]):
     """Stands in for Lightning's AttributeDict."""
 
 
-def read(checkpoint: str | Path, config: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(checkpoint: Path, config: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The ``.ckpt``'s state dict and the YAML's dictionary, for :func:`convert`. No code of either file is run.
 
     Raises:
@@ -57,21 +62,19 @@ def read(checkpoint: str | Path, config: str | Path) -> tuple[dict[str, Tensor],
     """
     import yaml
 
-    for path in (checkpoint, config):
-        if not Path(path).is_file():
-            raise DuologueError(f"no such file: {path}; {SOURCE} needs its .ckpt and its .yaml")
-    try:
-        with torch.serialization.safe_globals([(_Fields, name) for name in ATTRIBUTE_DICTS]):
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # the unpickler raises whatever a damaged file makes it stumble over
-        raise DuologueError(f"{checkpoint} cannot be read without running code of its own: {one_line(error)}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    if not config.is_file():
+        raise DuologueError(f"there is no file {config}; {SOURCE} needs the .yaml that it was trained with")
+    if not checkpoint.is_file():
+        raise DuologueError(f"there is no file {checkpoint}; {SOURCE} needs its .ckpt")
+    with torch.serialization.safe_globals([(_Fields, name) for name in ATTRIBUTE_DICTS]):
+        content = load_tensors(checkpoint)
+    if not isinstance(content, dict) or "state_dict" not in content:
         raise DuologueError(f"{checkpoint} is not a {SOURCE} checkpoint: it has no 'state_dict'")
     try:
-        fields = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        fields = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DuologueError(f"{config} is not YAML: {one_line(error)}") from None
-    return content["state_dict"], fields
+    return as_state_dict(content["state_dict"], str(checkpoint)), fields
 
 
 def convert(
@@ -175,3 +178,36 @@ def _shape(state_dict: dict[str, Tensor], key: str) -> torch.Size:
     if key not in state_dict:
         raise DuologueError(f"{SOURCE} checkpoint lacks the tensor {key}")
     return state_dict[key].shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """
+    config: the .yaml that the checkpoint was trained with; by default the only one beside it
+    bandwidth_id: which row of the adaptive norms to take
+    """
+
+    config: str | None = None
+    bandwidth_id: int = 0
+
+
+def run(source: Path, dest: Path, options: Options) -> Path:
+    """Import a ``.ckpt``, or the folder that holds one with its ``.yaml``, to a folder for ``load_part``."""
+    checkpoint = only(source, ".ckpt") if source.is_dir() else source
+    config = Path(options.config) if options.config else only(checkpoint.parent, ".yaml")
+    sizes, tensors = convert(*read(checkpoint, config), options.bandwidth_id)
+    codec = made(lambda: Codec(sizes))
+    assign(codec, tensors, str(checkpoint))
+    return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, checkpoint, codec))
+
+
+def only(folder: Path, suffix: str) -> Path:
+    """The one file of a folder that ends so.
+
+    Raises:
+        DuologueError: none does, or several.
+    """
+    found = sorted(folder.glob(f"*{suffix}"))
+    if len(found) != 1:
+        raise DuologueError(f"{folder} has {len(found)} files that end in {suffix}; name the one that is meant")
+    return found[0]

@@ -1,15 +1,15 @@
 """EnCodec against transformers' own network with tiny random weights, made on the spot."""
 
-import json
 import re
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from transformers import EncodecConfig, EncodecModel
 
-from duologue.checkpoints.importers.encodec import convert, read
-from duologue.model.codec import Codec
+from duologue.checkpoints.importers.encodec import Options, convert, read, run
+from duologue.checkpoints.parts import load_part
+from duologue.checkpoints.weights import check_tensors, made, named_tensors
+from duologue.model.codec import Codec, CodecConfig
 from duologue.model.errors import DuologueError
 
 
@@ -86,20 +86,20 @@ def test_its_own_release_is_read(theirs, codec, tmp_path):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in codec.state_dict().items())
 
 
-def test_a_transformers_folder_is_read(theirs, codec, tmp_path):
-    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps(theirs.config.to_dict(), default=str))
-    config, weights = convert(*read(tmp_path))
-    assert config == codec.config and weights.keys() == codec.state_dict().keys()
+def test_a_transformers_folder_becomes_one_of_ours(theirs, codec, tmp_path):
+    theirs.save_pretrained(tmp_path / "theirs")
+    run(tmp_path / "theirs", tmp_path / "ours", Options())
+    loaded = load_part(tmp_path / "ours", "codec", CodecConfig, Codec)
+    assert loaded.config == codec.config
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in codec.state_dict().items())
 
 
 def test_real_sizes_are_covered():
     with torch.device("meta"):
         theirs = EncodecModel(EncodecConfig())
-        config, weights = convert(theirs.state_dict(), theirs.config.to_dict())
-        model = Codec(config)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert wanted == {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    config, ours = convert(theirs.state_dict(), theirs.config.to_dict())
+    found = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in ours.items()}
+    check_tensors(named_tensors(made(lambda: Codec(config))), found, "real sizes")
     assert config.frame_rate == 75 and config.codebooks_for(6.0) == 8 and config.quantiser.codebooks == 32
 
 
@@ -121,7 +121,7 @@ def test_wrong_tensors_are_named(theirs):
 
 def test_a_file_that_is_something_else_is_refused(tmp_path):
     (tmp_path / "notes.th").write_text("no weights")
-    with pytest.raises(DuologueError, match="cannot be read"):
+    with pytest.raises(DuologueError, match="not a PyTorch checkpoint"):
         read(tmp_path / "notes.th")
-    with pytest.raises(DuologueError, match="no such file"):
+    with pytest.raises(DuologueError, match="there is no file"):
         read(tmp_path / "missing.th")

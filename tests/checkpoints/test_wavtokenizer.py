@@ -8,8 +8,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from duologue.checkpoints.importers.wavtokenizer import convert, read
-from duologue.model.codec import Codec, CodecEncoding, published
+from duologue.checkpoints.importers.wavtokenizer import Options, convert, read, run
+from duologue.checkpoints.parts import load_part
+from duologue.checkpoints.weights import check_tensors, made, named_tensors
+from duologue.model.codec import Codec, CodecConfig, CodecEncoding, published
 from duologue.model.errors import DuologueError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wavtokenizer"
@@ -64,7 +66,7 @@ def test_every_step_of_the_way_is_equal(codec, expected):
 @torch.inference_mode()
 def test_streamed_the_codes_are_the_same(codec, expected, chunk):
     """Its encoder looks ahead but not around: only its decoder needs the whole."""
-    stage, waveform = CodecEncoding(codec), expected["waveform"][:, : 4000 if chunk == 1 else None]
+    stage, waveform = CodecEncoding(codec), expected["waveform"][:, : 1000 if chunk == 1 else None]
     state = stage.init_state(2)
     codes = [stage.step(piece, state) for piece in waveform.split(chunk, dim=1)]
     assert torch.equal(torch.cat([*codes, stage.flush(state)], dim=-1), codec.encode(waveform))
@@ -146,10 +148,8 @@ def test_both_published_codecs_are_covered(rate, ratios, n_fft):
     head = {"dim": 768, "n_fft": n_fft, "hop_length": n_fft // 4, "padding": "same"}
     config, ours = convert(weights, released(ratios, 4096, backbone, head))
     assert config == published(rate)
-    with torch.device("meta"):
-        model = Codec(config)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    assert wanted == {name: tuple(tensor.shape) for name, tensor in ours.items()}
+    found = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in ours.items()}
+    check_tensors(named_tensors(made(lambda: Codec(config))), found, "real sizes")
     assert config.frame_rate == rate and round(config.bit_rate()) == 12 * rate
 
 
@@ -182,13 +182,38 @@ def test_another_bandwidth_has_its_own_norms(foreign):
         convert(weights, config, bandwidth_id=4)
 
 
-def test_the_released_files_are_read(foreign, codec, expected, tmp_path):
+@pytest.fixture
+def files(foreign, tmp_path):
+    """A .ckpt as Lightning writes it, and its .yaml."""
     weights, config = foreign
     torch.save({"state_dict": weights, "epoch": 3, "hyper_parameters": {"sample_rate": 24000}}, tmp_path / "model.ckpt")
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(config))
-    found, ours = convert(*read(tmp_path / "model.ckpt", tmp_path / "model.yaml"))
-    assert found == codec.config
-    assert all(torch.equal(tensor, ours[name]) for name, tensor in codec.state_dict().items())
+    return tmp_path
+
+
+@torch.inference_mode()
+def test_the_released_files_become_a_folder(files, codec, expected):
+    run(files / "model.ckpt", files / "ours", Options())
+    loaded = load_part(files / "ours", "codec", CodecConfig, Codec)
+    assert loaded.config == codec.config
+    assert relative_error(loaded(expected["waveform"]), expected["reconstruction"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda w: w.pop("head.out.bias"), r"tensor 'decoder\.head\.bias' \(1282,\) is missing"),
+        (lambda w: w.update({"head.out.bias": torch.zeros(3)}), r"'decoder\.head\.bias' has shape \(3,\)"),
+        (lambda w: w.update({"head.in.bias": torch.zeros(3)}), r"unknown tensor 'head\.in\.bias' \(3,\)"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_written(files, foreign, change, message):
+    weights = dict(foreign[0])
+    change(weights)
+    torch.save({"state_dict": weights}, files / "model.ckpt")
+    with pytest.raises(DuologueError, match=message):
+        run(files, files / "ours", Options())
+    assert not (files / "ours").exists()
 
 
 class Malicious:
@@ -196,13 +221,15 @@ class Malicious:
         return exec, ("raise SystemExit('this code was run')",)
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(foreign, tmp_path):
-    torch.save({"state_dict": {}, "callbacks": Malicious()}, tmp_path / "model.ckpt")
-    (tmp_path / "model.yaml").write_text("a: 1\n")
-    with pytest.raises(DuologueError, match=r"model\.ckpt cannot be read without running code"):
-        read(tmp_path / "model.ckpt", tmp_path / "model.yaml")
-    with pytest.raises(DuologueError, match=r"no such file: .*missing\.yaml"):
-        read(tmp_path / "model.ckpt", tmp_path / "missing.yaml")
-    torch.save({"model": {}}, tmp_path / "model.ckpt")
+def test_a_checkpoint_that_would_run_code_is_refused(files):
+    torch.save({"state_dict": {}, "callbacks": Malicious()}, files / "model.ckpt")
+    with pytest.raises(DuologueError, match=r"model\.ckpt is refused: its pickle names"):
+        read(files / "model.ckpt", files / "model.yaml")
+    with pytest.raises(DuologueError, match=r"no file .*missing\.yaml"):
+        read(files / "model.ckpt", files / "missing.yaml")
+    torch.save({"model": {}}, files / "model.ckpt")
     with pytest.raises(DuologueError, match="no 'state_dict'"):
-        read(tmp_path / "model.ckpt", tmp_path / "model.yaml")
+        read(files / "model.ckpt", files / "model.yaml")
+    (files / "other.yaml").write_text("a: 1")
+    with pytest.raises(DuologueError, match=r"has 2 files that end in \.yaml"):
+        run(files / "model.ckpt", files / "ours", Options())
