@@ -191,7 +191,7 @@ def prepare(
     typer.echo(", ".join(f"{name}: {count}" for name, count in counts.items()))
 
 
-STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder", "duplex")
+STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder", "duplex", "codec")
 
 
 @app.command(

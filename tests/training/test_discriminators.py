@@ -53,7 +53,7 @@ def test_they_learn_to_tell_noise_from_tones() -> None:
 
 
 def test_nothing_to_judge_with_is_refused() -> None:
-    with pytest.raises(DuologueError, match="at least one period or one scale"):
+    with pytest.raises(DuologueError, match="at least one period, scale or resolution"):
         DiscriminatorConfig(periods=(), scales=0)
     with pytest.raises(DuologueError, match="at least 2 samples"):
         DiscriminatorConfig(periods=(1,))
