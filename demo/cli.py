@@ -295,6 +295,30 @@ def codec_decode(
     typer.echo(f"{output}: {info.samples / info.sample_rate:.2f} s", err=True)
 
 
+@codec_commands.command("pairs")
+def codec_pairs(
+    data: Annotated[Path, typer.Argument(help="A data set that `duologue prepare` made.")],
+    output: Annotated[Path, typer.Argument(help="Folder for reference/, decoded/ and codes/.")],
+    model: CodecModel = "nano-codec",
+    limit: Annotated[int | None, typer.Option(min=1, help="So many clips, spread over the set.")] = None,
+    codebooks: Annotated[int | None, typer.Option(min=1, help="How many of the codec's codebooks; all.")] = None,
+) -> None:
+    """Write clips of a data set beside what the codec makes of them, to be listened to and judged.
+
+    \b
+    duologue codec pairs data/speech_held_out pairs --limit 100
+    """
+    from ..inference.codec_files import load_codec
+    from ..inference.codec_pairs import write_pairs
+
+    found = write_pairs(load_codec(model), data, output, limit, codebooks=codebooks)
+    typer.echo(
+        f"{output}: {found['clips']} clips, {found['seconds']:.0f} s at {found['real_time_factor']:.3f} of real time, "
+        f"{found['used']} entries used",
+        err=True,
+    )
+
+
 def _say(message: Any) -> None:
     """An error as one line on stderr."""
     print(f"duologue: error: {' '.join(str(message).split())}", file=sys.stderr)

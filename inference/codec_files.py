@@ -30,7 +30,8 @@ from .audio import read_pieces
 
 FORMAT = "duologue-codes/1"
 HEADER = 1024  # bytes before the codes, the header padded with spaces
-BLOCK_S, CONTEXT_S = 4.0, 2.0  # of the windows through which a decoder that is no stream is run
+# Windows through which a decoder that is no stream is run; up to 25 s of sound are one window, which is the whole run.
+BLOCK_S, CONTEXT_S = 20.0, 5.0
 PIECE_S = 4.0  # decoded at a time
 LARGEST_WAV = 2**32 - 4096  # bytes; a longer one is written as RF64
 
@@ -62,13 +63,13 @@ def fingerprint(codec: Codec) -> str:
     return digest.hexdigest()[:16]
 
 
-def decoding(codec: Codec) -> Streaming:
-    """The decoder as a stream: itself where it is one, else in windows."""
+def decoding(codec: Codec, codebooks: int) -> Streaming:
+    """The decoder of codes of so many codebooks as a stream: itself where it is one, else in windows."""
     stage = CodecDecoding(codec)
     if codec.exact:
         return stage
     block, context = (max(1, round(seconds * codec.config.frame_rate)) for seconds in (BLOCK_S, CONTEXT_S))
-    like = torch.zeros(1, codec.config.quantiser.codebooks, 0, dtype=torch.long)
+    like = torch.zeros(1, codebooks, 0, dtype=torch.long)
     return Windowed(stage, like, block, context, context)
 
 
@@ -155,7 +156,7 @@ def decode(codec: Codec, source: Path, out: Path, progress: bool = True) -> Code
         raise DuologueError(f"{source} was encoded by another codec than this one: name that one with --model")
     if out.suffix.lower() != ".wav":
         raise DuologueError(f"{out}: sound is written as WAV, so give a name that ends in .wav")
-    stage, left = decoding(codec), info.samples
+    stage, left = decoding(codec, info.codebooks), info.samples
     state, size = stage.init_state(), max(1, round(PIECE_S * codec.config.frame_rate))
     container = "WAV" if 2 * info.samples < LARGEST_WAV else "RF64"
     with (

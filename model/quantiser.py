@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from .errors import DuologueError
 
+ROWS = 4096  # vectors whose distances are held at a time
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiserConfig:
@@ -33,10 +35,14 @@ class QuantiserConfig:
 
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     """(N, D) vectors, (size, D) entries -> (N,) int64 numbers of the nearest entries."""
-    x, codebook = x.float(), codebook.float()
+    codebook = codebook.float()
+    square = codebook.square().sum(1)
+    found = []
     with torch.autocast(x.device.type, enabled=False):  # near neighbours differ by less than bf16 resolves
-        distance = torch.addmm(codebook.square().sum(1), x, codebook.T, alpha=-2)  # |x|² is the same for all
-    return distance.argmin(dim=1)
+        for rows in x.float().split(ROWS):
+            distance = torch.addmm(square, rows, codebook.T, alpha=-2)  # |x|² is the same for all
+            found.append(distance.argmin(dim=1))
+    return torch.cat(found)
 
 
 class Quantiser(nn.Module):

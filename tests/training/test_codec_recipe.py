@@ -13,9 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from duologue.checkpoints.parts import load_part
 from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.model.codec import Codec, CodecConfig, causal
 from duologue.model.errors import DuologueError
 from duologue.model.quantiser import Quantiser, QuantiserConfig
+from duologue.training.assemble import assemble_codec
 from duologue.training.codebooks import CodebookConfig, Codebooks, kmeans, perplexity
 from duologue.training.discriminators import DiscriminatorConfig
 from duologue.training.loop import train
@@ -167,9 +170,14 @@ def test_the_tiny_recipe_learns(recordings, tmp_path):
     name = recordings.name
     assert figures[f"mel_{name}"] < 0.6 * first and figures[f"used_{name}"] > 32
     samples = task.data.crops(np.random.default_rng(0), 2)
+    handed_on = load_part(assemble_codec(tmp_path / "codec", run.out), "codec", CodecConfig, Codec)
+    assert handed_on.config == run.codec
     with torch.inference_mode():
         codes = task.codec.encode(samples)
-        assert codes.shape == (2, 1, 20) and task.codec.decode(codes).shape == samples.shape
+        assert codes.shape == (2, 1, 20)
+        wanted = task.codec.decode(codes)
+        assert wanted.shape == samples.shape
+        assert (handed_on.decode(codes) - wanted).norm() < 0.02 * wanted.norm()  # stored as float16
 
 
 RIVALS = DiscriminatorConfig(periods=(2,), scales=1, resolutions=(64,), channels=4, max_channels=8, hinge=True)
@@ -192,8 +200,6 @@ def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp
 
 
 def test_nano_is_small_and_quick_to_answer():
-    from duologue.model.codec import Codec, causal
-
     codec = Codec(NANO_CODEC)
     assert 2 * sum(p.numel() for p in codec.parameters()) < 8 * 2**20  # bytes as float16
     assert codec.delay_ms == 67.5 and codec.exact
