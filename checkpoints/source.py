@@ -8,7 +8,7 @@ from pathlib import Path
 from ..model.errors import DuologueError
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
-BUNDLED = ("nano",)  # models that are folders beside this file
+BUNDLED = ("nano", "nano-codec")  # models that are folders beside this file
 _HUB_FILES = [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", CARD]
 
 

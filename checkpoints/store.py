@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
-from ..model.windowed import WindowConfig
+from ..model.windowed_ear import WindowConfig
 from .config_io import config_from_dict, config_to_dict
 from .folders import replaceable, replacing
 from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
@@ -100,7 +100,7 @@ def load(
         device_map: parts by name -> device, to spread a model over several (``{"llm.lm.model.layers.0": 1, …}``); the
             rest goes to ``device``.
         int8: keep the language model's matrices as 8-bit integers, with a scale a row. Needs torchao.
-        window: hear while the user speaks with an encoder that was made for whole clips (see model/windowed.py);
+        window: hear while the user speaks with an encoder that was made for whole clips (see model/windowed_ear.py);
             ``None``: as it was made, for the numbers it had at home.
     Raises:
         DuologueError: one line that says what is missing, extra, misshapen or unreachable.

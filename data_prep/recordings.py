@@ -9,6 +9,10 @@ Parts keep apart what must stay apart. A speaker set aside is in no part but the
     acceptance  the digits of fsdd's `yweweler`
     noises      sounds and noise without words, for augmentation
     noises_dev  one sound in ten, and the whole of ESC-10's fourth fold
+For a codec, which asks for no words, all speech is divided once more, speaker by speaker (clip by clip where nobody
+knows the speaker); the acceptance speaker is in neither part:
+    speech            nine speakers in ten
+    speech_held_out   the tenth, and the speaker of dev
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ class Part(StrEnum):
     ACCEPTANCE = "acceptance"
     NOISES = "noises"
     NOISES_DEV = "noises_dev"
+    SPEECH = "speech"
+    SPEECH_HELD_OUT = "speech_held_out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +129,17 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
 
 def select(entries: list[dict[str, Any]], part: Part, sets: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The entries that belong to `part`, by the rules of this module's docstring."""
-    return [entry for entry in entries if part_of(entry) == part and (not sets or entry["set"] in sets)]
+    divide = speech_part_of if part in (Part.SPEECH, Part.SPEECH_HELD_OUT) else part_of
+    return [entry for entry in entries if divide(entry) == part and (not sets or entry["set"] in sets)]
+
+
+def speech_part_of(entry: Mapping[str, Any]) -> Part | None:
+    """Where an entry stands when all speech, with words or without, is divided by speakers; None: in neither part."""
+    aside = SET_ASIDE.get((entry["set"], str(entry.get("speaker"))))
+    if entry["set"] in SOUND_SETS or aside == Part.ACCEPTANCE:
+        return None
+    who = f"speaker {entry['set']} {entry['speaker']}" if entry.get("speaker") else entry["audio"]
+    return Part.SPEECH_HELD_OUT if aside or stable_fraction(who) < 0.1 else Part.SPEECH
 
 
 def part_of(entry: Mapping[str, Any]) -> Part | None:

@@ -20,7 +20,7 @@ import torch
 from ..checkpoints import store
 from ..model.errors import DuologueError
 from ..model.speech_lm import DialogueState, Sampling, SpeechLM
-from ..model.windowed import WindowConfig
+from ..model.windowed_ear import WindowConfig
 from .audio import AudioSource, read_audio
 from .text_stream import ids_of
 from .turn import SILENCE, Reply, ReplyChunk, Timings, Turn, output_rate

@@ -107,33 +107,16 @@ def _blocks_of_array(samples: np.ndarray) -> Iterator[np.ndarray]:
     yield samples.astype(np.float32)[:, None] if samples.ndim == 1 else samples.astype(np.float32)
 
 
-def _check_length(name: str, frames: int, rate: int) -> None:
+def _check_length(name: str, frames: int, rate: int, longest: float = MAX_SECONDS) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise DuologueError(f"{name} has a sample rate of {rate} Hz: from {MIN_RATE} to {MAX_RATE} Hz can be read")
-    if frames > MAX_SECONDS * rate:
-        raise DuologueError(f"{name} lasts {frames / rate:.0f} s: at most {MAX_SECONDS:.0f} s can be heard at once")
+    if frames > longest * rate:
+        raise DuologueError(f"{name} lasts {frames / rate:.0f} s: at most {longest:.0f} s can be heard at once")
 
 
 def _finish(name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int) -> np.ndarray:
     """Blocks of (n, channels) at ``rate`` -> (n,) at ``sample_rate``."""
-    import soxr
-
-    _check_length(name, 0, rate)
-    resample = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ") if rate != sample_rate else None
-    mono: list[np.ndarray] = []
-    frames = 0
-    for block in blocks:  # (n, channels)
-        frames += len(block)
-        _check_length(name, frames, rate)  # a header may be wrong about the length
-        if not block.size:
-            continue
-        if not np.isfinite(block).all():
-            bad = frames - len(block) + int(np.argmin(np.isfinite(block).all(axis=1)))
-            raise DuologueError(f"{name} has a sample that is no number (NaN or infinite) at {bad / rate:.3f} s")
-        part = block.mean(axis=1, dtype=np.float64).astype(np.float32)  # (n,)
-        mono.append(resample.resample_chunk(part) if resample else part)
-    if frames and resample:
-        mono.append(resample.resample_chunk(np.zeros(0, np.float32), last=True))
+    mono = list(_mono(name, rate, blocks, sample_rate, MAX_SECONDS))
     waveform = np.concatenate(mono) if mono else np.zeros(0, np.float32)
     if not len(waveform):
         raise DuologueError(f"{name} has no samples (0 s): record something")
@@ -141,6 +124,57 @@ def _finish(name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int
     if not math.isfinite(peak):
         raise DuologueError(f"{name} has samples too large to be sound")
     return waveform / np.float32(peak) if peak > 1 else waveform
+
+
+def _mono(name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int, longest: float) -> Iterator[np.ndarray]:
+    """Blocks of (n, channels) at ``rate`` -> pieces of the mono signal at ``sample_rate``."""
+    import soxr
+
+    _check_length(name, 0, rate, longest)
+    resample = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ") if rate != sample_rate else None
+    frames = 0
+    for block in blocks:  # (n, channels)
+        frames += len(block)
+        _check_length(name, frames, rate, longest)  # a header may be wrong about the length
+        if not block.size:
+            continue
+        if not np.isfinite(block).all():
+            bad = frames - len(block) + int(np.argmin(np.isfinite(block).all(axis=1)))
+            raise DuologueError(f"{name} has a sample that is no number (NaN or infinite) at {bad / rate:.3f} s")
+        part = block.mean(axis=1, dtype=np.float64).astype(np.float32)  # (n,)
+        yield resample.resample_chunk(part) if resample else part
+    if frames and resample:
+        yield resample.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def read_pieces(path: str | os.PathLike[str], sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:
+    """A recording of any length in pieces, so that it need not fit in memory.
+
+    Yields:
+        The share of the recording read so far, and the next piece of it, (n,) float32 in [-1, 1], mono at
+        ``sample_rate``. Unlike :func:`read_audio`, which knows the whole, it clips float samples beyond 1.
+
+    Raises:
+        DuologueError: for every input named in this module's docstring; there is no longest recording.
+    """
+    import soundfile
+
+    name = str(path)
+    if Path(path).is_dir():
+        raise DuologueError(f"{name} is a folder, not a recording: give a WAV, FLAC, Ogg or MP3 file")
+    if not Path(path).is_file():
+        raise DuologueError(f"no such file: {name}")
+    try:
+        sound = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError:
+        raise DuologueError(f"{name} is not a recording that can be read: give WAV, FLAC, Ogg or MP3") from None
+    with sound:
+        samples = 0
+        for piece in _mono(name, sound.samplerate, _blocks_of_file(name, sound), sample_rate, np.inf):
+            samples += len(piece)
+            yield sound.tell() / max(1, sound.frames), np.clip(piece, -1.0, 1.0)
+        if not samples:
+            raise DuologueError(f"{name} has no samples (0 s): record something")
 
 
 def write_wav(path: str | os.PathLike[str], waveform: np.ndarray, sample_rate: int) -> None:

@@ -34,7 +34,7 @@ from .streaming import Chain
 from .tokens import TokenKind, TokenLayout, check_ids
 from .unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
 from .vocoder import UnitVocoder, UnitVocoderConfig
-from .windowed import WindowConfig, WindowedEar
+from .windowed_ear import WindowConfig, WindowedEar
 
 __all__ = ["DialogueState", "PromptConfig", "ReplyStep", "Sampling", "SpeechLM", "SpeechLMConfig", "TokenKind"]
 

@@ -16,17 +16,23 @@ import torch
 from torch import Tensor
 
 from duologue.model.adaptor import Adaptor, AdaptorConfig
+from duologue.model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
 from duologue.model.conv import StreamingConv1d, StreamingConvTranspose1d
 from duologue.model.duration import DurationPredictor
 from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.framed_conv import FramedConv1d, FramedConvTranspose1d, ResidualLSTM
 from duologue.model.hifigan import Fusion, Generator, ResidualBlock
+from duologue.model.istft import ISTFT
 from duologue.model.kv_cache import KVBuffer
 from duologue.model.llm import LLM, LLMState
 from duologue.model.mel import LogMel, LogMelConfig
+from duologue.model.quantiser import QuantiserConfig
+from duologue.model.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from duologue.model.streaming import Chain, Streaming
 from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.vad import VAD
 from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
+from duologue.model.vocos import VocosConfig, VocosDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +116,50 @@ class LanguageModel(Streaming):
         return torch.zeros(2, 0, 11 + 8)
 
 
+def tiny_seanet(causal: bool, reflect: bool) -> SEANetConfig:
+    return SEANetConfig(
+        dim=8, filters=4, ratios=(2, 5), residual_kernel=5 if causal else 3, conv_shortcut=reflect, lstm_layers=2,
+        causal=causal, reflect=reflect,
+    )  # fmt: skip
+
+
+def tiny_vocos() -> VocosConfig:
+    return VocosConfig(
+        in_dim=8, dim=16, ffn_dim=24, layers=2, residual_blocks=1, groups=4, n_fft=40, hop=10, causal=True, chunk=2,
+        left_context=6,
+    )  # fmt: skip
+
+
+def loud(stage: Streaming) -> Streaming:
+    """Random weights large enough for every layer to be heard in the output."""
+    for parameter in stage.parameters():
+        parameter.data.mul_(3)
+    return stage
+
+
+def tiny_codec(causal: bool) -> Codec:
+    """A causal Vocos codec, or one after EnCodec, whose mirrored decoder streams as well."""
+    encoder = tiny_seanet(causal, reflect=not causal)
+    quantiser = QuantiserConfig(dim=8, size=32, codebooks=2)
+    return Codec(CodecConfig(encoder=encoder, quantiser=quantiser, decoder=tiny_vocos() if causal else None))
+
+
+class Spectrum(Streaming):
+    """The inverse transform with real numbers at its input: (B, n_fft + 2, T) -> samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.istft = ISTFT(20, 6)
+        self.rate, self.latency = self.istft.rate, self.istft.latency
+        self.init_state, self.flush = self.istft.init_state, self.istft.flush  # type: ignore[method-assign]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.istft(torch.complex(*x.chunk(2, dim=1)))
+
+    def step(self, x: Tensor, state: object) -> Tensor:
+        return self.istft.step(torch.complex(*x.chunk(2, dim=1)), state)  # type: ignore[arg-type]
+
+
 # Every stage stands here.
 STAGES = [
     Stage(name="conv", make=lambda: StreamingConv1d(3, 4, 5, dilation=2), input=features(3)),
@@ -146,6 +196,50 @@ STAGES = [
         frames=8123,
         slack=1.1,  # three grids, of 10, 40 and 80 ms: what is pending depends on where a repetition ends
     ),
+    Stage(name="framed-conv", make=lambda: FramedConv1d(3, 4, 5, 2), input=features(3)),
+    Stage(name="framed-conv-causal", make=lambda: FramedConv1d(3, 4, 8, 4, causal=True), input=features(3)),
+    Stage(name="framed-conv-reflect", make=lambda: FramedConv1d(3, 4, 10, 5, reflect=True), input=features(3)),
+    Stage(
+        name="framed-conv-reflect-causal",
+        make=lambda: FramedConv1d(3, 4, 7, 3, causal=True, reflect=True),
+        input=features(3),
+    ),
+    Stage(name="framed-conv-transposed", make=lambda: FramedConvTranspose1d(3, 4, 10, 5), input=features(3)),
+    Stage(
+        name="framed-conv-transposed-causal",
+        make=lambda: FramedConvTranspose1d(3, 4, 8, 4, causal=True),
+        input=features(3),
+    ),
+    Stage(name="lstm", make=lambda: ResidualLSTM(6, 2), input=features(6)),
+    Stage(name="istft", make=Spectrum, input=features(22)),
+    Stage(
+        name="seanet", make=lambda: SEANetEncoder(tiny_seanet(False, True)), input=features(1), frames=203, slack=1.1
+    ),
+    Stage(
+        name="seanet-causal",
+        make=lambda: SEANetEncoder(tiny_seanet(True, False)),
+        input=features(1),
+        frames=203,
+        slack=1.1,
+    ),
+    Stage(
+        name="seanet-encodec",
+        make=lambda: SEANetEncoder(tiny_seanet(True, True)),
+        input=features(1),
+        frames=203,
+        slack=1.1,
+    ),
+    Stage(name="seanet-decoder", make=lambda: SEANetDecoder(tiny_seanet(False, True)), input=features(8)),
+    Stage(name="seanet-decoder-encodec", make=lambda: SEANetDecoder(tiny_seanet(True, True)), input=features(8)),
+    Stage(name="vocos-causal", make=lambda: loud(VocosDecoder(tiny_vocos())), input=features(8)),
+    Stage(name="codec-encoding", make=lambda: CodecEncoding(tiny_codec(True)), input=samples, frames=203, slack=1.1),
+    Stage(
+        name="codec-decoding",
+        make=lambda: CodecDecoding(tiny_codec(True)),
+        input=lambda frames: torch.randint(32, (2, 2, frames)),
+    ),
+    Stage(name="codec-causal", make=lambda: tiny_codec(True), input=samples, frames=203, slack=1.1),
+    Stage(name="codec-encodec", make=lambda: tiny_codec(False), input=samples, frames=403, slack=1.1),
 ]
 
 # How the signal is cut: chunk lengths, repeated as often as needed.
@@ -263,6 +357,6 @@ def test_the_state_is_bounded(case: Stage) -> None:
             stage.step(chunk, state)
         sizes.append(held(state))
     if case.bounded:
-        assert max(sizes[6:]) <= max(sizes[:6]), f"bytes held after each repetition: {sizes}"
+        assert max(sizes[6:]) <= case.slack * max(sizes[:6]), f"bytes held after each repetition: {sizes}"
     for name, tensor in stage.state_dict().items():
         assert torch.equal(tensor, weights[name]), f"{name} changed: state belongs in the state"

@@ -1,10 +1,11 @@
-"""The vocoder's rivals: networks that learn to tell made speech from recordings, at several periods and scales.
+"""The rivals of vocoder and codec: networks that tell made speech from recordings, at several periods and scales.
 
-The rival's loss and the maker's are least squares (Mao et al., arXiv 1611.04076); the maker also has to match what the
-rival's layers see in the recording (feature matching).
+The rival's loss and the maker's are least squares (Mao et al., arXiv 1611.04076) or hinges (Lim and Ye, arXiv
+1705.02894); the maker also has to match what the rival's layers see in the recording (feature matching).
 
 Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), sections 2.2 and 2.3; the multi-scale discriminator from Kumar
-et al. 2019, "MelGAN" (arXiv 1910.06711), section 2.2.
+et al. 2019, "MelGAN" (arXiv 1910.06711), section 2.2; of complex spectra: Zeghidour et al. 2021, "SoundStream" (arXiv
+2107.03312), section III-D, and Défossez et al. 2022, "EnCodec" (arXiv 2210.13438), section 3.4.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ class DiscriminatorConfig:
     scales: int = 3  # the waveform, its half rate, its quarter rate…; 0: periods alone
     channels: int = 32  # of a first layer; each of the next has four times as many, at most max_channels
     max_channels: int = 1024
+    resolutions: tuple[int, ...] = ()  # windows of complex spectra, in samples; each moves by a quarter of itself
+    hinge: bool = False  # else least squares
     feature_weight: float = 2.0
     adversarial_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.periods and self.scales < 1:
-            raise DuologueError("a discriminator needs at least one period or one scale")
+        if not self.periods and self.scales < 1 and not self.resolutions:
+            raise DuologueError("a discriminator needs at least one period, scale or resolution")
+        if any(window < 16 for window in self.resolutions):
+            raise DuologueError(f"resolutions are {self.resolutions}; each must be at least 16 samples")
         if any(period < 2 for period in self.periods):
             raise DuologueError(f"periods are {self.periods}; each must be at least 2 samples")
 
@@ -89,6 +94,35 @@ class ScaleDiscriminator(nn.Module):
         return [*features, self.verdict(x)]
 
 
+class SpectrumDiscriminator(nn.Module):
+    """(B, n) -> features of every layer, the last of them the verdicts; sees real and imaginary parts of a spectrum."""
+
+    def __init__(self, window: int, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.window = window
+        width = config.channels
+        shapes = [(2, (3, 9), (1, 1), 1)] + [(width, (3, 9), (1, 2), dilation) for dilation in (1, 2, 4)]
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(inputs, width, kernel, stride, (dilation, 4), dilation=(dilation, 1)))
+            for inputs, kernel, stride, dilation in shapes
+        )
+        self.layers.append(weight_norm(nn.Conv2d(width, width, 3, 1, 1)))
+        self.verdict = weight_norm(nn.Conv2d(width, 1, 3, 1, 1))
+
+    def forward(self, samples: Tensor) -> list[Tensor]:
+        with torch.autocast(samples.device.type, enabled=False):
+            taper = torch.hann_window(self.window, device=samples.device)
+            spectrum = torch.stft(
+                samples.float(), self.window, self.window // 4, window=taper, pad_mode="constant", return_complex=True
+            )
+            x = torch.view_as_real(spectrum / taper.norm()).permute(0, 3, 2, 1)  # (B, 2, frames, bins)
+        features = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE)
+            features.append(x)
+        return [*features, self.verdict(x)]
+
+
 class Discriminators(Rival):
     """All of them; see :class:`~duologue.training.task.Rival`. Samples are (B, n)."""
 
@@ -97,10 +131,12 @@ class Discriminators(Rival):
         self.config = config
         self.periods = nn.ModuleList(PeriodDiscriminator(period, config) for period in config.periods)
         self.scales = nn.ModuleList(ScaleDiscriminator(config) for _ in range(config.scales))
+        self.spectra = nn.ModuleList(SpectrumDiscriminator(window, config) for window in config.resolutions)
+        self.count = len(self.periods) + len(self.scales) + len(self.spectra)
 
     def features(self, samples: Tensor) -> list[list[Tensor]]:
         """Each discriminator's features of (B, n)."""
-        out = [rival(samples) for rival in self.periods]
+        out = [rival(samples) for rival in (*self.periods, *self.spectra)]
         scaled = samples
         for rival in self.scales:
             out.append(rival(scaled))
@@ -108,13 +144,19 @@ class Discriminators(Rival):
         return out
 
     def forward(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The discriminators' own loss: recordings are 1, what was made is 0; 0.5 if they cannot tell."""
+        """The discriminators' own loss: recordings are 1, what was made is 0; 0.5 if they cannot tell.
+
+        With hinges recordings are to be above 1, what was made below -1; 2 if they cannot tell.
+        """
         # One pass over both: half as many calls, each twice as large.
         loss = made.new_zeros((), dtype=torch.float32)
         for features in self.features(torch.cat([recorded, made])):
             real, fake = features[-1].float().chunk(2)
-            loss = loss + (real - 1).square().mean() + fake.square().mean()
-        loss = loss / (len(self.periods) + len(self.scales))
+            if self.config.hinge:
+                loss = loss + F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+            else:
+                loss = loss + (real - 1).square().mean() + fake.square().mean()
+        loss = loss / self.count
         return loss, {"rival": loss.detach()}
 
     def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -123,10 +165,10 @@ class Discriminators(Rival):
             wanted = self.features(recorded)
         fooled = matched = made.new_zeros((), dtype=torch.float32)
         for seen, target in zip(self.features(made), wanted, strict=True):
-            fooled = fooled + (seen[-1].float() - 1).square().mean()
+            verdict = seen[-1].float()
+            fooled = fooled - verdict.mean() if self.config.hinge else fooled + (verdict - 1).square().mean()
             for a, b in zip(seen[:-1], target[:-1], strict=True):
                 matched = matched + F.l1_loss(a.float(), b.float())
-        count = len(self.periods) + len(self.scales)
-        fooled, matched = fooled / count, matched / count
+        fooled, matched = fooled / self.count, matched / self.count
         loss = self.config.adversarial_weight * fooled + self.config.feature_weight * matched
         return loss, {"fooled": fooled.detach(), "features": matched.detach()}

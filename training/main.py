@@ -7,7 +7,7 @@ import importlib
 from ..model.errors import DuologueError
 from .recipe import Recipe, override
 
-STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder")
+STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec")
 
 
 def resolve(stage: str, overrides: list[str]) -> Recipe:
@@ -17,8 +17,9 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
     module = importlib.import_module(f".recipes.{stage}", __package__)
     presets = [entry.partition("=")[2] for entry in overrides if entry.startswith("preset=")]
     preset = presets[-1] if presets else "nano"
-    if preset not in ("nano", "tiny"):
-        raise DuologueError(f"preset is {preset!r}; it must be 'nano' or 'tiny'")
+    known = ("nano", "tiny", *getattr(module, "PRESETS", ()))
+    if preset not in known:
+        raise DuologueError(f"preset is {preset!r}; it must be {' or '.join(map(repr, known))}")
     recipe: Recipe = module.recipe(preset)
     return override(recipe, [entry for entry in overrides if not entry.startswith("preset=")])
 

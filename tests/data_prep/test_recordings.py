@@ -13,7 +13,9 @@ from duologue.data_prep.recordings import (
     part_of,
     prepare,
     read_manifest,
+    select,
     set_loudness,
+    speech_part_of,
     words_of,
 )
 from duologue.data_prep.shards import ShardedDataset
@@ -179,3 +181,18 @@ def test_the_command_line_reaches_it(folder):
     assert counts["clips"] == 10
     with pytest.raises(DuologueError, match="unknown key 'level'"):
         main("recordings", ["level=3"])
+
+
+def test_a_codec_hears_all_speech_divided_by_speakers(folder):
+    """With words or without; the acceptance speaker is in neither part, no speaker in both."""
+    people = {
+        part: {entry.get("speaker") or entry["audio"] for entry in select(read_manifest(folder), part)}
+        for part in (Part.SPEECH, Part.SPEECH_HELD_OUT)
+    }
+    assert not people[Part.SPEECH] & people[Part.SPEECH_HELD_OUT]
+    everyone = people[Part.SPEECH] | people[Part.SPEECH_HELD_OUT]
+    assert {"george", "jackson", "lucas", "LJ", "order.wav"} <= everyone and "yweweler" not in everyone
+    assert "lucas" in people[Part.SPEECH_HELD_OUT] and not any("noise" in name for name in everyone)
+    crowd = [{"set": "new", "audio": f"{i}-{j}", "speaker": f"person {i}"} for i in range(300) for j in range(2)]
+    parts = [speech_part_of(entry) for entry in crowd]
+    assert parts[::2] == parts[1::2] and 0.06 < parts.count(Part.SPEECH_HELD_OUT) / len(parts) < 0.14

@@ -52,8 +52,27 @@ def test_they_learn_to_tell_noise_from_tones() -> None:
         assert fooled > 0.5 > rivals.judge(tones(1001), tones(1000))[1]["fooled"]
 
 
+def test_spectra_with_hinges_learn_to_tell_noise_from_tones() -> None:
+    torch.manual_seed(0)
+    rivals = Discriminators(DiscriminatorConfig(periods=(), scales=0, resolutions=(64,), channels=4, hinge=True))
+    features = rivals.features(tones(0))
+    assert len(features) == 1 and features[0][0].shape == (4, 4, 201, 33)  # (B, C, frames, bins)
+    before = float(rivals(0.2 * torch.randn(4, 3200), tones(0))[0])
+    assert 1.5 < before < 2.5
+    optimiser = torch.optim.AdamW(rivals.parameters(), 1e-2, (0.8, 0.99))
+    for step in range(20):
+        loss, _ = rivals(0.2 * torch.randn(4, 3200), tones(step))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        assert rivals(0.2 * torch.randn(4, 3200), tones(1000))[0] < 0.6 * before
+        noise, real = 0.2 * torch.randn(4, 3200), tones(1000)
+        assert rivals.judge(noise, real)[1]["fooled"] > rivals.judge(tones(1001), real)[1]["fooled"]
+
+
 def test_nothing_to_judge_with_is_refused() -> None:
-    with pytest.raises(DuologueError, match="at least one period or one scale"):
+    with pytest.raises(DuologueError, match="at least one period, scale or resolution"):
         DiscriminatorConfig(periods=(), scales=0)
     with pytest.raises(DuologueError, match="at least 2 samples"):
         DiscriminatorConfig(periods=(1,))

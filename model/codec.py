@@ -1,0 +1,195 @@
+"""The neural codec: a waveform <-> discrete codes, one to a few numbers a frame, 40 to 75 frames a second.
+
+Samples (B, n) -> codes (B, K, T), T = ceil(n / hop) -> samples (B, T * hop). An encoder (SEANet), a quantiser of one
+codebook or several, and a decoder: Vocos (WavTokenizer) or the encoder's mirror image (EnCodec). One class for the
+published models and for causal ones, which stream exactly with at most 80 ms of look-ahead.
+
+Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532); Défossez et al. 2022, "EnCodec" (arXiv 2210.13438).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from .errors import DuologueError
+from .quantiser import Quantiser, QuantiserConfig
+from .seanet import SEANetConfig, SEANetDecoder, SEANetEncoder, SEANetState
+from .streaming import State, Streaming
+from .vocos import VocosConfig, VocosDecoder, VocosState
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    sample_rate: int = 24000  # Hz
+    encoder: SEANetConfig
+    quantiser: QuantiserConfig
+    decoder: VocosConfig | None  # None: the encoder mirrored, as EnCodec
+
+    def __post_init__(self) -> None:
+        if self.sample_rate < 1:
+            raise DuologueError(f"codec sample_rate must be at least 1 Hz, got {self.sample_rate}")
+        if self.encoder.dim != self.quantiser.dim:
+            raise DuologueError(
+                f"codec encoder and quantiser must be as wide, got {self.encoder.dim} and {self.quantiser.dim}"
+            )
+        decoder = self.decoder
+        if decoder is not None and (decoder.in_dim, decoder.hop) != (self.quantiser.dim, self.hop):
+            raise DuologueError(
+                f"codec decoder must take {self.quantiser.dim} channels and give {self.hop} samples a frame, as the "
+                f"encoder; got {decoder.in_dim} and {decoder.hop}"
+            )
+
+    @property
+    def hop(self) -> int:
+        """Samples a frame."""
+        return self.encoder.hop
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.sample_rate / self.hop
+
+    def bit_rate(self, codebooks: int | None = None) -> float:
+        """Bits a second with so many codebooks (``None``: all)."""
+        return self.frame_rate * math.log2(self.quantiser.size) * (codebooks or self.quantiser.codebooks)
+
+    def codebooks_for(self, kbps: float) -> int:
+        """How many codebooks fit in so many kilobits a second.
+
+        Raises:
+            DuologueError: less than one of them needs.
+        """
+        each = self.bit_rate(1) / 1000
+        if kbps < each:
+            raise DuologueError(f"{kbps:g} kbit/s is too little for this codec: one codebook is {each:.3g} kbit/s")
+        return min(self.quantiser.codebooks, int(kbps / each))
+
+
+def published(tokens_a_second: int) -> CodecConfig:
+    """WavTokenizer as released: 75 tokens a second (strides 2·4·5·8) or 40 (4·5·5·6), 24 kHz, one codebook of 4096."""
+    ratios = {75: (2, 4, 5, 8), 40: (4, 5, 5, 6)}
+    if tokens_a_second not in ratios:
+        raise DuologueError(f"WavTokenizer was published with 75 and 40 tokens a second, not {tokens_a_second}")
+    encoder = SEANetConfig(ratios=ratios[tokens_a_second])
+    decoder = VocosConfig(n_fft=4 * encoder.hop, hop=encoder.hop)
+    return CodecConfig(encoder=encoder, quantiser=QuantiserConfig(), decoder=decoder)
+
+
+def causal(tokens_a_second: int) -> CodecConfig:
+    """The published sizes as an exact stream: 60 ms behind the microphone at 75 tokens a second, 62.5 ms at 40."""
+    plain = published(tokens_a_second)
+    chunk = 3 if tokens_a_second == 75 else 1
+    encoder = SEANetConfig(ratios=plain.encoder.ratios, causal=True, reflect=False)
+    decoder = VocosConfig(n_fft=4 * encoder.hop, hop=encoder.hop, causal=True, chunk=chunk, left_context=150)
+    return CodecConfig(encoder=encoder, quantiser=plain.quantiser, decoder=decoder)
+
+
+@dataclass
+class CodecState(State):
+    """Both halves of one stream."""
+
+    encoder: SEANetState
+    decoder: SEANetState | VocosState
+
+
+class Codec(Streaming):
+    """Samples (B, n) -> codes -> samples (B, ceil(n / hop) * hop), whole or streamed."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SEANetEncoder(config.encoder)
+        self.quantiser = Quantiser(config.quantiser)
+        decoder = config.decoder
+        self.decoder = SEANetDecoder(config.encoder) if decoder is None else VocosDecoder(decoder)
+        self.exact = self.decoder.exact
+        self.latency = self.encoder.latency + self._decoder_wait()
+
+    def _decoder_wait(self) -> int:
+        """Samples that the decoder waits for beyond the frame that it is given."""
+        if isinstance(self.decoder, VocosDecoder):
+            return self.decoder.istft.pad + ((self.decoder.config.chunk or 1) - 1) * self.config.hop
+        return self.decoder.latency * self.config.hop
+
+    @property
+    def delay_ms(self) -> float:
+        """How far the output of a stream lags behind its input, computing time aside."""
+        return 1000 * (self.latency + 1) / self.config.sample_rate
+
+    def encode(self, samples: Tensor, codebooks: int | None = None) -> Tensor:
+        """Samples (B, n) in [-1, 1] -> codes (B, K, T) int64 of the first ``codebooks`` codebooks (``None``: all)."""
+        return self.quantiser.encode(self.encoder(samples[:, None]), codebooks)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, K, T) of the first K codebooks -> samples (B, T * hop)."""
+        return _waveform(self.decoder(self.quantiser.decode(codes)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def init_state(self, batch_size: int = 1) -> CodecState:
+        return CodecState(encoder=self.encoder.init_state(batch_size), decoder=self.decoder.init_state(batch_size))
+
+    def step(self, x: Tensor, state: CodecState) -> Tensor:
+        embedding = self.encoder.step(x[:, None], state.encoder)
+        return _waveform(self.decoder.step(self._quantised(embedding), state.decoder))  # type: ignore[arg-type]
+
+    def flush(self, state: CodecState) -> Tensor:
+        embedding = self._quantised(self.encoder.flush(state.encoder))
+        head = self.decoder.step(embedding, state.decoder)  # type: ignore[arg-type]
+        return _waveform(torch.cat([head, self.decoder.flush(state.decoder)], dim=-1))  # type: ignore[arg-type]
+
+    def _quantised(self, embedding: Tensor) -> Tensor:
+        return self.quantiser.decode(self.quantiser.encode(embedding))
+
+
+def _waveform(samples: Tensor) -> Tensor:
+    """(B, 1, n), as convolutions give it, or (B, n) -> (B, n)."""
+    return samples[:, 0] if samples.dim() == 3 else samples
+
+
+class CodecEncoding(Streaming):
+    """The first half of a codec as a stage: samples (B, n) -> codes (B, K, T)."""
+
+    def __init__(self, codec: Codec, codebooks: int | None = None) -> None:
+        super().__init__()
+        self.codec, self.codebooks = codec, codec.quantiser.chosen(codebooks)
+        self.rate, self.latency = Fraction(1, codec.config.hop), codec.encoder.latency
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.codec.encode(x, self.codebooks)
+
+    def init_state(self, batch_size: int = 1) -> SEANetState:
+        return self.codec.encoder.init_state(batch_size)
+
+    def step(self, x: Tensor, state: SEANetState) -> Tensor:
+        return self.codec.quantiser.encode(self.codec.encoder.step(x[:, None], state), self.codebooks)
+
+    def flush(self, state: SEANetState) -> Tensor:
+        return self.codec.quantiser.encode(self.codec.encoder.flush(state), self.codebooks)
+
+
+class CodecDecoding(Streaming):
+    """The second half of a codec as a stage: codes (B, K, T) -> samples (B, T * hop)."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+        self.rate, self.latency, self.exact = codec.decoder.rate, codec.decoder.latency, codec.exact
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.codec.decode(x)
+
+    def init_state(self, batch_size: int = 1) -> SEANetState | VocosState:
+        return self.codec.decoder.init_state(batch_size)
+
+    def step(self, x: Tensor, state: SEANetState | VocosState) -> Tensor:
+        return _waveform(self.codec.decoder.step(self.codec.quantiser.decode(x), state))  # type: ignore[arg-type]
+
+    def flush(self, state: SEANetState | VocosState) -> Tensor:
+        return _waveform(self.codec.decoder.flush(state))  # type: ignore[arg-type]

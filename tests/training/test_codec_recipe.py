@@ -1,0 +1,242 @@
+"""The codec's training: entries that move by averages, crops, and the tiny recipe, whose loss falls."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from duologue.checkpoints.parts import load_part
+from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.model.codec import Codec, CodecConfig, causal
+from duologue.model.errors import DuologueError
+from duologue.model.quantiser import Quantiser, QuantiserConfig
+from duologue.training.assemble import assemble_codec
+from duologue.training.codebooks import CodebookConfig, Codebooks, kmeans, perplexity
+from duologue.training.discriminators import DiscriminatorConfig
+from duologue.training.loop import train
+from duologue.training.recipes.codec import NANO_CODEC, recipe
+from duologue.training.run_folder import newest_state
+from duologue.training.waveforms import Waveforms
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Five clips of gliding chords, from 0.2 to 1.5 s."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    clips = []
+    for i, seconds in enumerate((0.2, 1.5, 0.7, 1.0, 1.2)):
+        t = np.arange(int(seconds * 16000)) / 16000
+        pitches = rng.uniform(150, 2000, 3)[:, None] * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 4, 3)[:, None] * t))
+        sound = np.sin(2 * np.pi * np.cumsum(pitches, axis=1) / 16000).sum(0) * (0.5 + 0.5 * np.sin(6 * np.pi * t))
+        clips.append(Clip((4000 * sound).astype(np.int16), {"id": f"clip-{i}", "text": "", "voice": "chords"}))
+    writer = ShardWriter(folder, name="recordings", sample_rate=16000, seed=0, parameters={})
+    writer.write(0, clips[:3])
+    writer.write(1, clips[3:])
+    writer.finish()
+    return folder
+
+
+def tiny(folder, **changes):
+    return replace(recipe("tiny"), data=(str(folder),), **changes)
+
+
+def test_crops_go_through_clips_and_are_functions_of_seed_and_step(recordings):
+    data = Waveforms((str(recordings),), 16000, 30000)
+    whole = np.concatenate([clip.pcm for clip in data.sets[0]])
+    rng, again = np.random.default_rng(3), np.random.default_rng(3)
+    rows = data.crops(rng, 4)
+    assert torch.equal(rows, data.crops(again, 4)) and rows.shape == (4, 30000)
+    text = whole.astype(np.float32) / 32768
+    assert all(np.abs(text[:-29999] - float(row[0])).min() < 1e-6 for row in rows)
+    first, last = tiny(recordings).build(), tiny(recordings, seed=1).build()
+    assert torch.equal(first.batch(5)["samples"], tiny(recordings).build().batch(5)["samples"])
+    assert not torch.equal(first.batch(5)["samples"], last.batch(5)["samples"])
+
+
+def test_shares_say_how_often_a_set_is_drawn_from(recordings):
+    data = Waveforms((str(recordings),) * 2, 16000, 1600, shares=(3.0, 1.0))
+    assert data.chances.tolist() == [0.75, 0.25]
+    for change, message in (
+        ({"shares": (1.0,)}, "as many as the data sets"),
+        ({"sample_rate": 8000}, "16000 Hz; the codec's is 8000"),
+        ({"length": 10**6}, "less than one crop of 62.5 s"),
+    ):
+        settings = {"sample_rate": 16000, "length": 1600, "shares": ()} | change
+        with pytest.raises(DuologueError, match=message):
+            Waveforms((str(recordings),) * 2, **settings)
+
+
+def test_kmeans_finds_the_clusters():
+    generator = torch.Generator().manual_seed(0)
+    centres = 10 * torch.randn(8, 4, generator=generator)
+    vectors = centres.repeat(40, 1) + 0.01 * torch.randn(320, 4, generator=generator)
+    found = kmeans(vectors, 32, 10, generator)
+    assert torch.cdist(centres, found).min(dim=1).values.max() < 0.05
+    few = kmeans(vectors[:5], 32, 10, generator)
+    assert few.shape == (32, 4) and len(few.unique(dim=0)) == 32
+
+
+def learner(size=6, codebooks=1, batches=1, **changes):
+    sizes = QuantiserConfig(dim=3, size=size, codebooks=codebooks)
+    torch.manual_seed(0)
+    quantiser = Quantiser(sizes)
+    averages = Codebooks(sizes, CodebookConfig(**({"decay": 0.9, "dead_after": 3} | changes)), batches, seed=0)
+    averages.initialise(quantiser, torch.randn(200, 3))
+    return quantiser, averages.train()
+
+
+def test_entries_are_running_averages_of_what_chose_them():
+    quantiser, averages = learner()
+    before = quantiser.entries[0].clone()
+    x = torch.randn(2, 3, 5)
+    vectors = x.transpose(1, 2).reshape(-1, 3)
+    codes = torch.cdist(vectors, before).argmin(dim=1)
+    averages.quantise(quantiser, x, 1)
+    for entry in range(6):
+        mine = vectors[codes == entry]
+        wanted = (0.9 * 0.1 * before[entry] + 0.1 * mine.sum(0)) / (0.9 * 0.1 + 0.1 * len(mine))
+        assert torch.allclose(quantiser.entries[0, entry], wanted, atol=1e-6)
+
+
+def test_gradients_pass_straight_through_and_draw_to_the_entry():
+    quantiser, averages = learner()
+    x = torch.randn(1, 3, 4, requires_grad=True)
+    quantised, loss = averages.eval().quantise(quantiser, x, 1)
+    assert torch.allclose(quantised, quantiser.decode(quantiser.encode(x)), atol=1e-6)
+    weight = torch.randn(1, 3, 4)
+    (gradient,) = torch.autograd.grad((quantised * weight).sum(), x, retain_graph=True)
+    assert torch.allclose(gradient, weight)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert torch.allclose(gradient, 2 * (x - quantised).detach() / x.numel(), atol=1e-6)
+
+
+def test_dead_entries_become_vectors_of_the_batch():
+    quantiser, averages = learner()
+    far = quantiser.entries.data[0, 2] = torch.full((3,), 50.0)
+    averages.sums[0, 2] = far * averages.counts[0, 2]
+    x = torch.randn(1, 3, 8)
+    for update in range(1, 4):
+        assert torch.allclose(quantiser.entries[0, 2], far)
+        averages.quantise(quantiser, x, 1)
+        assert int(averages.updates) == update
+    vectors = x[0].T
+    assert torch.cdist(quantiser.entries[0, 2][None], vectors).min() < 1e-5
+    assert float(averages.figures()["utilisation"]) < 1
+
+
+def test_batches_of_a_step_make_one_update_in_any_grouping():
+    """Two batches that wait for each other move entries as one batch of both does."""
+    x, y = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    together, one = learner(codebooks=2)
+    apart, two = learner(codebooks=2, batches=2)
+    one.quantise(together, torch.cat([x, y]), 2)
+    two.quantise(apart, x, 2)
+    assert int(two.updates) == 0
+    two.quantise(apart, y, 2)
+    assert torch.allclose(together.entries, apart.entries, atol=1e-6)
+
+
+def test_a_bad_batch_leaves_no_trace():
+    quantiser, averages = learner()
+    before = quantiser.entries.clone()
+    averages.quantise(quantiser, torch.full((1, 3, 4), torch.nan), 1)
+    assert torch.equal(quantiser.entries, before) and torch.isfinite(averages.sums).all()
+
+
+def test_perplexity():
+    assert float(perplexity(torch.ones(8))) == pytest.approx(8)
+    assert float(perplexity(torch.tensor([1.0, 0, 0]))) == pytest.approx(1)
+
+
+def test_the_tiny_recipe_learns(recordings, tmp_path):
+    """The mel distance falls to little more than half, most entries are used, and the codec can be used afterwards."""
+    run = tiny(recordings, out=str(tmp_path / "run"), dev_data=(str(recordings),))
+    task = run.build()
+    task.train()
+    first = float(task(task.batch(0))[1]["mel"])
+    task = run.build()
+    figures = train(run, task, progress=False)
+    assert figures["mel"] < 0.6 * first
+    assert figures["utilisation"] > 0.8 and figures["perplexity"] > 16
+    name = recordings.name
+    assert figures[f"mel_{name}"] < 0.6 * first and figures[f"used_{name}"] > 32
+    samples = task.data.crops(np.random.default_rng(0), 2)
+    handed_on = load_part(assemble_codec(tmp_path / "codec", run.out), "codec", CodecConfig, Codec)
+    assert handed_on.config == run.codec
+    with torch.inference_mode():
+        codes = task.codec.encode(samples)
+        assert codes.shape == (2, 1, 20)
+        wanted = task.codec.decode(codes)
+        assert wanted.shape == samples.shape
+        assert (handed_on.decode(codes) - wanted).norm() < 0.02 * wanted.norm()  # stored as float16
+
+
+RIVALS = DiscriminatorConfig(periods=(2,), scales=1, resolutions=(64,), channels=4, max_channels=8, hinge=True)
+
+
+def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp_path):
+    """Codec, averages and rivals go on from a checkpoint as if never stopped."""
+    sizes = replace(recipe("tiny").codec, quantiser=QuantiserConfig(dim=16, size=32, codebooks=3))
+    base = tiny(recordings, codec=sizes, adversary=True, rival=RIVALS, rival_after=2, steps=8, save_every=4, warmup=1,
+                schedule="constant")  # fmt: skip
+    whole, cut = (replace(base, out=str(tmp_path / name)) for name in ("whole", "cut"))
+    figures = train(whole, whole.build(), progress=False)
+    assert {"rival", "fooled", "features", "mel", "utilisation", "perplexity"} <= figures.keys()
+    train(replace(cut, steps=4), cut.build(), progress=False)
+    train(cut, cut.build(), progress=False)
+    a, b = (newest_state(Path(r.out)) for r in (whole, cut))
+    for part in ("task", "rival"):
+        assert all(torch.equal(tensor, b[part][name]) for name, tensor in a[part].items()), part
+    assert {whole.build().batch(i)["codebooks"] for i in range(20)} == {1, 2, 3}
+
+
+def test_nano_is_small_and_quick_to_answer():
+    codec = Codec(NANO_CODEC)
+    assert 2 * sum(p.numel() for p in codec.parameters()) < 8 * 2**20  # bytes as float16
+    assert codec.delay_ms == 67.5 and codec.exact
+    assert NANO_CODEC.frame_rate < 75
+    with torch.device("meta"):
+        assert [Codec(causal(rate)).delay_ms for rate in (75, 40)] == [60, 62.5]
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"crop_ms": 30}, "crop_ms is 30"),
+        ({"gain_db": (6.0, -6.0)}, "gain_db is"),
+        ({"codebooks": None}, "decay is 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(recordings, change, message):
+    with pytest.raises(DuologueError, match=message):
+        change = {"codebooks": CodebookConfig(decay=1.0)} if "codebooks" in change else change
+        tiny(recordings, **change).build()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_entries(recordings, tmp_path):
+    """A real launch over gloo: sums, counts and candidates of both processes make the update of one that has both."""
+    settings = {"steps": 20, "accumulate": 2, "save_every": 20, "log_every": 5, "warmup": 1, "lr": 1e-4}
+    alone = tiny(recordings, out=str(tmp_path / "alone"), **settings)
+    train(alone, alone.build(), progress=False)
+    launch = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+              "--num_cpu_threads_per_process", "1", "--multi_gpu", "--num_processes", "2"]  # fmt: skip
+    recipe_ = ["train", "codec", "preset=tiny", f"data={recordings}", f"out={tmp_path / 'shared'}", "workers=0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "duologue", *recipe_,
+         *(f"{key}={value}" for key, value in settings.items())],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "shared"))
+    for name, tensor in one.items():
+        assert (tensor - two[name]).abs().max() <= 1e-3 * max(1.0, float(tensor.abs().max())), name

@@ -1,0 +1,231 @@
+"""Stage codec: a neural codec learns to carry sound in a few numbers a frame. Learns its encoder and its decoder.
+
+Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
+they choose; with ``adversary=true`` discriminators join in after ``rival_after`` steps. The entries themselves move by
+averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit rate is
+learnt.
+
+Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532), section 3; codebooks by turns: Zeghidour et al. 2021,
+"SoundStream" (arXiv 2107.03312), section III-E.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...model.codec import Codec, CodecConfig, causal, published
+from ...model.errors import DuologueError
+from ...model.quantiser import QuantiserConfig
+from ...model.seanet import SEANetConfig
+from ...model.vocos import VocosConfig
+from ..codebooks import CodebookConfig, Codebooks, perplexity
+from ..discriminators import DiscriminatorConfig, Discriminators
+from ..losses_vocoder import SpectralLoss, SpectralLossConfig
+from ..recipe import Recipe
+from ..task import AdversarialTask, Batch, Rival, Task
+from ..waveforms import Waveforms
+
+PRESETS = ("published-75", "published-40", "causal-75", "causal-40")  # besides nano and tiny
+KMEANS_BATCHES = 64  # at most, that k-means begins with
+
+# 3.8 M parameters (7.4 MiB as float16), 67 frames a second, 67.5 ms behind the microphone.
+NANO_CODEC = CodecConfig(
+    sample_rate=16000,
+    encoder=SEANetConfig(
+        dim=64, filters=12, ratios=(5, 4, 4, 3), conv_shortcut=False, lstm_layers=1, causal=True, reflect=False
+    ),
+    quantiser=QuantiserConfig(dim=64),
+    decoder=VocosConfig(
+        in_dim=64, dim=256, ffn_dim=512, layers=6, residual_blocks=1, groups=8, n_fft=960, hop=240, causal=True,
+        chunk=3, left_context=66,
+    ),
+)  # fmt: skip
+# As published (section 3.4), at 24 kHz.
+PUBLISHED_SPECTRAL = SpectralLossConfig(
+    sample_rate=24000, windows=(1024,), n_mels=100, mel_weight=45.0, magnitude_weight=0.0, convergence_weight=0.0
+)
+PUBLISHED_RIVAL = DiscriminatorConfig(
+    scales=3, resolutions=(2048, 1024, 512), hinge=True, feature_weight=1.0, adversarial_weight=1.0
+)
+NANO_CODEBOOKS = CodebookConfig()
+NANO_SPECTRAL = SpectralLossConfig(windows=(1024, 256))
+NANO_RIVAL = DiscriminatorConfig(
+    channels=8, max_channels=64, periods=(2, 3, 5), scales=1, resolutions=(512,), hinge=True, feature_weight=2.0
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecRecipe(Recipe):
+    """Data, sizes and loss weights of the stage."""
+
+    data: tuple[str, ...]
+    shares: tuple[float, ...] = ()  # how often each data set is drawn from; by its length if not given
+    dev_data: tuple[str, ...] = ()
+    codec: CodecConfig = NANO_CODEC
+    codebooks: CodebookConfig = NANO_CODEBOOKS
+    crop_ms: int = 1000
+    gain_db: tuple[float, float] = (-12.0, 6.0)  # crops are made softer or louder by so much
+    spectral: SpectralLossConfig = NANO_SPECTRAL
+    commitment_weight: float = 1.0
+    adversary: bool = False
+    rival_after: int = 0  # steps with spectral losses alone
+    rival: DiscriminatorConfig = NANO_RIVAL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spectral.sample_rate != self.codec.sample_rate:
+            raise DuologueError(
+                f"spectral.sample_rate is {self.spectral.sample_rate}; it must be the codec's, {self.codec.sample_rate}"
+            )
+        if self.crop < max(self.spectral.windows):
+            raise DuologueError(
+                f"crop_ms is {self.crop_ms}, {self.crop} samples; the losses' windows are {self.spectral.windows}"
+            )
+        if len(self.gain_db) != 2 or self.gain_db[0] > self.gain_db[1]:
+            raise DuologueError(f"gain_db is {self.gain_db}; it must be the least and the most, for example -12,6")
+
+    @property
+    def crop(self) -> int:
+        """Samples a crop, whole frames."""
+        c = self.codec
+        return self.crop_ms * c.sample_rate // (1000 * c.hop) * c.hop
+
+    def build(self) -> Task:
+        """The task of this recipe."""
+        return AdversarialCodec(self) if self.adversary else CodecTask(self)
+
+
+def recipe(preset: str = "nano") -> CodecRecipe:
+    """The stage's recipe: ``nano``, the published and the causal codecs at 24 kHz, or ``tiny`` for a test on a CPU."""
+    base = CodecRecipe(
+        stage="codec",
+        out="runs/codec",
+        learn=("codec",),
+        data=("work/recordings_speech",),
+        steps=20000,
+        batch_size=16,
+        lr=1e-3,
+        warmup=200,
+        betas=(0.8, 0.99),
+        weight_decay=0.0,
+        clip=10.0,
+        precision="bf16",
+        save_every=500,
+    )
+    if preset == "tiny":
+        encoder = replace(NANO_CODEC.encoder, dim=16, filters=4)
+        decoder = VocosConfig(in_dim=16, dim=64, ffn_dim=128, layers=2, residual_blocks=1, groups=8, n_fft=960, hop=240,
+                              causal=True, chunk=3, left_context=66)  # fmt: skip
+        codec = CodecConfig(sample_rate=16000, encoder=encoder, quantiser=QuantiserConfig(dim=16, size=64),
+                            decoder=decoder)  # fmt: skip
+        return replace(base, codec=codec, crop_ms=300, batch_size=8, steps=100, warmup=10, lr=3e-3, precision="no",
+                       codebooks=CodebookConfig(dead_after=10), gain_db=(0.0, 0.0), workers=0,
+                       save_every=100)  # fmt: skip
+    if preset in PRESETS:
+        kind, _, rate = preset.partition("-")
+        codec = published(int(rate)) if kind == "published" else causal(int(rate))
+        return replace(
+            base, codec=codec, crop_ms=3000, batch_size=40, steps=1_000_000, lr=2e-4, warmup=0, adversary=True,
+            clip=1e3, gain_db=(0.0, 0.0), spectral=PUBLISHED_SPECTRAL, rival=PUBLISHED_RIVAL, commitment_weight=1000.0,
+            codebooks=CodebookConfig(kmeans_iterations=200), workers=8, save_every=5000,
+        )  # fmt: skip
+    return base
+
+
+class CodecTask(Task):
+    """The codec, its losses and its batches."""
+
+    def __init__(self, recipe: CodecRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.codec = Codec(recipe.codec)
+        self.averages = Codebooks(recipe.codec.quantiser, recipe.codebooks, recipe.accumulate, recipe.seed)
+        self.spectral = SpectralLoss(recipe.spectral)
+        self.data = self._open(recipe.data, recipe.shares)
+        self.dev = {folder.rstrip("/").split("/")[-1]: self._open((folder,), ()) for folder in recipe.dev_data}
+
+    def _open(self, folders: tuple[str, ...], shares: tuple[float, ...]) -> Waveforms:
+        return Waveforms(folders, self.recipe.codec.sample_rate, self.recipe.crop, shares)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"codec": self.codec}
+
+    def stays(self, name: str) -> bool:
+        return name.startswith("codec.quantiser.")  # moved by averages
+
+    def batch(self, number: int) -> Batch:
+        recipe = self.recipe
+        crops = self.data.crops(np.random.default_rng((recipe.seed, number)), recipe.batch_size, recipe.gain_db)
+        # The same for all batches of a step, whose choices go into one update.
+        step = np.random.default_rng((recipe.seed, number // recipe.accumulate, 1))
+        return {"samples": crops, "codebooks": int(step.integers(1, recipe.codec.quantiser.codebooks + 1))}
+
+    def forward(self, batch: Batch) -> Any:
+        loss, figures, _ = self.carry(batch)
+        return loss, figures
+
+    def carry(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss without a rival, its figures, and what the decoder makes of (B, n): samples (B, n)."""
+        samples = batch["samples"]
+        if self.training and not self.averages.initialised:
+            self._initialise(samples.device)
+        embedding = self.codec.encoder(samples[:, None])  # (B, D, T)
+        quantised, commitment = self.averages.quantise(self.codec.quantiser, embedding, batch["codebooks"])
+        made = self.codec.decoder(quantised)
+        made = made[:, 0] if made.dim() == 3 else made  # (B, n)
+        loss, figures = self.spectral(made, samples)
+        figures = {**figures, "commitment": commitment.detach(), **self.averages.figures()}
+        return loss + self.recipe.commitment_weight * commitment, figures, made
+
+    @torch.no_grad()
+    def _initialise(self, device: torch.device) -> None:
+        """K-means of the untrained encoder's embeddings: where the entries begin."""
+        wanted = self.recipe.codebooks.kmeans_vectors * self.recipe.codec.quantiser.size
+        vectors: list[Tensor] = []
+        while sum(map(len, vectors)) < wanted and len(vectors) < KMEANS_BATCHES:
+            rng = np.random.default_rng((self.recipe.seed, len(vectors), 2))
+            crops = self.data.crops(rng, self.recipe.batch_size, self.recipe.gain_db).to(device)
+            vectors.append(self.codec.encoder(crops[:, None]).transpose(1, 2).flatten(0, 1).float())
+        self.averages.initialise(self.codec.quantiser, torch.cat(vectors))
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """On fixed crops of each held-out set: the losses, and which entries they need."""
+        figures: dict[str, float] = {}
+        device, codebooks = self.codec.quantiser.entries.device, self.recipe.codec.quantiser.codebooks
+        for name, data in self.dev.items():
+            counts = torch.zeros(self.recipe.codec.quantiser.size)
+            sums: dict[str, float] = {}
+            for i in range(8):
+                samples = data.crops(np.random.default_rng((1, i)), self.recipe.batch_size).to(device)
+                _, measured, _ = self.carry({"samples": samples, "codebooks": codebooks})
+                for key in ("mel", "magnitude"):
+                    sums[key] = sums.get(key, 0.0) + float(measured[key]) / 8
+                codes = self.codec.encode(samples, codebooks=1).flatten()
+                counts += torch.bincount(codes.cpu(), minlength=len(counts))
+            figures |= {f"{key}_{name}": value for key, value in sums.items()}
+            figures[f"used_{name}"] = float((counts > 0).sum())
+            figures[f"perplexity_{name}"] = float(perplexity(counts))
+        return figures
+
+
+class AdversarialCodec(CodecTask, AdversarialTask):
+    """The same with discriminators."""
+
+    def __init__(self, recipe: CodecRecipe) -> None:
+        super().__init__(recipe)
+        self.rival_after = recipe.rival_after
+
+    def make_rival(self) -> Rival:
+        torch.manual_seed(self.recipe.seed + 1)
+        return Discriminators(self.recipe.rival)
+
+    def forward(self, batch: Batch) -> Any:
+        loss, figures, made = self.carry(batch)
+        return loss, figures, made, batch["samples"]
