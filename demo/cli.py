@@ -237,12 +237,12 @@ def evaluate(
     duologue evaluate duplex -o figures --preset responsive             who speaks when
     """
     if suite == "duplex":
-        from ..inference import duplex_suite
+        from ..inference.evaluation import duplex_suite
 
         duplex_suite.run(model=model, out=output, profile=profile, voices=voices, scenes=questions, preset=preset,
                          outputs=outputs)  # fmt: skip
         return
-    from ..inference.evaluate import run
+    from ..inference.evaluation.s2s_suite import run
 
     run(model=model, out=output, suite=suite, profile=profile, voices=voices, questions=questions)
 

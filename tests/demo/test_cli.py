@@ -271,7 +271,7 @@ def test_what_is_passed_on(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_evaluate(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("duologue.inference.evaluate.run", lambda **named: calls.append(named))
+    monkeypatch.setattr("duologue.inference.evaluation.s2s_suite.run", lambda **named: calls.append(named))
     assert run("evaluate", "s2s", "-m", "m", "--questions", "5", "-o", "f") == (0, "", "")
     assert calls == [
         {"model": "m", "out": Path("f"), "suite": "s2s", "profile": "quick", "voices": None, "questions": 5}

@@ -22,23 +22,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data_prep.shards import write_atomically
-from ..data_prep.synthesis import SAMPLE_RATE, require
-from ..data_prep.voices import find_voices
-from ..model.errors import DuologueError
-from ..model.streaming import Streaming
-from .assistant import Assistant, load
-from .audio import read_audio, write_wav
-from .duplex import PRESETS
+from ...data_prep.shards import write_atomically
+from ...data_prep.synthesis import SAMPLE_RATE, require
+from ...data_prep.voices import find_voices
+from ...model.errors import DuologueError
+from ...model.streaming import Streaming
+from ..assistant import Assistant, load
+from ..audio import read_audio, write_wav
+from ..duplex import PRESETS
+from ..events import Event, EventKind, read_events, write_events
+from ..session import Session, SessionConfig
+from ..speech_gate import WINDOW_MS, GateConfig, SpeechGate
 from .duplex_page import write_page
-from .evaluate import resume_rows
-from .events import Event, EventKind, read_events, write_events
 from .judge import is_right
 from .recognise import Recogniser
 from .report import environment, percentiles, share
+from .s2s_suite import resume_rows
 from .scenes import Scene, SceneKind, render
-from .session import Session, SessionConfig
-from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
 
 Row = dict[str, Any]
 Segment = tuple[int, int]  # ms
@@ -80,7 +80,7 @@ def run(
     count = scenes or {"quick": 4, "card": 34}[profile]
     items = list(enumerate((kind, index) for index in range(count) for kind in kinds))
     out.mkdir(parents=True, exist_ok=True)
-    from ..checkpoints.importers.silero_vad import load_vad
+    from ...checkpoints.importers.silero_vad import load_vad
 
     vad, ear = load_vad(), Recogniser()
     assistant = load(model) if isinstance(model, str) and not outputs else model

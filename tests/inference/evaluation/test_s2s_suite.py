@@ -10,10 +10,10 @@ from tiny_assistant import HEARD, SAID, tiny_assistant
 
 pytest.importorskip("jiwer")
 
-from duologue.inference import evaluate
 from duologue.inference.assistant import Assistant
-from duologue.inference.evaluate import run
-from duologue.inference.report import figures
+from duologue.inference.evaluation import s2s_suite
+from duologue.inference.evaluation.report import figures
+from duologue.inference.evaluation.s2s_suite import run
 from duologue.model.errors import DuologueError
 
 
@@ -67,17 +67,17 @@ def test_unknown_names(tmp_path: Path) -> None:
 
 
 def test_questions_are_held_out_and_distinct() -> None:
-    dialogues = list(evaluate._distinct(0, 300, evaluate.Split.TEST))
+    dialogues = list(s2s_suite._distinct(0, 300, s2s_suite.Split.TEST))
     assert len({dialogue.question for dialogue in dialogues}) == 300
     assert len({dialogue.category for dialogue in dialogues}) >= 8
-    assert dialogues[:50] == list(evaluate._distinct(0, 50, evaluate.Split.TEST))
+    assert dialogues[:50] == list(s2s_suite._distinct(0, 50, s2s_suite.Split.TEST))
 
 
 def test_too_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = evaluate.generate(0, 0, "test")
-    monkeypatch.setattr(evaluate, "generate", lambda seed, index, split: one)
+    one = s2s_suite.generate(0, 0, "test")
+    monkeypatch.setattr(s2s_suite, "generate", lambda seed, index, split: one)
     with pytest.raises(DuologueError, match="only 1 questions"):
-        list(evaluate._distinct(0, 2, evaluate.Split.TEST))
+        list(s2s_suite._distinct(0, 2, s2s_suite.Split.TEST))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_run_its_files_and_its_resumption(
     assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs_synthesisers()
-    monkeypatch.setattr(evaluate, "Recogniser", QuickEar)
+    monkeypatch.setattr(s2s_suite, "Recogniser", QuickEar)
     settings = {"model": assistant, "out": tmp_path, "voices": "flite:awb,espeak:en-us+f5", "questions": 4, "seed": 5}
     report = run(quiet=True, **settings)
     assert report == json.loads((tmp_path / "report.json").read_text())
@@ -122,8 +122,8 @@ def test_a_run_its_files_and_its_resumption(
     path.write_text("".join(lines[:2]) + lines[2][:40])
     (tmp_path / "judged.jsonl").unlink()
     asked: list[int] = []
-    original = evaluate._ask
-    monkeypatch.setattr(evaluate, "_ask", lambda *given: asked.append(given[1]) or original(*given))
+    original = s2s_suite._ask
+    monkeypatch.setattr(s2s_suite, "_ask", lambda *given: asked.append(given[1]) or original(*given))
     again = run(quiet=True, **settings)
     assert asked == [2, 3] and path.read_text().splitlines(keepends=True)[:2] == lines[:2]
     assert again["figures"]["overall"] == report["figures"]["overall"]
@@ -134,15 +134,15 @@ def test_a_run_its_files_and_its_resumption(
 
 def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_synthesisers()
-    original = evaluate.synthesise
+    original = s2s_suite.synthesise
 
-    def fails(text: str, voice: evaluate.Voice) -> object:
+    def fails(text: str, voice: s2s_suite.Voice) -> object:
         if voice.name == "awb":
-            raise evaluate.SynthesisError("it lost its voice")
+            raise s2s_suite.SynthesisError("it lost its voice")
         return original(text, voice)
 
-    monkeypatch.setattr(evaluate, "synthesise", fails)
-    monkeypatch.setattr(evaluate, "Recogniser", QuickEar)
+    monkeypatch.setattr(s2s_suite, "synthesise", fails)
+    monkeypatch.setattr(s2s_suite, "Recogniser", QuickEar)
     report = run(model=assistant, out=tmp_path, voices="flite:awb,flite:slt", questions=2, quiet=True)
     assert report["figures"]["failed"] == 1 and report["rows"][0]["failed"] == "it lost its voice"
     assert report["figures"]["overall"]["questions"] == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from duologue.data_prep.dialogues import Split, generate
-from duologue.inference.judge import WordErrors, is_right, word_errors
+from duologue.inference.evaluation.judge import WordErrors, is_right, word_errors
 
 PLUS = ("seven plus forty eight is fifty five", "fifty five")
 SPELL = ("fire is spelled f i r e", "f i r e")

@@ -13,10 +13,10 @@ from tiny_assistant import SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.synthesis import SAMPLE_RATE
 from duologue.data_prep.voices import find_voices
-from duologue.inference import duplex_suite
 from duologue.inference.audio import read_audio, write_wav
-from duologue.inference.duplex_suite import figures, judge, play, speech_segments, write_scene
-from duologue.inference.scenes import Scene, SceneKind, render
+from duologue.inference.evaluation import duplex_suite
+from duologue.inference.evaluation.duplex_suite import figures, judge, play, speech_segments, write_scene
+from duologue.inference.evaluation.scenes import Scene, SceneKind, render
 from duologue.inference.session import SessionConfig
 from duologue.model.errors import DuologueError
 

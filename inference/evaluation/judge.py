@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..data_prep.spoken import NUMBER_WORDS, normalise
+from ...data_prep.spoken import NUMBER_WORDS, normalise
 
 # What sounds alike cannot be told apart by ear: spelled letters and short numbers as an English recogniser writes them.
 HOMOPHONES = {

@@ -8,7 +8,7 @@ A run has two passes, each a file of rows that is only appended to, so a run tha
     report.json     all figures, settings, environment and rows
 
 The questions come from held-out wordings and operands (``Split.TEST``); the acceptance voices are never trained on.
-Compute delay is measured by the turn (:mod:`.turn`): last samples handed over -> first reply samples ready.
+Compute delay is measured by the turn (:mod:`..turn`): last samples handed over -> first reply samples ready.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.source import WEIGHTS
-from ..data_prep.dialogues import Dialogue, Split, generate
-from ..data_prep.shards import write_atomically
-from ..data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
-from ..data_prep.voices import REPLY_VOICE, find_voices
-from ..model.errors import DuologueError
-from .assistant import Assistant, load
-from .audio import read_audio, write_wav
+from ...checkpoints.source import WEIGHTS
+from ...data_prep.dialogues import Dialogue, Split, generate
+from ...data_prep.shards import write_atomically
+from ...data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
+from ...data_prep.voices import REPLY_VOICE, find_voices
+from ...model.errors import DuologueError
+from ..assistant import Assistant, load
+from ..audio import read_audio, write_wav
 from .judge import is_right
 from .recognise import Recogniser
 from .report import environment, figures, print_tables

@@ -16,11 +16,11 @@ from enum import Enum
 
 import numpy as np
 
-from ..data_prep.dialogues import Dialogue, Split, generate
-from ..data_prep.kinds import Category
-from ..data_prep.recordings import trimmed
-from ..data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
-from ..model.errors import DuologueError
+from ...data_prep.dialogues import Dialogue, Split, generate
+from ...data_prep.kinds import Category
+from ...data_prep.recordings import trimmed
+from ...data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
+from ...model.errors import DuologueError
 
 LEVEL_DBFS = -24.0  # root mean square of the user's speech
 FLOOR_DBFS = -66.0  # of the room

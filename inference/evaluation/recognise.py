@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model.errors import DuologueError
+from ...model.errors import DuologueError
 
 RATE = 16_000  # Hz, what the bundled acoustic model was trained on
 QUIET = 33  # of 32,768: -60 dBFS

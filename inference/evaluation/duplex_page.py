@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data_prep.shards import write_atomically
-from .audio import read_audio
+from ...data_prep.shards import write_atomically
+from ..audio import read_audio
 
 _WIDTH, _HEIGHT, _RATE = 960, 44, 16_000  # of a plot and of each side in pixels; Hz
 # Which line an event's name stands in, so that those that come together can be read.
