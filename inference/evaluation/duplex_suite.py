@@ -34,11 +34,12 @@ from ..events import Event, EventKind, read_events, write_events
 from ..session import Session, SessionConfig
 from ..speech_gate import WINDOW_MS, GateConfig, SpeechGate
 from .duplex_page import write_page
+from .environment import environment
 from .judge import is_right
 from .recognise import Recogniser
-from .report import environment, percentiles, share
-from .s2s_suite import resume_rows
+from .run_folder import resume_rows
 from .scenes import Scene, SceneKind, render
+from .statistics import percentiles, share
 
 Row = dict[str, Any]
 Segment = tuple[int, int]  # ms

@@ -1,43 +1,49 @@
-"""The evaluator of spoken questions and answers: generated questions in chosen voices, judged by rule, timed.
+"""`duologue evaluate s2s`: spoken questions and spoken answers, judged by rule, by ear, by quality, and timed.
 
-A run has two passes, each a file of rows that is only appended to, so a run that was broken off goes on:
+Ours are generated questions, asked in chosen voices. Three passes, each a file of rows that is only appended to:
 
     asked.jsonl     every question asked, the model's transcript and reply, times, memory; speech in replies/*.wav
-    judged.jsonl    what an independent recogniser (pocketsphinx) hears in each reply's speech, and in the synthesiser's
-                    own rendering of the same text
-    report.json     all figures, settings, environment and rows
+    judged.jsonl    what an independent recogniser hears in each reply's speech, and in the synthesiser's own rendering
+                    of the same text; how it sounds; what a judge says of it
+    chunks.jsonl    a few replies synthesised in chunks of Ω units, with and without context
 
 The questions come from held-out wordings and operands (``Split.TEST``); the acceptance voices are never trained on.
-Compute delay is measured by the turn (:mod:`..turn`): last samples handed over -> first reply samples ready.
+Compute delay is measured by the turn (:mod:`..turn`): last samples handed over -> first reply samples ready. What
+another system said is judged by the same code, from its files (:mod:`.foreign`).
+
+Source of the measures: LLaMA-Omni (arXiv 2409.06666), tables 1 to 3.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...checkpoints.source import WEIGHTS
 from ...data_prep.dialogues import Dialogue, Split, generate
-from ...data_prep.shards import write_atomically
+from ...data_prep.shards import write_json_lines
 from ...data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
 from ...data_prep.voices import REPLY_VOICE, find_voices
 from ...model.errors import DuologueError
-from ..assistant import Assistant, load
+from ..assistant import Assistant
 from ..audio import read_audio, write_wav
+from .chunk_sizes import render_chunks, without_voice
+from .endpoint_judge import EndpointJudge, JudgeConfig
+from .foreign import MANIFEST
 from .judge import is_right
-from .recognise import Recogniser
-from .report import environment, figures, print_tables
-
-Row = dict[str, Any]
+from .recognise import find_ear
+from .reporting import finish, good_rows
+from .run_folder import Row, loaded, open_folder, resume_rows
+from .s2s_figures import METRICS, figures
+from .s2s_page import sections
+from .speech_judge import SpeechJudge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +52,12 @@ class Profile:
 
     questions: int  # over all voices
     voices: str  # a set or a list, as data_prep.voices.find_voices reads it
+    chunked: int  # replies that are synthesised in chunks of several sizes
 
 
 PROFILES = {
-    "quick": Profile(questions=60, voices="dev"),
-    "card": Profile(questions=300, voices="flite:awb,flite:slt,festival:ked_diphone"),
+    "quick": Profile(questions=60, voices="dev", chunked=6),
+    "card": Profile(questions=300, voices="flite:awb,flite:slt,festival:ked_diphone", chunked=30),
 }
 
 
@@ -58,97 +65,122 @@ def run(
     *,
     model: str | Assistant,
     out: str | os.PathLike[str],
-    suite: str = "s2s",
     profile: str = "quick",
     voices: str | None = None,
     questions: int | None = None,
     seed: int = 0,
     split: str = "test",
+    ear: str = "pocketsphinx",
+    judge: JudgeConfig | None = None,
+    utmos: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Measure ``model`` and write the figures to ``out``/report.json.
+    """Measure ``model`` and write report.json, report.html and summary.md into ``out``.
 
     Args:
         model: a name, a folder, a hub id, or one that is loaded.
         voices, questions: instead of the profile's.
         split: which wordings and operands: "test", "dev" or "train".
+        ear: the recogniser of the replies' speech (see :func:`.recognise.find_ear`).
+        judge: a chat model that grades content and style; None: replies are judged by rule alone.
+        utmos: folder of UTMOS weights; None: it is left out.
         quiet: no progress bar and no tables.
 
     Returns:
         What report.json holds.
 
     Raises:
-        DuologueError: an unknown suite, profile or voice, a synthesiser that is not installed, or a folder that holds
-            the figures of other settings.
+        DuologueError: an unknown profile or voice, a synthesiser that is not installed, or a folder that holds the
+            figures of other settings.
     """
-    if suite != "s2s":
-        raise DuologueError(f"unknown suite {suite!r}: the suites are s2s, duplex")
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
     count = questions or PROFILES[profile].questions
     speakers = find_voices(voices or PROFILES[profile].voices)
     require(*{voice.engine for voice in (*speakers, REPLY_VOICE)})
-    assistant, source = _loaded(model)
+    assistant, source = loaded(model)
     settings = {
-        "suite": suite,
+        "suite": "s2s",
         "profile": profile,
         "model": source,
         "voices": [voice.key for voice in speakers],
         "questions": count,
         "seed": seed,
         "split": split,
+        "recogniser": ear,
+        "judge": None if judge is None else judge.model,
+        "utmos": utmos,
     }
-    folder = Path(out)
-    (folder / "replies").mkdir(parents=True, exist_ok=True)
-    _keep_settings(folder / "settings.json", settings)
-
-    asked_dialogues = list(enumerate(_distinct(seed, count, Split(split))))
+    folder = open_folder(Path(out), settings)
+    (folder / "replies").mkdir(exist_ok=True)
+    dialogues = list(enumerate(distinct(seed, count, Split(split))))
     assistant.warm_up()
-    load_before = os.getloadavg()[0]
+    mute = Assistant(without_voice(assistant.model), assistant.tokenizer)
+    mute.warm_up()
+
     asked = resume_rows(
         folder / "asked.jsonl",
         "asking",
-        asked_dialogues,
-        lambda at, dialogue: _ask(assistant, at, dialogue, speakers[at % len(speakers)], folder),
+        dialogues,
+        lambda at, dialogue: _ask(assistant, mute, at, dialogue, speakers[at % len(speakers)], folder),
         quiet,
     )
-    ear = Recogniser()
+    grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
+    hearing = SpeechJudge(find_ear(ear), utmos, grader)
     judged = resume_rows(
-        folder / "judged.jsonl", "judging", list(enumerate(asked)), lambda at, row: _judge(ear, at, row, folder), quiet
+        folder / "judged.jsonl",
+        "judging",
+        list(enumerate(asked)),
+        lambda at, row: _judge(hearing, row, folder),
+        quiet,
     )
-    rows = [row | verdict for row, verdict in zip(asked, judged, strict=True)]
-    report = {
-        "settings": settings,
-        "figures": figures(rows),
-        "environment": environment() | {"load_average_at_start": load_before},
-        "rows": rows,
-    }
-    write_atomically(folder / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    if not quiet:
-        print_tables(report)
-    return report
+    rows = [row | verdict | {"measures": row.get("measures", {}) | verdict["measures"]}
+            for row, verdict in zip(asked, judged, strict=True)]  # fmt: skip
+    chunked = [row for row in good_rows(rows) if row["units"]][: PROFILES[profile].chunked]
+    sizes = resume_rows(
+        folder / "chunks.jsonl",
+        "chunking",
+        list(enumerate(chunked)),
+        lambda at, row: render_chunks(assistant, row, hearing),
+        quiet,
+    )
+    found = figures(rows)
+    return finish(
+        folder,
+        "Spoken questions, spoken answers",
+        settings=settings,
+        metrics=METRICS,
+        rows=rows,
+        figures=found,
+        sections=sections(folder, rows, found, sizes, hearing.ear.name),
+        quiet=quiet,
+    )
 
 
-def _loaded(model: str | Assistant) -> tuple[Assistant, dict[str, str | None]]:
-    if isinstance(model, Assistant):
-        return model, {"name": None, "sha256": None}
-    assistant = load(model)
-    assert assistant.path is not None
-    digest = hashlib.sha256((assistant.path / WEIGHTS).read_bytes()).hexdigest()
-    return assistant, {"name": model, "sha256": digest}
+def export(
+    folder: Path, *, profile: str = "quick", voices: str | None = None, questions: int | None = None, seed: int = 0,
+    split: str = "test",
+) -> int:  # fmt: skip
+    """Write the questions for another system to answer: ID.question.wav, and manifest.jsonl with what is right.
+
+    It adds ID.wav (its speech) and ID.txt (its text); `duologue evaluate s2s --outputs FOLDER` judges them.
+    Returns how many questions there are.
+    """
+    count = questions or PROFILES[profile].questions
+    speakers = find_voices(voices or PROFILES[profile].voices)
+    require(*{voice.engine for voice in speakers})
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for at, dialogue in enumerate(distinct(seed, count, Split(split))):
+        voice = speakers[at % len(speakers)]
+        pcm = synthesise(dialogue.question, voice)
+        write_wav(folder / f"{at:04d}.question.wav", pcm.astype(np.float32) / 32_768, SAMPLE_RATE)
+        entries.append({"id": f"{at:04d}", "voice": voice.key, **asdict(dialogue)})
+    write_json_lines(folder / MANIFEST, entries)
+    return count
 
 
-def _keep_settings(path: Path, settings: dict[str, Any]) -> None:
-    """A folder holds the figures of one run: another model, seed or voice wants another folder."""
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        other = [name for name in settings if before.get(name) != settings[name]]
-        if other:
-            raise DuologueError(f"{path.parent} holds figures of another {' and '.join(other)}: choose another folder")
-    write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
-
-
-def _distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
+def distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
     """The first ``count`` dialogues of a seed whose questions differ."""
     seen: set[str] = set()
     for index in range(1_000 * count):
@@ -161,74 +193,64 @@ def _distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
     raise DuologueError(f"the grammar has only {len(seen)} questions for {split}: fewer than {count} were asked for")
 
 
-def resume_rows(
-    path: Path, title: str, items: list[tuple[int, Any]], work: Callable[[int, Any], Row], quiet: bool
-) -> list[Row]:
-    """Do ``work`` for the items that have no row in the file yet, nor a row that was broken off in writing."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last has no line end
-    rows = [json.loads(line) for line in lines][: len(items)]
-    write_atomically(path, "".join(f"{line}\n" for line in lines[: len(rows)]).encode())
-    with path.open("a", encoding="utf-8") as file:
-        for at, item in _progress(items[len(rows) :], title, len(rows), len(items), quiet):
-            row = work(at, item)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            rows.append(row)
-    return rows
+def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voice: Voice, folder: Path) -> Row:
+    """Ask one question aloud; its row. A voice that fails on a text is a row too, with the reason.
 
-
-def _progress(items: Iterable[Any], title: str, done: int, total: int, quiet: bool) -> Iterator[Any]:
-    if quiet:
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(f"{title:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total, completed=done)
-        for item in items:
-            yield item
-            progress.advance(task)
-
-
-def _ask(assistant: Assistant, at: int, dialogue: Dialogue, voice: Voice, folder: Path) -> Row:
-    """Ask one question aloud; its row. A voice that fails on a text is a row too, with the reason."""
-    row: Row = {"index": at, "voice": voice.key, **asdict(dialogue), "failed": None}
+    mute: the same model without a voice, which is asked too: what writing alone takes.
+    """
+    row: Row = {"id": f"{at:04d}", "index": at, "voice": voice.key, **asdict(dialogue), "failed": None}
     try:
         pcm = synthesise(dialogue.question, voice)
     except SynthesisError as error:
         return row | {"failed": str(error)}
-    reply = assistant.ask((SAMPLE_RATE, pcm))
+    turn = assistant.stream((SAMPLE_RATE, pcm))
+    timeline = [(chunk.at_ms, len(chunk.text_delta.split()), chunk.units) for chunk in turn]
+    reply = turn.reply()
     if len(reply.waveform):
-        write_wav(_speech(folder, at), reply.waveform, reply.sample_rate)
+        write_wav(_speech(folder, row), reply.waveform, reply.sample_rate)
+    timings = reply.timings
+    written = mute.ask((SAMPLE_RATE, pcm)).timings
+    right = is_right(reply.text, dialogue.answer, dialogue.slot)
     return row | {
         "transcript": reply.transcript,
         "reply": reply.text,
-        "right": is_right(reply.text, dialogue.answer, dialogue.slot),
-        "units": len(reply.units),
+        "right": right,
+        "units": reply.units,
+        "timeline": timeline,
         "warning": reply.warning,
-        "timings": asdict(reply.timings),
+        "timings": asdict(timings),
         "peak_rss_mib": _peak_rss_mib(),
+        "measures": {
+            "right": [right, 1],
+            "real_time_factor": [timings.real_time_factor, 1],
+            "decode_speech_s": [(timings.total_ms - timings.listen_ms) / 1e3, 1],
+            "decode_text_s": [(written.total_ms - written.listen_ms) / 1e3, 1],
+        }
+        | {
+            key: [value, 1]
+            for key in ("compute_delay_ms", "first_word_ms")
+            if (value := getattr(timings, key)) is not None
+        },
     }
 
 
-def _judge(ear: Recogniser, at: int, row: Row, folder: Path) -> Row:
-    """What the independent ear hears in a reply, and in the synthesiser's rendering of the same words."""
-    heard = synthesiser_heard = None
-    if not row["failed"] and _speech(folder, at).exists():
-        heard = ear(read_audio(_speech(folder, at)), SAMPLE_RATE)
-        try:
-            rendering = synthesise(row["reply"], REPLY_VOICE)
-            synthesiser_heard = ear(rendering.astype(np.float32) / 32_768, SAMPLE_RATE)
-        except SynthesisError:  # a reply without words
-            pass
-    right = heard is not None and is_right(heard, row["answer"], row["slot"], by_ear=True)
-    return {"heard": heard, "synthesiser_heard": synthesiser_heard, "right_by_ear": right}
+def _judge(hearing: SpeechJudge, row: Row, folder: Path) -> Row:
+    """What the ear hears in a reply, and in the synthesiser's rendering of the same words; how it sounds."""
+    heard: Row = {"heard": None, "synthesiser_heard": None, "right_by_ear": False, "measures": {}}
+    if row["failed"]:
+        return heard
+    rendering = None
+    if row["reply"]:
+        with contextlib.suppress(SynthesisError):  # a reply without words
+            rendering = synthesise(row["reply"], REPLY_VOICE).astype(np.float32) / 32_768
+    path = _speech(folder, row)
+    wave = read_audio(path, SAMPLE_RATE) if path.exists() else None
+    verdict = hearing(row, wave, rendering)
+    return heard | verdict | {"right_by_ear": bool(verdict["measures"].get("right_by_ear", [0])[0])}
 
 
-def _speech(folder: Path, at: int) -> Path:
-    return folder / "replies" / f"{at:04d}.wav"
+def _speech(folder: Path, row: Row) -> Path:
+    return folder / "replies" / f"{row['id']}.wav"
 
 
 def _peak_rss_mib() -> float:
