@@ -37,9 +37,21 @@ def previous(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.previous"
 
 
-def _download(name: str) -> Path:
+def resolve_foreign(name: str) -> Path:
+    """The local file or folder of weights to import: a path, or a hub id, whose files are downloaded once.
+
+    Raises:
+        DuologueError: neither.
+    """
+    path = Path(name).expanduser()
+    if name and path.exists():
+        return path
+    return _download(name, ["*.json", "*.safetensors", "*.bin", "*.pt", "*.txt", "*.model", "g_*"])
+
+
+def _download(name: str, patterns: list[str] = _HUB_FILES) -> Path:
     """A hub id to its cached folder."""
-    start = f"unknown model {name!r}: not a bundled name ({', '.join(BUNDLED)}), not a folder"
+    start = f"unknown model {name!r}: not a bundled name ({', '.join(BUNDLED)}), not a file or folder"
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise DuologueError(f"{start}, and not a hub id")
     from huggingface_hub import snapshot_download
@@ -51,7 +63,7 @@ def _download(name: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except RepositoryNotFoundError:
         raise DuologueError(f"{start}, and the hub has no such public repository") from None
     except HFValidationError:

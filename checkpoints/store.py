@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
 from .config_io import config_from_dict, config_to_dict
-from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, previous, resolve
+from .folders import replaceable, replacing
+from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
+from .spread import spread, to_int8
+from .weights import DeviceMap, fill, made, named_tensors
 
 FORMAT = "duologue/1"
 
@@ -64,9 +63,7 @@ def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None =
         DuologueError: token ids, tokenizer and sizes do not fit together, a value cannot be stored, or ``folder`` is
             something other than a checkpoint.
     """
-    folder = Path(folder).expanduser().absolute()
-    if folder.exists() and not (folder / CONFIG).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DuologueError(f"cannot save a model to {folder}: it exists and is not a model folder")
+    folder = replaceable(folder)
     if isinstance(tokenizer, (str, Path)):
         tokenizer = load_tokenizer(Path(tokenizer))
     check_tokenizer(model, tokenizer)
@@ -76,31 +73,31 @@ def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None =
         vocabulary=_fingerprint(tokenizer),
         model=model.config,
     )
-    tensors = {name: _to_disk(name, tensor, half) for name, tensor in _tensors(model).items()}
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-    try:
+    tensors = {name: _to_disk(name, tensor, half) for name, tensor in named_tensors(model).items()}
+    with replacing(folder) as beside:
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         tokenizer.save_pretrained(beside)
         text = json.dumps(config_to_dict(stored), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (beside / CONFIG).write_text(text, encoding="utf-8")
         (beside / CARD).write_text(card if card is not None else _plain_card(folder.name, model), encoding="utf-8")
-        _open_to_readers(beside)
-        _swap(beside, folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
 def load(
-    name_or_path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    device_map: DeviceMap | None = None,
+    int8: bool = False,
 ) -> Checkpoint:
     """Read a checkpoint: the name of a bundled model ("nano"), a folder, or a hub id.
 
     Args:
         device: where the model goes.
         dtype: of the parameters; buffers (tables of angles, filters) stay as they are.
+        device_map: parts by name -> device, to spread a model over several (``{"llm.lm.model.layers.0": 1, …}``); the
+            rest goes to ``device``. Needs accelerate.
+        int8: keep the language model's matrices as 8-bit integers, with a scale a row. Needs torchao.
     Raises:
         DuologueError: one line that says what is missing, extra, misshapen or unreachable.
     """
@@ -109,15 +106,16 @@ def load(
     tokenizer = load_tokenizer(folder)
     _check_same_tokenizer(folder, stored, tokenizer)
     try:
-        with torch.random.fork_rng(devices=[]):  # random weights, not at the cost of the caller's draws
-            model = SpeechLM(stored.model)
+        model = made(lambda: SpeechLM(stored.model))
         check_tokenizer(model, tokenizer)
     except DuologueError as error:
         raise DuologueError(f"{folder}: {error}") from None
-    _fill(model, folder)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return Checkpoint(model=model.to(device).eval(), tokenizer=tokenizer, path=folder)
+    fill(model, folder / WEIGHTS, device=device, dtype=dtype, device_map=device_map)
+    if int8:
+        to_int8(model.llm)
+    if device_map:
+        spread(model)
+    return Checkpoint(model=model, tokenizer=tokenizer, path=folder)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -188,92 +186,28 @@ def _read_config(folder: Path) -> StoredConfig:
         raise DuologueError(f"{path}: {error}") from None
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with tied weights once, under the first of their names."""
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            tensors[name] = tensor
-    return tensors
-
-
 def _to_disk(name: str, tensor: Tensor, half: bool) -> Tensor:
-    """A detached copy for the file. Buffers keep their precision: they are small, and rounding a filter bank shows."""
+    """What goes into the file. Buffers keep their precision: they are small, and rounding a filter bank shows."""
     values = tensor.detach().cpu()
     if half and isinstance(tensor, nn.Parameter) and values.dtype is torch.float32:
         narrow = values.half()
         if not torch.isfinite(narrow).all():
             raise DuologueError(f"tensor {name!r} reaches {values.abs().max():.3g}; float16 holds at most 65504")
         values = narrow
-    return values.clone(memory_format=torch.contiguous_format)
-
-
-def _fill(model: nn.Module, folder: Path) -> None:
-    """Copy the file's tensors into the model, all of them and nothing else."""
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise DuologueError(f"{folder} has no {WEIGHTS}")
-    try:
-        found = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise DuologueError(f"{path} cannot be read: {one_line(error)}") from None
-    wanted = _tensors(model)
-    for name, tensor in wanted.items():
-        if name not in found:
-            more = sum(other not in found for other in wanted) - 1
-            also = f" (and {more} more)" if more else ""
-            raise DuologueError(f"{path}: tensor {name!r} {tuple(tensor.shape)} is missing{also}")
-    for name in sorted(found):
-        if name not in wanted:
-            more = sum(other not in wanted for other in found) - 1
-            also = f" (and {more} more)" if more else ""
-            raise DuologueError(f"{path}: tensor {name!r} {tuple(found[name].shape)} has no place in the model{also}")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            if found[name].shape != tensor.shape:
-                shapes = f"{tuple(found[name].shape)}; the config says {tuple(tensor.shape)}"
-                raise DuologueError(f"{path}: tensor {name!r} has shape {shapes}")
-            if found[name].is_floating_point() != tensor.is_floating_point():
-                raise DuologueError(f"{path}: tensor {name!r} is {found[name].dtype}; it must be {tensor.dtype}")
-            tensor.copy_(found[name])
-
-
-def _open_to_readers(folder: Path) -> None:
-    """The permissions that plain files and folders get; temporary folders and safetensors are private otherwise."""
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~umask)
-
-
-def _swap(beside: Path, folder: Path) -> None:
-    """Put the finished folder ``beside`` in the place of ``folder``, with two renames."""
-    for path in beside.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    old = previous(folder)
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    try:
-        beside.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    return values.contiguous()
 
 
 def _plain_card(name: str, model: nn.Module) -> str:
     """A model card for a checkpoint that nobody wrote one for: sizes only."""
+    head = f"---\nlibrary_name: duologue\n---\n# {name}\n"
+    return f"{head}\nA Duologue checkpoint without a card of its own.\n\n{size_table(model)}\n"
+
+
+def size_table(model: nn.Module) -> str:
+    """A Markdown table of a model's parts and their parameters."""
     rows = [
         f"| {part} | {sum(p.numel() for p in module.parameters()):,} |"
         for part, module in model.named_children()
         if any(True for _ in module.parameters())
     ]
-    table = "\n".join(["| part | parameters |", "|---|---|", *rows])
-    head = f"---\nlibrary_name: duologue\n---\n# {name}\n"
-    return f"{head}\nA Duologue checkpoint without a card of its own.\n\n{table}\n"
+    return "\n".join(["| part | parameters |", "|---|---|", *rows])

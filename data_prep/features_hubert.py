@@ -5,6 +5,7 @@ Source: Hsu et al., "HuBERT" (arXiv 2106.07447), section 3; layer 11 of mHuBERT 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..checkpoints.source import one_line
 from ..model.errors import DuologueError
 from .features import HOP, SAMPLE_RATE, fingerprint
+from .units import CONFIG_FILE
 
 _WINDOW = 400  # samples that the convolutions of every released HuBERT see for a frame
 
@@ -25,16 +27,19 @@ class HubertFeatures:
     """(n,) -> (n // 320, D): the output of block `layer`.
 
     A frame sees 400 samples; 40 zeros on both sides put it in the middle of its own 320 and give the last one a frame.
+    Units that came from elsewhere (`duologue import hubert-kmeans`) were fitted on frames that begin with their 320, as
+    HuBERT's own code makes them: there the samples are left as they are, and the last frame is repeated if one lacks.
 
     Args:
         source: a folder saved by transformers, or a hub id; weights in safetensors.
         layer: how many blocks, from 1 on; 0 is what the first block is given.
+        centred: whether a frame stands in the middle of its samples. None: yes, unless the folder holds imported units.
 
     Raises DuologueError for a source that is not there, is no HuBERT of 50 Hz, or lacks weights, and for a layer that
     it does not have.
     """
 
-    def __init__(self, source: str, layer: int) -> None:
+    def __init__(self, source: str, layer: int, centred: bool | None = None) -> None:
         if not Path(source).is_dir() and (
             source.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source)
         ):
@@ -62,6 +67,7 @@ class HubertFeatures:
         if info["missing_keys"]:
             raise DuologueError(f"features=hubert:{source} lacks weights, {min(info['missing_keys'])} for one")
         self.layer = layer
+        self.centred = not _imported(Path(source)) if centred is None else centred
         self.normalise = _wants_normalised(source, config.feat_extract_norm == "layer")
         # blocks above are not needed; one is kept, for what follows the last block is no longer its output
         model.encoder.layers = model.encoder.layers[: layer + 1]
@@ -70,19 +76,31 @@ class HubertFeatures:
 
     @property
     def description(self) -> dict[str, Any]:
-        return {"kind": "hubert", "weights": self.fingerprint, "layer": self.layer, "normalise": self.normalise}
+        facts = {"kind": "hubert", "weights": self.fingerprint, "layer": self.layer, "normalise": self.normalise}
+        return facts if self.centred else facts | {"centred": False}
 
     @torch.no_grad()
     def __call__(self, waveform: Tensor) -> Tensor:
         frames = len(waveform) // HOP
         if frames == 0:
             return waveform.new_zeros(0, self.model.config.hidden_size)
-        samples = waveform[: frames * HOP]
+        samples = waveform[: frames * HOP] if self.centred else waveform
         if self.normalise:
             samples = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
-        padded = F.pad(samples, ((_WINDOW - HOP) // 2, (_WINDOW - HOP) // 2))
-        hidden = self.model(padded[None], output_hidden_states=True).hidden_states[self.layer]  # (1, T, D)
-        return hidden[0]
+        if self.centred:
+            samples = F.pad(samples, ((_WINDOW - HOP) // 2, (_WINDOW - HOP) // 2))
+        else:
+            samples = F.pad(samples, (0, max(0, _WINDOW - len(samples))))
+        hidden = self.model(samples[None], output_hidden_states=True).hidden_states[self.layer]  # (1, T, D)
+        return torch.cat([hidden[0], hidden[0, -1:].expand(frames - hidden.shape[1], -1)])
+
+
+def _imported(folder: Path) -> bool:
+    """Whether units lie in the folder that were fitted on frames which begin with their samples."""
+    try:
+        return json.loads((folder / CONFIG_FILE).read_text())["features"].get("centred") is False
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return False
 
 
 def _wants_normalised(source: str, otherwise: bool) -> bool:

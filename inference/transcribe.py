@@ -46,7 +46,8 @@ def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1) -> str
     if state.speaking or layout.reply is None:
         raise DuologueError("this model writes no transcript of what it hears; only its replies can be measured")
     ends = (layout.reply, layout.eos)
-    live, done = [_Hypothesis(0.0, state, [])], []
+    live: list[_Hypothesis] = [_Hypothesis(0.0, state, [])]
+    done: list[_Hypothesis] = []
     while live and state.generated < _MOST.max_tokens:
         grown: list[tuple[float, _Hypothesis, int]] = []
         for hypothesis in live:

@@ -125,7 +125,8 @@ class LLM(nn.Module):
         if embeds.shape[1] == 0:
             return embeds
         cache = _transformers_cache(state.layers)
-        return self.lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)[0]
+        hidden: Tensor = self.lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)[0]
+        return hidden.to(embeds.device)  # the last layers may be elsewhere
 
     @torch.no_grad()
     def step(self, embeds: Tensor, state: LLMState) -> LLMOutput:

@@ -7,10 +7,12 @@ to our names (``\\1`` for groups), or to ``None`` for tensors that are knowingly
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...model.errors import DuologueError
+from ..store import size_table
 
 KeyTable = dict[str, str | None]
 
@@ -56,3 +58,11 @@ def fold_weight_norm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
             norm = tensor.flatten(1).norm(dim=1).view(-1, *[1] * (tensor.dim() - 1))
             folded[f"{stem}.weight"] = tensor * (state_dict[other] / norm)
     return folded
+
+
+def imported_card(kind: str, source: Path, model: nn.Module) -> str:
+    """The card of a folder that an importer writes: what it is, where it came from, how large it is."""
+    return (
+        f"---\nlibrary_name: duologue\n---\n# {kind}\n\nConverted from `{source.name}`, a {kind} checkpoint, without "
+        f"change of its numbers. Its licence and its training data are those of the original.\n\n{size_table(model)}\n"
+    )

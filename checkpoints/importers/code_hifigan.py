@@ -5,13 +5,19 @@ The state dict is what its checkpoints keep under ``"generator"``; the config is
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ...model.errors import DuologueError
-from ...model.vocoder import UnitVocoderConfig
-from . import KeyTable, fold_weight_norm, rename_keys
+from ...model.vocoder import UnitVocoder, UnitVocoderConfig
+from ..parts import save_part
+from ..weights import assign, made
+from . import KeyTable, fold_weight_norm, imported_card, rename_keys
+from .files import as_state_dict, read_json, read_tensors
+from .pickles import load_tensors
 
 SOURCE = "CodeGenerator"
 UNSUPPORTED = ("multispkr", "multilingual", "f0", "use_pitch", "f0_quant_use_log")  # conditions we have no input for
@@ -84,3 +90,47 @@ def convert(state_dict: dict[str, Tensor], config: dict[str, Any]) -> tuple[Unit
     """
     ours = convert_config(config)
     return ours, rename_keys(fold_weight_norm(state_dict), key_table(ours), SOURCE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """
+    config: the vocoder's JSON, if it is not the config.json beside the weights
+    """
+
+    config: str | None = None
+
+
+def read(source: Path, config: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The generator's tensors and the config, from a ``g_00500000`` with its JSON or from a folder that holds both."""
+    if source.is_dir():
+        files = sorted(path for path in source.iterdir() if path.name.startswith("g_"))
+        if not files:
+            raise DuologueError(f"{source} holds no file g_*: the weights of a {SOURCE}")
+        source = files[-1]  # the latest
+    settings = read_json(source.parent / "config.json" if config is None else Path(config).expanduser())
+    if source.suffix == ".safetensors":
+        return read_tensors(source), settings
+    found = load_tensors(source)
+    generator = found.get("generator") if isinstance(found, dict) else None
+    if generator is None:
+        raise DuologueError(f"{source} has no 'generator': it is no {SOURCE} checkpoint")
+    return as_state_dict(generator, str(source)), settings
+
+
+def build(source: Path, config: str | None = None) -> UnitVocoder:
+    """The vocoder of a source, its tensors as they are on disk.
+
+    Raises:
+        DuologueError: naming a tensor that is unknown, missing or misshapen, or a field of the config.
+    """
+    ours, tensors = convert(*read(source, config))
+    model = made(lambda: UnitVocoder(ours))
+    assign(model, tensors, str(source))
+    return model
+
+
+def run(source: Path, dest: Path, options: Options) -> Path:
+    """Import a unit vocoder to a folder that a recipe takes by ``start=vocoder=DEST``."""
+    model = build(source, options.config)
+    return save_part(dest, "vocoder", model, model.config, imported_card("unit vocoder", source, model))

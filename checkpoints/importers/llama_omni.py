@@ -6,24 +6,29 @@ Its vocoder is a checkpoint of its own, see :mod:`.code_hifigan`. Source: arXiv 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...model.adaptor import AdaptorConfig
-from ...model.encoder import WhisperEncoderConfig, sinusoids
 from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
-from ...model.speech_lm import PromptConfig, SpeechLMConfig
+from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ...model.transformer import RopeScaling
 from ...model.unit_decoder import UnitDecoderConfig
-from . import KeyTable, rename_keys
+from .. import store
+from ..weights import assign, made
+from . import KeyTable, code_hifigan, imported_card, rename_keys, whisper
+from .files import read_folder, read_json
+from .llm import once
+from .whisper import encoder_config
 
 SOURCE = "LLaMA-Omni"
 ENCODER = "model.speech_encoder."
-WHISPER_HEAD_DIM = 64  # of every released Whisper
 
 # Theirs -> ours. Of the decoder layers only the prefix changes, because we keep Llama's names.
 KEYS: KeyTable = {
@@ -41,6 +46,15 @@ KEYS: KeyTable = {
         r"unit_decoder.\1",
     r"speech_generator\.(layers\.\d+\.(?:input|post_attention)_layernorm\.weight)": r"unit_decoder.\1",
 }  # fmt: skip
+
+# What its released weights were asked with: the prompt is data of theirs, which any other would change.
+TEMPLATE = (
+    "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and speech assistant. "
+    "You are able to understand the speech content that the user provides, and assist the user with a variety of "
+    "tasks using natural language.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n<speech>\nPlease directly "
+    "answer the questions in the user's speech.<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+)
+NEXT = "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
 
 LLM_FIELDS = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -69,7 +83,7 @@ def convert(
     try:
         ours = SpeechLMConfig(
             mel=LogMelConfig(n_mels=_shape(state_dict, ENCODER + "conv1.weight")[1], norm="whisper"),
-            encoder=_encoder_config(state_dict, encoder_heads),
+            encoder=encoder_config(_below(state_dict, ENCODER), encoder_heads),
             adaptor=AdaptorConfig(
                 in_dim=config["speech_encoder_hidden_size"],
                 hidden_dim=_shape(state_dict, "model.speech_projector.linear1.weight")[0],
@@ -88,33 +102,17 @@ def convert(
     for field, known in (("speech_projector_type", "linear"), ("speech_generator_type", "ctc")):
         if config.get(field) != known:
             raise DuologueError(f"{SOURCE} config has {field} = {config.get(field)!r}; only {known!r} is known")
-    _check_positions(state_dict[ENCODER + "positional_embedding"])
     return ours, rename_keys(state_dict, KEYS, SOURCE)
+
+
+def _below(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
 
 
 def _shape(state_dict: dict[str, Tensor], key: str) -> torch.Size:
     if key not in state_dict:
         raise DuologueError(f"{SOURCE} checkpoint lacks the tensor {key}")
     return state_dict[key].shape
-
-
-def _encoder_config(state_dict: dict[str, Tensor], heads: int | None) -> WhisperEncoderConfig:
-    """Whisper's dimensions, read from the shapes of its tensors."""
-    context, width = _shape(state_dict, ENCODER + "positional_embedding")
-    blocks = {found[1] for key in state_dict if (found := re.match(re.escape(ENCODER) + r"blocks\.(\d+)\.", key))}
-    return WhisperEncoderConfig(
-        n_mels=_shape(state_dict, ENCODER + "conv1.weight")[1],
-        n_audio_ctx=context,
-        n_audio_state=width,
-        n_audio_head=width // WHISPER_HEAD_DIM if heads is None else heads,
-        n_audio_layer=len(blocks),
-    )
-
-
-def _check_positions(positions: Tensor) -> None:
-    computed = sinusoids(torch.arange(positions.shape[0]), positions.shape[1])
-    if (positions.float() - computed).abs().max() > 1e-3:
-        raise DuologueError(f"{SOURCE} speech encoder has learnt positions; only Whisper's sinusoids are known")
 
 
 def _llm_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -177,3 +175,55 @@ def _layout(config: dict[str, Any]) -> TokenLayout:
     below, above = min(specials), vocab - max(*specials, pad) - 1
     text = (0, below) if below >= above else (max(*specials, pad) + 1, vocab)
     return TokenLayout(bos=bos, eos=eos, pad=pad, text=text, units=config["unit_vocab_size"])
+
+
+def prompt_of(tokenizer: Any) -> PromptConfig:
+    """The chat template's ids around the speech.
+
+    Each side of ``<speech>`` is encoded by itself. The tokenizer puts a BOS before each: it stays on the left, where
+    the template has one already, so that there are two; on the right it is taken away. The weights were trained so.
+
+    Raises:
+        DuologueError: the tokenizer does not know one of the template's markers.
+    """
+    vocabulary = tokenizer.get_vocab()
+    for marker in set(re.findall(r"<\|\w+\|>", TEMPLATE)):
+        if marker not in vocabulary:
+            raise DuologueError(f"the tokenizer of this {SOURCE} has no {marker}: it must be Llama 3's")
+    left, right = (tokenizer(side).input_ids for side in TEMPLATE.split("<speech>"))
+    if left[0] == tokenizer.bos_token_id:
+        right = right[1:]
+    again = tokenizer(NEXT, add_special_tokens=False).input_ids
+    return PromptConfig(prefix_ids=tuple(left), suffix_ids=tuple(right), next_prefix_ids=tuple(again))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """
+    whisper: the encoder (a .pt of openai-whisper or a folder of transformers), if the shards do not hold it
+    vocoder: g_* of the unit vocoder, with config.json beside it, or their folder; without it, units are the last output
+    heads: of the encoder, if its source does not say and they are not of 64 channels each
+    """
+
+    whisper: str | None = None
+    vocoder: str | None = None
+    heads: int | None = None
+
+
+def run(source: Path, dest: Path, options: Options) -> Path:
+    """Import a released folder to a model that ``duologue ask --model DEST`` runs."""
+    tensors, heads = read_folder(source), options.heads
+    if options.whisper is not None:
+        ear, heads = whisper.read_encoder(Path(options.whisper).expanduser(), heads)
+        tensors |= {ENCODER + name: tensor for name, tensor in ear.items()}
+    elif not any(name.startswith(ENCODER) for name in tensors):
+        raise DuologueError(f"{source} holds no speech encoder: name its file, whisper=large-v3.pt")
+    tokenizer = store.load_tokenizer(source)
+    config, tensors = convert(tensors, read_json(source / "config.json"), prompt_of(tokenizer), heads)
+    if options.vocoder is not None:
+        vocoder = code_hifigan.build(Path(options.vocoder).expanduser())
+        config = replace(config, vocoder=vocoder.config)
+        tensors |= {f"vocoder.{name}": tensor for name, tensor in vocoder.state_dict().items()}
+    model = made(lambda: SpeechLM(config))
+    assign(model, once(model, tensors), str(source))
+    return store.save(dest, model, tokenizer, card=imported_card(SOURCE, source, model))

@@ -1,8 +1,8 @@
 """`duologue evaluate compare A B …`: reports side by side, and whether the systems differ.
 
 Each report is a folder of an earlier evaluation, all of the same suite. The first is the one that the others are
-compared with, over the items that both measured: the difference with its 95 % interval and a two-sided p by paired bootstrap. A
-difference counts when it survives Holm's correction over all metrics of that pair, at 5 %.
+compared with, over the items that both measured: the difference with its 95 % interval and a two-sided p by paired
+bootstrap. A difference counts when it survives Holm's correction over all metrics of that pair, at 5 %.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(reports: Sequence[Path], out: Path, *, seed: int = 0, quiet: bool = Fals
     if len(suites) > 1:
         raise DuologueError(f"the reports are of different suites: {', '.join(suites)}")
     out.mkdir(parents=True, exist_ok=True)
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"a": names[0], "b": name, "differences": differences(found[0], other, seed)}
         for name, other in zip(names[1:], found[1:], strict=True)
     ]

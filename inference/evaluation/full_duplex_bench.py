@@ -205,9 +205,9 @@ def _words(folder: Path, wave: np.ndarray, ear: Ear) -> list[TimedWord]:
         found = {"text": " ".join(word.text for word in words), "chunks": chunks}
         write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
         return words
-    found = _json(path)
+    stored = _json(path)
     words = []
-    for chunk in found.get("chunks", []) if isinstance(found, dict) else []:
+    for chunk in stored.get("chunks", []) if isinstance(stored, dict) else []:
         start, end = chunk["timestamp"]
         if start is not None:  # some recognisers leave out times that they do not know
             words.append(TimedWord(str(chunk["text"]).strip(), float(start), float(start if end is None else end)))
@@ -260,7 +260,7 @@ def _play(assistant: Assistant, item: Path, played: Path, config: SessionConfig,
 
 
 def _tasks(groups: list[tuple[str, list[Row]]]) -> Section:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for task, part in groups:
         for metric in METRICS:
             found = evaluate(metric, part)

@@ -65,6 +65,11 @@ def document(title: str, body: str, style: str = "") -> str:
 
 def report_page(title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section]) -> str:
     """The page of one suite's report.json."""
+    return document(title, report_body(title, report, findings, sections))
+
+
+def report_body(title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section]) -> str:
+    """The same without head and style."""
     broken = report["broken"]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
@@ -83,7 +88,7 @@ def report_page(title: str, report: Mapping[str, Any], findings: Sequence[Findin
         f"<details><summary>Settings</summary><pre>"
         f"{html.escape(json.dumps(report['settings'], indent=1, ensure_ascii=False))}</pre></details>"
     )
-    return document(title, "".join(parts))
+    return "".join(parts)
 
 
 def section(part: Section) -> str:

@@ -83,7 +83,8 @@ def curves(
         if len(line) > 1 and not logarithmic:
             parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for point in line:
-            parts.append('<circle cx="{:.1f}" cy="{:.1f}" r="3.5" fill="{}"/>'.format(*place(*point), colour))
+            px, py = place(*point)
+            parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.5" fill="{colour}"/>')
         y = 20 + 18 * at
         parts.append(f'<circle cx="{_WIDTH - 136}" cy="{y - 4}" r="4" fill="{colour}"/>')
         parts.append(f'<text class="label" x="{_WIDTH - 126}" y="{y}">{_cut(name, 22)}</text>')

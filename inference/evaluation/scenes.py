@@ -10,9 +10,10 @@ Source of the behaviours: Full-Duplex-Bench (Lin et al., arXiv 2503.04721), sect
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,16 @@ class Scene:
             "echo_ms": self.echo_ms,
             "echo_db": self.echo_db,
         }
+
+    @classmethod
+    def from_truth(cls, truth: Mapping[str, Any], pcm: np.ndarray) -> Scene:
+        """What :meth:`truth` says, with the samples. A turn's category, template and operands are not in it."""
+        turns = (
+            Dialogue(category=Category.OUTSIDE, kind="", template="", operands="", **turn) for turn in truth["turns"]
+        )
+        spans = tuple(Span(**span) for span in truth["spans"])
+        kind, echo = SceneKind(truth["kind"]), (truth["echo_ms"], truth["echo_db"])
+        return cls(truth["name"], kind, truth["voice"], pcm, spans, tuple(turns), *echo)
 
 
 class _Tape:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ class SpeechJudge:
     """What is measured of a reply depends on what is known of it: its text, its speech, the question, the answer.
 
     Args:
-        utmos: folder of UTMOS weights, or None.
+        utmos: folder or hub id of UTMOS weights, or None.
         grader: a chat model that grades, or None.
         how: the normaliser of its words.
     """
@@ -89,7 +88,20 @@ class SpeechJudge:
 
 
 def load_utmos(folder: str) -> Callable[[np.ndarray], float]:
-    """UTMOS22-strong from a folder of weights: (n,) at 16 kHz -> 1 to 5. Raises DuologueError where there is none."""
-    if not Path(folder).is_dir():
-        raise DuologueError(f"there is no folder {folder} of UTMOS weights: see `duologue import`")
-    raise DuologueError("UTMOS is not in this version")
+    """UTMOS from a folder (or hub id) that `duologue import utmos22-strong` wrote: (n,) at 16 kHz -> 1 to 5.
+
+    Raises DuologueError where there is none.
+    """
+    import torch
+
+    from ...checkpoints.parts import load_part
+    from ...model.utmos import SHORTEST, UTMOS, UTMOSConfig
+
+    network = load_part(folder, "utmos", UTMOSConfig, UTMOS)
+
+    def score(waveform: np.ndarray) -> float:
+        with torch.inference_mode():
+            wave = torch.from_numpy(np.pad(waveform, (0, max(0, SHORTEST - len(waveform)))))
+            return float(network(wave[None])[0])
+
+    return score

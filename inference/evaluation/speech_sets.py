@@ -96,9 +96,7 @@ def _lhotse(path: Path) -> Iterator[Utterance]:
     except Exception as error:  # lhotse raises whatever its parsers raise
         raise DuologueError(f"{path} is no lhotse manifest: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(cuts, CutSet):
-        raise DuologueError(
-            f"{path} is no set of cuts: make one of recordings and supervisions first (lhotse cut simple)"
-        )
+        raise DuologueError(f"{path} holds no cuts: make them of its recordings and supervisions (lhotse cut simple)")
     for cut in cuts:
         text = " ".join(part.text for part in cut.supervisions if part.text)
 

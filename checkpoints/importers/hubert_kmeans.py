@@ -1,0 +1,119 @@
+"""HuBERT from fairseq's ``.pt`` or transformers' folders, and k-means centroids: where LLaMA-Omni's units come from.
+
+fairseq is not needed: the sizes are read from the tensors. Source: Hsu et al., "HuBERT" (arXiv 2106.07447).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...model.errors import DuologueError
+from ..weights import assign, made
+from . import KeyTable, rename_keys
+from .fairseq_wav2vec2 import key_table
+from .files import as_state_dict, read_folder, read_json
+from .pickles import load_arrays, load_fairseq
+
+SOURCE = "HuBERT"
+STRIDES = (5, 2, 2, 2, 2, 2, 2)  # of every released HuBERT; a weight does not show its stride
+
+FAIRSEQ: KeyTable = {
+    r"final_proj\.(?:weight|bias)": None,  # what it was trained to predict
+    r"label_embs_concat": None,
+    **key_table("", ""),
+}
+_POS = r"(?:hubert\.)?encoder\.pos_conv_embed\.conv\."
+TRANSFORMERS: KeyTable = {
+    r"(?:hubert\.)?masked_spec_embed": None,
+    r"lm_head\..*|projector\..*|classifier\..*": None,
+    rf"{_POS}weight_g": r"encoder.pos_conv_embed.conv.parametrizations.weight.original0",
+    rf"{_POS}weight_v": r"encoder.pos_conv_embed.conv.parametrizations.weight.original1",
+    r"(?:hubert\.)?((?:encoder|feature_extractor|feature_projection)\..*)": r"\1",
+}
+
+
+def convert(state_dict: dict[str, Tensor], heads: int | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A fairseq HuBERT's tensors -> transformers' config fields and tensors. Sizes are read from the shapes.
+
+    Args:
+        heads: by default as released: 64 channels each, or 80 where the width is 1280.
+    Raises:
+        DuologueError: an unknown tensor, or one that the sizes are read from is missing.
+    """
+
+    def shape(name: str) -> torch.Size:
+        if name not in state_dict:
+            raise DuologueError(f"{SOURCE} checkpoint lacks the tensor {name}")
+        return state_dict[name].shape
+
+    convs = [shape(f"feature_extractor.conv_layers.{i}.0.weight") for i in range(len(STRIDES))]
+    hidden = shape("post_extract_proj.weight")[0]
+    large = "feature_extractor.conv_layers.0.2.1.weight" in state_dict  # a norm in every convolution, none after blocks
+    positions = shape("encoder.pos_conv.0.weight_v")
+    config = {
+        "conv_dim": [conv[0] for conv in convs],
+        "conv_kernel": [conv[2] for conv in convs],
+        "conv_stride": list(STRIDES),
+        "conv_bias": "feature_extractor.conv_layers.0.0.bias" in state_dict,
+        "feat_extract_norm": "layer" if large else "group",
+        "do_stable_layer_norm": large,
+        "hidden_size": hidden,
+        "intermediate_size": shape("encoder.layers.0.fc1.weight")[0],
+        "num_attention_heads": heads or max(1, hidden // (80 if hidden == 1280 else 64)),
+        "num_hidden_layers": len({name.split(".")[2] for name in state_dict if name.startswith("encoder.layers.")}),
+        "num_conv_pos_embeddings": positions[2],
+        "num_conv_pos_embedding_groups": hidden // positions[1],
+        "mask_time_prob": 0.0,
+        "mask_feature_prob": 0.0,
+    }
+    return config, rename_keys(state_dict, FAIRSEQ, SOURCE)
+
+
+def read_hubert(source: Path, heads: int | None = None) -> tuple[Any, bool]:
+    """A transformers HubertModel with the source's tensors, and whether it wants clips of mean 0 and variance 1.
+
+    Raises:
+        DuologueError: naming the tensor that is unknown, missing or misshapen.
+    """
+    from transformers import HubertConfig, HubertModel
+
+    if source.is_dir():
+        settings = read_json(source / "config.json")
+        if settings.get("model_type") != "hubert":
+            raise DuologueError(f"{source} is a {settings.get('model_type')}, not a hubert")
+        fields = settings | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+        tensors = rename_keys(read_folder(source), TRANSFORMERS, SOURCE)
+        preprocessor = source / "preprocessor_config.json"
+        normalise = settings.get("feat_extract_norm") == "layer"
+        if preprocessor.is_file():
+            normalise = bool(read_json(preprocessor).get("do_normalize", normalise))
+    else:
+        found = load_fairseq(source)
+        if not isinstance(found, dict) or "model" not in found:
+            raise DuologueError(f"{source} has no 'model': it is no fairseq checkpoint")
+        fields, tensors = convert(as_state_dict(found["model"], str(source)), heads)
+        normalise = fields["feat_extract_norm"] == "layer"
+    model = made(lambda: HubertModel(HubertConfig.from_dict(fields)))
+    assign(model, tensors, str(source))
+    return model, normalise
+
+
+def read_centroids(path: Path) -> Tensor:
+    """Centroids (K, D) float32 from a ``.npy``, or from a k-means of scikit-learn kept by joblib or pickle.
+
+    Raises:
+        DuologueError: the file holds nothing of the kind.
+    """
+    try:
+        found: Any = np.load(path, allow_pickle=False) if path.suffix == ".npy" else load_arrays(path)
+    except (OSError, ValueError) as error:
+        raise DuologueError(f"{path} cannot be read: {error}") from None
+    centroids = getattr(found, "cluster_centers_", found)
+    if not isinstance(centroids, np.ndarray) or centroids.ndim != 2:
+        raise DuologueError(f"{path} holds no k-means: neither cluster_centers_ nor a matrix")
+    return torch.from_numpy(np.array(centroids, np.float32))  # a copy: what was read cannot be written to
