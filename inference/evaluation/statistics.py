@@ -142,7 +142,8 @@ def compare(metric: Metric, a: Mapping[str, Row], b: Mapping[str, Row], seed: in
     draws = draws[np.isfinite(draws)]
     low, high = np.percentile(draws, [2.5, 97.5])
     tail = min(np.sum(draws <= 0), np.sum(draws >= 0))
-    p = min(1.0, 2 * (float(tail) + 1) / (len(draws) + 1))
+    # With so few items that luck alone often gives them all one sign, no test can tell: 2^(1 - n) is the least p.
+    p = min(1.0, max(2 * (float(tail) + 1) / (len(draws) + 1), 2.0 ** (1 - len(shared))))
     first, second = (float(value) for value in values)
     return Difference(metric=metric, a=first, b=second, low=float(low), high=float(high), p=p, count=len(shared))
 

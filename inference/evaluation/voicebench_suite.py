@@ -62,11 +62,12 @@ METRICS = (
     Metric(key="open", name="Open questions, judged (1 to 5)"),
     Metric(key="no_letter", name="Replies without a letter", unit=_SHARE, better=Better.LOWER),
 )
-_LETTER = r"[\(\[\{\"'*\s]*([a-d])(?![a-z])[\)\]\}\"'*.,:\s]*"
+# A letter that stands alone: "a" only before a mark or at the end, for otherwise it is an article.
+_LETTER = r"[\(\[\{\"'*\s]*\b([a-d])(?:(?=[\)\]\}\"'*.,:;!?]|\s*$)|(?<=[b-d])(?=\s))"
 _NAMED = (  # the first that fits decides
-    re.compile(r"answer\s*(?:is|:|would be|should be)*\s*(?:likely|probably|option|choice)?\s*:?" + _LETTER),
+    re.compile(r"answer\s*(?:is|:|would be|should be)*\s*(?:most|likely|probably|option|choice|\s)*:?" + _LETTER),
     re.compile(r"(?:select|choose|pick|option|choice)\s*(?:option|choice)?" + _LETTER),
-    re.compile(r"(?:is|be|was)\s*(?:likely|probably|typically|option|therefore|the)*\s*:?\s*" + _LETTER + r"(?:$|\W)"),
+    re.compile(r"\b(?:is|be|was)\s*(?:most|likely|probably|typically|option|therefore|the|\s)*:?" + _LETTER),
     re.compile(r"^\W*([a-d])(?:[).,:*\s]*$|[).,:])"),
     re.compile(r"[\s(\"*]([a-d])[).:,]"),
 )
