@@ -107,8 +107,7 @@ def verdict(finding: Finding) -> str:
     if value is None:
         return "not measured"
     if metric.reference is None:
-        way = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: "a description"}
-        return way[metric.better]
+        return _plain_verdict(finding, value)
     other, whose = metric.reference
     against = f"{number(other, metric.unit)}, {whose}"
     if metric.better is Better.NEITHER:
@@ -117,6 +116,22 @@ def verdict(finding: Finding) -> str:
         return f"cannot be told from {against}"
     good = (value > other) == (metric.better is Better.HIGHER)
     return f"{'better' if good else 'worse'} than {against}"
+
+
+def _plain_verdict(finding: Finding, value: float) -> str:
+    """Of a metric that nothing stands beside: its place on its scale, and whether more ought to be measured."""
+    metric = finding.metric
+    way = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: "a description"}
+    parts = [way[metric.better]]
+    if metric.unit == "MOS":
+        low = int(min(max(value, 1.0), 4.999))
+        names = ("bad", "poor", "fair", "good", "excellent")
+        parts = [f"between {names[low - 1]} ({low}) and {names[low]} ({low + 1})"]
+    elif metric.unit == "%" and value > 0 and metric.better is Better.LOWER:
+        parts = [f"one in {1 / value:.0f}" if value < 0.4 else "often", *parts]
+    if metric.unit == "%" and finding.low is not None and finding.high is not None and finding.high - finding.low > 0.2:
+        parts.append("too few for more than a guess")
+    return "; ".join(parts)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = ()) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
-_WIDTH, _LEFT, _RIGHT = 720, 190, 90
+_WIDTH, _LEFT, _RIGHT = 720, 200, 90
 _BAR, _GAP = 18, 8
 _COLOURS = ("var(--a)", "var(--b)", "var(--c)", "var(--d)")
 
@@ -49,7 +50,12 @@ def bars(items: Sequence[tuple[str, float | None, float | None, float | None]], 
 
 
 def curves(
-    series: Mapping[str, Sequence[tuple[float, float]]], x_name: str, y_name: str, *, logarithmic: bool = False
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x_name: str,
+    y_name: str,
+    *,
+    logarithmic: bool = False,
+    from_zero: bool = True,
 ) -> str:
     """Lines with their points. logarithmic: both axes; points at or below 0 are left out then."""
     scale = math.log10 if logarithmic else float
@@ -62,7 +68,7 @@ def curves(
         return "<p>Nothing to plot.</p>"
     (x0, x1), (y0, y1) = ((min(axis), max(axis)) for axis in zip(*everything, strict=True))
     if not logarithmic:
-        y0 = min(0.0, y0)
+        y0 = min(0.0, y0) if from_zero else y0 - 0.5 * (y1 - y0)
     x1, y1 = x1 + (x1 == x0), y1 + (y1 == y0)
     height, left, bottom = 260, 64, 214
 
@@ -111,7 +117,7 @@ def histogram(values: Sequence[float], x_name: str, unit: str = "", buckets: int
         f'width="{each - 2:.1f}" height="{120 * count / max(counts):.1f}"/>'
         for at, count in enumerate(counts)
     ]
-    middle = sorted(values)[len(values) // 2]
+    middle = statistics.median(values)
     x = left + width * (middle - low) / (buckets * step)
     parts.append(f'<path class="whisker" d="M{x:.1f} 6V{bottom}"/>')
     parts.append(f'<text class="value" x="{x + 5:.1f}" y="14">median {number(middle, unit)}</text>')
@@ -126,7 +132,7 @@ def _svg(parts: Sequence[str], height: float) -> str:
     return f'<svg class="plot" viewBox="0 0 {_WIDTH} {height:.0f}" role="img">{"".join(parts)}</svg>'
 
 
-def _cut(text: str, length: int = 26) -> str:
+def _cut(text: str, length: int = 24) -> str:
     return html.escape(text if len(text) <= length else text[: length - 1] + "…")
 
 

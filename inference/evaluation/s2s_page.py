@@ -91,10 +91,13 @@ def _chunks(rows: list[Row], chunked: list[Row], ear: str) -> list[Section]:
         f"of the last line whatever Ω is; the figures without context, over {len(chunked)} replies (ear: "
         f"{html.escape(ear)}), show what chunks that know nothing of each other would cost.</p>"
     )
+    plot = curves(points, "latency, ms", "DNSMOS", from_zero=False)
     return [
         Section(
             title="Chunk size",
-            body=note + table(columns, body, tuple(range(1, len(columns)))) + curves(points, "latency, ms", "DNSMOS"),
+            body=note
+            + table(columns, body, tuple(range(1, len(columns))))
+            + curves(points, "latency, ms", "DNSMOS", from_zero=False),
         )
     ]
 

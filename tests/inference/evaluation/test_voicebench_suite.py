@@ -92,7 +92,7 @@ INSTRUCTIONS: list[tuple[str, dict[str, Any], str, str]] = [
     ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n* b", "* a"),
     ("detectable_format:constrained_response", {}, "My answer is yes.", "Yes."),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "*a* and *b*", "*a* and b"),
-    ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2}, "Part 1 a Part 2 b", "Part"),
+    ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2}, "Part 1 Part 2", "Part"),
     ("detectable_format:json_format", {}, '```json\n{"a": 1}\n```', "a: 1"),
     ("detectable_format:title", {}, "<<A song>>\nla", "<A song>\nla"),
     ("combination:two_responses", {}, "one******two", "one******one"),
