@@ -37,6 +37,8 @@ clean:
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing duologue[$*] into $(VENV) ..."
 	$(PIP) -e ".[$*]"
+	@[ "$*" != test ] || $(PIP) -e ".[quality]" || \
+	echo "PESQ and Resemblyzer need a C compiler to install: what measures with them is left out." >&2
 	@touch $@
 
 $(BIN)/python:

@@ -40,6 +40,10 @@ _EXTRAS = {
     "sklearn": "train",
     "jiwer": "eval",
     "pocketsphinx": "eval",
+    "whisper_normalizer": "eval",
+    "librosa": "eval",
+    "pystoi": "eval",
+    "scipy": "eval",
     "openai": "data",
 }
 
@@ -254,38 +258,64 @@ def import_(
 
 @app.command()
 def evaluate(
-    suite: Annotated[
-        str, typer.Argument(help="s2s (spoken questions, spoken answers) or duplex (scripted dialogues).")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the figures (JSON).")],
-    model: Model = "nano",
-    profile: Annotated[str, typer.Option(help="quick: minutes; card: the figures of a model card.")] = "quick",
+    suite: Annotated[str, typer.Argument(help="One of the suites below.")],
+    reports: Annotated[list[Path] | None, typer.Argument(metavar="[REPORT]...", help="compare: earlier ones.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the reports.")] = Path("report"),
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A bundled name (nano), folder or hub id.")] = None,
+    outputs: Annotated[
+        Path | None, typer.Option("--outputs", help="Judge what another system said; no model is loaded.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="What is heard: recordings, pairs, a benchmark's files.")] = None,
+    export: Annotated[
+        bool, typer.Option("--export", help="s2s, duplex: only write the questions, for another system.")
+    ] = False,
+    profile: Annotated[str | None, typer.Option(help="quick: minutes; card: the figures of a model card.")] = None,
     voices: Annotated[str | None, typer.Option(help="Who asks, with commas between, instead of the profile's.")] = None,
-    questions: Annotated[int | None, typer.Option(min=1, help="How many (duplex: scenes of each kind).")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="duplex: responsive, balanced or patient.")] = "balanced",
-    outputs: Annotated[bool, typer.Option("--outputs", help="duplex: judge what another system said.")] = False,
+    count: Annotated[
+        int | None, typer.Option("--count", "--questions", min=1, help="How many (duplex: scenes of each kind).")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="duplex, latency: responsive, balanced or patient.")] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="asr: width of the beam search; 1: greedy alone.")] = None,
+    normaliser: Annotated[str | None, typer.Option(help="Of words: english or basic (Whisper's), plain.")] = None,
+    recogniser: Annotated[str | None, typer.Option(help="pocketsphinx, or a folder or hub id of Whisper.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible endpoint that grades.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Its model; the key is read from OPENAI_API_KEY.")] = None,
+    utmos: Annotated[str | None, typer.Option(help="s2s, codec: folder of imported UTMOS weights.")] = None,
+    voice: Annotated[Path | None, typer.Option(help="s2s --outputs: a recording of the voice it should have.")] = None,
+    seed: Annotated[int, typer.Option(help="Of questions, scenes and resampling.")] = 0,
 ) -> None:
-    """Measure a model with generated questions or dialogues in synthetic voices; write report.json in a folder.
+    """Measure a model, or what any system said: report.html, report.json and summary.md in a folder.
 
-    s2s: a reply is judged by its text and by what an independent recogniser hears in its speech.
-    duplex: pauses, noise, back-channels, interruptions, echo. With --outputs no model is run: any system may have
-    played each SCENE/input.wav of the folder and written SCENE/output.wav beside it. A broken-off run goes on.
+    \b
+    s2s             spoken questions and answers: right or not, by text and by ear; quality, delay, chunk sizes
+    asr             word and character error rates, greedy and with a beam
+    codec           decoded recordings against what went in
+    duplex          who speaks when: scripted dialogues, or Full-Duplex-Bench's folders
+    audio_analysis  what is that sound: labelled clips, AIR-Bench, MMAU
+    voicebench      VoiceBench's files, scored by its rules
+    latency         endpoint, compute and total, in real time; how they grow
+    compare         earlier reports side by side, with significance
 
     \b
     duologue evaluate s2s -o figures                                    the bundled model, quickly
-    duologue evaluate s2s --profile card -o figures                     as in its model card
-    duologue evaluate s2s -m runs/mine --voices flite:slt -o figures    one's own model, one voice
-    duologue evaluate duplex -o figures --preset responsive             who speaks when
+    duologue evaluate s2s -m runs/mine --profile card -o figures        as in a model card
+    duologue evaluate s2s --outputs folder -o figures                   another system's ID.wav and ID.txt
+    duologue evaluate asr --data LibriSpeech/test-clean -o figures      a lhotse manifest, AISHELL, Fleurs
+    duologue evaluate duplex --data Full-Duplex-Bench -o figures        or --outputs, with an output.wav in each folder
+    duologue evaluate compare figures-a figures-b -o compared
+
+    A broken-off run goes on where it stopped.
     """
-    if suite == "duplex":
-        from ..inference import duplex_suite
+    from ..inference.evaluation.main import Request, run
 
-        duplex_suite.run(model=model, out=output, profile=profile, voices=voices, scenes=questions, preset=preset,
-                         outputs=outputs)  # fmt: skip
-        return
-    from ..inference.evaluate import run
-
-    run(model=model, out=output, suite=suite, profile=profile, voices=voices, questions=questions)
+    run(
+        Request(
+            suite=suite, output=output, reports=tuple(reports or ()), model=model, outputs=outputs, data=data,
+            export=export, profile=profile, voices=voices, count=count, preset=preset, beam=beam,
+            normaliser=normaliser, recogniser=recogniser, judge=judge, judge_model=judge_model, utmos=utmos,
+            voice=voice, seed=seed,
+        )
+    )  # fmt: skip
 
 
 @app.command()

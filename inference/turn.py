@@ -46,11 +46,16 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplyChunk:
-    """What one step added: text of the reply, text of what was heard, speech (n,) float32."""
+    """What one step added: text of the reply, text of what was heard, speech (n,) float32 and how many units of it.
+
+    at_ms: computing time since the question's last samples were handed over.
+    """
 
     text_delta: str
     transcript_delta: str
     pcm: np.ndarray
+    units: int = 0
+    at_ms: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +126,7 @@ class Turn(Iterator[ReplyChunk]):
         self._text, self._transcript = TextStream(tokenizer), TextStream(tokenizer)
         self._pcm: list[np.ndarray] = []
         self._units: list[int] = []
+        self._told = 0  # units that chunks have told of
         # Readings of the clock: the last samples handed over, the first text, the first speech.
         self._heard: float | None = None
         self._first_word: float | None = None
@@ -211,7 +217,16 @@ class Turn(Iterator[ReplyChunk]):
             self._pcm.append(samples)
         if text_delta or transcript_delta or len(samples):
             self._clock.stop()
-            yield ReplyChunk(text_delta=text_delta, transcript_delta=transcript_delta, pcm=samples)
+            at_ms = self._since_heard(self._clock.now)
+            assert at_ms is not None
+            yield ReplyChunk(
+                text_delta=text_delta,
+                transcript_delta=transcript_delta,
+                pcm=samples,
+                units=len(self._units) - self._told,
+                at_ms=at_ms,
+            )
+            self._told = len(self._units)
             self._clock.start()
 
     def _room(self, sampling: Sampling) -> Sampling:

@@ -218,7 +218,21 @@ class SpeechLM(nn.Module):
         state.phase = Phase.ENDED
 
     @torch.no_grad()
-    def reply_step(self, state: DialogueState, sampling: Sampling, aloud: bool = True) -> ReplyStep:
+    def next_logits(self, state: DialogueState) -> Tensor:
+        """(V,) of the token that the next reply_step picks from: the language model's, or joint with CTC's."""
+        self._expect(state, Phase.REPLYING, "next_logits comes after end_turn or read_text, until END")
+        if state.pending is not None:
+            self._feed_ids([state.pending], state)
+            state.pending = None
+        if state.hidden is None:
+            raise DuologueError("nothing to reply to: the turn had no speech and the prompt no tokens")
+        logits = self.llm.head(state.hidden)[0, -1]
+        return logits if state.ctc is None else self._joint(logits, state.ctc)
+
+    @torch.no_grad()
+    def reply_step(
+        self, state: DialogueState, sampling: Sampling, aloud: bool = True, forced: int | None = None
+    ) -> ReplyStep:
         """One more token, and the speech that it brings. The last step is of kind END.
 
         aloud: otherwise it brings units alone, for :meth:`sound` to make speech of when there is time.
@@ -227,20 +241,16 @@ class SpeechLM(nn.Module):
         token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed. A transcript that has as
         many tokens as there were embeddings of speech ends there, with ``<reply>``: nobody says more words than that
         (nano: 12.5 a second), but a model that has lost its place may write them. With ``transcript_ctc`` it seldom
-        comes to that.
+        comes to that. ``forced`` is taken instead of what would be picked, as a beam search does.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
         layout = self.config.layout
-        if state.pending is not None:
-            self._feed_ids([state.pending], state)
-            state.pending = None
+        logits = self.next_logits(state)
         hidden = state.hidden
-        if hidden is None:
-            raise DuologueError("nothing to reply to: the turn had no speech and the prompt no tokens")
+        assert hidden is not None
         token = layout.eos
         if state.generated < sampling.max_tokens:
-            logits = self.llm.head(hidden)[0, -1]
-            token = pick(logits if state.ctc is None else self._joint(logits, state.ctc), sampling, state.rng)
+            token = pick(logits, sampling, state.rng) if forced is None else forced
             if layout.reply is not None and not state.speaking and layout.is_text(token):
                 token = token if state.unwritten > 0 else layout.reply
                 state.unwritten -= 1

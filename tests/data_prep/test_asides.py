@@ -9,7 +9,7 @@ import pytest
 from duologue.data_prep.asides import BACK_CHANNELS, STOPS, aside
 from duologue.data_prep.splits import Split
 from duologue.data_prep.spoken import ALPHABET
-from duologue.inference import scenes
+from duologue.inference.evaluation import scenes
 
 
 @pytest.mark.parametrize("split", Split)

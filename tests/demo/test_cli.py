@@ -271,11 +271,14 @@ def test_what_is_passed_on(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_evaluate(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("duologue.inference.evaluate.run", lambda **named: calls.append(named))
-    assert run("evaluate", "s2s", "-m", "m", "--questions", "5", "-o", "f") == (0, "", "")
-    assert calls == [
-        {"model": "m", "out": Path("f"), "suite": "s2s", "profile": "quick", "voices": None, "questions": 5}
-    ]
+    monkeypatch.setattr("duologue.inference.evaluation.main.run", calls.append)
+    given = ("--questions", "5", "-o", "f", "--judge", "http://localhost/v1", "--judge-model", "j", "--seed", "3")
+    assert run("evaluate", "s2s", "-m", "m", *given) == (0, "", "")
+    assert run("evaluate", "compare", "a", "b", "-o", "f") == (0, "", "")
+    first, second = calls
+    assert (first.suite, first.model, first.count, first.output, first.seed) == ("s2s", "m", 5, Path("f"), 3)
+    assert (first.judge, first.judge_model) == ("http://localhost/v1", "j")
+    assert (second.suite, second.reports) == ("compare", (Path("a"), Path("b")))
 
 
 def test_chat(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

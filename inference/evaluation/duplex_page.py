@@ -6,9 +6,7 @@ system.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data_prep.shards import write_atomically
-from .audio import read_audio
+from ...data_prep.shards import write_atomically
+from ..audio import read_audio
+from .page import Section, document, player, report_body, table
+from .statistics import Finding
 
 _WIDTH, _HEIGHT, _RATE = 960, 44, 16_000  # of a plot and of each side in pixels; Hz
 # Which line an event's name stands in, so that those that come together can be read.
@@ -25,52 +25,34 @@ _ROWS = {"answer_started": 0, "answer_audible": 1, "ducked": 0, "resumed": 1, "i
          "turn_ignored": 0}  # fmt: skip
 _AUDIO = 24  # dialogues with sound, so that the file stays small
 _STYLE = """
-:root{color-scheme:light dark;--ink:#1d2733;--dim:#66707c;--page:#fff;
---user:#2f6fb3;--them:#b3542f;--span:#2f6fb322;--bad:#c02a2a}
-@media(prefers-color-scheme:dark){:root{--ink:#e4e8ee;--dim:#98a2ae;--page:#14181d;
---user:#7fb2ea;--them:#eaa07f;--span:#7fb2ea22;--bad:#ff7b7b}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);
-max-width:1010px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2rem 0 .3rem}table{border-collapse:collapse;margin:.6rem 0}
-td{padding:.15rem .9rem .15rem 0;border-bottom:1px solid #8884}td+td{font-variant-numeric:tabular-nums}
-.dialogue{margin:1rem 0}.dialogue p{margin:0;color:var(--dim);font-size:.9rem}.bad{color:var(--bad)}
-svg{width:100%;height:auto;display:block}audio{height:28px;width:320px}
+.dialogue{margin:1rem 0}.dialogue p{margin:0;color:var(--dim);font-size:.9rem}
 .user{fill:var(--user)}.them{fill:var(--them)}.span{fill:var(--span)}.mark{stroke:var(--dim);stroke-dasharray:2 3}
-text{fill:var(--dim);font:10px system-ui,sans-serif}
 """
 
 
-def write_page(folder: Path, report: dict[str, Any], lines: Sequence[tuple[str, str]]) -> Path:
-    """``folder``/report.html from the scenes in the folder.
+def write_page(
+    out: Path, report: dict[str, Any], findings: Sequence[Finding], lines: Sequence[tuple[str, str]], scenes: Path
+) -> Path:
+    """``out``/report.html from the scenes in a folder.
 
     Args:
         report: what report.json holds.
-        lines: the figures as (name, value).
+        lines: more figures as (name, value).
     """
-    rows = sorted(report["rows"], key=lambda row: (not _went_wrong(row), row["kind"]))
-    body = [
-        "<h1>Who speaks when</h1>",
-        f"<p>{html.escape(_settings(report))}</p>",
-        "<table>"
-        + "".join(f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>" for a, b in lines)
-        + "</table>",
-        "<h2>The dialogues, those that went wrong first</h2>",
-        "<p>Above what the microphone hears, below what the assistant says; shaded: speech that it was sent.</p>",
-        *(_dialogue(folder / row["name"], row, sound=at < _AUDIO) for at, row in enumerate(rows)),
+    good = [row for row in report["rows"] if not row["failed"]]
+    rows = sorted(good, key=lambda row: (not _went_wrong(row), row["kind"]))
+    dialogues = [
+        "<p class='dim'>Above what the microphone hears, below what the assistant says; shaded: what it was sent.</p>",
+        *(_dialogue(scenes / row["name"], row, sound=at < _AUDIO) for at, row in enumerate(rows)),
     ]
-    page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Who speaks when</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>\n"
-    )
-    path = folder / "report.html"
+    sections = [
+        Section(title="Shares and times of scenes", body=table(("figure", "value"), lines)),
+        Section(title="The dialogues, those that went wrong first", body="".join(dialogues)),
+    ]
+    page = document("Who speaks when", report_body("Who speaks when", report, findings, sections), _STYLE)
+    path = out / "report.html"
     write_atomically(path, page.encode())
     return path
-
-
-def _settings(report: dict[str, Any]) -> str:
-    found = report["settings"]
-    by = f"preset {found['preset']}" if found["preset"] else "another system"
-    return f"{found['scenes']} of each kind, {', '.join(found['voices'])}, {by}, seed {found['seed']}"
 
 
 def _went_wrong(row: dict[str, Any]) -> bool:
@@ -88,10 +70,10 @@ def _dialogue(folder: Path, row: dict[str, Any], sound: bool) -> str:
     verdict = ", ".join(
         f"{key.replace('_', ' ')} {value}"
         for key, value in row.items()
-        if key not in ("name", "kind", "voice", "segments")
+        if key not in ("name", "kind", "voice", "segments", "id", "failed", "measures")
     )
     answer = " ".join(event["text"] for event in events if event["kind"] == "answer_text")
-    audio = f"<br>{_player(heard)} {_player(said)}" if sound else ""
+    audio = f"<br>{player(heard)} {player(said)}" if sound else ""
     return (
         f'<div class="dialogue"><p><b>{html.escape(row["kind"].replace("_", " "))}</b> {html.escape(row["voice"])} '
         f'<span class="{"bad" if _went_wrong(row) else ""}">{html.escape(verdict)}</span></p>'
@@ -133,12 +115,3 @@ def _envelope(wave: np.ndarray, side: str, middle: float, duration: float) -> st
     up = [f"{2 * i},{middle - half * peak:.1f}" for i, peak in enumerate(peaks)]
     down = [f"{2 * i},{middle + half * peak:.1f}" for i, peak in reversed(list(enumerate(peaks)))]
     return f'<polygon class="{side}" points="{" ".join([*up, *down])}"/>'
-
-
-def _player(wave: np.ndarray) -> str:
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, wave, _RATE, format="OGG", subtype="VORBIS")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<audio controls preload="none" src="data:audio/ogg;base64,{data}"></audio>'

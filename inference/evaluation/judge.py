@@ -1,4 +1,4 @@
-"""Whether a reply is right, and how many of its words are: exact, by rule, without a model's opinion.
+"""Whether a reply is right: exact, by rule, without a model's opinion.
 
 A generated question brings its answer and the slot in it that makes a reply right: "fifty nine" in "forty seven plus
 twelve is fifty nine". Texts are compared as lower-case words without punctuation, numbers in words.
@@ -6,10 +6,7 @@ twelve is fifty nine". Texts are compared as lower-case words without punctuatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from ..data_prep.spoken import NUMBER_WORDS, normalise
+from ...data_prep.spoken import NUMBER_WORDS, normalise
 
 # What sounds alike cannot be told apart by ear: spelled letters and short numbers as an English recogniser writes them.
 HOMOPHONES = {
@@ -63,27 +60,3 @@ def _numbers(words: list[str]) -> list[list[str]]:
 def _extends(neighbour: str, edge: str) -> bool:
     """Whether a word beside a slot makes it part of something longer: number beside number, letter beside letter."""
     return (neighbour in NUMBER_WORDS and edge in NUMBER_WORDS) or (len(neighbour) == 1 and len(edge) == 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WordErrors:
-    """Substitutions, insertions and deletions over all pairs, and the reference's words."""
-
-    errors: int
-    words: int
-
-    @property
-    def rate(self) -> float | None:
-        """Word error rate; None without words."""
-        return self.errors / self.words if self.words else None
-
-
-def word_errors(hypotheses: Sequence[str], references: Sequence[str]) -> WordErrors:
-    """Word errors of ``hypotheses`` against ``references``, pair by pair, both normalised."""
-    import jiwer
-
-    if not references:
-        return WordErrors(errors=0, words=0)
-    out = jiwer.process_words([normalise(text) for text in references], [normalise(text) for text in hypotheses])
-    missed = out.substitutions + out.deletions
-    return WordErrors(errors=missed + out.insertions, words=missed + out.hits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from tiny_assistant import SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.synthesis import SAMPLE_RATE
 from duologue.data_prep.voices import find_voices
-from duologue.inference import duplex_suite
 from duologue.inference.audio import read_audio, write_wav
-from duologue.inference.duplex_suite import figures, judge, play, speech_segments, write_scene
-from duologue.inference.scenes import Scene, SceneKind, render
+from duologue.inference.evaluation import duplex_suite
+from duologue.inference.evaluation.duplex_suite import figures, judge, play, speech_segments, write_scene
+from duologue.inference.evaluation.scenes import Scene, SceneKind, render
 from duologue.inference.session import SessionConfig
 from duologue.model.errors import DuologueError
 
@@ -116,25 +117,28 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     assert report["figures"]["valid"]["question"] == 1 and report["figures"]["question_taken"] == 1.0
     assert report["figures"]["endpoint_ms"]["p50"] is not None and report["figures"]["tick_ms"]["p99"] > 0
     page = (tmp_path / "a" / "report.html").read_text()
-    assert page.count("<svg") == len(report["rows"]) and "http" not in page and "<script" not in page
+    assert page.count('<div class="dialogue">') == len(report["rows"]) and "http" not in page and "<script" not in page
     assert page.count("<audio") == 2 * len(report["rows"]) and "question taken" in page
     lines = (tmp_path / "a" / "judged.jsonl").read_text().splitlines()
     (tmp_path / "a" / "judged.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:20])
     again = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
     assert again["rows"] == report["rows"] and json.loads((tmp_path / "a" / "report.json").read_text())["rows"]
-    # Another system's outputs: judged without playing anything; one that is missing is named.
-    foreign = duplex_suite.run(out=tmp_path / "b", scenes=1, **settings) and tmp_path / "b"
-    (foreign / "judged.jsonl").unlink()
-    for events in foreign.glob("*/events.jsonl"):
-        events.unlink()
-    judged = duplex_suite.run(out=foreign, scenes=1, outputs=True, **settings | {"model": "nobody"})
+    # Another system's outputs: judged without playing anything; one that is missing is named, and in no figure.
+    foreign = tmp_path / "b"
+    assert duplex_suite.run(out=foreign, scenes=1, export=True, **settings) == {"scenes": len(report["rows"]) - 1}
+    for scene in sorted(foreign.iterdir()):
+        (scene / "output.wav").write_bytes((tmp_path / "a" / scene.name / "output.wav").read_bytes())
+    next(foreign.glob("noise-*/output.wav")).unlink()
+    judged = duplex_suite.run(outputs=foreign, out=tmp_path / "c", model="nobody", quiet=True)
     assert judged["figures"]["question_taken"] == 1.0 and judged["figures"]["endpoint_ms"]["p50"] is None
-    (foreign / "judged.jsonl").unlink()
-    next(foreign.glob("question-*/output.wav")).unlink()
-    with pytest.raises(DuologueError, match=r"there is no .*output\.wav: play"):
-        duplex_suite.run(out=foreign, scenes=1, outputs=True, **settings)
+    assert judged["figures"]["valid"]["noise"] == 0
+    (broken,) = judged["broken"]
+    assert broken["id"].startswith("noise-") and re.search(r"there is no .*output\.wav: play", broken["reason"])
+    assert {entry["id"] for entry in judged["metrics"]} >= {"question_taken", "pause_taken_early"}
+    with pytest.raises(DuologueError, match="holds no scenes"):
+        duplex_suite.run(outputs=tmp_path, out=tmp_path / "d", quiet=True)
     with pytest.raises(DuologueError, match="no preset 'hasty'"):
-        duplex_suite.run(out=foreign, preset="hasty", **settings)
+        duplex_suite.run(out=tmp_path / "e", preset="hasty", **settings)
 
 
 def test_figures_of_nothing_are_none() -> None:

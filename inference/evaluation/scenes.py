@@ -10,17 +10,18 @@ Source of the behaviours: Full-Duplex-Bench (Lin et al., arXiv 2503.04721), sect
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
-from ..data_prep.dialogues import Dialogue, Split, generate
-from ..data_prep.kinds import Category
-from ..data_prep.recordings import trimmed
-from ..data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
-from ..model.errors import DuologueError
+from ...data_prep.dialogues import Dialogue, Split, generate
+from ...data_prep.kinds import Category
+from ...data_prep.recordings import trimmed
+from ...data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
+from ...model.errors import DuologueError
 
 LEVEL_DBFS = -24.0  # root mean square of the user's speech
 FLOOR_DBFS = -66.0  # of the room
@@ -89,6 +90,16 @@ class Scene:
             "echo_ms": self.echo_ms,
             "echo_db": self.echo_db,
         }
+
+    @classmethod
+    def from_truth(cls, truth: Mapping[str, Any], pcm: np.ndarray) -> Scene:
+        """What :meth:`truth` says, with the samples. A turn's category, template and operands are not in it."""
+        turns = (
+            Dialogue(category=Category.OUTSIDE, kind="", template="", operands="", **turn) for turn in truth["turns"]
+        )
+        spans = tuple(Span(**span) for span in truth["spans"])
+        kind, echo = SceneKind(truth["kind"]), (truth["echo_ms"], truth["echo_db"])
+        return cls(truth["name"], kind, truth["voice"], pcm, spans, tuple(turns), *echo)
 
 
 class _Tape:

@@ -10,10 +10,10 @@ from tiny_assistant import HEARD, SAID, tiny_assistant
 
 pytest.importorskip("jiwer")
 
-from duologue.inference import evaluate
 from duologue.inference.assistant import Assistant
-from duologue.inference.evaluate import run
-from duologue.inference.report import figures
+from duologue.inference.evaluation import s2s_suite, speech_judge
+from duologue.inference.evaluation.s2s_figures import figures
+from duologue.inference.evaluation.s2s_suite import run
 from duologue.model.errors import DuologueError
 
 
@@ -61,23 +61,23 @@ def test_figures_of_a_model_without_a_voice() -> None:
 
 
 def test_unknown_names(tmp_path: Path) -> None:
-    for wrong in ({"suite": "s3s"}, {"profile": "long"}, {"voices": "nobody"}):
+    for wrong in ({"profile": "long"}, {"voices": "nobody"}):
         with pytest.raises(DuologueError, match="unknown"):
             run(model="nano", out=tmp_path, **wrong)
 
 
 def test_questions_are_held_out_and_distinct() -> None:
-    dialogues = list(evaluate._distinct(0, 300, evaluate.Split.TEST))
+    dialogues = list(s2s_suite.distinct(0, 300, s2s_suite.Split.TEST))
     assert len({dialogue.question for dialogue in dialogues}) == 300
     assert len({dialogue.category for dialogue in dialogues}) >= 8
-    assert dialogues[:50] == list(evaluate._distinct(0, 50, evaluate.Split.TEST))
+    assert dialogues[:50] == list(s2s_suite.distinct(0, 50, s2s_suite.Split.TEST))
 
 
 def test_too_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = evaluate.generate(0, 0, "test")
-    monkeypatch.setattr(evaluate, "generate", lambda seed, index, split: one)
+    one = s2s_suite.generate(0, 0, "test")
+    monkeypatch.setattr(s2s_suite, "generate", lambda seed, index, split: one)
     with pytest.raises(DuologueError, match="only 1 questions"):
-        list(evaluate._distinct(0, 2, evaluate.Split.TEST))
+        list(s2s_suite.distinct(0, 2, s2s_suite.Split.TEST))
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,18 @@ def assistant() -> Assistant:
 class QuickEar:
     """Hears the first half of what the tiny model says, whatever it is given (the real ear is slow on babble)."""
 
+    name = "a quick ear"
+
     def __call__(self, waveform: np.ndarray, sample_rate: int) -> str:
         assert sample_rate == 16_000 and waveform.dtype == np.float32 and len(waveform) > 1_000
         return "it makes"
+
+
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the real ear and the networks that judge sound (test_quality.py has them)."""
+    monkeypatch.setattr(s2s_suite, "find_ear", lambda name: QuickEar())
+    monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {"dnsmos": [float(np.abs(wave).mean()), 1.0]})
+    monkeypatch.setattr(speech_judge.SpeechJudge, "speaker", None)
 
 
 def needs_synthesisers() -> None:
@@ -103,7 +112,7 @@ def test_a_run_its_files_and_its_resumption(
     assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs_synthesisers()
-    monkeypatch.setattr(evaluate, "Recogniser", QuickEar)
+    quickly(monkeypatch)
     settings = {"model": assistant, "out": tmp_path, "voices": "flite:awb,espeak:en-us+f5", "questions": 4, "seed": 5}
     report = run(quiet=True, **settings)
     assert report == json.loads((tmp_path / "report.json").read_text())
@@ -115,6 +124,13 @@ def test_a_run_its_files_and_its_resumption(
     assert report["figures"]["reply_speech"]["wer"] == pytest.approx(3 / 5)
     assert report["figures"]["compute_delay_ms"]["p50"] > 0 and report["figures"]["peak_rss_mib"] > 100
     assert report["environment"]["versions"]["torch"] and report["environment"]["cores"] >= 1
+    found = {entry["id"]: entry for entry in report["metrics"]}
+    assert found["reply_wer"]["value"] == pytest.approx(3 / 5) and found["reply_wer"]["count"] == 4
+    assert found["dnsmos"]["value"] > 0 and not report["broken"]
+    assert found["decode_text_s"]["value"] > 0 and found["decode_speech_s"]["value"] > 0
+    page = (tmp_path / "report.html").read_text()
+    assert "http" not in page and "<script" not in page and "Chunk size" in page and "<audio" in page
+    assert "LLaMA-Omni" in (tmp_path / "summary.md").read_text()
 
     # broken off in the middle of the third row: two rows stay, two are asked again
     path = tmp_path / "asked.jsonl"
@@ -122,8 +138,8 @@ def test_a_run_its_files_and_its_resumption(
     path.write_text("".join(lines[:2]) + lines[2][:40])
     (tmp_path / "judged.jsonl").unlink()
     asked: list[int] = []
-    original = evaluate._ask
-    monkeypatch.setattr(evaluate, "_ask", lambda *given: asked.append(given[1]) or original(*given))
+    original = s2s_suite._ask
+    monkeypatch.setattr(s2s_suite, "_ask", lambda *given: asked.append(given[1]) or original(*given))
     again = run(quiet=True, **settings)
     assert asked == [2, 3] and path.read_text().splitlines(keepends=True)[:2] == lines[:2]
     assert again["figures"]["overall"] == report["figures"]["overall"]
@@ -134,17 +150,19 @@ def test_a_run_its_files_and_its_resumption(
 
 def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_synthesisers()
-    original = evaluate.synthesise
+    original = s2s_suite.synthesise
 
-    def fails(text: str, voice: evaluate.Voice) -> object:
+    def fails(text: str, voice: s2s_suite.Voice) -> object:
         if voice.name == "awb":
-            raise evaluate.SynthesisError("it lost its voice")
+            raise s2s_suite.SynthesisError("it lost its voice")
         return original(text, voice)
 
-    monkeypatch.setattr(evaluate, "synthesise", fails)
-    monkeypatch.setattr(evaluate, "Recogniser", QuickEar)
+    monkeypatch.setattr(s2s_suite, "synthesise", fails)
+    quickly(monkeypatch)
     report = run(model=assistant, out=tmp_path, voices="flite:awb,flite:slt", questions=2, quiet=True)
     assert report["figures"]["failed"] == 1 and report["rows"][0]["failed"] == "it lost its voice"
+    assert report["broken"] == [{"id": "0000", "reason": "it lost its voice"}]
+    assert "1 inputs could not be measured" in (tmp_path / "report.html").read_text()
     assert report["figures"]["overall"]["questions"] == 1
 
 
@@ -154,4 +172,5 @@ def test_by_the_real_ear_and_printed(assistant: Assistant, tmp_path: Path, capsy
     report = run(model=assistant, out=tmp_path, voices="flite:slt", questions=1)
     assert report["figures"]["reply_speech"]["synthesiser_wer"] < 0.5, "the ear understands the synthesiser"
     printed = capsys.readouterr().out
-    assert "flite:slt" in printed and "Compute delay" in printed and "right by ear" in printed
+    assert "Compute delay" in printed and "by ear" in printed and "report.html" in printed
+    assert {"dnsmos", "plcmos"} <= {entry["id"] for entry in report["metrics"]}

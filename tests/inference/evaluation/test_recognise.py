@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from duologue.inference.audio import read_audio
-from duologue.inference.recognise import Recogniser
+from duologue.inference.evaluation.recognise import Recogniser
 
 pytest.importorskip("pocketsphinx")
 

@@ -22,23 +22,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data_prep.shards import write_atomically
-from ..data_prep.synthesis import SAMPLE_RATE, require
-from ..data_prep.voices import find_voices
-from ..model.errors import DuologueError
-from ..model.streaming import Streaming
-from .assistant import Assistant, load
-from .audio import read_audio, write_wav
-from .duplex import PRESETS
+from ...data_prep.shards import write_atomically
+from ...data_prep.synthesis import SAMPLE_RATE, Voice, require
+from ...data_prep.voices import find_voices
+from ...model.errors import DuologueError
+from ...model.streaming import Streaming
+from ..assistant import Assistant, load
+from ..audio import read_audio, write_wav
+from ..duplex import PRESETS
+from ..events import Event, EventKind, read_events, write_events
+from ..session import Session, SessionConfig
+from ..speech_gate import WINDOW_MS, GateConfig, SpeechGate
+from .duplex_measures import METRICS, measures
 from .duplex_page import write_page
-from .evaluate import resume_rows
-from .events import Event, EventKind, read_events, write_events
+from .environment import environment
 from .judge import is_right
+from .page import markdown
 from .recognise import Recogniser
-from .report import environment, percentiles, share
+from .reporting import good_rows, print_findings
+from .run_folder import guarded, progress, resume_rows
 from .scenes import Scene, SceneKind, render
-from .session import Session, SessionConfig
-from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
+from .statistics import evaluate, percentiles, share
 
 Row = dict[str, Any]
 Segment = tuple[int, int]  # ms
@@ -57,7 +61,8 @@ def run(
     scenes: int | None = None,
     preset: str = "balanced",
     seed: int = 0,
-    outputs: bool = False,
+    outputs: Path | None = None,
+    export: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Play scenes to ``model``, judge what it did, and write ``out``/report.json and report.html.
@@ -65,7 +70,8 @@ def run(
     Args:
         scenes: how many of each kind; quick: 4, card: 34.
         preset: whose waits the session keeps.
-        outputs: play nothing: judge the output.wav files that another system left in ``out``'s scenes.
+        outputs: a folder of scenes in which another system left its output.wav files: play nothing, judge those.
+        export: only write the scenes into ``out``, for another system to play.
 
     Raises:
         DuologueError: an unknown profile, preset or voice, a missing synthesiser or output.wav.
@@ -74,40 +80,65 @@ def run(
         raise DuologueError(f"unknown profile {profile!r}: the profiles are quick, card")
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
-    speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
-    require(*{voice.engine for voice in speakers})
-    kinds = [kind for kind in SceneKind if not (outputs and kind is SceneKind.ECHO)]
     count = scenes or {"quick": 4, "card": 34}[profile]
-    items = list(enumerate((kind, index) for index in range(count) for kind in kinds))
     out.mkdir(parents=True, exist_ok=True)
-    from ..checkpoints.importers.silero_vad import load_vad
+    items: list[Any]  # scenes to make, or folders of scenes that are there
+    if outputs is not None:
+        items = sorted(path.parent for path in outputs.glob("*/scene.json"))
+        if not items:
+            raise DuologueError(f"{outputs} holds no scenes: make some with --export, and play them to the system")
+        speakers: tuple[Voice, ...] = ()
+    else:
+        speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
+        require(*{voice.engine for voice in speakers})
+        kinds = [kind for kind in SceneKind if not (export and kind is SceneKind.ECHO)]
+        items = [(kind, index) for index in range(count) for kind in kinds]
+    if export:
+        for kind, index in progress(items, "writing", 0, len(items), quiet):
+            scene = render(kind, index, seed, speakers)
+            write_scene(scene, out / scene.name)
+        return {"scenes": len(items)}
+    from ...checkpoints.importers.silero_vad import load_vad
 
     vad, ear = load_vad(), Recogniser()
-    assistant = load(model) if isinstance(model, str) and not outputs else model
+    assistant = load(model) if isinstance(model, str) and outputs is None else model
 
-    def work(at: int, item: tuple[SceneKind, int]) -> Row:
-        scene = render(*item, seed, speakers)
-        folder = out / scene.name
-        write_scene(scene, folder)
+    def work(at: int, item: Any) -> Row:
         costs: list[float] = []
-        if not outputs:
+        if outputs is not None:
+            scene, folder = read_scene(item), item
+        else:
             assert isinstance(assistant, Assistant)
+            kind, index = item
+            scene = render(kind, index, seed, speakers)
+            folder = out / scene.name
+            write_scene(scene, folder)
             costs = play(assistant, scene, folder, SessionConfig(duplex=PRESETS[preset]), vad)
-        return judge(scene, folder, vad, ear) | {"tick_ms": costs}
+        verdict = judge(scene, folder, vad, ear)
+        return verdict | {"id": scene.name, "measures": measures(verdict), "tick_ms": costs}
 
-    rows = resume_rows(out / "judged.jsonl", "playing", items, work, quiet)
+    def name(item: Any) -> str:
+        return item.name if outputs is not None else f"{item[0].value}-{seed}-{item[1]:04d}"
+
+    rows = resume_rows(out / "judged.jsonl", "playing", list(enumerate(items)), guarded(work, name), quiet)
+    good = good_rows(rows)
+    settings = {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers],
+                "scenes": count if outputs is None else len(items), "preset": None if outputs else preset,
+                "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
+    findings = [found for metric in METRICS if (found := evaluate(metric, good, seed)).count]
     report: dict[str, Any] = {
-        "settings": {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers], "scenes": count,
-                     "preset": None if outputs else preset, "seed": seed},
-        "figures": figures(rows),
+        "settings": settings,
+        "metrics": [finding.to_json() for finding in findings],
+        "figures": figures(good),
+        "broken": [{"id": row["id"], "reason": row["failed"]} for row in rows if row["failed"]],
         "environment": environment(),
         "rows": [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows],
-    }  # fmt: skip
+    }
     write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    page = write_page(out, report, lines(report["figures"]))
+    write_atomically(out / "summary.md", markdown("Who speaks when", report, findings).encode())
+    page = write_page(out, report, findings, lines(report["figures"]), outputs or out)
     if not quiet:
-        print_table(report)
-        print(page)
+        print_findings("Who speaks when", findings, report["broken"], page)
     return report
 
 
@@ -116,6 +147,15 @@ def write_scene(scene: Scene, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_wav(folder / "input.wav", scene.pcm, SAMPLE_RATE)
     write_atomically(folder / "scene.json", (json.dumps(scene.truth(), indent=1) + "\n").encode())
+
+
+def read_scene(folder: Path) -> Scene:
+    """What :func:`write_scene` wrote. Raises DuologueError where it cannot be read."""
+    try:
+        return Scene.from_truth(json.loads((folder / "scene.json").read_text(encoding="utf-8")),
+                                read_audio(folder / "input.wav", SAMPLE_RATE))  # fmt: skip
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DuologueError(f"{folder / 'scene.json'} is no scene: {error!r}") from None
 
 
 def play(assistant: Assistant, scene: Scene, folder: Path, config: SessionConfig, vad: Streaming) -> list[float]:
@@ -290,14 +330,3 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             text = "–" if value is None else f"{100 * value:.1f} %"
         out.append((name.replace("_", " "), text))
     return out
-
-
-def print_table(report: dict[str, Any]) -> None:
-    """The figures, on one screen."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Full duplex, {report['settings']['profile']}", title_justify="left", show_header=False)
-    for name, text in lines(report["figures"]):
-        table.add_row(name, text)
-    Console().print(table)

@@ -1,0 +1,147 @@
+"""Sets of recorded utterances with their words, as the field keeps them on disk, for `duologue evaluate asr`.
+
+    a lhotse manifest     cuts.jsonl(.gz), or a folder with one or with recordings and supervisions
+    LibriSpeech           …/SPEAKER-CHAPTER.trans.txt beside SPEAKER-CHAPTER-NNNN.flac
+    AISHELL               transcript/*.txt ("ID words …") and wav/**/ID.wav
+    Fleurs                test.tsv (id, file, raw, words, …) and audio/test/FILE.wav
+    ours                  manifest.jsonl with audio and text (data_prep/recordings.py)
+    generated             the grammar's questions in chosen voices
+
+Every utterance knows its set (the split's folder, the voice), so that figures can be given by set.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data_prep.recordings import MANIFEST
+from ...data_prep.shards import read_json_lines
+from ...data_prep.synthesis import SAMPLE_RATE, synthesise
+from ...data_prep.voices import find_voices, require_voices
+from ...model.errors import DuologueError
+from ..audio import AudioSource
+
+_LHOTSE = ("cuts.jsonl.gz", "cuts.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """A recording and its words. sound: gives the path, or (rate in Hz, samples); it may raise DuologueError."""
+
+    id: str
+    text: str
+    set: str
+    sound: Callable[[], AudioSource]
+
+
+def find_utterances(source: Path) -> Iterator[Utterance]:
+    """The utterances of a set, in order, whichever form it has.
+
+    Raises:
+        DuologueError: no such place, or no form that is known.
+    """
+    if source.is_file():
+        yield from _lhotse(source)
+        return
+    if not source.is_dir():
+        raise DuologueError(f"there is no {source}: give a folder or a lhotse manifest")
+    manifest = next((source / name for name in _LHOTSE if (source / name).is_file()), None)
+    if manifest is not None:
+        yield from _lhotse(manifest)
+    elif (source / MANIFEST).is_file():
+        yield from _ours(source)
+    elif transcripts := sorted(source.rglob("*.trans.txt")):
+        for path in transcripts:
+            yield from _librispeech(path, source)
+    elif (source / "transcript").is_dir() and (source / "wav").is_dir():
+        yield from _aishell(source)
+    elif tables := sorted(source.glob("*.tsv")):
+        for path in tables:
+            yield from _fleurs(path)
+    else:
+        raise DuologueError(
+            f"{source} is no set that is known: a lhotse manifest, LibriSpeech, AISHELL, Fleurs, or a {MANIFEST}"
+        )
+
+
+def generated(voices: str, count: int, seed: int, split: str) -> Iterator[Utterance]:
+    """The grammar's questions; the set is the voice."""
+    from ...data_prep.dialogues import Split
+    from .s2s_suite import distinct
+
+    speakers = find_voices(voices)
+    require_voices(speakers)
+    for at, dialogue in enumerate(distinct(seed, count, Split(split))):
+        voice = speakers[at % len(speakers)]
+
+        def sound(text: str = dialogue.question, at: int = at) -> AudioSource:
+            return SAMPLE_RATE, synthesise(text, speakers[at % len(speakers)])
+
+        yield Utterance(id=f"{at:04d}", text=dialogue.question, set=voice.key, sound=sound)
+
+
+def _lhotse(path: Path) -> Iterator[Utterance]:
+    try:
+        from lhotse import CutSet, load_manifest_lazy
+    except ImportError:
+        raise DuologueError("lhotse is not installed: pip install 'duologue[eval]'") from None
+    try:
+        cuts = load_manifest_lazy(path)
+    except Exception as error:  # lhotse raises whatever its parsers raise
+        raise DuologueError(f"{path} is no lhotse manifest: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(cuts, CutSet):
+        raise DuologueError(f"{path} holds no cuts: make them of its recordings and supervisions (lhotse cut simple)")
+    for cut in cuts:
+        text = " ".join(part.text for part in cut.supervisions if part.text)
+
+        def sound(cut: Any = cut) -> AudioSource:
+            try:
+                return cut.sampling_rate, np.asarray(cut.load_audio(), np.float32).T  # (n, channels)
+            except Exception as error:
+                raise DuologueError(f"{cut.id} cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+        yield Utterance(id=cut.id, text=text, set=path.name.split(".")[0], sound=sound)
+
+
+def _ours(folder: Path) -> Iterator[Utterance]:
+    for entry in read_json_lines(folder / MANIFEST):
+        if entry.get("text"):
+            path = folder / entry["audio"]
+            yield Utterance(id=entry["audio"], text=entry["text"], set=entry.get("set", folder.name), sound=_path(path))
+
+
+def _librispeech(path: Path, root: Path) -> Iterator[Utterance]:
+    split = path.relative_to(root).parts[0] if len(path.relative_to(root).parts) > 3 else root.name
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, text = line.partition(" ")
+        if name:
+            yield Utterance(id=name, text=text, set=split, sound=_path(path.parent / f"{name}.flac"))
+
+
+def _aishell(folder: Path) -> Iterator[Utterance]:
+    sounds = {path.stem: path for path in sorted((folder / "wav").rglob("*.wav"))}
+    for table in sorted((folder / "transcript").glob("*.txt")):
+        for line in table.read_text(encoding="utf-8").splitlines():
+            name, _, text = line.partition(" ")
+            if name in sounds:  # the transcript covers all splits, of which only some may be there
+                part = sounds[name].relative_to(folder / "wav").parts[0]
+                yield Utterance(id=name, text=text.replace(" ", ""), set=part, sound=_path(sounds[name]))
+
+
+def _fleurs(path: Path) -> Iterator[Utterance]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+            if len(row) < 4:
+                raise DuologueError(f"{path}: a line of Fleurs has id, file, raw text and text, tabs between: {row}")
+            where = path.parent / "audio" / path.stem / row[1]
+            yield Utterance(id=Path(row[1]).stem, text=row[3], set=path.stem, sound=_path(where))
+
+
+def _path(path: Path) -> Callable[[], AudioSource]:
+    return lambda: path

@@ -1,0 +1,168 @@
+"""Recognition of sets in the forms that the field keeps them in; another system's words; a beam that finds more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_assistant import HEARD, tiny_assistant
+
+from duologue.inference.assistant import Sampling
+from duologue.inference.audio import read_audio, write_wav
+from duologue.inference.evaluation import asr_suite
+from duologue.inference.evaluation.speech_sets import Utterance, find_utterances
+from duologue.inference.transcribe import transcribe
+from duologue.model.errors import DuologueError
+
+
+def sound(path: Path, seconds: float = 0.5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wave = 0.1 * np.random.default_rng(0).standard_normal(round(seconds * 16_000))
+    if path.suffix == ".wav":
+        write_wav(path, wave, 16_000)
+    else:
+        import soundfile
+
+        soundfile.write(path, wave, 16_000)
+
+
+def librispeech(root: Path) -> None:
+    folder = root / "test-clean/61/70968"
+    for at in range(2):
+        sound(folder / f"61-70968-000{at}.flac")
+    (folder / "61-70968.trans.txt").write_text("61-70968-0000 HE BEGAN\n61-70968-0001 A CONFUSED COMPLAINT\n")
+
+
+def aishell(root: Path) -> None:
+    sound(root / "wav/test/S0764/BAC009S0764W0121.wav")
+    (root / "transcript").mkdir()
+    lines = "BAC009S0764W0121 甚至 出现 交易\nBAC009S0002W0122 而 对 楼市\n"
+    (root / "transcript/aishell_transcript_v0.8.txt").write_text(lines)
+
+
+def fleurs(root: Path) -> None:
+    sound(root / "audio/test/123.wav")
+    (root / "test.tsv").write_text("7\t123.wav\tHello, there.\thello there\th e\t8000\tFEMALE\n")
+
+
+def ours(root: Path) -> None:
+    sound(root / "a/b.wav")
+    entries = [{"audio": "a/b.wav", "set": "mine", "text": "hello"}, {"audio": "a/c.wav", "set": "x", "label": "dog"}]
+    (root / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def lhotse(root: Path) -> None:
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+    sound(root / "one.wav", 2.0)
+    recording = Recording.from_file(root / "one.wav")
+    parts = [SupervisionSegment(id="s", recording_id=recording.id, start=0, duration=0.5, text="hello there")]
+    cut = MonoCut(id="cut", start=0.5, duration=0.5, channel=0, recording=recording, supervisions=parts)
+    CutSet.from_cuts([cut]).to_file(root / "cuts.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    ("write", "wanted"),
+    [
+        (librispeech, [("61-70968-0000", "HE BEGAN"), ("61-70968-0001", "A CONFUSED COMPLAINT")]),
+        (aishell, [("BAC009S0764W0121", "甚至出现交易")]),
+        (fleurs, [("123", "hello there")]),
+        (ours, [("a/b.wav", "hello")]),
+        (lhotse, [("cut", "hello there")]),
+    ],
+)
+def test_sets_on_disk(write: object, wanted: list[tuple[str, str]], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    write(root)  # type: ignore[operator]
+    found = list(find_utterances(root))
+    assert [(utterance.id, utterance.text) for utterance in found] == wanted
+    assert all(len(read_audio(utterance.sound())) == 8_000 for utterance in found), "of a cut, its part alone"
+
+
+def test_sets_that_are_none(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "no", "there is no"), (tmp_path, "no set that is known")):
+        with pytest.raises(DuologueError, match=reason):
+            list(find_utterances(path))
+
+
+def test_another_systems_words(tmp_path: Path) -> None:
+    librispeech(tmp_path / "set")
+    sound(tmp_path / "set/dev/1/2/1-2-0000.flac")
+    (tmp_path / "set/dev/1/2/1-2.trans.txt").write_text("1-2-0000 THE END\n")
+    (tmp_path / "words").mkdir()
+    said = {"61-70968-0000": "He began.", "61-70968-0001": "the confused complaint"}
+    lines = (json.dumps({"id": name, "text": text}) + "\n" for name, text in said.items())
+    (tmp_path / "words/hypotheses.jsonl").write_text("".join(lines))
+    report = asr_suite.run(outputs=tmp_path / "words", data=tmp_path / "set", out=tmp_path / "out", quiet=True)
+    found = {entry["id"]: entry for entry in report["metrics"]}
+    assert found["wer"]["value"] == pytest.approx(3 / 7), "one wrong word, and two that were not understood at all"
+    parts = {name: part[0]["value"] for name, part in report["parts"].items()}
+    assert parts == {"dev": 1.0, "test-clean": pytest.approx(1 / 5)}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<del>a</del>" in page and "<ins>the</ins>" in page and page.count("<audio") >= 2
+    with pytest.raises(DuologueError, match="and not both"):
+        asr_suite.run(out=tmp_path / "x")
+
+
+def test_ours_and_a_broken_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    librispeech(tmp_path / "set")
+    (tmp_path / "set/test-clean/61/70968/61-70968-0001.flac").write_text("no recording")
+    report = asr_suite.run(model=tiny_assistant(), data=tmp_path / "set", out=tmp_path / "out", beam=2, quiet=True)
+    (row,) = [row for row in report["rows"] if not row["failed"]]
+    assert row["greedy"] == HEARD and {entry["id"] for entry in report["metrics"]} == {
+        "wer",
+        "cer",
+        "beam_wer",
+        "beam_cer",
+    }
+    (broken,) = report["broken"]
+    assert broken["id"] == "61-70968-0001" and "is not a recording" in broken["reason"]
+    assert report["metrics"][0]["count"] == 1
+
+
+def test_a_beam_finds_what_is_likelier_in_all() -> None:
+    """Greedily the first word is the likelier one; with a beam the whole of the other, of which the rest is certain."""
+    assistant = tiny_assistant()
+    layout, model = assistant.model.config.layout, assistant.model
+    wave = np.random.default_rng(0).standard_normal(4_000).astype(np.float32)
+    one, two, three = range(layout.text[0], layout.text[0] + 3)
+
+    def logits(state: object) -> torch.Tensor:
+        table = {None: {one: 0.6, two: 0.4}, one: {layout.reply: 0.5, three: 0.5}, two: {layout.reply: 1.0},
+                 three: {layout.reply: 1.0}}[state.last]  # fmt: skip
+        out = torch.full((model.llm.vocab_size,), 1e-9)
+        for token, share in table.items():
+            out[token] = share
+        return out.log()
+
+    class Scripted:
+        """A state in the place of the model's: what was the last word."""
+
+        def __init__(self, last: int | None = None, generated: int = 0) -> None:
+            self.last, self.generated, self.speaking = last, generated, False
+
+        def clone(self) -> Scripted:
+            return Scripted(self.last, self.generated)
+
+    class Step:
+        def __init__(self, token: int) -> None:
+            self.token = token
+
+    def reply_step(state: Scripted, sampling: Sampling, forced: int) -> Step:
+        state.last, state.generated = forced, state.generated + 1
+        return Step(forced)
+
+    for name, stand_in in (("init_state", Scripted), ("next_logits", logits), ("reply_step", reply_step)):
+        object.__setattr__(model, name, stand_in)
+    for name in ("begin_turn", "listen", "end_turn"):
+        object.__setattr__(model, name, lambda *_: None)
+    decoded = [assistant.tokenizer.decode([token]).strip() for token in (one, two)]
+    assert transcribe(assistant, wave) == decoded[0] and transcribe(assistant, wave, beam=2) == decoded[1]
+
+
+def test_an_utterance_is_plain() -> None:
+    assert Utterance(id="a", text="b", set="c", sound=lambda: "d").sound() == "d"

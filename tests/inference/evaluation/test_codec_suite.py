@@ -1,0 +1,55 @@
+"""Pairs of recordings: each is measured, what has no partner is named, codebooks are counted."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from duologue.inference.audio import write_wav
+from duologue.inference.evaluation import codec_suite
+from duologue.inference.evaluation.codec_suite import codebook_use, read_codes
+from duologue.model.errors import DuologueError
+
+
+def test_codebooks() -> None:
+    even = [[[0, 1, 2, 3]], [[0, 1, 2, 3]]]
+    (use,) = codebook_use(even, 8)
+    assert use == {"codebook": 0, "tokens": 8, "used": 4, "perplexity": pytest.approx(4.0), "utilisation": 0.5}
+    (use,) = codebook_use([[[5, 5, 5, 7]]], None)
+    entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
+    assert use["perplexity"] == pytest.approx(2**entropy) and use["utilisation"] is None
+    assert len(codebook_use([[[1], [2]]], 4)) == 2 and codebook_use([], 4) == []
+
+
+def test_a_set_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_suite, "unreferenced", lambda wave: {"dnsmos": [3.0, 1.0]})
+    error = lambda decoded, reference: {"mel_distance": [float(np.abs(decoded - reference).mean()), 1.0]}  # noqa: E731
+    monkeypatch.setattr(codec_suite, "referenced", error)
+    monkeypatch.setattr(codec_suite, "_speaker", lambda: None)
+    rng = np.random.default_rng(0)
+    data = tmp_path / "data"
+    for side in ("reference", "decoded", "codes"):
+        (data / side / "a").mkdir(parents=True)
+    for name, noise in (("a/1", 0.0), ("a/2", 0.1)):
+        wave = 0.1 * rng.standard_normal(16_000)
+        write_wav(data / "reference" / f"{name}.wav", wave, 16_000)
+        write_wav(data / "decoded" / f"{name}.wav", wave + noise, 16_000)
+        (data / "codes" / f"{name}.json").write_text(json.dumps([[1] * 50, list(range(50))]))
+    write_wav(data / "reference/a/3.wav", rng.standard_normal(16_000), 16_000)
+    (data / "codec.json").write_text(json.dumps({"codebook_size": 1024, "times": {"a/1": 0.25}}))
+    report = codec_suite.run(data=data, out=tmp_path / "out", quiet=True)
+    found = {entry["id"]: entry["value"] for entry in report["metrics"]}
+    assert found["mel_distance"] == pytest.approx(0.05, abs=0.01)
+    assert found["tokens_a_second"] == 100 and found["bits_a_second"] == 1_000 and found["real_time_factor"] == 0.25
+    assert [book["used"] for book in report["figures"]["codebooks"]] == [1, 50]
+    (broken,) = report["broken"]
+    assert broken["id"] == "a/3" and "each recording needs both sides" in broken["reason"]
+    with pytest.raises(DuologueError, match="no set of pairs"):
+        codec_suite.run(data=tmp_path, out=tmp_path / "x", quiet=True)
+    (data / "codes/a/1.json").write_text('{"no": "codes"}')
+    with pytest.raises(DuologueError, match="holds no codes"):
+        read_codes(data / "codes/a/1.json")

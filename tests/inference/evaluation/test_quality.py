@@ -1,0 +1,118 @@
+"""Measures of quality on known degradations: more noise is worse, by each package as by the package itself."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from duologue.data_prep.synthesis import synthesise
+from duologue.data_prep.voices import find_voices
+from duologue.inference.evaluation import quality
+from duologue.inference.evaluation.quality import mel_distance, pesq, referenced, stoi, unreferenced, voiced
+from duologue.model.errors import DuologueError
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    if shutil.which("flite") is None:
+        pytest.skip("flite is not installed (Debian package flite)")
+    (voice,) = find_voices("flite:rms")
+    return synthesise("the capital of france is paris and it lies on a river", voice).astype(np.float32) / 32_768
+
+
+def noisy(speech: np.ndarray, snr_db: float) -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    level = np.sqrt(np.mean(speech**2)) * 10 ** (-snr_db / 20)
+    return np.clip(speech + level * noise, -1, 1)
+
+
+SNRS = (40.0, 20.0, 5.0)
+
+
+def falls(values: list[float]) -> bool:
+    return all(a > b for a, b in itertools.pairwise(values))
+
+
+def test_unreferenced_falls_with_the_noise(speech: np.ndarray) -> None:
+    found = [unreferenced(noisy(speech, snr)) for snr in SNRS]
+    for key in ("dnsmos", "dnsmos_background", "dnsmos_p808", "plcmos"):
+        assert falls([measure[key][0] for measure in found]), key
+    from speechmos import dnsmos
+
+    assert found[0]["dnsmos"][0] == pytest.approx(dnsmos.run(noisy(speech, SNRS[0]), sr=16_000)["ovrl_mos"])
+
+
+def test_plcmos_is_the_same_twice_and_draws_from_nobody(speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Quiet:
+        @staticmethod
+        def run(waveform: np.ndarray, sr: int) -> dict[str, float]:
+            return dict.fromkeys(("ovrl_mos", "sig_mos", "bak_mos", "p808_mos"), 1.0)
+
+    monkeypatch.setattr(quality, "_speechmos", lambda original=quality._speechmos(): (Quiet, original[1]))
+    np.random.seed(7)
+    before = np.random.get_state()[1].copy()
+    first, second = unreferenced(speech), unreferenced(speech)
+    assert first == second and 1 < first["plcmos"][0] < 5
+    assert (np.random.get_state()[1] == before).all()
+
+
+def test_stoi_and_mel_distance_follow_the_noise(speech: np.ndarray) -> None:
+    assert falls([stoi(noisy(speech, snr), speech) or 0 for snr in SNRS])
+    assert falls([-mel_distance(noisy(speech, snr), speech) for snr in SNRS])
+    from pystoi import stoi as theirs
+
+    assert stoi(noisy(speech, 5), speech) == pytest.approx(theirs(speech, noisy(speech, 5), 16_000))
+    assert mel_distance(speech, speech) == 0.0
+    assert mel_distance(speech / 10, speech) == pytest.approx(1.0, abs=0.2), "ten times fainter: 1 in log10"
+    assert stoi(speech[:1_000], speech[:1_000]) is None, "too little speech"
+
+
+def test_pesq_is_the_packages_and_falls_with_the_noise(speech: np.ndarray) -> None:
+    package = pytest.importorskip("pesq", reason="pesq is not installed: it needs a C compiler (duologue[quality])")
+    values = [pesq(noisy(speech, snr), speech) for snr in SNRS]
+    assert falls(values) and values[0] > 4
+    assert values[1] == pytest.approx(package.pesq(16_000, speech, noisy(speech, 20), "wb"))
+    assert pesq(speech, speech) == pytest.approx(4.64, abs=0.02), "the scale's end"
+    assert pesq(np.zeros(16_000, np.float32), speech[:16_000]) is None
+    assert pesq(speech[:2_000], speech[:2_000]) is None
+
+
+def test_voicing(speech: np.ndarray) -> None:
+    t = np.arange(16_000) / 16_000
+    tone = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 8)).astype(np.float32) / 4
+    wave = np.concatenate([tone, 0.01 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)])
+    flags = voiced(wave)
+    assert flags[5:95].mean() > 0.95 and flags[105:195].mean() < 0.1
+    assert quality._f1(flags, flags) == [2.0 * flags.sum(), 2.0 * flags.sum()]
+    assert quality._f1(np.array([True, True, False]), np.array([True, False, True])) == [2.0, 4.0]
+
+
+def test_a_pair(speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "pesq", lambda decoded, reference: 3.0)
+    found = referenced(speech[:-400], speech)
+    assert found["voicing_f1"][0] / found["voicing_f1"][1] > 0.97 and found["pesq"] == [3.0, 1.0]
+    with pytest.raises(DuologueError, match=r"lasts .* its reference .*: they must be as long"):
+        referenced(speech[:16_000], speech)
+    with pytest.raises(DuologueError, match="the reference is silent"):
+        referenced(speech, np.zeros_like(speech))
+    with pytest.raises(DuologueError, match="is silent"):
+        unreferenced(np.zeros(16_000, np.float32))
+
+
+def test_speakers_are_told_apart(speech: np.ndarray) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("resemblyzer", reason="Resemblyzer is not installed (duologue[quality])")
+    who = quality.SpeakerEncoder()
+    same, other = (
+        synthesise("my sister has a new red car", find_voices(name)[0]).astype(np.float32) / 32_768
+        for name in ("flite:rms", "flite:kal16")
+    )
+    voice = who(speech)
+    assert np.linalg.norm(voice) == pytest.approx(1.0, abs=1e-5)
+    assert voice @ who(same) > voice @ who(other) + 0.1
+    assert who(speech / 50) @ voice > 0.95, "whatever the level"
