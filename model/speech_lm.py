@@ -207,8 +207,10 @@ class SpeechLM(nn.Module):
         state.phase = Phase.ENDED
 
     @torch.no_grad()
-    def reply_step(self, state: DialogueState, sampling: Sampling) -> ReplyStep:
+    def reply_step(self, state: DialogueState, sampling: Sampling, dictated: int | None = None) -> ReplyStep:
         """One more token, and the speech that it brings. The last step is of kind END.
+
+        dictated: the token, which is otherwise picked from the model's distribution; so it speaks a given text.
 
         The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
         token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed. A transcript that has as
@@ -225,7 +227,9 @@ class SpeechLM(nn.Module):
         if hidden is None:
             raise DuologueError("nothing to reply to: the turn had no speech and the prompt no tokens")
         token = layout.eos
-        if state.generated < sampling.max_tokens:
+        if dictated is not None:
+            token = dictated
+        elif state.generated < sampling.max_tokens:
             logits = self.llm.head(hidden)[0, -1]
             token = pick(logits if state.ctc is None else self._joint(logits, state.ctc), sampling, state.rng)
             if layout.reply is not None and not state.speaking and layout.is_text(token):
