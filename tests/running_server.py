@@ -16,7 +16,8 @@ from openai import OpenAI
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.engine import EngineConfig
-from duologue.inference.serving.app import ServeConfig, Service
+from duologue.inference.serving import realtime
+from duologue.inference.serving.app import ServeConfig, Service, create_app
 from duologue.inference.serving.run import prepare
 
 PATIENCE = 60.0  # s, for a busy machine
@@ -41,19 +42,24 @@ class Running:
 
 
 @contextmanager
-def running(config: ServeConfig | None = None, assistant: Any = None, app: Any = None) -> Iterator[Running]:
+def running(
+    config: ServeConfig | None = None, assistant: Any = None, app: Any = None, speed: float = 8.0
+) -> Iterator[Running]:
+    """speed: how much faster than real time answers are sent where no microphone sets the pace."""
     config = config or ServeConfig(model="tiny", engine=ENGINE)
     if app is None:
-        from duologue.inference.serving.app import create_app
-
         app = create_app(config, assistant or tiny_assistant(), Loudness())
     server, listening = prepare(config, "127.0.0.1", 0, app=app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     wait(lambda: server.started)
-    yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service, server)
-    server.should_exit = True
-    thread.join(PATIENCE)
+    pace, realtime.FRAME_S = realtime.FRAME_S, realtime.FRAME_S / speed
+    try:
+        yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service, server)
+    finally:
+        realtime.FRAME_S = pace
+        server.should_exit = True
+        thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

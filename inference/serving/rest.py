@@ -272,11 +272,10 @@ def _sampling(body: dict[str, Any]) -> Sampling:
             raise RequestError(f"{name} must be a number", "invalid_type", name)
         return value
 
-    most = number("max_completion_tokens", number("max_tokens", 256))
+    most, temperature = number("max_completion_tokens", number("max_tokens", 256)), number("temperature", 0.0)
+    top_p = number("top_p", 1.0)
     try:
-        return Sampling(
-            temperature=number("temperature", 0.0), top_p=number("top_p", 1.0), max_tokens=min(int(most), 256)
-        )
+        return Sampling(temperature=temperature, top_p=top_p, max_tokens=int(min(most, 256)))
     except (DuologueError, ValueError, OverflowError) as error:
         raise RequestError(str(error)) from None
 
