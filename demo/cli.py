@@ -153,18 +153,20 @@ def chat(
     model: Model = "nano",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
-    share: Annotated[bool, typer.Option("--share/--no-share", help="Open a public link through Gradio.")] = False,
+    lanes: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0,
 ) -> None:
-    """Open the voice-chat page: record or upload a question, hear the reply as it streams.
+    """Open the voice-chat page: talk, interrupt, write, or ask about a recording. It serves programs too, at /v1.
 
     \b
     duologue chat                     http://127.0.0.1:7860
     duologue chat --port 8000
     duologue chat --host 0.0.0.0      reachable from other machines (their browsers want https for a microphone)
     """
-    from .page import launch
+    from .page import ServeConfig, launch
 
-    launch(model, host=host, port=port, share=share)
+    from ..inference.engine import EngineConfig
+
+    launch(ServeConfig(model=model, engine=EngineConfig(lanes=lanes)), host, port)
 
 
 @app.command()

@@ -69,7 +69,7 @@ class RealtimeSession:
         self.response: Response | None = None
         # The user's turn that is being heard, or was and is not committed yet.
         self._turn: Item | None = None
-        self._turn_end_ms = 0
+        self._turn_end_ms = self._decided_ms = 0
         self._onset_ms: int | None = None  # of speech over an answer
         self._recent: list[np.ndarray] = []
         # The answer that was decided upon and of which nothing has been heard.
@@ -452,11 +452,13 @@ class RealtimeSession:
                 )
             await self.seat.call("configure", self.settings.config(tokens))
 
-    def _start_response(self, asked: Item | None, params: dict[str, Any] | None = None) -> None:
+    def _start_response(
+        self, asked: Item | None, params: dict[str, Any] | None = None, timings: dict[str, float] | None = None
+    ) -> None:
         if self.response is None:
             self._decided, self._asked, self._params = False, asked, params or {}
             self.response = Response(
-                self._send, self.items, self.settings, self._output_rate, self._conversation, self._params
+                self._send, self.items, self.settings, self._output_rate, self._conversation, self._params, timings
             )
             self._wake()
 
@@ -588,6 +590,7 @@ class RealtimeSession:
         elif kind is EventKind.SPEECH_STOPPED:
             self._turn_end_ms = what.at_ms
         elif kind is EventKind.ANSWER_STARTED:
+            self._decided_ms = what.at_ms
             self._answer_decided()
         elif kind is EventKind.TURN_IGNORED:
             if self._turn is not None:
@@ -660,9 +663,12 @@ class RealtimeSession:
                 self._committed(turn)
                 self._transcribing = turn
                 self._write_down(False)
-            self._start_response(turn)
+            timings = None
             if turn is not None:
-                self._on_event("first_audio", {"ms": self._stream_ms - self._turn_end_ms + late_ms})
+                endpoint, compute = self._decided_ms - self._turn_end_ms, self._stream_ms - self._decided_ms + late_ms
+                timings = {"endpoint_ms": endpoint, "compute_ms": compute, "first_ms": endpoint + compute}
+                self._on_event("first_audio", {"ms": endpoint + compute})
+            self._start_response(turn, timings=timings)
         self._say()
 
     def _say(self) -> None:

@@ -21,13 +21,21 @@ class Response:
         send: called with an event's type and its fields.
         items: where the answer becomes an item. rate: of the model's speech, Hz.
         settings: as they were when it began. params: of ``response.create``.
+        timings: what the user waited for, in ms; ours, beside what the API's object has.
     """
 
     def __init__(
-        self, send: Send, items: Items, settings: Settings, rate: int, conversation: str, params: dict[str, Any]
+        self,
+        send: Send,
+        items: Items,
+        settings: Settings,
+        rate: int,
+        conversation: str,
+        params: dict[str, Any],
+        timings: dict[str, float] | None = None,
     ) -> None:
         self._send, self._items, self._settings, self._rate = send, items, settings, rate
-        self._conversation, self._params = conversation, params
+        self._conversation, self._params, self._timings = conversation, params, timings
         self.id = new_id("resp")
         self.modalities: list[str] = params.get("output_modalities") or settings.session["output_modalities"]
         self.spoken = self.modalities == ["audio"]
@@ -98,6 +106,7 @@ class Response:
             "audio": audio,
             "usage": self._usage,
             "metadata": self._params.get("metadata"),
+            "timings": self._timings,
         }
 
     def _begin(self) -> None:

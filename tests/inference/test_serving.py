@@ -41,7 +41,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def locked():
-    access = AccessConfig(keys=(KEY, OTHER), sessions_per_key=2, origins=("https://good.example",), message_bytes=200_000)
+    access = AccessConfig(keys=(KEY, OTHER), sessions_per_key=2, origins=("https://good.example",), message_bytes=200_000, messages_per_s=20)
     with running(ServeConfig(model="tiny", engine=ENGINE, access=access)) as found:
         yield found
 
@@ -145,7 +145,7 @@ def test_too_large_and_too_many(locked) -> None:
     assert closed.value.rcvd.code == 1009
     with connect(ws(locked), additional_headers=key) as connection:
         with pytest.raises(websockets.ConnectionClosed) as closed:
-            for _ in range(5_000):
+            for _ in range(500):
                 connection.send('{"type": "input_audio_buffer.clear"}')
             while True:
                 connection.recv(timeout=30)
@@ -294,7 +294,7 @@ def test_chat(server) -> None:
         ({"messages": [{"role": "user", "content": "two"}], "n": 2}, "n"),
         ({"messages": [{"role": "user", "content": "two"}], "temperature": "hot"}, "temperature"),
         ({"messages": [{"role": "user", "content": "two"}], "temperature": -1}, None),
-        ({"messages": [{"role": "user", "content": "two"}], "max_tokens": float("1e400")}, None),
+        ({"messages": [{"role": "user", "content": "two"}], "max_tokens": 0}, None),
         ({"messages": [{"role": "user", "content": "two"}], "modalities": ["audio"]}, "audio.format"),
         ({"messages": [{"role": "assistant", "content": "two"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "  "}]}, None),
@@ -311,7 +311,7 @@ def test_one_slow_client_harms_nobody(server) -> None:
     """Somebody asks for a great deal and never reads: others are answered meanwhile."""
     deaf = connect(ws(server), max_queue=1)
     deaf.recv()
-    for _ in range(40):
+    for _ in range(20):
         deaf.send('{"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": '
                   '[{"type": "input_text", "text": "' + "a " * 20_000 + '"}]}}')  # fmt: skip
     with server.client().realtime.connect(model="tiny") as connection:
