@@ -162,9 +162,8 @@ def chat(
     duologue chat --port 8000
     duologue chat --host 0.0.0.0      reachable from other machines (their browsers want https for a microphone)
     """
-    from .page import ServeConfig, launch
-
     from ..inference.engine import EngineConfig
+    from .page import ServeConfig, launch
 
     launch(ServeConfig(model=model, engine=EngineConfig(lanes=lanes)), host, port)
 

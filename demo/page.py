@@ -85,7 +85,13 @@ def launch(config: ServeConfig, host: str = "127.0.0.1", port: int = 7860, assis
         assistant = load(config.model)
     assistant.warm_up()
     app = create_page(config, assistant)
-    serve(config, host, port, app=app, say=lambda url: print(f"Duologue is listening: {url}   (Ctrl-C ends it)", flush=True))
+    serve(
+        config,
+        host,
+        port,
+        app=app,
+        say=lambda url: print(f"Duologue is listening: {url}   (Ctrl-C ends it)", flush=True),
+    )
 
 
 def build(assistant: Assistant, name: str) -> gr.Blocks:
@@ -148,45 +154,44 @@ def build(assistant: Assistant, name: str) -> gr.Blocks:
                     interactive=True,
                 )
             gr.HTML((ASSETS / "live.html").read_text(encoding="utf-8"))
-        with gr.Tab("Audio analysis"):
-            with gr.Row():
-                with gr.Column(scale=2, min_width=300):
-                    microphone = gr.Audio(
-                        sources=["microphone", "upload"],
-                        type="filepath",
-                        label="Your question",
-                        elem_id="question",
-                        editable=False,
-                        buttons=[],
-                    )
-                    gr.HTML('<p class="hint">Press <b>Record</b>, speak, press <b>Stop</b>: the answer begins at once.</p>')
-                    written = gr.Textbox(
-                        label="Or write it",
-                        placeholder="What is 3 plus 4?",
-                        submit_btn=True,
-                        elem_id="written",
-                        max_lines=1,
-                    )
-                    gr.HTML('<p class="hint">Or try one of these recordings:</p>')
-                    with gr.Row(elem_classes="examples"):
-                        examples = [
-                            (gr.Button(label, size="sm", elem_classes="example"), str(ASSETS / file))
-                            for label, file, _, _ in EXAMPLES
-                        ]
-                with gr.Column(scale=3, min_width=320):
-                    chat = gr.Chatbot(
-                        label="Conversation",
-                        elem_id="conversation",
-                        height=440,
-                        buttons=[],
-                        render_markdown=False,
-                        feedback_options=None,
-                        placeholder="What it hears and what it says appear here.",
-                    )
-                    asked = gr.HTML("", elem_id="asked")
-                    voice = player(feed)
-                    figures = gr.HTML(_figures(None, None), elem_id="figures")
-                    clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
+        with gr.Tab("Audio analysis"), gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                microphone = gr.Audio(
+                    sources=["microphone", "upload"],
+                    type="filepath",
+                    label="Your question",
+                    elem_id="question",
+                    editable=False,
+                    buttons=[],
+                )
+                gr.HTML('<p class="hint">Press <b>Record</b>, speak, press <b>Stop</b>: the answer begins at once.</p>')
+                written = gr.Textbox(
+                    label="Or write it",
+                    placeholder="What is 3 plus 4?",
+                    submit_btn=True,
+                    elem_id="written",
+                    max_lines=1,
+                )
+                gr.HTML('<p class="hint">Or try one of these recordings:</p>')
+                with gr.Row(elem_classes="examples"):
+                    examples = [
+                        (gr.Button(label, size="sm", elem_classes="example"), str(ASSETS / file))
+                        for label, file, _, _ in EXAMPLES
+                    ]
+            with gr.Column(scale=3, min_width=320):
+                chat = gr.Chatbot(
+                    label="Conversation",
+                    elem_id="conversation",
+                    height=440,
+                    buttons=[],
+                    render_markdown=False,
+                    feedback_options=None,
+                    placeholder="What it hears and what it says appear here.",
+                )
+                asked = gr.HTML("", elem_id="asked")
+                voice = player(feed)
+                figures = gr.HTML(_figures(None, None), elem_id="figures")
+                clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
 
         memory, outputs = [chat, conversation], [chat, conversation, asked, voice, figures]
         # One reply at a time; the others wait their turn.
@@ -234,4 +239,13 @@ def _theme() -> gr.themes.Base:
         neutral_hue="slate",
         font=system,
         font_mono=["ui-monospace", "monospace"],
+    ).set(  # legible enough for everybody: 4.5 to 1 and more
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        block_label_text_color="*body_text_color",
+        block_label_text_color_dark="*body_text_color",
+        block_title_background_fill="transparent",
+        block_title_background_fill_dark="transparent",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
     )

@@ -2,8 +2,8 @@
 
 A lane is a thread or a process with the weights; a conversation stays in the lane that it began in. What a conversation
 is asked to do is a job in its line. The lane takes the job that is due first. A frame of a microphone is due when it
-arrives, but never sooner than 80 ms after the one before it: whoever sends a whole recording at once is served from time
-that nobody else needs, and delays nobody (Zhang, VirtualClock, ACM Trans. Computer Systems 9(2) (1991), section 2).
+arrives, but never sooner than 80 ms after the one before it: whoever sends a whole recording at once is served from
+time that nobody else needs (Zhang, VirtualClock, ACM Trans. Computer Systems 9(2) (1991), section 2).
 
 What one frame costs is measured when a lane starts. No more conversations are let in than fit into ``share`` of the
 lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
@@ -318,7 +318,9 @@ class Engine:
         lanes = [lane for lane in self._lanes if lane.seats < self.room(lane)]
         late = self.p99_late_ms()
         if not lanes or self.seats >= self.room():
-            raise EngineFull(f"all {self.room()} conversations that this server has time for are taken: try again later")
+            raise EngineFull(
+                f"all {self.room()} conversations that this server has time for are taken: try again later"
+            )
         if late > self.config.late_ms:
             raise EngineFull(f"the server is {late:.0f} ms late with the conversations it has: try again later")
         lane, line = min(lanes, key=lambda lane: lane.seats), next(self._numbers)

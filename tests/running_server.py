@@ -75,7 +75,10 @@ def sound(*spans: tuple[float, bool], seed: int = 0) -> np.ndarray:
     """Seconds of noise or of silence, one after the other, at 16 kHz."""
     rng = np.random.default_rng(seed)
     return np.concatenate(
-        [(0.1 if loud else 0.0) * rng.standard_normal(round(16_000 * seconds)).astype(np.float32) for seconds, loud in spans]
+        [
+            (0.1 if loud else 0.0) * rng.standard_normal(round(16_000 * seconds)).astype(np.float32)
+            for seconds, loud in spans
+        ]
     )
 
 

@@ -151,7 +151,7 @@ class Conversation {
     if (!this.speaking) return;
     this.silence();
     this.cutItem = this.speaking;
-    if (this.loudSince) this.show("stop", 1000 * Math.max(0, this.lastSound - this.loudSince));
+    if (this.loudSince && this.lastSound) this.show("stop", 1000 * Math.max(0, this.lastSound - this.loudSince));
   }
 
   added(item) {

@@ -63,9 +63,7 @@ class Service:
 
     async def start(self) -> None:
         """Get the engine ready."""
-        self.engine = await Engine.start(
-            lambda: self.assistant, self.config.engine, self._vad, model=self.config.model
-        )
+        self.engine = await Engine.start(lambda: self.assistant, self.config.engine, self._vad, model=self.config.model)
         self.engine.on_frame = lambda done: self.metrics.frame(done.late_ms)
 
     async def stop(self) -> None:
@@ -157,7 +155,9 @@ class Service:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
-            if isinstance(result, Exception) and not isinstance(result, (WebSocketDisconnect, TimeoutError, RuntimeError)):
+            if isinstance(result, Exception) and not isinstance(
+                result, (WebSocketDisconnect, TimeoutError, RuntimeError)
+            ):
                 _log.error("a conversation ended by a fault", exc_info=result)
         if code != 1006:
             with contextlib.suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
@@ -259,7 +259,9 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
     @app.get("/v1/models/{name}")
     async def model(name: str) -> Any:
         if name != config.model:
-            raise RequestError(f"there is no model {name[:80]!r}; there is {config.model!r}", "model_not_found", status=404)
+            raise RequestError(
+                f"there is no model {name[:80]!r}; there is {config.model!r}", "model_not_found", status=404
+            )
         return _model(name)
 
     app.add_api_websocket_route("/v1/realtime", service.converse)

@@ -15,9 +15,7 @@ class RequestError(DuologueError):
     code, param: as in the API's error objects. status: of an HTTP answer.
     """
 
-    def __init__(
-        self, message: str, code: str = "invalid_value", param: str | None = None, status: int = 400
-    ) -> None:
+    def __init__(self, message: str, code: str = "invalid_value", param: str | None = None, status: int = 400) -> None:
         super().__init__(message)
         self.code, self.param, self.status = code, param, status
 

@@ -54,8 +54,10 @@ def parse(text: str) -> dict[str, Any]:
 
 def event(kind: str, fields: dict[str, Any]) -> str:
     """A server's event as JSON. A field that its model does not allow is a fault of ours, and raises."""
-    return SERVER[kind].model_validate({"type": kind, "event_id": new_id("event"), **fields}).model_dump_json(
-        exclude_unset=True, warnings=False
+    return (
+        SERVER[kind]
+        .model_validate({"type": kind, "event_id": new_id("event"), **fields})
+        .model_dump_json(exclude_unset=True, warnings=False)
     )
 
 

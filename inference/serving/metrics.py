@@ -34,7 +34,9 @@ class Metrics:
             "duologue_interruptions_total", "Answers that were spoken over", registry=self.registry
         )
         self._refusals = Counter("duologue_refusals_total", "Requests refused", ["reason"], registry=self.registry)
-        self._responses = Counter("duologue_responses_total", "Answers by their end", ["status"], registry=self.registry)
+        self._responses = Counter(
+            "duologue_responses_total", "Answers by their end", ["status"], registry=self.registry
+        )
         self._errors = Counter("duologue_errors_total", "Error events sent", ["code"], registry=self.registry)
 
     def frame(self, late_ms: float) -> None:

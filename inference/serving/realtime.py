@@ -709,9 +709,7 @@ class RealtimeSession:
             self._end_response("cancelled", "turn_detected", heard)
             if response.spoken:
                 end = response.item.sent_ms
-                self._send(
-                    "conversation.item.truncated", item_id=response.item.id, content_index=0, audio_end_ms=end
-                )
+                self._send("conversation.item.truncated", item_id=response.item.id, content_index=0, audio_end_ms=end)
 
     def _idle(self, made_up: bool) -> None:
         """Nobody speaks: for too long?"""

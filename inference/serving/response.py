@@ -101,8 +101,7 @@ class Response:
             "output": [self.item.seen()] if self._begun else [],
             "conversation_id": self._conversation,
             "output_modalities": self.modalities,
-            "max_output_tokens": self._params.get("max_output_tokens")
-            or self._settings.session["max_output_tokens"],
+            "max_output_tokens": self._params.get("max_output_tokens") or self._settings.session["max_output_tokens"],
             "audio": audio,
             "usage": self._usage,
             "metadata": self._params.get("metadata"),

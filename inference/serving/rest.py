@@ -1,4 +1,4 @@
-"""The API's three HTTP endpoints, as far as the loaded model can serve them; answers are the ``openai`` package's models.
+"""The API's three HTTP endpoints, as far as the loaded model can serve them; its answers are the ``openai`` package's.
 
 A request takes a seat of the engine for as long as it lasts, and its work is done between the frames of conversations.
 """

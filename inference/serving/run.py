@@ -37,9 +37,7 @@ class GracefulServer(uvicorn.Server):
         super().handle_exit(signal.SIGTERM, None)
 
 
-def serve(
-    config: ServeConfig, host: str, port: int, assistant: Any = None, app: Any = None, say: Any = print
-) -> None:
+def serve(config: ServeConfig, host: str, port: int, assistant: Any = None, app: Any = None, say: Any = print) -> None:
     """Serve until interrupted; says where.
 
     Raises:
@@ -75,8 +73,8 @@ def prepare(config: ServeConfig, host: str, port: int, assistant: Any = None, ap
         log_level="warning",
         access_log=False,
         ws_max_size=config.access.message_bytes,
-        ws_ping_interval=10,
-        ws_ping_timeout=10,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
         ws_per_message_deflate=False,
         server_header=False,
     )

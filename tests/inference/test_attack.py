@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi")
-# ruff: noqa: E402
 import httpx
 import websockets
 from running_server import collect, pcm16, running, sound, wait
@@ -27,13 +26,18 @@ LOUD = pcm16(sound((0.3, True)))
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=20), st.sampled_from(
         ["", "root", "item_1", "first", "message", "user", "assistant", "audio/pcm", "audio/pcmu", "server_vad", "none",
-         "semantic_vad", "input_text", "input_audio", "inf", "realtime", "conversation", LOUD, "\x00", "\ud800", "A" * 5000]
+         "semantic_vad", "input_text", "input_audio", "inf", "realtime", "conversation", LOUD, "\x00", "\ud800",
+         "A" * 5000]
     )
 )  # fmt: skip
 anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4), max_leaves=12
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
 )
-KEYS = sorted({name for model in CLIENT.values() for name in model.model_fields} | {"content", "role", "text", "id", "audio"})
+KEYS = sorted(
+    {name for model in CLIENT.values() for name in model.model_fields} | {"content", "role", "text", "id", "audio"}
+)
 events = st.builds(
     lambda kind, fields: {"type": kind, **fields},
     st.sampled_from([*CLIENT, "error", "response.done", "session.created"]),
@@ -41,18 +45,28 @@ events = st.builds(
 )
 part = st.fixed_dictionaries({"type": scalars}, optional={"text": scalars, "audio": scalars, "transcript": scalars})
 item = st.fixed_dictionaries(
-    {"type": st.sampled_from(["message", "message", "function_call", ""]), "role": st.sampled_from(["user", "assistant", "system", "x"])},
+    {
+        "type": st.sampled_from(["message", "message", "function_call", ""]),
+        "role": st.sampled_from(["user", "assistant", "system", "x"]),
+    },
     optional={"content": st.lists(part, max_size=3) | scalars, "id": scalars, "status": scalars},
 )
 detection = st.none() | st.fixed_dictionaries(
     {"type": st.sampled_from(["server_vad", "semantic_vad", "x"])},
     optional={
         name: scalars
-        for name in ("threshold", "silence_duration_ms", "prefix_padding_ms", "idle_timeout_ms", "eagerness", "create_response")
+        for name in (
+            "threshold",
+            "silence_duration_ms",
+            "prefix_padding_ms",
+            "idle_timeout_ms",
+            "eagerness",
+            "create_response",
+        )
     },
 )
 likely = st.one_of(
-    st.builds(lambda audio: {"type": "input_audio_buffer.append", "audio": audio}, st.just(LOUD) | st.text(max_size=30)),
+    st.builds(lambda audio: {"type": "input_audio_buffer.append", "audio": audio}, st.just(LOUD) | st.text()),
     st.just({"type": "input_audio_buffer.commit"}),
     st.just({"type": "input_audio_buffer.clear"}),
     st.just({"type": "response.create"}),
@@ -60,13 +74,23 @@ likely = st.one_of(
     st.builds(lambda value: {"type": "response.create", "response": value}, anything),
     st.builds(lambda value: {"type": "conversation.item.create", "item": value}, item),
     st.builds(
-        lambda id_, at, index: {"type": "conversation.item.truncate", "item_id": id_, "audio_end_ms": at, "content_index": index},
+        lambda id_, at, index: {
+            "type": "conversation.item.truncate", "item_id": id_, "audio_end_ms": at, "content_index": index
+        },
         scalars, scalars, scalars,
     ),
-    st.builds(lambda kind, id_: {"type": f"conversation.item.{kind}", "item_id": id_}, st.sampled_from(["delete", "retrieve"]), scalars),
-    st.builds(lambda value: {"type": "session.update", "session": {"audio": {"input": {"turn_detection": value}}}}, detection),
+    st.builds(
+        lambda kind, id_: {"type": f"conversation.item.{kind}", "item_id": id_},
+        st.sampled_from(["delete", "retrieve"]), scalars,
+    ),
+    st.builds(
+        lambda value: {"type": "session.update", "session": {"audio": {"input": {"turn_detection": value}}}}, detection
+    ),
     st.builds(lambda value: {"type": "session.update", "session": value}, anything),
-    st.builds(lambda side, value: {"type": "session.update", "session": {"audio": {side: value}}}, st.sampled_from(["input", "output"]), anything),
+    st.builds(
+        lambda side, value: {"type": "session.update", "session": {"audio": {side: value}}},
+        st.sampled_from(["input", "output"]), anything,
+    ),
 )  # fmt: skip
 
 
@@ -98,7 +122,9 @@ class Attack:
             try:
                 for message in batch:
                     connection.send(message)
-                connection.send('{"type": "conversation.item.retrieve", "item_id": "no such item", "event_id": "the last"}')
+                connection.send(
+                    '{"type": "conversation.item.retrieve", "item_id": "no such item", "event_id": "the last"}'
+                )
                 while True:
                     event = json.loads(connection.recv(timeout=30))
                     assert SECRET not in json.dumps(event)
@@ -112,17 +138,16 @@ class Attack:
 
 @pytest.fixture(scope="module")
 def attack(caplog_module):
-    with running() as found:
-        with found.client().realtime.connect(model="x") as other:
-            content = [{"type": "input_text", "text": SECRET}]
-            other.conversation.item.create(item={"type": "message", "role": "user", "content": content, "id": "first"})
-            collect(other, "conversation.item.done")
-            yield Attack(found)
-            # The other one is where it was, and the server as well as before.
-            other.conversation.item.retrieve(item_id="first")
-            assert collect(other, "conversation.item.retrieved")[-1].item.content[0].text == SECRET
-            wait(lambda: found.service.engine.seats == 1)
-            assert httpx.get(f"{found.url}/health").status_code == 200
+    with running() as found, found.client().realtime.connect(model="x") as other:
+        content = [{"type": "input_text", "text": SECRET}]
+        other.conversation.item.create(item={"type": "message", "role": "user", "content": content, "id": "first"})
+        collect(other, "conversation.item.done")
+        yield Attack(found)
+        # The other one is where it was, and the server as well as before.
+        other.conversation.item.retrieve(item_id="first")
+        assert collect(other, "conversation.item.retrieved")[-1].item.content[0].text == SECRET
+        wait(lambda: found.service.engine.seats == 1)
+        assert httpx.get(f"{found.url}/health").status_code == 200
     assert [record.getMessage() for record in caplog_module if record.levelno >= logging.ERROR] == []
 
 
@@ -138,7 +163,10 @@ def caplog_module():
 
 
 HURRY = settings(
-    max_examples=EXAMPLES, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck), database=None
+    max_examples=EXAMPLES,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
 )
 
 
@@ -156,7 +184,7 @@ def test_very_many_hostile_messages(attack, batch: list[str | bytes]) -> None:
 
 
 bodies = st.one_of(anything.map(written), st.binary(max_size=200), st.dictionaries(
-    st.sampled_from(["model", "input", "voice", "response_format", "messages", "modalities", "audio", "stream", "temperature"]),
+    st.sampled_from(["model", "input", "voice", "response_format", "messages", "modalities", "audio", "stream"]),
     anything, max_size=6,
 ).map(written))  # fmt: skip
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi")
-# ruff: noqa: E402
 from openai import AsyncOpenAI
 from running_server import collect, pcm16, running, samples, sound, types
 from tiny_assistant import HEARD, SAID
@@ -203,7 +202,9 @@ def test_items_come_and_go_and_the_model_remembers_what_is_left(connection, serv
     (session,) = server.service.sessions
     line = session.seat.line
     connection.conversation.item.create(item=words("user", "what is two plus two", id="question"))
-    connection.conversation.item.create(item=words("assistant", "it makes nine", id="answer"), previous_item_id="question")
+    connection.conversation.item.create(
+        item=words("assistant", "it makes nine", id="answer"), previous_item_id="question"
+    )
     connection.conversation.item.create(item=words("user", "seven", id="first"), previous_item_id="root")
     added = [event for event in collect(connection, "conversation.item.done", 3) if event.type.endswith("added")]
     assert [event.previous_item_id for event in added] == [None, "question", None]
@@ -289,7 +290,9 @@ def test_server_vad_asks_only_when_told_and_can_be_deaf_to_interruptions(connect
     detection = {"type": "server_vad", "create_response": True, "interrupt_response": False}
     connection.session.update(session={"type": "realtime", "audio": {"input": {"turn_detection": detection}}})
     collect(connection, "session.updated")
-    connection.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (1.2, False), (1.0, True), (6, False))))
+    connection.input_audio_buffer.append(
+        audio=pcm16(sound((0.4, False), (1.0, True), (1.2, False), (1.0, True), (6, False)))
+    )
     assert collect(connection, "response.done")[-1].response.status == "completed"
 
 
@@ -317,11 +320,11 @@ WRONG = [
     ({"type": "session.update"}, "session"),
     ({"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/mp3"}}}}}, "session.audio"),
     ({"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"type": "x"}}}}}, "session.audio"),
-    ({"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"threshold": 7}}}}}, "session.audio"),
+    ({"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"threshold": 7}}}}}, "session"),
     ({"type": "session.update", "session": {"audio": 3}}, "session.audio"),
     ({"type": "session.update", "session": {"output_modalities": ["text", "audio"]}}, "session.output_modalities"),
     ({"type": "session.update", "session": {"tools": [{"type": "function", "name": "f"}]}}, "session.tools"),
-    ({"type": "conversation.item.create", "item": {"type": "function_call_output", "call_id": "x", "output": "y"}}, "item"),
+    ({"type": "conversation.item.create", "item": {"type": "function_call", "name": "", "arguments": ""}}, "item"),
     ({"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": []}}, "item"),
     ({"type": "conversation.item.truncate", "item_id": "x", "content_index": 0, "audio_end_ms": 1}, "item_id"),
     ({"type": "conversation.item.retrieve", "item_id": 7}, "item_id"),
