@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .kinds import KINDS, Category, Kind, Operands
+from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS
+from .kind import Category, Kind, Operands
 from .splits import Split, operand_split, stable_fraction, template_splits
 from .spoken import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
 
@@ -31,6 +32,7 @@ class Dialogue:
     template: the wording's id, kind and eight hex digits
     slot: the words that a right reply contains, one after the other
     operands: the kind and what was asked about, "plus 35 47"
+    before: question and answer of the turn that it goes on from; None: of none
     """
 
     category: Category
@@ -40,13 +42,16 @@ class Dialogue:
     answer: str
     slot: str
     operands: str
+    before: tuple[str, str] | None = None
 
 
 @functools.cache
 def template_table() -> dict[str, dict[str, Split]]:
     """{kind: {template: split}}."""
     shared = {kind.name for kind in KINDS if kind.category is Category.SMALL_TALK}
-    return template_splits({kind.name: kind.templates for kind in KINDS}, shared)
+    return template_splits({kind.name: kind.templates for kind in FIRST_KINDS}, shared) | template_splits(
+        {kind.name: kind.templates for kind in LATER_KINDS}
+    )
 
 
 @functools.cache
@@ -101,6 +106,12 @@ def generate(seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers
         operands = kind.draw(rng)
     answer = kind.solve(operands)
     question = template.format(**answer.fields)
+    before = None
+    if kind.before is not None:  # asked as in training: what is held out is how it goes on
+        name, earlier = kind.before(operands)
+        wordings = templates_of(name, Split.TRAIN)
+        first = KIND_OF[name].solve(earlier)
+        before = (wordings[int(rng.integers(len(wordings)))].format(**first.fields), first.reply)
     return Dialogue(
         category=kind.category,
         kind=kind.name,
@@ -109,9 +120,14 @@ def generate(seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers
         answer=answer.reply,
         slot=answer.slot,
         operands=kind.key(operands),
+        before=before,
     )
 
 
 def count_distinct() -> dict[str, tuple[int, int]]:
-    """{kind: (distinct operands, distinct questions without fillers)}: operands times wordings."""
-    return {kind.name: (kind.count, kind.count * len(kind.templates)) for kind in KINDS}
+    """{kind: (distinct operands, distinct questions without fillers)} of the kinds whose operands can be listed."""
+    return {
+        kind.name: (len(kind.domain), len(kind.domain) * len(kind.templates))
+        for kind in KINDS
+        if isinstance(kind.domain, tuple)
+    }

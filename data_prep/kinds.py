@@ -1,10 +1,8 @@
-"""The kinds of questions: which operands each may have, and how its answer is computed from them."""
+"""The first kinds of questions: sums, comparison, calendar, units, facts, spelling, repeat-after-me, small talk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
@@ -20,79 +18,12 @@ from .facts import (
     UNIT_TABLE,
     YOUNG,
 )  # fmt: skip
+from .kind import Answer, Category, Domain, Kind, Operands, single
 from .phrasings import PHRASINGS
 from .small_talk import INTENTS, OUTSIDE, Intent
 from .spoken import number_in_words, spelt
 
-Operands = tuple[int | str, ...]
 MAX_REPEAT = 5  # words
-
-
-class Category(StrEnum):
-    ARITHMETIC = "arithmetic"
-    COMPARISON = "comparison"
-    SEQUENCE = "sequence"
-    CALENDAR = "calendar"
-    UNITS = "units"
-    CAPITALS = "capitals"
-    KNOWLEDGE = "knowledge"
-    SPELLING = "spelling"
-    REPEAT = "repeat"
-    SMALL_TALK = "small_talk"
-    OUTSIDE = "outside"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`fields` fill the template's slots; `slot` is the part of `reply` that makes it right."""
-
-    fields: dict[str, str]
-    reply: str
-    slot: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """One way of asking. `domain` lists all operands, or is None when they are drawn word by word (repeat).
-
-    held_out: whether some operands are kept for the test. Facts that can only be learnt by heart (capitals, tables of
-    units, spelling, small talk) are all trained on; their test asks in new wordings.
-    unordered: whether (a, b) and (b, a) are one pair, held out together.
-    """
-
-    name: str
-    category: Category
-    templates: tuple[str, ...]
-    domain: tuple[Operands, ...] | None
-    solve: Callable[[Operands], Answer]
-    weight: float
-    held_out: bool = False
-    unordered: bool = False
-
-    def draw(self, rng: np.random.Generator) -> Operands:
-        if self.domain is not None:
-            return self.domain[int(rng.integers(len(self.domain)))]
-        length = int(rng.integers(2, MAX_REPEAT + 1))
-        return tuple(REPEAT_WORDS[int(at)] for at in rng.choice(len(REPEAT_WORDS), length, replace=False))
-
-    def key(self, operands: Operands) -> str:
-        """What is hashed to hold operands out. Larger and smaller share theirs, so the pair is new in either."""
-        if self.unordered:
-            operands = tuple(sorted(operands, key=lambda operand: (isinstance(operand, str), operand)))
-        return f"{self.category if self.category is Category.COMPARISON else self.name} {' '.join(map(str, operands))}"
-
-    @property
-    def count(self) -> int:
-        """How many different operands there are."""
-        if self.domain is not None:
-            return len(self.domain)
-        total = 0
-        for length in range(2, MAX_REPEAT + 1):
-            choices = 1
-            for taken in range(length):
-                choices *= len(REPEAT_WORDS) - taken
-            total += choices
-        return total
 
 
 def _words(n: int | str) -> str:
@@ -196,7 +127,13 @@ def _spelling(operands: Operands) -> Answer:
     return Answer({"w": word}, f"{word} is spelled {spelt(word)}", spelt(word))
 
 
-def _repeat(operands: Operands) -> Answer:
+def some_words(rng: np.random.Generator) -> Operands:
+    """Two to five words to say after somebody."""
+    length = int(rng.integers(2, MAX_REPEAT + 1))
+    return tuple(REPEAT_WORDS[int(at)] for at in rng.choice(len(REPEAT_WORDS), length, replace=False))
+
+
+def repeated(operands: Operands) -> Answer:
     words = " ".join(map(str, operands))
     return Answer({"w": words}, words, words)
 
@@ -209,11 +146,7 @@ _PAIRS: tuple[Operands, ...] = tuple((a, b) for a in range(100) for b in range(1
 _UNEQUAL: tuple[Operands, ...] = tuple(pair for pair in _PAIRS if pair[0] != pair[1])
 
 
-def _single(values: Sequence[int | str]) -> tuple[Operands, ...]:
-    return tuple((value,) for value in values)
-
-
-def _kind(name: str, category: Category, domain: tuple[Operands, ...] | None, solve: Callable[[Operands], Answer],
+def _kind(name: str, category: Category, domain: Domain, solve: Callable[[Operands], Answer],
           weight: float, held_out: bool = False, unordered: bool = False) -> Kind:  # fmt: skip
     return Kind(name=name, category=category, templates=PHRASINGS[name], domain=domain, solve=solve, weight=weight,
                 held_out=held_out, unordered=unordered)  # fmt: skip
@@ -221,28 +154,28 @@ def _kind(name: str, category: Category, domain: tuple[Operands, ...] | None, so
 
 # Weights are shares of the questions in percent. A product's mirror image may be trained on (seven times eight, eight
 # times seven): tables are learnt by heart. A sum's may not.
-KINDS: tuple[Kind, ...] = (
+FIRST_KINDS: tuple[Kind, ...] = (
     _kind("plus", Category.ARITHMETIC, _PAIRS, _plus, 14, True, True),
     _kind("minus", Category.ARITHMETIC, tuple((a, b) for a in range(100) for b in range(a + 1)), _minus, 11, True),
     _kind("times", Category.ARITHMETIC, tuple((a, b) for a in range(13) for b in range(13)), _times, 8, True),
     _kind("larger", Category.COMPARISON, _UNEQUAL, _larger, 6, True, True),
     _kind("smaller", Category.COMPARISON, _UNEQUAL, _smaller, 5, True, True),
-    _kind("number_after", Category.SEQUENCE, _single(range(100)), _number_after, 4, True),
-    _kind("number_before", Category.SEQUENCE, _single(range(1, 101)), _number_before, 4, True),
-    _kind("day_after", Category.CALENDAR, _single(DAYS), _neighbour(DAYS, "d", 1, "day"), 2),
-    _kind("day_before", Category.CALENDAR, _single(DAYS), _neighbour(DAYS, "d", -1, "day"), 2),
+    _kind("number_after", Category.SEQUENCE, single(range(100)), _number_after, 4, True),
+    _kind("number_before", Category.SEQUENCE, single(range(1, 101)), _number_before, 4, True),
+    _kind("day_after", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", 1, "day"), 2),
+    _kind("day_before", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", -1, "day"), 2),
     _kind("days_after", Category.CALENDAR, tuple((n, day) for n in range(2, 11) for day in DAYS), _days_after, 2, True),
-    _kind("month_after", Category.CALENDAR, _single(MONTHS), _neighbour(MONTHS, "m", 1, "month"), 2),
-    _kind("month_before", Category.CALENDAR, _single(MONTHS), _neighbour(MONTHS, "m", -1, "month"), 2),
+    _kind("month_after", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", 1, "month"), 2),
+    _kind("month_before", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", -1, "month"), 2),
     _kind("units", Category.UNITS,
           tuple((row, n) for row, unit in enumerate(UNIT_TABLE) for n in range(1, unit[4] + 1)), _units, 7),
-    _kind("capitals", Category.CAPITALS, _single(tuple(CAPITALS)), _capital, 7),
-    _kind("opposites", Category.KNOWLEDGE, _single(tuple(_BOTH_WAYS)), _opposite, 5),
-    _kind("sounds", Category.KNOWLEDGE, _single(tuple(SOUNDS)), _sound, 1),
-    _kind("young", Category.KNOWLEDGE, _single(tuple(YOUNG)), _young, 1),
-    _kind("colours", Category.KNOWLEDGE, _single(tuple(COLOURS)), _colour, 1),
-    _kind("spelling", Category.SPELLING, _single(SPELLING_WORDS), _spelling, 5),
-    _kind("repeat", Category.REPEAT, None, _repeat, 6, True),
+    _kind("capitals", Category.CAPITALS, single(tuple(CAPITALS)), _capital, 7),
+    _kind("opposites", Category.KNOWLEDGE, single(tuple(_BOTH_WAYS)), _opposite, 5),
+    _kind("sounds", Category.KNOWLEDGE, single(tuple(SOUNDS)), _sound, 1),
+    _kind("young", Category.KNOWLEDGE, single(tuple(YOUNG)), _young, 1),
+    _kind("colours", Category.KNOWLEDGE, single(tuple(COLOURS)), _colour, 1),
+    _kind("spelling", Category.SPELLING, single(SPELLING_WORDS), _spelling, 5),
+    _kind("repeat", Category.REPEAT, some_words, repeated, 6, True),
     *(
         Kind(name=intent.name, category=Category.SMALL_TALK, templates=intent.wordings, domain=((),),
              solve=_intent(intent), weight=7 / len(INTENTS))

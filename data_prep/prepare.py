@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ import numpy as np
 from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .asides import aside
-from .dialogues import Dialogue, Split, generate
+from .dialogues import Category, Dialogue, Split, generate
+from .hearing import SoundsConfig, prepare_sounds
 from .rewriting import RewriteConfig, rewrite
 from .sentences import drill
 from .shard_runs import run_shards
@@ -54,6 +56,7 @@ class SpeechConfig:
     split: which wordings and operands: train, dev or test
     voices: train, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
     drills: the share of clips that are numbers, letters and words instead (see sentences.py)
+    only: the categories of questions there are, such as clock,orders; "" for all
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """
 
@@ -65,6 +68,7 @@ class SpeechConfig:
     split: str = "train"
     voices: str = "train"
     drills: float = 0.2
+    only: str = ""
     tts_command: str = ""
 
     def __post_init__(self) -> None:
@@ -75,7 +79,12 @@ class SpeechConfig:
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
         if not 0 <= self.drills <= 1:
             raise DuologueError(f"drills={self.drills}: expected a share from 0 to 1")
+        if unknown := set(self.categories()) - set(Category):
+            raise DuologueError(f"only={','.join(sorted(unknown))}: expected some of {', '.join(Category)}")
         self.speakers()
+
+    def categories(self) -> tuple[str, ...]:
+        return tuple(name for name in self.only.split(",") if name)
 
     def speakers(self) -> tuple[Voice, ...]:
         return find_voices(self.voices, self.tts_command)
@@ -116,6 +125,8 @@ def aside_at(index: int, config: SpeechConfig) -> Utterance:
     text, verdict = aside(config.seed, index, config.split)
     voice = draw_voice(config.speakers(), rng)
     fields = {"category": "aside", "verdict": verdict}
+    if verdict == "query":
+        fields["answer"] = ""  # what is to be obeyed is answered by silence
     return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
 
 
@@ -126,6 +137,11 @@ def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]
         text, fields = drill(vocabulary.words(), index, rng), {"category": "drill"}
     else:
         dialogue = generate(config.seed, index, config.split)
+        wanted = config.categories()
+        for again in itertools.count(1):
+            if not wanted or dialogue.category in wanted:
+                break
+            dialogue = generate(config.seed, again * config.n + index, config.split)
         text, fields = said(dialogue), dataclasses.asdict(dialogue)
     voice = draw_voice(config.speakers(), rng)
     return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
@@ -173,8 +189,8 @@ def make_shard(recipe: str, config: SpeechConfig, shard: int) -> tuple[list[Clip
 
 
 def _writer(recipe: str, config: SpeechConfig) -> ShardWriter:
-    # the number of workers does not change the clips; a set made without a command does not mention it
-    left_out = ("out", "workers", *(() if config.tts_command else ("tts_command",)))
+    # the number of workers does not change the clips; what a set does without it does not mention
+    left_out = ("out", "workers", *(name for name in ("tts_command", "only") if not getattr(config, name)))
     parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     return ShardWriter(config.out, name=recipe, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
 
@@ -227,6 +243,8 @@ def main(recipe: str, overrides: list[str]) -> dict[str, Any]:
         from .unit_sets import UnitsConfig, prepare_units  # needs torch, which the other recipes do without
 
         return prepare_units(parse_overrides(UnitsConfig, overrides))
+    if recipe == "sounds":
+        return prepare_sounds(parse_overrides(SoundsConfig, overrides))
     if recipe == "spliced":
         return prepare_spliced(parse_overrides(SplicedConfig, overrides))
     if recipe in ("turns", "instructions"):
@@ -234,6 +252,6 @@ def main(recipe: str, overrides: list[str]) -> dict[str, Any]:
     if recipe == "rewrite":
         return rewrite(parse_overrides(RewriteConfig, overrides))
     if recipe not in RECIPES:
-        known = ", ".join((*RECIPES, "recordings", "spliced", "units", "turns", "instructions", "rewrite"))
+        known = ", ".join((*RECIPES, "recordings", "spliced", "sounds", "units", "turns", "instructions", "rewrite"))
         raise DuologueError(f"unknown recipe {recipe!r}: expected one of {known}")
     return prepare(recipe, parse_overrides(RECIPES[recipe].config, overrides))

@@ -81,7 +81,9 @@ def mixed_sentence(rng: np.random.Generator) -> str:
 
 
 def drill(words: tuple[str, ...], index: int, rng: np.random.Generator) -> str:
-    """Numbers (three in ten), words, mixed pieces of questions, letters, or names of days and months."""
+    """A digit or a word alone (three in twenty); numbers, words, mixed pieces of questions, letters, names of days."""
+    if rng.random() < 0.15:
+        return number_in_words(int(rng.integers(10))) if rng.random() < 0.6 else words[int(rng.integers(len(words)))]
     choice = rng.random()
     if choice < 0.3:
         return number_sentence(rng)

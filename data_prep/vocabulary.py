@@ -8,8 +8,10 @@ import string
 from pathlib import Path
 from typing import Any
 
+from . import hearing
+from .asides import BACK_CHANNELS, STOPS
+from .domain import KINDS
 from .facts import MONTHS, REPEAT_WORDS
-from .kinds import KINDS
 from .sentences import FRAMES
 from .shards import write_atomically
 from .spoken import INTERJECTIONS, LEAD_INS, LETTERS, NUMBER_WORDS, TRAILERS
@@ -23,16 +25,15 @@ SPECIAL_TOKENS = (
 @functools.cache
 def words() -> tuple[str, ...]:
     """Every word of every question, answer, filler and drill, sorted."""
-    texts: list[str] = [*LETTERS, *NUMBER_WORDS, *INTERJECTIONS, *LEAD_INS, *TRAILERS, *MONTHS]
+    texts: list[str] = [*LETTERS, *NUMBER_WORDS, *REPEAT_WORDS, *INTERJECTIONS, *LEAD_INS, *TRAILERS, *MONTHS]
+    texts += [*hearing.texts(), *STOPS, *BACK_CHANNELS]
     texts += [frame.format("") for frame in FRAMES]
     for kind in KINDS:
-        if kind.domain is None:
-            texts += REPEAT_WORDS
         for template in kind.templates:
             texts.append(
                 template.format_map({name: "" for _, name, _, _ in string.Formatter().parse(template) if name})
             )
-        for operands in kind.domain or ():
+        for operands in kind.domain if isinstance(kind.domain, tuple) else ():
             answer = kind.solve(operands)
             texts += [answer.reply, *answer.fields.values()]
     return tuple(sorted({word for text in texts for word in text.split()}))

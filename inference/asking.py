@@ -76,7 +76,7 @@ class Asking:
         text, transcript, sound = "", "", [np.zeros(0, np.float32)]
         for _ in range(tokens):
             dictated = None if self._dictated is None else self._dictated.pop(0)
-            step = self._model.reply_step(self._state, sampling, dictated)
+            step = self._model.reply_step(self._state, sampling, dictated=dictated)
             sound.append(_samples(step.pcm))
             if step.kind is TokenKind.REPLY:
                 text += self._text.push(step.token)

@@ -153,8 +153,9 @@ def _distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
     seen: set[str] = set()
     for index in range(1_000 * count):
         dialogue = generate(seed, index, split)
-        if dialogue.question not in seen:
-            seen.add(dialogue.question)
+        asked = f"{dialogue.before} {dialogue.question}"
+        if asked not in seen:
+            seen.add(asked)
             yield dialogue
             if len(seen) == count:
                 return
@@ -199,7 +200,10 @@ def _ask(assistant: Assistant, at: int, dialogue: Dialogue, voice: Voice, folder
         pcm = synthesise(dialogue.question, voice)
     except SynthesisError as error:
         return row | {"failed": str(error)}
-    reply = assistant.ask((SAMPLE_RATE, pcm))
+    conversation = assistant.converse()
+    if dialogue.before is not None:  # the turn that the question goes on from is asked in writing
+        row["said_before"] = conversation.ask(text=dialogue.before[0]).text
+    reply = conversation.ask((SAMPLE_RATE, pcm))
     if len(reply.waveform):
         write_wav(_speech(folder, at), reply.waveform, reply.sample_rate)
     return row | {

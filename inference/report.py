@@ -23,7 +23,8 @@ SYNTHESISERS = {"espeak-ng": "--version", "flite": "--version", "festival": "--v
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Everything a card states. Shares are of the questions that could be spoken; error rates are over all their words.
 
-    right: the reply's text holds the answer; right_by_ear: so does what pocketsphinx hears in its speech.
+    right: the reply's text holds the answer; right_macro: the mean of the categories' shares of it.
+    right_by_ear: so does what pocketsphinx hears in its speech.
     reply_speech: word error rate of that against the reply's text, beside the synthesiser's own for the same texts.
     compute_delay_ms: last samples of the question handed over -> first samples of the reply ready.
     """
@@ -32,10 +33,12 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     spoken = [row for row in good if row["synthesiser_heard"] is not None]
     own = word_errors([row["heard"] for row in spoken], [row["reply"] for row in spoken])
     theirs = word_errors([row["synthesiser_heard"] for row in spoken], [row["reply"] for row in spoken])
+    by_category = {name: _scores([row for row in good if row["category"] == name]) for name in categories}
     return {
-        "overall": _scores(good),
+        "overall": _scores(good)
+        | {"right_macro": float(np.mean([scores["right"] for scores in by_category.values()])) if good else None},
         "by_voice": {voice: _scores([row for row in good if row["voice"] == voice]) for voice in voices},
-        "by_category": {name: _scores([row for row in good if row["category"] == name]) for name in categories},
+        "by_category": by_category,
         "by_voice_and_category": {
             voice: {
                 name: _scores(both)

@@ -31,6 +31,7 @@ from ..model.streaming import State, Streaming
 from .duplex import FRAME_MS, DuplexConfig, DuplexPolicy, Heard, Mode
 from .echo import EchoGuard
 from .events import Event, EventKind, Tick
+from .loudness import Loudness, LoudnessConfig
 from .speech_gate import GateConfig, SpeechGate
 from .text_stream import ids_of
 
@@ -47,7 +48,8 @@ class SessionConfig:
         that is ignored is worse than a noise that is answered.
     echo: a frame of which more than this share is what was just played is no speech (see echo.py); 1: never.
     echo_ms: how late an echo may come.
-    tokens_a_frame: how many tokens an answer may be advanced by in 80 ms.
+    tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms, and of how many speech units
+        sound may be made: what a frame may cost. A frame of speech is two to four units long.
     ahead_ms: an answer is generated no further than this ahead of what is played.
     monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
     interruptible: whether speech over an answer can stop it.
@@ -58,12 +60,14 @@ class SessionConfig:
 
     duplex: DuplexConfig = field(default_factory=DuplexConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    loudness: LoudnessConfig = field(default_factory=LoudnessConfig)
     sampling: Sampling = field(default_factory=Sampling)
     certain: float = 0.6
     certain_noise: float = 0.9
     echo: float = 0.3
     echo_ms: int = 400
-    tokens_a_frame: int = 8
+    tokens_a_frame: int = 4
+    units_a_frame: int = 6
     ahead_ms: int = 640
     monitor: bool = True
     interruptible: bool = True
@@ -74,7 +78,7 @@ class SessionConfig:
         for name in ("certain", "certain_noise", "echo"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
-        for name in ("tokens_a_frame", "ahead_ms", "history"):
+        for name in ("tokens_a_frame", "units_a_frame", "ahead_ms", "history"):
             if getattr(self, name) < 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")
 
@@ -83,23 +87,30 @@ class SessionConfig:
 class Answer(State):
     """An answer under way, whether it is spoken already or only prepared.
 
-    dialogue: the conversation that it is generated in. waiting: samples (n,) made and not played.
-    words: of each token of the reply: its id, its position, and how many samples had been made with it.
+    dialogue: the conversation that it is generated in. units: (1, U) of which no sound has been made yet.
+    waiting: samples (n,) made and not played.
+    words: of each token of the reply: its id, its position, and how many units there were with it.
+    sounded: of each of them that has been made to sound: how many samples had been made by then.
+    written, ended: there are no more tokens; there is no more sound.
     """
 
     dialogue: DialogueState
+    units: Tensor
     waiting: Tensor
     played: int = 0
     made: int = 0
+    voiced: int = 0  # units made to sound
+    written: bool = False
     ended: bool = False
     transcript: list[int] = field(default_factory=list)
     words: list[tuple[int, int, int]] = field(default_factory=list)
+    sounded: list[int] = field(default_factory=list)
     told: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have told
 
     @property
     def heard(self) -> int:
         """How many words of it have been played."""
-        return sum(made <= self.played for _, _, made in self.words)
+        return sum(made <= self.played for made in self.sounded)
 
 
 @dataclass
@@ -112,12 +123,13 @@ class SessionState(State):
     answer: Answer | None
     vad: State
     gate: SpeechGate
+    loudness: Loudness
     policy: DuplexPolicy
     echo: EchoGuard
     recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
     past: list[tuple[list[int], list[int]]]  # what was said, question and answer, as far as it was heard
     turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, frames of (1280,)
-    spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the words heard of the last answer; see Answer
+    spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
     held: bool = False  # the turn is over, and its answer waits to be asked for
     now_ms: int = 0
     pressed: bool | None = None  # the button of push-to-talk; None: hands-free
@@ -166,6 +178,7 @@ class Session:
             answer=None,
             vad=vad.init_state(),
             gate=SpeechGate(config.gate),
+            loudness=Loudness.begin(config.loudness),
             policy=DuplexPolicy(config.duplex),
             echo=EchoGuard.begin(self.frame, config.echo_ms * self.input_rate // 1000),
             recent=[],
@@ -302,7 +315,8 @@ class Session:
             s.dialogue, s.before, s.answer = s.before, None, None
         self._forget_oldest()
         self.model.read_text(torch.tensor([ids]), s.dialogue)
-        s.answer = Answer(s.dialogue, torch.zeros(0), transcript=ids, told=(len(ids), 0))
+        s.answer = self._fresh(s.dialogue)
+        s.answer.transcript, s.answer.told = ids, (len(ids), 0)
         s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)
 
     # One frame.
@@ -353,6 +367,8 @@ class Session:
             if gate.open != was_open:
                 kind = EventKind.SPEECH_STARTED if gate.open else EventKind.SPEECH_STOPPED
                 events.append(Event(kind, gate.now_ms - (gate.speech_ms if gate.open else gate.silence_ms)))
+        if gate.open:
+            self.state.loudness.hear(pcm)
 
     # What the policy may ask for.
 
@@ -360,13 +376,14 @@ class Session:
         s = self.state
         self._forget_oldest()
         s.before, s.answer = s.dialogue.clone(), None
+        s.loudness.new_turn()
         self._begin_turn(s.dialogue)
 
     def _speculate(self, events: list[Event]) -> None:
         s = self.state
         ended = s.dialogue.clone()
         self.model.end_turn(ended)
-        s.answer = Answer(ended, torch.zeros(0))
+        s.answer = self._fresh(ended)
 
     def _drop(self, events: list[Event]) -> None:
         self.state.answer = None
@@ -375,12 +392,14 @@ class Session:
         if self.state.answer is None:
             self._speculate(events)
         self.state.held = self.config.on_request
+        self.state.loudness.answered()
         events.append(Event(EventKind.ANSWER_STARTED, self.state.now_ms))
 
     def _ignore(self, events: list[Event]) -> None:
         s = self.state
         assert s.before is not None
         s.dialogue, s.before, s.answer = s.before, None, None
+        s.loudness.ignored()
         events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
 
     def _continue(self, events: list[Event]) -> None:
@@ -391,6 +410,7 @@ class Session:
         assert s.answer is not None
         s.over = s.answer.dialogue.clone()
         self._cut(s.answer, s.over)
+        s.loudness.new_turn()
         self._begin_turn(s.over)
         events.append(Event(EventKind.DUCKED, s.now_ms))
 
@@ -413,6 +433,9 @@ class Session:
         self._end_answer(len(self.state.answer.words))
 
     # Parts of the above.
+
+    def _fresh(self, dialogue: DialogueState) -> Answer:
+        return Answer(dialogue, torch.zeros(1, 0, dtype=torch.long), torch.zeros(0))
 
     def _begin_turn(self, dialogue: DialogueState) -> None:
         """The user's turn began a little before now."""
@@ -439,10 +462,12 @@ class Session:
         return fresh
 
     def _verdict(self) -> Verdict | None:
-        """What the monitor makes of what is being said, if there is one and it is certain."""
+        """What the monitor makes of what is being said, if there is one and it is certain; noise if it is too faint."""
         s = self.state
         if not self.config.monitor or s.pressed is not None:
             return None
+        if s.loudness.far and s.policy.mode in (Mode.LISTENING, Mode.DUCKED):
+            return Verdict.NOISE
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
         if dialogue is None or dialogue.judged is None:
             return None
@@ -462,7 +487,8 @@ class Session:
         assert s.answer is not None
         words = [word for word, _, _ in s.answer.words[:heard]]
         s.past.append((s.answer.transcript, words))
-        s.spoken, s.held = s.answer.words[:heard], False
+        spoken = zip(s.answer.words[:heard], s.answer.sounded, strict=False)
+        s.spoken, s.held = [(word, position, made) for (word, position, _), made in spoken], False
         s.dialogue, s.before, s.over, s.answer = s.answer.dialogue, None, None, None
         return words
 
@@ -479,24 +505,30 @@ class Session:
         s.spoken = [(word, _FORGOTTEN, made) for word, _, made in s.spoken]
 
     def _generate(self, answer: Answer) -> None:
-        """Advance the answer by as many tokens as a frame may have, or until there is enough to play."""
-        enough = self.config.ahead_ms * self.output_rate // 1000
-        made = [answer.waiting]
+        """Advance the answer by as much as a frame may cost, or until there is enough to play."""
+        enough, most = self.config.ahead_ms * self.output_rate // 1000, self.config.units_a_frame
+        if answer.ended or len(answer.waiting) >= enough:
+            return
         for _ in range(self.config.tokens_a_frame):
-            if answer.ended or sum(map(len, made)) >= enough:
+            if answer.written or answer.units.shape[1] >= most:
                 break
-            step = self.model.reply_step(answer.dialogue, self.config.sampling)
-            pcm = step.pcm
-            if step.kind is TokenKind.END:
-                answer.ended = True
-                pcm = torch.cat([pcm, self.model.reply_flush(answer.dialogue)], dim=1)
-            answer.made += pcm.shape[1]
-            made.append(pcm[0].float().clamp(-1, 1).cpu())
+            step = self.model.reply_step(answer.dialogue, self.config.sampling, aloud=False)
+            answer.units = torch.cat([answer.units, step.units], dim=1)
+            answer.written = step.kind is TokenKind.END
             if step.kind is TokenKind.REPLY:
-                answer.words.append((step.token, step.position, answer.made))
+                answer.words.append((step.token, step.position, answer.voiced + answer.units.shape[1]))
             elif step.kind is TokenKind.TRANSCRIPT:
                 answer.transcript.append(step.token)
-        answer.waiting = torch.cat(made)
+        now, answer.units = answer.units[:, :most], answer.units[:, most:]
+        pcm = self.model.sound(now, answer.dialogue)
+        answer.voiced += now.shape[1]
+        if answer.written and not answer.units.shape[1]:
+            answer.ended = True
+            pcm = torch.cat([pcm, self.model.reply_flush(answer.dialogue)], dim=1)
+        answer.made += pcm.shape[1]
+        answer.waiting = torch.cat([answer.waiting, pcm[0].float().clamp(-1, 1).cpu()])
+        behind = answer.words[len(answer.sounded) :]
+        answer.sounded += [answer.made for _, _, units in behind if units <= answer.voiced]
 
     def _speak(self, events: list[Event], was_speaking: bool) -> Tensor:
         """The frame to play, (frame_out,)."""

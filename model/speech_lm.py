@@ -207,9 +207,12 @@ class SpeechLM(nn.Module):
         state.phase = Phase.ENDED
 
     @torch.no_grad()
-    def reply_step(self, state: DialogueState, sampling: Sampling, dictated: int | None = None) -> ReplyStep:
+    def reply_step(
+        self, state: DialogueState, sampling: Sampling, aloud: bool = True, dictated: int | None = None
+    ) -> ReplyStep:
         """One more token, and the speech that it brings. The last step is of kind END.
 
+        aloud: otherwise it brings units alone, for :meth:`sound` to make speech of when there is time.
         dictated: the token, which is otherwise picked from the model's distribution; so it speaks a given text.
 
         The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
@@ -248,8 +251,16 @@ class SpeechLM(nn.Module):
         state.generated += 1
         kind = self._kind(token, state)
         if kind is TokenKind.REPLY and self.unit_decoder is not None:
-            units, pcm = self._speak(token, hidden, state)
+            units = self._units(token, hidden, state)
+            pcm = self.sound(units, state) if aloud else pcm
         return ReplyStep(token=token, kind=kind, position=position, units=units, pcm=pcm)
+
+    @torch.no_grad()
+    def sound(self, units: Tensor, state: DialogueState) -> Tensor:
+        """The samples (1, n) that the reply's next units (1, U) bring."""
+        if self.vocoder is None or units.shape[1] == 0:
+            return self._nothing()[1]
+        return self.vocoder.step(units, state.vocoder)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def reply_flush(self, state: DialogueState) -> Tensor:
@@ -303,13 +314,11 @@ class SpeechLM(nn.Module):
             return TokenKind.CONTROL
         return TokenKind.REPLY if state.speaking else TokenKind.TRANSCRIPT
 
-    def _speak(self, token: int, hidden: Tensor, state: DialogueState) -> tuple[Tensor, Tensor]:
+    def _units(self, token: int, hidden: Tensor, state: DialogueState) -> Tensor:
+        """The speech units (1, U) of a word of the reply."""
         assert self.unit_decoder is not None and state.unit is not None and state.collapse is not None
         fused = self._embed((token,)) if self.unit_decoder.config.fuse_token else None
-        units = self._collapse.step(self.unit_decoder.step(hidden, state.unit, fused), state.collapse)  # (1, M)
-        if self.vocoder is None or units.shape[1] == 0:
-            return units, self._nothing()[1]
-        return units, self.vocoder.step(units, state.vocoder)  # type: ignore[arg-type]
+        return self._collapse.step(self.unit_decoder.step(hidden, state.unit, fused), state.collapse)
 
     def _nothing(self) -> tuple[Tensor, Tensor]:
         """No units, no samples."""

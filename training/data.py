@@ -5,35 +5,68 @@ Everything is keyed by (seed, epoch, utterance), never by the order in which pro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.shards import Clip, ShardedDataset
+from ..data_prep.live import lengths_of, open_dataset
+from ..data_prep.shards import Clip
 from ..model.errors import DuologueError
 
 
 class Corpus:
-    """Several data sets as one list of clips with their lengths in samples."""
+    """Several data sets as one list of clips with their lengths in samples.
+
+    A data set is a folder, or ``live:RECIPE?…``: spoken while it is trained on (see data_prep/live.py).
+    """
 
     def __init__(self, folders: tuple[str, ...]) -> None:
         if not folders:
             raise DuologueError("no data: give at least one folder, for example data=work/questions")
-        self.sets = [ShardedDataset(folder) for folder in folders]
+        self.sets = [open_dataset(folder) for folder in folders]
         self.starts = np.cumsum([0] + [len(s) for s in self.sets])
         if self.starts[-1] == 0:
             raise DuologueError(f"no clips in {', '.join(folders)}; prepare the data first (duologue prepare)")
-        self.metas = [meta for s in self.sets for meta in s.metas]
-        self.lengths = np.array([meta["samples"] for meta in self.metas])
+        self.metas = _Metas(self)
+        self.lengths = np.concatenate([lengths_of(s) for s in self.sets])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> Clip:
+        part, at = self.place(index)
+        return self.sets[part][at]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Which set, and which of its clips."""
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.sets[part][index - int(self.starts[part])]
+        return part, index - int(self.starts[part])
+
+
+class _Metas(Sequence[dict[str, Any]]):
+    """What is known of each clip, asked of its set."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part, at = self.corpus.place(index)
+        return self.corpus.sets[part].metas[at]
+
+    def __len__(self) -> int:
+        return len(self.corpus)
 
 
 class Plan:

@@ -26,6 +26,9 @@ def make_accelerator(recipe: Recipe) -> Any:
         raise DuologueError("accelerate runs FSDP on GPUs alone; without one use DeepSpeed, or neither")
     if (zero or fsdp) and (recipe.ema or recipe.optimiser == "muon" or getattr(recipe, "adversary", False)):
         raise DuologueError("FSDP and DeepSpeed want optimiser=adamw, ema=0 and no adversary")
+    # ZeRO-3 would have transformers build a language model in shards; ours are built whole, by each process for itself
+    # (the main one builds another at each save), filled from the recipe's start, and sharded then.
+    os.environ["ACCELERATE_DEEPSPEED_ZERO3_INIT"] = "false"
     processes = PartialState(cpu=cpu)
     if zero and torch.distributed.is_initialized():
         # Without a GPU accelerate 1.15 takes each of DeepSpeed's processes for the only one.
@@ -45,6 +48,5 @@ def make_accelerator(recipe: Recipe) -> Any:
         config["train_micro_batch_size_per_gpu"] = recipe.batch_size
         config["gradient_accumulation_steps"] = share
         config["gradient_clipping"] = recipe.clip
-        if config["zero_optimization"]["stage"] == 3:
-            raise DuologueError("ZeRO-3 hangs at its first save here, which is not mended yet; use --zero_stage 2")
+        config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     return accelerator

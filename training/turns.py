@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..data_prep.dialogues import Dialogue
 from ..data_prep.vocabulary import token_ids
 from ..model.llm import LLM
 
@@ -44,6 +45,12 @@ class Row:
             self.spoken += encode(question)
         if answer is not None:
             self.add([table["<reply>"], *encode(answer), table["<eos>"]], 1.0)
+
+    def add_dialogue(self, dialogue: Dialogue, question_weight: float) -> None:
+        """Append a written question and its answer, behind the turn that it goes on from."""
+        if dialogue.before is not None:
+            self.add_turn(*dialogue.before, question_weight=question_weight)
+        self.add_turn(dialogue.question, dialogue.answer, question_weight=question_weight)
 
 
 def encode(text: str) -> list[int]:

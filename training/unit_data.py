@@ -65,11 +65,11 @@ class UnitCorpus:
         self.spoken: list[SpokenUnits] = []
         frames = []  # one array of frame-wise units a clip
         tables = [read_units(folder) for folder in folders]
-        for dataset, table in zip(self.corpus.sets, tables, strict=True):
+        for folder, dataset, table in zip(folders, self.corpus.sets, tables, strict=True):
             if dataset.sample_rate % hop:
-                raise DuologueError(f"{dataset.folder}: {dataset.sample_rate} Hz is not a multiple of the hop {hop}")
+                raise DuologueError(f"{folder}: {dataset.sample_rate} Hz is not a multiple of the hop {hop}")
             for meta in dataset.metas:
-                name, path = meta["id"], dataset.folder / UNITS_FILE
+                name, path = meta["id"], Path(folder) / UNITS_FILE
                 if name not in table:
                     raise DuologueError(f"{path} has no units for clip {name}: prepare the units again")
                 spoken = table[name]

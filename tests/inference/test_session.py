@@ -12,6 +12,7 @@ from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 from duologue.inference.duplex import DuplexConfig, Mode
 from duologue.inference.events import Event, EventKind
 from duologue.inference.listen import replay
+from duologue.inference.loudness import LoudnessConfig
 from duologue.inference.session import Session, SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.monitor import VERDICTS, Verdict
@@ -339,3 +340,16 @@ def test_models_that_cannot_converse_so_are_refused() -> None:
         SessionConfig(echo=1.5)
     with pytest.raises(DuologueError, match="tokens_a_frame is 0"):
         SessionConfig(tokens_a_frame=0)
+
+
+def test_somebody_far_off_is_not_answered_until_they_insist(assistant) -> None:
+    """The ear of these tests hears anything above 1 %; the usual level is -26 dBFS."""
+    faint = 0.25 * sound((0.4, False), (1.0, True), (2.0, False))  # -32 dBFS
+    near = LoudnessConfig(usual_dbfs=-20.0)
+    session = make(assistant, loudness=near)
+    _, events = run(session, faint)
+    assert EventKind.TURN_IGNORED in kinds(events) and EventKind.ANSWER_STARTED not in kinds(events)
+    _, events = run(session, faint)
+    assert EventKind.ANSWER_STARTED in kinds(events), "a faint microphone"
+    _, events = run(make(assistant, loudness=near), sound((0.4, False), (1.0, True), (2.0, False)))
+    assert EventKind.ANSWER_STARTED in kinds(events)

@@ -105,7 +105,7 @@ def test_an_uneven_share_is_refused(questions: Path, tmp_path: Path) -> None:
     assert "2 processes cannot share 1 batches a step: give accumulate=2" in done.stderr + done.stdout
 
 
-ZERO = "--use_deepspeed --num_processes 2 --zero_stage 2"
+ZERO = "--use_deepspeed --num_processes 2 --zero_stage {stage}"
 FSDP = "--use_fsdp --fsdp_version 2 --fsdp_state_dict_type FULL_STATE_DICT --num_processes {processes}"
 
 
@@ -121,10 +121,11 @@ def assert_shards_learn_the_same(whole: Recipe, shared: Recipe, options: str) ->
 
 
 @pytest.mark.slow
-def test_zero_learns_the_same_and_resumes(questions: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_learns_the_same_and_resumes(questions: Path, tmp_path: Path, stage: int) -> None:
     pytest.importorskip("deepspeed", reason="ZeRO is DeepSpeed's")
     shared, whole = (replace(spoken(questions, tmp_path / n), schedule="constant") for n in ("shared", "whole"))
-    assert_shards_learn_the_same(whole, shared, ZERO)
+    assert_shards_learn_the_same(whole, shared, ZERO.format(stage=stage))
 
 
 @pytest.mark.gpu

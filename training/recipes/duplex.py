@@ -1,18 +1,18 @@
-"""Stage duplex: the monitor learns when to answer. Learns the monitor; all else is frozen.
+"""Stage duplex: the monitor learns when to answer, and the language model to know it. Learns monitor, adaptor and LLM.
 
 Each row is heard as a conversation would hear it: silence, somebody speaks, perhaps pauses, silence. While a question
 is being asked, and in its pauses, the answer is "wait"; once it is over, "query". After what needs no answer (a
 statement, "uh huh", a noise, somebody far off) it is "noise". The places just before and after an end count for
-nothing, for nobody can tell yet.
+nothing, for nobody can tell yet. The same rows go on with transcript and answer, as in stage 1, so that a language
+model which learns to tell a whole question from half of one forgets nothing.
 
-Source: VITA (arXiv 2408.05211), section 3.3; a head on the states of a frozen language model is Freeze-Omni's
-(arXiv 2411.00774), section 2.5.
+Source: VITA (arXiv 2408.05211), section 3.3; a head on the states of the language model is Freeze-Omni's (arXiv
+2411.00774), section 2.5. With ``learn=monitor`` the rest stays frozen, as there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -21,55 +21,37 @@ from torch import Tensor, nn
 
 from ...data_prep.dialogues import generate
 from ...data_prep.recordings import trimmed
+from ...data_prep.shards import Clip
 from ...data_prep.vocabulary import token_ids
-from ...model.adaptor import AdaptorConfig
-from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
-from ...model.mel import LogMelConfig
 from ...model.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
 from ..augment import AugmentConfig, another_voice, augment
 from ..augment_noise import draw_noise
-from ..data import Corpus, Plan, pad, to_float
-from ..recipe import Recipe
-from ..task import Batch, Task
-from ..throughput import Load, speech_load
-from ..turns import Row, place_speech, stack, train_plainly
-from .nano import (
-    NANO_ADAPTOR,
-    NANO_ENCODER,
-    NANO_MEL,
-    NANO_MONITOR,
-    disguise_of,
-    nano_llm,
-    tiny_llm,
-    without_voice,
-)
+from ..data import Corpus, Plan, to_float
+from ..task import Batch
+from ..turns import Row
+from .nano import NANO_MONITOR
+from .speech_to_text import SpeechToText, SpeechToTextRecipe
+from .speech_to_text import recipe as stage_1
 
 _QUERY, _NOISE, _WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
 _UNKNOWN = -100  # cross_entropy leaves these out
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuplexRecipe(Recipe):
+class DuplexRecipe(SpeechToTextRecipe):
     """Data and sizes of the stage.
 
     data: questions (clips with an answer) and asides (clips with a verdict).
     noises: recordings of noise; made noise where there are none.
     """
 
-    data: tuple[str, ...]
-    dev_data: tuple[str, ...] = ()
-    noises: str | None = None
-    mel: LogMelConfig = NANO_MEL
-    encoder: WhisperEncoderConfig = NANO_ENCODER
-    adaptor: AdaptorConfig = NANO_ADAPTOR
-    llm: dict[str, Any] = field(default_factory=nano_llm)
     monitor: MonitorConfig = NANO_MONITOR
+    verdict_weight: float = 1.0  # of the verdicts' loss beside that of the words
     pause_share: float = 0.5  # of the questions have a pause inside
     noise_share: float = 0.12  # of the rows are noise alone
     far_share: float = 0.08  # of the rows are a question that somebody else asks, far off
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
-    augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,96 +66,75 @@ class DuplexRecipe(Recipe):
 
 def recipe(preset: str = "nano") -> DuplexRecipe:
     """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    base = DuplexRecipe(
+    first = stage_1(preset)
+    same = {field.name: getattr(first, field.name) for field in fields(first)}
+    base = DuplexRecipe(**same)
+    if preset == "tiny":
+        return replace(
+            base, stage="duplex", out="runs/duplex", learn=("monitor", "adaptor", "llm", "encoder"),
+            monitor=MonitorConfig(in_dim=64, hidden_dim=64), noise_share=0.0, far_share=0.0, pause_share=0.0,
+            verdict_weight=5.0, steps=160, lr=2e-3, save_every=160,
+        )  # fmt: skip
+    return replace(
+        base,
         stage="duplex",
         out="runs/duplex",
         start=("encoder=runs/asr_pretrain", "adaptor=runs/speech_to_text", "llm=runs/speech_to_text"),
-        learn=("monitor",),
+        learn=("monitor", "adaptor", "llm"),
         data=("work/questions", "work/asides"),
         dev_data=("work/dev_questions", "work/dev_asides"),
-        steps=1500,
-        batch_size=32,
-        lr=2e-3,
-        warmup=50,
-        precision="bf16",
+        steps=2000,
+        lr=5e-4,
     )
-    if preset == "tiny":
-        return replace(
-            base,
-            start=(),
-            learn=("monitor", "adaptor", "llm", "encoder"),  # random frozen parts would tell it nothing
-            encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
-            adaptor=AdaptorConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
-            llm=tiny_llm(),
-            monitor=MonitorConfig(in_dim=64, hidden_dim=64),
-            dev_data=(), augment="none", noise_share=0.0, far_share=0.0, pause_share=0.0, steps=120, batch_size=8,
-            warmup=10, lr=2e-3, precision="no", workers=0, save_every=120,
-        )  # fmt: skip
-    return base
 
 
-class Duplex(Task):
-    """The frozen ear and language model, the monitor, and rows of what a microphone hears with a verdict a place."""
+class Duplex(SpeechToText):
+    """Stage 1's parts and the monitor, and rows of what a microphone hears with a verdict a place."""
 
     def __init__(self, recipe: DuplexRecipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
-        self.recipe = recipe
-        model = without_voice(recipe.mel, recipe.encoder, recipe.adaptor, recipe.llm, recipe.monitor)
-        assert model.monitor is not None
-        self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
-        self.monitor: Monitor = model.monitor
-        train_plainly(self.llm)
-        self.corpus = Corpus(recipe.data)
-        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
-        disguise = disguise_of(recipe.augment)
-        self.disguise = None if disguise is None else replace(disguise.sound, silence_chance=0.0)
-        noise = None if recipe.noises is None else Corpus((recipe.noises,))
-        self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
+        super().__init__(recipe)
+        self.scenes = recipe
+        self.monitor = Monitor(recipe.monitor)
         self.place = recipe.mel.hop * 2 * recipe.adaptor.stack  # samples a place of speech, 80 ms
 
     def parts(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": self.llm, "monitor": self.monitor}
+        return super().parts() | {"monitor": self.monitor}
 
-    def load_of(self, batch: Batch) -> Load:
-        return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
-
-    def batch(self, number: int) -> Batch:
-        epoch, items = self.plan(number)
-        waves, labels, rows = [], [], []
+    def batch(self, step: int) -> Batch:
+        epoch, items = self.plan(step)
+        rng = np.random.default_rng((self.recipe.seed, step, 1))
+        waves: list[np.ndarray] = []
+        rows: list[Row] = []
+        verdicts: list[list[int]] = []
         table = token_ids()
-        for item in items:
-            rng = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
-            wave, verdicts = self.scene(int(item), rng, self.disguise)
-            waves.append(wave)
-            labels.append(verdicts)
-            row = Row()
-            if rng.random() < 0.5:  # not the first turn
-                before = generate(self.recipe.seed + 1, int(rng.integers(2**31)), "train")
-                row.add_turn(before.question, before.answer, question_weight=0.0)
+        quiet = None if self.disguise is None else replace(self.disguise.sound, silence_chance=0.0)
+        for place, item in enumerate(items):
+            draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
+            clip, row = self.corpus[int(item)], Row()
+            wave, due = self.scene(clip, draw, quiet)
+            meta = clip.meta
+            if earlier := meta.get("before"):
+                row.add_turn(earlier[0], earlier[1], question_weight=0.0)
+            elif draw.random() < 0.5:  # not the first turn
+                dialogue = generate(self.recipe.seed + 1, int(draw.integers(2**31)), "train")
+                row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
+            if _QUERY in due:
+                row.add_turn(meta["text"], meta.get("answer", ""), len(due))  # "stop" is obeyed in silence
             else:
-                row.add([table["<bos>"]], 0)
-            row.add([table["<user>"]] + [table["<speech>"]] * len(verdicts), 0)
+                row.add([table["<bos>"]] * (not row.ids) + [table["<user>"]] + [table["<speech>"]] * len(due), 0)
+            row.clips.append(place)
+            waves.append(wave[: len(due) * self.place])
             rows.append(row)
-        samples, lengths = pad(waves)
-        longest = max(len(row.ids) for row in rows)
-        targets = torch.full((len(rows), longest), _UNKNOWN)
-        for at, (row, verdicts) in enumerate(zip(rows, labels, strict=True)):
-            targets[at, len(row.ids) - len(verdicts) : len(row.ids)] = torch.tensor(verdicts)
-        stacked = stack(rows)
-        return {
-            "ids": stacked["ids"],
-            "mask": stacked["mask"],
-            "targets": targets,
-            "samples": samples,
-            "lengths": lengths,
-        }
+            verdicts.append(due)
+        rows += self.written_rows(step, len(rows))
+        batch, order = self.packed(rows, waves, rng)
+        return batch | {"verdicts": torch.tensor([verdict for clip in order for verdict in verdicts[clip]])}
 
     def scene(
-        self, item: int, rng: np.random.Generator, disguise: AugmentConfig | None
+        self, clip: Clip, rng: np.random.Generator, disguise: AugmentConfig | None
     ) -> tuple[np.ndarray, list[int]]:
         """What is heard around a clip (n,), and the verdict that is due at each place of it (or _UNKNOWN)."""
-        recipe, clip = self.recipe, self.corpus[item]
+        recipe = self.scenes
         rate = recipe.mel.sample_rate
         choice = rng.random()
 
@@ -220,28 +181,28 @@ class Duplex(Task):
         return sound.astype(np.float32), verdicts
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, targets = self.judge(batch), batch["targets"]
-        known = targets != _UNKNOWN
-        loss = F.cross_entropy(logits[known].float(), targets[known], reduction="none")
-        weights = torch.where(targets[known] == _WAIT, self.recipe.wait_weight, 1.0)
-        right = (logits[known].argmax(-1) == targets[known]).float()
-        return (loss * weights).sum() / weights.sum(), {"right": right.mean().detach()}
+        out = self.read(batch)
+        loss, figures = self.words_loss(out.logits, batch)
+        logits, due = self.judge(out.hidden, batch)
+        each = F.cross_entropy(logits.float(), due, reduction="none")
+        weights = torch.where(due == _WAIT, self.scenes.wait_weight, 1.0)
+        verdicts = (each * weights).sum() / weights.sum()
+        right = (logits.argmax(-1) == due).float().mean()
+        return loss + self.scenes.verdict_weight * verdicts, figures | {
+            "verdicts": verdicts.detach(),
+            "right": right.detach(),
+        }
 
-    def judge(self, batch: Batch) -> Tensor:
-        """The monitor's logits (B, L, 3) at every position of the rows."""
-        frozen = not any(parameter.requires_grad for parameter in self.llm.parameters())
-        with torch.set_grad_enabled(not frozen and torch.is_grad_enabled()):
-            lengths = batch["lengths"] // self.recipe.mel.hop
-            frames = self.encoder(self.mel(batch["samples"]), lengths=lengths)  # (B, T', D)
-            counts = (lengths + 1) // 2 // self.recipe.adaptor.stack
-            embeds = place_speech(self.llm.embed(batch["ids"]), batch["ids"], self.adaptor(frames), counts)
-            hidden = self.llm(embeds, batch["mask"]).hidden  # (B, L, D)
-        return self.monitor(hidden.float())
+    def judge(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The monitor's logits (N, 3) at the places where a verdict is known, and the verdicts (N,)."""
+        heard = hidden[batch["ids"] == token_ids()["<speech>"]]  # (places, D)
+        known = batch["verdicts"] != _UNKNOWN
+        return self.monitor(heard[known].float()), batch["verdicts"][known]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """On each held-out set: how often a place's likeliest verdict is the one that is due, by verdict."""
-        figures: dict[str, float] = {}
+        """Stage 1's figures; and on each held-out set how often a place's likeliest verdict is the one that is due."""
+        figures = super().evaluate()
         for folder in self.recipe.dev_data:
             held_out = object.__new__(type(self))
             held_out.__dict__.update(self.__dict__)
@@ -250,11 +211,10 @@ class Duplex(Task):
             hits: dict[int, list[bool]] = {_QUERY: [], _NOISE: [], _WAIT: []}
             for number in range(min(6, held_out.plan.batches_per_epoch)):
                 device = next(self.monitor.parameters()).device
-                batch = {key: value.to(device) for key, value in held_out.batch(number).items()}
-                said, due = self.judge(batch).argmax(-1).flatten().tolist(), batch["targets"].flatten().tolist()
-                for a, b in zip(said, due, strict=True):
-                    if b != _UNKNOWN:
-                        hits[b].append(a == b)
+                batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in held_out.batch(number).items()}
+                logits, due = self.judge(self.read(batch).hidden, batch)
+                for said, wanted in zip(logits.argmax(-1).tolist(), due.tolist(), strict=True):
+                    hits[wanted].append(said == wanted)
             name = folder.rstrip("/").split("/")[-1]
             for index, right in hits.items():
                 if right:

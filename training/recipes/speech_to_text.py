@@ -21,6 +21,7 @@ from ...data_prep.dialogues import generate
 from ...data_prep.spoken import contains_slot
 from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
+from ...model.llm import LLMOutput
 from ...model.mel import LogMelConfig
 from ...model.speech_lm import Sampling, TokenKind
 from ..augment import augment
@@ -31,7 +32,7 @@ from ..metrics import error_rate
 from ..recipe import Recipe
 from ..task import Batch, Task
 from ..throughput import Load, speech_load
-from ..turns import Row, decode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
+from ..turns import Row, decode, encode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
 from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm, without_voice
 
 
@@ -141,29 +142,42 @@ class SpeechToText(Task):
             row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else Row()
             if not row.ids:
                 rows.append(row)
+            if before := clip.meta.get("before"):  # the turn that it goes on from, in writing
+                row.add_turn(before[0], before[1], question_weight=0.0)
             row.add_turn(clip.meta["text"], clip.meta.get("answer"), self.frames(len(wave)))
             row.clips.append(place)
             if "answer" not in clip.meta:
                 pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
-        for place in range(int(r.text_share * len(rows))):
+        rows += self.written_rows(step, len(rows))
+        return self.packed(rows, waves, rng)[0]
+
+    def written_rows(self, step: int, beside: int) -> list[Row]:
+        """Rows of text alone, so many as go beside ``beside`` rows of speech."""
+        r, rows = self.recipe, []
+        for place in range(int(r.text_share * beside)):
             row = Row()
             for turn in range(4):
                 dialogue = generate(r.seed + 1, (step * r.batch_size + place) * 4 + turn, "train")
-                row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
+                row.add_dialogue(dialogue, question_weight=0.0)
             rows.append(row)
-        packed, rows = pack(rows, r.row_tokens)
+        return rows
+
+    def packed(self, rows: list[Row], waves: list[np.ndarray], rng: np.random.Generator) -> tuple[Batch, list[int]]:
+        """The batch of these rows and of the clips that they speak of, and in which order it has the clips."""
+        r = self.recipe
+        batch, rows = pack(rows, r.row_tokens)
         order = [clip for row in rows for clip in row.clips]
         samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
-        offsets = torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(items)))
-        return packed | {
+        offsets = torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(waves)))
+        return batch | {
             "spoken": [row.spoken for row in rows],
             "frames": [row.speech for row in rows],
             "samples": samples,
             "lengths": lengths,
             "offsets": offsets[order],
             "mask_seed": int(rng.integers(2**31)),
-        }
+        }, order
 
     def hear(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Speech embeddings (N, T, D_llm) and (N,) how many of each clip are real."""
@@ -175,18 +189,27 @@ class SpeechToText(Task):
             frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D)
         return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def read(self, batch: Batch) -> LLMOutput:
+        """What the LLM makes of the rows, speech in its places."""
         speech, lengths = self.hear(batch)
         embeds = place_speech(self.llm.embed(batch["ids"]), batch["ids"], speech, lengths)
-        logits = self.llm(embeds, segments=batch["segments"]).logits  # (B, L, V)
+        return self.llm(embeds, segments=batch["segments"])
+
+    def words_loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of what is to be written, from logits (B, L, V), and its parts."""
         words = weighted_loss(logits, batch["ids"], batch["weights"])
         ctc = spoken_words_loss(logits, batch["ids"], batch["spoken"], batch["frames"])
         return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
 
-    def converse(self, wave: np.ndarray) -> tuple[str, str]:
-        """The (transcript, answer) of a whole clip, as the model gives them in use."""
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.words_loss(self.read(batch).logits, batch)
+
+    def converse(self, wave: np.ndarray, before: tuple[str, str] | None = None) -> tuple[str, str]:
+        """The (transcript, answer) of a whole clip, as the model gives them in use, behind the turn ``before``."""
         model = self._model[0]
         state = model.init_state()
+        if before:
+            model.recall(encode(before[0]), encode(before[1]), state)
         model.begin_turn(state)
         model.listen(torch.from_numpy(wave)[None], state)
         model.end_turn(state)
@@ -204,9 +227,13 @@ class SpeechToText(Task):
         figures = {}
         for folder in self.recipe.dev_data:
             dev = Corpus((folder,))
-            chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "answer" in dev.metas[i]]
-            said = [self.converse(to_float(dev[i].pcm)) for i in chosen]
+            chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "slot" in dev.metas[i]]
+            if not chosen:
+                continue
             metas = [dev.metas[i] for i in chosen]
+            said = [
+                self.converse(to_float(dev[i].pcm), meta.get("before")) for i, meta in zip(chosen, metas, strict=True)
+            ]
             name = folder.rstrip("/").split("/")[-1]
             figures[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]

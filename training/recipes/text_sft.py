@@ -19,7 +19,7 @@ from ...model.llm import LLM
 from ..recipe import Recipe
 from ..task import Batch, Task
 from ..throughput import Load, token_load
-from ..turns import Row, continue_greedily, decode, encode, stack, train_plainly, weighted_loss
+from ..turns import Row, continue_greedily, decode, stack, train_plainly, weighted_loss
 from .nano import nano_llm, tiny_llm
 
 
@@ -82,7 +82,7 @@ class TextSft(Task):
                 at = number + turn if r.dialogues is None else (place + turn) % r.dialogues
                 dialogue = generate(r.seed, at, "train")
                 longer = Row(list(row.ids), list(row.weights))
-                longer.add_turn(dialogue.question, dialogue.answer, question_weight=r.question_weight)
+                longer.add_dialogue(dialogue, question_weight=r.question_weight)
                 if row.ids and len(longer.ids) > r.row_tokens:
                     break
                 row = longer
@@ -96,26 +96,24 @@ class TextSft(Task):
     def evaluate(self) -> dict[str, float]:
         """The share of answers that hold their slot, over dialogues of the development split, and for sums alone."""
         dialogues = [generate(1, i, "dev") for i in range(192)]
-        answers = self.answer([d.question for d in dialogues])
+        answers = self.answer(dialogues)
         right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
         return {"right": _share(right)} | {
             f"right_{name}": _share([(d, ok) for d, ok in right if d.category == name])
             for name in sorted({str(d.category.value) for d in dialogues})
         }
 
-    def answer(self, questions: list[str]) -> list[str]:
+    def answer(self, dialogues: list[Dialogue]) -> list[str]:
         """Greedy answers to written questions."""
         table = token_ids()
         device = next(self.parameters()).device
-        prompts = [
-            self.llm.embed(
-                torch.tensor(
-                    [table["<bos>"], table["<user>"], table["<transcript>"], *encode(q), table["<reply>"]],
-                    device=device,
-                )
-            )
-            for q in questions
-        ]
+        prompts = []
+        for dialogue in dialogues:
+            row = Row()
+            if dialogue.before is not None:
+                row.add_turn(*dialogue.before)
+            row.add_turn(dialogue.question, "")
+            prompts.append(self.llm.embed(torch.tensor(row.ids[:-1], device=device)))  # but for the end
         return [
             decode(ids)
             for i in range(0, len(prompts), 64)

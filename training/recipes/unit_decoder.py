@@ -129,7 +129,9 @@ class UnitDecoderTask(Task):
     def _row(self, meta: dict[str, Any], rng: np.random.Generator) -> Row:
         """The conversation that the reply ends, as text; a drill answers the request to say it."""
         row = Row()
-        if rng.random() < self.recipe.history:
+        if before := meta.get("before"):
+            row.add_turn(before[0], before[1])
+        elif rng.random() < self.recipe.history:
             earlier = generate(self.recipe.seed, int(rng.integers(2**31)), Split.TRAIN)
             row.add_turn(earlier.question, earlier.answer)
         question = meta.get("question")
