@@ -44,7 +44,12 @@ _EXTRAS = {
     "librosa": "eval",
     "pystoi": "eval",
     "scipy": "eval",
-    "openai": "data",
+    "openai": "serve",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "websockets": "serve",
+    "prometheus_client": "serve",
+    "ray": "ray",
 }
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
@@ -164,18 +169,60 @@ def chat(
     model: Model = "nano",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
-    share: Annotated[bool, typer.Option("--share/--no-share", help="Open a public link through Gradio.")] = False,
+    lanes: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0,
 ) -> None:
-    """Open the voice-chat page: record or upload a question, hear the reply as it streams.
+    """Open the voice-chat page: talk, interrupt, write, or ask about a recording. It serves programs too, at /v1.
 
     \b
     duologue chat                     http://127.0.0.1:7860
     duologue chat --port 8000
     duologue chat --host 0.0.0.0      reachable from other machines (their browsers want https for a microphone)
     """
-    from .page import launch
+    from ..inference.engine import EngineConfig
+    from .page import ServeConfig, launch
 
-    launch(model, host=host, port=port, share=share)
+    launch(ServeConfig(model=model, engine=EngineConfig(lanes=lanes)), host, port)
+
+
+@app.command()
+def serve(
+    model: Model = "nano",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(envvar="DUOLOGUE_API_KEY", help="Let in only who has it. May be given several times."),
+    ] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="Pages of this origin may use the service too (https://example.org).")
+    ] = None,
+    lanes: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0,
+    sessions: Annotated[int | None, typer.Option(min=1, help="Conversations at most, instead of what fits.")] = None,
+    sessions_per_key: Annotated[int | None, typer.Option(min=1, help="Conversations at a time of each key.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="That a conversation may last.")] = 60.0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds for answers to finish in when it is ended.")] = 30.0,
+) -> None:
+    """Serve conversations to programs: OpenAI's Realtime API over WebSocket, and its audio endpoints over HTTP.
+
+    \b
+    duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
+    duologue serve --lanes 2                           two processes compute
+    duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
+    """
+    from ..inference.engine import EngineConfig
+    from ..inference.serving.access import AccessConfig
+    from ..inference.serving.app import ServeConfig
+    from ..inference.serving.run import serve as run
+
+    access = AccessConfig(
+        keys=tuple(api_key or ()),
+        origins=tuple(origin or ()),
+        sessions_per_key=sessions_per_key,
+        session_s=60 * minutes,
+    )
+    engine = EngineConfig(lanes=lanes, sessions=sessions)
+    config = ServeConfig(model=model, engine=engine, access=access, grace_s=grace)
+    run(config, host, port, say=lambda address: typer.echo(f"Duologue serves {address}/v1   (Ctrl-C ends it)"))
 
 
 @app.command()

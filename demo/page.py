@@ -1,7 +1,9 @@
-"""The voice-chat page: push to talk, hear the reply while it is made, read both texts and the compute delay.
+"""The page: a live conversation with the microphone open, and recordings to ask and to be asked about.
 
-Record, upload, write or click an example; the conversation is remembered for each browser tab until it is cleared.
-Everything comes from this machine: system fonts, no analytics, no request to any other host.
+The live tab is a client of the service's own Realtime protocol (assets/live.js), which this page is mounted beside; it
+has nothing that another client could not have. In the other tab recordings are uploaded, recorded or chosen, answered
+one at a time, and remembered for each browser tab until they are cleared. Everything comes from this machine: system
+fonts, no analytics, no request to any other host.
 
 The example questions in assets/ are synthetic speech in voices of the training set, made by
     duologue.data_prep.synthesis.synthesise(text, voice)    with the texts and voices of EXAMPLES
@@ -13,14 +15,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
 
 from ..inference.assistant import Assistant, Conversation, Reply, Turn, load
+from ..inference.serving.app import ServeConfig, create_app
+from ..inference.serving.run import serve
 from ..model.errors import DuologueError
 from .player import ASSETS, SpeechFeed, player
 
@@ -35,61 +41,57 @@ EXAMPLES = (
 )
 UPDATE_S = 0.06  # the texts are refreshed at most this often while a reply is made
 PRIVATE = {"api_visibility": "private"}
+_POLICY = "(value) => { window.duologue.detection = value; window.duologue.configure(); }"
 Chat = list[dict[str, str]]
 Update = tuple[
     Chat, Conversation | None, str, str, str
 ]  # chat, conversation, question's replay, player's turn, figures
 
 
-def launch(
-    model: str = "nano",
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    share: bool = False,
-    *,
-    block: bool = True,
-    assistant: Assistant | None = None,
-) -> str:
-    """Serve the page and print its address.
-
-    Args:
-        port: 0 takes any free port.
-        block: wait until interrupted; otherwise return while the page is served in the background.
-        assistant: one that is loaded already, instead of ``model``.
-
-    Returns:
-        The page's address.
-
-    Raises:
-        DuologueError: an unknown model, or a port that is taken.
-    """
-    if assistant is None:
-        assistant = load(model)
-    assistant.warm_up()
-    page = build(assistant, model)
-    try:
-        _, url, _ = page.queue().launch(
-            server_name=host,
-            server_port=port or None,
-            share=share,
-            quiet=True,
-            prevent_thread_lock=True,
-            show_error=True,
+def create_page(config: ServeConfig, assistant: Assistant, vad: Any = None) -> FastAPI:
+    """The service, with the page at its root."""
+    app = create_app(config, assistant, vad)
+    app.mount("/page-assets", StaticFiles(directory=ASSETS))
+    return cast(
+        FastAPI,
+        gr.mount_gradio_app(
+            app,
+            build(assistant, config.model).queue(),
+            path="/",
             footer_links=[],
             run_history=False,
+            show_error=True,
             ssr_mode=False,
             max_file_size="100mb",
             allowed_paths=[str(ASSETS)],
             theme=_theme(),
             css_paths=ASSETS / "page.css",
-        )
-    except OSError:
-        taken = "the port is taken, or the address is not this machine's"
-        raise DuologueError(f"cannot serve on {host}, port {port}: {taken} (--port 0 takes any free port)") from None
-    print(f"Duologue is listening: {url}   (Ctrl-C ends it)", flush=True)
-    if block:
-        page.block_thread()
-    return str(url)
+            head='<script type="module" src="/page-assets/live.js"></script>',
+        ),
+    )
+
+
+def launch(config: ServeConfig, host: str = "127.0.0.1", port: int = 7860, assistant: Assistant | None = None) -> None:
+    """Serve the page until interrupted, and print its address.
+
+    Args:
+        port: 0 takes any free port.
+        assistant: one that is loaded already, instead of the config's model.
+
+    Raises:
+        DuologueError: an unknown model, or a port that is taken.
+    """
+    if assistant is None:
+        assistant = load(config.model)
+    assistant.warm_up()
+    app = create_page(config, assistant)
+    serve(
+        config,
+        host,
+        port,
+        app=app,
+        say=lambda url: print(f"Duologue is listening: {url}   (Ctrl-C ends it)", flush=True),
+    )
 
 
 def build(assistant: Assistant, name: str) -> gr.Blocks:
@@ -142,7 +144,17 @@ def build(assistant: Assistant, name: str) -> gr.Blocks:
             f'<header class="masthead"><h1>Duologue</h1><p>Talk to <b>{name}</b>. It runs on this machine; '
             "nothing you say leaves it.</p></header>"
         )
-        with gr.Row():
+        with gr.Tab("Conversation"):
+            with gr.Row(elem_classes="choices"):
+                gr.Dropdown([name], value=name, label="Model", interactive=True)
+                policy = gr.Dropdown(
+                    [("balanced", "auto"), ("responsive", "high"), ("patient", "low")],
+                    value="auto",
+                    label="How soon it answers",
+                    interactive=True,
+                )
+            gr.HTML((ASSETS / "live.html").read_text(encoding="utf-8"))
+        with gr.Tab("Audio analysis"), gr.Row():
             with gr.Column(scale=2, min_width=300):
                 microphone = gr.Audio(
                     sources=["microphone", "upload"],
@@ -193,6 +205,7 @@ def build(assistant: Assistant, name: str) -> gr.Blocks:
             button.click(hear, [gr.State(path), *memory], outputs, **turn)
         for forget in (clear.click, chat.clear):
             forget(lambda: ([], None, "", "", _figures(None, None)), outputs=outputs, **at_once)
+        policy.change(None, policy, js=_POLICY, **PRIVATE)
     return page
 
 
@@ -226,4 +239,13 @@ def _theme() -> gr.themes.Base:
         neutral_hue="slate",
         font=system,
         font_mono=["ui-monospace", "monospace"],
+    ).set(  # legible enough for everybody: 4.5 to 1 and more
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        block_label_text_color="*body_text_color",
+        block_label_text_color_dark="*body_text_color",
+        block_title_background_fill="transparent",
+        block_title_background_fill_dark="transparent",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
     )

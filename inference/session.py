@@ -36,6 +36,7 @@ from .speech_gate import GateConfig, SpeechGate
 from .text_stream import ids_of
 
 _AT_ONCE = 10**6  # ms: longer than any wait
+_FORGOTTEN = -1  # the position of a word that the language model holds no more
 _FADE_MS = 10  # so that falling silent at once is not a click
 
 
@@ -50,6 +51,9 @@ class SessionConfig:
     tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms, and of how many speech units
         sound may be made: what a frame may cost. A frame of speech is two to four units long.
     ahead_ms: an answer is generated no further than this ahead of what is played.
+    monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
+    interruptible: whether speech over an answer can stop it.
+    on_request: when a turn is over it is written down, and answered only once :meth:`Session.respond` is called.
     history: positions of the language model that past turns may fill. When there are more, the oldest whole turns are
         forgotten until half are left, and the rest is remembered in words.
     """
@@ -65,6 +69,9 @@ class SessionConfig:
     tokens_a_frame: int = 4
     units_a_frame: int = 6
     ahead_ms: int = 640
+    monitor: bool = True
+    interruptible: bool = True
+    on_request: bool = False
     history: int = 1024
 
     def __post_init__(self) -> None:
@@ -121,6 +128,9 @@ class SessionState(State):
     echo: EchoGuard
     recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
     past: list[tuple[list[int], list[int]]]  # what was said, question and answer, as far as it was heard
+    turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, frames of (1280,)
+    spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
+    held: bool = False  # the turn is over, and its answer waits to be asked for
     now_ms: int = 0
     pressed: bool | None = None  # the button of push-to-talk; None: hands-free
 
@@ -226,6 +236,68 @@ class Session:
         """Back to listening for speech."""
         self.state.pressed = None
 
+    def configure(self, config: SessionConfig) -> None:
+        """Behave so from the next frame on."""
+        self.config, self.state.gate.config, self.state.policy.config = config, config.gate, config.duplex
+
+    def respond(self) -> None:
+        """Answer the turn that waits for it (see ``on_request``)."""
+        self.state.held = False
+
+    def discard(self) -> None:
+        """Forget the turn that is being heard, or that waits for its answer."""
+        s = self.state
+        if s.before is not None and (s.policy.mode is Mode.LISTENING or s.held):
+            s.dialogue, s.before, s.answer, s.held = s.before, None, None, False
+            s.policy = DuplexPolicy(self.config.duplex)
+
+    @torch.inference_mode()
+    def truncate(self, samples: int | None = None) -> str:
+        """The user has heard no more of the last answer than ``samples`` of it (None: than was played).
+
+        If it is under way, it is over. What is being said since is heard again behind what is left of it.
+
+        Returns:
+            The words that were heard.
+        """
+        s = self.state
+        if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
+            assert s.answer is not None
+            s.answer.played = s.answer.played if samples is None else min(samples, s.answer.played)
+            self._cut(s.answer, s.answer.dialogue)
+            words = self._end_answer(s.answer.heard)
+            s.policy = DuplexPolicy(self.config.duplex)
+            return self._text(words)
+        kept = [word for word in s.spoken if samples is None or word[2] <= samples]
+        if len(kept) < len(s.spoken):
+            position, s.spoken = s.spoken[len(kept)][1], kept
+            s.past[-1] = (s.past[-1][0], [word for word, _, _ in kept])
+            before = s.dialogue if s.before is None else s.before
+            if position == _FORGOTTEN:
+                before = self._recalled(before)
+            else:
+                before.truncate(position)
+            self._go_on_behind(before)
+        return self._text([word for word, _, _ in kept])
+
+    @torch.inference_mode()
+    def remember(self, past: list[tuple[str, str]]) -> None:
+        """Let these questions and answers be all that was said before the turn under way.
+
+        Raises:
+            DuologueError: an answer is under way.
+        """
+        s, layout = self.state, self.model.config.layout
+        if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
+            raise DuologueError("the past cannot be changed while an answer is under way: truncate it first")
+
+        def words(text: str) -> list[int]:
+            ids = ids_of(self.assistant.tokenizer, layout, text)[0] if text.strip() else []
+            return [id_ for id_ in ids if layout.is_text(id_)]
+
+        s.past, s.spoken = [(words(question), words(answer)) for question, answer in past], []
+        self._go_on_behind(self._recalled(s.dialogue if s.before is None else s.before))
+
     @torch.inference_mode()
     def type(self, text: str) -> None:
         """A turn in writing; an answer under way, or what is being said, is cut off by it.
@@ -255,15 +327,19 @@ class Session:
         self._gate(pcm, events)
         s.recent.append(pcm)
         answer = s.answer if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED) else None
-        audible = answer is not None and (answer.played > 0 or s.before is None)
+        audible = answer is not None and not s.held and (answer.played > 0 or s.before is None)
         # Until a sample of the answer has been played, the turn may turn out not to have ended.
-        if s.policy.mode is Mode.LISTENING or (s.policy.mode is Mode.ANSWERING and not audible):
+        if s.policy.mode is Mode.LISTENING or (s.policy.mode is Mode.ANSWERING and not audible and not s.held):
             self.model.listen(pcm[None], s.dialogue)
+            s.turn.append(pcm)
         if s.over is not None:
             self.model.listen(pcm[None], s.over)
+            s.turn.append(pcm)
         speech, speech_ms, silence_ms = s.gate.open, s.gate.speech_ms, s.gate.silence_ms
         if s.pressed is not None:
             speech, speech_ms, silence_ms = s.pressed, _AT_ONCE * s.pressed, _AT_ONCE * (not s.pressed)
+        if audible and not self.config.interruptible:
+            speech, speech_ms = False, 0
         heard = Heard(
             speech=speech,
             speech_ms=speech_ms,
@@ -315,6 +391,7 @@ class Session:
     def _answer(self, events: list[Event]) -> None:
         if self.state.answer is None:
             self._speculate(events)
+        self.state.held = self.config.on_request
         self.state.loudness.answered()
         events.append(Event(EventKind.ANSWER_STARTED, self.state.now_ms))
 
@@ -326,7 +403,7 @@ class Session:
         events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
 
     def _continue(self, events: list[Event]) -> None:
-        self.state.answer = None
+        self.state.answer, self.state.held = None, False
 
     def _duck(self, events: list[Event]) -> None:
         s = self.state
@@ -362,12 +439,33 @@ class Session:
 
     def _begin_turn(self, dialogue: DialogueState) -> None:
         """The user's turn began a little before now."""
+        self.state.turn = list(self.state.recent)
         self.model.begin_turn(dialogue)
-        self.model.listen(torch.cat(self.state.recent)[None], dialogue)
+        self.model.listen(torch.cat(self.state.turn)[None], dialogue)
+
+    def _go_on_behind(self, before: DialogueState) -> None:
+        """Go on behind ``before``: if a turn is under way, hear it again from its beginning."""
+        s = self.state
+        if s.before is None:
+            s.dialogue = before
+            return
+        s.before, s.dialogue, s.answer, s.policy.prepared = before, before.clone(), None, False
+        self.model.begin_turn(s.dialogue)
+        self.model.listen(torch.cat(s.turn)[None], s.dialogue)
+
+    def _recalled(self, replaced: DialogueState) -> DialogueState:
+        """A conversation in which all of ``past`` was said in words."""
+        fresh = self.model.init_state()
+        fresh.rng = replaced.rng
+        for question, reply in self.state.past:
+            self.model.recall(question, reply, fresh)
+        return fresh
 
     def _verdict(self) -> Verdict | None:
         """What the monitor makes of what is being said, if there is one and it is certain; noise if it is too faint."""
         s = self.state
+        if not self.config.monitor or s.pressed is not None:
+            return None
         if s.loudness.far and s.policy.mode in (Mode.LISTENING, Mode.DUCKED):
             return Verdict.NOISE
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
@@ -389,6 +487,8 @@ class Session:
         assert s.answer is not None
         words = [word for word, _, _ in s.answer.words[:heard]]
         s.past.append((s.answer.transcript, words))
+        spoken = zip(s.answer.words[:heard], s.answer.sounded, strict=False)
+        s.spoken, s.held = [(word, position, made) for (word, position, _), made in spoken], False
         s.dialogue, s.before, s.over, s.answer = s.answer.dialogue, None, None, None
         return words
 
@@ -401,11 +501,8 @@ class Session:
         )  # and markers
         kept = sum(size <= limit // 2 for size in sizes)
         s.past = s.past[len(s.past) - kept :]
-        fresh = self.model.init_state()
-        fresh.rng = s.dialogue.rng
-        for question, reply in s.past:
-            self.model.recall(question, reply, fresh)
-        s.dialogue = fresh
+        s.dialogue = self._recalled(s.dialogue)
+        s.spoken = [(word, _FORGOTTEN, made) for word, _, made in s.spoken]
 
     def _generate(self, answer: Answer) -> None:
         """Advance the answer by as much as a frame may cost, or until there is enough to play."""
@@ -441,6 +538,9 @@ class Session:
             return out
         if mode is not Mode.DUCKED:
             self._generate(answer)
+        if s.held:
+            self._tell(answer, events)
+            return out
         if mode is Mode.DUCKED and was_speaking:  # the next few samples die away, and are played again on resuming
             fade = min(self.output_rate * _FADE_MS // 1000, len(answer.waiting))
             out[:fade] = answer.waiting[:fade] * torch.linspace(1, 0, fade)
@@ -463,13 +563,14 @@ class Session:
     def _tell(self, answer: Answer, events: list[Event]) -> None:
         """Events of the text that has come since the last ones."""
         transcript, reply = answer.told
+        words = [] if self.state.held else [word for word, _, _ in answer.words[reply:]]
         for kind, ids in (
             (EventKind.USER_TEXT, answer.transcript[transcript:]),
-            (EventKind.ANSWER_TEXT, [word for word, _, _ in answer.words[reply:]]),
+            (EventKind.ANSWER_TEXT, words),
         ):
             if ids:
                 events.append(Event(kind, self.state.now_ms, self._text(ids)))
-        answer.told = len(answer.transcript), len(answer.words)
+        answer.told = len(answer.transcript), reply + len(words)
 
     def _text(self, ids: list[int]) -> str:
         return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""

@@ -236,12 +236,14 @@ class SpeechLM(nn.Module):
         """One more token, and the speech that it brings. The last step is of kind END.
 
         aloud: otherwise it brings units alone, for :meth:`sound` to make speech of when there is time.
+        forced: the token, which is otherwise picked from the model's distribution; so a given text is spoken, and
+            a beam searched.
 
         The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
         token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed. A transcript that has as
         many tokens as there were embeddings of speech ends there, with ``<reply>``: nobody says more words than that
         (nano: 12.5 a second), but a model that has lost its place may write them. With ``transcript_ctc`` it seldom
-        comes to that. ``forced`` is taken instead of what would be picked, as a beam search does.
+        comes to that.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
         layout = self.config.layout
@@ -249,7 +251,7 @@ class SpeechLM(nn.Module):
         hidden = state.hidden
         assert hidden is not None
         token = layout.eos
-        if state.generated < sampling.max_tokens:
+        if forced is not None or state.generated < sampling.max_tokens:
             token = pick(logits, sampling, state.rng) if forced is None else forced
             if layout.reply is not None and not state.speaking and layout.is_text(token):
                 token = token if state.unwritten > 0 else layout.reply

@@ -1,4 +1,5 @@
-"""The page in a real browser: an example, the microphone, a typed question, a bad file; nothing leaves this machine."""
+"""The page in a real browser: a live conversation with an interruption, recordings, a typed question, a bad file;
+nothing leaves this machine."""
 
 import os
 import shutil
@@ -11,10 +12,12 @@ import pytest
 
 gradio = pytest.importorskip("gradio")
 # ruff: noqa: E402
-from tiny_assistant import HEARD, SAID, tiny_assistant
+from running_server import ENGINE, running
+from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
-from duologue.demo.page import ASSETS, EXAMPLES, build, launch
+from duologue.demo.page import ASSETS, EXAMPLES, build, create_page, launch
 from duologue.inference.audio import read_audio, write_wav
+from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
 
 CHROMIUM = shutil.which("chromium")
@@ -50,14 +53,14 @@ def test_a_taken_port_is_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(DuologueError, match=r"cannot serve on 127\.0\.0\.1, port"):
-            launch("tiny", port=taken.getsockname()[1], assistant=tiny_assistant(), block=False)
+            launch(ServeConfig(model="tiny"), port=taken.getsockname()[1], assistant=tiny_assistant())
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    url = launch("tiny", port=0, assistant=tiny_assistant(), block=False)
-    yield url
-    gradio.close_all()
+    config = ServeConfig(model="tiny", engine=ENGINE)
+    with running(app=create_page(config, tiny_assistant(), Loudness()), speed=1.0) as found:
+        yield found.url
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +69,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         pytest.skip("chromium is not installed (Debian package chromium)")
     playwright = pytest.importorskip("playwright.sync_api")
     spoken = tmp_path_factory.mktemp("microphone") / "question.wav"
-    tone = 0.3 * np.sin(2 * np.pi * 300 * np.arange(48_000) / 16_000)
-    write_wav(spoken, tone, 16_000)
+    # A question; while the answer is spoken, another; then silence, until the recording begins again.
+    question, quiet = read_audio(ASSETS / "plus.flac"), np.zeros(16_000, np.float32)
+    write_wav(spoken, np.concatenate([quiet, question, *3 * [quiet], question, *9 * [quiet]]), 16_000)
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(
             executable_path=CHROMIUM, args=[*FLAGS, f"--use-file-for-fake-audio-capture={spoken}"]
@@ -85,8 +89,9 @@ def tab(browser, address: str) -> Iterator[object]:  # type: ignore[no-untyped-d
     asked, failed = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: failed.append(str(error)))
+    page.on("console", lambda message: failed.append(message.text) if message.type == "error" else None)
     page.goto(address)
-    page.get_by_role("button", name=EXAMPLES[0][0]).wait_for()
+    page.get_by_role("button", name="Start talking").wait_for()
     yield page
     context.close()
     hosts = {urlsplit(url).hostname for url in asked if urlsplit(url).scheme not in ("blob", "data")}
@@ -105,7 +110,40 @@ def spoken(tab, turns: int = 1) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.browser
+def test_a_live_conversation_with_an_interruption(tab) -> None:  # type: ignore[no-untyped-def]
+    """Asked aloud, it answers aloud; spoken over, it falls silent and keeps what was heard; asked again, it answers."""
+    tab.get_by_role("button", name="Start talking").click()
+    tab.wait_for_function("window.duologue.figures.filter((f) => f.status === 'completed').length >= 1")
+    figures = tab.evaluate("window.duologue.figures")
+    assert figures[0]["status"] == "cancelled" and figures[1]["status"] == "completed", figures
+    assert 0 < figures[0]["page"] < 5_000 and 0 <= figures[0]["stop"] < 2_000, figures  # a busy machine is slow
+    cut = tab.locator(".turn[data-cut] p").first.inner_text().removesuffix(" —")
+    assert SAID.startswith(cut) and cut != SAID
+    said = tab.locator(".turn.assistant p").all_inner_texts()
+    assert said[1] == SAID and tab.locator(".turn.user p").first.inner_text() == HEARD
+    tab.get_by_role("button", name="Stop the microphone").click()
+    tab.get_by_role("button", name="Start talking").wait_for()
+
+
+@pytest.mark.browser
+def test_the_live_conversation_by_keyboard(tab) -> None:  # type: ignore[no-untyped-def]
+    tab.get_by_label("Or write", exact=True).focus()
+    tab.keyboard.type("what is 3 plus 4")
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("window.duologue.figures.some((f) => f.status === 'completed')")
+    texts = tab.locator(".turn p").all_inner_texts()
+    assert texts == ["what is 3 plus 4", SAID]
+    tab.wait_for_function("[...window.duologue.played.values()][0] > 24000")
+
+
+def recordings(tab) -> None:  # type: ignore[no-untyped-def]
+    tab.get_by_role("tab", name="Audio analysis").click()
+    tab.get_by_role("button", name=EXAMPLES[0][0]).wait_for()
+
+
+@pytest.mark.browser
 def test_an_example_is_answered(tab) -> None:  # type: ignore[no-untyped-def]
+    recordings(tab)
     tab.get_by_role("button", name=EXAMPLES[0][0]).click()
     spoken(tab)
     assert HEARD in tab.locator("#conversation").inner_text()
@@ -120,6 +158,7 @@ def test_an_example_is_answered(tab) -> None:  # type: ignore[no-untyped-def]
 
 @pytest.mark.browser
 def test_the_microphone_then_a_typed_question(tab) -> None:  # type: ignore[no-untyped-def]
+    recordings(tab)
     tab.get_by_role("button", name="Record", exact=True).click()
     tab.wait_for_timeout(1_000)
     tab.get_by_role("button", name="Stop", exact=True).click()
@@ -135,6 +174,7 @@ def test_the_microphone_then_a_typed_question(tab) -> None:  # type: ignore[no-u
 def test_a_bad_upload_is_one_clear_line(tab, tmp_path: os.PathLike) -> None:  # type: ignore[no-untyped-def]
     path = Path(tmp_path) / "notes.wav"
     path.write_text("what is three plus four\n" * 50)
+    recordings(tab)
     tab.get_by_role("button", name="Upload file").click()
     with tab.expect_file_chooser() as chooser:
         tab.get_by_text("Click to Upload").click()

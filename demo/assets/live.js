@@ -1,0 +1,290 @@
+// The live conversation: a client of /v1/realtime like any other, with the browser's microphone and loudspeaker.
+const RATE = 24000;
+const SPAN = 250; // points of the waveform, 40 ms each: ten seconds
+const $ = (id) => document.getElementById(id);
+
+class Conversation {
+  constructor() {
+    this.heardLevels = new Array(SPAN).fill(0);
+    this.saidLevels = new Array(SPAN).fill(0);
+    this.turns = new Map(); // by item id: the paragraph in the transcript
+    this.played = new Map(); // by item id: samples played
+    this.detection = "auto";
+    this.figures = []; // of each turn, for whoever drives this page
+  }
+
+  // The connection.
+
+  connect() {
+    if (this.socket && this.socket.readyState <= WebSocket.OPEN) return this.ready;
+    const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/realtime?model=local`;
+    this.socket = new WebSocket(url, ["realtime"]);
+    this.socket.onmessage = ({ data }) => this.happened(JSON.parse(data));
+    this.socket.onclose = ({ code }) => this.closed(code);
+    this.ready = new Promise((done, failed) => {
+      this.socket.addEventListener("open", done, { once: true });
+      this.socket.addEventListener("close", () => failed(new Error("no connection")), { once: true });
+    });
+    this.ready.then(() => this.configure()).catch(() => {});
+    return this.ready;
+  }
+
+  send(event) {
+    if (this.socket && this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+  }
+
+  configure() {
+    const turn_detection = { type: "semantic_vad", eagerness: this.detection };
+    const input = { turn_detection, transcription: { model: "local" } };
+    this.send({ type: "session.update", session: { type: "realtime", audio: { input } } });
+  }
+
+  closed(code) {
+    this.silence();
+    this.stop();
+    this.say(code === 1001 ? "The server has shut down." : "Not connected. Press Start to begin again.");
+  }
+
+  // Sound.
+
+  async sound() {
+    if (this.context) return this.context.resume();
+    this.context = new AudioContext({ sampleRate: RATE });
+    await this.context.audioWorklet.addModule("/page-assets/worklets.js");
+    this.speaker = new AudioWorkletNode(this.context, "duologue-speaker", { numberOfInputs: 0, outputChannelCount: [1] });
+    this.speaker.connect(this.context.destination);
+    this.speaker.port.onmessage = ({ data }) => this.spoken(data);
+    return this.context.resume();
+  }
+
+  async start() {
+    $("live-start").disabled = true;
+    try {
+      await this.connect();
+      await this.sound();
+      const wanted = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+      this.stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
+      this.microphone = new AudioWorkletNode(this.context, "duologue-microphone", { numberOfOutputs: 0 });
+      this.microphone.port.onmessage = ({ data }) => this.listened(data);
+      this.source = this.context.createMediaStreamSource(this.stream);
+      this.source.connect(this.microphone);
+      this.say("Listening. Just speak; speak over the answer to stop it.");
+      $("live-start").hidden = true;
+      $("live-stop").hidden = false;
+      $("live-stop").focus();
+    } catch (error) {
+      const reason = error.name === "NotAllowedError" ? "The microphone is not allowed here." : String(error.message || error);
+      this.say(`${reason} You can write instead.`);
+    }
+    $("live-start").disabled = false;
+  }
+
+  stop() {
+    if (this.stream) this.stream.getTracks().forEach((track) => track.stop());
+    if (this.source) this.source.disconnect();
+    if (this.microphone) this.microphone.port.onmessage = null;
+    this.stream = this.source = this.microphone = null;
+    if ($("live-start").hidden) {
+      $("live-start").hidden = false;
+      $("live-stop").hidden = true;
+      $("live-start").focus();
+      this.say("The microphone is off.");
+    }
+  }
+
+  listened({ samples, began, level }) {
+    this.push(this.heardLevels, level * 3);
+    if (this.micBegan === undefined) this.micBegan = began;
+    if (level > 0.02) {
+      if (!this.loud || began - this.loudUntil > 0.3) this.loudSince = began;
+      this.loud = true;
+      this.loudUntil = began + samples.length / RATE;
+    } else if (began - this.loudUntil > 0.3) {
+      this.loud = false;
+    }
+    const pcm = Int16Array.from(samples, (x) => Math.max(-1, Math.min(1, x)) * 32767);
+    this.send({ type: "input_audio_buffer.append", audio: base64Of(new Uint8Array(pcm.buffer)) });
+  }
+
+  play(item, base64) {
+    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+    const samples = Float32Array.from(new Int16Array(bytes.buffer), (x) => x / 32768);
+    this.speaker.port.postMessage({ samples, item });
+  }
+
+  silence() {
+    if (this.speaker) this.speaker.port.postMessage({ clear: true });
+  }
+
+  spoken({ item, count, at, level }) {
+    if (level !== undefined) {
+      this.push(this.saidLevels, level);
+      return;
+    }
+    if (!this.played.has(item)) {
+      if (this.loudUntil && this.figure) this.show("page", 1000 * (at - this.loudUntil));
+      this.played.set(item, 0);
+    }
+    this.played.set(item, this.played.get(item) + count);
+    this.lastSound = at;
+  }
+
+  // What the server tells.
+
+  happened(event) {
+    const kind = event.type;
+    if (kind === "input_audio_buffer.speech_started") this.interrupted();
+    else if (kind === "conversation.item.added") this.added(event.item);
+    else if (kind === "conversation.item.input_audio_transcription.delta") this.write(event.item_id, event.delta);
+    else if (kind === "conversation.item.input_audio_transcription.completed") this.written(event.item_id, event.transcript);
+    else if (kind === "response.created") this.begun(event.response);
+    else if (kind === "response.output_audio_transcript.delta") this.write(event.item_id, event.delta);
+    else if (kind === "response.output_audio.delta") this.play(event.item_id, event.delta);
+    else if (kind === "response.output_audio.done") this.speaker.port.postMessage({ end: true });
+    else if (kind === "response.done") this.done(event.response);
+    else if (kind === "conversation.item.truncated") this.send({ type: "conversation.item.retrieve", item_id: event.item_id });
+    else if (kind === "conversation.item.retrieved") this.cut(event.item);
+    else if (kind === "error") this.say(event.error.message);
+  }
+
+  interrupted() {
+    if (!this.speaking) return;
+    this.silence();
+    this.cutItem = this.speaking;
+    if (this.loudSince && this.lastSound) this.show("stop", 1000 * Math.max(0, this.lastSound - this.loudSince));
+  }
+
+  added(item) {
+    const text = item.content.map((part) => part.text || part.transcript || "").join(" ");
+    this.paragraph(item.id, item.role).textContent = text;
+    if (item.role === "assistant") this.speaking = item.id;
+  }
+
+  begun(response) {
+    this.figure = {};
+    this.figures.push(this.figure);
+    const timings = response.timings || {};
+    for (const name of ["endpoint", "compute", "first"]) this.show(name, timings[`${name}_ms`]);
+    this.show("page", undefined);
+  }
+
+  done(response) {
+    this.speaking = null;
+    this.figure.status = response.status;
+    const [item] = response.output;
+    if (!item) return;
+    if (response.status === "cancelled") {
+      // The server knows what it sent; only the page knows what was played of it.
+      const played = Math.floor((1000 * (this.played.get(item.id) || 0)) / RATE);
+      this.send({ type: "conversation.item.truncate", item_id: item.id, content_index: 0, audio_end_ms: played });
+    } else {
+      this.written(item.id, item.content.map((part) => part.transcript || part.text || "").join(" "));
+    }
+  }
+
+  cut(item) {
+    const paragraph = this.turns.get(item.id);
+    if (!paragraph) return;
+    paragraph.textContent = item.content.map((part) => part.transcript || "").join(" ");
+    paragraph.parentElement.dataset.cut = "true";
+    paragraph.append(" —");
+  }
+
+  // What is seen.
+
+  paragraph(id, role) {
+    if (!this.turns.has(id)) {
+      const turn = document.createElement("div");
+      turn.className = `turn ${role}`;
+      const who = document.createElement("span");
+      who.className = "who";
+      who.textContent = role === "user" ? "You" : "Duologue";
+      const text = document.createElement("p");
+      turn.append(who, text);
+      $("live-transcript").append(turn);
+      this.turns.set(id, text);
+    }
+    $("live-transcript").scrollTop = $("live-transcript").scrollHeight;
+    return this.turns.get(id);
+  }
+
+  write(id, delta) {
+    const paragraph = this.turns.get(id);
+    if (paragraph) paragraph.textContent += delta;
+    $("live-transcript").scrollTop = $("live-transcript").scrollHeight;
+  }
+
+  written(id, text) {
+    const paragraph = this.turns.get(id);
+    if (paragraph && !paragraph.parentElement.dataset.cut) paragraph.textContent = text || "(nothing)";
+  }
+
+  show(name, ms) {
+    if (this.figure) this.figure[name] = ms;
+    $(name === "stop" ? "live-stop-ms" : `live-${name}`).textContent = ms === undefined || ms === null ? "–" : `${Math.round(ms)} ms`;
+  }
+
+  say(text) {
+    $("live-status").textContent = text;
+  }
+
+  push(levels, level) {
+    levels.shift();
+    levels.push(Math.min(1, level));
+  }
+
+  draw() {
+    const canvas = $("live-waveform");
+    const width = canvas.clientWidth * devicePixelRatio;
+    const height = canvas.clientHeight * devicePixelRatio;
+    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const pen = canvas.getContext("2d");
+    const style = getComputedStyle(canvas);
+    pen.clearRect(0, 0, width, height);
+    [[this.heardLevels, 0.25, "--you"], [this.saidLevels, 0.75, "--it"]].forEach(([levels, middle, colour]) => {
+      pen.fillStyle = style.getPropertyValue(colour);
+      levels.forEach((level, i) => {
+        const tall = Math.max(devicePixelRatio, level * height * 0.45);
+        pen.fillRect((i * width) / SPAN, middle * height - tall / 2, Math.max(1, (0.7 * width) / SPAN), tall);
+      });
+    });
+    requestAnimationFrame(() => this.draw());
+  }
+
+  async ask(text) {
+    await this.connect();
+    await this.sound();
+    if (this.speaking) {
+      this.silence();
+      this.send({ type: "response.cancel" });
+    }
+    const content = [{ type: "input_text", text }];
+    this.send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+    this.send({ type: "response.create" });
+  }
+}
+
+function base64Of(bytes) {
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+  return btoa(text);
+}
+
+function begin() {
+  if (!$("live-waveform")) {
+    setTimeout(begin, 50); // Gradio has not drawn it yet
+    return;
+  }
+  const conversation = new Conversation();
+  window.duologue = conversation;
+  $("live-start").addEventListener("click", () => conversation.start());
+  $("live-stop").addEventListener("click", () => conversation.stop());
+  $("live-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = $("live-text").value.trim();
+    $("live-text").value = "";
+    if (text) conversation.ask(text).catch(() => conversation.say("Not connected."));
+  });
+  conversation.draw();
+}
+begin();

@@ -1,0 +1,273 @@
+"""The service: one FastAPI application over one engine.
+
+    /v1/realtime                  WebSocket, OpenAI's Realtime protocol         (realtime.py)
+    /v1/audio/transcriptions      a recording -> text                           (rest.py)
+    /v1/audio/speech              text -> speech
+    /v1/chat/completions          messages, sound among them -> text and speech
+    /v1/models                    what is loaded
+    /health, /metrics             for whoever watches over it
+
+Nothing that is said or heard is written to disk, and no key is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.websockets import WebSocketDisconnect
+
+from ...model.errors import DuologueError
+from ..engine import Engine, EngineConfig, EngineFull
+from .access import Access, AccessConfig, PerKey, Rate, refuse
+from .errors import RequestError
+from .metrics import Metrics
+from .realtime import RealtimeSession
+
+_OUTBOX = 2_000  # events that may wait for a client that does not read; then it is taken for dead
+_STUCK_S = 20.0  # that one event may take to be sent
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What is served, and to whom."""
+
+    model: str = "nano"
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
+    grace_s: float = 30.0  # that answers under way have to finish on shutdown
+
+
+class Service:
+    """The engine, and every conversation that is going on."""
+
+    def __init__(self, config: ServeConfig, assistant: Any, vad: Any = None) -> None:
+        self.config, self.assistant, self._vad = config, assistant, vad
+        self.engine: Engine | None = None
+        self.metrics = Metrics(lambda: self.engine.seats if self.engine else 0, self._room)
+        self.per_key = PerKey(config.access.sessions_per_key)
+        self.sessions: set[RealtimeSession] = set()
+        self.draining = False
+
+    def _room(self) -> float:
+        return self.engine.room() if self.engine else 0
+
+    async def start(self) -> None:
+        """Get the engine ready."""
+        self.engine = await Engine.start(lambda: self.assistant, self.config.engine, self._vad, model=self.config.model)
+        self.engine.on_frame = lambda done: self.metrics.frame(done.late_ms)
+
+    async def stop(self) -> None:
+        """End it."""
+        if self.engine is not None:
+            await self.engine.stop()
+
+    async def drain(self) -> None:
+        """Let in nobody else; let the answers under way finish, then hang up."""
+        self.draining = True
+        sessions = list(self.sessions)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.grace_s):
+                await asyncio.gather(*(session.finish() for session in sessions))
+        for session in sessions:
+            session.closed.set()
+
+    def door(self) -> Engine:
+        """The engine, if anybody may come in.
+
+        Raises:
+            RequestError: not now.
+        """
+        if self.draining or self.engine is None:
+            raise RequestError("the server is shutting down", "server_shutting_down", status=503)
+        return self.engine
+
+    async def converse(self, socket: WebSocket) -> None:
+        """One client, from its coming to its going."""
+        from ..session import SessionConfig
+
+        key = socket.scope.get("key", -1)
+        try:
+            self.per_key.enter(key)
+        except RequestError as error:
+            self.metrics.refused(error.code)
+            await refuse(socket.scope, socket.send, error)
+            return
+        try:
+            try:
+                seat = self.door().sit(SessionConfig())
+            except EngineFull as full:
+                self.metrics.refused("server_overloaded")
+                error = RequestError(str(full), "server_overloaded", status=503)
+                await refuse(socket.scope, socket.send, error, full.retry_s)
+                return
+            except RequestError as error:
+                self.metrics.refused(error.code)
+                await refuse(socket.scope, socket.send, error)
+                return
+            offered = socket.scope.get("subprotocols", [])
+            outbox: asyncio.Queue[str] = asyncio.Queue(_OUTBOX)
+            session = RealtimeSession(
+                seat, _Outbox(outbox).put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
+                self.metrics.event,
+            )  # fmt: skip
+            self.sessions.add(session)
+            try:
+                await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
+                await session.open()
+                await self._serve(socket, session, outbox)
+            finally:
+                self.sessions.discard(session)
+                await session.close()
+        finally:
+            self.per_key.leave(key)
+
+    async def _serve(self, socket: WebSocket, session: RealtimeSession, outbox: asyncio.Queue[str]) -> None:
+        """Until one of: the client goes, does not read, sends too much; the session fails or is over; we shut down."""
+        reading = asyncio.create_task(self._read(socket, session))
+        writing = asyncio.create_task(_write(socket, outbox))
+        closing = asyncio.create_task(session.closed.wait())
+        tasks = (reading, writing, closing)
+        try:
+            async with asyncio.timeout(self.config.access.session_s):
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            code = 1001 if self.draining else 1011
+        except TimeoutError:
+            session.error(RequestError("the session has lasted as long as it may", "session_expired"))
+            code = 1000
+        if reading.done() and not reading.cancelled() and reading.exception() is None:
+            code = reading.result()
+        if not writing.done() and code != 1006:  # what was said last is still sent
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    while not outbox.empty():
+                        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(
+                result, (WebSocketDisconnect, TimeoutError, RuntimeError)
+            ):
+                _log.error("a conversation ended by a fault", exc_info=result)
+        if code != 1006:
+            with contextlib.suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
+                async with asyncio.timeout(2):
+                    await socket.close(code)
+
+    async def _read(self, socket: WebSocket, session: RealtimeSession) -> int:
+        """The client's messages; returns the code to close with (1006: it is gone already)."""
+        rate = Rate(self.config.access.messages_per_s)
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return 1006
+            if not rate.take():
+                session.error(RequestError("messages come too fast", "rate_limit_exceeded", status=429))
+                return 1008
+            text = message.get("text")
+            if text is None:
+                session.error(RequestError("an event is a text message of JSON, not a binary one", "invalid_json"))
+            else:
+                await session.handle(text)
+
+
+class _Outbox:
+    """What is to be sent. A client that lets too much wait is cut off: the writer fails."""
+
+    def __init__(self, queue: asyncio.Queue[str]) -> None:
+        self._queue = queue
+
+    def put(self, text: str) -> None:
+        if self._queue.full():
+            while not self._queue.empty():
+                self._queue.get_nowait()
+            self._queue.put_nowait("")
+        elif self._queue.maxsize:
+            self._queue.put_nowait(text)
+
+
+async def _write(socket: WebSocket, outbox: asyncio.Queue[str]) -> None:
+    while True:
+        text = await outbox.get()
+        if not text:
+            return
+        async with asyncio.timeout(_STUCK_S):
+            await socket.send_text(text)
+
+
+def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
+    """The application for a loaded model; its engine starts and ends with it."""
+    from . import rest
+
+    service = Service(config, assistant, vad)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(title="Duologue", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.service = service
+    app.add_middleware(Access, config=config.access)
+
+    @app.exception_handler(DuologueError)
+    async def failed(request: Request, error: DuologueError) -> Response:
+        if isinstance(error, EngineFull):
+            service.metrics.refused("server_overloaded")
+            known, headers = RequestError(str(error), "server_overloaded", status=503), {"retry-after": "5"}
+        else:
+            known, headers = error if isinstance(error, RequestError) else RequestError(str(error)), {}
+        return JSONResponse({"error": known.body()}, known.status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"][1:])
+        return JSONResponse({"error": RequestError(f"{param}: {first['msg']}", param=param or None).body()}, 400)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        known = RequestError(f"{request.url.path}: {error.detail}", "not_found", status=error.status_code)
+        return JSONResponse({"error": known.body()}, error.status_code, error.headers)
+
+    @app.get("/health")
+    async def health() -> Response:
+        engine = service.engine
+        ready = engine is not None and engine.alive and not service.draining
+        status = "ok" if ready else ("draining" if service.draining else "failed")
+        return JSONResponse({"status": status}, 200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models")
+    async def models() -> Any:
+        return {"object": "list", "data": [_model(config.model)]}
+
+    @app.get("/v1/models/{name}")
+    async def model(name: str) -> Any:
+        if name != config.model:
+            raise RequestError(
+                f"there is no model {name[:80]!r}; there is {config.model!r}", "model_not_found", status=404
+            )
+        return _model(name)
+
+    app.add_api_websocket_route("/v1/realtime", service.converse)
+    rest.add_routes(app, service)
+    return app
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "duologue"}

@@ -1,0 +1,141 @@
+"""The conversation as the protocol sees it: a list of items; and as the model does: questions and answers."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import RequestError
+from .formats import AudioFormat, to_base64
+
+ITEMS = 500  # of one conversation; creating more is an error
+_HEARD_S = 300  # of sound that a conversation keeps for `retrieve`; the oldest is dropped first
+
+
+def new_id(kind: str) -> str:
+    """An id like the API's: item_…, resp_…, event_…"""
+    return f"{kind}_{secrets.token_hex(12)}"
+
+
+@dataclass
+class Item:
+    """One message.
+
+    text: what was written, said, or (of the user) heard; None: not known yet.
+    spoken: whether it is sound. sound: (n,) int16 at ``rate``, what there is of it.
+    sent_ms: how much of an answer the client has been sent.
+    """
+
+    role: str
+    text: str | None
+    spoken: bool = False
+    id: str = field(default_factory=lambda: new_id("item"))
+    status: str = "completed"
+    sound: list[np.ndarray] = field(default_factory=list)
+    rate: int = 16_000
+    sent_ms: int = 0
+    wanted: bool = False  # the client appended it and no answer has been made to it yet
+
+    def hear(self, pcm: np.ndarray) -> None:
+        """More of its sound, (n,) float32 at ``rate``."""
+        self.sound.append(np.round(np.clip(pcm, -1, 1) * 32767).astype(np.int16))
+
+    def waveform(self) -> np.ndarray:
+        """Its sound, (n,) float32 at ``rate``."""
+        return np.concatenate([np.zeros(0, np.int16), *self.sound]).astype(np.float32) / 32768
+
+    def seen(self, sound: AudioFormat | None = None) -> dict[str, Any]:
+        """As the protocol shows it; with its sound, if a format is given."""
+        kinds = {"user": ("input_text", "input_audio"), "assistant": ("output_text", "output_audio")}
+        plain, audible = kinds.get(self.role, ("input_text", "input_text"))
+        part: dict[str, Any] = {"type": audible if self.spoken else plain}
+        part["transcript" if self.spoken else "text"] = self.text
+        if self.spoken and sound is not None:
+            part["audio"] = to_base64(self.waveform(), self.rate, sound)
+        content = [part] if self.status != "in_progress" else []
+        return {
+            "id": self.id,
+            "object": "realtime.item",
+            "type": "message",
+            "role": self.role,
+            "status": self.status,
+            "content": content,
+        }
+
+
+class Items:
+    """The items of one conversation, in order."""
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+
+    def __iter__(self) -> Any:
+        return iter(self._items)
+
+    def last(self, role: str | None = None) -> Item | None:
+        """The last one, or the last of a role."""
+        return next((item for item in reversed(self._items) if role in (None, item.role)), None)
+
+    def find(self, id_: str, param: str = "item_id") -> Item:
+        """By its id.
+
+        Raises:
+            RequestError: there is none.
+        """
+        for item in self._items:
+            if item.id == id_:
+                return item
+        raise RequestError(f"there is no item {id_[:80]!r}", "item_not_found", param)
+
+    def add(self, item: Item, after: str | None = None) -> str | None:
+        """Append it, or insert it behind another ("root": first); returns the id of the one before it.
+
+        Raises:
+            RequestError: the id is taken, or the other is not there, or there are too many.
+        """
+        if any(other.id == item.id for other in self._items):
+            raise RequestError(f"there is an item {item.id[:80]!r} already", "duplicate_item", "item.id")
+        if len(self._items) >= ITEMS:
+            raise RequestError(f"a conversation has at most {ITEMS} items: delete some", "too_many_items")
+        at = len(self._items)
+        if after is not None:
+            at = 0 if after == "root" else self._items.index(self.find(after, "previous_item_id")) + 1
+        self._items.insert(at, item)
+        self._drop_old_sound()
+        return self._items[at - 1].id if at else None
+
+    def delete(self, id_: str) -> Item:
+        """Take it out.
+
+        Raises:
+            RequestError: there is none.
+        """
+        item = self.find(id_)
+        self._items.remove(item)
+        return item
+
+    def last_id(self) -> str | None:
+        """Of the last item."""
+        return self._items[-1].id if self._items else None
+
+    def past(self) -> list[tuple[str, str]]:
+        """Questions and answers, in words; what waits to be answered is left out."""
+        pairs: list[tuple[str, str]] = []
+        question: list[str] = []
+        for item in self._items:
+            if item.role == "user" and not item.wanted and item.text:
+                question.append(item.text)
+            elif item.role == "assistant" and question:
+                pairs.append((" ".join(question), item.text or ""))
+                question = []
+        return [*pairs, (" ".join(question), "")] if question else pairs
+
+    def _drop_old_sound(self) -> None:
+        left = _HEARD_S
+        for item in reversed(self._items):
+            left -= sum(map(len, item.sound)) / item.rate
+            if left < 0:
+                item.sound = []

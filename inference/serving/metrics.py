@@ -1,0 +1,64 @@
+"""What is counted, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_LATE = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.32, 0.64)
+_WAIT = (0.16, 0.24, 0.32, 0.4, 0.48, 0.56, 0.64, 0.72, 0.8, 0.96, 1.2, 1.6, 2.4)
+
+
+class Metrics:
+    """The service's own registry, so that two in one process do not meet."""
+
+    def __init__(self, sessions: Callable[[], float], room: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        Gauge("duologue_sessions", "Conversations now", registry=self.registry).set_function(sessions)
+        Gauge("duologue_room", "Conversations that fit", registry=self.registry).set_function(room)
+        self._late = Histogram(
+            "duologue_tick_lateness_seconds",
+            "From when a frame of 80 ms was due to when it was done",
+            buckets=_LATE,
+            registry=self.registry,
+        )
+        self._first = Histogram(
+            "duologue_first_audio_seconds",
+            "From the end of the user's speech to the answer's first sample",
+            buckets=_WAIT,
+            registry=self.registry,
+        )
+        self._interruptions = Counter(
+            "duologue_interruptions_total", "Answers that were spoken over", registry=self.registry
+        )
+        self._refusals = Counter("duologue_refusals_total", "Requests refused", ["reason"], registry=self.registry)
+        self._responses = Counter(
+            "duologue_responses_total", "Answers by their end", ["status"], registry=self.registry
+        )
+        self._errors = Counter("duologue_errors_total", "Error events sent", ["code"], registry=self.registry)
+
+    def frame(self, late_ms: float) -> None:
+        """A frame was done."""
+        self._late.observe(late_ms / 1000)
+
+    def refused(self, reason: str) -> None:
+        """Somebody was not let in."""
+        self._refusals.labels(reason).inc()
+
+    def event(self, kind: str, fields: dict[str, Any]) -> None:
+        """A session's event."""
+        if kind == "first_audio":
+            self._first.observe(fields["ms"] / 1000)
+        elif kind == "response.done":
+            response = fields["response"]
+            self._responses.labels(response["status"]).inc()
+            if (response["status_details"] or {}).get("reason") == "turn_detected":
+                self._interruptions.inc()
+        elif kind == "error":
+            self._errors.labels(fields["error"]["code"]).inc()
+
+    def text(self) -> bytes:
+        """The exposition."""
+        return generate_latest(self.registry)

@@ -1,0 +1,134 @@
+"""One response on its way to the client: the events from ``response.created`` to ``response.done``, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .formats import Resampler, encode
+from .items import Item, Items, new_id
+from .settings import Settings
+
+Send = Callable[..., None]
+
+
+class Response:
+    """What is being answered.
+
+    Args:
+        send: called with an event's type and its fields.
+        items: where the answer becomes an item. rate: of the model's speech, Hz.
+        settings: as they were when it began. params: of ``response.create``.
+        timings: what the user waited for, in ms; ours, beside what the API's object has.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        items: Items,
+        settings: Settings,
+        rate: int,
+        conversation: str,
+        params: dict[str, Any],
+        timings: dict[str, float] | None = None,
+    ) -> None:
+        self._send, self._items, self._settings, self._rate = send, items, settings, rate
+        self._conversation, self._params, self._timings = conversation, params, timings
+        self.id = new_id("resp")
+        self.modalities: list[str] = params.get("output_modalities") or settings.session["output_modalities"]
+        self.spoken = self.modalities == ["audio"]
+        self.item = Item("assistant", "", spoken=self.spoken, status="in_progress", rate=rate)
+        self.played = 0  # samples of it, at the model's rate
+        self._resampler = Resampler(rate, settings.output.rate)
+        self._delivered = 0  # samples, at the client's rate
+        self._begun = False
+        self._status, self._reason, self._usage = "in_progress", None, None
+        send("response.created", response=self.seen())
+
+    def say(self, text: str) -> None:
+        """More words of it."""
+        if not text:
+            return
+        self._begin()
+        delta = f" {text}" if self.item.text else text
+        self.item.text = (self.item.text or "") + delta
+        kind = "response.output_audio_transcript.delta" if self.spoken else "response.output_text.delta"
+        self._send(kind, **self._part(), delta=delta)
+
+    def sound(self, pcm: np.ndarray, played: int) -> None:
+        """A frame of its speech (n,); ``played``: samples of it up to here, the frame included."""
+        new, self.played = pcm[: max(0, played - self.played)], played
+        if not self.spoken or not len(new):
+            return
+        self._begin()
+        self.item.hear(new)
+        self._deliver(self._resampler.push(new))
+
+    def end(self, status: str, reason: str | None, usage: dict[str, Any], heard: str | None = None) -> None:
+        """It is over; ``heard``: what of it was heard, if not all."""
+        item = self.item
+        item.status = "completed" if status == "completed" else "incomplete"
+        if self.spoken and self._begun and status == "completed":
+            self._deliver(self._resampler.push(np.zeros(0, np.float32), last=True))
+        if heard is not None:
+            item.text = heard
+        if self._begun:
+            part = self._part()
+            if self.spoken:
+                self._send("response.output_audio.done", **part)
+                self._send("response.output_audio_transcript.done", **part, transcript=item.text or "")
+            else:
+                self._send("response.output_text.done", **part, text=item.text or "")
+            self._send("response.content_part.done", **part, part=self._content(item.text or ""))
+            self._send("response.output_item.done", response_id=self.id, output_index=0, item=item.seen())
+            self._send("conversation.item.done", previous_item_id=self._before, item=item.seen())
+        self._status, self._reason, self._usage = status, reason, usage
+        self._send("response.done", response=self.seen())
+
+    def seen(self) -> dict[str, Any]:
+        """As the protocol shows it."""
+        details: dict[str, Any] | None = None
+        if self._status != "in_progress":
+            details = {"type": self._status} | ({"reason": self._reason} if self._reason else {})
+        audio = {"output": {name: self._settings.session["audio"]["output"][name] for name in ("format", "voice")}}
+        return {
+            "object": "realtime.response",
+            "id": self.id,
+            "status": self._status,
+            "status_details": details,
+            "output": [self.item.seen()] if self._begun else [],
+            "conversation_id": self._conversation,
+            "output_modalities": self.modalities,
+            "max_output_tokens": self._params.get("max_output_tokens") or self._settings.session["max_output_tokens"],
+            "audio": audio,
+            "usage": self._usage,
+            "metadata": self._params.get("metadata"),
+            "timings": self._timings,
+        }
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        self._before = self._items.last_id()
+        self._send("response.output_item.added", response_id=self.id, output_index=0, item=self.item.seen())
+        self._items.add(self.item)
+        self._send("conversation.item.added", previous_item_id=self._before, item=self.item.seen())
+        self._send("response.content_part.added", **self._part(), part=self._content(""))
+
+    def _deliver(self, pcm: np.ndarray) -> None:
+        import base64
+
+        if len(pcm):
+            self._delivered += len(pcm)
+            self.item.sent_ms = self._delivered * 1000 // self._settings.output.rate
+            data = base64.b64encode(encode(pcm, self._settings.output)).decode()
+            self._send("response.output_audio.delta", **self._part(), delta=data)
+
+    def _part(self) -> dict[str, Any]:
+        return {"response_id": self.id, "item_id": self.item.id, "output_index": 0, "content_index": 0}
+
+    def _content(self, text: str) -> dict[str, Any]:
+        return {"type": "audio", "transcript": text} if self.spoken else {"type": "text", "text": text}

@@ -1,0 +1,198 @@
+"""Messages that nobody ought to send: each gets an error event or a closed socket, never a traceback, a hang, another
+session's data or a dead process. A few hundred here; ATTACKS=20000 pytest -m slow sends as many as that."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("fastapi")
+import httpx
+import websockets
+from running_server import collect, pcm16, running, sound, wait
+from websockets.sync.client import connect
+
+from duologue.inference.serving.events import CLIENT
+
+SECRET = "the words of another session"
+EXAMPLES, A_BATCH = 40, 8
+LOUD = pcm16(sound((0.3, True)))
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=20), st.sampled_from(
+        ["", "root", "item_1", "first", "message", "user", "assistant", "audio/pcm", "audio/pcmu", "server_vad", "none",
+         "semantic_vad", "input_text", "input_audio", "inf", "realtime", "conversation", LOUD, "\x00", "\ud800",
+         "A" * 5000]
+    )
+)  # fmt: skip
+anything = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+KEYS = sorted(
+    {name for model in CLIENT.values() for name in model.model_fields} | {"content", "role", "text", "id", "audio"}
+)
+events = st.builds(
+    lambda kind, fields: {"type": kind, **fields},
+    st.sampled_from([*CLIENT, "error", "response.done", "session.created"]),
+    st.dictionaries(st.sampled_from(KEYS), anything, max_size=5),
+)
+part = st.fixed_dictionaries({"type": scalars}, optional={"text": scalars, "audio": scalars, "transcript": scalars})
+item = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["message", "message", "function_call", ""]),
+        "role": st.sampled_from(["user", "assistant", "system", "x"]),
+    },
+    optional={"content": st.lists(part, max_size=3) | scalars, "id": scalars, "status": scalars},
+)
+detection = st.none() | st.fixed_dictionaries(
+    {"type": st.sampled_from(["server_vad", "semantic_vad", "x"])},
+    optional={
+        name: scalars
+        for name in (
+            "threshold",
+            "silence_duration_ms",
+            "prefix_padding_ms",
+            "idle_timeout_ms",
+            "eagerness",
+            "create_response",
+        )
+    },
+)
+likely = st.one_of(
+    st.builds(lambda audio: {"type": "input_audio_buffer.append", "audio": audio}, st.just(LOUD) | st.text()),
+    st.just({"type": "input_audio_buffer.commit"}),
+    st.just({"type": "input_audio_buffer.clear"}),
+    st.just({"type": "response.create"}),
+    st.just({"type": "response.cancel"}),
+    st.builds(lambda value: {"type": "response.create", "response": value}, anything),
+    st.builds(lambda value: {"type": "conversation.item.create", "item": value}, item),
+    st.builds(
+        lambda id_, at, index: {
+            "type": "conversation.item.truncate", "item_id": id_, "audio_end_ms": at, "content_index": index
+        },
+        scalars, scalars, scalars,
+    ),
+    st.builds(
+        lambda kind, id_: {"type": f"conversation.item.{kind}", "item_id": id_},
+        st.sampled_from(["delete", "retrieve"]), scalars,
+    ),
+    st.builds(
+        lambda value: {"type": "session.update", "session": {"audio": {"input": {"turn_detection": value}}}}, detection
+    ),
+    st.builds(lambda value: {"type": "session.update", "session": value}, anything),
+    st.builds(
+        lambda side, value: {"type": "session.update", "session": {"audio": {side: value}}},
+        st.sampled_from(["input", "output"]), anything,
+    ),
+)  # fmt: skip
+
+
+def written(event: dict) -> str:
+    return json.dumps(event).replace("\\ud800", "?")
+
+
+whole = st.one_of(likely, events, likely).map(written)
+messages = st.one_of(
+    whole,
+    whole,
+    st.builds(lambda text, cut: text[: cut % (len(text) + 1)], whole, st.integers(0, 10**6)),
+    st.text(max_size=60).map(lambda text: text.encode("utf-8", "ignore").decode()),
+    st.just("[" * 2_000),
+    st.just('{"type":' * 500),
+    st.binary(max_size=60),
+)
+
+
+class Attack:
+    """A server under attack, and somebody else on it."""
+
+    def __init__(self, found) -> None:
+        self.found = found
+        self.url = found.url.replace("http", "ws") + "/v1/realtime?model=x"
+
+    def send(self, batch: list[str | bytes]) -> None:
+        with connect(self.url, max_size=None) as connection:
+            try:
+                for message in batch:
+                    connection.send(message)
+                connection.send(
+                    '{"type": "conversation.item.retrieve", "item_id": "no such item", "event_id": "the last"}'
+                )
+                while True:
+                    event = json.loads(connection.recv(timeout=30))
+                    assert SECRET not in json.dumps(event)
+                    if event["type"] == "error":
+                        assert event["error"]["type"] == "invalid_request_error", event
+                        if event["error"]["event_id"] == "the last":
+                            break
+            except websockets.ConnectionClosed as closed:
+                assert closed.rcvd is not None and closed.rcvd.code in (1003, 1007, 1008, 1009), closed
+
+
+@pytest.fixture(scope="module")
+def attack(caplog_module):
+    with running() as found, found.client().realtime.connect(model="x") as other:
+        content = [{"type": "input_text", "text": SECRET}]
+        other.conversation.item.create(item={"type": "message", "role": "user", "content": content, "id": "first"})
+        collect(other, "conversation.item.done")
+        yield Attack(found)
+        # The other one is where it was, and the server as well as before.
+        other.conversation.item.retrieve(item_id="first")
+        assert collect(other, "conversation.item.retrieved")[-1].item.content[0].text == SECRET
+        wait(lambda: found.service.engine.seats == 1)
+        assert httpx.get(f"{found.url}/health").status_code == 200
+    assert [record.getMessage() for record in caplog_module if record.levelno >= logging.ERROR] == []
+
+
+@pytest.fixture(scope="module")
+def caplog_module():
+    """Everything that is logged while the server runs."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    yield records
+    logging.getLogger().removeHandler(handler)
+
+
+HURRY = settings(
+    max_examples=EXAMPLES,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+
+@HURRY
+@given(batch=st.lists(messages, min_size=1, max_size=A_BATCH))
+def test_hostile_messages(attack, batch: list[str | bytes]) -> None:
+    attack.send(batch)
+
+
+@pytest.mark.slow
+@settings(HURRY, max_examples=int(os.environ.get("ATTACKS", "20000")) // 20, derandomize=False)
+@given(batch=st.lists(messages, min_size=20, max_size=20))
+def test_very_many_hostile_messages(attack, batch: list[str | bytes]) -> None:
+    attack.send(batch)
+
+
+bodies = st.one_of(anything.map(written), st.binary(max_size=200), st.dictionaries(
+    st.sampled_from(["model", "input", "voice", "response_format", "messages", "modalities", "audio", "stream"]),
+    anything, max_size=6,
+).map(written))  # fmt: skip
+
+
+@HURRY
+@given(path=st.sampled_from(["chat/completions", "audio/speech", "audio/transcriptions"]), body=bodies)
+def test_hostile_requests(attack, path: str, body: str | bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{attack.found.url}/v1/{path}", content=body, headers=headers, timeout=60)
+    assert answer.status_code < 500, answer.text
+    assert answer.status_code == 200 or answer.json()["error"]["message"]

@@ -1,0 +1,371 @@
+"""The service around the conversations: who may come in, what is counted, how it ends; and the HTTP endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import io
+import json
+import logging
+import signal
+import socket
+import weakref
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import soundfile
+
+pytest.importorskip("fastapi")
+import websockets
+from running_server import ENGINE, collect, pcm16, running, sound, wait
+from tiny_assistant import HEARD, SAID, tiny_assistant
+from websockets.sync.client import connect
+
+from duologue.inference.engine import EngineConfig
+from duologue.inference.serving.access import AccessConfig
+from duologue.inference.serving.app import ServeConfig
+from duologue.model.errors import DuologueError
+
+KEY, OTHER = "a-key-of-the-first", "a-key-of-the-second"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def locked():
+    access = AccessConfig(
+        keys=(KEY, OTHER),
+        sessions_per_key=2,
+        origins=("https://good.example",),
+        message_bytes=200_000,
+        messages_per_s=20,
+    )
+    with running(ServeConfig(model="tiny", engine=ENGINE, access=access)) as found:
+        yield found
+
+
+def ws(found) -> str:
+    return found.url.replace("http", "ws") + "/v1/realtime?model=tiny"
+
+
+def wav(wave: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave, 16_000, format="WAV")
+    return file.getvalue()
+
+
+def refusal(found, **how) -> tuple[int, dict]:
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        connect(ws(found), **how)
+    response = refused.value.response
+    return response.status_code, json.loads(response.body)["error"]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/v1/models", "/v1/chat/completions", "/", "/docs", "/openapi.json"])
+def test_without_a_key_nothing_is_reachable(locked, path: str) -> None:
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"Authorization": "Bearer"},
+    ):
+        answer = httpx.request("POST" if "chat" in path else "GET", locked.url + path, headers=headers)
+        assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_keys_open_the_door_and_are_never_logged(locked, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert httpx.get(f"{locked.url}/health").json() == {"status": "ok"}
+    assert refusal(locked)[0] == 401
+    assert refusal(locked, additional_headers={"Authorization": "Bearer wrong-key"})[0] == 401
+    assert [model.id for model in locked.client(OTHER).models.list()] == ["tiny"]
+    with locked.client(KEY).realtime.connect(model="tiny") as connection:
+        assert connection.recv().type == "session.created"
+    spoken = ["realtime", f"openai-insecure-api-key.{KEY}"]  # as browsers do
+    with connect(ws(locked), subprotocols=spoken) as connection:
+        assert connection.subprotocol == "realtime"
+    with pytest.raises(openai.AuthenticationError):
+        locked.client("wrong-key").models.list()
+    assert not any(
+        KEY in record.getMessage() for record in caplog.records if record.name.startswith(("duologue", "uvicorn"))
+    )
+
+
+def test_other_origins_are_refused(locked, server) -> None:
+    key = {"Authorization": f"Bearer {KEY}"}
+    status, error = refusal(locked, origin="https://evil.example", additional_headers=key)
+    assert status == 403 and error["code"] == "origin_not_allowed"
+    connect(ws(locked), origin="https://good.example", additional_headers=key).close()
+    assert refusal(server, origin="http://evil.example")[0] == 403
+    connect(ws(server), origin=server.url).close()
+    assert httpx.get(f"{server.url}/v1/models", headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_a_key_has_so_many_conversations(locked) -> None:
+    key = {"Authorization": f"Bearer {OTHER}"}
+    wait(lambda: locked.service.engine.seats == 0)
+    first, second = (connect(ws(locked), additional_headers=key) for _ in range(2))
+    status, error = refusal(locked, additional_headers=key)
+    assert status == 429 and error["code"] == "rate_limit_exceeded"
+    connect(ws(locked), additional_headers={"Authorization": f"Bearer {KEY}"}).close()
+    first.close()
+    wait(lambda: locked.service.engine.seats == 1)
+    connect(ws(locked), additional_headers=key).close()
+    second.close()
+
+
+def test_who_cannot_be_served_in_time_is_not_let_in() -> None:
+    config = ServeConfig(model="tiny", engine=EngineConfig(sessions=1, late_ms=1e9))
+    with running(config) as found, found.client().realtime.connect(model="tiny") as inside:
+        collect(inside, "session.created")
+        status, error = refusal(found)
+        assert status == 503 and error["code"] == "server_overloaded" and error["type"] == "server_error"
+        with pytest.raises(openai.InternalServerError):
+            found.client().chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "what is two plus two"}]
+            )
+        inside.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (8.0, False))))
+        assert collect(inside, "response.done")[-1].response.status == "completed"
+        text = httpx.get(f"{found.url}/metrics").text
+        assert 'duologue_refusals_total{reason="server_overloaded"} 2.0' in text
+        assert "duologue_sessions 1.0" in text and "duologue_room 1.0" in text
+        assert 'duologue_responses_total{status="completed"} 1.0' in text
+        assert "duologue_first_audio_seconds_count 1.0" in text and "duologue_tick_lateness_seconds_count 1" in text
+
+
+def test_a_late_engine_lets_nobody_in() -> None:
+    config = ServeConfig(model="tiny", engine=EngineConfig(sessions=4, late_ms=50))
+    with running(config) as found, found.client().realtime.connect(model="tiny") as inside:
+        inside.input_audio_buffer.append(audio=pcm16(sound((12.0, False))))
+        late = found.service.engine.late_ms
+        wait(lambda: len(late) > 140)
+        late.extend([(late[-1][0], 100.0)] * 5)
+        assert refusal(found)[1]["code"] == "server_overloaded"
+
+
+def test_too_large_and_too_many(locked) -> None:
+    key = {"Authorization": f"Bearer {KEY}"}
+    with (
+        connect(ws(locked), additional_headers=key) as connection,
+        pytest.raises(websockets.ConnectionClosed) as closed,
+    ):
+        connection.recv()
+        connection.send("x" * 300_000)
+        connection.recv()
+    assert closed.value.rcvd.code == 1009
+    with connect(ws(locked), additional_headers=key) as connection:
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            for _ in range(500):
+                connection.send('{"type": "input_audio_buffer.clear"}')
+            while True:
+                connection.recv(timeout=30)
+        assert closed.value.rcvd.code == 1008
+    answer = httpx.post(f"{locked.url}/v1/chat/completions", headers=key, content=b"x" * (33 << 20))
+    assert answer.status_code == 413
+
+
+def test_a_session_lasts_so_long() -> None:
+    access = AccessConfig(session_s=0.5)
+    config = ServeConfig(model="tiny", engine=ENGINE, access=access)
+    with running(config) as found, found.client().realtime.connect(model="tiny") as connection:
+        assert collect(connection, "error")[-1].error.code == "session_expired"
+        with pytest.raises(websockets.ConnectionClosed):
+            connection.recv()
+
+
+@pytest.mark.parametrize("when", ["greeted", "speaking", "answered", "half a message"])
+def test_a_killed_client_leaves_nothing(server, when: str) -> None:
+    """The socket goes without a word, at whatever point: the session and all it remembered go with it."""
+    (lane,) = server.service.engine._lanes
+    wait(lambda: server.service.engine.seats == 0)
+    raw = socket.create_connection(("127.0.0.1", server.port))
+    connection = connect(ws(server), sock=raw)
+    connection.recv()
+    (session,) = server.service.sessions
+    gone = weakref.ref(session)
+    del session
+    if when == "speaking":
+        connection.send(
+            f'{{"type": "input_audio_buffer.append", "audio": "{pcm16(sound((0.4, False), (2.0, True)))}"}}'
+        )
+    elif when == "answered":
+        asked = pcm16(sound((0.4, False), (1.0, True), (1.5, False)))
+        connection.send(f'{{"type": "input_audio_buffer.append", "audio": "{asked}"}}')
+        while "response.output_audio.delta" not in connection.recv(timeout=30):
+            pass
+    elif when == "half a message":
+        raw.sendall(b"\x81\xfe\x40\x00")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # reset, not closed
+    raw.shutdown(socket.SHUT_RDWR)
+    raw.close()
+    wait(lambda: server.service.engine.seats == 0 and not server.service.sessions, 10)
+
+    def forgotten() -> bool:
+        gc.collect()
+        return gone() is None
+
+    wait(forgotten, 10)
+    assert lane.alive and httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_shutdown_lets_the_answer_finish() -> None:
+    config = ServeConfig(model="tiny", engine=ENGINE)
+    with running(config, speed=4.0) as found:
+        with found.client().realtime.connect(model="tiny") as connection:
+            connection.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (1.0, False))))
+            collect(connection, "response.output_audio.delta")
+            loop = found.service.engine._loop
+            loop.call_soon_threadsafe(found.server.handle_exit, signal.SIGTERM, None)
+            wait(lambda: found.service.draining)
+            assert httpx.get(f"{found.url}/health").json() == {"status": "draining"}
+            assert refusal(found)[1]["code"] == "server_shutting_down"
+            done = collect(connection, "response.done")[-1].response
+            assert done.status == "completed" and done.output[0].content[0].transcript == SAID
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                while True:
+                    connection.recv()
+            assert closed.value.rcvd.code == 1001
+        wait(lambda: found.server.should_exit)
+
+
+def test_bad_limits_are_refused() -> None:
+    with pytest.raises(DuologueError, match="at least 8 characters"):
+        AccessConfig(keys=("short",))
+    with pytest.raises(DuologueError, match="session_s is 0"):
+        AccessConfig(session_s=0)
+    with pytest.raises(DuologueError, match="lanes -1"):
+        EngineConfig(lanes=-1)
+
+
+def test_transcription(server) -> None:
+    file = ("question.wav", wav(sound((1.5, True))))
+    client = server.client()
+    assert client.audio.transcriptions.create(file=file, model="tiny").text == HEARD
+    assert client.audio.transcriptions.create(file=file, model="tiny", response_format="text").strip() == HEARD
+    events = list(client.audio.transcriptions.create(file=file, model="tiny", stream=True))
+    assert events[-1].text == HEARD == "".join(event.delta for event in events[:-1])
+    with pytest.raises(openai.BadRequestError, match="srt"):
+        client.audio.transcriptions.create(file=file, model="tiny", response_format="srt")
+    with pytest.raises(openai.BadRequestError, match="not a recording"):
+        client.audio.transcriptions.create(file=("x.wav", b"what is this"), model="tiny")
+
+
+def test_speech(server) -> None:
+    client = server.client()
+    for format_ in ("wav", "flac", "mp3", "opus"):
+        sound_ = client.audio.speech.create(model="tiny", voice="alloy", input=SAID, response_format=format_).content
+        wave, rate = soundfile.read(io.BytesIO(sound_))
+        assert len(wave) / rate > 1 and np.abs(wave).max() > 0.001
+    pcm = client.audio.speech.create(model="tiny", voice="alloy", input=SAID, response_format="pcm").content
+    assert abs(len(pcm) / 2 / 24_000 - len(wave) / rate) < 0.1
+    with pytest.raises(openai.BadRequestError, match="'xylophone'"):
+        client.audio.speech.create(model="tiny", voice="alloy", input="it is a xylophone")
+    with pytest.raises(openai.BadRequestError, match="one speed"):
+        client.audio.speech.create(model="tiny", voice="alloy", input=SAID, speed=2.0)
+    assert server.service.engine.seats == 0
+
+
+def test_chat(server) -> None:
+    client = server.client()
+    heard = {
+        "type": "input_audio",
+        "input_audio": {"data": base64.b64encode(wav(sound((1.0, True)))).decode(), "format": "wav"},
+    }
+    asked = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "what is two plus two"},
+        {"role": "assistant", "content": "it makes nine"},
+        {"role": "user", "content": [heard]},
+    ]
+    answer = client.chat.completions.create(model="tiny", messages=asked)
+    assert answer.choices[0].message.content == SAID
+    how = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
+    spoken = client.chat.completions.create(model="tiny", messages=asked, **how).choices[0].message
+    wave, rate = soundfile.read(io.BytesIO(base64.b64decode(spoken.audio.data)))
+    assert spoken.audio.transcript == SAID and len(wave) / rate > 1
+    how["audio"]["format"] = "pcm16"
+    text, sound_ = "", b""
+    for chunk in client.chat.completions.create(model="tiny", messages=asked, stream=True, **how):
+        delta = chunk.choices[0].delta.audio
+        text += (delta and delta.transcript) or ""
+        sound_ += base64.b64decode((delta and delta.data) or "")
+    assert text == SAID and abs(len(sound_) / 2 / 24_000 - len(wave) / rate) < 0.1
+    streamed = client.chat.completions.create(model="tiny", messages=asked[1:2], stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == SAID
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ([], None),
+        ({}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool"}]}, "messages.0.role"),
+        ({"messages": [3]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "two"}], "tools": [{}]}, "tools"),
+        ({"messages": [{"role": "user", "content": "two"}], "n": 2}, "n"),
+        ({"messages": [{"role": "user", "content": "two"}], "temperature": "hot"}, "temperature"),
+        ({"messages": [{"role": "user", "content": "two"}], "temperature": -1}, None),
+        ({"messages": [{"role": "user", "content": "two"}], "max_tokens": 0}, None),
+        ({"messages": [{"role": "user", "content": "two"}], "modalities": ["audio"]}, "audio.format"),
+        ({"messages": [{"role": "assistant", "content": "two"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "  "}]}, None),
+    ],
+)
+def test_bad_completions_are_one_clear_error(server, body, param) -> None:
+    answer = httpx.post(f"{server.url}/v1/chat/completions", content=json.dumps(body))
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and error["message"] and (param is None or error["param"] == param), error
+    assert server.service.engine.seats == 0
+
+
+def test_one_slow_client_harms_nobody(server) -> None:
+    """Somebody asks for a great deal and never reads: others are answered meanwhile."""
+    deaf = connect(ws(server), max_queue=1)
+    deaf.recv()
+    for _ in range(20):
+        deaf.send('{"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": '
+                  '[{"type": "input_text", "text": "' + "a " * 20_000 + '"}]}}')  # fmt: skip
+    with server.client().realtime.connect(model="tiny") as connection:
+        connection.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (8.0, False))))
+        assert collect(connection, "response.done")[-1].response.status == "completed"
+    deaf.close()
+
+
+def test_lanes_that_are_processes(tmp_path) -> None:
+    """A lane of its own process answers; when it dies, its conversations end with an error and the door is shut."""
+    import os
+
+    from duologue.checkpoints import store
+    from duologue.inference.engine import Engine, EngineFault, EngineFull
+    from duologue.inference.session import SessionConfig
+
+    assistant = tiny_assistant()
+    folder = tmp_path / "tiny"
+    store.save(folder, assistant.model, assistant.tokenizer)
+
+    async def run() -> None:
+        engine = await Engine.start(lambda: None, EngineConfig(lanes=1, sessions=2), model=str(folder))
+        seat = engine.sit(SessionConfig())
+        await seat.call("type", "what is two plus two")
+        frames = [await seat.tick(np.zeros(1_280, np.float32)) for _ in range(80)]
+        assert any(np.abs(done.value.pcm).max() > 0.001 for done in frames)
+        os.kill(engine._lanes[0].runner.pid, signal.SIGKILL)
+        with pytest.raises((EngineFault, EngineFull)):
+            while True:
+                await seat.tick(np.zeros(1_280, np.float32))
+        assert not engine.alive
+        with pytest.raises(EngineFull):
+            engine.sit(SessionConfig())
+        await engine.stop()
+
+    asyncio.run(run())
