@@ -109,15 +109,19 @@ ZERO = "--use_deepspeed --num_processes 2 --zero_stage {stage}"
 FSDP = "--use_fsdp --fsdp_version 2 --fsdp_state_dict_type FULL_STATE_DICT --num_processes {processes}"
 
 
-def assert_shards_learn_the_same(whole: Recipe, shared: Recipe, options: str) -> None:
-    """Weights (and optimiser states) in shards; stopped after three steps and started again."""
+def assert_shards_learn_the_same(whole: Recipe, shared: Recipe, options: str, tolerance: float = 1e-4) -> None:
+    """Weights (and optimiser states) in shards; stopped after three steps and started again.
+
+    Adam moves a weight by up to the rate, 3e-3, where the gradient is all but zero and only its sign counts: sums in
+    another order show there.
+    """
     train(whole, whole.build(), progress=False)
     for steps in (3, 6):
         done = launch(replace(shared, steps=steps), [*LAUNCH, *options.split()], "schedule=constant")
         assert done.returncode == 0, done.stderr[:3000] + done.stderr[-3000:]
     kept = [path.name for path in Path(shared.out).glob("state-*") if path.is_dir()]
     assert sorted(kept) == ["state-00000003", "state-00000006"], "each process writes its shards into a folder"
-    assert_same(weights(whole), weights(shared), 1e-4)
+    assert_same(weights(whole), weights(shared), tolerance)
 
 
 @pytest.mark.slow
@@ -125,7 +129,7 @@ def assert_shards_learn_the_same(whole: Recipe, shared: Recipe, options: str) ->
 def test_zero_learns_the_same_and_resumes(questions: Path, tmp_path: Path, stage: int) -> None:
     pytest.importorskip("deepspeed", reason="ZeRO is DeepSpeed's")
     shared, whole = (replace(spoken(questions, tmp_path / n), schedule="constant") for n in ("shared", "whole"))
-    assert_shards_learn_the_same(whole, shared, ZERO.format(stage=stage))
+    assert_shards_learn_the_same(whole, shared, ZERO.format(stage=stage), tolerance=1e-4 if stage == 2 else 1e-3)
 
 
 @pytest.mark.gpu
