@@ -163,7 +163,8 @@ class Mouth(nn.Module):
         watch = Stopwatch(hidden.device)
         fused = hidden if self.config.fuse_token else None
         units = self._units(hidden.shape[1], hidden.device)
-        decoder, collapse, vocoder = (part.init_state() for part in (self.unit_decoder, self.collapse, self.vocoder))
+        decoder, collapse = self.unit_decoder.init_state(), self.collapse.init_state()
+        vocoder = self.vocoder.init_state()
         first = None
         for t in range(hidden.shape[1]):
             watch.token(STAGES)
@@ -303,10 +304,15 @@ def reached(module: nn.Module, work: Callable[[], None], steps: int) -> dict[str
     size = 8192 if weight.device.type == "cuda" else 1024
     square = torch.randn(size, size, device=weight.device, dtype=weight.dtype)
     long = torch.zeros(2**26, device=weight.device, dtype=torch.uint8)
+
+    def timed() -> Tensor:
+        work()
+        return square
+
     for _ in range(3):
         watch.run("product", lambda: square @ square)
         watch.run("copy", lambda: long.clone())
-        watch.run("work", lambda: (work(), square)[1])
+        watch.run("work", timed)
     seconds = {stage: spent[0] / 3 for stage, spent in watch.spent.items()}
     flops, bandwidth = 2 * size**3 / seconds["product"], 2 * long.numel() / seconds["copy"]
     moved = steps * sum(p.numel() * p.element_size() for p in module.parameters())
