@@ -64,7 +64,12 @@ def fingerprint(codec: Codec) -> str:
 
 
 def decoding(codec: Codec, codebooks: int) -> Streaming:
-    """The decoder of codes of so many codebooks as a stream: itself where it is one, else in windows."""
+    """The decoder of codes of so many codebooks as a stream: itself where it is one, else in windows.
+
+    Windows differ from one run over the whole by what group norms and attention do not see. Measured on 30 s of read
+    speech with WavTokenizer's network at tiny sizes and random weights: 18 % of the signal's norm away from the ends
+    with blocks of 4 s between 2 s of context, 35 % with 1 s between 1 s; hence the long windows here.
+    """
     stage = CodecDecoding(codec)
     if codec.exact:
         return stage
