@@ -62,10 +62,10 @@ def resume_rows(
     write_atomically(path, "".join(f"{line}\n" for line in lines[: len(rows)]).encode())
     with path.open("a", encoding="utf-8") as file:
         for at, item in progress(items[len(rows) :], title, len(rows), len(items), quiet):
-            row = work(at, item)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            line = json.dumps(work(at, item), ensure_ascii=False)
+            file.write(f"{line}\n")
             file.flush()
-            rows.append(row)
+            rows.append(json.loads(line))  # as a run that goes on would read it
     return rows
 
 

@@ -95,9 +95,7 @@ def _chunks(rows: list[Row], chunked: list[Row], ear: str) -> list[Section]:
     return [
         Section(
             title="Chunk size",
-            body=note
-            + table(columns, body, tuple(range(1, len(columns))))
-            + curves(points, "latency, ms", "DNSMOS", from_zero=False),
+            body=note + table(columns, body, tuple(range(1, len(columns)))) + plot,
         )
     ]
 

@@ -107,7 +107,7 @@ def test_a_worse_system_is_worse_by_the_right_measure_and_no_more(tmp_path: Path
     assert "worse" in page and "http" not in page and "<script" not in page
     with pytest.raises(DuologueError, match="two reports or more"):
         compare.run([tmp_path / "report-base"], tmp_path / "x", quiet=True)
-    with pytest.raises(DuologueError, match="there is no .*nowhere"):
+    with pytest.raises(DuologueError, match=r"there is no .*nowhere"):
         compare.run([tmp_path / "report-base", tmp_path / "nowhere"], tmp_path / "x", quiet=True)
 
 

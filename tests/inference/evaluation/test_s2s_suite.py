@@ -139,7 +139,7 @@ def test_a_run_its_files_and_its_resumption(
     (tmp_path / "judged.jsonl").unlink()
     asked: list[int] = []
     original = s2s_suite._ask
-    monkeypatch.setattr(s2s_suite, "_ask", lambda *given: asked.append(given[1]) or original(*given))
+    monkeypatch.setattr(s2s_suite, "_ask", lambda *given: asked.append(given[2]) or original(*given))
     again = run(quiet=True, **settings)
     assert asked == [2, 3] and path.read_text().splitlines(keepends=True)[:2] == lines[:2]
     assert again["figures"]["overall"] == report["figures"]["overall"]
