@@ -49,7 +49,6 @@ _EXTRAS = {
     "uvicorn": "serve",
     "websockets": "serve",
     "prometheus_client": "serve",
-    "ray": "ray",
 }
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
@@ -179,7 +178,8 @@ def chat(
     duologue chat --host 0.0.0.0      reachable from other machines (their browsers want https for a microphone)
     """
     from ..inference.engine import EngineConfig
-    from .page import ServeConfig, launch
+    from ..inference.serving.app import ServeConfig
+    from .page import launch
 
     launch(ServeConfig(model=model, engine=EngineConfig(lanes=lanes)), host, port)
 

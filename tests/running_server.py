@@ -16,7 +16,7 @@ from openai import OpenAI
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.engine import EngineConfig
-from duologue.inference.serving import realtime
+from duologue.inference.serving import conversation
 from duologue.inference.serving.app import ServeConfig, Service, create_app
 from duologue.inference.serving.run import prepare
 
@@ -53,11 +53,11 @@ def running(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     wait(lambda: server.started)
-    pace, realtime.FRAME_S = realtime.FRAME_S, realtime.FRAME_S / speed
+    pace, conversation.FRAME_S = conversation.FRAME_S, conversation.FRAME_S / speed
     try:
         yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service, server)
     finally:
-        realtime.FRAME_S = pace
+        conversation.FRAME_S = pace
         server.should_exit = True
         thread.join(PATIENCE)
     assert not thread.is_alive()

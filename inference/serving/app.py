@@ -19,11 +19,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from starlette.exceptions import HTTPException
-from starlette.websockets import WebSocketDisconnect
 
 from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
@@ -107,8 +105,8 @@ class Service:
                 seat = self.door().sit(SessionConfig())
             except EngineFull as full:
                 self.metrics.refused("server_overloaded")
-                error = RequestError(str(full), "server_overloaded", status=503)
-                await refuse(socket.scope, socket.send, error, full.retry_s)
+                overloaded = RequestError(str(full), "server_overloaded", status=503)
+                await refuse(socket.scope, socket.send, overloaded, full.retry_s)
                 return
             except RequestError as error:
                 self.metrics.refused(error.code)
@@ -236,7 +234,8 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
         param = ".".join(str(part) for part in first["loc"][1:])
         return JSONResponse({"error": RequestError(f"{param}: {first['msg']}", param=param or None).body()}, 400)
 
-    @app.exception_handler(HTTPException)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
     async def refused(request: Request, error: HTTPException) -> Response:
         known = RequestError(f"{request.url.path}: {error.detail}", "not_found", status=error.status_code)
         return JSONResponse({"error": known.body()}, error.status_code, error.headers)

@@ -134,7 +134,7 @@ class Items:
         return [*pairs, (" ".join(question), "")] if question else pairs
 
     def _drop_old_sound(self) -> None:
-        left = _HEARD_S
+        left = float(_HEARD_S)
         for item in reversed(self._items):
             left -= sum(map(len, item.sound)) / item.rate
             if left < 0:

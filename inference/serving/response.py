@@ -44,7 +44,9 @@ class Response:
         self._resampler = Resampler(rate, settings.output.rate)
         self._delivered = 0  # samples, at the client's rate
         self._begun = False
-        self._status, self._reason, self._usage = "in_progress", None, None
+        self._status = "in_progress"
+        self._reason: str | None = None
+        self._usage: dict[str, Any] | None = None
         send("response.created", response=self.seen())
 
     def say(self, text: str) -> None:

@@ -164,7 +164,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 "transcript": message["content"],
             }
             message["content"] = None
-        answer = ChatCompletion.model_validate(
+        completion = ChatCompletion.model_validate(
             {
                 "id": new_id("chatcmpl"),
                 "object": "chat.completion",
@@ -173,7 +173,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
             }
         )
-        return JSONResponse(answer.model_dump(exclude_unset=True))
+        return JSONResponse(completion.model_dump(exclude_unset=True))
 
 
 async def _json(request: Request) -> dict[str, Any]:

@@ -165,12 +165,11 @@ class Settings:
         if detection is None:
             duplex = DuplexConfig(longest_turn_ms=_LONGEST_MS, shortest_turn_ms=0)
             return dataclasses.replace(base, duplex=duplex, monitor=False, on_request=True)
-        switches = {
-            "interruptible": bool(detection["interrupt_response"]),
-            "on_request": not detection["create_response"],
-        }
+        base = dataclasses.replace(
+            base, interruptible=bool(detection["interrupt_response"]), on_request=not detection["create_response"]
+        )
         if detection["type"] == "semantic_vad":
-            return dataclasses.replace(base, duplex=PRESETS[_EAGER[detection["eagerness"]]], **switches)
+            return dataclasses.replace(base, duplex=PRESETS[_EAGER[detection["eagerness"]]])
         threshold, silence, padding = (
             detection[name] for name in ("threshold", "silence_duration_ms", "prefix_padding_ms")
         )
@@ -194,7 +193,7 @@ class Settings:
             before_ms=padding,
         )
         gate = GateConfig(threshold=threshold, release=max(0.0, threshold - 0.2))
-        return dataclasses.replace(base, duplex=duplex, gate=gate, monitor=False, **switches)
+        return dataclasses.replace(base, duplex=duplex, gate=gate, monitor=False)
 
 
 def _format(side: dict[str, Any]) -> AudioFormat:
@@ -207,14 +206,19 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for name, value in new.items():
         inside = merged.get(name)
-        both = isinstance(value, dict) and isinstance(inside, dict)
-        if both and name == "turn_detection" and value.get("type", inside["type"]) != inside["type"]:
-            both = False
+        kind = inside["type"] if name == "turn_detection" and isinstance(inside, dict) else None
         if name in ("audio", "input", "output") and not isinstance(value, dict):
             if value is None:
                 continue
             raise RequestError(f"{name} must be an object", "invalid_type", f"session.{name}")
         if name == "format" and value is None:
             continue
-        merged[name] = _merged(inside, value) if both and name != "format" else value
+        if (
+            isinstance(value, dict)
+            and isinstance(inside, dict)
+            and name != "format"
+            and value.get("type", kind) == kind
+        ):
+            value = _merged(inside, value)
+        merged[name] = value
     return merged

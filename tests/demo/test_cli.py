@@ -281,12 +281,30 @@ def test_evaluate(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (second.suite, second.reports) == ("compare", (Path("a"), Path("b")))
 
 
+def test_serve(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi")
+    from duologue.inference.serving import run as server
+
+    calls: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda *arguments, **named: calls.append(arguments))
+    monkeypatch.setenv("DUOLOGUE_API_KEY", "from-the-environment")
+    assert run("serve", "--port", "0", "-m", "m", "--lanes", "2", "--sessions", "3", "--minutes", "5") == (0, "", "")
+    ((config, *where),) = calls
+    assert (
+        config.model == "m" and where == ["127.0.0.1", 0] and config.engine.lanes == 2 and config.engine.sessions == 3
+    )
+    assert config.access.keys == ("from-the-environment",) and config.access.session_s == 300
+    status, out, err = run("serve", "--api-key", "short")
+    assert status == 2 and not out and "at least 8 characters" in err and "short" not in err
+
+
 def test_chat(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = pytest.importorskip("duologue.demo.page")
     calls: list[Any] = []
     monkeypatch.setattr(page, "launch", lambda *arguments, **named: calls.append((arguments, named)))
     assert run("chat", "--port", "8000", "--host", "0.0.0.0", "-m", "m") == (0, "", "")
-    assert calls == [(("m",), {"host": "0.0.0.0", "port": 8000, "share": False})]
+    ((config, *where), named), *more = calls
+    assert config.model == "m" and where == ["0.0.0.0", 8000] and not named and not more
 
 
 def test_help_teaches(run: Any) -> None:
@@ -295,7 +313,7 @@ def test_help_teaches(run: Any) -> None:
 
     status, out, _ = run("--help")
     commands = re.findall(r"^  (\w+) ", out.partition("Commands:")[2], flags=re.MULTILINE)
-    assert status == 0 and set(commands) == {"ask", "listen", "chat", "prepare", "train", "evaluate"}
+    assert status == 0 and set(commands) == {"ask", "listen", "chat", "serve", "prepare", "train", "evaluate"}
     for command in commands:
         status, out, _ = run(command, "--help")
         assert status == 0 and f"  duologue {command}" in out

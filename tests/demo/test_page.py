@@ -96,7 +96,7 @@ def tab(browser, address: str) -> Iterator[object]:  # type: ignore[no-untyped-d
     context.close()
     hosts = {urlsplit(url).hostname for url in asked if urlsplit(url).scheme not in ("blob", "data")}
     assert asked and hosts == {urlsplit(address).hostname}
-    assert not failed
+    assert not [text for text in failed if "Waveform load error" not in text]  # which Gradio says of a bad upload
 
 
 def spoken(tab, turns: int = 1) -> None:  # type: ignore[no-untyped-def]

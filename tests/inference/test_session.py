@@ -315,6 +315,71 @@ def test_typing_and_push_to_talk(assistant) -> None:
     assert EventKind.ANSWER_FINISHED in kinds(events)
 
 
+def test_told_that_less_was_heard_it_remembers_less(assistant) -> None:
+    """Under way, the answer is over; afterwards, its last words go; while a turn is heard, it is heard again behind."""
+    session, wave = make(assistant), sound(*QUESTION)
+    ticks = replay(session, wave)
+    while not (session.state.answer is not None and session.state.answer.played >= RATE):
+        next(ticks)
+    heard = session.truncate(RATE // 2)
+    assert SAID.startswith(heard) and heard != SAID and session.state.policy.mode is Mode.IDLE
+    assert session.state.answer is None and session._text(session.state.past[-1][1]) == heard
+    session, whole = make(assistant), make(assistant)
+    run(session, wave)
+    run(whole, wave)
+    held = session.state.dialogue.llm.length
+    assert session.truncate() == session.truncate(10**9) == SAID and session.state.dialogue.llm.length == held
+    first = [word for word in session.state.spoken][1]
+    assert session.truncate(first[2]) == " ".join(SAID.split()[:2]) and session.state.dialogue.llm.length < held
+    run(whole, sound((0.6, True)))
+    assert whole.state.before is not None
+    length = whole.state.dialogue.llm.length - whole.state.before.llm.length
+    whole.truncate(first[2])
+    assert whole.state.before.llm.length < held
+    assert whole.state.dialogue.llm.length - whole.state.before.llm.length == pytest.approx(length, abs=1)
+    _, events = run(whole, sound((8.0, False)))
+    assert text(events, EventKind.ANSWER_TEXT) == SAID
+
+
+def test_what_was_said_can_be_replaced(assistant) -> None:
+    session = make(assistant)
+    run(session, sound(*QUESTION))
+    session.remember([("what is two plus two", "it makes nine"), ("seven", "")])
+    assert [session._text(part) for part in session.state.past[0]] == ["what is two plus two", "it makes nine"]
+    _, events = run(session, sound(*QUESTION))
+    assert text(events, EventKind.ANSWER_TEXT) == SAID and len(session.state.past) == 3
+    session.type("what is two plus two")
+    with pytest.raises(DuologueError, match="under way"):
+        session.remember([])
+
+
+def test_an_answer_can_wait_to_be_asked_for(assistant) -> None:
+    session = make(assistant, on_request=True)
+    pcm, events = run(session, sound(*QUESTION))
+    assert not pcm.any() and text(events, EventKind.USER_TEXT) == HEARD and not text(events, EventKind.ANSWER_TEXT)
+    assert EventKind.ANSWER_AUDIBLE not in kinds(events)
+    length = session.state.dialogue.llm.length
+    run(session, sound((1.0, False)))
+    assert session.state.dialogue.llm.length == length, "silence is not heard meanwhile"
+    session.respond()
+    pcm, events = run(session, sound((6.0, False)))
+    assert pcm.any() and text(events, EventKind.ANSWER_TEXT) == SAID
+    run(session, sound((1.0, True), (1.0, False)))
+    session.discard()
+    assert session.state.policy.mode is Mode.IDLE and len(session.state.past) == 1
+
+
+def test_it_can_be_deaf_to_interruptions_and_to_its_monitor() -> None:
+    monitored = tiny_assistant()
+    monitored.model.monitor = Says(Verdict.NOISE)
+    session = make(monitored, monitor=False, interruptible=False)
+    _, events = run(session, sound((0.4, False), (1.0, True), (1.6, False), (1.0, True), (6.0, False)))
+    assert EventKind.ANSWER_FINISHED in kinds(events) and EventKind.DUCKED not in kinds(events)
+    session.configure(dataclasses.replace(session.config, monitor=True))
+    _, events = run(session, sound(*QUESTION))
+    assert kinds(events)[-1] is EventKind.TURN_IGNORED
+
+
 def test_an_hour_fits(assistant) -> None:
     """Turn after turn, the language model never holds more than `history` and one turn; the last turns are kept."""
     session, wave = make(assistant, history=120), sound((0.3, False), (0.6, True), (6.0, False))

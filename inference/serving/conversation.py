@@ -1,0 +1,521 @@
+"""One client's conversation: the session's frames and events on one side, the protocol's events on the other.
+
+What the client appends are the session's frames, and the session's frames are what it is sent while an answer is under
+way: sound is sent as it is to be played, not ahead of it. So what was sent is what was heard, but for what the client
+still holds when it is interrupted, which ``conversation.item.truncate`` tells. Where a client that has been answered
+sends nothing, frames of silence take the place of its microphone, one each 80 ms.
+
+Without turn detection, what is appended while an answer is under way waits until it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...model.errors import DuologueError
+from ..duplex import FRAME_MS, Mode
+from ..engine import FRAME_S, Done, Seat
+from ..events import Event, EventKind, Tick
+from .errors import RequestError
+from .events import event
+from .formats import Framer
+from .items import Item, Items, new_id
+from .response import Response
+from .settings import Settings
+
+_BACKLOG_S = 120  # of sound that may wait to be heard; more is refused
+_QUIET_S = 0.24  # a microphone that has sent nothing for so long has stopped
+_WRITE_FRAMES = 10  # within which a turn that waits for its answer is written down
+_UNDECIDED = -1  # frames: the session has not come to the turn's end yet
+_SHORTEST_MS = 100  # of sound that can be committed, as in the API
+_log = logging.getLogger(__name__)
+
+
+class Conversation:
+    """The protocol's side of one session.
+
+    Args:
+        seat: the session's place in the engine.
+        send: takes one JSON text for the client, and does not wait.
+        model: the name that the client is told.
+        input_rate, output_rate: of the session, Hz.
+        on_event: is told of our events by their types, for counting.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        send: Callable[[str], None],
+        model: str,
+        input_rate: int,
+        output_rate: int,
+        on_event: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None,
+    ) -> None:
+        self.seat, self._write, self._on_event = seat, send, on_event
+        self._rate, self._output_rate = input_rate, output_rate
+        self._frame = FRAME_MS * input_rate // 1000
+        self.settings = Settings.initial(model, new_id("sess"))
+        self.items = Items()
+        self._conversation = new_id("conv")
+        self._framer = Framer(self.settings.input, input_rate, self._frame)
+        self._mode = Mode.IDLE
+        self.response: Response | None = None
+        # The user's turn that is being heard, or was and is not committed yet.
+        self._turn: Item | None = None
+        self._turn_end_ms = self._decided_ms = 0
+        self._onset_ms: int | None = None  # of speech over an answer
+        self._recent: list[np.ndarray] = []
+        # The answer that was decided upon and of which nothing has been heard.
+        self._decided = False
+        self._held: Item | None = None  # a turn that waits for `response.create`
+        self._held_frames = 0
+        self._asked: Item | None = None  # what the answer under way answers
+        self._heard_text: list[str] = []  # pieces of transcript and answer that came before the response began
+        self._said_text: list[str] = []
+        self._transcribing: Item | None = None
+        # Time. Frames that were made up do not count in the client's.
+        self._stream_ms = 0
+        self._made_up_ms = 0
+        self._submitted: list[tuple[bool, np.ndarray]] = []  # of the frames under way: made up?
+        self._last_frame = self._last_sound = 0.0
+        self._waiting: list[np.ndarray | Item] = []  # without turn detection: frames not heard yet, and commits
+        self._pressed = False
+        self._uncommitted_ms = 0.0
+        self._idle_since_ms = 0
+        self._params: dict[str, Any] = {}
+        self._stale = False  # the items and what the session remembers differ
+        self._clock_wanted = asyncio.Event()
+        self._fault: Exception | None = None
+        self._finishing = False
+        self.closed = asyncio.Event()
+
+    async def open(self) -> None:
+        """Greet the client."""
+        await self.seat.call("configure", self.settings.config())
+        self._clock = asyncio.create_task(self._run_clock())
+        self._send("session.created", session=self.settings.session)
+
+    async def close(self) -> None:
+        """Leave."""
+        self._clock.cancel()
+        self.seat.leave()
+        self._waiting, self._submitted, self._recent = [], [], []
+
+    async def finish(self) -> None:
+        """Let an answer under way come to its end, and begin no other."""
+        self._finishing = True
+        while self.response is not None and not self.closed.is_set():
+            await asyncio.sleep(0.05)
+
+    def error(self, error: RequestError, event_id: Any = None) -> None:
+        """An error event."""
+        self._send("error", error={**error.body(), "event_id": event_id if isinstance(event_id, str) else None})
+
+    # Parts of the above.
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        self._on_event(kind, fields)
+        self._write(event(kind, fields))
+
+    def _keep(self, frames: list[np.ndarray]) -> None:
+        """What is appended without turn detection."""
+        self._turn = self._turn or Item("user", None, spoken=True, rate=self._rate)
+        for frame in frames:
+            self._turn.hear(frame)
+        self._waiting += frames
+
+    def _pump(self) -> None:
+        """Let the session hear what waits, unless an answer is under way or a turn waits for one."""
+        last = max((i + 1 for i, what in enumerate(self._waiting) if isinstance(what, Item)), default=0)
+        if self.response is not None or self._decided:
+            return
+        hear = self._waiting if self._held is None else self._waiting[:last]
+        self._waiting = [] if self._held is None else self._waiting[last:]
+        for what in hear:
+            if isinstance(what, Item):
+                self._press(False)
+                self._hold(what)
+                self._tick(np.zeros(self._frame, np.float32), made_up=True)
+            else:
+                self._press(True)
+                self._tick(what)
+
+    def _press(self, down: bool) -> None:
+        if self._pressed != down:
+            self._pressed = down
+            self._ask("press", down)
+
+    def _hold(self, item: Item) -> None:
+        """A turn that waits for its answer, and is written down meanwhile."""
+        self._held, self._held_frames, self._transcribing = item, _UNDECIDED, item
+        self._wake()
+
+    async def _forget_turn(self) -> None:
+        """What is being heard was nobody's turn."""
+        self._turn = self._held = None
+        self._decided, self._pressed = False, False
+        self._heard_text, self._said_text = [], []
+        if self.settings.detection is None:
+            self._ask("press", False)
+        await self.seat.call("discard")
+
+    def _changed(self) -> None:
+        """The items are not what the session remembers."""
+        self._stale = True
+        self._sync()
+
+    def _sync(self) -> None:
+        if self._stale and self.response is None and not self._decided and self._held is None:
+            self._stale = False
+            self._ask("remember", self.items.past())
+
+    def _ask(self, method: str, *args: Any) -> None:
+        """Something of the session that nobody waits for."""
+        self.seat.call(method, *args).add_done_callback(self._called)
+
+    def _called(self, future: asyncio.Future[Done]) -> None:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._fail(error)
+
+    async def _answer_held(self, params: dict[str, Any]) -> None:
+        item, self._held, self._held_frames = self._held, None, 0
+        await self._limit(params)
+        for other in self.items:  # written before it was spoken: part of what was said, from the next turn on
+            self._stale, other.wanted = self._stale or other.wanted, False
+        self._start_response(item, params)
+        await self.seat.call("respond")
+
+    async def _answer_items(self, asked: list[Item], params: dict[str, Any]) -> None:
+        spoken = [item for item in asked if item.wanted and item.spoken]
+        texts = [item for item in asked if item not in spoken]
+        self._decided = True  # so that nothing else is answered meanwhile
+        try:
+            await self._limit(params)
+            if not spoken:
+                await self.seat.call("type", " ".join(item.text or "" for item in texts))
+            elif texts:
+                past = [*self.items.past(), (" ".join(item.text or "" for item in texts), "")]
+                await self.seat.call("remember", past)
+        except DuologueError:
+            self._decided = False
+            raise
+        for item in asked:
+            item.wanted = False
+        self._start_response(asked[-1], params)
+        if not spoken:
+            return
+        self._transcribing = spoken[-1]
+        self._ask("press", True)
+        for item in spoken:
+            for frame in item.waveform().reshape(-1, self._frame):
+                self._tick(frame, made_up=True)
+        self._ask("press", False)
+        self._tick(np.zeros(self._frame, np.float32), made_up=True)
+        self._ask("respond")
+        if self.settings.detection is not None:
+            self._ask("hands_free")
+
+    async def _limit(self, params: dict[str, Any]) -> None:
+        """As many tokens as this one response may have."""
+        tokens = params.get("max_output_tokens")
+        if tokens is not None:
+            if not (tokens == "inf" or 1 <= tokens <= 4096):
+                raise RequestError(
+                    "max_output_tokens must be 1 to 4096, or 'inf'", "invalid_value", "response.max_output_tokens"
+                )
+            await self.seat.call("configure", self.settings.config(tokens))
+
+    def _start_response(
+        self, asked: Item | None, params: dict[str, Any] | None = None, timings: dict[str, float] | None = None
+    ) -> None:
+        if self.response is None:
+            self._decided, self._asked, self._params = False, asked, params or {}
+            self.response = Response(
+                self._send, self.items, self.settings, self._output_rate, self._conversation, self._params, timings
+            )
+            self._wake()
+
+    async def _cancel_response(self, reason: str, samples: int | None = None) -> None:
+        response = self.response
+        heard = (await self.seat.call("truncate", samples)).value
+        if response is not None and response is self.response:
+            self._end_response("cancelled", reason, heard)
+
+    def _end_response(self, status: str, reason: str | None = None, heard: str | None = None) -> None:
+        response, self.response = self.response, None
+        assert response is not None
+        self._write_down(True)
+        response.end(status, reason, self._usage(response), heard)
+        self._idle_since_ms = self._stream_ms
+        if self._params.get("max_output_tokens") is not None:
+            self._ask("configure", self.settings.config())
+        self._sync()
+        self._pump()
+
+    def _usage(self, response: Response) -> dict[str, Any]:
+        """A word is a token of text, and 80 ms are a token of sound."""
+        asked, answer = self._asked, response.item
+        before = sum(len((item.text or "").split()) for item in self.items if item not in (asked, answer))
+        spoken = asked is not None and asked.spoken
+        sound = -(-sum(map(len, asked.sound)) // self._frame) if asked is not None and spoken else 0
+        words = len((asked.text or "").split()) if asked is not None and not spoken else 0
+        said = len((answer.text or "").split())
+        played = -(-response.played * 1000 // self._output_rate // FRAME_MS) if response.spoken else 0
+        cached = {"text_tokens": before, "audio_tokens": 0, "image_tokens": 0}
+        return {
+            "total_tokens": before + sound + words + said + played,
+            "input_tokens": before + sound + words,
+            "output_tokens": said + played,
+            "input_token_details": {
+                "text_tokens": before + words,
+                "audio_tokens": sound,
+                "image_tokens": 0,
+                "cached_tokens": before,
+                "cached_tokens_details": cached,
+            },
+            "output_token_details": {"text_tokens": said, "audio_tokens": played},
+        }
+
+    # The session's frames.
+
+    def _tick(self, frame: np.ndarray, made_up: bool = False) -> None:
+        now = time.monotonic()
+        late = now - (self._last_frame + FRAME_S)
+        self._last_frame = now - late if made_up and 0 < late < FRAME_S else now
+        self._submitted.append((made_up, frame))
+        self._last = self.seat.tick(frame, self._last_frame)
+        self._last.add_done_callback(self._ticked)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether time must go on even if the client sends nothing."""
+        return self.response is not None or self._decided or self._held_frames != 0
+
+    def _wake(self) -> None:
+        self._clock_wanted.set()
+
+    async def _run_clock(self) -> None:
+        """Frames of silence where there is no microphone and something is to be said."""
+        while True:
+            if not self._busy:
+                self._clock_wanted.clear()
+            await self._clock_wanted.wait()
+            if self._submitted:
+                await asyncio.wait([self._last])
+                continue
+            now, due = time.monotonic(), self._last_frame + FRAME_S
+            written = self.response is not None and not self.response.spoken
+            if written or self._held_frames > 0:  # nobody listens: as fast as it goes
+                due = now
+            elif self.settings.detection is not None:
+                due = max(due, self._last_sound + _QUIET_S)
+            if due > now:
+                await asyncio.sleep(due - now)
+            else:
+                self._tick(np.zeros(self._frame, np.float32), made_up=True)
+
+    def _ticked(self, future: asyncio.Future[Done]) -> None:
+        if future.cancelled() or not self._submitted:
+            return
+        made_up, frame = self._submitted.pop(0)
+        error = future.exception()
+        if error is not None:
+            self._fail(error)
+            return
+        try:
+            self._happened(future.result(), made_up, frame)
+        except Exception as fault:  # a fault of ours must not leave a client waiting for ever
+            _log.exception("a frame's events could not be told")
+            self._fail(fault)
+
+    def _happened(self, done: Done, made_up: bool, frame: np.ndarray) -> None:
+        tick: Tick = done.value
+        self._stream_ms += FRAME_MS
+        self._made_up_ms += FRAME_MS * made_up
+        self._mode = done.mode
+        keep = 300 // FRAME_MS + 1
+        self._recent = [*self._recent[-keep:], frame]
+        if self.settings.detection is not None and self._turn is not None:
+            self._turn.hear(frame)
+        for each in tick.events:
+            self._one(each, done)
+        if self.settings.detection is not None and not self._pressed:
+            if done.mode is Mode.LISTENING and self._turn is None and self.response is None and not self._decided:
+                self._begin_turn(self._stream_ms if self._onset_ms is None else self._onset_ms)
+            elif done.mode is Mode.IDLE:
+                self._idle(made_up)
+        if self.response is not None and done.mode in (Mode.ANSWERING, Mode.DUCKED):
+            self.response.sound(tick.pcm, done.played)
+        if self._held_frames > 0:
+            self._held_frames -= 1
+            if not self._held_frames:
+                self._write_down(True)
+        if self._busy:
+            self._wake()
+
+    def _one(self, what: Event, done: Done) -> None:
+        """One event of the session, in the protocol's terms."""
+        kind = what.kind
+        if kind is EventKind.SPEECH_STARTED:
+            if self._decided and self._turn is not None:  # the turn had not ended
+                self._decided, self._heard_text, self._said_text = False, [], []
+            self._onset_ms = what.at_ms
+        elif kind is EventKind.SPEECH_STOPPED:
+            self._turn_end_ms = what.at_ms
+        elif kind is EventKind.ANSWER_STARTED:
+            self._decided_ms = what.at_ms
+            self._answer_decided()
+        elif kind is EventKind.TURN_IGNORED:
+            if self._turn is not None:
+                self._stopped(self._turn)
+                self._send("input_audio_buffer.cleared")
+            self._turn = None
+        elif kind is EventKind.USER_TEXT:
+            self._heard_text.append(what.text)
+            if self._transcribing is not None:
+                self._write_down(False)
+        elif kind is EventKind.ANSWER_TEXT:
+            self._said_text.append(what.text)
+            self._say()
+        elif kind is EventKind.ANSWER_AUDIBLE:
+            self._audible(done.late_ms)
+        elif kind is EventKind.INTERRUPTED:
+            self._interrupted(what.text)
+        elif kind is EventKind.ANSWER_FINISHED:
+            self._audible(done.late_ms)
+            if self.response is not None:
+                full = ("incomplete", "max_output_tokens") if done.full else ("completed", None)
+                self._end_response(*full)
+
+    def _client_ms(self, at_ms: int) -> int:
+        """Of the session's time -> of what the client has appended."""
+        return max(0, at_ms - self._made_up_ms)
+
+    def _begin_turn(self, onset_ms: int) -> None:
+        """The user has begun to speak."""
+        padding = self.settings.config().duplex.before_ms
+        self._onset_ms = None
+        self._turn = Item("user", None, spoken=True, rate=self._rate)
+        for frame in self._recent:
+            self._turn.hear(frame)
+        start = self._client_ms(onset_ms - padding)
+        self._send("input_audio_buffer.speech_started", audio_start_ms=start, item_id=self._turn.id)
+
+    def _stopped(self, turn: Item) -> None:
+        end = self._client_ms(self._turn_end_ms)
+        self._send("input_audio_buffer.speech_stopped", audio_end_ms=end, item_id=turn.id)
+
+    def _committed(self, item: Item) -> None:
+        before = self.items.last_id()
+        self._send("input_audio_buffer.committed", item_id=item.id, previous_item_id=before)
+        self.items.add(item)
+        self._send("conversation.item.added", previous_item_id=before, item=item.seen())
+        self._send("conversation.item.done", previous_item_id=before, item=item.seen())
+
+    def _answer_decided(self) -> None:
+        if self._held is not None:
+            self._held_frames = _WRITE_FRAMES
+        if self.response is not None or self._turn is None or self.settings.detection is None:
+            return
+        if self.settings.config().on_request:
+            item, self._turn = self._turn, None
+            self._stopped(item)
+            self._committed(item)
+            self._hold(item)
+            self._held_frames = _WRITE_FRAMES
+        else:
+            self._decided = True
+            self._wake()
+
+    def _audible(self, late_ms: float) -> None:
+        """The answer's first sample: the turn before it has ended for good."""
+        if self.response is None:
+            turn, self._turn = self._turn, None
+            if turn is not None:
+                self._stopped(turn)
+                self._committed(turn)
+                self._transcribing = turn
+                self._write_down(False)
+            timings = None
+            if turn is not None:
+                endpoint, compute = self._decided_ms - self._turn_end_ms, self._stream_ms - self._decided_ms + late_ms
+                timings = {"endpoint_ms": endpoint, "compute_ms": compute, "first_ms": endpoint + compute}
+                self._on_event("first_audio", {"ms": endpoint + compute})
+            self._start_response(turn, timings=timings)
+        self._say()
+
+    def _say(self) -> None:
+        if self.response is not None and self._said_text:
+            self._write_down(True)
+            text, self._said_text = " ".join(self._said_text), []
+            self.response.say(text)
+
+    def _write_down(self, complete: bool) -> None:
+        """What was heard, as far as it is known."""
+        item = self._transcribing
+        if item is None:
+            return
+        pieces, self._heard_text = self._heard_text, []
+        if pieces:
+            delta = " ".join(pieces) if not item.text else " " + " ".join(pieces)
+            item.text = (item.text or "") + delta
+            if self.settings.transcribes:
+                name = "conversation.item.input_audio_transcription.delta"
+                self._send(name, item_id=item.id, content_index=0, delta=delta)
+        if complete:
+            self._transcribing = None
+            if self.settings.transcribes:
+                seconds = sum(map(len, item.sound)) / item.rate
+                self._send(
+                    "conversation.item.input_audio_transcription.completed",
+                    item_id=item.id,
+                    content_index=0,
+                    transcript=item.text or "",
+                    usage={"type": "duration", "seconds": round(seconds, 2)},
+                )
+
+    def _interrupted(self, heard: str) -> None:
+        """The user spoke over the answer, and means it."""
+        response = self.response
+        self._begin_turn(self._stream_ms if self._onset_ms is None else self._onset_ms)
+        if response is not None:
+            self._end_response("cancelled", "turn_detected", heard)
+            if response.spoken:
+                end = response.item.sent_ms
+                self._send("conversation.item.truncated", item_id=response.item.id, content_index=0, audio_end_ms=end)
+
+    def _idle(self, made_up: bool) -> None:
+        """Nobody speaks: for too long?"""
+        detection = self.settings.detection
+        timeout = detection.get("idle_timeout_ms") if detection is not None else None
+        if not timeout or made_up or self.response is not None or self._decided or self._held is not None:
+            return
+        if self._stream_ms - self._idle_since_ms < timeout:
+            return
+        item = Item("user", None, spoken=True, rate=self._rate)
+        start, end = self._client_ms(self._idle_since_ms), self._client_ms(self._stream_ms)
+        self._idle_since_ms = self._stream_ms
+        self._send("input_audio_buffer.timeout_triggered", audio_start_ms=start, audio_end_ms=end, item_id=item.id)
+        self._committed(item)
+        self._start_response(item)
+        self._transcribing = item
+        silence = np.zeros(self._frame, np.float32)
+        self._ask("press", True)
+        for _ in range(4):
+            self._tick(silence, made_up=True)
+        self._ask("press", False)
+        self._tick(silence, made_up=True)
+        self._ask("hands_free")
+        self._ask("respond")
+
+    def _fail(self, error: BaseException) -> None:
+        """A fault of ours: say so, once, and hang up."""
+        if not self.closed.is_set():
+            self.closed.set()
+            self.error(RequestError(f"the session has failed: {error}"[:200], "server_error", status=500))
