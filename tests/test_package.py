@@ -84,22 +84,13 @@ def test_every_library_is_declared_and_used() -> None:
 
     extras = project["optional-dependencies"]
     core = named(project["dependencies"])
-<<<<<<< HEAD
-    ours = ("demo", "train", "eval", "quality", "data", "voices")
+    ours = ("demo", "train", "eval", "quality", "data", "voices", "serve")
     optional = named([requirement for extra in ours for requirement in extras[extra]])
     used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
     assert used - core - optional == set(), "imported, but in no list of pyproject.toml"
-    # accelerate imports the first; of the second only the weights are read; speechmos and webrtcvad import the others
-    unseen = {"tensorboard", "silero_vad", "onnxruntime", "requests", "setuptools"}
-=======
-    optional = named(
-        [*extras["demo"], *extras["train"], *extras["eval"], *extras["data"], *extras["voices"], *extras["serve"]]
-    )
-    used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
-    assert used - core - optional == set(), "imported, but in no list of pyproject.toml"
-    # accelerate imports the first; of the second only the weights are read; fastapi reads forms with the third
-    unseen = {"tensorboard", "silero_vad", "python_multipart"}
->>>>>>> serve
+    # accelerate imports the first; of the second only the weights are read; speechmos and webrtcvad import the next
+    # three; fastapi reads forms with the last
+    unseen = {"tensorboard", "silero_vad", "onnxruntime", "requests", "setuptools", "python_multipart"}
     assert core | optional == used | unseen, "in pyproject.toml, but not imported"
     own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
     assert imports(ROOT / "tests") - own - core - optional - named(extras["test"]) == set()
