@@ -46,7 +46,7 @@ def resolve_foreign(name: str) -> Path:
     path = Path(name).expanduser()
     if name and path.exists():
         return path
-    return _download(name, ["*.json", "*.safetensors", "*.bin", "*.pt", "*.txt", "*.model", "g_*"])
+    return _download(name, [*_HUB_FILES, "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "g_*"])
 
 
 def _download(name: str, patterns: list[str] = _HUB_FILES) -> Path:
