@@ -211,20 +211,37 @@ def exponent(cost: Cost, stage: str, tokens: list[int]) -> float | None:
 
 @torch.no_grad()
 def arithmetic(config: UnitDecoderConfig, tokens: int) -> dict[str, float]:
-    """Floating-point operations of a reply's units by both schedules, full attention, counted on shapes alone."""
+    """Floating-point operations of a reply's units by both schedules, full attention, counted on shapes alone.
+
+    A step over a context of t tokens takes a + b t operations, a pass over a prefix of t takes a t + b t²: two counts
+    of each give them all.
+    """
     decoder = made(lambda: UnitDecoder(dataclasses.replace(config, band=None))).to("meta")
-    hidden = torch.empty(1, tokens, config.in_dim, device="meta")
-    fused = hidden if config.fuse_token else None
-    state = decoder.init_state()
-    with FlopCounterMode(display=False) as ours:
-        for t in range(tokens):
-            step = fused[:, t : t + 1] if fused is not None else None
-            decoder.step(hidden[:, t : t + 1], state, step)
-    with FlopCounterMode(display=False) as reference:
-        for t in range(1, tokens + 1):
-            decoder(hidden[:, :t], fused[:, :t] if fused is not None else None)
-    counts = {"ours": float(ours.get_total_flops()), "reference": float(reference.get_total_flops())}
-    return counts | {"ratio": counts["reference"] / counts["ours"]}
+
+    def fed(t: int) -> tuple[Tensor, Tensor | None]:
+        hidden = torch.empty(1, t, config.in_dim, device="meta")
+        return hidden, hidden if config.fuse_token else None
+
+    def step(t: int) -> int:
+        state = decoder.init_state()
+        before, fused = fed(t - 1)
+        decoder.step(before, state, fused)
+        token, fused = fed(1)
+        with FlopCounterMode(display=False) as counter:
+            decoder.step(token, state, fused)
+        return counter.get_total_flops()
+
+    def whole(t: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            decoder(*fed(t))
+        return counter.get_total_flops()
+
+    second, one = step(2), whole(1)
+    slope = (step(tokens) - second) / (tokens - 2)
+    square = (whole(tokens) / tokens - one) / (tokens - 1)
+    ours = sum(second + slope * (t - 2) for t in range(1, tokens + 1))
+    reference = sum((one - square) * t + square * t * t for t in range(1, tokens + 1))
+    return {"ours": ours, "reference": reference, "ratio": reference / ours}
 
 
 @torch.inference_mode()
