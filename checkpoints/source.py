@@ -9,6 +9,9 @@ from ..model.errors import DuologueError
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 BUNDLED = ("nano", "nano-codec")  # models that are folders beside this file
+_FOREIGN_FILES = [
+    "*.json", "*.safetensors", "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "g_*",
+]  # fmt: skip
 _HUB_FILES = [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", CARD]
 
 
@@ -46,7 +49,7 @@ def resolve_foreign(name: str) -> Path:
     path = Path(name).expanduser()
     if name and path.exists():
         return path
-    return _download(name, [*_HUB_FILES, "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "g_*"])
+    return _download(name, _FOREIGN_FILES)
 
 
 def _download(name: str, patterns: list[str] = _HUB_FILES) -> Path:
