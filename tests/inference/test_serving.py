@@ -341,6 +341,7 @@ def test_one_slow_client_harms_nobody(server) -> None:
     deaf.close()
 
 
+@pytest.mark.slow
 def test_lanes_that_are_processes(tmp_path) -> None:
     """A lane of its own process answers; when it dies, its conversations end with an error and the door is shut."""
     import os
