@@ -96,6 +96,9 @@ def test_parts_share_no_speaker_and_no_sound(folder):
         texts[part] = ShardedDataset(folder.parent / f"out-{part}").metas
     assert {meta["voice"] for meta in texts[Part.DEV]} == {"fsdd:lucas"} and len(texts[Part.DEV]) == 10
     assert {meta["voice"] for meta in texts[Part.ACCEPTANCE]} == {"fsdd:yweweler"}
+    divided = [texts.pop(Part.SPEECH), texts.pop(Part.SPEECH_HELD_OUT)]  # another division, by speakers
+    voices = [{meta["voice"] for meta in metas if not meta["voice"].endswith("unknown")} for metas in divided]
+    assert voices[0] and not voices[0] & voices[1] and "fsdd:yweweler" not in voices[0] | voices[1]
     ids = [meta["id"] for metas in texts.values() for meta in metas]
     assert len(set(ids)) == len(ids)
     noises, kept = texts[Part.NOISES], texts[Part.NOISES_DEV]
