@@ -125,8 +125,10 @@ def _refusal(path: Path, error: Exception) -> DuologueError:
     text = one_line(error)
     if isinstance(error, FileNotFoundError):
         return DuologueError(f"there is no file {path}")
-    with path.open("rb") as file:
-        if file.read(1) not in (b"P", b"\x80"):  # a zip, a pickle
+    if path.is_file():
+        with path.open("rb") as file:
+            beginning = file.read(1)
+        if beginning not in (b"P", b"\x80"):  # a zip, a pickle
             return DuologueError(f"{path} is not a PyTorch checkpoint: it is neither a zip nor a pickle")
     if "Unsupported global" in str(error) or "Unsupported operand" in str(error) or "GLOBAL" in str(error):
         named = str(error).partition("GLOBAL ")[2].split(" ")[0] or "something else than tensors"
