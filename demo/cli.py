@@ -238,6 +238,7 @@ def prepare(
     duologue prepare asides out=data/asides                         what needs no answer, for the duplex monitor
     duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
     duologue prepare spliced source=data/recordings out=data/mixed  questions with recorded words in them
+    duologue prepare sounds source=folder out=data/sounds           sounds of every day, beeps, and "what was that"
     duologue prepare units data=data/replies quantiser=data/units   the speech units of replies
     duologue prepare turns source=folder out=data/mine              one's own conversations, listed in a turns.jsonl
     duologue prepare rewrite source=alpaca.json out=spoken.jsonl endpoint=http://localhost:8000/v1 model=NAME
@@ -254,7 +255,7 @@ def prepare(
     typer.echo(", ".join(f"{name}: {count}" for name, count in counts.items()))
 
 
-STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "unit_decoder", "unit_vocoder", "duplex", "codec")
+STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec")
 
 
 @app.command(
@@ -306,8 +307,8 @@ def import_(
 @app.command()
 def evaluate(
     suite: Annotated[str, typer.Argument(help="One of the suites below.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the reports.")],
     reports: Annotated[list[Path] | None, typer.Argument(metavar="[REPORT]...", help="compare: earlier ones.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the reports.")] = Path("report"),
     model: Annotated[str | None, typer.Option("--model", "-m", help="A bundled name (nano), folder or hub id.")] = None,
     outputs: Annotated[
         Path | None, typer.Option("--outputs", help="Judge what another system said; no model is loaded.")
@@ -393,7 +394,13 @@ def bench(
 
 
 codec_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(codec_commands, name="codec", help="Recordings to a codec's codes and back, at any length.")
+app.add_typer(
+    codec_commands,
+    name="codec",
+    help="Recordings to a codec's codes and back, at any length.\n\n\b\n"
+    "duologue codec encode speech.wav speech.codes -m FOLDER\n"
+    "duologue codec decode speech.codes again.wav -m FOLDER",
+)
 CodecModel = Annotated[
     str, typer.Option("--model", "-m", help="A bundled name (nano-codec), a folder (duologue import), or a hub id.")
 ]

@@ -193,7 +193,7 @@ def test_usage(run: Any, arguments: list[str]) -> None:
         (OSError(28, "No space left on device"), 2, "duologue: error: [Errno 28] No space left on device\n"),
         (ModuleNotFoundError("", name="gradio.blocks"), 2, "needs gradio: pip install 'duologue[demo]'\n"),
         (ModuleNotFoundError("", name="sklearn"), 2, "needs sklearn: pip install 'duologue[train]'\n"),
-        (ModuleNotFoundError("", name="openai"), 2, "needs openai: pip install 'duologue[data]'\n"),
+        (ModuleNotFoundError("", name="openai"), 2, "needs openai: pip install 'duologue[serve]'\n"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -313,7 +313,8 @@ def test_help_teaches(run: Any) -> None:
 
     status, out, _ = run("--help")
     commands = re.findall(r"^  (\w+) ", out.partition("Commands:")[2], flags=re.MULTILINE)
-    assert status == 0 and set(commands) == {"ask", "listen", "chat", "serve", "prepare", "train", "evaluate"}
+    wanted = {"ask", "listen", "chat", "serve", "prepare", "train", "evaluate", "import", "bench", "codec"}
+    assert status == 0 and set(commands) == wanted
     for command in commands:
         status, out, _ = run(command, "--help")
         assert status == 0 and f"  duologue {command}" in out
