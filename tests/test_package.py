@@ -78,13 +78,13 @@ def test_every_library_is_declared_and_used() -> None:
     def named(requirements: list[str]) -> set[str]:
         found = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
         return {
-            {"scikit-learn": "sklearn", "Resemblyzer": "resemblyzer"}.get(name, name).replace("-", "_")
+            {"scikit-learn": "sklearn", "pyyaml": "yaml"}.get(name, name).replace("-", "_")
             for name in found
         } - {"duologue"}
 
     extras = project["optional-dependencies"]
     core = named(project["dependencies"])
-    ours = ("demo", "train", "eval", "quality", "data", "voices", "serve")
+    ours = ("demo", "train", "eval", "quality", "data", "voices", "serve", "int8")
     optional = named([requirement for extra in ours for requirement in extras[extra]])
     used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
     assert used - core - optional == set(), "imported, but in no list of pyproject.toml"

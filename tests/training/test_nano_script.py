@@ -29,6 +29,8 @@ done
 if [[ $2 == *assemble ]]; then mkdir -p "$3"; echo weights > "$3/model.safetensors"; fi
 """
 
+NANO_STAGES = [stage for stage in STAGES if stage != "codec"]  # a codec is a model of its own
+
 
 @pytest.fixture
 def script(tmp_path: Path):
@@ -79,7 +81,7 @@ def test_every_command_is_one_that_the_package_knows(script):
         else:
             assert (program, command) == ("duologue", "evaluate")
     stages = [words[0] for _, command, *words in commands if command == "train"]
-    assert stages == list(STAGES)
+    assert stages == NANO_STAGES
     assert any("recordings_train" in word for words in commands for word in words)
 
 
@@ -94,7 +96,7 @@ def test_it_stops_where_told_and_goes_on_from_there(script):
     assert {words[1] for words in first} == {"prepare"}
     rest = script("checkpoint")
     assert "prepare" not in {words[1] for words in rest} and rest[-1][0] == "duologue.checkpoints.card"
-    assert [words[1] for words in script("stages")] == ["train"] * len(STAGES)
+    assert [words[1] for words in script("stages")] == ["train"] * len(NANO_STAGES)
 
 
 def test_an_unknown_step_is_refused(script):

@@ -63,8 +63,8 @@ def recipe(preset: str = "nano") -> UnitDecoderRecipe:
     )
     if preset == "tiny":
         decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
-        return replace(base, start=(), llm=tiny_llm(), unit_decoder=decoder, history=0.0, steps=120, batch_size=8,
-                       warmup=10, lr=5e-3, precision="no", workers=0, save_every=120)  # fmt: skip
+        return replace(base, start=(), llm=tiny_llm(), unit_decoder=decoder, history=0.0, steps=192, batch_size=8,
+                       warmup=10, lr=5e-3, precision="no", workers=0, save_every=192)  # fmt: skip
     return base
 
 
