@@ -66,7 +66,7 @@ class SessionConfig:
     certain_noise: float = 0.9
     echo: float = 0.3
     echo_ms: int = 400
-    tokens_a_frame: int = 4
+    tokens_a_frame: int = 6
     units_a_frame: int = 6
     ahead_ms: int = 640
     monitor: bool = True
