@@ -10,6 +10,7 @@ chain-of-modality (arXiv 2305.11000), section 3.2.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import generate
+from ...data_prep.dialogues import Category, generate
 from ...data_prep.spoken import contains_slot
 from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
+from ...model.errors import DuologueError
 from ...model.llm import LLMOutput
 from ...model.mel import LogMelConfig
 from ...model.speech_lm import Sampling, TokenKind
@@ -51,7 +53,13 @@ class SpeechToTextRecipe(Recipe):
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
+    text_only: tuple[str, ...] = ()  # categories of questions in them, such as arithmetic; none named: all
     augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.text_only) - set(Category):
+            raise DuologueError(f"text_only is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
 
     def build(self) -> SpeechToText:
         """The task of this recipe."""
@@ -156,8 +164,10 @@ class SpeechToText(Task):
         r, rows = self.recipe, []
         for place in range(int(r.text_share * beside)):
             row = Row()
-            for turn in range(4):
-                dialogue = generate(r.seed + 1, (step * r.batch_size + place) * 4 + turn, "train")
+            numbers = itertools.count((step * r.batch_size + place) * 64)
+            dialogues = (generate(r.seed + 1, number, "train") for number in numbers)
+            wanted = (d for d in dialogues if not r.text_only or d.category in r.text_only)
+            for dialogue in itertools.islice(wanted, 4):
                 row.add_dialogue(dialogue, question_weight=0.0)
             rows.append(row)
         return rows
