@@ -11,10 +11,11 @@ import torch
 
 from duologue.data_prep.dialogues import generate
 from duologue.data_prep.vocabulary import token_ids
+from duologue.model.errors import DuologueError
 from duologue.training.loop import train
 from duologue.training.metrics import error_rate
 from duologue.training.recipes import asr_pretrain, speech_to_text, text_sft
-from duologue.training.turns import Row, pack, spoken_words_loss
+from duologue.training.turns import Row, decode, pack, spoken_words_loss
 
 
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
@@ -104,3 +105,13 @@ def test_packing_keeps_every_row() -> None:
     assert batch["segments"][real].unique_consecutive().tolist() == [0, 1, 2, 3, 4]
     assert batch["ids"].shape == (3, 20)  # 20; 9 + 2; 5 + 4
     assert torch.equal(real, batch["mask"].bool())
+
+
+def test_rows_of_text_ask_what_is_named(questions: Path) -> None:
+    tiny = replace(speech_to_text.recipe("tiny"), data=(str(questions),), text_share=1.0)
+    task = replace(tiny, text_only=("clock",)).build()
+    rows = task.written_rows(0, 3)
+    assert len(rows) == 3 and all("clock" in decode(row.ids) and row.ids.count(2) == 4 for row in rows)
+    assert [row.ids for row in rows] == [row.ids for row in task.written_rows(0, 3)]
+    with pytest.raises(DuologueError, match="text_only is songs"):
+        replace(tiny, text_only=("songs",))
