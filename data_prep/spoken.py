@@ -46,8 +46,12 @@ def number_in_words(n: int) -> str:
     return " ".join(parts)
 
 
+_SIGNS = {"+": "plus", "-": "minus", "*": "times", "×": "times"}
+
+
 def normalise(text: str) -> str:
-    """Any text as nano's words: lower case, digits in words, everything else but letters dropped."""
+    """Any text as nano's words: lower case, digits and signs between them in words, all else but letters dropped."""
+    text = re.sub(r"(?<=\d)\s*([+*×]|\s-\s)\s*(?=\d)", lambda match: f" {_SIGNS[match[1].strip()]} ", text)
     text = re.sub(
         r"\d+", lambda match: f" {number_in_words(int(match[0]))} " if len(match[0]) < 5 else " ", text.lower()
     )

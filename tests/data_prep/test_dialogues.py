@@ -312,6 +312,8 @@ def test_numbers_in_words() -> None:
 
 def test_normalise() -> None:
     assert normalise("What's 47 + thirty-five?") == "whats forty seven thirty five"
+    assert normalise("3 + 4, 9 - 2 and 3*5") == "three plus four nine minus two and three times five"
+    assert normalise("a well-known 47-year-old") == "a well known forty seven year old"
     assert normalise("  Hello,\n WORLD! ") == "hello world"
 
 
