@@ -6,15 +6,17 @@ words of the question count a little: they give the model what a transcript may 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import Dialogue, generate
+from ...data_prep.dialogues import Category, Dialogue, generate
 from ...data_prep.spoken import contains_slot
 from ...data_prep.vocabulary import token_ids
+from ...model.errors import DuologueError
 from ...model.llm import LLM
 from ..recipe import Recipe
 from ..task import Batch, Task
@@ -30,7 +32,13 @@ class TextSftRecipe(Recipe):
     llm: dict[str, Any] = field(default_factory=nano_llm)
     row_tokens: int = 128
     question_weight: float = 0.2
+    favour: tuple[str, ...] = ()  # categories, such as arithmetic, that every other question is of; none: all alike
     dialogues: int | None = None  # draw from this many only (to overfit in a test); None: without end
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := set(self.favour) - set(Category):
+            raise DuologueError(f"favour is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
 
     def build(self) -> TextSft:
         """The task of this recipe."""
@@ -80,7 +88,7 @@ class TextSft(Task):
             number = (step * r.batch_size + place) * 64
             for turn in range(64):
                 at = number + turn if r.dialogues is None else (place + turn) % r.dialogues
-                dialogue = generate(r.seed, at, "train")
+                dialogue = self._drawn(at, favoured=turn % 2 == 1)
                 longer = Row(list(row.ids), list(row.weights))
                 longer.add_dialogue(dialogue, question_weight=r.question_weight)
                 if row.ids and len(longer.ids) > r.row_tokens:
@@ -88,6 +96,12 @@ class TextSft(Task):
                 row = longer
             rows.append(row)
         return dict(stack(rows))
+
+    def _drawn(self, number: int, favoured: bool) -> Dialogue:
+        """The dialogue of a number; if it has to be of a favoured category, the first such one after it."""
+        r = self.recipe
+        dialogues = (generate(r.seed, at, "train") for at in itertools.count(number))
+        return next(d for d in dialogues if not (favoured and r.favour) or d.category in r.favour)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self.llm(self.llm.embed(batch["ids"])).logits  # (B, L, V); padding is on the right: causal is enough
