@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS
+from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS, REWORDED
 from .kind import Category, Kind, Operands
 from .splits import Split, operand_split, stable_fraction, template_splits
 from .spoken import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
@@ -49,9 +49,10 @@ class Dialogue:
 def template_table() -> dict[str, dict[str, Split]]:
     """{kind: {template: split}}."""
     shared = {kind.name for kind in KINDS if kind.category is Category.SMALL_TALK}
-    return template_splits({kind.name: kind.templates for kind in FIRST_KINDS}, shared) | template_splits(
-        {kind.name: kind.templates for kind in LATER_KINDS}
-    )
+    table: dict[str, dict[str, Split]] = {}
+    for kinds in (FIRST_KINDS, LATER_KINDS, REWORDED):  # each by itself: what came later changes nothing
+        table |= template_splits({kind.name: kind.templates for kind in kinds}, shared)
+    return table
 
 
 @functools.cache

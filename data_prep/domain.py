@@ -8,6 +8,7 @@ from .kind import Category, Kind
 from .kinds import FIRST_KINDS, repeated, some_words
 from .orders import ORDERS
 from .outside import OUTSIDE_KINDS
+from .wordings import REWORDED
 
 REPEAT_MORE = Kind(
     name="repeat_more", category=Category.REPEAT, domain=some_words, solve=repeated, weight=5, held_out=True,
@@ -22,7 +23,7 @@ REPEAT_MORE = Kind(
 )  # fmt: skip
 
 LATER_KINDS: tuple[Kind, ...] = (*EVERYDAY, ORDERS, *FOLLOW_UPS, REPEAT_MORE, *OUTSIDE_KINDS)
-KINDS: tuple[Kind, ...] = (*FIRST_KINDS, *LATER_KINDS)
+KINDS: tuple[Kind, ...] = (*FIRST_KINDS, *LATER_KINDS, *REWORDED)
 KIND_OF = {kind.name: kind for kind in KINDS}
 
-__all__ = ["FIRST_KINDS", "KINDS", "KIND_OF", "LATER_KINDS", "Category", "Kind"]
+__all__ = ["FIRST_KINDS", "KINDS", "KIND_OF", "LATER_KINDS", "REWORDED", "Category", "Kind"]

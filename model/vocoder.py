@@ -1,9 +1,9 @@
-"""The unit vocoder: discrete speech units -> waveform, through predicted durations and a HiFi-GAN generator.
+"""The unit vocoder: discrete speech units -> waveform, through predicted durations and a generator.
 
 Last stage of a spoken reply. Units with repeats merged (B, U) in, samples (B, n) in [-1, 1] out: each unit lasts a
 whole number of frames, each frame is ``hop`` samples (320 at 16 kHz: 50 Hz). After Polyak et al. 2021, "Speech
 Resynthesis from Discrete Disentangled Self-Supervised Representations", section 3.3, and fairseq's CodeGenerator, whose
-numbers it reproduces.
+numbers it reproduces; or with a source-filter generator (``source_filter.py``) in the place of HiFi-GAN's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .conv import AlignState, feed
 from .duration import DurationPredictor, DurationState, durations_from_log
 from .errors import DuologueError
 from .hifigan import Generator, GeneratorState
+from .source_filter import SourceFilter, SourceFilterConfig, SourceFilterState
 from .streaming import State, Streaming
 
 
@@ -36,11 +37,12 @@ class UnitVocoderConfig:
     duration_hidden: int = 128
     duration_kernel: int = 3
     sample_rate: int = 16000  # Hz
+    source_filter: SourceFilterConfig | None = None  # this generator, and not HiFi-GAN's of the sizes above
 
     @property
     def hop(self) -> int:
         """Samples a frame."""
-        return math.prod(self.upsample_rates)
+        return math.prod(self.upsample_rates) if self.source_filter is None else self.source_filter.hop
 
     def __post_init__(self) -> None:
         sizes = {
@@ -79,7 +81,7 @@ class VocoderState(State):
 
     duration: DurationState
     waiting: AlignState  # embeddings (B, C, *) beside log-durations (B, 1, *)
-    generator: GeneratorState
+    generator: GeneratorState | SourceFilterState
 
 
 class UnitVocoder(Streaming):
@@ -95,14 +97,18 @@ class UnitVocoder(Streaming):
         self.config = config
         self.embedding = nn.Embedding(config.units, config.embedding_dim)
         self.duration = DurationPredictor(config.embedding_dim, config.duration_hidden, config.duration_kernel)
-        self.generator = Generator(
-            config.embedding_dim,
-            config.channels,
-            config.upsample_rates,
-            config.upsample_kernels,
-            config.resblock_kernels,
-            config.resblock_dilations,
-        )
+        self.generator: Generator | SourceFilter
+        if config.source_filter is not None:
+            self.generator = SourceFilter(config.embedding_dim, config.source_filter, config.sample_rate)
+        else:
+            self.generator = Generator(
+                config.embedding_dim,
+                config.channels,
+                config.upsample_rates,
+                config.upsample_kernels,
+                config.resblock_kernels,
+                config.resblock_dilations,
+            )
         self.rate = Fraction(config.hop)
         self.latency = self.duration.latency + self.generator.latency
 

@@ -28,6 +28,7 @@ from duologue.model.llm import LLM, LLMState
 from duologue.model.mel import LogMel, LogMelConfig
 from duologue.model.quantiser import QuantiserConfig
 from duologue.model.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
+from duologue.model.source_filter import SourceFilter, SourceFilterConfig
 from duologue.model.streaming import Chain, Streaming
 from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.vad import VAD
@@ -76,10 +77,23 @@ def tiny_adaptor() -> Adaptor:
     return Adaptor(AdaptorConfig(in_dim=16, hidden_dim=24, out_dim=12, stack=4))
 
 
-def tiny_vocoder() -> UnitVocoder:
+TINY_SOURCE_FILTER = SourceFilterConfig(
+    dim=8, ffn_dim=16, layers=2, kernel=3, ahead=2, hop=80, pieces=2, cepstrum=12, noise_cepstrum=6, n_fft=128
+)
+
+
+def tiny_source_filter() -> SourceFilter:
+    generator = SourceFilter(8, TINY_SOURCE_FILTER, 16000)
+    with torch.no_grad():
+        weight = generator.head.weight.view(2, -1, 8).mul_(3)
+        weight[:, :2] *= 7  # a voice that comes and goes, at all pitches
+    return generator
+
+
+def tiny_vocoder(source_filter: SourceFilterConfig | None = None) -> UnitVocoder:
     config = UnitVocoderConfig(
         units=10, embedding_dim=8, channels=32, upsample_rates=(4, 2), upsample_kernels=(8, 4),
-        resblock_kernels=(3, 7), resblock_dilations=(1, 3), duration_hidden=8,
+        resblock_kernels=(3, 7), resblock_dilations=(1, 3), duration_hidden=8, source_filter=source_filter,
     )  # fmt: skip
     vocoder = UnitVocoder(config)
     with torch.no_grad():
@@ -175,7 +189,9 @@ STAGES = [
     Stage(name="fusion", make=lambda: Fusion(4, (3, 7), (1, 3)), input=features(4)),
     Stage(name="hifigan", make=lambda: Generator(8, 32, (5, 4), (11, 8), (3, 7), (1, 3, 5)), input=features(8)),
     Stage(name="duration", make=lambda: DurationPredictor(8, 8, 3), input=features(8)),
+    Stage(name="source-filter", make=tiny_source_filter, input=features(8)),
     Stage(name="vocoder", make=tiny_vocoder, input=integers(10)),
+    Stage(name="vocoder-source-filter", make=lambda: tiny_vocoder(TINY_SOURCE_FILTER), input=integers(10)),
     Stage(name="llm", make=LanguageModel, input=lambda frames: torch.randn(2, frames, 8), bounded=False),
     Stage(name="unit-decoder", make=lambda: tiny_unit_decoder(3), input=lambda frames: torch.randn(2, frames, 8)),
     Stage(

@@ -7,6 +7,7 @@ of integers. Frame j of a clip is its samples j * hop to (j + 1) * hop.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import numpy as np
 
 from ..data_prep.shards import Clip
 from ..model.errors import DuologueError
-from .data import Corpus
+from .data import Corpus, to_float
+from .pitch import pitch
 
 UNITS_FILE = "units.jsonl"
 SLACK = 2  # frames by which a clip's durations may miss its length: framing differs at the end
@@ -86,19 +88,36 @@ class UnitCorpus:
                 frames.append(np.repeat(spoken.units, spoken.durations)[:whole])
         self.frames = np.concatenate(frames)  # (all frames,)
         self.ends = np.cumsum([len(row) for row in frames])  # frame at which each clip ends
+        self._pitches: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.spoken)
 
-    def crop(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames from ``start`` on, of the long recording: units (length,), int16 samples (length * hop,)."""
-        pieces = []
-        clip = int(np.searchsorted(self.ends, start, side="right"))
-        at = start
+    def _pieces(self, start: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """(clip, its first frame, the frame after its last) of each piece of a crop."""
+        clip, at = int(np.searchsorted(self.ends, start, side="right")), start
         while at < start + length:
             begin = int(self.ends[clip - 1]) if clip else 0
             until = min(int(self.ends[clip]), start + length)
-            recording: Clip = self.corpus[clip]
-            pieces.append(recording.pcm[(at - begin) * self.hop : (until - begin) * self.hop])
+            yield clip, at - begin, until - begin
             at, clip = until, clip + 1
-        return self.frames[start : start + length], np.concatenate(pieces)
+
+    def crop(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames from ``start`` on, of the long recording: units (length,), int16 samples (length * hop,)."""
+        samples = [self.corpus[i].pcm[a * self.hop : b * self.hop] for i, a, b in self._pieces(start, length)]
+        return self.frames[start : start + length], np.concatenate(samples)
+
+    def pitch(self, start: int, length: int, pieces: int) -> np.ndarray:
+        """Hz (length * pieces,) of the same frames, 0 where there is no voice; a clip's is measured once."""
+        return np.concatenate(
+            [self._pitch(i, pieces)[a * pieces : b * pieces] for i, a, b in self._pieces(start, length)]
+        )
+
+    def _pitch(self, clip: int, pieces: int) -> np.ndarray:
+        """Hz of a whole clip, (frames * pieces,)."""
+        if clip not in self._pitches:
+            recording: Clip = self.corpus[clip]
+            measured = pitch(to_float(recording.pcm), self.corpus.sets[0].sample_rate, self.hop // pieces)
+            whole = len(recording.pcm) // self.hop * pieces
+            self._pitches[clip] = measured[:whole].astype(np.float16)
+        return self._pitches[clip].astype(np.float32)

@@ -10,19 +10,23 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from duologue.model.duration import LONGEST, durations_from_log
 from duologue.model.errors import DuologueError
+from duologue.model.source_filter import SourceFilterConfig
 from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
 
 TINY = UnitVocoderConfig(
     units=10, embedding_dim=8, channels=32, upsample_rates=(4, 2), upsample_kernels=(8, 4), resblock_kernels=(3, 7),
     resblock_dilations=(1, 3), duration_hidden=8,
 )  # fmt: skip
+SOURCE_FILTER = SourceFilterConfig(
+    dim=8, ffn_dim=16, layers=2, kernel=3, ahead=2, hop=8, pieces=2, cepstrum=12, noise_cepstrum=6, n_fft=64
+)
 LENGTHS = (50, 100, 200, 400, 800)  # units
 
 
-@pytest.fixture(scope="module")
-def vocoder():
+@pytest.fixture(scope="module", params=[None, SOURCE_FILTER], ids=["hifigan", "source-filter"])
+def vocoder(request):
     torch.manual_seed(0)
-    return UnitVocoder(TINY).eval()
+    return UnitVocoder(replace(TINY, source_filter=request.param)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def test_rows_that_last_differently_are_refused(vocoder):
 @torch.inference_mode()
 def test_the_declared_latency_is_no_larger_than_needed(vocoder):
     """With every unit one frame long, one unit fewer of look-ahead would not do."""
-    vocoder = UnitVocoder(TINY).eval()
+    vocoder = UnitVocoder(vocoder.config).eval()
     vocoder.duration.proj.weight.zero_()
     vocoder.duration.proj.bias.zero_()
     state, units, ready, short = vocoder.init_state(), torch.randint(10, (1, 40)), 0, 0

@@ -11,6 +11,7 @@ from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
 from ...model.monitor import MonitorConfig
+from ...model.source_filter import SourceFilterConfig
 from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ...model.unit_decoder import UnitDecoderConfig
@@ -83,7 +84,7 @@ NANO_UNIT_DECODER = UnitDecoderConfig(
     sub_position=True,
     blank_bias=-2.0,
 )
-NANO_VOCODER = UnitVocoderConfig(units=NANO_UNITS, embedding_dim=128, channels=128, resblock_kernels=(3, 7))
+NANO_VOCODER = UnitVocoderConfig(units=NANO_UNITS, embedding_dim=128, source_filter=SourceFilterConfig())
 NANO_MONITOR = MonitorConfig(in_dim=256, hidden_dim=128)
 
 

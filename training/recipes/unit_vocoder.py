@@ -4,7 +4,7 @@ Random crops of the reply voice's recordings, whose units are known frame by fra
 the mean squared error of log(duration + 1) on whole clips. With ``adversary=true`` discriminators join in after
 ``rival_after`` steps: spectral losses alone make speech intelligible, rivals make it sound recorded. Weight norm
 (Salimans and Kingma, arXiv 1602.07868) steadies the training and is folded into plain weights when the vocoder is
-handed on.
+handed on. A source-filter generator also learns the pitch of the recordings, and is given it while it learns the rest.
 
 Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), sections 2.2 and 2.3; Polyak et al. 2021
 (arXiv 2104.00355), section 3.3; durations as in Lee et al. 2022 (arXiv 2107.05604), section 3.3.
@@ -23,6 +23,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ...model.conv import StreamingConv1d, StreamingConvTranspose1d
 from ...model.errors import DuologueError
+from ...model.source_filter import MIDDLE_HZ, SourceFilter, SourceFilterConfig
 from ...model.vocoder import UnitVocoder, UnitVocoderConfig
 from ..data import to_float
 from ..discriminators import DiscriminatorConfig, Discriminators
@@ -46,6 +47,8 @@ class UnitVocoderRecipe(Recipe):
     crop_ms: int = 800
     spectral: SpectralLossConfig = NANO_SPECTRAL
     duration_weight: float = 1.0
+    pitch_weight: float = 5.0  # of a source-filter generator: mean distance of log pitches where there is a voice
+    voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
     adversary: bool = False
     rival_after: int = 0  # steps with spectral losses alone
     rival: DiscriminatorConfig = NANO_RIVAL
@@ -89,7 +92,8 @@ def recipe(preset: str = "nano") -> UnitVocoderRecipe:
         save_every=500,
     )
     if preset == "tiny":
-        vocoder = replace(NANO_VOCODER, embedding_dim=32, channels=64, resblock_kernels=(3,), duration_hidden=32)
+        generator = SourceFilterConfig(dim=64, ffn_dim=128, layers=2)
+        vocoder = replace(NANO_VOCODER, embedding_dim=32, source_filter=generator, duration_hidden=32)
         return replace(base, vocoder=vocoder, crop_ms=400, batch_size=8, steps=100, warmup=10, lr=3e-3, precision="no",
                        workers=0, save_every=100)  # fmt: skip
     return base
@@ -165,12 +169,16 @@ class UnitVocoderTask(Task):
         for row, clip in enumerate(clips):
             units[row, : len(clip.units)] = torch.from_numpy(clip.units)
             durations[row, : len(clip.units)] = torch.from_numpy(clip.durations)
-        return {
+        batch = {
             "frames": torch.from_numpy(np.stack([frames for frames, _ in crops])),  # (B, F)
             "samples": torch.from_numpy(np.stack([to_float(samples) for _, samples in crops])),  # (B, F * hop)
             "units": units,  # (B, U)
             "durations": durations,  # (B, U)
         }
+        if (generator := self.recipe.vocoder.source_filter) is not None:
+            pitches = [corpus.pitch(int(start), length, generator.pieces) for start in starts]
+            batch["pitch"] = torch.from_numpy(np.stack(pitches))  # (B, F * pieces)
+        return batch
 
     def forward(self, batch: Batch) -> Any:
         loss, figures, _ = self.speak(batch)
@@ -179,12 +187,27 @@ class UnitVocoderTask(Task):
     def speak(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss without a rival, its figures, and the samples (B, F * hop) that were made."""
         vocoder = self.vocoder
-        made = vocoder.generator(vocoder.embed(batch["frames"]))[:, 0]  # (B, F * hop)
-        loss, figures = self.spectral(made, batch["samples"])
+        made, loss, figures = self._made(vocoder.embed(batch["frames"]), batch)
+        spectral, measured = self.spectral(made, batch["samples"])
+        loss, figures = loss + spectral, measured | figures
         predicted = vocoder.duration(vocoder.embed(batch["units"]))[:, 0].float()  # (B, U)
         real = batch["durations"] > 0
         duration = F.mse_loss(predicted[real], torch.log(batch["durations"][real] + 1.0))
         return loss + self.recipe.duration_weight * duration, {**figures, "duration": duration.detach()}, made
+
+    def _made(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Embeddings (B, C, F) -> samples (B, F * hop), and what the generator has to learn beside them."""
+        generator = self.vocoder.generator
+        if not isinstance(generator, SourceFilter):
+            return generator(x)[:, 0], x.new_zeros((), dtype=torch.float32), {}
+        controls, hertz = generator.controls(x), batch["pitch"]
+        voiced = hertz > 0
+        voicing = F.binary_cross_entropy_with_logits(controls.voiced, voiced.float())
+        wanted = torch.log(hertz.clamp(min=1.0) / MIDDLE_HZ)
+        pitch = ((controls.log_f0 - wanted).abs() * voiced).sum() / voiced.sum().clamp(min=1)
+        loss = self.recipe.pitch_weight * pitch + self.recipe.voicing_weight * voicing
+        figures = {"pitch": pitch.detach(), "voicing": voicing.detach()}
+        return generator.sound(controls, hertz)[:, 0], loss, figures
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -196,7 +219,7 @@ class UnitVocoderTask(Task):
             rows = [self._batch(corpus, np.random.default_rng((1, i))) for i in range(4)]
             measured = [self.speak({key: value.to(device) for key, value in row.items()})[1] for row in rows]
             name = folder.rstrip("/").split("/")[-1]
-            for key in ("mel", "magnitude", "duration"):
+            for key in measured[0]:
                 figures[f"{key}_{name}"] = float(np.mean([float(row[key]) for row in measured]))
         return figures
 

@@ -1,0 +1,246 @@
+"""A source-filter generator: frames of features -> waveform, by pulses and noise through filters that change with time.
+
+Frames (B, C, T) at sample_rate / hop Hz in, samples (B, 1, T * hop) out. A causal stack of ConvNeXt blocks that runs
+``ahead`` frames behind its input says, ``pieces`` times a frame, how high the voice is, whether there is one, and the
+cepstra of two minimum-phase filters: one for a band-limited train of pulses, one for noise. A thousandth of the
+arithmetic of a generator of waveforms goes into a sample, and harmonics are harmonic from the first step of training.
+
+Source: Liu, Chen and Yu 2020, "Neural Homomorphic Vocoder" (Interspeech 2020), sections 2.1 to 2.3; the classical form:
+Oppenheim 1969, "Speech Analysis-Synthesis System Based on Homomorphic Filtering"; ConvNeXt blocks as in Siuzdak 2023,
+"Vocos" (arXiv 2306.00814).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .conv import ConvState, StreamingConv1d, channels_last
+from .errors import DuologueError
+from .streaming import State, Streaming
+
+NOISE = 1 << 15  # samples of noise before it comes again
+MIDDLE_HZ = 120.0  # the pitch that a head of zeros says
+STEP_HZ = 1 / 8  # pitches are multiples of it, or how a stream is cut would change their last bits, and phases drift
+LOUDEST = math.log(1e2)  # no filter's gain exceeds it
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFilterConfig:
+    """Sizes."""
+
+    dim: int = 256
+    ffn_dim: int = 768
+    layers: int = 6
+    kernel: int = 7  # frames
+    ahead: int = 6  # frames of look-ahead
+    hop: int = 320  # samples a frame
+    pieces: int = 2  # of a frame; each has filters of its own
+    cepstrum: int = 80  # coefficients of the filter of the pulses
+    noise_cepstrum: int = 40  # of the noise
+    n_fft: int = 1024  # samples: a piece and the response of its filter
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < (name != "ahead"):
+                raise DuologueError(f"source_filter {name} is {value}; it must be at least {int(name != 'ahead')}")
+        if self.hop % self.pieces:
+            raise DuologueError(f"source_filter pieces is {self.pieces}; the hop, {self.hop}, must be a multiple of it")
+        longest = self.n_fft - self.hop // self.pieces
+        if longest < max(self.cepstrum, self.noise_cepstrum) or self.n_fft % 2:
+            raise DuologueError(
+                f"source_filter n_fft is {self.n_fft}; it must be even, and exceed a piece "
+                f"({self.hop // self.pieces} samples) by the longer cepstrum at least"
+            )
+
+
+@dataclass
+class Controls:
+    """What the stack says of each of S pieces."""
+
+    log_f0: Tensor  # (B, S): the logarithm of the pitch over MIDDLE_HZ
+    voiced: Tensor  # (B, S): logits
+    pulses: Tensor  # (B, S, cepstrum)
+    noise: Tensor  # (B, S, noise_cepstrum)
+
+    @property
+    def f0(self) -> Tensor:
+        """Hz (B, S), 0 where there is no voice."""
+        hertz = MIDDLE_HZ * self.log_f0.clamp(-2, 2).exp()
+        return torch.where(self.voiced > 0, (hertz / STEP_HZ).round() * STEP_HZ, 0.0)
+
+
+@dataclass
+class SourceState(State):
+    """Where the sources and filters are."""
+
+    position: int  # samples made
+    phase: Tensor  # (B,) of the pulses, in cycles, float64
+    f0: Tensor  # (B, 0 or 1): the last piece's
+    pulses: Tensor  # (B, 0 or 1, cepstrum): the last piece's
+    noise: Tensor  # (B, 0 or 1, noise_cepstrum)
+    overlap: Tensor  # (B, n_fft - piece): what its filters' responses still add
+
+
+class Source(nn.Module):
+    """Controls of S pieces -> samples (B, S * piece): the two sources, their filters, and nothing to learn."""
+
+    def __init__(self, config: SourceFilterConfig, sample_rate: int) -> None:
+        super().__init__()
+        self.n_fft, self.piece, self.sample_rate = config.n_fft, config.hop // config.pieces, sample_rate
+        self.cepstra = (config.cepstrum, config.noise_cepstrum)
+        self.white: Tensor
+        self.fade: Tensor
+        noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("white", noise, persistent=False)
+        fade = torch.hann_window(2 * self.piece)[: self.piece]
+        self.register_buffer("fade", fade, persistent=False)  # from the last piece's filter to this one's
+
+    def init_state(self, batch_size: int) -> SourceState:
+        none = self.white.new_zeros(batch_size, 0)
+        return SourceState(
+            position=0,
+            phase=none.new_zeros(batch_size, dtype=torch.float64),
+            f0=none,
+            pulses=none.new_zeros(batch_size, 0, self.cepstra[0]),
+            noise=none.new_zeros(batch_size, 0, self.cepstra[1]),
+            overlap=none.new_zeros(batch_size, self.n_fft - self.piece),
+        )
+
+    def forward(self, f0: Tensor, pulses: Tensor, noise: Tensor, state: SourceState) -> Tensor:
+        """f0 (B, S) in Hz, 0 for none, cepstra (B, S, ·), S at least 1 -> samples (B, S * piece)."""
+        train = self._pulses(f0, state)  # (B, S, piece)
+        samples = f0.shape[1] * self.piece
+        at = torch.arange(state.position, state.position + samples, device=f0.device) % NOISE
+        hiss = self.white[at].view(1, -1, self.piece).expand_as(train)
+        spectrum = self._filtered(train, pulses, state.pulses) + self._filtered(hiss, noise, state.noise)
+        parts = torch.fft.irfft(spectrum, self.n_fft)  # (B, S, n_fft)
+        length = samples - self.piece + self.n_fft
+        sums = F.fold(parts.transpose(1, 2), (1, length), (1, self.n_fft), stride=(1, self.piece))[:, 0, 0]
+        held = state.overlap.shape[-1]
+        sums = torch.cat([sums[:, :held] + state.overlap, sums[:, held:]], dim=1)
+        state.position += samples
+        state.overlap = sums[:, samples:].clone()
+        state.pulses, state.noise = pulses[:, -1:].clone(), noise[:, -1:].clone()
+        return sums[:, :samples].clamp(-1, 1)
+
+    def _pulses(self, f0: Tensor, state: SourceState) -> Tensor:
+        """Cosines of every harmonic below half the sample rate, of unit power together: (B, S, piece)."""
+        before = torch.cat([state.f0, f0], dim=1)[:, -f0.shape[1] - 1 : -1]
+        if before.shape[1] < f0.shape[1]:  # nothing came before the first piece
+            before = torch.cat([f0[:, :1], before], dim=1)
+        before = torch.where((before > 0) & (f0 > 0), before, f0)  # a voice sets in at its pitch
+        ramp = torch.arange(1, self.piece + 1, device=f0.device, dtype=torch.float64) / self.piece
+        hertz = before.double()[..., None] * (1 - ramp) + f0.double()[..., None] * ramp  # (B, S, piece)
+        phase = state.phase[:, None] + (hertz / self.sample_rate).flatten(1).cumsum(1)  # (B, S * piece)
+        state.phase, state.f0 = phase[:, -1] % 1, f0[:, -1:].clone()
+        phase = (phase % 1).view_as(hertz)
+        highest = torch.maximum(before, f0).clamp(min=1.0)[..., None].double()
+        harmonics = (self.sample_rate / 2 / highest).floor().clamp(min=1)
+        low = (math.pi * phase).sin()
+        ratio = (math.pi * (2 * harmonics + 1) * phase).sin() / torch.where(low.abs() < 1e-9, 1e-9, low)
+        sums = torch.where(low.abs() < 1e-9, harmonics, (ratio - 1) / 2)
+        return torch.where(f0[..., None] > 0, sums * (2 / harmonics).sqrt(), 0.0).float()
+
+    def _filtered(self, source: Tensor, cepstra: Tensor, before: Tensor) -> Tensor:
+        """Spectra (B, S, n_fft / 2 + 1) of a source (B, S, piece) that passes from each filter to the next."""
+        cepstra = torch.cat([before, cepstra] if before.shape[1] else [cepstra[:, :1], cepstra], dim=1)
+        log = torch.fft.rfft(cepstra, self.n_fft)  # (B, 1 + S, bins): of a minimum phase, being causal
+        response = torch.polar(log.real.clamp(max=LOUDEST).exp(), log.imag)
+        coming, going = (torch.fft.rfft(source * fade, self.n_fft) for fade in (self.fade, 1 - self.fade))
+        return coming * response[:, 1:] + going * response[:, :-1]
+
+
+class Block(nn.Module):
+    """ConvNeXt: a depthwise convolution that looks back, norm, a wide middle, scaled, beside the identity."""
+
+    def __init__(self, c: SourceFilterConfig) -> None:
+        super().__init__()
+        self.depthwise = StreamingConv1d(c.dim, c.dim, c.kernel, groups=c.dim, causal=True)
+        self.norm = nn.LayerNorm(c.dim, eps=1e-6)
+        self.widen, self.narrow = nn.Linear(c.dim, c.ffn_dim), nn.Linear(c.ffn_dim, c.dim)
+        self.scale = nn.Parameter(torch.full((c.dim,), 1 / c.layers))
+
+    def forward(self, x: Tensor, state: ConvState) -> Tensor:
+        y = self.depthwise.step(x, state)  # (B, D, T)
+        y = self.narrow(F.gelu(self.widen(self.norm(y.transpose(1, 2)))))  # (B, T, D)
+        return x + (self.scale * y).transpose(1, 2)
+
+
+@dataclass
+class SourceFilterState(State):
+    """The convolutions, the frames by which the stack still has to fall behind, and the sources."""
+
+    embed: ConvState
+    blocks: list[ConvState]
+    skip: int
+    source: SourceState
+
+
+class SourceFilter(Streaming):
+    """(B, in_dim, T) -> (B, 1, T * hop)."""
+
+    def __init__(self, in_dim: int, config: SourceFilterConfig, sample_rate: int) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embed = StreamingConv1d(in_dim, c.dim, c.kernel, causal=True)
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
+        self.norm = nn.LayerNorm(c.dim, eps=1e-6)
+        self.head = nn.Linear(c.dim, c.pieces * (2 + c.cepstrum + c.noise_cepstrum))
+        self.source = Source(c, sample_rate)
+        with torch.no_grad():
+            self.head.weight.mul_(0.1)
+            bias = self.head.bias.zero_().view(c.pieces, -1)
+            bias[:, [2, 2 + c.cepstrum]] = -4.0  # quiet at first
+        self.rate = Fraction(c.hop)
+        self.latency = c.ahead
+
+    def _controls(self, x: Tensor, state: SourceFilterState) -> Controls:
+        """Frames (B, C, T) -> controls of as many frames, but for those by which the stack has still to fall behind."""
+        c = self.config
+        y = self.embed.step(channels_last(x), state.embed)  # (B, D, T)
+        for block, held in zip(self.blocks, state.blocks, strict=True):
+            y = block(y, held)
+        skipped = min(state.skip, y.shape[-1])
+        state.skip -= skipped
+        out = self.head(self.norm(y[..., skipped:].transpose(1, 2))).float()  # (B, T', pieces * ·)
+        out = out.unflatten(-1, (c.pieces, 2 + c.cepstrum + c.noise_cepstrum)).flatten(1, 2)  # (B, T' * pieces, ·)
+        log_f0, voiced, pulses, noise = out.split([1, 1, c.cepstrum, c.noise_cepstrum], dim=-1)
+        return Controls(log_f0=log_f0[..., 0], voiced=voiced[..., 0], pulses=pulses, noise=noise)
+
+    def controls(self, x: Tensor) -> Controls:
+        """Frames (B, C, T) -> controls of T * pieces pieces."""
+        return self._controls(F.pad(x, (0, self.config.ahead)), self.init_state(x.shape[0]))
+
+    def sound(self, controls: Controls, f0: Tensor, state: SourceState | None = None) -> Tensor:
+        """Controls, and Hz (B, S) -> samples (B, 1, S * piece). In training the pitch is the recording's."""
+        if f0.shape[1] == 0:
+            return f0.new_zeros(f0.shape[0], 1, 0)
+        with torch.autocast(f0.device.type, enabled=False):
+            state = self.source.init_state(f0.shape[0]) if state is None else state
+            return self.source(f0, controls.pulses, controls.noise, state)[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        controls = self.controls(x)
+        return self.sound(controls, controls.f0)
+
+    def init_state(self, batch_size: int = 1) -> SourceFilterState:
+        return SourceFilterState(
+            embed=self.embed.init_state(batch_size),
+            blocks=[block.depthwise.init_state(batch_size) for block in self.blocks],  # type: ignore[operator, union-attr]
+            skip=self.config.ahead,
+            source=self.source.init_state(batch_size),
+        )
+
+    def step(self, x: Tensor, state: SourceFilterState) -> Tensor:
+        controls = self._controls(x, state)
+        return self.sound(controls, controls.f0, state.source)
+
+    def flush(self, state: SourceFilterState) -> Tensor:
+        held = state.embed.held
+        return self.step(held.new_zeros(held.shape[0], self.embed.in_channels, self.config.ahead), state)

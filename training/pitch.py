@@ -1,0 +1,78 @@
+"""The pitch of a recording: what a source-filter vocoder learns to say of its units.
+
+Source: Boersma 1993, "Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise ratio of a
+sampled sound" (IFA Proceedings 17): the autocorrelation of a windowed frame over the window's own, and the cheapest
+path through its peaks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CANDIDATES = 5  # peaks a frame
+VOICELESS = 0.45  # strength of the candidate that there is no voice
+OCTAVE = 0.02  # a higher candidate is worth so much an octave
+JUMP = 0.35  # costs so much an octave from frame to frame
+CHANGE = 0.14  # between voice and none
+SILENCE = 0.03  # of the loudest frame's peak: below it, having no voice grows likelier
+
+
+def pitch(samples: np.ndarray, sample_rate: int, hop: int, low: float = 65.0, high: float = 400.0) -> np.ndarray:
+    """Samples (n,) float -> Hz (n // hop,) float32, of the frame in the middle of each hop; 0: no voice.
+
+    Costs follow Boersma's for steps of 10 ms: ``hop`` should be near that.
+    """
+    frames = len(samples) // hop
+    if frames == 0:
+        return np.zeros(0, np.float32)
+    window = int(3 * sample_rate / low)  # three periods of the lowest pitch
+    padded = np.pad(np.asarray(samples, np.float32), window)
+    starts = window + hop // 2 - window // 2 + hop * np.arange(frames)
+    cut = np.lib.stride_tricks.sliding_window_view(padded, window)[starts]  # (F, window)
+    cut = cut - cut.mean(1, keepdims=True)
+    peaks = np.abs(cut).max(1)
+    taper = np.hanning(window + 2)[1:-1].astype(np.float32)
+    size = 1 << int(np.ceil(np.log2(1.5 * window)))
+    own = np.fft.irfft(np.abs(np.fft.rfft(taper, size)) ** 2)
+    both = np.fft.irfft(np.abs(np.fft.rfft(cut * taper, size, axis=1)) ** 2, axis=1)
+    first, last = int(sample_rate / high), int(np.ceil(sample_rate / low))
+    r = both[:, : last + 2] / np.maximum(both[:, :1], 1e-9) / (own[: last + 2] / own[0])
+    hertz, strength = _peaks(r, first, last, sample_rate, low)
+    quiet = 2 - (peaks / max(float(peaks.max()), 1e-9)) / (SILENCE / (1 + VOICELESS))
+    strength[:, 0] = VOICELESS + np.maximum(0.0, quiet)
+    return hertz[np.arange(frames), _cheapest(hertz, strength)]
+
+
+def _peaks(r: np.ndarray, first: int, last: int, sample_rate: int, low: float) -> tuple[np.ndarray, np.ndarray]:
+    """Autocorrelations (F, last + 2) -> Hz and strengths (F, 1 + CANDIDATES), the first for no voice; -inf: none."""
+    middle, left, right = r[:, first : last + 1], r[:, first - 1 : last], r[:, first + 1 : last + 2]
+    curve = left - 2 * middle + right
+    top = (middle > left) & (middle >= right) & (middle > 0.5 * VOICELESS)
+    shift = np.where(top, (left - right) / np.where(curve == 0, 1.0, 2 * curve), 0.0)
+    hertz = sample_rate / (np.arange(first, last + 1) + shift)
+    height = np.where(top, middle - 0.25 * (left - right) * shift + OCTAVE * np.log2(hertz / low), -np.inf)
+    best = np.argpartition(-height, CANDIDATES, axis=1)[:, :CANDIDATES]
+    none = np.zeros((len(r), 1))
+    return (
+        np.concatenate([none, np.take_along_axis(hertz, best, 1)], 1).astype(np.float32),
+        np.concatenate([none, np.take_along_axis(height, best, 1)], 1),
+    )
+
+
+def _cheapest(hertz: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """The candidate of each frame on the path with the largest strength less the cost of its jumps (Viterbi)."""
+    octaves = np.log2(np.maximum(hertz, 1.0))
+    voiced = hertz > 0
+    score, back = strength[0], np.zeros(hertz.shape, np.int64)
+    for t in range(1, len(hertz)):
+        jumps = JUMP * np.abs(octaves[t - 1][:, None] - octaves[t][None])
+        both = voiced[t - 1][:, None] & voiced[t][None]
+        cost = np.where(both, jumps, CHANGE * (voiced[t - 1][:, None] != voiced[t][None]))
+        paths = score[:, None] - cost  # (from, to)
+        back[t] = paths.argmax(0)
+        score = paths.max(0) + strength[t]
+    path = np.zeros(len(hertz), np.int64)
+    path[-1] = int(score.argmax())
+    for t in range(len(hertz) - 1, 0, -1):
+        path[t - 1] = back[t, path[t]]
+    return path
