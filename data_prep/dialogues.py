@@ -22,7 +22,8 @@ from .kind import Category, Kind, Operands
 from .splits import Split, operand_split, stable_fraction, template_splits
 from .spoken import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
 
-__all__ = ["Category", "Dialogue", "Split", "count_distinct", "generate", "is_held_out", "templates_of"]
+__all__ = ["Category", "Dialogue", "Split", "count_distinct", "generate", "is_held_out",
+           "is_whole_question", "templates_of"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,29 @@ def _held_out_wordings() -> re.Pattern[str]:
 def is_held_out(text: str) -> bool:
     """Whether a text is a question in a wording that no training question has."""
     return _held_out_wordings().fullmatch(text) is not None
+
+
+@functools.cache
+def _whole_questions() -> re.Pattern[str]:
+    """Matches a question in any wording about anything that its kind asks about, without fillers."""
+    ways = []
+    for kind in KINDS:
+        slots: dict[str, set[str]] = {}
+        for operands in kind.domain if isinstance(kind.domain, tuple) else ():
+            for name, words in kind.solve(operands).fields.items():
+                slots.setdefault(name, set()).add(words)
+        for template in kind.templates:
+            way = ""
+            for literal, name, *_ in string.Formatter().parse(template):
+                about = "|".join(sorted(slots.get(name or "", ())))
+                way += re.escape(literal) + ("" if name is None else f"(?:{about or '[a-z ]+'})")
+            ways.append(way)
+    return re.compile("|".join(ways))
+
+
+def is_whole_question(text: str) -> bool:
+    """Whether a text is a question already, and not the beginning of one: "what comes after twenty" (five)."""
+    return _whole_questions().fullmatch(text) is not None
 
 
 def template_id(kind: str, template: str) -> str:

@@ -107,7 +107,8 @@ MORE_WORDINGS: dict[str, tuple[str, ...]] = {
         "what would {n} {large} be in {small}", "please convert {n} {large} into {small}",
     ),
     "double": (
-        "the number {a} twice", "what would twice {a} be", "twice the number {a}", "take {a} twice", "find the double of {a}",
+        "the number {a} twice", "what would twice {a} be", "twice the number {a}", "take {a} twice",
+        "find the double of {a}",
         "say what double {a} is", "what do i get when i double {a}", "i need the double of {a}", "{a} and {a} again",
         "if i double {a} what do i get", "the double of {a}", "what number is twice {a}", "take double of {a}",
     ),

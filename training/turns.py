@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,14 @@ class Row:
         """How many adaptor frames it holds."""
         return self.ids.count(token_ids()["<speech>"])
 
-    def add_turn(self, question: str, answer: str | None, speech: int = 0, question_weight: float = 1.0) -> None:
+    def add_turn(
+        self,
+        question: str,
+        answer: str | None,
+        speech: int = 0,
+        question_weight: float = 1.0,
+        answer_weight: float = 1.0,
+    ) -> None:
         """Append a turn with ``speech`` adaptor frames; ``answer=None``: a transcript is all that is known."""
         table = token_ids()
         if not self.ids:
@@ -44,7 +52,23 @@ class Row:
         if speech:
             self.spoken += encode(question)
         if answer is not None:
-            self.add([table["<reply>"], *encode(answer), table["<eos>"]], 1.0)
+            self.add([table["<reply>"], *encode(answer), table["<eos>"]], answer_weight)
+
+    def add_before(self, before: tuple[str, str], answer: str | None, rng: np.random.Generator) -> str | None:
+        """Append the turn that one with this answer goes on from, and return the answer.
+
+        If that only says the last one again ("what did you say"), the last one is one in two times cut short, as if it
+        had been interrupted, and so is what is said again: what nobody heard was not said.
+        """
+        question, earlier = before
+        words = earlier.split()
+        heard = int(rng.integers(1, 2 * len(words) + 1)) if answer == earlier else len(words)
+        if heard >= len(words):
+            self.add_turn(question, earlier, question_weight=0.0)
+            return answer
+        cut = " ".join(words[:heard])
+        self.add_turn(question, cut, question_weight=0.0, answer_weight=0.0)  # an answer does not end there by itself
+        return cut
 
     def add_dialogue(self, dialogue: Dialogue, question_weight: float) -> None:
         """Append a written question and its answer, behind the turn that it goes on from."""

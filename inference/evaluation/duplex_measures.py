@@ -18,9 +18,12 @@ METRICS = (
     Metric(key="stop_obeyed", name="Stopped when told to", unit="%"),
     Metric(key="interruption_taken", name="Interruption answered", unit="%"),
     Metric(key="interruption_right", name="Interruption answered right", unit="%"),
+    Metric(key="recall_consistent", name="Remembered what was heard, no more", unit="%"),
     Metric(key="stop_ms", name="Stop latency, median", unit="ms", better=_LOW, statistic=_P50),
     Metric(key="stop_ms", name="Stop latency, 95th", unit="ms", better=_LOW, statistic=_P95),
     Metric(key="endpoint_ms", name="Endpoint delay, median", unit="ms", better=_LOW, statistic=_P50),
+    Metric(key="compute_ms", name="Compute delay of the answer, median", unit="ms", better=_LOW, statistic=_P50),
+    Metric(key="compute_ms", name="Compute delay of the answer, 95th", unit="ms", better=_LOW, statistic=_P95),
     Metric(key="response_ms", name="Response heard after, median", unit="ms", better=_LOW, statistic=_P50),
     Metric(key="response_ms", name="Response heard after, 95th", unit="ms", better=_LOW, statistic=_P95),
     Metric(key="echo_interrupted", name="Interrupted by its own echo", unit="%", better=_LOW),
@@ -41,7 +44,10 @@ _SHARES = (
     (SceneKind.INTERRUPTION, "stop_ms", "stop_ms"),
     (SceneKind.INTERRUPTION, "taken", "interruption_taken"),
     (SceneKind.INTERRUPTION, "right", "interruption_right"),
+    (SceneKind.RECALL, "consistent", "recall_consistent"),
+    (SceneKind.RECALL, "stop_ms", "stop_ms"),
     (SceneKind.QUESTION, "endpoint_ms", "endpoint_ms"),
+    (SceneKind.QUESTION, "compute_ms", "compute_ms"),
     (SceneKind.QUESTION, "response_ms", "response_ms"),
 )
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ import numpy as np
 import torch
 
 from ...data_prep.shards import write_atomically
+from ...data_prep.spoken import normalise
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, require
 from ...data_prep.voices import find_voices
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant import Assistant, load
 from ..audio import read_audio, write_wav
-from ..duplex import PRESETS
+from ..duplex import FRAME_MS, PRESETS
 from ..events import Event, EventKind, read_events, write_events
 from ..session import Session, SessionConfig
 from ..speech_gate import WINDOW_MS, GateConfig, SpeechGate
@@ -49,7 +51,7 @@ Segment = tuple[int, int]  # ms
 
 _JOIN_MS = 320  # a shorter gap is inside one utterance
 _GOES_ON_MS = 400  # of speech after a disturbance: the answer was not given up
-_OVER = (SceneKind.BACK_CHANNEL, SceneKind.COUGH, SceneKind.INTERRUPTION, SceneKind.STOP)
+_OVER = (SceneKind.BACK_CHANNEL, SceneKind.COUGH, SceneKind.INTERRUPTION, SceneKind.STOP, SceneKind.RECALL)
 
 
 def run(
@@ -60,6 +62,7 @@ def run(
     voices: str | None = None,
     scenes: int | None = None,
     preset: str = "balanced",
+    without: Sequence[str] = (),
     seed: int = 0,
     outputs: Path | None = None,
     export: bool = False,
@@ -70,6 +73,7 @@ def run(
     Args:
         scenes: how many of each kind; quick: 4, card: 34.
         preset: whose waits the session keeps.
+        without: what the session does without, to see what it brings: speculation, monitor or echo.
         outputs: a folder of scenes in which another system left its output.wav files: play nothing, judge those.
         export: only write the scenes into ``out``, for another system to play.
 
@@ -80,6 +84,7 @@ def run(
         raise DuologueError(f"unknown profile {profile!r}: the profiles are quick, card")
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
+    config = session_without(SessionConfig(duplex=PRESETS[preset]), without)
     count = scenes or {"quick": 4, "card": 34}[profile]
     out.mkdir(parents=True, exist_ok=True)
     items: list[Any]  # scenes to make, or folders of scenes that are there
@@ -113,8 +118,11 @@ def run(
             scene = render(kind, index, seed, speakers)
             folder = out / scene.name
             write_scene(scene, folder)
-            costs = play(assistant, scene, folder, SessionConfig(duplex=PRESETS[preset]), vad)
+            costs = play(assistant, scene, folder, config, vad)
         verdict = judge(scene, folder, vad, ear)
+        audible = [e.at_ms for e in read_events(folder / "events.jsonl") if e.kind is EventKind.ANSWER_AUDIBLE]
+        if costs and audible and scene.kind is SceneKind.QUESTION:
+            verdict["compute_ms"] = lateness(costs, FRAME_MS)[audible[-1] // FRAME_MS]
         return verdict | {"id": scene.name, "measures": measures(verdict), "tick_ms": costs}
 
     def name(item: Any) -> str:
@@ -124,7 +132,8 @@ def run(
     good = good_rows(rows)
     settings = {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers],
                 "scenes": count if outputs is None else len(items), "preset": None if outputs else preset,
-                "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
+                "without": list(without), "outputs": None if outputs is None else str(outputs),
+                "seed": seed}  # fmt: skip
     findings = [found for metric in METRICS if (found := evaluate(metric, good, seed)).count]
     report: dict[str, Any] = {
         "settings": settings,
@@ -140,6 +149,20 @@ def run(
     if not quiet:
         print_findings("Who speaks when", findings, report["broken"], page)
     return report
+
+
+def session_without(config: SessionConfig, parts: Sequence[str]) -> SessionConfig:
+    """The session that does without so many of its parts."""
+    lacking: dict[str, dict[str, Any]] = {
+        "speculation": {"duplex": replace(config.duplex, speculate_ms=0)},
+        "monitor": {"monitor": False},
+        "echo": {"echo": 1.0},
+    }
+    for part in filter(None, parts):
+        if part not in lacking:
+            raise DuologueError(f"a session cannot do without {part!r}; it can without {', '.join(lacking)}")
+        config = replace(config, **lacking[part])
+    return config
 
 
 def write_scene(scene: Scene, folder: Path) -> None:
@@ -264,6 +287,10 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
         row |= {"stop_ms": speaking[1] - onset}
         if scene.kind is SceneKind.STOP:
             return row | {"obeyed": after < 1000}
+        if scene.kind is SceneKind.RECALL:
+            told = [e.text for e in events if e.kind is EventKind.INTERRUPTED and e.at_ms >= onset]
+            heard = told[0] if told else words(speaking[0], speaking[1])
+            return row | {"heard": heard, "again": answer(over), "consistent": recalls(answer(over), heard, bool(told))}
         second = scene.turns[1]
         return row | {
             "taken": took_over(over),
@@ -284,6 +311,28 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
     return row
 
 
+def recalls(again: str, heard: str, exact: bool) -> bool:
+    """Whether what is said again is what was heard: at least half of it and nothing more, word for word if ``exact``.
+
+    By ear half of the words may be misheard, and one too many.
+    """
+    said, wanted = normalise(again).split(), normalise(heard).split()
+    if not said or len(said) > len(wanted) + (not exact) or 2 * len(said) < len(wanted):
+        return False
+    starts = range(len(wanted) - len(said) + 1) if len(said) <= len(wanted) else (0,)
+    missed = min(sum(a != b for a, b in zip(said, wanted[start:], strict=False)) for start in starts)
+    return missed <= (0 if exact else len(said) // 2)
+
+
+def lateness(costs: Sequence[float], tick_ms: int) -> list[float]:
+    """How late each tick would be done, in ms, were they paced by a clock: each begins when it has been heard whole."""
+    late, done = [], 0.0
+    for number, cost in enumerate(costs, start=1):
+        done = max(done, number * tick_ms) + cost
+        late.append(done - number * tick_ms)
+    return late
+
+
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Shares of the scenes of a kind in which something happened, and milliseconds.
 
@@ -292,7 +341,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     of = {kind: [row for row in rows if row["kind"] == kind.value and row.get("valid", True)] for kind in SceneKind}
     ignored = [row for kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT) for row in of[kind]]
     disturbed = of[SceneKind.BACK_CHANNEL] + of[SceneKind.COUGH]
-    stopped = of[SceneKind.INTERRUPTION] + of[SceneKind.STOP]
+    stopped = of[SceneKind.INTERRUPTION] + of[SceneKind.STOP] + of[SceneKind.RECALL]
     costs = [cost for row in rows for cost in row["tick_ms"]]
     return {
         "question_taken": share(row["taken"] for row in of[SceneKind.QUESTION]),
@@ -309,8 +358,10 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "stop_obeyed": share(row["obeyed"] for row in of[SceneKind.STOP]),
         "interruption_taken": share(row["taken"] for row in of[SceneKind.INTERRUPTION]),
         "interruption_right": share(row["right"] for row in of[SceneKind.INTERRUPTION]),
+        "recall_consistent": share(row["consistent"] for row in of[SceneKind.RECALL]),
         "endpoint_ms": percentiles([row["endpoint_ms"] for row in of[SceneKind.QUESTION]]),
         "audible_ms": percentiles([row["audible_ms"] for row in of[SceneKind.QUESTION]]),
+        "compute_ms": percentiles([row.get("compute_ms") for row in of[SceneKind.QUESTION]]),
         "response_ms": percentiles([row["response_ms"] for row in of[SceneKind.QUESTION]]),
         "echo_interrupted": share(row["interrupted"] > 0 for row in of[SceneKind.ECHO]),
         "tick_ms": percentiles(costs) | {"p99": float(np.percentile(costs, 99)) if costs else None},

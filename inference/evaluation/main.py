@@ -29,6 +29,7 @@ class Request:
     voices: str | None = None
     count: int | None = None
     preset: str | None = None
+    without: str | None = None
     beam: int | None = None
     normaliser: str | None = None
     recogniser: str | None = None
@@ -44,7 +45,7 @@ _USES = {
     "s2s": "model outputs export profile voices count normaliser recogniser judge judge_model utmos voice",
     "asr": "model outputs data profile voices count beam normaliser",
     "codec": "data count utmos",
-    "duplex": "model outputs data export profile voices count preset recogniser judge judge_model",
+    "duplex": "model outputs data export profile voices count preset without recogniser judge judge_model",
     "audio_analysis": "model outputs data voices count",
     "voicebench": "model data count judge judge_model",
     "latency": "model profile voices count preset",
@@ -182,5 +183,6 @@ def _duplex(request: Request) -> None:
         return
     duplex_suite.run(
         model=request.model or "nano", out=request.output, profile=request.profile or "quick", voices=request.voices,
-        scenes=request.count, preset=preset, seed=request.seed, outputs=request.outputs, export=request.export,
+        scenes=request.count, preset=preset, without=tuple((request.without or "").split(",")),
+        seed=request.seed, outputs=request.outputs, export=request.export,
     )  # fmt: skip

@@ -11,13 +11,13 @@ Source of the behaviours: Full-Duplex-Bench (Lin et al., arXiv 2503.04721), sect
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
-from ...data_prep.dialogues import Dialogue, Split, generate
+from ...data_prep.dialogues import Dialogue, Split, generate, is_whole_question, templates_of
 from ...data_prep.kinds import Category
 from ...data_prep.recordings import trimmed
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
@@ -49,6 +49,7 @@ class SceneKind(Enum):
     COUGH = "cough"  # the same with a cough
     INTERRUPTION = "interruption"  # another question over the answer: to be answered instead
     STOP = "stop"  # "stop" over the answer: to be obeyed
+    RECALL = "recall"  # "what did you say" over the answer: to be told what was heard of it, and no more
     ECHO = "echo"  # the assistant's own voice comes back: to be ignored; only for whoever can be fed in a loop
 
 
@@ -164,7 +165,7 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
     elif kind is SceneKind.PAUSE:
         turns.append(_question(seed, index, kind, 0, least=5))
         words = turns[0].question.split()
-        cut = int(rng.integers(2, len(words) - 1))
+        cut = int(rng.choice(_pauses(turns[0].question)))
         tape.say(" ".join(words[:cut]))
         tape.wait(rng.uniform(0.3, 0.9))
         tape.say(" ".join(words[cut:]))
@@ -181,6 +182,10 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
                 tape.sound(_cough(rng), "[cough]", LEVEL_DBFS)
             elif kind is SceneKind.STOP:
                 tape.say(str(rng.choice(STOPS)))
+            elif kind is SceneKind.RECALL:
+                again = str(rng.choice(templates_of("follow_again", Split.TEST)))
+                turns.append(replace(turns[0], question=again, slot=turns[0].answer))
+                tape.say(again)
             else:
                 turns.append(_question(seed, index, kind, 1))
                 tape.say(turns[1].question)
@@ -204,9 +209,17 @@ def _question(seed: int, index: int, kind: SceneKind, which: int, least: int = 0
         dialogue = generate(seed, key, Split.TEST, fillers=False)
         if dialogue.category in (Category.SMALL_TALK, Category.OUTSIDE) or len(dialogue.question.split()) < least:
             continue
+        if least and not _pauses(dialogue.question):
+            continue
         if not long or len(dialogue.answer.split()) >= 6:
             return dialogue
     raise DuologueError("the grammar has no such question")
+
+
+def _pauses(question: str) -> list[int]:
+    """Behind how many words one may pause: where what was said is not a question already, which nobody could tell."""
+    words = question.split()
+    return [cut for cut in range(2, len(words) - 1) if not is_whole_question(" ".join(words[:cut]))]
 
 
 def _at_level(wave: np.ndarray, dbfs: float) -> np.ndarray:

@@ -112,14 +112,14 @@ class Duplex(SpeechToText):
             draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
             clip, row = self.corpus[int(item)], Row()
             wave, due = self.scene(clip, draw, quiet)
-            meta = clip.meta
+            meta, answer = clip.meta, clip.meta.get("answer", "")  # "stop" is obeyed in silence
             if earlier := meta.get("before"):
-                row.add_turn(earlier[0], earlier[1], question_weight=0.0)
+                answer = row.add_before(earlier, answer, draw)
             elif draw.random() < 0.5:  # not the first turn
                 dialogue = generate(self.recipe.seed + 1, int(draw.integers(2**31)), "train")
                 row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
             if _QUERY in due:
-                row.add_turn(meta["text"], meta.get("answer", ""), len(due))  # "stop" is obeyed in silence
+                row.add_turn(meta["text"], answer, len(due))
             else:
                 row.add([table["<bos>"]] * (not row.ids) + [table["<user>"]] + [table["<speech>"]] * len(due), 0)
             row.clips.append(place)

@@ -150,9 +150,10 @@ class SpeechToText(Task):
             row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else Row()
             if not row.ids:
                 rows.append(row)
+            answer = clip.meta.get("answer")
             if before := clip.meta.get("before"):  # the turn that it goes on from, in writing
-                row.add_turn(before[0], before[1], question_weight=0.0)
-            row.add_turn(clip.meta["text"], clip.meta.get("answer"), self.frames(len(wave)))
+                answer = row.add_before(before, answer, rng)
+            row.add_turn(clip.meta["text"], answer, self.frames(len(wave)))
             row.clips.append(place)
             if "answer" not in clip.meta:
                 pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
@@ -163,12 +164,15 @@ class SpeechToText(Task):
         """Rows of text alone, so many as go beside ``beside`` rows of speech."""
         r, rows = self.recipe, []
         for place in range(int(r.text_share * beside)):
-            row = Row()
+            row, rng = Row(), np.random.default_rng((r.seed, step, place, 2))
             numbers = itertools.count((step * r.batch_size + place) * 64)
             dialogues = (generate(r.seed + 1, number, "train") for number in numbers)
             wanted = (d for d in dialogues if not r.text_only or d.category in r.text_only)
             for dialogue in itertools.islice(wanted, 4):
-                row.add_dialogue(dialogue, question_weight=0.0)
+                answer: str | None = dialogue.answer
+                if dialogue.before is not None:
+                    answer = row.add_before(dialogue.before, answer, rng)
+                row.add_turn(dialogue.question, answer, question_weight=0.0)
             rows.append(row)
         return rows
 

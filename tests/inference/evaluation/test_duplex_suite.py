@@ -12,12 +12,23 @@ import numpy as np
 import pytest
 from tiny_assistant import SAID, Loudness, tiny_assistant
 
+from duologue.data_prep.dialogues import is_whole_question
 from duologue.data_prep.synthesis import SAMPLE_RATE
 from duologue.data_prep.voices import find_voices
 from duologue.inference.audio import read_audio, write_wav
 from duologue.inference.evaluation import duplex_suite
-from duologue.inference.evaluation.duplex_suite import figures, judge, play, speech_segments, write_scene
+from duologue.inference.evaluation.duplex_suite import (
+    figures,
+    judge,
+    lateness,
+    play,
+    recalls,
+    session_without,
+    speech_segments,
+    write_scene,
+)
 from duologue.inference.evaluation.scenes import Scene, SceneKind, render
+from duologue.inference.events import Event, EventKind, write_events
 from duologue.inference.session import SessionConfig
 from duologue.model.errors import DuologueError
 
@@ -87,6 +98,45 @@ def test_over_the_answer(tmp_path: Path) -> None:
     end, onset, over = other.spans[0].end_ms, other.spans[1].start_ms, other.spans[1].end_ms
     row = said(other, tmp_path, (end + 500, onset + 250), (over + 700, over + 2_500), hears=other.turns[1].answer)
     assert row["taken"] and row["right"] and abs(row["response_ms"] - 700) <= 32 and abs(row["stop_ms"] - 250) <= 32
+
+
+def test_what_is_remembered_is_what_was_heard(tmp_path: Path) -> None:
+    scene = render(SceneKind.RECALL, 0, 0, VOICES)
+    assert scene.turns[1].slot == scene.turns[0].answer
+    end, onset, over = scene.spans[0].end_ms, scene.spans[1].start_ms, scene.spans[1].end_ms
+    spans = (end + 500, onset + 250), (over + 700, over + 2_500)
+    row = said(scene, tmp_path, *spans, hears="the capital of")
+    assert row["consistent"] and row["heard"] == row["again"] == "the capital of"
+    # Our own sessions say themselves how far the answer was heard.
+    heard = Event(EventKind.INTERRUPTED, onset + 320, "the capital")
+    for again, consistent in (("the capital", True), ("the capital of spain", False), ("madrid", False), ("", False)):
+        write_events(tmp_path / "events.jsonl", [heard, Event(EventKind.ANSWER_TEXT, over + 600, again)])
+        row = judge(scene, tmp_path, Loudness(), lambda pcm, rate: "")  # type: ignore[arg-type]
+        assert row["consistent"] is consistent, again
+    assert recalls("a b", "a b c d", True) and not recalls("a", "a b c", True) and not recalls("a d", "a b c d", True)
+    assert recalls("a x", "a b", False) and not recalls("x y", "a b", False) and not recalls("a b c d", "a b", False)
+
+
+def test_a_pause_never_follows_what_is_a_question_already() -> None:
+    for index in range(12):
+        first = render(SceneKind.PAUSE, index, 3, VOICES).spans[0]
+        assert not is_whole_question(first.text), first
+    for whole in ("what comes after twenty", "repeat after me dog", "hello", "what is six plus seven"):
+        assert is_whole_question(whole)
+    for part in ("what comes after", "what is six plus", "what is the capital", "if today is monday"):
+        assert not is_whole_question(part)
+
+
+def test_a_tick_that_takes_too_long_makes_the_next_ones_late() -> None:
+    assert lateness([10, 100, 50, 10], 80) == [10, 100, 70, 10]
+
+
+def test_a_session_can_do_without_some_of_its_parts() -> None:
+    config = session_without(SessionConfig(), ["speculation", "monitor", "echo"])
+    assert config.duplex.speculate_ms == 0 and not config.monitor and config.echo == 1.0
+    assert session_without(SessionConfig(), [""]) == SessionConfig()
+    with pytest.raises(DuologueError, match="cannot do without 'ears'; it can without speculation, monitor, echo"):
+        session_without(SessionConfig(), ["ears"])
 
 
 def test_an_echo_reaches_the_microphone(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""Rows of turns: an answer that is asked for again may have been cut short, and then no more of it is said again."""
+
+from collections import Counter
+
+import numpy as np
+
+from duologue.data_prep.vocabulary import token_ids
+from duologue.training.turns import Row, decode, encode
+
+BEFORE = ("what is two plus three", "two plus three is five")
+
+
+def test_what_was_cut_short_is_said_again_as_short_and_teaches_no_stopping() -> None:
+    rng = np.random.default_rng(0)
+    lengths: Counter[int] = Counter()
+    for _ in range(400):
+        row = Row()
+        answer = row.add_before(BEFORE, BEFORE[1], rng)
+        assert answer is not None and BEFORE[1].startswith(answer)
+        assert decode(row.ids).split() == f"{BEFORE[0]} {answer}".split()
+        said = row.weights[-len(encode(answer)) - 2 :]
+        assert set(said) == ({1.0} if answer == BEFORE[1] else {0.0})
+        assert row.ids[-1] == token_ids()["<eos>"]
+        lengths[len(answer.split())] += 1
+    assert set(lengths) == set(range(1, 6)) and 0.5 < lengths[5] / 400 < 0.7
+
+
+def test_another_follow_up_goes_on_from_the_whole_answer() -> None:
+    row = Row()
+    assert row.add_before(BEFORE, "five plus one is six", np.random.default_rng(0)) == "five plus one is six"
+    assert decode(row.ids) == " ".join(BEFORE) and row.weights[-1] == 1.0
+    assert Row().add_before(BEFORE, None, np.random.default_rng(0)) is None
