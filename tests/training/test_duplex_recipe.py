@@ -14,6 +14,7 @@ from duologue.model.errors import DuologueError
 from duologue.model.monitor import VERDICTS, Verdict
 from duologue.training.loop import train
 from duologue.training.recipes import duplex
+from duologue.training.turns import encode
 
 RATE = 16_000
 QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
@@ -42,7 +43,7 @@ def tiny(clips: str, **changes: object) -> duplex.DuplexRecipe:
 
 
 def scene(task: duplex.Duplex, item: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    wave, verdicts = task.scene(task.corpus[item], np.random.default_rng(seed), task.disguise)
+    wave, verdicts, _ = task.scene(task.corpus[item], np.random.default_rng(seed), task.disguise)
     assert len(verdicts) == len(wave) // 1280
     return wave, np.array(verdicts)
 
@@ -78,6 +79,16 @@ def test_asides_noises_and_far_talkers_need_no_answer(clips: str) -> None:
         found = [scene(tiny(clips, **shares).build(), 1, seed)[1] for seed in range(4)]
         assert {int(v) for row in found for v in row} <= {NOISE, -100, WAIT} and all(NOISE in row for row in found)
         assert not any(QUERY in row for row in found)
+
+
+def test_words_are_written_down_where_they_are_near_also_if_they_need_no_answer(clips: str) -> None:
+    (one,) = encode("one")
+    for shares, written in (({}, True), ({"noise_share": 1.0}, False)):
+        words = [word for row in tiny(clips, **shares).build().batch(0)["spoken"] for word in row]
+        assert words == [one] * (8 if written else 0)
+    task = tiny(clips, far_share=1.0).build()
+    near = [task.scene(task.corpus[item], np.random.default_rng(0), None)[2] for item in range(8)]
+    assert near == [item % 2 == 0 for item in range(8)], "a far talker's question is not"
 
 
 def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ _UNKNOWN = -100  # cross_entropy leaves these out
 class DuplexRecipe(SpeechToTextRecipe):
     """Data and sizes of the stage.
 
-    data: questions (clips with an answer) and asides (clips with a verdict).
+    data: questions (clips with an answer), asides (clips with a verdict) and drills (words that need no answer).
     noises: recordings of noise; made noise where there are none.
     """
 
@@ -111,15 +111,15 @@ class Duplex(SpeechToText):
         for place, item in enumerate(items):
             draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
             clip, row = self.corpus[int(item)], Row()
-            wave, due = self.scene(clip, draw, quiet)
+            wave, due, near = self.scene(clip, draw, quiet)
             meta, answer = clip.meta, clip.meta.get("answer", "")  # "stop" is obeyed in silence
             if earlier := meta.get("before"):
                 answer = row.add_before(earlier, answer, draw)
             elif draw.random() < 0.5:  # not the first turn
                 dialogue = generate(self.recipe.seed + 1, int(draw.integers(2**31)), "train")
                 row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
-            if _QUERY in due:
-                row.add_turn(meta["text"], answer, len(due))
+            if near:
+                row.add_turn(meta["text"], answer if _QUERY in due else None, len(due))
             else:
                 row.add([table["<bos>"]] * (not row.ids) + [table["<user>"]] + [table["<speech>"]] * len(due), 0)
             row.clips.append(place)
@@ -132,11 +132,12 @@ class Duplex(SpeechToText):
 
     def scene(
         self, clip: Clip, rng: np.random.Generator, disguise: AugmentConfig | None
-    ) -> tuple[np.ndarray, list[int]]:
-        """What is heard around a clip (n,), and the verdict that is due at each place of it (or _UNKNOWN)."""
+    ) -> tuple[np.ndarray, list[int], bool]:
+        """What is heard around a clip (n,), the verdict that is due at each place of it (or _UNKNOWN), and whether the
+        clip's words are heard, and near: then they are written down, also where they need no answer."""
         recipe = self.scenes
         rate = recipe.mel.sample_rate
-        choice = rng.random()
+        choice, near = rng.random(), True
 
         def silence(low: float, high: float) -> np.ndarray:
             return np.zeros(round(rng.uniform(low, high) * rate), np.float32)
@@ -144,7 +145,7 @@ class Duplex(SpeechToText):
         if choice < recipe.noise_share:
             sound = draw_noise(int(rng.uniform(0.3, 2.5) * rate), rng, rate, self.noises, recorded=0.7)
             parts = [silence(0, 0.3), sound * rng.uniform(0.1, 1.0) / max(1e-4, np.abs(sound).max()), silence(0.4, 1.2)]
-            due, ends = _NOISE, []
+            due, ends, near = _NOISE, [], False
         else:
             wave = trimmed(to_float(clip.pcm))
             if disguise is not None:
@@ -155,7 +156,7 @@ class Duplex(SpeechToText):
             ends = [1]
             if asked:
                 if rng.random() < recipe.far_share / (1 - recipe.noise_share):
-                    parts[1], due = _far(wave, rate, rng), _NOISE
+                    parts[1], due, near = _far(wave, rate, rng), _NOISE, False
                 elif rng.random() < recipe.pause_share and len(wave) > rate:
                     cut = _quiet_place(wave, rng)
                     parts[1:2] = [wave[:cut], silence(0.25, 1.0), wave[cut:]]
@@ -178,7 +179,7 @@ class Duplex(SpeechToText):
         if disguise is not None:
             still = replace(disguise, speed_chance=0.0, pitch_chance=0.0, tempo_chance=0.0, formants_chance=0.0)
             sound = augment(sound, rng, still, self.noises)[: len(sound)]
-        return sound.astype(np.float32), verdicts
+        return sound.astype(np.float32), verdicts, near
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         out = self.read(batch)
