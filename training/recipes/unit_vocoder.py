@@ -44,7 +44,7 @@ class UnitVocoderRecipe(Recipe):
     data: tuple[str, ...]
     dev_data: tuple[str, ...] = ()
     vocoder: UnitVocoderConfig = NANO_VOCODER
-    crop_ms: int = 800
+    crop_ms: int = 1200
     spectral: SpectralLossConfig = NANO_SPECTRAL
     duration_weight: float = 1.0
     pitch_weight: float = 5.0  # of a source-filter generator: mean distance of log pitches where there is a voice
@@ -81,13 +81,13 @@ def recipe(preset: str = "nano") -> UnitVocoderRecipe:
         out="runs/unit_vocoder",
         learn=("vocoder",),
         data=("work/replies",),
-        steps=12000,
-        batch_size=16,
-        lr=2e-3,
+        steps=6000,
+        batch_size=12,
+        lr=1e-3,
         warmup=100,
         betas=(0.8, 0.99),
         weight_decay=0.0,
-        clip=10.0,
+        clip=5.0,
         precision="bf16",
         save_every=500,
     )
