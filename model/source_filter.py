@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from .conv import ConvState, StreamingConv1d, channels_last
 from .errors import DuologueError
 from .streaming import State, Streaming
+from .vocos import NORM_EPS, ConvNeXtBlock
 
 NOISE = 1 << 15  # samples of noise before it comes again
 MIDDLE_HZ = 120.0  # the pitch that a head of zeros says
@@ -156,22 +157,6 @@ class Source(nn.Module):
         return coming * response[:, 1:] + going * response[:, :-1]
 
 
-class Block(nn.Module):
-    """ConvNeXt: a depthwise convolution that looks back, norm, a wide middle, scaled, beside the identity."""
-
-    def __init__(self, c: SourceFilterConfig) -> None:
-        super().__init__()
-        self.depthwise = StreamingConv1d(c.dim, c.dim, c.kernel, groups=c.dim, causal=True)
-        self.norm = nn.LayerNorm(c.dim, eps=1e-6)
-        self.widen, self.narrow = nn.Linear(c.dim, c.ffn_dim), nn.Linear(c.ffn_dim, c.dim)
-        self.scale = nn.Parameter(torch.full((c.dim,), 1 / c.layers))
-
-    def forward(self, x: Tensor, state: ConvState) -> Tensor:
-        y = self.depthwise.step(x, state)  # (B, D, T)
-        y = self.narrow(F.gelu(self.widen(self.norm(y.transpose(1, 2)))))  # (B, T, D)
-        return x + (self.scale * y).transpose(1, 2)
-
-
 @dataclass
 class SourceFilterState(State):
     """The convolutions, the frames by which the stack still has to fall behind, and the sources."""
@@ -189,8 +174,10 @@ class SourceFilter(Streaming):
         super().__init__()
         c = self.config = config
         self.embed = StreamingConv1d(in_dim, c.dim, c.kernel, causal=True)
-        self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
-        self.norm = nn.LayerNorm(c.dim, eps=1e-6)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(c.dim, c.ffn_dim, c.kernel, True, 1 / c.layers) for _ in range(c.layers)
+        )
+        self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)
         self.head = nn.Linear(c.dim, c.pieces * (2 + c.cepstrum + c.noise_cepstrum))
         self.source = Source(c, sample_rate)
         with torch.no_grad():
@@ -232,7 +219,7 @@ class SourceFilter(Streaming):
     def init_state(self, batch_size: int = 1) -> SourceFilterState:
         return SourceFilterState(
             embed=self.embed.init_state(batch_size),
-            blocks=[block.depthwise.init_state(batch_size) for block in self.blocks],  # type: ignore[operator, union-attr]
+            blocks=[block.dwconv.init_state(batch_size) for block in self.blocks],  # type: ignore[operator, union-attr]
             skip=self.config.ahead,
             source=self.source.init_state(batch_size),
         )

@@ -153,13 +153,13 @@ class FrameAttention(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, norm and a wide middle, scaled, beside the identity. (B, C, T) both ways."""
 
-    def __init__(self, c: VocosConfig) -> None:
+    def __init__(self, dim: int, ffn_dim: int, kernel: int, causal: bool, scale: float) -> None:
         super().__init__()
-        self.dwconv = StreamingConv1d(c.dim, c.dim, c.kernel, groups=c.dim, causal=c.causal)
-        self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)
-        self.pwconv1 = nn.Linear(c.dim, c.ffn_dim)
-        self.pwconv2 = nn.Linear(c.ffn_dim, c.dim)
-        self.gamma = nn.Parameter(torch.full((c.dim,), 1 / c.layers))
+        self.dwconv = StreamingConv1d(dim, dim, kernel, groups=dim, causal=causal)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.pwconv1 = nn.Linear(dim, ffn_dim)
+        self.pwconv2 = nn.Linear(ffn_dim, dim)
+        self.gamma = nn.Parameter(torch.full((dim,), scale))
 
     def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
         y = self.dwconv(x) if state is None else self.dwconv.step(x, state)
@@ -190,7 +190,9 @@ class VocosDecoder(Streaming):
         self.attention = FrameAttention(c)
         self.norm_in = GroupNorm(c.groups, c.dim, c.causal)
         self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)
-        self.layers = nn.ModuleList(ConvNeXtBlock(c) for _ in range(c.layers))
+        self.layers = nn.ModuleList(
+            ConvNeXtBlock(c.dim, c.ffn_dim, c.kernel, c.causal, 1 / c.layers) for _ in range(c.layers)
+        )
         self.norm_out = nn.LayerNorm(c.dim, eps=NORM_EPS)
         self.head = nn.Linear(c.dim, c.n_fft + 2)
         self.istft = ISTFT(c.n_fft, c.hop)
