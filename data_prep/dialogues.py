@@ -91,9 +91,9 @@ def _whole_questions() -> re.Pattern[str]:
                 slots.setdefault(name, set()).add(words)
         for template in kind.templates:
             way = ""
-            for literal, name, *_ in string.Formatter().parse(template):
-                about = "|".join(sorted(slots.get(name or "", ())))
-                way += re.escape(literal) + ("" if name is None else f"(?:{about or '[a-z ]+'})")
+            for literal, slot, *_ in string.Formatter().parse(template):
+                about = "|".join(sorted(slots.get(slot or "", ()))) or "[a-z ]+"
+                way += re.escape(literal) + ("" if slot is None else f"(?:{about})")
             ways.append(way)
     return re.compile("|".join(ways))
 
