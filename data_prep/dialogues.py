@@ -81,26 +81,28 @@ def is_held_out(text: str) -> bool:
 
 
 @functools.cache
-def _whole_questions() -> re.Pattern[str]:
-    """Matches a question in any wording about anything that its kind asks about, without fillers."""
+def _ways_to_ask() -> list[tuple[re.Pattern[str], list[set[str]]]]:
+    """Every wording as a pattern, and what each of its groups may be about; nothing there: anything."""
     ways = []
     for kind in KINDS:
-        slots: dict[str, set[str]] = {}
+        about: dict[str, set[str]] = {}
         for operands in kind.domain if isinstance(kind.domain, tuple) else ():
-            for name, words in kind.solve(operands).fields.items():
-                slots.setdefault(name, set()).add(words)
+            for slot, words in kind.solve(operands).fields.items():
+                about.setdefault(slot, set()).add(words)
         for template in kind.templates:
-            way = ""
-            for literal, slot, *_ in string.Formatter().parse(template):
-                about = "|".join(sorted(slots.get(slot or "", ()))) or "[a-z ]+"
-                way += re.escape(literal) + ("" if slot is None else f"(?:{about})")
-            ways.append(way)
-    return re.compile("|".join(ways))
+            parts = list(string.Formatter().parse(template))
+            pattern = "".join(re.escape(literal) + ("" if slot is None else "(.+)") for literal, slot, *_ in parts)
+            ways.append((re.compile(pattern), [about.get(slot, set()) for _, slot, *_ in parts if slot is not None]))
+    return ways
 
 
 def is_whole_question(text: str) -> bool:
     """Whether a text is a question already, and not the beginning of one: "what comes after twenty" (five)."""
-    return _whole_questions().fullmatch(text) is not None
+    for pattern, about in _ways_to_ask():
+        found = pattern.fullmatch(text)
+        if found and all(not words or group in words for group, words in zip(found.groups(), about, strict=True)):
+            return True
+    return False
 
 
 def template_id(kind: str, template: str) -> str:
