@@ -203,13 +203,13 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
 
 
 def _question(seed: int, index: int, kind: SceneKind, which: int, least: int = 0, long: bool = False) -> Dialogue:
-    """A test question; of at least so many words; long: one whose answer takes long to say."""
+    """A test question that stands by itself; of at least so many words; long: one whose answer takes long to say."""
     for attempt in range(10_000):
         key = ((index * 16 + list(SceneKind).index(kind)) * 2 + which) * 10_000 + attempt
         dialogue = generate(seed, key, Split.TEST, fillers=False)
         if dialogue.category in (Category.SMALL_TALK, Category.OUTSIDE) or len(dialogue.question.split()) < least:
             continue
-        if least and not _pauses(dialogue.question):
+        if dialogue.before is not None or (least and not _pauses(dialogue.question)):
             continue
         if not long or len(dialogue.answer.split()) >= 6:
             return dialogue

@@ -27,7 +27,7 @@ from duologue.inference.evaluation.duplex_suite import (
     speech_segments,
     write_scene,
 )
-from duologue.inference.evaluation.scenes import Scene, SceneKind, render
+from duologue.inference.evaluation.scenes import Scene, SceneKind, _question, render
 from duologue.inference.events import Event, EventKind, write_events
 from duologue.inference.session import SessionConfig
 from duologue.model.errors import DuologueError
@@ -125,6 +125,13 @@ def test_a_pause_never_follows_what_is_a_question_already() -> None:
         assert is_whole_question(whole)
     for part in ("what comes after", "what is six plus", "what is the capital", "if today is monday"):
         assert not is_whole_question(part)
+
+
+def test_the_questions_of_a_scene_stand_by_themselves() -> None:
+    for kind in (SceneKind.QUESTION, SceneKind.INTERRUPTION):
+        for index in range(0, 40):
+            for which in range(2):
+                assert _question(5, index, kind, which).before is None
 
 
 def test_a_tick_that_takes_too_long_makes_the_next_ones_late() -> None:
