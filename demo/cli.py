@@ -369,7 +369,7 @@ def evaluate(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="streaming: what the speech of a reply costs, token by token.")],
+    suite: Annotated[str, typer.Argument(help="streaming: the speech of a reply; states: clones of a conversation.")],
     preset: Annotated[str, typer.Option("--preset", help="Sizes: nano or llama-omni-8b.")] = "nano",
     widths: Annotated[str | None, typer.Option(help="Of the unit decoder, with commas between.")] = None,
     tokens: Annotated[int, typer.Option(min=8, help="Of the reply.")] = 100,
@@ -379,13 +379,21 @@ def bench(
 ) -> None:
     """Measure what streaming saves: the same random weights by our schedule and by the reference's, in one run.
 
+    And what it costs to clone a conversation and to cut it, as a full-duplex session does (states).
+
     \b
     duologue bench streaming                                    nano's sizes
     duologue bench streaming --widths 256,1024 -o figures       unit decoders of other widths
     duologue bench streaming --preset llama-omni-8b --device cuda --dtype bfloat16
+    duologue bench states --preset llama-omni-8b
     """
+    if suite == "states":
+        from ..inference.bench_states import run as run_states
+
+        run_states(preset, output, typer.echo)
+        return
     if suite != "streaming":
-        raise DuologueError(f"there is no bench {suite!r}; it must be streaming")
+        raise DuologueError(f"there is no bench {suite!r}; it must be streaming or states")
     wide = [] if widths is None else widths.split(",")
     if not all(width.isdigit() and int(width) for width in wide):
         raise DuologueError(f"--widths is {widths!r}; it must be numbers with commas between")
