@@ -44,8 +44,9 @@ _FADE_MS = 10  # so that falling silent at once is not a click
 class SessionConfig:
     """How a session behaves.
 
-    certain: what the monitor says counts from this probability on; certain_noise: "noise" from that, for a question
-        that is ignored is worse than a noise that is answered.
+    certain: from which probability on what the monitor says of a turn counts: "query", "noise", "wait". Answering in a
+        pause is a query too many, answering nobody's question a noise too few.
+    certain_over: the same of what is said over an answer: a query ends it, a noise does not.
     echo: a frame of which more than this share is what was just played is no speech (see echo.py); 1: never.
     echo_ms: how late an echo may come.
     tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms, and of how many speech units
@@ -62,8 +63,8 @@ class SessionConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     loudness: LoudnessConfig = field(default_factory=LoudnessConfig)
     sampling: Sampling = field(default_factory=Sampling)
-    certain: float = 0.6
-    certain_noise: float = 0.9
+    certain: tuple[float, float, float] = (0.95, 0.6, 0.6)
+    certain_over: tuple[float, float, float] = (0.6, 0.9, 0.6)
     echo: float = 0.3
     echo_ms: int = 400
     tokens_a_frame: int = 6
@@ -75,8 +76,8 @@ class SessionConfig:
     history: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("certain", "certain_noise", "echo"):
-            if not 0 <= getattr(self, name) <= 1:
+        for name, values in (("certain", self.certain), ("certain_over", self.certain_over), ("echo", (self.echo,))):
+            if not all(0 <= value <= 1 for value in values):
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
         for name in ("tokens_a_frame", "units_a_frame", "ahead_ms", "history"):
             if getattr(self, name) < 1:
@@ -472,9 +473,8 @@ class Session:
         if dialogue is None or dialogue.judged is None:
             return None
         probability, index = dialogue.judged.max(dim=0)
-        verdict = VERDICTS[int(index)]
-        enough = self.config.certain_noise if verdict is Verdict.NOISE else self.config.certain
-        return verdict if float(probability) >= enough else None
+        enough = self.config.certain if s.policy.mode is Mode.LISTENING else self.config.certain_over
+        return VERDICTS[int(index)] if float(probability) >= enough[int(index)] else None
 
     def _cut(self, answer: Answer, dialogue: DialogueState) -> None:
         """Forget, in ``dialogue``, the words of the answer that were not heard."""

@@ -225,12 +225,30 @@ def test_the_monitor_decides_what_is_answered_and_how_soon() -> None:
     assert 160 <= waits[Verdict.QUERY] <= 272 and 1200 <= waits[Verdict.WAIT] <= 1312
 
 
-@pytest.mark.parametrize(("changes", "kept"), [({"certain_noise": 0.999}, True), ({"certain": 0.999}, False)])
-def test_noise_wants_a_certainty_of_its_own(changes: dict[str, float], kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"certain": (0.9, 0.999, 0.6)}, True),
+        ({"certain": (0.999, 0.6, 0.999)}, False),
+        ({"certain_over": (0.9, 0.999, 0.6)}, False),
+    ],
+)
+def test_each_verdict_wants_a_certainty_of_its_own(changes: dict[str, tuple[float, ...]], kept: bool) -> None:
     monitored = tiny_assistant()
     monitored.model.monitor = Says(Verdict.NOISE)  # 0.99
     _, events = run(make(monitored, **changes), sound(*QUESTION))
     assert (EventKind.ANSWER_STARTED in kinds(events)) == kept
+
+
+def test_over_an_answer_noise_wants_another_certainty() -> None:
+    for enough, wanted in ((0.9, EventKind.RESUMED), (0.999, EventKind.INTERRUPTED)):
+        monitored = tiny_assistant()
+        monitored.model.monitor = Says(Verdict.QUERY)
+        session = make(monitored, certain_over=(0.6, enough, 0.6))
+        run(session, sound((0.4, False), (1.0, True), (2.6, False)))
+        monitored.model.monitor = Says(Verdict.NOISE)  # 0.99
+        _, events = run(session, sound((0.8, True), (0.6, False)))
+        assert wanted in kinds(events)
 
 
 def test_the_monitor_hears_what_is_said_over_the_answer() -> None:
