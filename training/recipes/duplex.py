@@ -150,8 +150,9 @@ class Duplex(SpeechToText):
             wave = trimmed(to_float(clip.pcm))
             if disguise is not None:
                 wave = another_voice(wave, rng, disguise)
-            asked = "answer" in clip.meta  # otherwise an aside, or a drill
-            due = _QUERY if asked or clip.meta.get("verdict") == "query" else _NOISE
+            asked = "answer" in clip.meta  # otherwise an aside, or a drill: words alone, behind which nothing is due
+            known = {"query": _QUERY, "noise": _NOISE, None: _QUERY if asked else _UNKNOWN}
+            due = known[clip.meta.get("verdict")]
             parts = [silence(0, 0.3), wave, silence(0.4, 1.2)]
             ends = [1]
             if asked:
