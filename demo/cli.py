@@ -255,7 +255,9 @@ def prepare(
     typer.echo(", ".join(f"{name}: {count}" for name, count in counts.items()))
 
 
-STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec")
+STAGES = (
+    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec", "ssl", "probe",
+)  # fmt: skip
 
 
 @app.command(
@@ -338,6 +340,7 @@ def evaluate(
     s2s             spoken questions and answers: right or not, by text and by ear; quality, delay, chunk sizes
     asr             word and character error rates, greedy and with a beam
     codec           decoded recordings against what went in
+    probe           an encoder layer by layer, beside random weights and log-mel (after duologue train probe)
     duplex          who speaks when: scripted dialogues, or Full-Duplex-Bench's folders
     audio_analysis  what is that sound: labelled clips, AIR-Bench, MMAU
     voicebench      VoiceBench's files, scored by its rules
