@@ -463,10 +463,13 @@ def codec_pairs(
     \b
     duologue codec pairs data/speech_held_out pairs --limit 100
     """
+    from ..checkpoints.card_facts import digest
+    from ..checkpoints.source import resolve
     from ..inference.codec_files import load_codec
     from ..inference.codec_pairs import write_pairs
 
-    found = write_pairs(load_codec(model), data, output, limit, codebooks=codebooks)
+    codec = load_codec(model)
+    found = write_pairs(codec, data, output, limit, codebooks=codebooks, weights=digest(resolve(model)))
     typer.echo(
         f"{output}: {found['clips']} clips, {found['seconds']:.0f} s at {found['real_time_factor']:.3f} of real time, "
         f"{found['used']} entries used",
