@@ -51,7 +51,7 @@ def test_a_codec_is_the_voice(runs, tmp_path: Path) -> None:
 
     run = codec_recipe.recipe("tiny")
     codec = Codec(run.codec)
-    sizes = replace(unit_recipe.recipe("codec"), unit_decoder=replace(NANO_CODEC_UNIT_DECODER, upsample=40))
+    sizes = replace(unit_recipe.recipe("codec"), unit_decoder=replace(NANO_CODEC_UNIT_DECODER, units=64, upsample=40))
     decoder = UnitDecoder(sizes.unit_decoder)
     for name, recipe, module in (("codec", run, codec), ("unit_decoder", sizes, decoder)):
         (tmp_path / name).mkdir()
@@ -60,9 +60,9 @@ def test_a_codec_is_the_voice(runs, tmp_path: Path) -> None:
     kept = tuple(entry for entry in runs[1] if not entry.startswith(("vocoder=", "unit_decoder=")))
     sources = (*kept, f"codec={tmp_path / 'codec'}", f"unit_decoder={tmp_path / 'unit_decoder'}")
     model = store.load(assemble(tmp_path / "nano", sources)).model
-    assert isinstance(model.vocoder, CodecVoice) and model.config.layout.units == 4096
+    assert isinstance(model.vocoder, CodecVoice) and model.config.layout.units == 64
     assert model.config.unit_decoder.upsample == 40
-    units = torch.randint(4096, (1, 30))
+    units = torch.randint(64, (1, 30))
     with torch.inference_mode():
         wanted = codec.eval().decode(units[:, None])
         assert (model.vocoder(units) - wanted).norm() < 0.02 * wanted.norm()  # stored as float16
@@ -71,7 +71,7 @@ def test_a_codec_is_the_voice(runs, tmp_path: Path) -> None:
     assert torch.equal(again.vocoder.quantiser.entries, model.vocoder.quantiser.entries)
     with pytest.raises(DuologueError, match="two voices"):
         assemble(tmp_path / "both", (*sources, "vocoder=somewhere"))
-    with pytest.raises(DuologueError, match="units"):  # 200 of them for a codebook of 4096
+    with pytest.raises(DuologueError, match="units"):  # 200 of them for a codebook of 64
         assemble(tmp_path / "odd", (*kept, sources[-2], next(e for e in runs[1] if e.startswith("unit_decoder="))))
     assert not (tmp_path / "odd").exists()
 

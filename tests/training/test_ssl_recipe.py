@@ -84,7 +84,7 @@ def test_the_tiny_recipe_learns_and_goes_on_to_units(questions: Path, tmp_path: 
     run = tiny(questions, out=str(tmp_path / "first"), dev_data=(str(questions),))
     first = train(run, run.build(), progress=False)
     assert first["accuracy"] > 0.3, "chance is 1 in 64"
-    assert first[f"accuracy_{questions.name}"] > 0.3 and first[f"perplexity_{questions.name}"] > 8
+    assert first[f"accuracy_{questions.name}"] > 0.3 and first[f"perplexity_{questions.name}"] > 5
     settings = [f"data={questions}", f"checkpoint={run.out}", "layer=1", f"quantiser={tmp_path / 'units'}"]
     counts = prepare("units", [*settings, "clusters=16", "file=ssl_units.jsonl", "judge=2"])
     assert counts["clips"] == 8 and counts["bits_per_second"] <= 4 * counts["per_second"]
