@@ -91,7 +91,9 @@ def test_the_tiny_recipe_learns_and_goes_on_to_units(questions: Path, tmp_path: 
     again = tiny(questions, out=str(tmp_path / "second"), units="ssl_units.jsonl", clusters=16, longest_ms=1500)
     task = again.build()
     second = train(again, task, progress=False)
-    assert second["accuracy"] > 0.4, "chance is 1 in 16"
+    commonest = float(torch.bincount(torch.cat([torch.from_numpy(u) for u in task.spoken[0].values()])).max())
+    commonest /= sum(len(frames) for frames in task.spoken[0].values())
+    assert second["accuracy"] > commonest + 0.1, "more than always saying the commonest unit"
 
 
 def test_units_are_those_of_the_piece_that_was_cut(questions: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from ..throughput import Load, speech_load
 from .nano import NANO_ENCODER, NANO_MEL, disguise_of
 
 FILE = "probe.json"
+STANDARD_CLIPS = 64  # from which means and deviations are taken
 STACK = 2  # mel frames for each of the encoder's
 
 
@@ -80,18 +81,26 @@ def recipe(preset: str = "nano") -> ProbeRecipe:
 
 
 class Head(nn.Module):
-    """Frames (B, T, D) of any scale -> logits (B, T, LABELS)."""
+    """Frames (B, T, D) -> logits (B, T, LABELS)."""
 
     def __init__(self, dim: int, hidden: int, reach: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(dim, affine=False)  # each dimension to mean 0, deviation 1
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
         layers: list[nn.Module] = [nn.Conv1d(dim, LABELS, 1)]
         if hidden:
             layers = [nn.Conv1d(dim, hidden, 2 * reach + 1, padding=reach), nn.ReLU(), nn.Conv1d(hidden, LABELS, 1)]
         self.layers = nn.Sequential(*layers)
 
+    def look_at(self, frames: Tensor) -> None:
+        """Take each dimension's mean and deviation from frames (N, D), so that no layer is at a disadvantage."""
+        self.mean.copy_(frames.mean(0))
+        self.scale.copy_(frames.std(0).clamp(min=1e-5))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(self.norm(x.float().transpose(1, 2))).transpose(1, 2)
+        return self.layers(((x.float() - self.mean) / self.scale).transpose(1, 2)).transpose(1, 2)
 
 
 def layer_outputs(encoder: WhisperEncoder, mel: Tensor) -> list[Tensor]:
@@ -128,6 +137,13 @@ class Probe(Task):
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.disguise = disguise_of(recipe.augment)
+        seen: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        for item in np.random.default_rng(recipe.seed).permutation(len(self.corpus))[:STANDARD_CLIPS]:
+            wave = torch.from_numpy(to_float(self.corpus[int(item)].pcm))
+            for name, frames in self.read(wave[None]).items():
+                seen[name].append(frames[0])
+        for name, rows in seen.items():
+            self.heads[name].look_at(torch.cat(rows))  # type: ignore[operator]
 
     def parts(self) -> dict[str, nn.Module]:
         return {"heads": self.heads}
