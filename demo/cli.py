@@ -239,7 +239,7 @@ def prepare(
     duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
     duologue prepare spliced source=data/recordings out=data/mixed  questions with recorded words in them
     duologue prepare sounds source=folder out=data/sounds           sounds of every day, beeps, and "what was that"
-    duologue prepare units data=data/replies quantiser=data/units   the speech units of replies
+    duologue prepare units data=data/replies quantiser=data/units   the speech units of replies; or codec=FOLDER
     duologue prepare turns source=folder out=data/mine              one's own conversations, listed in a turns.jsonl
     duologue prepare rewrite source=alpaca.json out=spoken.jsonl endpoint=http://localhost:8000/v1 model=NAME
                                                                     instructions as people say them, by a chat model
