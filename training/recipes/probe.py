@@ -96,8 +96,10 @@ class Head(nn.Module):
 
     def look_at(self, frames: Tensor) -> None:
         """Take each dimension's mean and deviation from frames (N, D), so that no layer is at a disadvantage."""
-        self.mean.copy_(frames.mean(0))
-        self.scale.copy_(frames.std(0).clamp(min=1e-5))
+        wide = frames.double()
+        self.mean.copy_(wide.mean(0))
+        # A dimension that float32 cannot tell from a constant is one.
+        self.scale.copy_(torch.maximum(wide.std(0), 1e-5 + 1e-6 * wide.mean(0).abs()))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(((x.float() - self.mean) / self.scale).transpose(1, 2)).transpose(1, 2)
