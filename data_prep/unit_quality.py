@@ -48,7 +48,7 @@ def phone_purity(units: Sequence[int] | Tensor, labels: Sequence[str]) -> float:
 def bit_rate(spoken: Sequence[Tensor], seconds: float) -> float:
     """Bits a second of units as they are written, (U,) each: their number a second times the entropy of their choice.
 
-    Durations are not counted. Source: Dunbar et al., "The Zero Resource Speech Challenge 2019" (arXiv 1904.11469), 2.2.
+    Durations are not counted. Source: Dunbar et al., "The Zero Resource Speech Challenge 2019" (arXiv 1904.11469).
     """
     _, counts = torch.cat(list(spoken)).unique(return_counts=True)
     chance = counts / counts.sum()

@@ -2,10 +2,10 @@
 
 Last stage of a spoken reply. Tokens (B, U) of the codec's one codebook in, samples (B, U * hop) in [-1, 1] out. A token
 is a frame: nothing is merged and nothing has a duration. A sound that lasts is the same token again and again, which
-the unit decoder writes as CTC does anyway, with blanks between. (Semantic units last for several frames and are merged;
-the tokens of a codec repeat in silence at most, and a silence should be as long as it was.)
+the unit decoder writes as CTC does anyway, with blanks between. (Semantic units are merged and their durations guessed
+again; a codec's tokens would lose by that what they are for, the sound as it was.)
 
-Source: speech language models on acoustic tokens, as WavTokenizer (arXiv 2408.16532), section 1, means them.
+Source: acoustic tokens of one codebook for language models, Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532).
 """
 
 from __future__ import annotations

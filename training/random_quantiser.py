@@ -4,7 +4,7 @@ Nothing here ever learns. Mel bands are first brought to mean 0 and deviation 1 
 would fall on the same few entries.
 
 Source: Chiu et al. 2022, "Self-supervised Learning with Random-projection Quantizer" (BEST-RQ, arXiv 2202.01855),
-section 3.1; several of them at once: Zhang et al. 2023, "Google USM" (arXiv 2303.01037), section 3.1.
+section 3.1; several of them at once: Zhang et al. 2023, "Google USM" (arXiv 2303.01037).
 """
 
 from __future__ import annotations
