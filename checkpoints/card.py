@@ -104,14 +104,14 @@ def render(facts: CardFacts) -> str:
         f"{head}\n# {facts.name}\n\n{facts.summary}\n\n{headline(facts.report)}",
         "## Use\n\n" + bullets(facts.use),
         "## Sizes\n\n" + _sizes(facts),
-        "## Data\n\n" + _data(facts.data),
-        "## Training\n\n" + _training(facts.stages),
+        "## Data\n\n" + data_section(facts.data),
+        "## Training\n\n" + training_section(facts.stages),
         "## Evaluation\n\n" + evaluation_section(facts.report, _heard(facts)),
         *([_further(facts.further)] if facts.further else []),
         *([_ingredients(facts.ingredients)] if facts.ingredients else []),
         "## Acceptance runs\n\n" + acceptance_table(facts.acceptance),
         "## Limits\n\n" + bullets(facts.limits),
-        "## Licence\n\n" + _licence(facts),
+        "## Licence\n\n" + licence_section(facts.licence, facts.data),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -137,7 +137,8 @@ def _sizes(facts: CardFacts) -> str:
     )
 
 
-def _data(data: Sequence[DataFacts]) -> str:
+def data_section(data: Sequence[DataFacts]) -> str:
+    """What it was trained on: sets, synthesisers, and whose recordings."""
     if not data:
         return "Not recorded."
     rows = [(d.name, d.kind, f"{d.clips:,}", f"{d.hours:.2f}", len(d.voices), f"{d.failed:,}") for d in data]
@@ -164,7 +165,8 @@ def _data(data: Sequence[DataFacts]) -> str:
     return "\n\n".join(out)
 
 
-def _training(stages: Sequence[StageFacts]) -> str:
+def training_section(stages: Sequence[StageFacts]) -> str:
+    """Each run, how long it took, and its last figures."""
     if not stages:
         return "Not recorded."
     rows = []
@@ -189,9 +191,10 @@ def _training(stages: Sequence[StageFacts]) -> str:
     return "\n\n".join([table(columns, rows, (3, 4, 5, 7)), f"{total}.", "Last figures of each stage:", bullets(last)])
 
 
-def _licence(facts: CardFacts) -> str:
-    text = f"The weights and the code are under {facts.licence}."
-    shares = sorted({c.licence for d in facts.data for c in d.credits if "SA" in c.licence})
+def licence_section(licence: str, data: Sequence[DataFacts]) -> str:
+    """Of the weights, and of what went into them."""
+    text = f"The weights and the code are under {licence}."
+    shares = sorted({c.licence for d in data for c in d.credits if "SA" in c.licence})
     if shares:
         text += (
             " Some recordings above are under share-alike licences; no recording is part of the model or of this "

@@ -128,6 +128,13 @@ def _read_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     rest = [option for option in options if option is not type(None)]
     if len(rest) == 1:
         return _read(rest[0], value, where)
+    sizes = [option for option in rest if dataclasses.is_dataclass(option)]
+    if isinstance(value, dict) and sizes:  # one of several configs: the one it has most fields of says what is wrong
+
+        def shared(option: Any) -> int:
+            return len(value.keys() & {field.name for field in dataclasses.fields(option)})
+
+        return _read(max(sizes, key=shared), value, where)
     for option in rest:
         try:
             return _read(option, value, where)

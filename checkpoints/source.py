@@ -8,7 +8,12 @@ from pathlib import Path
 from ..model.errors import DuologueError
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
-BUNDLED = ("nano", "nano-codec")  # models that are folders beside this file
+# Models that are folders beside this file, and how one that is not there is made.
+BUNDLED = {
+    "nano": "training/nano.sh makes it",
+    "nano-codec": "train one (duologue train codec, then python -m duologue.training.assemble FOLDER codec=RUN) or "
+    "import one, and name its folder with --model",
+}
 _FOREIGN_FILES = [
     "*.json", "*.safetensors", "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "g_*",
 ]  # fmt: skip
@@ -23,7 +28,7 @@ def resolve(name_or_path: str | Path) -> Path:
     if name in BUNDLED:
         folder = Path(__file__).parent / name
         if not (folder / CONFIG).is_file():
-            raise DuologueError(f"the bundled model {name!r} is not in this copy ({folder}); it can be rebuilt")
+            raise DuologueError(f"the bundled model {name!r} is not in this copy: {BUNDLED[name]}")
         return folder
     folder = Path(name).expanduser()
     if not folder.exists() and previous(folder).is_dir():

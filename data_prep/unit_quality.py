@@ -1,4 +1,4 @@
-"""Are the units any good? Purity against the phones that flite said, and how well they survive a shift in time."""
+"""Are the units any good? Purity against the phones that flite said, bits a second, how they bear a shift."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .features import HOP, SAMPLE_RATE
 from .spoken import letters_marked
 from .synthesis import LETTER_A, Engine, SynthesisError, Voice, require
-from .units import KMeansUnits
+from .units import Units
 
 
 def flite_phones(text: str, voice: Voice) -> list[tuple[str, float]]:
@@ -30,10 +29,10 @@ def flite_phones(text: str, voice: Voice) -> list[tuple[str, float]]:
     return [(phone, float(end)) for phone, _, end in pairs]
 
 
-def frame_labels(phones: Sequence[tuple[str, float]], frames: int) -> list[str]:
-    """The phone at the middle of each of `frames` frames of 20 ms."""
+def frame_labels(phones: Sequence[tuple[str, float]], frames: int, frame_s: float = 0.02) -> list[str]:
+    """The phone at the middle of each of `frames` frames."""
     ends = np.array([end for _, end in phones])
-    middles = (np.arange(frames) + 0.5) * HOP / SAMPLE_RATE
+    middles = (np.arange(frames) + 0.5) * frame_s
     return [phones[min(int(at), len(phones) - 1)][0] for at in np.searchsorted(ends, middles, side="right")]
 
 
@@ -46,22 +45,30 @@ def phone_purity(units: Sequence[int] | Tensor, labels: Sequence[str]) -> float:
     return sum(max(of_unit.values()) for of_unit in counts.values()) / max(1, len(labels))
 
 
-def shift_stability(
-    quantiser: KMeansUnits, waveforms: Sequence[Tensor], shifts: Sequence[int] = tuple(range(1, 21))
-) -> float:
+def bit_rate(spoken: Sequence[Tensor], seconds: float) -> float:
+    """Bits a second of units as they are written, (U,) each: their number a second times the entropy of their choice.
+
+    Durations are not counted. Source: Dunbar et al., "The Zero Resource Speech Challenge 2019" (arXiv 1904.11469).
+    """
+    _, counts = torch.cat(list(spoken)).unique(return_counts=True)
+    chance = counts / counts.sum()
+    return float(-(chance * chance.log2()).sum() * counts.sum()) / seconds
+
+
+def shift_stability(units: Units, waveforms: Sequence[Tensor], shifts: Sequence[int] = tuple(range(1, 21))) -> float:
     """The share of units that stay the same when whole frames of silence precede the clip, over clips and shifts."""
     same = total = 0
     for waveform in waveforms:
-        units = quantiser.encode(waveform)  # (T,)
+        plain = units.encode(waveform)  # (T,)
         for shift in shifts:
-            shifted = quantiser.encode(F.pad(waveform, (shift * HOP, 0)))[shift:]  # (T,)
-            same += int((shifted == units).sum())
-            total += len(units)
+            shifted = units.encode(F.pad(waveform, (shift * units.hop, 0)))[shift:]  # (T,)
+            same += int((shifted == plain).sum())
+            total += len(plain)
     return same / max(1, total)
 
 
-def judge(quantiser: KMeansUnits, clips: Sequence[tuple[Tensor, str]], voice: Voice | None) -> dict[str, float]:
-    """Figures to compare quantisers by: {"phone_purity", "shift_stability"}; the former only for a voice of flite's.
+def judge(units: Units, clips: Sequence[tuple[Tensor, str]], voice: Voice | None) -> dict[str, float]:
+    """Figures to compare units by: {"phone_purity", "shift_stability"}; the former only for a voice of flite's.
 
     Args:
         clips: waveform (n,) and text of each. Stability takes a fifth of them, at shifts of 1, 3, 8 and 20 frames.
@@ -69,9 +76,12 @@ def judge(quantiser: KMeansUnits, clips: Sequence[tuple[Tensor, str]], voice: Vo
     """
     figures = {}
     if voice is not None and voice.engine is Engine.FLITE:
-        units = [quantiser.encode(waveform) for waveform, _ in clips]  # (T,) each
-        labels = [frame_labels(flite_phones(text, voice), len(u)) for u, (_, text) in zip(units, clips, strict=True)]
-        figures["phone_purity"] = round(phone_purity(torch.cat(units), [one for of in labels for one in of]), 3)
+        found = [units.encode(waveform) for waveform, _ in clips]  # (T,) each
+        frame_s = units.hop / units.sample_rate
+        labels = [
+            frame_labels(flite_phones(text, voice), len(u), frame_s) for u, (_, text) in zip(found, clips, strict=True)
+        ]
+        figures["phone_purity"] = round(phone_purity(torch.cat(found), [one for of in labels for one in of]), 3)
     few = [waveform for waveform, _ in clips[: max(1, len(clips) // 5)]]
-    figures["shift_stability"] = round(shift_stability(quantiser, few, (1, 3, 8, 20)), 3)
+    figures["shift_stability"] = round(shift_stability(units, few, (1, 3, 8, 20)), 3)
     return figures

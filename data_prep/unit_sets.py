@@ -1,12 +1,11 @@
-"""The recipe `units`: the units of a set of replies, in units.jsonl beside its shards.
+"""The recipe `units`: the units of a data set, in units.jsonl beside its shards.
 
 One JSON object a clip: id, units (repeats merged) and durations (frames of 320 samples). The quantiser is read from its
-folder, or fitted on the set and kept there, if that folder has none.
+folder, or fitted on the set and kept there, if that folder has none. Or a codec's codes, one a frame of its own.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.config_io import config_from_dict
-from ..model.encoder import WhisperEncoder, WhisperEncoderConfig
 from ..model.errors import DuologueError
-from ..model.mel import LogMel, LogMelConfig
+from .codec_units import CodecUnits
 from .features import SAMPLE_RATE, EncoderFeatures, Features, MfccFeatures
 from .shards import Clip, ShardedDataset, write_json_lines
-from .unit_quality import judge
-from .units import CONFIG_FILE, KMeansUnits, deduplicate
+from .unit_quality import bit_rate, judge
+from .units import CONFIG_FILE, KMeansUnits, Units
 from .voices import find_voices
 
 UNITS_FILE = "units.jsonl"
@@ -33,8 +30,10 @@ UNITS_FILE = "units.jsonl"
 class UnitsConfig:
     """
     data: folder of a set of replies; units.jsonl is written into it
-    quantiser: folder of the clusters
-    checkpoint: the model, or the run of asr_pretrain, whose encoder makes the features; empty: MFCC
+    quantiser: folder of the clusters; empty with a codec
+    codec: a codec whose codes are the units: a bundled name, a folder or a hub id
+    file: what they are written into, if not units.jsonl
+    checkpoint: the model, or the run of asr_pretrain or ssl, whose encoder makes the features; empty: MFCC
     features: what makes them instead: hubert:FOLDER or hubert:HUB_ID, a HuBERT of transformers; empty: as above
     layer: of that encoder or HuBERT, counted in blocks
     clusters: how many units, when they are to be fitted
@@ -44,7 +43,9 @@ class UnitsConfig:
     """
 
     data: str
-    quantiser: str
+    quantiser: str = ""
+    codec: str = ""
+    file: str = UNITS_FILE
     checkpoint: str = ""
     features: str = ""
     layer: int = 3
@@ -59,6 +60,14 @@ class UnitsConfig:
             raise DuologueError(f"features={self.features}: expected hubert:FOLDER or hubert:HUB_ID")
         if self.features and self.checkpoint:
             raise DuologueError(f"features={self.features} and checkpoint={self.checkpoint}: give one of them")
+        if bool(self.codec) == bool(self.quantiser):
+            raise DuologueError(
+                "give quantiser=FOLDER (of clusters, to be fitted if it is empty) or codec=NAME, one of both"
+            )
+        if self.codec and (self.features or self.checkpoint):
+            raise DuologueError(f"codec={self.codec} needs neither features nor a checkpoint")
+        if Path(self.file).name != self.file or not self.file.endswith(".jsonl"):
+            raise DuologueError(f"file={self.file}: expected a name that ends in .jsonl, without a folder")
         if self.clusters < 2:
             raise DuologueError(f"clusters={self.clusters}: expected at least 2")
         if self.fit_minutes <= 0:
@@ -79,38 +88,44 @@ def make_features(config: UnitsConfig) -> Features:
         return HubertFeatures(config.features.partition(":")[2], config.layer)
     if not config.checkpoint:
         return MfccFeatures()
-    if (Path(config.checkpoint) / "recipe.json").is_file():
-        return EncoderFeatures(*_ear_of_run(Path(config.checkpoint)), config.layer)
-    from ..checkpoints.store import load
+    from ..checkpoints.ears import load_ear
 
-    model = load(config.checkpoint).model
-    return EncoderFeatures(model.mel, model.encoder, config.layer)
-
-
-def _ear_of_run(run: Path) -> tuple[LogMel, WhisperEncoder]:
-    """The mel and the encoder of a training run's folder, sizes as its recipe states."""
-    from safetensors.torch import load_file
-
-    recipe = json.loads((run / "recipe.json").read_text())
-    if "mel" not in recipe or "encoder" not in recipe or not (run / "model.safetensors").is_file():
-        raise DuologueError(f"{run} is not a run that has trained an encoder: expected one of asr_pretrain")
-    mel = LogMel(config_from_dict(LogMelConfig, recipe["mel"]))
-    encoder = WhisperEncoder(config_from_dict(WhisperEncoderConfig, recipe["encoder"])).eval()
-    tensors = load_file(run / "model.safetensors")
-    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
-    return mel, encoder
+    return EncoderFeatures(*load_ear(config.checkpoint), config.layer)
 
 
 def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, Any]:
-    """Write units.jsonl; returns clips, units, how many a second, and the figures of unit_quality.judge.
+    """Write the units; returns clips, units, how many and how many bits a second, and what unit_quality.judge finds.
 
     Raises DuologueError for an unfit data set.
     """
     dataset = ShardedDataset(config.data)
-    if dataset.sample_rate != SAMPLE_RATE:
-        raise DuologueError(f"{config.data} is at {dataset.sample_rate} Hz: units are made at {SAMPLE_RATE} Hz")
     if not len(dataset):
         raise DuologueError(f"{config.data} has no clips yet")
+    units = _units_of(config, dataset)
+    if dataset.sample_rate != units.sample_rate:
+        raise DuologueError(
+            f"{config.data} is at {dataset.sample_rate} Hz: these units are made at {units.sample_rate} Hz"
+        )
+    from rich.progress import track
+
+    rows, written = [], []
+    for clip in track(dataset, "units", len(dataset), disable=not progress):
+        tokens, durations = units.spoken(waveform_of(clip))
+        rows.append({"id": clip.meta["id"], "units": tokens.tolist(), "durations": durations.tolist()})
+        written.append(tokens)
+    write_json_lines(Path(config.data) / config.file, rows)
+    total, seconds = sum(map(len, written)), dataset.hours * 3600
+    counts = {"clips": len(rows), "units": total, "per_second": round(total / seconds, 2),
+              "bits_per_second": round(bit_rate(written, seconds), 1)}  # fmt: skip
+    return counts | (_figures(units, dataset, config.judge) if config.judge else {})
+
+
+def _units_of(config: UnitsConfig, dataset: ShardedDataset) -> Units:
+    """The codec's, or the quantiser's, which is fitted if it is not there."""
+    if config.codec:
+        return CodecUnits.load(config.codec)
+    if dataset.sample_rate != SAMPLE_RATE:
+        raise DuologueError(f"{config.data} is at {dataset.sample_rate} Hz: units are made at {SAMPLE_RATE} Hz")
     features = make_features(config)
     folder = Path(config.quantiser)
     if (folder / CONFIG_FILE).exists():
@@ -120,25 +135,16 @@ def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, An
         quantiser.save(folder)
     if len(quantiser) != config.clusters:
         raise DuologueError(f"{folder} holds {len(quantiser)} clusters, not {config.clusters}: name another folder")
-    from rich.progress import track
-
-    rows, total = [], 0
-    for clip in track(dataset, "units", len(dataset), disable=not progress):
-        units, durations = deduplicate(quantiser.encode(waveform_of(clip)))
-        rows.append({"id": clip.meta["id"], "units": units.tolist(), "durations": durations.tolist()})
-        total += len(units)
-    write_json_lines(Path(config.data) / UNITS_FILE, rows)
-    counts = {"clips": len(rows), "units": total, "per_second": round(total / (dataset.hours * 3600), 2)}
-    return counts | (_figures(quantiser, dataset, config.judge) if config.judge else {})
+    return quantiser
 
 
-def _figures(quantiser: KMeansUnits, dataset: ShardedDataset, count: int) -> dict[str, float]:
+def _figures(units: Units, dataset: ShardedDataset, count: int) -> dict[str, float]:
     """Phone purity where flite is installed and says all the clips in its own manner; stability everywhere."""
     clips = [dataset[index] for index in range(min(count, len(dataset)))]
     keys = {clip.meta["voice"] for clip in clips}
     known = len(keys) == 1 and shutil.which("flite") and all(clip.meta.get("prosody") is None for clip in clips)
     voice = find_voices(keys.pop())[0] if known and next(iter(keys)).startswith("flite:") else None
-    return judge(quantiser, [(waveform_of(clip), clip.meta["text"]) for clip in clips], voice)
+    return judge(units, [(waveform_of(clip), clip.meta["text"]) for clip in clips], voice)
 
 
 def _some(dataset: ShardedDataset, config: UnitsConfig) -> list[Tensor]:

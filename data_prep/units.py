@@ -11,16 +11,36 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..model.errors import DuologueError
-from .features import Features, MfccFeatures
+from .features import HOP, SAMPLE_RATE, Features, MfccFeatures
 from .shards import write_atomically
 
 WEIGHTS_FILE, CONFIG_FILE = "units.safetensors", "units.json"
+
+
+class Units(Protocol):
+    """What turns a waveform into speech units, one a frame of ``hop`` samples."""
+
+    @property
+    def hop(self) -> int: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    def __len__(self) -> int:
+        """How many units there are."""
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """(n,) float32 in [-1, 1] -> units (n // hop,) int64."""
+
+    def spoken(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """As a unit decoder is to write them: units (U,) and how many frames each lasts (U,)."""
 
 
 class KMeansUnits:
@@ -34,6 +54,7 @@ class KMeansUnits:
 
     def __init__(self, features: Features, mean: Tensor, scale: Tensor, centroids: Tensor) -> None:
         self.features, self.mean, self.scale, self.centroids = features, mean, scale, centroids
+        self.hop, self.sample_rate = HOP, SAMPLE_RATE
 
     def __len__(self) -> int:
         return len(self.centroids)
@@ -68,6 +89,10 @@ class KMeansUnits:
     def encode(self, waveform: Tensor) -> Tensor:
         """(n,) float32 in [-1, 1] at 16 kHz -> units (n // 320,) int64."""
         return self.assign(self.features(waveform))
+
+    def spoken(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Units (U,), repeats merged, and how many frames each lasts (U,)."""
+        return deduplicate(self.encode(waveform))
 
     def save(self, folder: str | Path) -> None:
         from safetensors.torch import save

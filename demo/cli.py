@@ -239,7 +239,7 @@ def prepare(
     duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
     duologue prepare spliced source=data/recordings out=data/mixed  questions with recorded words in them
     duologue prepare sounds source=folder out=data/sounds           sounds of every day, beeps, and "what was that"
-    duologue prepare units data=data/replies quantiser=data/units   the speech units of replies
+    duologue prepare units data=data/replies quantiser=data/units   the speech units of replies; or codec=FOLDER
     duologue prepare turns source=folder out=data/mine              one's own conversations, listed in a turns.jsonl
     duologue prepare rewrite source=alpaca.json out=spoken.jsonl endpoint=http://localhost:8000/v1 model=NAME
                                                                     instructions as people say them, by a chat model
@@ -255,7 +255,9 @@ def prepare(
     typer.echo(", ".join(f"{name}: {count}" for name, count in counts.items()))
 
 
-STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec")
+STAGES = (
+    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec", "ssl", "probe",
+)  # fmt: skip
 
 
 @app.command(
@@ -339,6 +341,7 @@ def evaluate(
     s2s             spoken questions and answers: right or not, by text and by ear; quality, delay, chunk sizes
     asr             word and character error rates, greedy and with a beam
     codec           decoded recordings against what went in
+    probe           an encoder layer by layer, beside random weights and log-mel (after duologue train probe)
     duplex          who speaks when: scripted dialogues, or Full-Duplex-Bench's folders
     audio_analysis  what is that sound: labelled clips, AIR-Bench, MMAU
     voicebench      VoiceBench's files, scored by its rules
@@ -469,10 +472,13 @@ def codec_pairs(
     \b
     duologue codec pairs data/speech_held_out pairs --limit 100
     """
+    from ..checkpoints.card_facts import digest
+    from ..checkpoints.source import resolve
     from ..inference.codec_files import load_codec
     from ..inference.codec_pairs import write_pairs
 
-    found = write_pairs(load_codec(model), data, output, limit, codebooks=codebooks)
+    codec = load_codec(model)
+    found = write_pairs(codec, data, output, limit, codebooks=codebooks, weights=digest(resolve(model)))
     typer.echo(
         f"{output}: {found['clips']} clips, {found['seconds']:.0f} s at {found['real_time_factor']:.3f} of real time, "
         f"{found['used']} entries used",

@@ -63,7 +63,7 @@ def sizes_of(preset: str) -> Sizes:
     """
     if preset == "nano":
         config = read_model_config("nano")
-        assert config.unit_decoder is not None and config.vocoder is not None
+        assert config.unit_decoder is not None and isinstance(config.vocoder, UnitVocoderConfig)
         return Sizes(unit_decoder=config.unit_decoder, vocoder=config.vocoder, llm=config.llm)
     if preset == "llama-omni-8b":
         decoder = UnitDecoderConfig(

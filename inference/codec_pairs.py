@@ -3,7 +3,7 @@
     OUT/reference/NAME.wav    a clip, as it went in
     OUT/decoded/NAME.wav      the same after encoding and decoding
     OUT/codes/NAME.json       its codes, a list for each codebook
-    OUT/codec.json            {"codebook_size": 4096, "times": {"NAME": seconds for both}}
+    OUT/codec.json            {"codebook_size": 4096, "times": {"NAME": seconds for both}, "weights": digest or null}
 
 It is the form that the evaluation of codecs reads. A clip's name is its id without suffix.
 """
@@ -27,13 +27,20 @@ from .audio import write_wav
 
 @torch.inference_mode()
 def write_pairs(
-    codec: Codec, data: Path, out: Path, limit: int | None = None, seconds: float = 1.0, codebooks: int | None = None
+    codec: Codec,
+    data: Path,
+    out: Path,
+    limit: int | None = None,
+    seconds: float = 1.0,
+    codebooks: int | None = None,
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Encode and decode clips of a data set (``duologue prepare``), whole; write them as pairs.
 
     Args:
         limit: how many clips, spread over the set evenly; ``None``: all.
         seconds: shorter clips are left out (measures of intelligibility want some speech).
+        weights: digest of the codec's weights, for the figures to say whose they are.
 
     Returns:
         "clips", "seconds" of sound, "real_time_factor" (computing time over it), "used" entries of the first codebook.
@@ -68,7 +75,7 @@ def write_pairs(
         write_wav(out / "reference" / f"{name}.wav", wave, rate)
         write_wav(out / "decoded" / f"{name}.wav", decoded.numpy(), rate)
         write_atomically(out / "codes" / f"{name}.json", json.dumps(codes[0].tolist()).encode())
-    facts = {"codebook_size": codec.config.quantiser.size, "times": times}
+    facts = {"codebook_size": codec.config.quantiser.size, "times": times, "weights": weights}
     write_atomically(out / "codec.json", json.dumps(facts).encode())
     return {
         "clips": len(chosen),

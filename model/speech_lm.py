@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .adaptor import Adaptor, AdaptorConfig
+from .codec_voice import CodecVoice, CodecVoiceConfig
 from .ctc_prefix import NEVER, CTCPrefix
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from .encoder import WhisperEncoder, WhisperEncoderConfig
@@ -36,7 +37,18 @@ from .unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
 from .vocoder import UnitVocoder, UnitVocoderConfig
 from .windowed_ear import WindowConfig, WindowedEar
 
-__all__ = ["DialogueState", "PromptConfig", "ReplyStep", "Sampling", "SpeechLM", "SpeechLMConfig", "TokenKind"]
+VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
+
+__all__ = [
+    "DialogueState",
+    "PromptConfig",
+    "ReplyStep",
+    "Sampling",
+    "SpeechLM",
+    "SpeechLMConfig",
+    "TokenKind",
+    "VoiceConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +73,8 @@ class SpeechLMConfig:
     adaptor: AdaptorConfig
     llm: dict[str, Any]  # a transformers config as a dictionary, "model_type" included
     unit_decoder: UnitDecoderConfig | None = None  # None: text replies only
-    vocoder: UnitVocoderConfig | None = None  # None: units are the last output
+    # What turns units into samples: a vocoder of semantic units, or a codec's decoder. None: units are the last output.
+    vocoder: VoiceConfig | None = None
     monitor: MonitorConfig | None = None  # None: it cannot tell what is to be answered
     layout: TokenLayout
     prompt: PromptConfig
@@ -107,6 +120,11 @@ class SpeechLMConfig:
             raise DuologueError(f"listen_s is {self.listen_s}, but this ear streams; it must be None")
 
 
+def make_voice(config: VoiceConfig) -> UnitVocoder | CodecVoice:
+    """The voice that a config describes: a stage from units (B, U) to samples (B, n)."""
+    return CodecVoice(config) if isinstance(config, CodecVoiceConfig) else UnitVocoder(config)
+
+
 class SpeechLM(nn.Module):
     """Speech in, text and speech out."""
 
@@ -118,7 +136,7 @@ class SpeechLM(nn.Module):
         self.adaptor = Adaptor(config.adaptor)
         self.llm = LLM(config.llm)
         self.unit_decoder = None if config.unit_decoder is None else UnitDecoder(config.unit_decoder)
-        self.vocoder = None if config.vocoder is None else UnitVocoder(config.vocoder)
+        self.vocoder = None if config.vocoder is None else make_voice(config.vocoder)
         self.monitor = None if config.monitor is None else Monitor(config.monitor)
         if self.llm.hidden_size != config.adaptor.out_dim:
             raise DuologueError(

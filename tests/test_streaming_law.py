@@ -17,6 +17,7 @@ from torch import Tensor
 
 from duologue.model.adaptor import Adaptor, AdaptorConfig
 from duologue.model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
+from duologue.model.codec_voice import CodecVoice
 from duologue.model.conv import StreamingConv1d, StreamingConvTranspose1d
 from duologue.model.duration import DurationPredictor
 from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
@@ -151,10 +152,10 @@ def loud(stage: Streaming) -> Streaming:
     return stage
 
 
-def tiny_codec(causal: bool) -> Codec:
+def tiny_codec(causal: bool, codebooks: int = 2) -> Codec:
     """A causal Vocos codec, or one after EnCodec, whose mirrored decoder streams as well."""
     encoder = tiny_seanet(causal, reflect=not causal)
-    quantiser = QuantiserConfig(dim=8, size=32, codebooks=2)
+    quantiser = QuantiserConfig(dim=8, size=32, codebooks=codebooks)
     return Codec(CodecConfig(encoder=encoder, quantiser=quantiser, decoder=tiny_vocos() if causal else None))
 
 
@@ -254,6 +255,7 @@ STAGES = [
         make=lambda: CodecDecoding(tiny_codec(True)),
         input=lambda frames: torch.randint(32, (2, 2, frames)),
     ),
+    Stage(name="codec-voice", make=lambda: CodecVoice.of(tiny_codec(True, codebooks=1)), input=integers(32)),
     Stage(name="codec-causal", make=lambda: tiny_codec(True), input=samples, frames=203, slack=1.1),
     Stage(name="codec-encodec", make=lambda: tiny_codec(False), input=samples, frames=403, slack=1.1),
 ]

@@ -3,7 +3,10 @@
     python -m duologue.training.assemble OUT encoder=runs/asr_pretrain adaptor=runs/speech_to_text \
         llm=runs/speech_to_text unit_decoder=runs/unit_decoder vocoder=runs/unit_vocoder \
         monitor=runs/duplex
+    python -m duologue.training.assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
     python -m duologue.training.assemble OUT codec=runs/codec          a codec, in the sizes of its run
+
+The unit decoder's sizes are those of its run.
 """
 
 from __future__ import annotations
@@ -15,32 +18,68 @@ from pathlib import Path
 
 from ..checkpoints import store
 from ..checkpoints.config_io import config_from_dict
-from ..checkpoints.parts import save_part
+from ..checkpoints.parts import load_part, save_part
 from ..data_prep.vocabulary import save_tokenizer
 from ..model.codec import Codec, CodecConfig
+from ..model.codec_voice import CodecVoice
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM
-from .recipes.nano import nano_config
+from ..model.unit_decoder import UnitDecoderConfig
+from .recipes.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
 from .run_folder import load_parts
 
+RECIPE = "recipe.json"
 PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder", "monitor")
 
 
 def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     """Write nano from ``PART=RUN`` entries, one for every part; weights are stored as float16.
 
+    The voice is a vocoder, or with ``codec=FOLDER`` (a run of recipe ``codec`` or a codec alone) a codec's decoder.
+
     Raises:
         DuologueError: a part without a run, a run without that part, tensors that do not fit.
     """
-    given = [entry.partition("=")[0] for entry in sources]
-    missing = [part for part in PARTS if part not in given]
+    given = dict(entry.partition("=")[::2] for entry in sources)
+    if "codec" in given and "vocoder" in given:
+        raise DuologueError("vocoder=… and codec=… are two voices: give one of them")
+    voice = CodecVoice.of(read_codec(given["codec"])) if "codec" in given else None
+    parts = [part for part in PARTS if voice is None or part != "vocoder"]
+    missing = [part for part in parts if part not in given]
     if missing:
-        raise DuologueError(f"no run given for {', '.join(missing)}; each of {', '.join(PARTS)} needs PART=FOLDER")
-    model = SpeechLM(nano_config()).eval()
-    load_parts({name: module for name, module in model.named_children()}, sources)
+        raise DuologueError(f"no run given for {', '.join(missing)}; each of {', '.join(parts)} needs PART=FOLDER")
+    sizes = _unit_decoder_of(Path(given["unit_decoder"]))
+    model = SpeechLM(nano_config(NANO_VOCODER if voice is None else voice.config, sizes)).eval()
+    if voice is not None:
+        model.vocoder = voice
+    wanted = tuple(entry for entry in sources if not entry.startswith("codec="))
+    load_parts({name: module for name, module in model.named_children()}, wanted)
     with tempfile.TemporaryDirectory() as tokenizer:
         save_tokenizer(tokenizer)
         return store.save(out, model, store.load_tokenizer(Path(tokenizer)), half=True)
+
+
+def _unit_decoder_of(run: Path) -> UnitDecoderConfig:
+    """The sizes of a run's unit decoder; nano's, if it does not say."""
+    path = run / RECIPE
+    recipe = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return (
+        config_from_dict(UnitDecoderConfig, recipe["unit_decoder"]) if "unit_decoder" in recipe else NANO_UNIT_DECODER
+    )
+
+
+def read_codec(folder: str | Path) -> Codec:
+    """The codec of a run of recipe ``codec``, or of a folder that holds one by itself.
+
+    Raises:
+        DuologueError: neither, or its weights do not fit its sizes.
+    """
+    path = Path(folder) / RECIPE
+    if not path.is_file():
+        return load_part(folder, "codec", CodecConfig, Codec)
+    codec = Codec(config_from_dict(CodecConfig, json.loads(path.read_text(encoding="utf-8")).get("codec"))).eval()
+    load_parts({"codec": codec}, (f"codec={folder}",))
+    return codec
 
 
 def assemble_codec(out: str | Path, run: str | Path) -> Path:
@@ -49,12 +88,10 @@ def assemble_codec(out: str | Path, run: str | Path) -> Path:
     Raises:
         DuologueError: no such run, or its weights do not fit its recipe.
     """
-    path = Path(run) / "recipe.json"
-    if not path.is_file():
-        raise DuologueError(f"{run} is no run of the recipe codec: it has no {path.name}")
-    config = config_from_dict(CodecConfig, json.loads(path.read_text(encoding="utf-8")).get("codec"))
-    codec = Codec(config).eval()
-    load_parts({"codec": codec}, (f"codec={run}",))
+    if not (Path(run) / RECIPE).is_file():
+        raise DuologueError(f"{run} is no run of the recipe codec: it has no {RECIPE}")
+    codec = read_codec(run)
+    config = codec.config
     size, books = sum(parameter.numel() for parameter in codec.parameters()), config.quantiser
     lag = f", {codec.delay_ms:g} ms behind the microphone" if codec.exact else ""
     card = (

@@ -7,7 +7,9 @@ import importlib
 from ..model.errors import DuologueError
 from .recipe import Recipe, override
 
-STAGES = ("asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec")
+STAGES = (
+    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec", "ssl", "probe",
+)  # fmt: skip
 
 
 def resolve(stage: str, overrides: list[str]) -> Recipe:

@@ -1,7 +1,8 @@
 """The units of spoken replies, beside their recordings: ``units.jsonl`` in the folder of a data set.
 
-One JSON object a clip: ``id``, ``units`` (repeats merged) and ``durations`` (in frames of ``hop`` samples), both lists
-of integers. Frame j of a clip is its samples j * hop to (j + 1) * hop.
+One JSON object a clip: ``id``, ``units`` and ``durations`` (in frames of ``hop`` samples), both lists of integers.
+Frame j of a clip is its samples j * hop to (j + 1) * hop. Semantic units have their repeats merged; the tokens of a
+codec are as they came, and all last one frame.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class SpokenUnits:
     durations: np.ndarray
 
 
-def read_units(folder: str | Path) -> dict[str, SpokenUnits]:
+def read_units(folder: str | Path, file: str = UNITS_FILE) -> dict[str, SpokenUnits]:
     """The units of every clip of a data set, by clip id.
 
     Raises:
         DuologueError: no such file, or a line that does not say how long each unit lasts.
     """
-    path = Path(folder) / UNITS_FILE
+    path = Path(folder) / file
     if not path.is_file():
         raise DuologueError(f"{path} is missing: prepare the units of {folder} first")
     table = {}
@@ -61,17 +62,17 @@ class UnitCorpus:
     Crops may span the end of one clip and the start of the next, so that short replies count for what they are.
     """
 
-    def __init__(self, folders: tuple[str, ...], units: int, hop: int) -> None:
+    def __init__(self, folders: tuple[str, ...], units: int, hop: int, file: str = UNITS_FILE) -> None:
         self.corpus = Corpus(folders)
         self.hop = hop
         self.spoken: list[SpokenUnits] = []
         frames = []  # one array of frame-wise units a clip
-        tables = [read_units(folder) for folder in folders]
+        tables = [read_units(folder, file) for folder in folders]
         for folder, dataset, table in zip(folders, self.corpus.sets, tables, strict=True):
             if dataset.sample_rate % hop:
                 raise DuologueError(f"{folder}: {dataset.sample_rate} Hz is not a multiple of the hop {hop}")
             for meta in dataset.metas:
-                name, path = meta["id"], Path(folder) / UNITS_FILE
+                name, path = meta["id"], Path(folder) / file
                 if name not in table:
                     raise DuologueError(f"{path} has no units for clip {name}: prepare the units again")
                 spoken = table[name]

@@ -3,7 +3,8 @@
     reference/NAME.wav    what went in
     decoded/NAME.wav      what came out, of any codec
     codes/NAME.json       optional: its codes, a list (or one for each codebook) of integers
-    codec.json            optional: {"codebook_size": 4096, "times": {"NAME": seconds for encoding and decoding}}
+    codec.json            optional: {"codebook_size": 4096, "times": {"NAME": seconds for encoding and decoding},
+                          "weights": digest of the codec's file of weights}
 
 Names may have folders in them. All is judged at 16 kHz. Utilisation is the share of a codebook's entries that occur at
 all, perplexity 2 to the entropy of their use, over the whole set; both grow with the amount of speech.
@@ -62,9 +63,10 @@ def run(
         DuologueError: ``data`` is no such folder.
     """
     names = _names(data)[:limit]
-    settings = {"suite": "codec", "data": str(data), "pairs": len(names), "seed": seed, "utmos": utmos}
-    folder = open_folder(out, settings)
     facts = _facts(data)
+    settings = {"suite": "codec", "data": str(data), "pairs": len(names), "seed": seed, "utmos": utmos,
+                "weights": facts.get("weights")}  # fmt: skip
+    folder = open_folder(out, settings)
     score = None if utmos is None else load_utmos(utmos)
     speaker = _speaker()
 

@@ -11,7 +11,7 @@ from ...model.errors import DuologueError
 if TYPE_CHECKING:
     from .endpoint_judge import JudgeConfig
 
-SUITES = ("s2s", "asr", "codec", "duplex", "audio_analysis", "voicebench", "latency", "compare")
+SUITES = ("s2s", "asr", "codec", "probe", "duplex", "audio_analysis", "voicebench", "latency", "compare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ _USES = {
     "s2s": "model outputs export profile voices count normaliser recogniser judge judge_model utmos voice",
     "asr": "model outputs data profile voices count beam normaliser",
     "codec": "data count utmos",
+    "probe": "data",
     "duplex": "model outputs data export profile voices count preset without recogniser judge judge_model",
     "audio_analysis": "model outputs data voices count",
     "voicebench": "model data count judge judge_model",
@@ -72,6 +73,11 @@ def run(request: Request) -> None:
 
         data = _needs(request.data, "codec", "--data FOLDER, which holds reference and decoded")
         codec_suite.run(data=data, out=request.output, seed=request.seed, utmos=request.utmos, limit=request.count)
+    elif suite == "probe":
+        from . import probe_suite
+
+        data = _needs(request.data, "probe", "--data FOLDER, a run of duologue train probe")
+        probe_suite.run(data=data, out=request.output, seed=request.seed)
     elif suite == "duplex":
         _duplex(request)
     elif suite == "audio_analysis":

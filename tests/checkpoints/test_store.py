@@ -405,6 +405,10 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "__file__", str(tmp_path / "source.py"))
     with pytest.raises(DuologueError, match="'nano' is not in this copy"):
         source.resolve("nano")
+    with pytest.raises(
+        DuologueError, match=r"'nano-codec' is not in this copy: train one .*name its folder with --model"
+    ):
+        source.resolve("nano-codec")
     (tmp_path / "nano").mkdir()
     (tmp_path / "nano" / "config.json").touch()
     assert source.resolve("nano") == tmp_path / "nano"

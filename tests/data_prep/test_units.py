@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from duologue.data_prep.features import HOP, EncoderFeatures, MfccFeatures, fingerprint
 from duologue.data_prep.prepare import main
 from duologue.data_prep.shards import Clip, ShardedDataset, ShardWriter
-from duologue.data_prep.unit_quality import flite_phones, frame_labels, phone_purity, shift_stability
+from duologue.data_prep.unit_quality import bit_rate, flite_phones, frame_labels, phone_purity, shift_stability
 from duologue.data_prep.units import KMeansUnits, deduplicate
 from duologue.data_prep.voices import REPLY_VOICE
 from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
@@ -261,10 +261,45 @@ def test_the_recipe_judges_its_units(tmp_path: Path) -> None:
     )
 
 
+def test_a_codecs_tokens_are_units(tmp_path: Path) -> None:
+    """One a frame of the codec's own, repeats and all; the clip comes back as the codec decodes it."""
+    from duologue.checkpoints.parts import save_part
+    from duologue.model.codec import Codec, CodecConfig
+    from duologue.training.recipes.codec import recipe
+
+    data = tmp_path / "replies"
+    write_replies(data, clips=3)
+    torch.manual_seed(0)
+    codec = Codec(recipe("tiny").codec).eval()
+    save_part(tmp_path / "codec", "codec", codec, codec.config, "")
+    counts = main("units", [f"data={data}", f"codec={tmp_path / 'codec'}", "file=codec.jsonl", "judge=2"])
+    rows = [json.loads(line) for line in (data / "codec.jsonl").read_text().splitlines()]
+    for row, clip in zip(rows, ShardedDataset(data), strict=True):
+        wave = torch.from_numpy(clip.pcm.astype(np.float32) / 32768)
+        with torch.inference_mode():
+            assert row["units"] == codec.encode(wave[None])[0, 0].tolist()[: len(wave) // 240]
+        assert row["durations"] == [1] * len(row["units"])
+    assert counts["per_second"] == pytest.approx(16000 / 240, rel=0.01) and 0 <= counts["shift_stability"] <= 1
+    assert any(a == b for row in rows for a, b in zip(row["units"], row["units"][1:], strict=False)), "repeats are kept"
+    assert CodecConfig is type(codec.config) and not (data / "units.jsonl").exists()
+
+
+def test_bits_a_second() -> None:
+    """Four units equally often are two bits each; one unit alone says nothing."""
+    even, same = torch.arange(4).repeat(25), torch.zeros(100, dtype=torch.long)
+    assert bit_rate([even[:50], even[50:]], seconds=2.0) == pytest.approx(100.0)
+    assert bit_rate([same], seconds=2.0) == 0
+
+
 def test_the_recipe_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match="not a data set"):
         main("units", [f"data={tmp_path}", f"quantiser={tmp_path / 'q'}"])
-    with pytest.raises(DuologueError, match="missing data=…, quantiser=…"):
+    with pytest.raises(DuologueError, match="missing data=…"):
         main("units", [])
+    for both in ([], [f"quantiser={tmp_path}", "codec=nano-codec"]):
+        with pytest.raises(DuologueError, match="one of both"):
+            main("units", [f"data={tmp_path}", *both])
+    with pytest.raises(DuologueError, match="without a folder"):
+        main("units", [f"data={tmp_path}", "quantiser=q", "file=../u.jsonl"])
     with pytest.raises(DuologueError, match="at least 2"):
         main("units", [f"data={tmp_path}", "quantiser=q", "clusters=1"])

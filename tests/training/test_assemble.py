@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,15 @@ import torch
 from safetensors.torch import save_file
 
 from duologue.checkpoints import store
+from duologue.model.codec import Codec
+from duologue.model.codec_voice import CodecVoice
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM
-from duologue.training.assemble import PARTS, assemble
-from duologue.training.recipes.nano import nano_config
+from duologue.model.unit_decoder import UnitDecoder
+from duologue.training.assemble import PARTS, assemble, assemble_codec
+from duologue.training.recipe import save_recipe
+from duologue.training.recipes.nano import NANO_CODEC_UNIT_DECODER, nano_config
+from duologue.training.run_folder import save_parts
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +42,38 @@ def test_the_checkpoint_is_the_parts_in_half_precision(runs, tmp_path: Path) -> 
         if torch.is_floating_point(tensor) and name in dict(model.named_parameters()):
             assert torch.equal(loaded.model.state_dict()[name], tensor.half().float()), name
     assert sum(path.stat().st_size for path in (tmp_path / "nano").iterdir()) < 24 * 2**20
+
+
+def test_a_codec_is_the_voice(runs, tmp_path: Path) -> None:
+    """A codec's run in the place of the vocoder's; the unit decoder's sizes come from its own run."""
+    from duologue.training.recipes import codec as codec_recipe
+    from duologue.training.recipes import unit_decoder as unit_recipe
+
+    run = codec_recipe.recipe("tiny")
+    codec = Codec(run.codec)
+    sizes = replace(unit_recipe.recipe("codec"), unit_decoder=replace(NANO_CODEC_UNIT_DECODER, units=64, upsample=40))
+    decoder = UnitDecoder(sizes.unit_decoder)
+    for name, recipe, module in (("codec", run, codec), ("unit_decoder", sizes, decoder)):
+        (tmp_path / name).mkdir()
+        save_recipe(recipe, tmp_path / name)
+        save_parts({name: module}, tmp_path / name / "model.safetensors")
+    kept = tuple(entry for entry in runs[1] if not entry.startswith(("vocoder=", "unit_decoder=")))
+    sources = (*kept, f"codec={tmp_path / 'codec'}", f"unit_decoder={tmp_path / 'unit_decoder'}")
+    model = store.load(assemble(tmp_path / "nano", sources)).model
+    assert isinstance(model.vocoder, CodecVoice) and model.config.layout.units == 64
+    assert model.config.unit_decoder.upsample == 40
+    units = torch.randint(64, (1, 30))
+    with torch.inference_mode():
+        wanted = codec.eval().decode(units[:, None])
+        assert (model.vocoder(units) - wanted).norm() < 0.02 * wanted.norm()  # stored as float16
+    assemble_codec(tmp_path / "alone", tmp_path / "codec")
+    again = store.load(assemble(tmp_path / "again", (*sources[:-2], f"codec={tmp_path / 'alone'}", sources[-1]))).model
+    assert torch.equal(again.vocoder.quantiser.entries, model.vocoder.quantiser.entries)
+    with pytest.raises(DuologueError, match="two voices"):
+        assemble(tmp_path / "both", (*sources, "vocoder=somewhere"))
+    with pytest.raises(DuologueError, match="units"):  # 200 of them for a codebook of 64
+        assemble(tmp_path / "odd", (*kept, sources[-2], next(e for e in runs[1] if e.startswith("unit_decoder="))))
+    assert not (tmp_path / "odd").exists()
 
 
 def test_a_part_without_a_run_is_named(runs, tmp_path: Path) -> None:

@@ -130,3 +130,24 @@ def test_answers_without_room_are_refused_and_drills_left_out(replies, monkeypat
     assert len(task.items) == 8
     monkeypatch.setattr("duologue.training.recipes.unit_decoder.UnitCorpus", lambda *_: task.corpus)
     assert task._open(("-",))[1].tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_repeated_tokens_need_a_blank_between(replies, tmp_path):
+    """A codec's tokens: a reply whose tokens repeat needs more frames than it has tokens."""
+    rows = [json.loads(line) for line in (replies / "units.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["units"], row["durations"] = [7] * (2 * len(row["units"])), [1] * (2 * len(row["units"]))
+    (replies / "codec.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = tiny(replies, units_file="codec.jsonl")
+    task = plain.build()
+    assert all((task.corpus.spoken[i].units == 7).all() for i in task.items)
+    batch = task.batch(0)
+    _, frames = task.decode(batch)
+    logits = torch.full((len(frames), int(frames.max()), plain.unit_decoder.units + 1), -20.0)
+    logits[:, 0::2, plain.unit_decoder.units], logits[:, 1::2, 7] = 20.0, 20.0  # blank, token, blank, token
+    written = [[u for u in row[:length] if u >= 0] for row, length in
+               zip(task.collapse(logits).tolist(), (frames // 2).tolist(), strict=True)]  # fmt: skip
+    assert all(set(row) == {7} and len(row) > 1 for row in written)
+    narrow = replace(plain.unit_decoder, upsample=7)  # six tokens a word fit in seven frames, with blanks they do not
+    with pytest.raises(DuologueError, match="upsample must be about 12"):
+        replace(plain, unit_decoder=narrow).build()

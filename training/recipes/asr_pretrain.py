@@ -21,6 +21,7 @@ from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.mel import LogMel, LogMelConfig
 from ..augment import augment
 from ..augment_spec import spec_augment
+from ..characters import LABELS, ctc_loss, greedy, labels_of
 from ..data import Corpus, Plan, pad, to_float
 from ..metrics import error_rate
 from ..recipe import Recipe
@@ -28,8 +29,6 @@ from ..task import Batch, Task
 from ..throughput import Load, speech_load
 from ..turns import encode
 from .nano import NANO_ENCODER, NANO_MEL, disguise_of
-
-CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC label i + 1; 0 is the blank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ class AsrPretrain(Task):
         self.mel = LogMel(recipe.mel)
         self.encoder = WhisperEncoder(recipe.encoder)
         dim = recipe.encoder.n_audio_state
-        self.ctc_head = nn.Linear(dim, len(CHARACTERS) + 1)
+        self.ctc_head = nn.Linear(dim, LABELS)
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.words = token_ids()
@@ -129,7 +128,7 @@ class AsrPretrain(Task):
             waves.append(wave)
             texts.append(clip.meta["text"])
         samples, lengths = pad(waves)
-        labels = [torch.tensor([CHARACTERS.index(c) + 1 for c in text if c in CHARACTERS]) for text in texts]
+        labels, label_lengths = labels_of(texts)
         words = [[self.words["<bos>"], *encode(text), self.words["<eos>"]] for text in texts]
         word_ids = torch.full((len(words), max(len(ids) for ids in words)), self.words["<pad>"])
         for row, ids in zip(word_ids, words, strict=True):
@@ -140,8 +139,8 @@ class AsrPretrain(Task):
         return {
             "samples": samples,
             "lengths": lengths,
-            "labels": torch.cat(labels),
-            "label_lengths": torch.tensor([len(row) for row in labels]),
+            "labels": labels,
+            "label_lengths": label_lengths,
             "words": word_ids,
             "offsets": torch.from_numpy(rng.integers(0, room, len(items))),
             "mask_seed": int(rng.integers(2**31)),
@@ -165,7 +164,8 @@ class AsrPretrain(Task):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         middle, top, frames = self.encode(batch)
         r = self.recipe
-        ctc = [self._ctc(self.ctc_head(x), frames, batch) for x in (top, middle)]
+        labels = batch["labels"], batch["label_lengths"]
+        ctc = [ctc_loss(self.ctc_head(x), frames, *labels) for x in (top, middle)]
         words = batch["words"]
         padded = torch.arange(top.shape[1], device=top.device) >= frames[:, None]
         logits = self.decoder(words[:, :-1], top, padded)  # (B, L - 1, words)
@@ -175,27 +175,13 @@ class AsrPretrain(Task):
         loss = r.ctc_weight * ctc[0] + r.middle_ctc_weight * ctc[1] + r.attention_weight * attention
         return loss, {"ctc": ctc[0].detach(), "attention": attention.detach()}
 
-    @staticmethod
-    def _ctc(logits: Tensor, frames: Tensor, batch: Batch) -> Tensor:
-        """CTC loss a character, from (B, T, labels)."""
-        log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, labels)
-        loss = F.ctc_loss(
-            log_probs, batch["labels"], frames, batch["label_lengths"], reduction="sum", zero_infinity=True
-        )
-        return loss / batch["label_lengths"].sum()
-
     @torch.no_grad()
     def transcribe(self, waves: list[np.ndarray]) -> list[str]:
         """Greedy CTC transcripts of whole clips."""
         samples, lengths = pad(waves)
         device = self.ctc_head.weight.device
         top = self.encoder(self.mel(samples.to(device)))
-        best = self.ctc_head(top).argmax(-1).cpu()  # (B, T)
-        texts = []
-        for row, length in zip(best, lengths // (2 * self.recipe.mel.hop), strict=True):
-            labels = torch.unique_consecutive(row[: int(length)])
-            texts.append("".join(CHARACTERS[int(i) - 1] for i in labels if i > 0).strip())
-        return texts
+        return greedy(self.ctc_head(top), lengths // (2 * self.recipe.mel.hop))
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate of greedy CTC on each held-out set."""

@@ -12,7 +12,7 @@ from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
 from ...model.monitor import MonitorConfig
 from ...model.source_filter import SourceFilterConfig
-from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
+from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig, VoiceConfig
 from ...model.tokens import TokenLayout
 from ...model.unit_decoder import UnitDecoderConfig
 from ...model.vocoder import UnitVocoderConfig
@@ -49,7 +49,20 @@ DISGUISES = {
         masks=SpecAugmentConfig(mel_masks=2, mel_width=16, time_masks=2, time_width=16),
     ),
     "full": Disguise(sound=AugmentConfig(), masks=SpecAugmentConfig()),
+    "still": Disguise(  # another place and line, at times another pitch; every sound stays when it was
+        sound=AugmentConfig(
+            speed_chance=0.0, tempo_chance=0.0, silence_chance=0.0, pitch_chance=0.2, noise_chance=0.3,
+            room_chance=0.12, equaliser_chance=0.3, telephone_chance=0.03, mu_law_chance=0.02, quantise_chance=0.03,
+            overdrive_chance=0.02, level_dbfs=(-25.0, 0.0),
+        ),
+        masks=SpecAugmentConfig(),
+    ),
 }  # fmt: skip
+
+
+def keeps_time(sound: AugmentConfig) -> bool:
+    """Whether what is heard comes when it came."""
+    return not (sound.speed_chance or sound.tempo_chance or sound.silence_chance)
 
 
 def disguise_of(name: str) -> Disguise | None:
@@ -85,6 +98,8 @@ NANO_UNIT_DECODER = UnitDecoderConfig(
     blank_bias=-2.0,
 )
 NANO_VOCODER = UnitVocoderConfig(units=NANO_UNITS, embedding_dim=128, source_filter=SourceFilterConfig())
+# For a codec's tokens in the place of units: as many classes as its codebook, and more of them a word.
+NANO_CODEC_UNIT_DECODER = replace(NANO_UNIT_DECODER, units=4096, upsample=56)
 NANO_MONITOR = MonitorConfig(in_dim=256, hidden_dim=128)
 
 
@@ -119,8 +134,10 @@ def tiny_llm() -> dict[str, Any]:
     }
 
 
-def nano_config() -> SpeechLMConfig:
-    """The whole model."""
+def nano_config(
+    voice: VoiceConfig = NANO_VOCODER, unit_decoder: UnitDecoderConfig = NANO_UNIT_DECODER
+) -> SpeechLMConfig:
+    """The whole model; with another voice (a codec's: CodecVoiceConfig) and the unit decoder that writes for it."""
     table = token_ids()
     markers = ("bos", "eos", "pad", "user", "speech", "transcript", "reply", "query", "noise", "wait")
     return SpeechLMConfig(
@@ -128,13 +145,13 @@ def nano_config() -> SpeechLMConfig:
         encoder=NANO_ENCODER,
         adaptor=NANO_ADAPTOR,
         llm=nano_llm(),
-        unit_decoder=NANO_UNIT_DECODER,
-        vocoder=NANO_VOCODER,
+        unit_decoder=unit_decoder,
+        vocoder=voice,
         monitor=NANO_MONITOR,
         layout=TokenLayout(
             **{name: table[f"<{name}>"] for name in markers},
             text=(len(SPECIAL_TOKENS), len(table)),
-            units=NANO_UNITS,
+            units=voice.units,
         ),
         prompt=PromptConfig(
             prefix_ids=(table["<bos>"], table["<user>"]),

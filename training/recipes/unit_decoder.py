@@ -26,8 +26,11 @@ from ..metrics import error_rate
 from ..recipe import Recipe
 from ..task import Batch, Task
 from ..turns import Row, stack
-from ..unit_data import UnitCorpus
-from .nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm
+from ..unit_data import UNITS_FILE, UnitCorpus
+from .codec import NANO_CODEC
+from .nano import NANO_CODEC_UNIT_DECODER, NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm
+
+PRESETS = ("codec",)  # besides nano and tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,7 @@ class UnitDecoderRecipe(Recipe):
     llm: dict[str, Any] = field(default_factory=nano_llm)
     unit_decoder: UnitDecoderConfig = NANO_UNIT_DECODER
     hop: int = NANO_VOCODER.hop  # samples a frame of the units
+    units_file: str = UNITS_FILE  # of each data set
     history: float = 0.3  # share of replies that stand in a later turn of a conversation
 
     def build(self) -> UnitDecoderTask:
@@ -47,7 +51,7 @@ class UnitDecoderRecipe(Recipe):
 
 
 def recipe(preset: str = "nano") -> UnitDecoderRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    """The stage's recipe: ``nano``, ``codec`` (nano's codec as the voice), or ``tiny`` for a test on a CPU."""
     base = UnitDecoderRecipe(
         stage="unit_decoder",
         out="runs/unit_decoder",
@@ -65,6 +69,9 @@ def recipe(preset: str = "nano") -> UnitDecoderRecipe:
         decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
         return replace(base, start=(), llm=tiny_llm(), unit_decoder=decoder, history=0.0, steps=192, batch_size=8,
                        warmup=10, lr=5e-3, precision="no", workers=0, save_every=192)  # fmt: skip
+    if preset == "codec":  # 4,097 classes for each of 56 frames a word: smaller batches
+        return replace(base, unit_decoder=NANO_CODEC_UNIT_DECODER, hop=NANO_CODEC.hop, units_file="codec.jsonl",
+                       batch_size=8, steps=20000)  # fmt: skip
     return base
 
 
@@ -88,10 +95,11 @@ class UnitDecoderTask(Task):
         A drill of one long word does not, and is left out. Answers that do not are more than nothing to leave out.
         """
         c = self.recipe.unit_decoder
-        corpus = UnitCorpus(folders, c.units, self.recipe.hop)
+        corpus = UnitCorpus(folders, c.units, self.recipe.hop, self.recipe.units_file)
         metas = corpus.corpus.metas
         words = np.array([len(meta["text"].split()) for meta in metas])
-        units = np.array([len(clip.units) for clip in corpus.spoken])
+        # CTC writes a repeat with a blank before it.
+        units = np.array([len(clip.units) + int((np.diff(clip.units) == 0).sum()) for clip in corpus.spoken])
         answers = np.array(["question" in meta for meta in metas])
         fits = (units <= words * c.upsample) & (words > 0)
         checked = answers if answers.any() else np.ones(len(metas), bool)

@@ -1,0 +1,52 @@
+"""The ear of whatever has one: mel and encoder of a training run, of a part, or of a whole model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ..model.encoder import WhisperEncoder, WhisperEncoderConfig
+from ..model.errors import DuologueError
+from ..model.mel import LogMel, LogMelConfig
+from .config_io import config_from_dict
+from .parts import FORMAT, EncoderPart, read_part
+from .source import CONFIG, WEIGHTS, resolve
+from .store import read_model_config
+from .weights import fill, made
+
+RUN = "recipe.json"  # a training run's folder holds it, a checkpoint's does not
+
+
+def load_ear(name: str) -> tuple[LogMel, WhisperEncoder]:
+    """Mel and encoder, in evaluation mode, of a run that trained one, a part ``encoder``, or a model (folder, hub id).
+
+    Raises:
+        DuologueError: there is no encoder, or its tensors do not fit its sizes.
+    """
+    folder = Path(name).expanduser()
+    if (folder / RUN).is_file():
+        mel, sizes = _sizes_of_run(folder)
+    else:
+        folder = resolve(name)
+        mel, sizes = _sizes_of_checkpoint(folder)
+    encoder = made(lambda: WhisperEncoder(sizes))
+    fill(encoder, folder / WEIGHTS, prefix="encoder.", dtype=torch.float32)
+    return LogMel(mel), encoder
+
+
+def _sizes_of_run(run: Path) -> tuple[LogMelConfig, WhisperEncoderConfig]:
+    recipe = json.loads((run / RUN).read_text(encoding="utf-8"))
+    if "mel" not in recipe or "encoder" not in recipe or not (run / WEIGHTS).is_file():
+        raise DuologueError(f"{run} is not a run that has trained an encoder: expected one of asr_pretrain or ssl")
+    return config_from_dict(LogMelConfig, recipe["mel"]), config_from_dict(WhisperEncoderConfig, recipe["encoder"])
+
+
+def _sizes_of_checkpoint(folder: Path) -> tuple[LogMelConfig, WhisperEncoderConfig]:
+    path = folder / CONFIG
+    if path.is_file() and f'"{FORMAT}"' in path.read_text(encoding="utf-8"):
+        part = config_from_dict(EncoderPart, read_part(folder, "encoder"))
+        return part.mel, part.encoder
+    model = read_model_config(folder)
+    return model.mel, model.encoder
