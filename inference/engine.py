@@ -289,6 +289,11 @@ class Engine:
         return sum(lane.seats for lane in self._lanes)
 
     @property
+    def processes(self) -> list[int]:
+        """Ids of the lanes that are processes."""
+        return [lane.runner.pid for lane in self._lanes] if self.config.lanes else []
+
+    @property
     def alive(self) -> bool:
         """Whether every lane runs."""
         return all(lane.alive for lane in self._lanes)

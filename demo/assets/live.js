@@ -127,6 +127,7 @@ class Conversation {
     }
     this.played.set(item, this.played.get(item) + count);
     this.lastSound = at;
+    if (item === this.cutItem) this.stopped();
   }
 
   // What the server tells.
@@ -151,7 +152,14 @@ class Conversation {
     if (!this.speaking) return;
     this.silence();
     this.cutItem = this.speaking;
-    if (this.loudSince && this.lastSound) this.show("stop", 1000 * Math.max(0, this.lastSound - this.loudSince));
+    this.cutFigure = this.figure;
+    this.cutSince = this.loudSince;
+    this.stopped();
+  }
+
+  // From the interrupting voice to the last sample of the answer; told again should another sample be played.
+  stopped() {
+    if (this.cutSince && this.lastSound) this.show("stop", 1000 * Math.max(0, this.lastSound - this.cutSince), this.cutFigure);
   }
 
   added(item) {
@@ -219,8 +227,8 @@ class Conversation {
     if (paragraph && !paragraph.parentElement.dataset.cut) paragraph.textContent = text || "(nothing)";
   }
 
-  show(name, ms) {
-    if (this.figure) this.figure[name] = ms;
+  show(name, ms, figure = this.figure) {
+    if (figure) figure[name] = ms;
     $(name === "stop" ? "live-stop-ms" : `live-${name}`).textContent = ms === undefined || ms === null ? "–" : `${Math.round(ms)} ms`;
   }
 

@@ -241,10 +241,10 @@ class RealtimeSession(Conversation):
                 sounds.append(from_base64(part["audio"]))
             else:
                 raise RequestError(f"content of type {kind!r} is not served here", "unsupported_value", "item.content")
-        if bool(texts) == bool(sounds):
-            raise RequestError("an item has texts, or sounds, and at least one", "invalid_value", "item.content")
+        if not texts and not sounds:
+            raise RequestError("an item has at least one text or sound", "invalid_value", "item.content")
         if sounds:
-            item.spoken, item.text = True, None
+            item.spoken, item.text, item.about = True, None, "\n".join(texts)
             framer = Framer(self.settings.input, self._rate, self._frame)
             for frame in (*(f for sound in sounds for f in framer.push(sound)), *framer.flush()):
                 item.hear(frame)
