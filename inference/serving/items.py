@@ -82,7 +82,7 @@ class Items:
         """The last one, or the last of a role."""
         return next((item for item in reversed(self._items) if role in (None, item.role)), None)
 
-    def find(self, id_: str, param: str = "item_id") -> Item:
+    def find(self, id_: str, param: str = "item_id", code: str = "item_not_found") -> Item:
         """By its id.
 
         Raises:
@@ -91,7 +91,7 @@ class Items:
         for item in self._items:
             if item.id == id_:
                 return item
-        raise RequestError(f"there is no item {id_[:80]!r}", "item_not_found", param)
+        raise RequestError(f"there is no item {id_[:80]!r}", code, param)
 
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Append it, or insert it behind another ("root": first); returns the id of the one before it.

@@ -57,8 +57,8 @@ async def talk(
     size, chunks = round(RATE * CHUNK_S), []
     for sound in sounds:
         count = -(-len(sound) // size)
-        spoken = np.resize(np.pad(sound, (0, count * size - len(sound))), (count, size))
-        chunks += [((np.clip(each, -1, 1) * 32_767).astype("<i2").tobytes(), True) for each in spoken]
+        pieces = np.pad(sound, (0, count * size - len(sound))).reshape(count, size)
+        chunks += [((np.clip(each, -1, 1) * 32_767).astype("<i2").tobytes(), True) for each in pieces]
         chunks += [(bytes(2 * size), False)] * round(count * (1 / share - 1))
     headers = {"Authorization": f"Bearer {key}"}
     try:

@@ -126,7 +126,8 @@ class RealtimeSession(Conversation):
         self._send("conversation.item.done", previous_item_id=before, item=item.seen())
 
     async def _retrieve_item(self, data: dict[str, Any]) -> None:
-        self._send("conversation.item.retrieved", item=self.items.find(data["item_id"]).seen(self.settings.output))
+        item = self.items.find(data["item_id"], code="item_retrieve_invalid_item_id")  # which clients wait for
+        self._send("conversation.item.retrieved", item=item.seen(self.settings.output))
 
     async def _delete_item(self, data: dict[str, Any]) -> None:
         item = self.items.find(data["item_id"])

@@ -41,7 +41,6 @@ class Replicas(BaseModel):
     grace_s: float = 30.0
 
 
-@serve.deployment(name="duologue", max_ongoing_requests=_ONGOING)
 @serve.ingress()
 class Replica:
     """One copy of the service in a process of its own."""
@@ -76,9 +75,12 @@ def app(arguments: Replicas) -> Application:
         ),
         grace_s=arguments.grace_s,
     )
-    deployment = Replica.options(
+    deployed = serve.deployment(
+        Replica,
+        name="duologue",
         num_replicas=arguments.replicas,
         ray_actor_options={"num_cpus": arguments.cpus},
+        max_ongoing_requests=_ONGOING,
         graceful_shutdown_timeout_s=arguments.grace_s,
     )
-    return deployment.bind(config)
+    return deployed.bind(config)

@@ -105,11 +105,12 @@ def test_a_conversation_with_an_interruption_and_a_typed_question(server: Runnin
     wait(lambda: server.service.engine is not None and server.service.engine.seats == 0)
 
 
+@pytest.mark.slow
 def test_a_server_of_its_own(tmp_path: Path) -> None:
     assistant = tiny_assistant()
     folder = store.save(tmp_path / "tiny", assistant.model, assistant.tokenizer)
     terminal = Terminal(tmp_path, "--model", str(folder), heard=sound((0.1, False)), key=None)
-    terminal.until("listening to you, as tiny")
+    terminal.until("listening to you, as tiny", 600)
     assert terminal.process.stdin is not None
     terminal.process.stdin.write("what is 3 plus 4\n")
     terminal.process.stdin.flush()
