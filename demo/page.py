@@ -255,6 +255,7 @@ def _theme() -> gr.themes.Base:
         block_title_text_color_dark="*body_text_color",
         block_label_text_color="*body_text_color",
         block_label_text_color_dark="*body_text_color",
+        block_label_background_fill_dark="*primary_800",
         block_title_background_fill="transparent",
         block_title_background_fill_dark="transparent",
         body_text_color_subdued="*neutral_600",

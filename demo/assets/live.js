@@ -10,6 +10,8 @@ class Conversation {
     this.turns = new Map(); // by item id: the paragraph in the transcript
     this.played = new Map(); // by item id: samples played
     this.detection = "auto";
+    this.fresh = true; // there is something to draw
+    this.drawn = -Infinity;
     this.figures = []; // of each turn, for whoever drives this page
   }
 
@@ -239,13 +241,21 @@ class Conversation {
   push(levels, level) {
     levels.shift();
     levels.push(Math.min(1, level));
+    this.fresh = true;
   }
 
-  draw() {
+  // At most fifteen times a second, and only what is new: the sound is to have the processor.
+  draw(now = 0) {
+    requestAnimationFrame((then) => this.draw(then));
+    if (now - this.drawn < 66) return;
     const canvas = $("live-waveform");
-    const width = canvas.clientWidth * devicePixelRatio;
-    const height = canvas.clientHeight * devicePixelRatio;
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const width = Math.floor(canvas.clientWidth * devicePixelRatio);
+    const height = Math.floor(canvas.clientHeight * devicePixelRatio);
+    const resized = canvas.width !== width || canvas.height !== height;
+    if (!this.fresh && !resized) return;
+    this.fresh = false;
+    this.drawn = now;
+    if (resized) Object.assign(canvas, { width, height });
     const pen = canvas.getContext("2d");
     const style = getComputedStyle(canvas);
     pen.clearRect(0, 0, width, height);
@@ -256,7 +266,6 @@ class Conversation {
         pen.fillRect((i * width) / SPAN, middle * height - tall / 2, Math.max(1, (0.7 * width) / SPAN), tall);
       });
     });
-    requestAnimationFrame(() => this.draw());
   }
 
   async ask(text) {

@@ -21,9 +21,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
@@ -241,10 +242,10 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
         param = ".".join(str(part) for part in first["loc"][1:])
         return JSONResponse({"error": RequestError(f"{param}: {first['msg']}", param=param or None).body()}, 400)
 
-    @app.exception_handler(404)
-    @app.exception_handler(405)
+    @app.exception_handler(HTTPException)  # no such path, or a form that cannot be read
     async def refused(request: Request, error: HTTPException) -> Response:
-        known = RequestError(f"{request.url.path}: {error.detail}", "not_found", status=error.status_code)
+        code = "not_found" if error.status_code in (404, 405) else "invalid_value"
+        known = RequestError(f"{request.url.path}: {error.detail}", code, status=error.status_code)
         return JSONResponse({"error": known.body()}, error.status_code, error.headers)
 
     @app.get("/health")

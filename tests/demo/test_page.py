@@ -116,15 +116,24 @@ def test_a_live_conversation_with_an_interruption(tab) -> None:  # type: ignore[
     tab.wait_for_function("window.duologue.figures.filter((f) => f.status === 'completed').length >= 1")
     figures = tab.evaluate("window.duologue.figures")
     assert figures[0]["status"] == "cancelled" and figures[1]["status"] == "completed", figures
-    assert 0 < figures[0]["page"] < 5_000 and figures[0]["stop"] > 0, figures
-    # The recording begins again and again, so a machine that was busy at the first interruption has others to show it.
-    tab.wait_for_function("window.duologue.figures.some((f) => 0 < f.stop && f.stop <= 500)")
+    assert 0 < figures[0]["page"] < 5_000 and 0 < figures[0]["stop"] < 2_000, figures  # a busy machine is slow
     cut = tab.locator(".turn[data-cut] p").first.inner_text().removesuffix(" —")
     assert SAID.startswith(cut) and cut != SAID
     said = tab.locator(".turn.assistant p").all_inner_texts()
     assert said[1] == SAID and tab.locator(".turn.user p").first.inner_text() == HEARD
     tab.get_by_role("button", name="Stop the microphone").click()
     tab.get_by_role("button", name="Start talking").wait_for()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_an_interruption_silences_it_within_half_a_second(tab) -> None:  # type: ignore[no-untyped-def]
+    """As the page measures it, from the voice to the last sample played. For a machine with nothing else to do: the
+    recording begins again and again, and the median of three interruptions counts."""
+    tab.get_by_role("button", name="Start talking").click()
+    tab.wait_for_function("window.duologue.figures.filter((f) => f.status === 'cancelled').length >= 3")
+    stops = sorted(f["stop"] for f in tab.evaluate("window.duologue.figures") if f.get("status") == "cancelled")
+    assert 0 < stops[len(stops) // 2] <= 500, stops
 
 
 @pytest.mark.browser
@@ -186,6 +195,15 @@ def test_a_sound_is_uploaded_and_asked_about_twice(tab) -> None:  # type: ignore
         spoken(tab, turn)
         conversation = tab.locator("#conversation").inner_text()
         assert conversation.count(f"{HEARD} how many beeps were there") == turn
+
+
+@pytest.mark.browser
+def test_a_phone_is_wide_enough(tab) -> None:  # type: ignore[no-untyped-def]
+    tab.set_viewport_size({"width": 390, "height": 844})
+    fits = "document.documentElement.scrollWidth <= window.innerWidth"
+    assert tab.evaluate(fits)
+    recordings(tab)
+    assert tab.evaluate(fits)
 
 
 @pytest.mark.browser

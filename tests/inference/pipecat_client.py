@@ -73,7 +73,7 @@ async def main():
             assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (RATE, 2, 1)
             sound = file.readframes(file.getnframes())
         began, i = time.monotonic(), 0
-        while len(seen["said"]) <= answers and not seen["errors"] and i < 25 * 120:
+        while len(seen["said"]) <= answers and not seen["errors"] and i < 25 * 600:
             block = sound[2 * BLOCK * i : 2 * BLOCK * (i + 1)].ljust(2 * BLOCK, b"\0")
             await worker.queue_frame(InputAudioRawFrame(audio=block, sample_rate=RATE, num_channels=1))
             i += 1
