@@ -50,7 +50,6 @@ _EXTRAS = {
     "websockets": "serve",
     "prometheus_client": "serve",
     "sounddevice": "terminal",
-    "ray": "replicas",
 }
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
@@ -234,6 +233,8 @@ def serve(
     duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
     duologue serve --lanes 2                           two processes compute
     duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
+    serve run duologue.inference.serving.replicas:app model=nano replicas=2
+                                                       several copies, by Ray Serve (pip install duologue[replicas])
     """
     from ..inference.engine import EngineConfig
     from ..inference.serving.access import AccessConfig
