@@ -49,6 +49,7 @@ _EXTRAS = {
     "uvicorn": "serve",
     "websockets": "serve",
     "prometheus_client": "serve",
+    "sounddevice": "terminal",
 }
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
@@ -169,6 +170,11 @@ def chat(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
     lanes: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0,
+    terminal: Annotated[bool, typer.Option("--terminal", help="No page: this machine's sound, and text here.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="--terminal: a server that runs (http://host:8000), instead of one's own.")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="DUOLOGUE_API_KEY", help="--url: the key to it.")] = None,
 ) -> None:
     """Open the voice-chat page: talk, interrupt, write, or ask about a recording. It serves programs too, at /v1.
 
@@ -176,9 +182,28 @@ def chat(
     duologue chat                     http://127.0.0.1:7860
     duologue chat --port 8000
     duologue chat --host 0.0.0.0      reachable from other machines (their browsers want https for a microphone)
+    duologue chat --terminal          without a browser; headphones are better: nothing cancels an echo here
+    duologue chat --terminal --url http://gpu:8000    with the model elsewhere
     """
+    if url is not None and not terminal:
+        raise DuologueError("--url goes with --terminal: a server's page is at the address of its `duologue chat`")
+    if terminal:
+        from . import terminal as client
+
+        def write(text: str) -> None:
+            typer.echo(text, nl=False)
+
+        if url is not None:
+            client.chat(url, api_key, write)
+            return
     from ..inference.engine import EngineConfig
     from ..inference.serving.app import ServeConfig
+
+    if terminal:  # the model in a process of its own, so that the sound device's thread is never kept waiting
+        typer.echo(f"loading {model} …", err=True)
+        with client.own_server(ServeConfig(model=model, engine=EngineConfig(lanes=max(1, lanes)))) as address:
+            client.chat(address, None, write)
+        return
     from .page import launch
 
     launch(ServeConfig(model=model, engine=EngineConfig(lanes=lanes)), host, port)
@@ -208,6 +233,8 @@ def serve(
     duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
     duologue serve --lanes 2                           two processes compute
     duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
+    serve run duologue.inference.serving.replicas:app model=nano replicas=2
+                                                       several copies, by Ray Serve (pip install duologue[replicas])
     """
     from ..inference.engine import EngineConfig
     from ..inference.serving.access import AccessConfig

@@ -1,9 +1,10 @@
 """The page: a live conversation with the microphone open, and recordings to ask and to be asked about.
 
-The live tab is a client of the service's own Realtime protocol (assets/live.js), which this page is mounted beside; it
-has nothing that another client could not have. In the other tab recordings are uploaded, recorded or chosen, answered
-one at a time, and remembered for each browser tab until they are cleared. Everything comes from this machine: system
-fonts, no analytics, no request to any other host.
+Both tabs are clients of the service's own Realtime protocol, which this page is mounted beside, and have nothing that
+another client could not have: the live one in the browser (assets/live.js), the other by way of Gradio (question.py).
+There, recordings are made or uploaded and asked about, by voice or in writing, and what was said is remembered for each
+browser tab until it is cleared. Everything comes from this machine: system fonts, no analytics, no request to any other
+host.
 
 The example questions in assets/ are synthetic speech in voices of the training set, made by
     duologue.data_prep.synthesis.synthesise(text, voice)    with the texts and voices of EXAMPLES
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -24,11 +25,12 @@ import gradio as gr
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from ..inference.assistant import Assistant, Conversation, Reply, Turn, load
+from ..inference.assistant import Assistant, load
 from ..inference.serving.app import ServeConfig, create_app
 from ..inference.serving.run import serve
 from ..model.errors import DuologueError
 from .player import ASSETS, SpeechFeed, player
+from .question import RATE, Answered, ask, sound_of
 
 # what the button says, the file in assets/, what it says, its voice
 EXAMPLES = (
@@ -42,10 +44,8 @@ EXAMPLES = (
 UPDATE_S = 0.06  # the texts are refreshed at most this often while a reply is made
 PRIVATE = {"api_visibility": "private"}
 _POLICY = "(value) => { window.duologue.detection = value; window.duologue.configure(); }"
-Chat = list[dict[str, str]]
-Update = tuple[
-    Chat, Conversation | None, str, str, str
-]  # chat, conversation, question's replay, player's turn, figures
+Past = list[tuple[str, str]]  # questions and answers
+Update = tuple[list[dict[str, str]], Past, str, str, str]  # chat, past, question's replay, player's turn, figures
 
 
 def create_page(config: ServeConfig, assistant: Assistant, vad: Any = None) -> FastAPI:
@@ -56,7 +56,7 @@ def create_page(config: ServeConfig, assistant: Assistant, vad: Any = None) -> F
         FastAPI,
         gr.mount_gradio_app(
             app,
-            build(assistant, config.model).queue(),
+            build(config.model).queue(),
             path="/",
             footer_links=[],
             run_history=False,
@@ -94,52 +94,57 @@ def launch(config: ServeConfig, host: str = "127.0.0.1", port: int = 7860, assis
     )
 
 
-def build(assistant: Assistant, name: str) -> gr.Blocks:
-    """The page for one loaded model."""
-    feed = SpeechFeed(assistant.output_rate)
+def build(name: str) -> gr.Blocks:
+    """The page for one model, by its name."""
+    feed = SpeechFeed(RATE)
 
-    def answer(question: str | None, chat: Chat, conversation: Conversation | None, *, typed: bool) -> Iterator[Update]:
-        """One turn: a recording's path or a typed text in. It is remembered once it is whole."""
-        if not question or not question.strip():
-            yield chat, conversation, "", "", _figures(None, None)
+    async def answer(recording: str | None, text: str, past: Past, request: gr.Request) -> AsyncIterator[Update]:
+        """One turn: a recording's path, or a text, or both. It is remembered once it is whole."""
+        if recording is None and not text.strip():
+            yield _messages(past), past, "", "", _figures(Answered())
             return
-        conversation = conversation or assistant.converse()
+        host, port = request.request.scope["server"]  # where this very page was asked for
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         speech = feed.open()
-        replay = "" if typed else _replay(question)
+        replay = "" if recording is None else _replay(recording)
+        told, found = 0.0, Answered()
 
-        def update(turn: Turn, reply: Reply | None) -> Update:
-            so_far = turn.reply()
-            heard = question if typed else so_far.transcript or ("(nothing)" if reply else "…")
-            said = so_far.text or ("(no words)" if reply else "…")
-            messages = [{"role": "user", "content": heard}, {"role": "assistant", "content": said}]
-            return [*chat, *messages], conversation, replay, speech, _figures(reply, turn)
+        def update(ended: bool) -> Update:
+            turn = (found.heard or text, found.said)  # what is asked in writing about a sound ends what was heard
+            shown = _messages([*past, turn], *(("(nothing)", "(no words)") if ended else ("…", "…")))
+            return shown, [*past, turn] if ended else past, replay, speech, _figures(found)
 
         try:
-            turn = conversation.stream(text=question) if typed else conversation.stream(audio=question)
-            yield update(turn, None)
-            shown = time.monotonic()
-            for chunk in turn:
-                feed.push(speech, chunk.pcm)
-                if time.monotonic() - shown > UPDATE_S:
-                    yield update(turn, None)
-                    shown = time.monotonic()
+            yield update(False)
+            async for found in ask(url, recording, text, past):
+                feed.push(speech, found.sound)
+                if time.monotonic() - told > UPDATE_S:
+                    yield update(False)
+                    told = time.monotonic()
         except DuologueError as error:
             raise gr.Error(str(error), title="That did not work", print_exception=False) from None
         finally:
             feed.close(speech)
-        reply = turn.reply()
-        if reply.warning:
-            gr.Warning(reply.warning)
-        yield update(turn, reply)
+        yield update(True)
 
-    def hear(path: str | None, chat: Chat, conversation: Conversation | None) -> Iterator[Update]:
-        yield from answer(path, chat, conversation, typed=False)
+    async def hear(recording: str | None, past: Past, request: gr.Request) -> AsyncIterator[Update]:
+        async for each in answer(recording, "", past, request):
+            yield each
 
-    def read(text: str, chat: Chat, conversation: Conversation | None) -> Iterator[Update]:
-        yield from answer(text, chat, conversation, typed=True)
+    async def read(text: str, recording: str | None, past: Past, request: gr.Request) -> AsyncIterator[Update]:
+        async for each in answer(recording, text, past, request):
+            yield each
+
+    def check(recording: str | None) -> None:
+        """What was uploaded can be asked about; otherwise that is said at once."""
+        try:
+            if recording is not None:
+                sound_of(recording)
+        except DuologueError as error:
+            raise gr.Error(str(error), title="That did not work", print_exception=False) from None
 
     with gr.Blocks(title=f"Duologue: talk to {name}", analytics_enabled=False) as page:
-        conversation = gr.State(None)
+        past = gr.State([])
         gr.HTML(
             f'<header class="masthead"><h1>Duologue</h1><p>Talk to <b>{name}</b>. It runs on this machine; '
             "nothing you say leaves it.</p></header>"
@@ -159,15 +164,18 @@ def build(assistant: Assistant, name: str) -> gr.Blocks:
                 microphone = gr.Audio(
                     sources=["microphone", "upload"],
                     type="filepath",
-                    label="Your question",
+                    label="A recording",
                     elem_id="question",
                     editable=False,
                     buttons=[],
                 )
-                gr.HTML('<p class="hint">Press <b>Record</b>, speak, press <b>Stop</b>: the answer begins at once.</p>')
+                gr.HTML(
+                    '<p class="hint">Press <b>Record</b>, speak, press <b>Stop</b>: the answer begins at once. '
+                    "Or upload a sound, and ask about it below.</p>"
+                )
                 written = gr.Textbox(
-                    label="Or write it",
-                    placeholder="What is 3 plus 4?",
+                    label="Ask in writing",
+                    placeholder="What sound is this?",
                     submit_btn=True,
                     elem_id="written",
                     max_lines=1,
@@ -190,21 +198,22 @@ def build(assistant: Assistant, name: str) -> gr.Blocks:
                 )
                 asked = gr.HTML("", elem_id="asked")
                 voice = player(feed)
-                figures = gr.HTML(_figures(None, None), elem_id="figures")
+                figures = gr.HTML(_figures(Answered()), elem_id="figures")
                 clear = gr.Button("Clear conversation", size="sm", elem_id="clear")
 
-        memory, outputs = [chat, conversation], [chat, conversation, asked, voice, figures]
-        # One reply at a time; the others wait their turn.
-        turn: dict[str, Any] = {"concurrency_id": "turn", "concurrency_limit": 1, "show_progress": "hidden", **PRIVATE}
+        outputs = [chat, past, asked, voice, figures]
+        turn: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", **PRIVATE}
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        for finished in (microphone.stop_recording, microphone.upload):
-            finished(hear, [microphone, *memory], outputs, **turn).then(lambda: None, outputs=microphone, **at_once)
+        microphone.stop_recording(hear, [microphone, past], outputs, **turn).then(
+            lambda: None, outputs=microphone, **at_once
+        )
+        microphone.upload(check, microphone, **at_once)
         microphone.start_recording(lambda: "", outputs=voice, **at_once)
-        written.submit(read, [written, *memory], outputs, **turn).then(lambda: "", outputs=written, **at_once)
+        written.submit(read, [written, microphone, past], outputs, **turn).then(lambda: "", outputs=written, **at_once)
         for button, path in examples:
-            button.click(hear, [gr.State(path), *memory], outputs, **turn)
+            button.click(hear, [gr.State(path), past], outputs, **turn)
         for forget in (clear.click, chat.clear):
-            forget(lambda: ([], None, "", "", _figures(None, None)), outputs=outputs, **at_once)
+            forget(lambda: ([], [], "", "", _figures(Answered())), outputs=outputs, **at_once)
         policy.change(None, policy, js=_POLICY, **PRIVATE)
     return page
 
@@ -216,17 +225,19 @@ def _replay(path: str) -> str:
     return f'<div class="speech"><span>Question</span>{audio}</div>'
 
 
-def _figures(reply: Reply | None, turn: Turn | None) -> str:
-    """The line of figures: compute delay as soon as it is known, the rest when the reply is whole."""
-    delay = turn.compute_delay_ms if turn is not None else None
-    spoken = reply is not None and reply.timings.audio_s > 0
+def _messages(past: Past, nothing: str = "(nothing)", no_words: str = "(no words)") -> list[dict[str, str]]:
+    turns = [(("user", asked or nothing), ("assistant", said or no_words)) for asked, said in past]
+    return [{"role": role, "content": text} for turn in turns for role, text in turn]
+
+
+def _figures(found: Answered) -> str:
+    """The line of figures: the first as soon as it is known, the others as the turn goes on."""
+    first, heard, said = found.first_ms, found.heard_s, found.said_s
     parts = [
-        ("Compute delay", f"{delay:.0f} ms" if delay is not None else "–", "last sample heard to first sample ready"),
-        ("Heard", f"{reply.timings.audio_s:.1f} s" if reply and spoken else "–", "length of the question"),
-        ("Spoken", f"{reply.timings.reply_s:.1f} s" if reply else "–", "length of the reply"),
-        ("Real-time factor", f"{reply.timings.real_time_factor:.2f}" if reply else "–",
-         "computing time of the whole turn over its duration: below 1 the model keeps up"),
-    ]  # fmt: skip
+        ("First audio", f"{first:.0f} ms" if first is not None else "–", "question sent to first sample of the answer"),
+        ("Heard", f"{heard:.1f} s" if heard else "–", "length of the recording"),
+        ("Spoken", f"{said:.1f} s" if said else "–", "length of the answer"),
+    ]
     cells = "".join(f'<div title="{hint}"><dt>{label}</dt><dd>{value}</dd></div>' for label, value, hint in parts)
     return f'<dl class="figures" aria-live="polite">{cells}</dl>'
 
@@ -244,6 +255,7 @@ def _theme() -> gr.themes.Base:
         block_title_text_color_dark="*body_text_color",
         block_label_text_color="*body_text_color",
         block_label_text_color_dark="*body_text_color",
+        block_label_background_fill_dark="*primary_800",
         block_title_background_fill="transparent",
         block_title_background_fill_dark="transparent",
         body_text_color_subdued="*neutral_600",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 ASSETS = Path(__file__).parent / "assets"
 KEPT = 64  # turns; the oldest is dropped, so a tab that was closed leaves little behind
@@ -39,9 +38,8 @@ class SpeechFeed:
             self._changed.notify_all()
         return name
 
-    def push(self, name: str, pcm: np.ndarray) -> None:
-        """Add samples (n,) float in [-1, 1]."""
-        data = np.round(np.clip(pcm, -1.0, 1.0) * 32_767).astype("<i2").tobytes()
+    def push(self, name: str, data: bytes) -> None:
+        """Add 16-bit samples."""
         with self._changed:
             if name in self._turns:
                 self._turns[name][0].extend(data)

@@ -67,6 +67,15 @@ class Asking:
         """More of it, (n,) float32 at the model's rate."""
         self._model.listen(torch.from_numpy(pcm)[None], self._state)
 
+    def about(self, text: str) -> None:
+        """A written question about it.
+
+        Raises:
+            DuologueError: no words.
+        """
+        ids, _ = ids_of(self._tokenizer, self._model.config.layout, text)
+        self._model.ask_about(ids, self._state)
+
     def end(self) -> None:
         """It is over: an answer may follow."""
         self._model.end_turn(self._state)

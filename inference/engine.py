@@ -8,6 +8,13 @@ time that nobody else needs (Zhang, VirtualClock, ACM Trans. Computer Systems 9(
 What one frame costs is measured when a lane starts. No more conversations are let in than fit into ``share`` of the
 lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
 
+Frames of several conversations are not computed in one batch. It would pay: of nano, in one run on one CPU core
+(medians of 25 steps, processor time), a conversation's share of the ear is 3.0 ms alone and 0.9 ms in a batch of eight,
+of the language model's step 3.3 and 0.6 ms, of the unit decoder's 3.4 and 1.9 ms, of the voice detector's 0.6 and
+0.2 ms; a whole frame of listening is 8.0 ms. But a session would have to hand its stages' inputs to the engine in the
+middle of a frame, and caches of different lengths would need padding and masks in every layer: neither is simple, and
+a session as a pure function of its sound is worth more here. Several cores are used by several lanes.
+
     engine = await Engine.start(lambda: load("nano"))
     seat = engine.sit()                                     raises EngineFull
     done = await seat.tick(pcm)                             done.value.pcm, done.value.events
@@ -287,6 +294,11 @@ class Engine:
     def seats(self) -> int:
         """Conversations inside."""
         return sum(lane.seats for lane in self._lanes)
+
+    @property
+    def processes(self) -> list[int]:
+        """Ids of the lanes that are processes."""
+        return [lane.runner.pid for lane in self._lanes] if self.config.lanes else []
 
     @property
     def alive(self) -> bool:

@@ -132,6 +132,7 @@ class SessionState(State):
     turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, frames of (1280,)
     spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
     held: bool = False  # the turn is over, and its answer waits to be asked for
+    about: list[int] = field(default_factory=list)  # what was asked in writing about the turn, as ids
     now_ms: int = 0
     pressed: bool | None = None  # the button of push-to-talk; None: hands-free
 
@@ -245,9 +246,18 @@ class Session:
         """Answer the turn that waits for it (see ``on_request``)."""
         self.state.held = False
 
+    def about(self, text: str) -> None:
+        """A written question about the turn that is being heard, or comes: it counts as its last words.
+
+        Raises:
+            DuologueError: no words.
+        """
+        self.state.about, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
+
     def discard(self) -> None:
         """Forget the turn that is being heard, or that waits for its answer."""
         s = self.state
+        s.about = []
         if s.before is not None and (s.policy.mode is Mode.LISTENING or s.held):
             s.dialogue, s.before, s.answer, s.held = s.before, None, None, False
             s.policy = DuplexPolicy(self.config.duplex)
@@ -383,6 +393,7 @@ class Session:
     def _speculate(self, events: list[Event]) -> None:
         s = self.state
         ended = s.dialogue.clone()
+        self.model.ask_about(s.about, ended)
         self.model.end_turn(ended)
         s.answer = self._fresh(ended)
 
@@ -399,7 +410,7 @@ class Session:
     def _ignore(self, events: list[Event]) -> None:
         s = self.state
         assert s.before is not None
-        s.dialogue, s.before, s.answer = s.before, None, None
+        s.dialogue, s.before, s.answer, s.about = s.before, None, None, []
         s.loudness.ignored()
         events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
 
@@ -489,7 +500,7 @@ class Session:
         s.past.append((s.answer.transcript, words))
         spoken = zip(s.answer.words[:heard], s.answer.sounded, strict=False)
         s.spoken, s.held = [(word, position, made) for (word, position, _), made in spoken], False
-        s.dialogue, s.before, s.over, s.answer = s.answer.dialogue, None, None, None
+        s.dialogue, s.before, s.over, s.answer, s.about = s.answer.dialogue, None, None, None, []
         return words
 
     def _forget_oldest(self) -> None:

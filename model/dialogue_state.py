@@ -76,6 +76,7 @@ class DialogueState(State):
     ctc: CTCPrefix | None = None  # its transcript so far, as CTC sees it
     judged: Tensor | None = None  # (3,), the monitor's probabilities of VERDICTS at the last place of speech
     unwritten: int = 0  # tokens that the transcript of this turn may still have
+    asked: list[int] = field(default_factory=list)  # a written question about the speech, not read yet
     generated: int = 0  # tokens of this turn
     unit: UnitDecoderState | None = None
     collapse: CollapseState | None = None
@@ -96,7 +97,7 @@ class DialogueState(State):
         self.phase = Phase.IDLE
         self.hidden = self.pending = self.ear = self.heard = None
         self.judged = self.ctc = self.unit = self.collapse = self.vocoder = None
-        self.spoken = []
+        self.spoken, self.asked = [], []
 
 
 @dataclass(frozen=True, kw_only=True)

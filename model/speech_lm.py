@@ -181,7 +181,8 @@ class SpeechLM(nn.Module):
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
-        state.phase, state.unwritten, state.spoken, state.judged = Phase.LISTENING, 0, [], None
+        state.phase, state.unwritten, state.judged = Phase.LISTENING, 0, None
+        state.spoken, state.asked = [], []
         if self.streams:
             state.ear = self._ear[0].init_state(1)
         else:
@@ -197,6 +198,15 @@ class SpeechLM(nn.Module):
         else:
             self._feed_speech(self._ear[0].step(pcm, state.ear), state)  # type: ignore[arg-type]
 
+    def ask_about(self, ids: list[int], state: DialogueState) -> None:
+        """A written question about what is heard: words behind the speech, as if they had been spoken last.
+
+        Where the model writes a transcript, they end it; otherwise they stand between speech and prompt.
+        """
+        self._expect(state, Phase.LISTENING, "ask_about comes between begin_turn and end_turn")
+        check_ids(ids, self.llm.vocab_size, "the question")
+        state.asked = list(ids)
+
     @torch.no_grad()
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: hear what the ear held back, and get ready to reply."""
@@ -207,9 +217,12 @@ class SpeechLM(nn.Module):
         else:
             speech = self._ear[0].flush(state.ear)  # type: ignore[arg-type]
         suffix = self.config.prompt.suffix_ids
+        speaking = self.config.layout.reply in (None, *suffix)
+        if speaking:
+            suffix, state.asked = (*state.asked, *suffix), []
         self._feed_speech(speech, state, suffix)
         state.ear = state.heard = None
-        self._start_reply(state, self.config.layout.reply in (None, *suffix))
+        self._start_reply(state, speaking)
         if state.spoken and not state.speaking:
             state.ctc = CTCPrefix.begin(torch.cat(state.spoken, dim=1)[0], self.config.layout.pad)
         state.spoken = []
@@ -274,6 +287,8 @@ class SpeechLM(nn.Module):
             if layout.reply is not None and not state.speaking and layout.is_text(token):
                 token = token if state.unwritten > 0 else layout.reply
                 state.unwritten -= 1
+            if state.asked and token == layout.reply:  # first what was asked in writing, and all of it
+                token, state.unwritten, state.ctc = state.asked.pop(0), 0, None
             if state.ctc is not None and layout.is_text(token):
                 state.ctc.push(token)
             else:

@@ -10,6 +10,8 @@ class Conversation {
     this.turns = new Map(); // by item id: the paragraph in the transcript
     this.played = new Map(); // by item id: samples played
     this.detection = "auto";
+    this.fresh = true; // there is something to draw
+    this.drawn = -Infinity;
     this.figures = []; // of each turn, for whoever drives this page
   }
 
@@ -127,6 +129,7 @@ class Conversation {
     }
     this.played.set(item, this.played.get(item) + count);
     this.lastSound = at;
+    if (item === this.cutItem) this.stopped();
   }
 
   // What the server tells.
@@ -151,7 +154,14 @@ class Conversation {
     if (!this.speaking) return;
     this.silence();
     this.cutItem = this.speaking;
-    if (this.loudSince && this.lastSound) this.show("stop", 1000 * Math.max(0, this.lastSound - this.loudSince));
+    this.cutFigure = this.figure;
+    this.cutSince = this.loudSince;
+    this.stopped();
+  }
+
+  // From the interrupting voice to the last sample of the answer; told again should another sample be played.
+  stopped() {
+    if (this.cutSince && this.lastSound) this.show("stop", 1000 * Math.max(0, this.lastSound - this.cutSince), this.cutFigure);
   }
 
   added(item) {
@@ -219,8 +229,8 @@ class Conversation {
     if (paragraph && !paragraph.parentElement.dataset.cut) paragraph.textContent = text || "(nothing)";
   }
 
-  show(name, ms) {
-    if (this.figure) this.figure[name] = ms;
+  show(name, ms, figure = this.figure) {
+    if (figure) figure[name] = ms;
     $(name === "stop" ? "live-stop-ms" : `live-${name}`).textContent = ms === undefined || ms === null ? "–" : `${Math.round(ms)} ms`;
   }
 
@@ -231,13 +241,21 @@ class Conversation {
   push(levels, level) {
     levels.shift();
     levels.push(Math.min(1, level));
+    this.fresh = true;
   }
 
-  draw() {
+  // At most fifteen times a second, and only what is new: the sound is to have the processor.
+  draw(now = 0) {
+    requestAnimationFrame((then) => this.draw(then));
+    if (now - this.drawn < 66) return;
     const canvas = $("live-waveform");
-    const width = canvas.clientWidth * devicePixelRatio;
-    const height = canvas.clientHeight * devicePixelRatio;
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    const width = Math.floor(canvas.clientWidth * devicePixelRatio);
+    const height = Math.floor(canvas.clientHeight * devicePixelRatio);
+    const resized = canvas.width !== width || canvas.height !== height;
+    if (!this.fresh && !resized) return;
+    this.fresh = false;
+    this.drawn = now;
+    if (resized) Object.assign(canvas, { width, height });
     const pen = canvas.getContext("2d");
     const style = getComputedStyle(canvas);
     pen.clearRect(0, 0, width, height);
@@ -248,7 +266,6 @@ class Conversation {
         pen.fillRect((i * width) / SPAN, middle * height - tall / 2, Math.max(1, (0.7 * width) / SPAN), tall);
       });
     });
-    requestAnimationFrame(() => this.draw());
   }
 
   async ask(text) {

@@ -5,6 +5,7 @@
     /v1/audio/speech              text -> speech
     /v1/chat/completions          messages, sound among them -> text and speech
     /v1/models                    what is loaded
+    /openapi.json                 the HTTP part of the above, for programs
     /health, /metrics             for whoever watches over it
 
 Nothing that is said or heard is written to disk, and no key is logged.
@@ -15,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
@@ -51,13 +54,16 @@ class Service:
     def __init__(self, config: ServeConfig, assistant: Any, vad: Any = None) -> None:
         self.config, self.assistant, self._vad = config, assistant, vad
         self.engine: Engine | None = None
-        self.metrics = Metrics(lambda: self.engine.seats if self.engine else 0, self._room)
+        self.metrics = Metrics(lambda: self.engine.seats if self.engine else 0, self._room, self._processes)
         self.per_key = PerKey(config.access.sessions_per_key)
         self.sessions: set[RealtimeSession] = set()
         self.draining = False
 
     def _room(self) -> float:
         return self.engine.room() if self.engine else 0
+
+    def _processes(self) -> list[int]:
+        return [os.getpid(), *(self.engine.processes if self.engine else [])]
 
     async def start(self) -> None:
         """Get the engine ready."""
@@ -173,6 +179,8 @@ class Service:
                 session.error(RequestError("messages come too fast", "rate_limit_exceeded", status=429))
                 return 1008
             text = message.get("text")
+            if text is not None and len(text) > self.config.access.message_bytes:  # behind a server that lets it pass
+                return 1009
             if text is None:
                 session.error(RequestError("an event is a text message of JSON, not a binary one", "invalid_json"))
             else:
@@ -215,7 +223,7 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="Duologue", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Duologue", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.add_middleware(Access, config=config.access)
 
@@ -234,10 +242,10 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
         param = ".".join(str(part) for part in first["loc"][1:])
         return JSONResponse({"error": RequestError(f"{param}: {first['msg']}", param=param or None).body()}, 400)
 
-    @app.exception_handler(404)
-    @app.exception_handler(405)
+    @app.exception_handler(HTTPException)  # no such path, or a form that cannot be read
     async def refused(request: Request, error: HTTPException) -> Response:
-        known = RequestError(f"{request.url.path}: {error.detail}", "not_found", status=error.status_code)
+        code = "not_found" if error.status_code in (404, 405) else "invalid_value"
+        known = RequestError(f"{request.url.path}: {error.detail}", code, status=error.status_code)
         return JSONResponse({"error": known.body()}, error.status_code, error.headers)
 
     @app.get("/health")

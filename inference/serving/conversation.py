@@ -193,15 +193,14 @@ class Conversation:
 
     async def _answer_items(self, asked: list[Item], params: dict[str, Any]) -> None:
         spoken = [item for item in asked if item.wanted and item.spoken]
-        texts = [item for item in asked if item not in spoken]
+        text = " ".join(item.about if item in spoken else item.text or "" for item in asked)
         self._decided = True  # so that nothing else is answered meanwhile
         try:
             await self._limit(params)
             if not spoken:
-                await self.seat.call("type", " ".join(item.text or "" for item in texts))
-            elif texts:
-                past = [*self.items.past(), (" ".join(item.text or "" for item in texts), "")]
-                await self.seat.call("remember", past)
+                await self.seat.call("type", text)
+            elif text.strip():
+                await self.seat.call("about", text)
         except DuologueError:
             self._decided = False
             raise

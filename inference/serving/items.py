@@ -27,6 +27,7 @@ class Item:
     text: what was written, said, or (of the user) heard; None: not known yet.
     spoken: whether it is sound. sound: (n,) int16 at ``rate``, what there is of it.
     sent_ms: how much of an answer the client has been sent.
+    about: what was asked in writing about the sound of the same item.
     """
 
     role: str
@@ -37,6 +38,7 @@ class Item:
     sound: list[np.ndarray] = field(default_factory=list)
     rate: int = 16_000
     sent_ms: int = 0
+    about: str = ""
     wanted: bool = False  # the client appended it and no answer has been made to it yet
 
     def hear(self, pcm: np.ndarray) -> None:
@@ -55,7 +57,8 @@ class Item:
         part["transcript" if self.spoken else "text"] = self.text
         if self.spoken and sound is not None:
             part["audio"] = to_base64(self.waveform(), self.rate, sound)
-        content = [part] if self.status != "in_progress" else []
+        asked = [{"type": "input_text", "text": self.about}] if self.about else []
+        content = [part, *asked] if self.status != "in_progress" else []
         return {
             "id": self.id,
             "object": "realtime.item",
@@ -79,7 +82,7 @@ class Items:
         """The last one, or the last of a role."""
         return next((item for item in reversed(self._items) if role in (None, item.role)), None)
 
-    def find(self, id_: str, param: str = "item_id") -> Item:
+    def find(self, id_: str, param: str = "item_id", code: str = "item_not_found") -> Item:
         """By its id.
 
         Raises:
@@ -88,7 +91,7 @@ class Items:
         for item in self._items:
             if item.id == id_:
                 return item
-        raise RequestError(f"there is no item {id_[:80]!r}", "item_not_found", param)
+        raise RequestError(f"there is no item {id_[:80]!r}", code, param)
 
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Append it, or insert it behind another ("root": first); returns the id of the one before it.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,11 +13,25 @@ _LATE = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.16, 0.32, 0.64)
 _WAIT = (0.16, 0.24, 0.32, 0.4, 0.48, 0.56, 0.64, 0.72, 0.8, 0.96, 1.2, 1.6, 2.4)
 
 
+def _resident(process: int) -> float:
+    """Bytes of memory that a process has in use; 0 where nobody can tell."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
 class Metrics:
     """The service's own registry, so that two in one process do not meet."""
 
-    def __init__(self, sessions: Callable[[], float], room: Callable[[], float]) -> None:
+    def __init__(
+        self, sessions: Callable[[], float], room: Callable[[], float], processes: Callable[[], Iterable[int]]
+    ) -> None:
         self.registry = CollectorRegistry()
+        Gauge(
+            "duologue_memory_bytes", "Resident, of the server and of its lanes (Linux)", registry=self.registry
+        ).set_function(lambda: sum(map(_resident, processes())))
         Gauge("duologue_sessions", "Conversations now", registry=self.registry).set_function(sessions)
         Gauge("duologue_room", "Conversations that fit", registry=self.registry).set_function(room)
         self._late = Histogram(

@@ -126,7 +126,8 @@ class RealtimeSession(Conversation):
         self._send("conversation.item.done", previous_item_id=before, item=item.seen())
 
     async def _retrieve_item(self, data: dict[str, Any]) -> None:
-        self._send("conversation.item.retrieved", item=self.items.find(data["item_id"]).seen(self.settings.output))
+        item = self.items.find(data["item_id"], code="item_retrieve_invalid_item_id")  # which clients wait for
+        self._send("conversation.item.retrieved", item=item.seen(self.settings.output))
 
     async def _delete_item(self, data: dict[str, Any]) -> None:
         item = self.items.find(data["item_id"])
@@ -241,10 +242,10 @@ class RealtimeSession(Conversation):
                 sounds.append(from_base64(part["audio"]))
             else:
                 raise RequestError(f"content of type {kind!r} is not served here", "unsupported_value", "item.content")
-        if bool(texts) == bool(sounds):
-            raise RequestError("an item has texts, or sounds, and at least one", "invalid_value", "item.content")
+        if not texts and not sounds:
+            raise RequestError("an item has at least one text or sound", "invalid_value", "item.content")
         if sounds:
-            item.spoken, item.text = True, None
+            item.spoken, item.text, item.about = True, None, "\n".join(texts)
             framer = Framer(self.settings.input, self._rate, self._frame)
             for frame in (*(f for sound in sounds for f in framer.push(sound)), *framer.flush()):
                 item.hear(frame)

@@ -25,6 +25,7 @@ from ...model.speech_lm import Sampling
 from ..asking import Step
 from ..audio import read_audio
 from ..engine import Seat
+from . import openapi
 from .app import Service
 from .errors import RequestError
 from .formats import AudioFormat, Resampler, encode, from_base64
@@ -47,13 +48,15 @@ class Questioner:
         """One job."""
         return (await self._seat.call(method, *args, patience=_PATIENCE_S)).value
 
-    async def hear(self, recording: bytes) -> float:
-        """A spoken question, whole; returns its seconds."""
+    async def hear(self, recording: bytes, about: str = "") -> float:
+        """A recording, whole, and what is asked in writing about it; returns its seconds."""
         pcm = await asyncio.to_thread(read_audio, recording, self._rate)
         await self.ask("begin")
         size = round(_CHUNK_S * self._rate)
         for start in range(0, len(pcm), size):
             await self.ask("hear", pcm[start : start + size])
+        if about.strip():
+            await self.ask("about", about)
         await self.ask("end")
         return len(pcm) / self._rate
 
@@ -97,7 +100,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             return Response(text + "\n", media_type="text/plain; charset=utf-8")
         return JSONResponse(Transcription(text=text).model_dump(exclude_unset=True))
 
-    @app.post("/v1/audio/speech")
+    @app.post("/v1/audio/speech", openapi_extra=openapi.SPEECH)
     async def speech(request: Request) -> Response:
         body = await _json(request)
         text, format_ = body.get("input"), body.get("response_format", "mp3")
@@ -126,14 +129,14 @@ def add_routes(app: FastAPI, service: Service) -> None:
         sound = await asyncio.to_thread(_file, np.concatenate(pcm), service.assistant.output_rate, format_)
         return Response(sound, media_type=_MEDIA[format_])
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", openapi_extra=openapi.COMPLETIONS)
     async def completions(request: Request) -> Response:
         body = await _json(request)
         _check_completion(body)
         spoken = "audio" in (body.get("modalities") or ["text"])
         if spoken:
             _needs_voice(service)
-        past, question = _messages(body.get("messages"))
+        past, question, about = _messages(body.get("messages"))
         sampling = _sampling(body)
         asker = Questioner(service)
         try:
@@ -142,7 +145,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             if isinstance(question, str):
                 await asker.ask("read", question)
             else:
-                await asker.hear(question)
+                await asker.hear(question, about)
         except BaseException:
             asker.leave()
             raise
@@ -280,8 +283,8 @@ def _sampling(body: dict[str, Any]) -> Sampling:
         raise RequestError(str(error)) from None
 
 
-def _messages(messages: Any) -> tuple[list[tuple[str, str]], str | bytes]:
-    """What was said before, and the question: a text or a recording.
+def _messages(messages: Any) -> tuple[list[tuple[str, str]], str | bytes, str]:
+    """What was said before, the question (a text or a recording), and what is asked in writing about a recording.
 
     Raises:
         RequestError: another shape, or no question at the end.
@@ -305,13 +308,12 @@ def _messages(messages: Any) -> tuple[list[tuple[str, str]], str | bytes]:
         elif sound is not None:
             if not last:
                 _unsupported("only the last message may hold audio: give earlier ones as text", f"{where}.content")
-            past += [(" ".join([*asked, text]), "")] if asked or text else []
-            return past, sound
+            return past, sound, " ".join([*asked, text])
         else:
             asked.append(text)
     if not asked:
         raise RequestError("the last message must be the user's", "invalid_value", "messages")
-    return past, " ".join(asked)
+    return past, " ".join(asked), ""
 
 
 def _content(message: dict[str, Any], where: str) -> tuple[str, bytes | None]:

@@ -3,6 +3,10 @@
 The protocol's session object is kept as it was sent, checked by the ``openai`` package's own model. What the loaded
 model cannot do is refused by name. Its voice is the model's own, whatever voice was asked for, and ``session.updated``
 says so; instructions are kept and shown, and followed as far as the model has learnt to (nano has not).
+
+``semantic_vad`` is our monitor with all its judgement: noise, and somebody across the room, are not answered.
+``server_vad`` is what the API says it is, speech and silence alone: whoever asks for it wants every utterance answered,
+the faint ones too (``threshold`` is what it has against noise).
 """
 
 from __future__ import annotations

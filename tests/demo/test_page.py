@@ -40,7 +40,7 @@ def test_the_examples_are_recordings() -> None:
 
 
 def test_only_system_fonts_and_no_analytics() -> None:
-    page = build(tiny_assistant(), "tiny")
+    page = build("tiny")
     assert not page.analytics_enabled
     config = str(page.get_config_file())
     assert "googleapis" not in config
@@ -116,13 +116,24 @@ def test_a_live_conversation_with_an_interruption(tab) -> None:  # type: ignore[
     tab.wait_for_function("window.duologue.figures.filter((f) => f.status === 'completed').length >= 1")
     figures = tab.evaluate("window.duologue.figures")
     assert figures[0]["status"] == "cancelled" and figures[1]["status"] == "completed", figures
-    assert 0 < figures[0]["page"] < 5_000 and 0 <= figures[0]["stop"] < 2_000, figures  # a busy machine is slow
+    assert 0 < figures[0]["page"] < 5_000 and 0 < figures[0]["stop"] < 2_000, figures  # a busy machine is slow
     cut = tab.locator(".turn[data-cut] p").first.inner_text().removesuffix(" —")
     assert SAID.startswith(cut) and cut != SAID
     said = tab.locator(".turn.assistant p").all_inner_texts()
     assert said[1] == SAID and tab.locator(".turn.user p").first.inner_text() == HEARD
     tab.get_by_role("button", name="Stop the microphone").click()
     tab.get_by_role("button", name="Start talking").wait_for()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_an_interruption_silences_it_within_half_a_second(tab) -> None:  # type: ignore[no-untyped-def]
+    """As the page measures it, from the voice to the last sample played. For a machine with nothing else to do: the
+    recording begins again and again, and the median of three interruptions counts."""
+    tab.get_by_role("button", name="Start talking").click()
+    tab.wait_for_function("window.duologue.figures.filter((f) => f.status === 'cancelled').length >= 3")
+    stops = sorted(f["stop"] for f in tab.evaluate("window.duologue.figures") if f.get("status") == "cancelled")
+    assert 0 < stops[len(stops) // 2] <= 500, stops
 
 
 @pytest.mark.browser
@@ -164,10 +175,57 @@ def test_the_microphone_then_a_typed_question(tab) -> None:  # type: ignore[no-u
     tab.get_by_role("button", name="Stop", exact=True).click()
     spoken(tab)
     tab.get_by_role("button", name="Record", exact=True).wait_for()  # ready for the next question at once
-    tab.get_by_label("Or write it").fill("What is 3 plus 4?")
+    tab.get_by_label("Ask in writing").fill("What is 3 plus 4?")
     tab.keyboard.press("Enter")
     spoken(tab, turns=2)
     assert "What is 3 plus 4?" in tab.locator("#conversation").inner_text()
+
+
+@pytest.mark.browser
+def test_a_sound_is_uploaded_and_asked_about_twice(tab) -> None:  # type: ignore[no-untyped-def]
+    recordings(tab)
+    tab.get_by_role("button", name="Upload file").click()
+    with tab.expect_file_chooser() as chooser:
+        tab.get_by_text("Click to Upload").click()
+    chooser.value.set_files(ASSETS / "hello.flac")
+    tab.get_by_role("button", name="Play").first.wait_for()
+    for turn in (1, 2):  # it stays there, to be asked about again
+        tab.get_by_label("Ask in writing").fill("how many beeps were there")
+        tab.keyboard.press("Enter")
+        spoken(tab, turn)
+        conversation = tab.locator("#conversation").inner_text()
+        assert conversation.count(f"{HEARD} how many beeps were there") == turn
+
+
+@pytest.mark.browser
+def test_a_phone_is_wide_enough(tab) -> None:  # type: ignore[no-untyped-def]
+    tab.set_viewport_size({"width": 390, "height": 844})
+    fits = "document.documentElement.scrollWidth <= window.innerWidth"
+    assert tab.evaluate(fits)
+    recordings(tab)
+    assert tab.evaluate(fits)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nobody_is_shut_out(tab, scheme: str) -> None:  # type: ignore[no-untyped-def]
+    """axe-core finds nothing serious in either tab, in light or dark."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto(f"{tab.url.partition('?')[0]}?__theme={scheme}")
+    tab.get_by_role("button", name="Start talking").wait_for()
+
+    def serious() -> dict[str, list[str]]:
+        found = axe.run(tab).response["violations"]
+        return {
+            each["id"]: [node["html"][:200] for node in each["nodes"]]
+            for each in found
+            if each["impact"] in ("serious", "critical")
+        }
+
+    assert serious() == {}
+    recordings(tab)
+    assert serious() == {}
 
 
 @pytest.mark.browser

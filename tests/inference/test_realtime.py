@@ -231,6 +231,27 @@ def test_an_audio_item_is_a_question(connection) -> None:
     assert heard.transcript == HEARD
 
 
+def test_a_written_question_about_a_sound_is_its_last_words(connection) -> None:
+    """The model reads it behind what it heard, and then answers; the next turn knows nothing of it."""
+    manual(connection)
+    content = [
+        {"type": "input_audio", "audio": pcm16(sound((1.0, True)))},
+        {"type": "input_text", "text": "how many beeps were there"},
+    ]
+    connection.conversation.item.create(item={"type": "message", "role": "user", "content": content, "id": "beeps"})
+    connection.response.create()
+    events = collect(connection, "response.done")
+    assert events[-1].response.output[0].content[0].transcript == SAID
+    heard = [event.transcript for event in events if event.type == f"{TRANSCRIPTION}.completed"]
+    assert heard == [f"{HEARD} how many beeps were there"]
+    connection.conversation.item.retrieve(item_id="beeps")
+    sound_, text = collect(connection, "conversation.item.retrieved")[-1].item.content
+    assert sound_.transcript == heard[0] and text.text == "how many beeps were there"
+    turn(connection)
+    events = collect(connection, "response.done")
+    assert [event.transcript for event in events if event.type == f"{TRANSCRIPTION}.completed"] == [HEARD]
+
+
 def test_cancel(connection) -> None:
     manual(connection)
     turn(connection)

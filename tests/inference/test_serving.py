@@ -341,6 +341,22 @@ def test_one_slow_client_harms_nobody(server) -> None:
     deaf.close()
 
 
+def test_a_load_is_reported(tmp_path) -> None:
+    """Two real-time clients where one fits: one is served whole, the other refused, and the report says so."""
+    from duologue.inference.serving.load import CHUNK_S, measure
+
+    path = tmp_path / "question.flac"
+    soundfile.write(path, sound((0.8, True)), 16_000)
+    with running(ServeConfig(model="tiny", engine=EngineConfig(sessions=1, late_ms=1e9))) as found:
+        report = asyncio.run(measure(found.url, [path], 2, 3.2, "none", share=0.5, every_s=1.5))
+    assert (report["inside"], report["refused"], report["lost"], report["errors"]) == (1, {503: 1}, [], 0)
+    assert report["chunks_sent"] == round(3.2 / CHUNK_S) + 1 <= report["frames_done"]
+    assert report["share_users_speak"] == pytest.approx(0.5, abs=0.05)
+    assert report["turns"] >= 1 and sum(report["answers"].values()) >= 1 and report["share_answers_sound"] > 0
+    assert min(report["memory_mib"]) > 50
+    assert len(report["minutes"]) >= 2 and report["minutes"][0]["sessions"] == 1
+
+
 @pytest.mark.slow
 def test_lanes_that_are_processes(tmp_path) -> None:
     """A lane of its own process answers; when it dies, its conversations end with an error and the door is shut."""

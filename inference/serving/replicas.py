@@ -1,0 +1,86 @@
+"""The same application several times over, on one machine or on many: a deployment of Ray Serve (`duologue[replicas]`).
+
+    serve run duologue.inference.serving.replicas:app model=nano replicas=2
+
+Ray Serve listens on port 8000 (before it, `serve start --http-host 0.0.0.0` for other machines), gives each connection
+to the replica that has fewer, and starts a replica anew that has died. A conversation is one WebSocket, so it stays at
+the replica where it began: that is all the affinity there is need of, for requests over HTTP are complete in
+themselves. Each replica has a door of its own: whoever meets a full one is refused (503) and may try again. `/metrics`
+is one replica's, whichever answers. Keys are read from DUOLOGUE_API_KEY, with spaces between, where the command runs.
+"""
+
+import os
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.serve import Application
+
+from ..engine import EngineConfig
+from .access import AccessConfig
+from .app import ServeConfig, create_app
+
+_ONGOING = 1_000  # requests at a replica before Ray lets more wait outside: our own door refuses long before
+
+
+class Replicas(BaseModel):
+    """Arguments of the command, KEY=VALUE.
+
+    model: a bundled name, a folder that every machine can read, or a hub id. cpus: that Ray sets aside for each.
+    lanes, sessions: of each replica, see :class:`~..engine.EngineConfig`.
+    grace_s: that conversations have to end in when a replica is stopped.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = "nano"
+    replicas: int = 2
+    cpus: float = 1.0
+    lanes: int = 0
+    sessions: int | None = None
+    sessions_per_key: int | None = None
+    grace_s: float = 30.0
+
+
+@serve.ingress()
+class Replica:
+    """One copy of the service in a process of its own."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        import torch
+
+        from ..assistant import load
+
+        torch.set_num_threads(1)
+        self._served = create_app(self._config, load(self._config.model))
+        return self._served
+
+    def check_health(self) -> None:
+        """Raises if it is to be started anew."""
+        engine = self._served.state.service.engine
+        if engine is not None and not engine.alive:
+            raise RuntimeError("a lane of the engine has ended")
+
+
+def app(arguments: Replicas) -> Application:
+    """What `serve run` deploys."""
+    config = ServeConfig(
+        model=arguments.model,
+        engine=EngineConfig(lanes=arguments.lanes, sessions=arguments.sessions),
+        access=AccessConfig(
+            keys=tuple(os.environ.get("DUOLOGUE_API_KEY", "").split()),
+            sessions_per_key=arguments.sessions_per_key,
+        ),
+        grace_s=arguments.grace_s,
+    )
+    deployed = serve.deployment(
+        Replica,
+        name="duologue",
+        num_replicas=arguments.replicas,
+        ray_actor_options={"num_cpus": arguments.cpus},
+        max_ongoing_requests=_ONGOING,
+        graceful_shutdown_timeout_s=arguments.grace_s,
+    )
+    return deployed.bind(config)
