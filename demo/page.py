@@ -207,7 +207,7 @@ def build(name: str) -> gr.Blocks:
         microphone.stop_recording(hear, [microphone, past], outputs, **turn).then(
             lambda: None, outputs=microphone, **at_once
         )
-        microphone.upload(check, microphone, **at_once)
+        microphone.upload(check, microphone, **turn)  # queued: only then is an error shown in its own words
         microphone.start_recording(lambda: "", outputs=voice, **at_once)
         written.submit(read, [written, microphone, past], outputs, **turn).then(lambda: "", outputs=written, **at_once)
         for button, path in examples:
