@@ -11,12 +11,13 @@ from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
 from ...model.monitor import MonitorConfig
-from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
+from ...model.speech_lm import SpeechLM, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ...model.unit_decoder import UnitDecoderConfig
 from ...model.vocoder import UnitVocoderConfig
 from ..augment import AugmentConfig
 from ..augment_spec import SpecAugmentConfig
+from ..turns import nano_tokens
 
 NANO_UNITS = 200
 
@@ -135,11 +136,7 @@ def nano_config() -> SpeechLMConfig:
             text=(len(SPECIAL_TOKENS), len(table)),
             units=NANO_UNITS,
         ),
-        prompt=PromptConfig(
-            prefix_ids=(table["<bos>"], table["<user>"]),
-            suffix_ids=(table["<transcript>"],),
-            next_prefix_ids=(table["<eos>"], table["<user>"]),
-        ),
+        prompt=nano_tokens().prompt,
         transcript_ctc=0.4,
     )
 
