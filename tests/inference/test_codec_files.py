@@ -81,7 +81,7 @@ def test_there_and_back_is_what_the_whole_gives(folder, tmp_path):
     assert soundfile.info(tmp_path / "other.wav").frames == pytest.approx(48000, abs=1)
 
 
-@pytest.mark.parametrize("seconds", [3, 40])
+@pytest.mark.parametrize("seconds", [3, 90])
 def test_a_decoder_that_is_no_stream_goes_through_windows(tmp_path, seconds):
     """A short recording is decoded whole, to the numbers of the whole; a long one differs between its windows."""
     model = codec(causal=False)
@@ -97,7 +97,7 @@ def test_a_decoder_that_is_no_stream_goes_through_windows(tmp_path, seconds):
         whole = model.decode(codes)[0].clamp(-1, 1).numpy()
     assert torch.equal(load_file(tmp_path / "codes")["codes"].long().T, codes[0]) and info.frames == 50 * seconds
     assert not decoding(model, 2).exact and np.abs(whole).max() > 0.01
-    if seconds < 25:
+    if seconds <= 40:
         assert np.abs(out - whole).max() < 2 / 32768
     else:
         assert np.linalg.norm(out - whole) < 0.05 * np.linalg.norm(whole)
