@@ -72,10 +72,9 @@ def _joined_config(run: dict[str, Any], given: dict[str, str]) -> SpeechLMConfig
     if "vocoder" in given:
         values = read_run(given["vocoder"]).get("vocoder") or read_part(given["vocoder"], "vocoder")
         vocoder = config_from_dict(UnitVocoderConfig, values)
-    mel, encoder, adaptor = (
-        config_from_dict(kind, run[name])
-        for kind, name in ((LogMelConfig, "mel"), (WhisperEncoderConfig, "encoder"), (AdaptorConfig, "adaptor"))
-    )
+    mel = config_from_dict(LogMelConfig, run["mel"])
+    encoder = config_from_dict(WhisperEncoderConfig, run["encoder"])
+    adaptor = config_from_dict(AdaptorConfig, run["adaptor"])
     return joined_config(mel, encoder, adaptor, run["llm"], run["tokenizer"], decoder, vocoder)
 
 

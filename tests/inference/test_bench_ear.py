@@ -65,7 +65,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     made = tiny_assistant(scripted=False)
     folder = store.save(tmp_path / "model", made.model, made.tokenizer)
     writer = ShardWriter(tmp_path / "data", name="mine", sample_rate=16000, seed=0, parameters={})
-    clips = [Clip((noise(1.2, i)[0] * 32767).to(torch.int16).numpy(), {"id": str(i), "text": ""}) for i in range(3)]
+    clips = [
+        Clip((noise(1.2, i)[0] * 32767).to(torch.int16).numpy(), {"id": str(i), "text": "", "voice": "x"})
+        for i in range(3)
+    ]
     writer.write(0, clips)
     writer.finish()
     with pytest.raises(SystemExit) as ended:

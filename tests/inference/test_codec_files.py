@@ -195,6 +195,7 @@ def test_a_codec_says_what_its_rates_are():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_hours_stay_under_a_gigabyte(folder, tmp_path):
     """Both ways, each in a process of its own, whose peak of memory is measured (torch alone is 300 MB of it)."""
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 16000, 1, "PCM_16") as file:
