@@ -10,9 +10,11 @@ from ..model.errors import DuologueError
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 BUNDLED = ("nano", "nano-codec")  # models that are folders beside this file
 _FOREIGN_FILES = [
-    "*.json", "*.safetensors", "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "g_*",
+    "*.json", "*.safetensors", "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "*.jinja", "g_*",
 ]  # fmt: skip
-_HUB_FILES = [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", CARD]
+_HUB_FILES = [
+    CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", CARD,
+]  # fmt: skip
 
 
 def resolve(name_or_path: str | Path) -> Path:
