@@ -83,10 +83,10 @@ def read_part(folder: str | Path, part: str) -> dict[str, Any]:
         raise DuologueError(f"{folder} is not a folder of an imported {part}: it has no {CONFIG}")
     try:
         stored = config_from_dict(StoredPart, json.loads(path.read_text(encoding="utf-8")))
+    except DuologueError as error:  # a ValueError too, so it comes first
+        raise DuologueError(f"{path} is not that of an imported {part} (duologue import): {error}") from None
     except ValueError as error:
         raise DuologueError(f"{path} is not JSON: {one_line(error)}") from None
-    except DuologueError as error:
-        raise DuologueError(f"{path} is not that of an imported {part}: {error}") from None
     if stored.format != FORMAT or stored.part != part:
         raise DuologueError(f"{path} is a {stored.part!r} in format {stored.format!r}; wanted: {part!r} in {FORMAT!r}")
     return stored.config

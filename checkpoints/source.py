@@ -15,9 +15,11 @@ BUNDLED = {
     "import one, and name its folder with --model",
 }
 _FOREIGN_FILES = [
-    "*.json", "*.safetensors", "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "g_*",
+    "*.json", "*.safetensors", "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "*.jinja", "g_*",
 ]  # fmt: skip
-_HUB_FILES = [CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", CARD]
+_HUB_FILES = [
+    CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", CARD,
+]  # fmt: skip
 
 
 def resolve(name_or_path: str | Path) -> Path:

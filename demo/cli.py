@@ -293,6 +293,11 @@ STAGES = (
     "duologue train asr_pretrain steps=2000 lr=5e-4       changes\n"
     "duologue train asr_pretrain preset=tiny              a minute on a laptop, to see it run\n"
     "accelerate launch -m duologue train asr_pretrain     several GPUs\n\n"
+    "A language model and a Whisper of yours, imported (duologue import) or on the hub, joined by an adaptor:\n\n"
+    "\b\nduologue train speech_to_text preset=llama-omni llm=LLM encoder=EAR data=data/mine out=runs/ear\n"
+    "duologue train unit_decoder preset=llama-omni llm=runs/ear data=data/mine_replies out=runs/mouth\n"
+    "python -m duologue.training.assemble MODEL encoder=runs/ear adaptor=runs/ear llm=runs/ear "
+    "unit_decoder=runs/mouth vocoder=VOICE\n\n"
     "Recipes:\n\n" + _modules("training/recipes", STAGES)
 )
 def train(
@@ -399,31 +404,45 @@ def evaluate(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="streaming: the speech of a reply; states: clones of a conversation.")],
+    suite: Annotated[str, typer.Argument(help="streaming, ear or states: see below.")],
     preset: Annotated[str, typer.Option("--preset", help="Sizes: nano or llama-omni-8b.")] = "nano",
     widths: Annotated[str | None, typer.Option(help="Of the unit decoder, with commas between.")] = None,
     tokens: Annotated[int, typer.Option(min=8, help="Of the reply.")] = 100,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Of ear: a bundled name, a folder, or a hub id.")
+    ] = "nano",
+    data: Annotated[Path | None, typer.Option(help="Of ear: recordings, a data set (duologue prepare).")] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="Of ear: how many recordings.")] = 80,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the figures and the plot.")] = None,
 ) -> None:
     """Measure what streaming saves: the same random weights by our schedule and by the reference's, in one run.
 
-    And what it costs to clone a conversation and to cut it, as a full-duplex session does (states).
+    And what it changes, where an ear was made for whole clips: it hears the same recordings whole and through windows;
+    and what it costs to clone a conversation and to cut it, as a full-duplex session does.
 
     \b
     duologue bench streaming                                    nano's sizes
     duologue bench streaming --widths 256,1024 -o figures       unit decoders of other widths
     duologue bench streaming --preset llama-omni-8b --device cuda --dtype bfloat16
-    duologue bench states --preset llama-omni-8b
+    duologue bench states --preset llama-omni-8b                clones of a conversation
+    duologue bench ear --model FOLDER --data work/dev_questions          --encoder windowed, before it is relied on
     """
     if suite == "states":
         from ..inference.bench_states import run as run_states
 
         run_states(preset, output, typer.echo)
         return
+    if suite == "ear":
+        from ..inference import bench_ear
+
+        if data is None:
+            raise DuologueError("bench ear needs --data FOLDER, a data set of recordings (duologue prepare)")
+        bench_ear.run(model, data, count, device, dtype, output, typer.echo)
+        return
     if suite != "streaming":
-        raise DuologueError(f"there is no bench {suite!r}; it must be streaming or states")
+        raise DuologueError(f"there is no bench {suite!r}; it must be streaming, ear or states")
     wide = [] if widths is None else widths.split(",")
     if not all(width.isdigit() and int(width) for width in wide):
         raise DuologueError(f"--widths is {widths!r}; it must be numbers with commas between")

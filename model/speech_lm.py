@@ -162,14 +162,18 @@ class SpeechLM(nn.Module):
             pcm = F.pad(pcm, (0, wanted - pcm.shape[1]))  # negative: cut
         return self._ear[0](pcm)
 
-    def listen_through(self, window: WindowConfig) -> None:
-        """Encode speech while it comes in, with a window, where the ear was made for whole clips.
+    def listen_through(self, window: WindowConfig | None) -> None:
+        """Encode speech while it comes in, with a window, where the ear was made for whole clips; ``None``: encode the
+        whole clip at the end of the turn.
 
-        Its numbers are then near those of the offline ear, not the same, and the clip is no longer padded to
-        ``listen_s``: the language model hears as many embeddings as were spoken.
+        Through a window its numbers are near those of the offline ear, not the same, and the clip is no longer padded
+        to ``listen_s``: the language model hears as many embeddings as were spoken.
         """
-        self._ear = (Chain(WindowedEar(self.mel, self.encoder, window), self.adaptor),)
-        self.streams = True
+        ear = Chain(self.mel, self.encoder, self.adaptor)
+        if window is not None:
+            ear = Chain(WindowedEar(self.mel, self.encoder, window), self.adaptor)
+        self._ear = (ear,)
+        self.streams = window is not None
 
     # One conversation: batch 1.
 

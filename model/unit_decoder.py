@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import DuologueError
@@ -158,8 +159,10 @@ class UnitDecoder(Streaming):
         kept = buffer.end - buffer.start
         if buffer.window is not None:
             kept = min(kept, buffer.window)
-        seen = band_mask(new, kept + new, c.upsample, c.band, x.device)
         # As numbers to add, which attention would otherwise make of it anew in every layer.
+        if c.band is None or kept + new <= c.band * c.upsample:  # all that is kept is seen
+            return F.pad(x.new_full((new, new), float("-inf")).triu(1), (kept, 0))
+        seen = band_mask(new, kept + new, c.upsample, c.band, x.device)
         return torch.zeros_like(seen, dtype=x.dtype).masked_fill_(~seen, float("-inf"))
 
     def _tokens(self, hidden: Tensor, token_embeds: Tensor | None) -> Tensor:

@@ -26,10 +26,15 @@ from .streaming import State, Streaming
 
 @dataclass(frozen=True, kw_only=True)
 class WindowConfig:
-    """What a chunk is encoded with. All are multiples of 20 ms."""
+    """What a chunk is encoded with. All are multiples of 20 ms; an encoder with chunks of its own rounds them up.
+
+    nano's encoder, run both ways on 80 questions of development voices (0.8 to 3.5 s): the same first token in 100 % of
+    them with these defaults, and so down to 960 ms before a chunk of 160 ms and nothing after it; with 480 ms, 98.8 %.
+    It was trained in chunks; what one that was trained on whole clips loses, `duologue bench ear` measures.
+    """
 
     left_ms: int = 8000  # before the chunk
-    chunk_ms: int = 400  # for an encoder with chunks of its own: a multiple of them, like left_ms
+    chunk_ms: int = 400
     right_ms: int = 400  # after it: how long the ear lags behind
 
     def __post_init__(self) -> None:
@@ -63,8 +68,9 @@ class WindowedEar(Streaming):
         self.parts = (mel, encoder)  # in a tuple, which does not register: they are registered where they belong
         self.clipwise = mel.config.norm == "whisper"  # frames centred on their samples, floored by the loudest of all
         hop_ms = 1000 * mel.config.hop // mel.config.sample_rate
+        grid = 2 * (encoder.config.chunk or 1)  # mel frames; a window that begins elsewhere would cut other chunks
         self.left, self.chunk, self.right = (
-            ms // hop_ms for ms in (config.left_ms, config.chunk_ms, config.right_ms)
+            -(-ms // (grid * hop_ms)) * grid for ms in (config.left_ms, config.chunk_ms, config.right_ms)
         )  # mel frames
         self.rate = Fraction(1, 2 * mel.config.hop)
         self.latency = (self.chunk + self.right) * mel.config.hop + mel.config.n_fft // 2

@@ -6,7 +6,9 @@
     python -m duologue.training.assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
     python -m duologue.training.assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
-The unit decoder's sizes are those of its run.
+The unit decoder's sizes are those of its run. Where the adaptor's run joined a language model from elsewhere, sizes,
+tokens and prompt are that run's, and a mouth is optional: OUT encoder=RUN adaptor=RUN llm=RUN [unit_decoder=RUN
+vocoder=FOLDER].
 """
 
 from __future__ import annotations
@@ -15,16 +17,23 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ..checkpoints import store
 from ..checkpoints.config_io import config_from_dict
-from ..checkpoints.parts import load_part, save_part
+from ..checkpoints.parts import load_part, read_part, save_part
+from ..checkpoints.source import resolve
 from ..data_prep.vocabulary import save_tokenizer
+from ..model.adaptor import AdaptorConfig
 from ..model.codec import Codec, CodecConfig
 from ..model.codec_voice import CodecVoice
+from ..model.encoder import WhisperEncoderConfig
 from ..model.errors import DuologueError
-from ..model.speech_lm import SpeechLM
+from ..model.mel import LogMelConfig
+from ..model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
 from ..model.unit_decoder import UnitDecoderConfig
+from ..model.vocoder import UnitVocoderConfig
+from .chat_tokens import joined_config
 from .recipes.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
 from .run_folder import load_parts
 
@@ -44,28 +53,37 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     if "codec" in given and "vocoder" in given:
         raise DuologueError("vocoder=… and codec=… are two voices: give one of them")
     voice = CodecVoice.of(read_codec(given["codec"])) if "codec" in given else None
-    parts = [part for part in PARTS if voice is None or part != "vocoder"]
-    missing = [part for part in parts if part not in given]
-    if missing:
-        raise DuologueError(f"no run given for {', '.join(missing)}; each of {', '.join(parts)} needs PART=FOLDER")
-    sizes = _unit_decoder_of(Path(given["unit_decoder"]))
-    model = SpeechLM(nano_config(NANO_VOCODER if voice is None else voice.config, sizes)).eval()
+    run = read_run(given["adaptor"]) if "adaptor" in given else {}
+    joined = run.get("tokenizer")
+    wanted = ["encoder", "adaptor", "llm"] if joined else [part for part in PARTS if voice is None or part != "vocoder"]
+    if missing := [part for part in wanted if part not in given]:
+        raise DuologueError(f"no run given for {', '.join(missing)}; each of {', '.join(wanted)} needs PART=FOLDER")
+    if joined:
+        config = _joined_config(run, given, None if voice is None else voice.config)
+    else:
+        config = nano_config(NANO_VOCODER if voice is None else voice.config, _unit_decoder_of(given["unit_decoder"]))
+    model = SpeechLM(config).eval()
     if voice is not None:
         model.vocoder = voice
-    wanted = tuple(entry for entry in sources if not entry.startswith("codec="))
-    load_parts({name: module for name, module in model.named_children()}, wanted)
+    parts = {name: module for name, module in model.named_children()}
+    load_parts(parts, tuple(entry for entry in sources if not entry.startswith("codec=")))
+    if joined:
+        return store.save(out, model, resolve(joined), half=True)
     with tempfile.TemporaryDirectory() as tokenizer:
         save_tokenizer(tokenizer)
         return store.save(out, model, store.load_tokenizer(Path(tokenizer)), half=True)
 
 
-def _unit_decoder_of(run: Path) -> UnitDecoderConfig:
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """The recipe that a run was made by; nothing where the folder is no run's."""
+    path = Path(folder) / RECIPE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _unit_decoder_of(folder: str | Path) -> UnitDecoderConfig:
     """The sizes of a run's unit decoder; nano's, if it does not say."""
-    path = run / RECIPE
-    recipe = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return (
-        config_from_dict(UnitDecoderConfig, recipe["unit_decoder"]) if "unit_decoder" in recipe else NANO_UNIT_DECODER
-    )
+    sizes = read_run(folder).get("unit_decoder")
+    return NANO_UNIT_DECODER if sizes is None else config_from_dict(UnitDecoderConfig, sizes)
 
 
 def read_codec(folder: str | Path) -> Codec:
@@ -74,12 +92,23 @@ def read_codec(folder: str | Path) -> Codec:
     Raises:
         DuologueError: neither, or its weights do not fit its sizes.
     """
-    path = Path(folder) / RECIPE
-    if not path.is_file():
+    if not (recipe := read_run(folder)):
         return load_part(folder, "codec", CodecConfig, Codec)
-    codec = Codec(config_from_dict(CodecConfig, json.loads(path.read_text(encoding="utf-8")).get("codec"))).eval()
+    codec = Codec(config_from_dict(CodecConfig, recipe.get("codec"))).eval()
     load_parts({"codec": codec}, (f"codec={folder}",))
     return codec
+
+
+def _joined_config(run: dict[str, Any], given: dict[str, str], voice: VoiceConfig | None) -> SpeechLMConfig:
+    """The sizes of what a run joined, and of the mouth that is given."""
+    decoder = _unit_decoder_of(given["unit_decoder"]) if "unit_decoder" in given else None
+    if "vocoder" in given:
+        values = read_run(given["vocoder"]).get("vocoder") or read_part(given["vocoder"], "vocoder")
+        voice = config_from_dict(UnitVocoderConfig, values)
+    mel = config_from_dict(LogMelConfig, run["mel"])
+    encoder = config_from_dict(WhisperEncoderConfig, run["encoder"])
+    adaptor = config_from_dict(AdaptorConfig, run["adaptor"])
+    return joined_config(mel, encoder, adaptor, run["llm"], run["tokenizer"], decoder, voice)
 
 
 def assemble_codec(out: str | Path, run: str | Path) -> Path:
@@ -88,7 +117,7 @@ def assemble_codec(out: str | Path, run: str | Path) -> Path:
     Raises:
         DuologueError: no such run, or its weights do not fit its recipe.
     """
-    if not (Path(run) / RECIPE).is_file():
+    if not read_run(run):
         raise DuologueError(f"{run} is no run of the recipe codec: it has no {RECIPE}")
     codec = read_codec(run)
     config = codec.config

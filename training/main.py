@@ -23,7 +23,13 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
     if preset not in known:
         raise DuologueError(f"preset is {preset!r}; it must be {' or '.join(map(repr, known))}")
     recipe: Recipe = module.recipe(preset)
-    return override(recipe, [entry for entry in overrides if not entry.startswith("preset=")])
+    entries = [entry.partition("=") for entry in overrides]
+    parts = {key: folder for key, _, folder in entries if key in ("llm", "encoder")}
+    if parts:
+        from .chat_tokens import with_parts
+
+        recipe = with_parts(recipe, parts)
+    return override(recipe, ["".join(entry) for entry in entries if entry[0] not in ("preset", *parts)])
 
 
 def run(stage: str, overrides: list[str]) -> dict[str, float]:

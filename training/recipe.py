@@ -8,7 +8,7 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..data_prep.shards import write_atomically
 from ..model.errors import DuologueError
@@ -65,6 +65,15 @@ class Recipe:
         for entry in self.start:
             if "=" not in entry:
                 raise DuologueError(f"start entry is {entry!r}; it must be PREFIX=FOLDER, for example encoder=runs/asr")
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        """Parts that may come from elsewhere, by ``PART=FOLDER`` (see chat_tokens.py)."""
+        return ()
+
+    def fitted(self) -> Self:
+        """The same with all that joins such parts made to fit them."""
+        return self
 
     def build(self) -> Task:
         """The task of this recipe."""

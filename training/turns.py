@@ -1,11 +1,14 @@
-"""Dialogue turns as rows of token ids: what the LLM reads and what it must say, nano's sequence.
+"""Dialogue turns as rows of token ids: what the LLM reads and what it must say.
 
-``<bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …``. Where speech goes, a row holds one
-``<speech>`` id for each adaptor frame; the stage puts the embeddings in their place.
+nano's: ``<bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …``. A language model from elsewhere
+has its own tokens and its chat template (see chat_tokens.py), and writes down nothing: ``prefix [speech] suffix answer
+eos …``. Where speech goes, a row holds one id for each adaptor frame; the stage puts the embeddings in their place.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +18,35 @@ from torch import Tensor
 from ..data_prep.dialogues import Dialogue
 from ..data_prep.vocabulary import token_ids
 from ..model.llm import LLM
+from ..model.speech_lm import PromptConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnTokens:
+    """What turns are written in. ``prompt.next_prefix_ids`` begins with ``eos``."""
+
+    prompt: PromptConfig
+    reply: int | None  # between the transcript and the answer; None: nothing is written down before the answer
+    eos: int
+    pad: int
+    speech: int  # stands for an embedding of speech; below 0 where the language model has no such token
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+
+
+@functools.cache
+def nano_tokens() -> TurnTokens:
+    """nano's own."""
+    table = token_ids()
+    prompt = PromptConfig(
+        prefix_ids=(table["<bos>"], table["<user>"]),
+        suffix_ids=(table["<transcript>"],),
+        next_prefix_ids=(table["<eos>"], table["<user>"]),
+    )
+    return TurnTokens(
+        prompt=prompt, reply=table["<reply>"], eos=table["<eos>"], pad=table["<pad>"], speech=table["<speech>"],
+        encode=encode, decode=decode,
+    )  # fmt: skip
 
 
 @dataclass
@@ -25,6 +57,7 @@ class Row:
     weights: list[float] = field(default_factory=list)
     spoken: list[int] = field(default_factory=list)  # the words of its speech, clip after clip
     clips: list[int] = field(default_factory=list)  # which clips its speech is, one after the other
+    tokens: TurnTokens = field(default_factory=nano_tokens)
 
     def add(self, ids: list[int], weight: float) -> None:
         self.ids += ids
@@ -33,7 +66,7 @@ class Row:
     @property
     def speech(self) -> int:
         """How many adaptor frames it holds."""
-        return self.ids.count(token_ids()["<speech>"])
+        return self.ids.count(self.tokens.speech)
 
     def add_turn(
         self,
@@ -44,15 +77,19 @@ class Row:
         answer_weight: float = 1.0,
     ) -> None:
         """Append a turn with ``speech`` adaptor frames; ``answer=None``: a transcript is all that is known."""
-        table = token_ids()
-        if not self.ids:
-            self.add([table["<bos>"]], 0)
-        self.add([table["<user>"]] + [table["<speech>"]] * speech + [table["<transcript>"]], 0)
-        self.add(encode(question), question_weight)
+        tokens, asked = self.tokens, self.tokens.encode(question)
+        self.add(list(tokens.prompt.next_prefix_ids[1:] if self.ids else tokens.prompt.prefix_ids), 0)
+        self.add([tokens.speech] * speech, 0)
+        if tokens.reply is None and not speech:
+            self.add(asked, 0)
+        self.add(list(tokens.prompt.suffix_ids), 0)
+        if tokens.reply is not None:
+            self.add(asked, question_weight)
         if speech:
-            self.spoken += encode(question)
+            self.spoken += asked
         if answer is not None:
-            self.add([table["<reply>"], *encode(answer), table["<eos>"]], answer_weight)
+            reply = [] if tokens.reply is None else [tokens.reply]
+            self.add([*reply, *tokens.encode(answer), tokens.eos], answer_weight)
 
     def add_before(self, before: tuple[str, str], answer: str | None, rng: np.random.Generator) -> str | None:
         """Append the turn that one with this answer goes on from, and return the answer.
@@ -92,7 +129,7 @@ def decode(ids: list[int]) -> str:
 def stack(rows: list[Row]) -> dict[str, Tensor]:
     """Rows -> ids (B, L), mask (B, L) of real positions, weights (B, L); padded on the right."""
     longest = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), longest), token_ids()["<pad>"])
+    ids = torch.full((len(rows), longest), rows[0].tokens.pad)
     weights = torch.zeros(len(rows), longest)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -117,7 +154,8 @@ def pack(rows: list[Row], width: int) -> tuple[dict[str, Tensor], list[Row]]:
         else:
             place.append(row)
     order = [row for b in bins for row in b]
-    batch = stack([Row(ids=[i for r in b for i in r.ids], weights=[w for r in b for w in r.weights]) for b in bins])
+    joined = [Row([i for r in b for i in r.ids], [w for r in b for w in r.weights], tokens=b[0].tokens) for b in bins]
+    batch = stack(joined)
     segments = torch.full(batch["ids"].shape, -1)
     number = 0
     for at, b in enumerate(bins):
@@ -128,11 +166,11 @@ def pack(rows: list[Row], width: int) -> tuple[dict[str, Tensor], list[Row]]:
     return batch | {"segments": segments}, order
 
 
-def place_speech(embeds: Tensor, ids: Tensor, speech: Tensor, lengths: Tensor) -> Tensor:
-    """Put speech embeddings (N, T, D) where ids (B, L) are <speech>, clip after clip; lengths (N,) says how many."""
+def embed_rows(llm: LLM, ids: Tensor, tokens: TurnTokens, speech: Tensor, lengths: Tensor) -> Tensor:
+    """Ids (B, L) as embeddings, speech (N, T, D) in its places, clip after clip; lengths (N,): how many are real."""
     real = torch.arange(speech.shape[1], device=speech.device) < lengths[:, None]  # (N, T)
-    places = ids == token_ids()["<speech>"]  # (B, L)
-    return embeds.masked_scatter(places[..., None], speech[real].to(embeds.dtype))
+    embeds = llm.embed(ids.clamp(min=0))  # (B, L, D)
+    return embeds.masked_scatter((ids == tokens.speech)[..., None], speech[real].to(embeds.dtype))
 
 
 def train_plainly(llm: LLM) -> LLM:
@@ -148,7 +186,7 @@ def spoken_words_loss(logits: Tensor, ids: Tensor, rows: list[list[int]], frames
     rows: the words of each row, in the batch's order; frames: how many places of speech each has.
 
     A next-word loss alone leaves the LLM to find out by itself where in the speech each word is; CTC tells it, and
-    costs nothing later, for what the LLM predicts while it listens is not used. <pad> is the blank.
+    costs nothing later, for what the LLM predicts while it listens is not used. <pad> is the blank; nano's tokens.
     """
     places = ids == token_ids()["<speech>"]  # (B, L)
     heard = [i for i, words in enumerate(rows) if words]

@@ -1,9 +1,9 @@
-"""A reply judged by a chat model behind an OpenAI-compatible endpoint, by LLaMA-Omni's two criteria.
+"""A reply judged by a chat model behind an OpenAI-compatible endpoint: LLaMA-Omni's two criteria, and benchmarks'.
 
 Content: does the reply answer what was asked? Style: is it fit to be spoken (short, no lists, no brackets)? Both from 1
 to 5; of the reply's text (S2TIF) and of what a recogniser heard in its speech (S2SIF). The prompts are our own.
 
-Source: LLaMA-Omni (arXiv 2409.06666), section 5.2.
+Sources: LLaMA-Omni (arXiv 2409.06666), section 5.2; Full-Duplex-Bench v1.5 (arXiv 2507.23159), behaviour categories.
 """
 
 from __future__ import annotations
@@ -49,6 +49,18 @@ After that the assistant said: {reply}
 
 From 0 (nothing to do with the interruption) to 5 (exactly what the interruption asked for): how well does what it said
 answer the interruption? Answer with the number and nothing else."""
+_BEHAVIOUR = """A voice assistant was talking with a user about this: {context}
+While it was speaking, somebody could be heard saying: {overlap}
+Before that, the assistant had said: {before}
+From then on it said: {reply}
+
+What did the assistant do?
+respond: it took up what was said over it.
+resume: it went on with what it had been saying, or with what the user had asked for before.
+uncertain: it asked to repeat, or showed that it had not understood.
+unknown: none of these, or it cannot be told.
+Answer with one of these four words and nothing else."""
+BEHAVIOURS = ("respond", "resume", "uncertain", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +97,11 @@ class EndpointJudge:
     def related(self, context: str, question: str, reply: str) -> float:
         """Full-Duplex-Bench's rating after an interruption: 0 to 5."""
         return float(self._ask(_RELATED.format(context=context, question=question, reply=reply), r"([0-5])")[1])
+
+    def behaviour(self, context: str, overlap: str, before: str, reply: str) -> str:
+        """Full-Duplex-Bench v1.5: what a system did when it was talked over, one of BEHAVIOURS."""
+        asked = _BEHAVIOUR.format(context=context, overlap=overlap, before=before or "nothing", reply=reply)
+        return self._ask(asked, rf"\b({'|'.join(BEHAVIOURS)})\b")[1].lower()
 
     def _ask(self, text: str, pattern: str) -> re.Match[str]:
         messages: Messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text}]

@@ -11,6 +11,9 @@
     metadata.json         {"context_text": …, "current_turn_text": …, "timestamps": [start, end]}     v1.5: overlaps
     none of these         back-channels; icc_gt_distribution.json beside the folders: when people gave them
 
+What a system did when it was talked over (v1.5) is told by a judge, if there is one: it responded, resumed, was
+uncertain, or none of these. Which of them is right depends on who spoke; the names of the folders say it.
+
 A root may hold such folders, or tasks that hold them. Formats: the benchmark's published data; measures:
 :mod:`.fdb_metrics`.
 """
@@ -32,7 +35,7 @@ from ..audio import read_audio, write_wav
 from ..session import Session, SessionConfig
 from . import fdb_metrics as measure
 from .duplex_suite import speech_segments
-from .endpoint_judge import EndpointJudge, JudgeConfig
+from .endpoint_judge import BEHAVIOURS, EndpointJudge, JudgeConfig
 from .page import PLAYER_RATE, Section, example, table
 from .plots import number
 from .recognise import RATE, Ear, TimedWord, find_ear, resampled
@@ -48,6 +51,13 @@ EVENTS = {
 }
 BACK_CHANNEL = "backchannel"
 _PEOPLE = "icc_gt_distribution.json"
+# v1.5: what a folder on the way is called -> what was said over the system, and what it ought to do then.
+SCENARIOS = {
+    "interruption": ("user interruption", "respond"),
+    "backchannel": ("user back-channel", "resume"),
+    "other": ("talking to somebody else", "resume"),
+    "background": ("speech in the background", "resume"),
+}
 _SHOWN = 6
 _BEST = "best published"
 
@@ -70,6 +80,8 @@ METRICS = (
     _metric("interruption_rating", "Interruption, rating (0 to 5)", _HIGHER),
     _metric("stop_latency", "Overlap (v1.5), stop latency", _LOWER, unit="s"),
     _metric("response_latency", "Overlap (v1.5), response latency", _LOWER, unit="s"),
+    _metric("overlap_right", "Overlap (v1.5), did what the scenario asks for", _HIGHER, unit="%"),
+    *(_metric(f"overlap_{name}", f"Overlap (v1.5), {name}", Better.NEITHER, unit="%") for name in BEHAVIOURS),
 )
 
 
@@ -186,6 +198,13 @@ def score(
             ):
                 if value is not None:
                     found[key] = [value, 1]
+            scenario = _scenario(item)
+            row["task"] = task if scenario is None else f"{task}: {scenario[0]}"
+            if grader is not None:
+                row["behaviour"] = did = _behaviour(grader, event, words, user[0])
+                found |= {f"overlap_{name}": [float(name == did), 1] for name in BEHAVIOURS}
+                if scenario is not None:
+                    found["overlap_right"] = [float(did == scenario[1]), 1]
         else:
             duration = len(wave) / RATE
             given, taken = measure.back_channels(segments, words)
@@ -194,6 +213,23 @@ def score(
             if item.name in people:
                 found["backchannel_jsd"] = [measure.divergence(given, duration, people[item.name]), 1]
     return row
+
+
+def _scenario(item: Path) -> tuple[str, str] | None:
+    """Of v1.5, by the folder above (``user_interruption``, ``talking_to_other``) or its own name."""
+    names = (item.parent.name.lower(), item.name.lower())
+    return next(
+        (found for name in names for key, found in SCENARIOS.items() if key in name.replace("back_", "back")), None
+    )
+
+
+def _behaviour(grader: EndpointJudge, event: dict[str, Any], words: list[TimedWord], start_s: float) -> str:
+    """What a system did from the moment on at which it was talked over; nothing at all is nothing known."""
+    before = " ".join(word.text for word in words if word.start_s < start_s)
+    then = " ".join(word.text for word in measure.after(words, start_s))
+    if not then:
+        return "unknown"
+    return grader.behaviour(str(event.get("context_text", "")), str(event.get("current_turn_text", "")), before, then)
 
 
 def _words(folder: Path, wave: np.ndarray, ear: Ear) -> list[TimedWord]:

@@ -22,6 +22,17 @@ def test_a_reply_of_100_tokens_takes_a_25th_of_the_arithmetic(width: int) -> Non
     assert 2.0 < counts["ours"] / arithmetic(config, 50)["ours"] < 2.6, "ours must grow almost linearly"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("width", [256, 1024])
+def test_a_reply_of_100_tokens_takes_a_25th_of_the_time(width: int) -> None:
+    """The same, timed, both schedules in one run: python -m pytest tests/inference/test_bench_streaming.py -m slow"""
+    found = measure(with_width(sizes_of("nano"), width), 100, torch.device("cpu"), torch.float32, Load())
+    grows = {name: row["exponent"] for name, row in found["schedules"].items()}
+    assert found["ratio"] >= 25, found["ratio"]
+    assert grows["ours, no attention to the past"] < 1.15 and grows["ours"] < 1.5 and grows["reference"] > 1.75, grows
+
+
 def test_both_schedules_decode_the_same_frames() -> None:
     sizes = with_width(sizes_of("nano"), 64)
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.demo.cli import main
 from duologue.inference.audio import write_wav
 from duologue.inference.codec_files import decode, decoding, encode, fingerprint, load_codec
-from duologue.model.codec import Codec, CodecConfig, CodecDecoding
+from duologue.model.codec import Codec, CodecConfig, CodecDecoding, published
 from duologue.model.errors import DuologueError
 from duologue.model.quantiser import QuantiserConfig
 from duologue.model.seanet import SEANetConfig
@@ -81,7 +81,7 @@ def test_there_and_back_is_what_the_whole_gives(folder, tmp_path):
     assert soundfile.info(tmp_path / "other.wav").frames == pytest.approx(48000, abs=1)
 
 
-@pytest.mark.parametrize("seconds", [3, 40])
+@pytest.mark.parametrize("seconds", [3, 90])
 def test_a_decoder_that_is_no_stream_goes_through_windows(tmp_path, seconds):
     """A short recording is decoded whole, to the numbers of the whole; a long one differs between its windows."""
     model = codec(causal=False)
@@ -97,7 +97,7 @@ def test_a_decoder_that_is_no_stream_goes_through_windows(tmp_path, seconds):
         whole = model.decode(codes)[0].clamp(-1, 1).numpy()
     assert torch.equal(load_file(tmp_path / "codes")["codes"].long().T, codes[0]) and info.frames == 50 * seconds
     assert not decoding(model, 2).exact and np.abs(whole).max() > 0.01
-    if seconds < 25:
+    if seconds <= 40:
         assert np.abs(out - whole).max() < 2 / 32768
     else:
         assert np.linalg.norm(out - whole) < 0.05 * np.linalg.norm(whole)
@@ -195,11 +195,20 @@ def test_a_codec_says_what_its_rates_are():
 
 
 @pytest.mark.slow
-def test_two_hours_stay_under_a_gigabyte(folder, tmp_path):
-    """Both ways, each in a process of its own, whose peak of memory is measured (torch alone is 300 MB of it)."""
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sizes,minutes", [("tiny", 120), ("published", 2)])
+def test_two_hours_stay_under_a_gigabyte(folder, tmp_path, sizes, minutes):
+    """Both ways, each in a process of its own, whose peak of memory is measured (torch alone is 300 MB of it).
+
+    At WavTokenizer's sizes, whose weights alone are 300 MB, for less long: after two windows the peak is reached.
+    """
+    if sizes == "published":
+        made = Codec(published(75)).eval().requires_grad_(False)
+        folder = save_part(tmp_path / "real", "codec", made, made.config, "Of real size.\n")
+        del made
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 16000, 1, "PCM_16") as file:
         minute = sound(60.0)
-        for _ in range(120):
+        for _ in range(minutes):
             file.write(minute)
     command = (
         "import resource, sys\n"
@@ -215,4 +224,5 @@ def test_two_hours_stay_under_a_gigabyte(folder, tmp_path):
         kilobytes, code = done.stdout.split()
         assert code == "0", done.stderr
         assert int(kilobytes) < 1_000_000, arguments
-    assert soundfile.info(tmp_path / "back.wav").frames == 120 * 60 * 16000
+    back = soundfile.info(tmp_path / "back.wav")
+    assert back.frames == minutes * 60 * back.samplerate

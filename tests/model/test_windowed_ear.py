@@ -76,6 +76,22 @@ def test_more_context_is_nearer() -> None:
     assert errors[1] < errors[0]
 
 
+@torch.no_grad()
+def test_windows_keep_to_the_chunks_of_an_encoder_that_has_them() -> None:
+    """Its own chunks and left context, of one layer, lie within the window: then the window changes nothing."""
+    torch.manual_seed(0)
+    sizes = WhisperEncoderConfig(
+        n_mels=20, n_audio_state=16, n_audio_head=2, n_audio_layer=1, chunk=8, left_context=40, causal_conv=True
+    )
+    stage = WindowedEar(
+        LogMel(LogMelConfig(n_mels=20)),
+        WhisperEncoder(sizes).eval(),
+        WindowConfig(left_ms=1000, chunk_ms=400, right_ms=0),
+    )
+    assert (stage.left, stage.chunk, stage.right) == (112, 48, 0)
+    assert interior_error(stage, speech(96_000)) < 1e-5
+
+
 def test_what_it_refuses() -> None:
     with pytest.raises(DuologueError, match="window chunk_ms is 0"):
         WindowConfig(chunk_ms=0)

@@ -59,6 +59,10 @@ class DuplexRecipe(SpeechToTextRecipe):
             if not 0 <= getattr(self, name) <= 1:
                 raise DuologueError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")
 
+    @property
+    def joins(self) -> tuple[str, ...]:
+        return ()  # a monitor is taught by nano's words
+
     def build(self) -> Duplex:
         """The task of this recipe."""
         return Duplex(self)

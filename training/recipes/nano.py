@@ -12,12 +12,13 @@ from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
 from ...model.monitor import MonitorConfig
 from ...model.source_filter import SourceFilterConfig
-from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig, VoiceConfig
+from ...model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
 from ...model.tokens import TokenLayout
 from ...model.unit_decoder import UnitDecoderConfig
 from ...model.vocoder import UnitVocoderConfig
 from ..augment import AugmentConfig
 from ..augment_spec import SpecAugmentConfig
+from ..turns import nano_tokens
 
 NANO_UNITS = 200
 
@@ -153,11 +154,7 @@ def nano_config(
             text=(len(SPECIAL_TOKENS), len(table)),
             units=voice.units,
         ),
-        prompt=PromptConfig(
-            prefix_ids=(table["<bos>"], table["<user>"]),
-            suffix_ids=(table["<transcript>"],),
-            next_prefix_ids=(table["<eos>"], table["<user>"]),
-        ),
+        prompt=nano_tokens().prompt,
         transcript_ctc=0.4,
     )
 

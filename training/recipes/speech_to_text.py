@@ -4,8 +4,11 @@ The model hears a question, writes down what it heard, and answers: cross-entrop
 places of speech, which teaches the LLM early where in the speech each word is. Some rows are text alone, so
 that what text_sft taught is not lost.
 
-Source: LLaMA-Omni (arXiv 2409.06666), section 2.6, stage 1; the transcript before the answer is SpeechGPT's
-chain-of-modality (arXiv 2305.11000), section 3.2.
+With ``llm=FOLDER`` and ``encoder=FOLDER`` it joins a Whisper and a language model from elsewhere, which answers at once
+in its own tokens: cross-entropy on the answer alone, as in LLaMA-Omni, but clips are not padded to 30 s.
+
+Source: LLaMA-Omni (arXiv 2409.06666), section 2.6, stage 1 (preset ``llama-omni``); the transcript before the answer is
+SpeechGPT's chain-of-modality (arXiv 2305.11000), section 3.2.
 """
 
 from __future__ import annotations
@@ -25,16 +28,17 @@ from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.llm import LLMOutput
 from ...model.mel import LogMelConfig
-from ...model.speech_lm import Sampling, TokenKind
+from ...model.speech_lm import Sampling, SpeechLM, TokenKind
 from ..augment import augment
 from ..augment_spec import spec_augment
+from ..chat_tokens import chat_tokens, joined_config, shape_of
 from ..data import Corpus, Plan, pad, to_float
 from ..lora import add_lora, is_lora, merged
 from ..metrics import error_rate
 from ..recipe import Recipe
 from ..task import Batch, Task
 from ..throughput import Load, speech_load
-from ..turns import Row, decode, encode, pack, place_speech, spoken_words_loss, train_plainly, weighted_loss
+from ..turns import Row, embed_rows, nano_tokens, pack, spoken_words_loss, train_plainly, weighted_loss
 from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm, without_voice
 
 
@@ -49,6 +53,7 @@ class SpeechToTextRecipe(Recipe):
     encoder: WhisperEncoderConfig = NANO_ENCODER
     adaptor: AdaptorConfig = NANO_ADAPTOR
     llm: dict[str, Any] = field(default_factory=nano_llm)
+    tokenizer: str | None = None  # folder whose tokens and chat template the turns are written in; None: nano's words
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
@@ -60,14 +65,30 @@ class SpeechToTextRecipe(Recipe):
         super().__post_init__()
         if unknown := set(self.text_only) - set(Category):
             raise DuologueError(f"text_only is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
+        if self.tokenizer is not None and (self.ctc_weight or self.text_share):
+            raise DuologueError(
+                f"ctc_weight is {self.ctc_weight} and text_share {self.text_share}, which need nano's words; with the "
+                f"tokens of {self.tokenizer} both must be 0"
+            )
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        return ("llm", "encoder")
+
+    def fitted(self) -> SpeechToTextRecipe:
+        adaptor = replace(self.adaptor, in_dim=self.encoder.n_audio_state, out_dim=shape_of(self.llm)[0])
+        return replace(self, adaptor=adaptor)
 
     def build(self) -> SpeechToText:
         """The task of this recipe."""
         return SpeechToText(self)
 
 
+PRESETS = ("llama-omni",)
+
+
 def recipe(preset: str = "nano") -> SpeechToTextRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    """The stage's recipe: ``nano``, ``llama-omni`` with its sizes and schedule, or ``tiny`` for a test on a CPU."""
     base = SpeechToTextRecipe(
         stage="speech_to_text",
         out="runs/speech_to_text",
@@ -82,6 +103,12 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
         optimiser="muon",
         precision="bf16",
     )
+    if preset == "llama-omni":  # three epochs of its 200,000 questions; with llm= and encoder=
+        return replace(
+            base, start=(), adaptor=AdaptorConfig(in_dim=192, hidden_dim=2048, out_dim=256, stack=5), ctc_weight=0.0,
+            text_share=0.0, augment="none", dev_data=(), steps=18750, lr=2e-5, warmup=560, optimiser="adamw",
+            betas=(0.9, 0.999), weight_decay=0.0,
+        )  # fmt: skip
     if preset == "tiny":
         return replace(
             base,
@@ -103,15 +130,28 @@ class SpeechToText(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        model = without_voice(recipe.mel, recipe.encoder, recipe.adaptor, recipe.llm)
+        self.tokens = nano_tokens() if recipe.tokenizer is None else chat_tokens(recipe.tokenizer)
+        model = self._untrained()
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
         self.corpus = Corpus(recipe.data)
-        self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
+        self.items = np.arange(len(self.corpus))
+        if self.tokens.reply is None:  # an answer is all there is to learn
+            self.items = np.array([i for i, meta in enumerate(self.corpus.metas) if "answer" in meta], int)
+        if not len(self.items):
+            raise DuologueError(f"no clip in {', '.join(recipe.data)} has an answer to learn")
+        self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
         self.disguise = disguise_of(recipe.augment)
         noise = None if recipe.noises is None else Corpus((recipe.noises,))
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
+
+    def _untrained(self) -> SpeechLM:
+        """The model without a voice, in nano's words or in another language model's."""
+        r = self.recipe
+        if r.tokenizer is None:
+            return without_voice(r.mel, r.encoder, r.adaptor, r.llm)
+        return SpeechLM(joined_config(r.mel, r.encoder, r.adaptor, r.llm, r.tokenizer))
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": merged(self.llm)}
@@ -133,7 +173,8 @@ class SpeechToText(Task):
 
     def batch(self, step: int) -> Batch:
         r = self.recipe
-        epoch, items = self.plan(step)
+        epoch, places = self.plan(step)
+        items = self.items[places]
         rng = np.random.default_rng((r.seed, step, 1))
         waves: list[np.ndarray] = []
         rows: list[Row] = []
@@ -147,7 +188,8 @@ class SpeechToText(Task):
                     wave, np.random.default_rng((r.seed, epoch, int(item))), self.disguise.sound, self.noises
                 )
             waves.append(wave)
-            row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else Row()
+            row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else None
+            row = row or Row(tokens=self.tokens)
             if not row.ids:
                 rows.append(row)
             answer = clip.meta.get("answer")
@@ -184,6 +226,8 @@ class SpeechToText(Task):
         samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
         offsets = torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(waves)))
+        if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
+            offsets.zero_()
         return batch | {
             "spoken": [row.spoken for row in rows],
             "frames": [row.speech for row in rows],
@@ -206,12 +250,14 @@ class SpeechToText(Task):
     def read(self, batch: Batch) -> LLMOutput:
         """What the LLM makes of the rows, speech in its places."""
         speech, lengths = self.hear(batch)
-        embeds = place_speech(self.llm.embed(batch["ids"]), batch["ids"], speech, lengths)
+        embeds = embed_rows(self.llm, batch["ids"], self.tokens, speech, lengths)
         return self.llm(embeds, segments=batch["segments"])
 
     def words_loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of what is to be written, from logits (B, L, V), and its parts."""
         words = weighted_loss(logits, batch["ids"], batch["weights"])
+        if not self.recipe.ctc_weight:
+            return words, {"words": words.detach()}
         ctc = spoken_words_loss(logits, batch["ids"], batch["spoken"], batch["frames"])
         return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
 
@@ -223,7 +269,7 @@ class SpeechToText(Task):
         model = self._model[0]
         state = model.init_state()
         if before:
-            model.recall(encode(before[0]), encode(before[1]), state)
+            model.recall(self.tokens.encode(before[0]), self.tokens.encode(before[1]), state)
         model.begin_turn(state)
         model.listen(torch.from_numpy(wave)[None], state)
         model.end_turn(state)
@@ -231,7 +277,7 @@ class SpeechToText(Task):
         while steps[-1].kind is not TokenKind.END:
             steps.append(model.reply_step(state, Sampling(max_tokens=64)))
         transcript, answer = (
-            decode([step.token for step in steps if step.kind is kind])
+            self.tokens.decode([step.token for step in steps if step.kind is kind])
             for kind in (TokenKind.TRANSCRIPT, TokenKind.REPLY)
         )
         return transcript, answer
@@ -249,7 +295,8 @@ class SpeechToText(Task):
                 self.converse(to_float(dev[i].pcm), meta.get("before")) for i, meta in zip(chosen, metas, strict=True)
             ]
             name = folder.rstrip("/").split("/")[-1]
-            figures[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
+            if self.tokens.reply is not None:
+                figures[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
             figures[f"right_{name}"] = sum(right) / max(1, len(right))
         return figures

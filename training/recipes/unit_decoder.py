@@ -20,17 +20,16 @@ from ...data_prep.dialogues import Split, generate, templates_of
 from ...model.errors import DuologueError
 from ...model.llm import LLM
 from ...model.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from ..chat_tokens import chat_tokens, shape_of
 from ..data import Plan
 from ..losses import IGNORE, ctc_unit_frames, ctc_unit_loss
 from ..metrics import error_rate
 from ..recipe import Recipe
 from ..task import Batch, Task
-from ..turns import Row, stack
+from ..turns import Row, nano_tokens, stack
 from ..unit_data import UNITS_FILE, UnitCorpus
 from .codec import NANO_CODEC
 from .nano import NANO_CODEC_UNIT_DECODER, NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm
-
-PRESETS = ("codec",)  # besides nano and tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +39,37 @@ class UnitDecoderRecipe(Recipe):
     data: tuple[str, ...]  # sets of replies with their units (`duologue prepare units`)
     dev_data: tuple[str, ...] = ()
     llm: dict[str, Any] = field(default_factory=nano_llm)
+    tokenizer: str | None = None  # folder whose tokens and chat template the turns are written in; None: nano's words
     unit_decoder: UnitDecoderConfig = NANO_UNIT_DECODER
     hop: int = NANO_VOCODER.hop  # samples a frame of the units
     units_file: str = UNITS_FILE  # of each data set
     history: float = 0.3  # share of replies that stand in a later turn of a conversation
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokenizer is not None and self.history:
+            raise DuologueError(
+                f"history is {self.history}, which needs nano's words; with the tokens of {self.tokenizer} it must be 0"
+            )
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        return ("llm",)
+
+    def fitted(self) -> UnitDecoderRecipe:
+        return replace(self, unit_decoder=replace(self.unit_decoder, in_dim=shape_of(self.llm)[0]))
 
     def build(self) -> UnitDecoderTask:
         """The task of this recipe."""
         return UnitDecoderTask(self)
 
 
+PRESETS = ("codec", "llama-omni")  # besides nano and tiny
+
+
 def recipe(preset: str = "nano") -> UnitDecoderRecipe:
-    """The stage's recipe: ``nano``, ``codec`` (nano's codec as the voice), or ``tiny`` for a test on a CPU."""
+    """The stage's recipe: ``nano``, ``codec`` (nano's codec as the voice), ``llama-omni`` with its sizes and schedule, or
+    ``tiny`` for a test on a CPU."""
     base = UnitDecoderRecipe(
         stage="unit_decoder",
         out="runs/unit_decoder",
@@ -65,6 +83,10 @@ def recipe(preset: str = "nano") -> UnitDecoderRecipe:
         precision="bf16",
         save_every=500,
     )
+    if preset == "llama-omni":  # three epochs of its 200,000 replies; with llm=
+        decoder = UnitDecoderConfig(in_dim=256, dim=4096, layers=2, heads=32, ffn_dim=11008, units=1000)
+        return replace(base, start=(), unit_decoder=decoder, history=0.0, steps=18750, lr=2e-4, warmup=560,
+                       betas=(0.9, 0.999), weight_decay=0.0)  # fmt: skip
     if preset == "tiny":
         decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
         return replace(base, start=(), llm=tiny_llm(), unit_decoder=decoder, history=0.0, steps=192, batch_size=8,
@@ -82,6 +104,7 @@ class UnitDecoderTask(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.tokens = nano_tokens() if recipe.tokenizer is None else chat_tokens(recipe.tokenizer)
         self.llm = LLM(recipe.llm)
         self.unit_decoder = UnitDecoder(recipe.unit_decoder)
         self.collapse = CTCCollapse(recipe.unit_decoder.units)
@@ -97,7 +120,7 @@ class UnitDecoderTask(Task):
         c = self.recipe.unit_decoder
         corpus = UnitCorpus(folders, c.units, self.recipe.hop, self.recipe.units_file)
         metas = corpus.corpus.metas
-        words = np.array([len(meta["text"].split()) for meta in metas])
+        words = np.array([len(self.tokens.encode(meta["text"])) for meta in metas])
         # CTC writes a repeat with a blank before it.
         units = np.array([len(clip.units) + int((np.diff(clip.units) == 0).sum()) for clip in corpus.spoken])
         answers = np.array(["question" in meta for meta in metas])
@@ -123,7 +146,7 @@ class UnitDecoderTask(Task):
         rng = np.random.default_rng((self.recipe.seed, key, 2))
         metas = [corpus.corpus.metas[int(item)] for item in items]
         rows = [self._row(meta, rng) for meta in metas]
-        lengths = torch.tensor([len(meta["text"].split()) for meta in metas])  # (B,) words
+        lengths = torch.tensor([len(self.tokens.encode(meta["text"])) for meta in metas])  # (B,) words
         ends = torch.tensor([len(row.ids) - 1 for row in rows])  # (B,) where <eos> stands
         place = (ends - lengths)[:, None] + torch.arange(int(lengths.max()))  # (B, T) where each word stands
         spoken = [torch.from_numpy(corpus.spoken[int(item)].units) for item in items]
@@ -136,7 +159,7 @@ class UnitDecoderTask(Task):
 
     def _row(self, meta: dict[str, Any], rng: np.random.Generator) -> Row:
         """The conversation that the reply ends, as text; a drill answers the request to say it."""
-        row = Row()
+        row = Row(tokens=self.tokens)
         if before := meta.get("before"):
             row.add_turn(before[0], before[1])
         elif rng.random() < self.recipe.history:

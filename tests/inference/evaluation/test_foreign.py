@@ -112,6 +112,7 @@ def test_a_worse_system_is_worse_by_the_right_measure_and_no_more(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_worse_nano(root: Path, tmp_path: Path) -> None:
     if not (root / "checkpoints/nano/config.json").is_file() or shutil.which("espeak-ng") is None:
         pytest.skip("needs nano and espeak-ng (Debian package)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from tiny_assistant import Loudness, tiny_assistant
 from duologue.inference.audio import read_audio, write_wav
 from duologue.inference.evaluation import fdb_metrics as measure
 from duologue.inference.evaluation import full_duplex_bench
+from duologue.inference.evaluation.endpoint_judge import JudgeConfig
 from duologue.inference.evaluation.recognise import TimedWord
 from duologue.model.errors import DuologueError
+
+sys.path.append(str(Path(__file__).parents[2] / "data_prep"))
+from chat_server import serving
 
 
 def said(*times: tuple[float, float]) -> list[TimedWord]:
@@ -153,3 +158,41 @@ def test_words_are_recognised_where_they_are_missing_and_ours_can_be_played(
     report = full_duplex_bench.run(data=root, out=tmp_path / "ours", model=tiny_assistant(), quiet=True)
     assert len(read_audio(tmp_path / "ours/1/output.wav")) == 8_000 and not report["broken"]
     assert (root / "1/output.json").is_file(), "what the other system said is left alone"
+
+
+def test_overlaps_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """v1.5's categories by a judge over HTTP, one that knows them by the words; what is right differs by scenario."""
+    monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
+    root, asked = tmp_path / "fdb", []
+    words = {"answer": "respond", "go": "resume", "pardon": "uncertain", "tralala": "unknown"}
+
+    def judge(messages: list[dict[str, str]]) -> str:
+        asked.append(messages[-1]["content"])
+        said = next(line for line in asked[-1].splitlines() if line.startswith("From then on")).split()[-1]
+        return f"The behaviour: {words[said].upper()}." if said != "tralala" or len(asked) % 2 else "hm"
+
+    for scenario, said_then in (
+        ("user_interruption", ("answer", "go", "answer", None)),
+        ("user_backchannel", ("go", "pardon")),
+        ("talking_to_other", ("answer",)),
+        ("background_speech", ("tralala",)),
+        ("v15", ("go",)),
+    ):
+        for at, word in enumerate(said_then):
+            spoken = [TimedWord("early", 1.0, 1.5), *([TimedWord(word, 4.5, 6.0)] if word else [])]
+            event = {"context_text": "tea", "current_turn_text": "and milk", "timestamps": [2.0, 4.0]}
+            a_dialogue(root / scenario / str(at), spoken, ("metadata.json", event), (1.0, 1.5), (4.5, 6.0))
+    with serving(judge) as server:
+        config = JudgeConfig(url=server.url, model="mock")
+        report = full_duplex_bench.run(data=root, out=tmp_path / "out", judge=config, quiet=True)
+    found = values(report)
+    assert not report["broken"]
+    assert [found[f"overlap_{name}"] for name in ("respond", "resume", "uncertain", "unknown")] == pytest.approx(
+        [3 / 9, 3 / 9, 1 / 9, 2 / 9]
+    )
+    assert found["overlap_right"] == pytest.approx(3 / 8), "two of the interruptions and one back-channel"
+    assert all("tea" in text and "and milk" in text and "had said: early" in text for text in asked)
+    tasks = {row["task"] for row in report["rows"]}
+    assert {"overlap: user interruption", "overlap: speech in the background", "overlap"} <= tasks
+    rows = {row["id"]: row for row in report["rows"]}
+    assert rows["user_interruption/3"]["behaviour"] == "unknown", "it said nothing more, and nobody was asked"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
+from duologue.checkpoints.importers import utmos22_strong
 from duologue.data_prep.synthesis import synthesise
 from duologue.data_prep.voices import find_voices
-from duologue.inference.evaluation import quality
+from duologue.inference.evaluation import quality, speech_judge
 from duologue.inference.evaluation.quality import mel_distance, pesq, referenced, stoi, unreferenced, voiced
 from duologue.model.errors import DuologueError
 
@@ -120,3 +123,18 @@ def test_speakers_are_told_apart(speech: np.ndarray) -> None:
     assert np.linalg.norm(voice) == pytest.approx(1.0, abs=1e-5)
     assert voice @ who(same) > voice @ who(other) + 0.1
     assert who(speech / 50) @ voice > 0.95, "whatever the level"
+
+
+def test_utmos_by_its_folder_is_the_golden_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``--utmos FOLDER`` is used: imported, from disk, among the figures of a reply (SpeechMOS's own numbers)."""
+    golden = Path(__file__).parents[2] / "golden" / "utmos22_strong"
+    expected = load_file(golden / "expected.safetensors")
+    folder = utmos22_strong.run(golden / "model.safetensors", tmp_path / "utmos", utmos22_strong.Options(heads=4))
+    monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {})
+    ear = type("Ear", (), {"name": "deaf", "__call__": lambda self, wave, rate: ""})()
+    judge = speech_judge.SpeechJudge(ear, str(folder), None)
+    for wave, score in zip(expected["waveform"], expected["score"], strict=True):
+        (found, weight) = judge({"reply": None}, wave.numpy())["measures"]["utmos"]
+        assert weight == 1 and found - 3 == pytest.approx(float(score) - 3, rel=1e-4)
+    with pytest.raises(DuologueError, match=r"is not a folder of an imported utmos"):
+        speech_judge.SpeechJudge(ear, str(tmp_path), None)

@@ -1,5 +1,6 @@
-"""The independent ear: understands a synthesiser, hears nothing in silence, and does not remember."""
+"""The independent ears: pocketsphinx understands a synthesiser and does not remember; Whisper is transformers' own."""
 
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from duologue.inference.audio import read_audio
-from duologue.inference.evaluation.recognise import Recogniser
+from duologue.inference.evaluation.recognise import Recogniser, find_ear
+from duologue.model.errors import DuologueError
 
 pytest.importorskip("pocketsphinx")
 
@@ -39,3 +41,59 @@ def test_understands_and_does_not_remember(ear: Recogniser, tmp_path: Path) -> N
     ear(np.random.default_rng(0).standard_normal(32_000).astype(np.float32), 16_000)  # loud noise
     assert ear(0.02 * waveform[::-1], 16_000) == before
     assert ear(np.repeat(waveform, 2), 32_000) == text
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as transformers saves one, random and tiny."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import (
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+        WhisperProcessor,
+        WhisperTokenizer,
+    )
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate([*letters, "<|endoftext|>", "<|startoftranscript|>"])}
+    torch.manual_seed(2)
+    config = WhisperConfig(
+        vocab_size=len(vocab), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_target_positions=24, init_std=1.0,
+        bos_token_id=256, eos_token_id=256, pad_token_id=256, decoder_start_token_id=257, begin_suppress_tokens=[256],
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("whisper") / "tiny"
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer = WhisperTokenizer(vocab=vocab, merges=[])
+    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_whisper_is_transformers_own(whisper: Path) -> None:
+    import torch
+    from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+
+    ear = find_ear(str(whisper))
+    noise = (0.3 * np.random.default_rng(0).standard_normal(31 * 16_000)).astype(np.float32)
+    noise[16_000 : 30 * 16_000] *= 0.1
+    model = WhisperForConditionalGeneration.from_pretrained(whisper)
+    features = WhisperFeatureExtractor()(noise[: 30 * 16_000], sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        ids = model.generate(features.input_features)
+    first = WhisperTokenizer.from_pretrained(whisper).batch_decode(ids, skip_special_tokens=True)[0].strip()
+    assert first and ear(noise[: 30 * 16_000], 16_000) == first
+    heard = ear(noise, 16_000)  # a second window, of a second
+    assert heard.startswith(first + " ") and len(heard) > len(first) + 1
+    assert ear(noise, 16_000) == heard and str(whisper) in ear.name
+    words = ear.words(noise, 16_000)
+    assert " ".join(word.text for word in words).split() == heard.split()
+    assert 0 <= words[0].start_s < words[0].end_s <= 30 and 30 <= words[-1].start_s < words[-1].end_s <= 31
+    assert all(a.end_s <= b.start_s + 1e-6 for a, b in itertools.pairwise(words))
+    assert ear(np.zeros(16_000, np.float32), 16_000) == "" and ear.words(np.zeros(0, np.float32), 16_000) == []
+
+
+def test_no_whisper_there(tmp_path: Path) -> None:
+    with pytest.raises(DuologueError, match=r"no Whisper model at .*nothing"):
+        find_ear(str(tmp_path / "nothing"))
