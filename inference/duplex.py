@@ -53,7 +53,7 @@ class DuplexConfig:
     speculate_ms: int = 160  # of silence, after which an answer is prepared; 0: never
     shortest_turn_ms: int = 128  # of speech; less is ignored
     longest_turn_ms: int = 30_000  # then it is answered whatever the user does
-    interrupt_ms: int = 320  # of speech over the answer stop it for good
+    interrupt_ms: int = 640  # of speech over the answer stop it for good (it is silent from the first of them on)
     resume_ms: int = 240  # of silence, after which a false alarm is over
     before_ms: int = 240  # of sound before speech was noticed belong to it
 
@@ -70,9 +70,9 @@ class DuplexConfig:
 
 
 PRESETS = {
-    "responsive": DuplexConfig(endpoint_ms=320, query_endpoint_ms=160, interrupt_ms=240, resume_ms=160),
+    "responsive": DuplexConfig(endpoint_ms=320, query_endpoint_ms=160, interrupt_ms=400, resume_ms=160),
     "balanced": DuplexConfig(),
-    "patient": DuplexConfig(endpoint_ms=960, query_endpoint_ms=400, wait_endpoint_ms=2400, interrupt_ms=480),
+    "patient": DuplexConfig(endpoint_ms=960, query_endpoint_ms=400, wait_endpoint_ms=2400, interrupt_ms=800),
 }
 
 

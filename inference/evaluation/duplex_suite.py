@@ -283,6 +283,8 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
         after = sum(b - max(a, over) for a, b in segments if b > over)
         goes_on = after >= _GOES_ON_MS
         if scene.kind in (SceneKind.BACK_CHANNEL, SceneKind.COUGH):
+            if events:  # they say so; else it may have been over
+                return row | {"given_up": any(e.kind is EventKind.INTERRUPTED and e.at_ms >= onset for e in events)}
             return row | {"given_up": not goes_on and not is_right(answer(0), first.answer, first.slot, by_ear=True)}
         row |= {"stop_ms": speaking[1] - onset}
         if scene.kind is SceneKind.STOP:
