@@ -68,7 +68,7 @@ PRESETS = ("codec", "llama-omni")  # besides nano and tiny
 
 
 def recipe(preset: str = "nano") -> UnitDecoderRecipe:
-    """The stage's recipe: ``nano``, ``codec`` (nano's codec as the voice), ``llama-omni`` with its sizes and schedule, or
+    """The stage's recipe: ``nano``, ``codec`` (nano's codec as the voice), ``llama-omni`` (its sizes and schedule), or
     ``tiny`` for a test on a CPU."""
     base = UnitDecoderRecipe(
         stage="unit_decoder",
