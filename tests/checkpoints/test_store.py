@@ -341,7 +341,7 @@ def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda c: c["model"]["layout"].update(units=11), r"10 units.*11"),
         (lambda c: c["model"]["layout"].update(text=[7]), r"model\.layout\.text has 1 values; it must have 2"),
         (lambda c: c["model"]["llm"].update(vocab_size=11), r"11|12"),
-        (lambda c: c["model"].update(vocoder=3), r"model\.vocoder is 3; it must be an object"),
+        (lambda c: c["model"].update(vocoder=3), r"model\.vocoder is 3; it must be of type UnitVocoderConfig"),
         (lambda c: c.update(format="duologue/9"), r"format 'duologue/9'; this version reads 'duologue/1'"),
         (lambda c: c.clear(), r"format None"),
     ],

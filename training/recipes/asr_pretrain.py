@@ -68,8 +68,8 @@ def recipe(preset: str = "nano") -> AsrPretrainRecipe:
     )
     if preset == "tiny":
         tiny = replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2)
-        return replace(base, encoder=tiny, dev_data=(), steps=240, batch_size=8, warmup=20, augment="none",
-                       precision="no", workers=0, save_every=240)  # fmt: skip
+        return replace(base, encoder=tiny, dev_data=(), steps=300, batch_size=8, warmup=20, augment="none",
+                       precision="no", workers=0, save_every=300)  # fmt: skip
     return base
 
 
