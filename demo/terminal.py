@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import signal
 import sys
 import threading
 import time
@@ -43,6 +44,8 @@ def chat(url: str, key: str | None, write: Callable[[str], None]) -> None:
     Raises:
         DuologueError: no sound here, no server there, or it does not let us in or hangs up.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs are started deaf to Ctrl-C
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_connect(url, key, write))
 
