@@ -45,7 +45,7 @@ def chat(url: str, key: str | None, write: Callable[[str], None]) -> None:
         DuologueError: no sound here, no server there, or it does not let us in or hangs up.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs are started deaf to Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a script are deaf to Ctrl-C
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_connect(url, key, write))
 
