@@ -199,6 +199,19 @@ def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp
     assert {whole.build().batch(i)["codebooks"] for i in range(20)} == {1, 2, 3}
 
 
+def test_a_decoder_alone_learns_behind_codes_that_stay(recordings, tmp_path):
+    """What was trained to write a codec's codes still fits: encoder and entries stay to the bit, and so do the codes."""
+    first = tiny(recordings, out=str(tmp_path / "first"), steps=20)
+    train(first, first.build(), progress=False)
+    run = tiny(recordings, out=str(tmp_path / "second"), start=(f"codec={first.out}",), learn=("codec.decoder",),
+               adversary=True, rival=RIVALS, rival_after=2, steps=4, schedule="constant")  # fmt: skip
+    figures = train(run, run.build(), progress=False)
+    assert {"mel", "rival"} <= figures.keys()
+    before, after = (load_file(Path(r.out) / "model.safetensors") for r in (first, run))
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) != name.startswith("codec.decoder."), name
+
+
 def test_nano_is_small_and_quick_to_answer():
     codec = Codec(NANO_CODEC)
     assert 2 * sum(p.numel() for p in codec.parameters()) < 8 * 2**20  # bytes as float16

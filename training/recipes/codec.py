@@ -3,7 +3,8 @@
 Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
 they choose; with ``adversary=true`` discriminators join in after ``rival_after`` steps. The entries themselves move by
 averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit rate is
-learnt.
+learnt. With ``learn=codec.decoder start=codec=RUN`` the codes stay what they are in that run and their sound gets better:
+what was trained to write them still fits.
 
 Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532), section 3; codebooks by turns: Zeghidour et al. 2021,
 "SoundStream" (arXiv 2107.03312), section III-E.
@@ -173,15 +174,27 @@ class CodecTask(Task):
     def carry(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss without a rival, its figures, and what the decoder makes of (B, n): samples (B, n)."""
         samples = batch["samples"]
+        if not self.learns_codes:
+            made = self._waveform(self.codec.quantiser.decode(self.codec.encode(samples, batch["codebooks"])))
+            return *self.spectral(made, samples), made
         if self.training and not self.averages.initialised:
             self._initialise(samples.device)
         embedding = self.codec.encoder(samples[:, None])  # (B, D, T)
         quantised, commitment = self.averages.quantise(self.codec.quantiser, embedding, batch["codebooks"])
-        made = self.codec.decoder(quantised)
-        made = made[:, 0] if made.dim() == 3 else made  # (B, n)
+        made = self._waveform(quantised)
         loss, figures = self.spectral(made, samples)
         figures = {**figures, "commitment": commitment.detach(), **self.averages.figures()}
         return loss + self.recipe.commitment_weight * commitment, figures, made
+
+    @property
+    def learns_codes(self) -> bool:
+        """Whether the encoder learns, and the entries with it."""
+        return any(parameter.requires_grad for parameter in self.codec.encoder.parameters())
+
+    def _waveform(self, quantised: Tensor) -> Tensor:
+        """(B, D, T) -> samples (B, n)."""
+        made: Tensor = self.codec.decoder(quantised)
+        return made[:, 0] if made.dim() == 3 else made
 
     @torch.no_grad()
     def _initialise(self, device: torch.device) -> None:
