@@ -107,11 +107,12 @@ class Row:
         self.add_turn(question, cut, question_weight=0.0, answer_weight=0.0)  # an answer does not end there by itself
         return cut
 
-    def add_dialogue(self, dialogue: Dialogue, question_weight: float) -> None:
-        """Append a written question and its answer, behind the turn that it goes on from."""
+    def add_dialogue(self, dialogue: Dialogue, question_weight: float, rng: np.random.Generator) -> None:
+        """Append a written question and its answer, behind the turn that it goes on from (see :meth:`add_before`)."""
+        answer: str | None = dialogue.answer
         if dialogue.before is not None:
-            self.add_turn(*dialogue.before, question_weight=question_weight)
-        self.add_turn(dialogue.question, dialogue.answer, question_weight=question_weight)
+            answer = self.add_before(dialogue.before, answer, rng)
+        self.add_turn(dialogue.question, answer, question_weight=question_weight)
 
 
 def encode(text: str) -> list[int]:

@@ -200,7 +200,7 @@ def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp
 
 
 def test_a_decoder_alone_learns_behind_codes_that_stay(recordings, tmp_path):
-    """What was trained to write a codec's codes still fits: encoder and entries stay to the bit, and so do the codes."""
+    """What writes a codec's codes still fits: encoder and entries stay to the bit, and so do the codes."""
     first = tiny(recordings, out=str(tmp_path / "first"), steps=20)
     train(first, first.build(), progress=False)
     run = tiny(recordings, out=str(tmp_path / "second"), start=(f"codec={first.out}",), learn=("codec.decoder",),

@@ -1,10 +1,12 @@
 """Rows of turns: an answer that is asked for again may have been cut short, and then no more of it is said again."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
 from duologue.data_prep.vocabulary import token_ids
+from duologue.training.recipes.text_sft import cut_short
 from duologue.training.turns import Row, decode, encode
 
 BEFORE = ("what is two plus three", "two plus three is five")
@@ -30,3 +32,22 @@ def test_another_follow_up_goes_on_from_the_whole_answer() -> None:
     assert row.add_before(BEFORE, "five plus one is six", np.random.default_rng(0)) == "five plus one is six"
     assert decode(row.ids) == " ".join(BEFORE) and row.weights[-1] == 1.0
     assert Row().add_before(BEFORE, None, np.random.default_rng(0)) is None
+
+
+def test_written_dialogues_are_cut_short_too_and_recalling_them_is_measured() -> None:
+    """text_sft learns from them, and its figure asks for exactly what was heard."""
+    (dialogue,) = cut_short(1)
+    assert dialogue.before is not None and dialogue.before[1] == dialogue.answer
+    whole = replace(dialogue, before=BEFORE, answer=BEFORE[1])
+    rng = np.random.default_rng(0)
+    said = set()
+    for _ in range(40):
+        row = Row()
+        row.add_dialogue(whole, 0.2, rng)
+        heard = decode(row.ids).removeprefix(BEFORE[0] + " ")
+        again = heard.split(f" {whole.question} ")
+        assert again[0] == again[1]
+        said.add(again[0])
+    assert len(said) == 5
+    lengths = {len(d.answer.split()) for d in cut_short(16)}
+    assert 1 in lengths and len(lengths) > 3

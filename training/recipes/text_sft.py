@@ -10,6 +10,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,7 +91,7 @@ class TextSft(Task):
                 at = number + turn if r.dialogues is None else (place + turn) % r.dialogues
                 dialogue = self._drawn(at, favoured=turn % 2 == 1)
                 longer = Row(list(row.ids), list(row.weights))
-                longer.add_dialogue(dialogue, question_weight=r.question_weight)
+                longer.add_dialogue(dialogue, r.question_weight, np.random.default_rng((r.seed, at, turn)))
                 if row.ids and len(longer.ids) > r.row_tokens:
                     break
                 row = longer
@@ -108,11 +109,14 @@ class TextSft(Task):
         return weighted_loss(logits, batch["ids"], batch["weights"]), {}
 
     def evaluate(self) -> dict[str, float]:
-        """The share of answers that hold their slot, over dialogues of the development split, and for sums alone."""
+        """The share of answers that hold their slot, over dialogues of the development split; and of what was cut
+        short, the share that is said again as far as it was heard, word for word."""
         dialogues = [generate(1, i, "dev") for i in range(192)]
         answers = self.answer(dialogues)
         right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
-        return {"right": _share(right)} | {
+        cut = cut_short()
+        recalled = [(d, a == d.answer) for d, a in zip(cut, self.answer(cut), strict=True)]
+        return {"right": _share(right), "recalled": _share(recalled)} | {
             f"right_{name}": _share([(d, ok) for d, ok in right if d.category == name])
             for name in sorted({str(d.category.value) for d in dialogues})
         }
@@ -133,6 +137,19 @@ class TextSft(Task):
             for i in range(0, len(prompts), 64)
             for ids in continue_greedily(self.llm, prompts[i : i + 64], table["<eos>"], 16)
         ]
+
+
+def cut_short(count: int = 64) -> list[Dialogue]:
+    """"What did you say", of the development split, behind answers of which only some words were heard."""
+    dialogues = (generate(1, index, "dev") for index in itertools.count())
+    again = (d for d in dialogues if d.before is not None and d.answer == d.before[1])
+    found = []
+    for number, dialogue in enumerate(itertools.islice(again, count)):
+        assert dialogue.before is not None
+        words = dialogue.answer.split()
+        heard = " ".join(words[: 1 + number % len(words)])
+        found.append(replace(dialogue, before=(dialogue.before[0], heard), answer=heard))
+    return found
 
 
 def _share(rows: list[tuple[Dialogue, bool]]) -> float:
