@@ -217,6 +217,8 @@ def test_nano_is_small_and_quick_to_answer():
     assert 2 * sum(p.numel() for p in codec.parameters()) < 8 * 2**20  # bytes as float16
     assert codec.delay_ms == 67.5 and codec.exact
     assert NANO_CODEC.frame_rate < 75
+    slower = recipe("nano-40").codec
+    assert slower.frame_rate == 40 and Codec(slower).delay_ms == 62.5
     with torch.device("meta"):
         assert [Codec(causal(rate)).delay_ms for rate in (75, 40)] == [60, 62.5]
 
