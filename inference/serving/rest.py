@@ -1,6 +1,6 @@
 """The API's three HTTP endpoints, as far as the loaded model can serve them; its answers are the ``openai`` package's.
 
-A request takes a seat of the engine for as long as it lasts, and its work is done between the frames of conversations.
+A request takes a seat of the engine for as long as it lasts (questioner.py).
 """
 
 from __future__ import annotations
@@ -22,55 +22,15 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling
-from ..asking import Step
-from ..audio import read_audio
-from ..engine import Seat
 from . import openapi
 from .app import Service
 from .errors import RequestError
 from .formats import AudioFormat, Resampler, encode, from_base64
 from .items import new_id
+from .questioner import Questioner
 
-_CHUNK_S = 0.16  # of a recording are heard in one job
-_PATIENCE_S = 1.0  # that a job may wait for the frames of conversations
 _FILES = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", None), "opus": ("OGG", "OPUS")}
 _MEDIA = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "opus": "audio/ogg", "pcm": "audio/pcm"}
-
-
-class Questioner:
-    """One request at work in its seat."""
-
-    def __init__(self, service: Service) -> None:
-        self._rate = service.assistant.input_rate
-        self._seat: Seat = service.door().sit(None)
-
-    async def ask(self, method: str, *args: Any) -> Any:
-        """One job."""
-        return (await self._seat.call(method, *args, patience=_PATIENCE_S)).value
-
-    async def hear(self, recording: bytes, about: str = "") -> float:
-        """A recording, whole, and what is asked in writing about it; returns its seconds."""
-        pcm = await asyncio.to_thread(read_audio, recording, self._rate)
-        await self.ask("begin")
-        size = round(_CHUNK_S * self._rate)
-        for start in range(0, len(pcm), size):
-            await self.ask("hear", pcm[start : start + size])
-        if about.strip():
-            await self.ask("about", about)
-        await self.ask("end")
-        return len(pcm) / self._rate
-
-    async def steps(self, sampling: Sampling) -> AsyncIterator[Step]:
-        """The answer as it is made."""
-        ended = False
-        while not ended:
-            step: Step = await self.ask("step", sampling)
-            ended = step.ended
-            yield step
-
-    def leave(self) -> None:
-        """Give the seat back."""
-        self._seat.leave()
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
@@ -88,7 +48,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if service.assistant.model.config.layout.transcript is None:
             _unsupported("this model does not write down what it hears", "model")
         recording = await file.read()
-        asker = Questioner(service)
+        asker = service.questioner()
         words = _transcript(asker, recording)
         if stream:
             return StreamingResponse(_transcript_events(asker, words), media_type="text/event-stream")
@@ -113,7 +73,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if body.get("stream_format", "audio") != "audio":
             _unsupported("stream_format must be audio", "stream_format")
         _needs_voice(service)
-        asker = Questioner(service)
+        asker = service.questioner()
         try:
             await asker.ask("dictate", text)
             if format_ == "pcm":
@@ -138,7 +98,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             _needs_voice(service)
         past, question, about = _messages(body.get("messages"))
         sampling = _sampling(body)
-        asker = Questioner(service)
+        asker = service.questioner()
         try:
             for asked, answer in past:
                 await asker.ask("recall", asked, answer)
