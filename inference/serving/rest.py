@@ -19,9 +19,11 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from openai.types.audio import Transcription, TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from starlette.formparsers import MultiPartParser
 
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling
+from ..asking import Step
 from . import openapi
 from .app import Service
 from .errors import RequestError
@@ -35,6 +37,7 @@ _MEDIA = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "opus":
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """The endpoints."""
+    MultiPartParser.spool_max_size = service.config.access.request_bytes  # no recording goes to disk
 
     @app.post("/v1/audio/transcriptions")
     async def transcriptions(
@@ -133,7 +136,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 "object": "chat.completion",
                 "created": int(time.time()),
                 "model": service.config.model,
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+                "choices": [{"index": 0, "message": message, "finish_reason": _finish(steps[-1]), "logprobs": None}],
             }
         )
         return JSONResponse(completion.model_dump(exclude_unset=True))
@@ -322,13 +325,18 @@ async def _chunks(asker: Questioner, service: Service, sampling: Sampling, spoke
             if len(pcm):
                 data = base64.b64encode(encode(pcm, AudioFormat.PCM)).decode()
                 yield chunk({"audio": {"id": sound, "data": data}})
-        yield chunk({}, "stop")
+        yield chunk({}, _finish(step))
         yield "data: [DONE]\n\n"
     except DuologueError as error:
         yield _error_line(error)
     finally:
         with contextlib.suppress(RuntimeError):
             asker.leave()
+
+
+def _finish(last: Step) -> str:
+    """Why a completion ended."""
+    return "length" if last.full else "stop"
 
 
 def _line(event: Any) -> str:

@@ -86,12 +86,12 @@ def test_a_spoken_turn_has_the_documented_order(connection) -> None:
     assert 1 < len(spoken) / 24_000 < 8 and np.abs(spoken).max() > 0.001
 
 
-def test_three_turns_with_an_interruption(connection) -> None:
+QUESTION = ((1.0, True), (0.8, False))
+THREE_TURNS = ((0.4, False), *QUESTION, (7.0, False), *QUESTION, (0.8, False), *QUESTION, (7.0, False))
+
+
+def check_three_turns(events) -> None:
     """The first answer is heard, the second is spoken over, the third is heard; what was cut is what was heard."""
-    question = ((1.0, True), (0.8, False))
-    whole = sound((0.4, False), *question, (7.0, False), *question, (0.8, False), *question, (7.0, False))
-    connection.input_audio_buffer.append(audio=pcm16(whole))
-    events = collect(connection, "response.done", 3)
     kinds = [event.type for event in events]
     done = [event.response for event in events if event.type == "response.done"]
     assert [response.status for response in done] == ["completed", "cancelled", "completed"]
@@ -107,8 +107,15 @@ def test_three_turns_with_an_interruption(connection) -> None:
     assert kinds.index("input_audio_buffer.speech_started", kinds.index("response.done")) < second
     begun = [i for i, kind in enumerate(kinds) if kind == "input_audio_buffer.speech_started"]
     assert len(begun) == 3 and begun[2] < second < kinds.index("conversation.item.truncated")
+
+
+def test_three_turns_with_an_interruption(server, connection) -> None:
+    connection.input_audio_buffer.append(audio=pcm16(sound(*THREE_TURNS)))
+    events = collect(connection, "response.done", 3)
+    check_three_turns(events)
+    assert "duologue_interruptions_total 1.0" in server.service.metrics.text().decode()
     # Told that less was played than sent, the session knows of fewer words.
-    last = done[2].output[0]
+    last = next(event for event in reversed(events) if event.type == "response.done").response.output[0]
     connection.conversation.item.truncate(item_id=last.id, content_index=0, audio_end_ms=300)
     collect(connection, "conversation.item.truncated")
     connection.conversation.item.retrieve(item_id=last.id)
@@ -117,20 +124,24 @@ def test_three_turns_with_an_interruption(connection) -> None:
     assert abs(len(samples(item.content[0].audio)) / 24_000 - 0.3) < 0.01
 
 
-def test_the_async_client(server) -> None:
-    async def talk() -> list[str]:
+def test_three_turns_with_the_async_client(server) -> None:
+    async def talk() -> list:
         client = AsyncOpenAI(api_key="any", base_url=f"{server.url}/v1")
         async with client.realtime.connect(model="gpt-realtime") as connection:
-            await connection.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (8.0, False))))
+            await connection.input_audio_buffer.append(audio=pcm16(sound(*THREE_TURNS)))
             seen = []
             async for event in connection:
-                seen.append(event.type)
-                if event.type == "response.done":
-                    assert event.response.output[0].content[0].transcript == SAID
+                seen.append(event)
+                if [each.type for each in seen].count(event.type) == 3 and event.type == "response.done":
+                    await connection.conversation.item.retrieve(item_id=event.response.output[0].id)
+                if event.type == "conversation.item.retrieved":
+                    assert event.item.content[0].transcript == SAID
                     return seen
         raise AssertionError
 
-    assert asyncio.run(talk())[0] == "session.created"
+    events = asyncio.run(talk())
+    assert events[0].type == "session.created"
+    check_three_turns(events)
 
 
 def test_without_turn_detection_the_client_says_when(connection) -> None:
