@@ -201,6 +201,7 @@ class Conversation:
                 await self.seat.call("about", text)
         except DuologueError:
             self._decided = False
+            await self._limit(None)
             raise
         for item in asked:
             item.wanted = False
@@ -220,8 +221,8 @@ class Conversation:
 
     async def _limit(self, tokens: int | str | None) -> None:
         """As many tokens as this one response may have."""
-        self._tokens = tokens
-        if tokens is not None:
+        if tokens != self._tokens:
+            self._tokens = tokens
             await self.seat.call("configure", self.settings.config(tokens))
 
     def _start_response(

@@ -72,6 +72,7 @@ class OutOfBand:
         self._begin, self._fail = begin, fail
         self.response: Response | None = None
         self.task = asyncio.create_task(self._run())
+        self.task.add_done_callback(lambda _: asker.leave())  # even if it is cancelled before it has begun
 
     async def _run(self) -> None:
         try:
@@ -85,8 +86,6 @@ class OutOfBand:
             if self.response is not None:
                 self._end("failed", None)
             self._fail(error)
-        finally:
-            self._asker.leave()
 
     async def _ask(self) -> None:
         question = self._question

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -16,6 +17,8 @@ from duologue.inference.asking import Asking
 from duologue.inference.engine import EngineConfig
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.formats import AudioFormat, decode
+from duologue.inference.serving.out_of_band import OutOfBand, Question
+from duologue.model.speech_lm import Sampling
 
 OUTSIDE = [
     "response.created",
@@ -153,6 +156,32 @@ def test_one_is_cancelled_by_its_id(connection) -> None:
     assert done.id == created.id and done.status_details.reason == "client_cancelled"
     connection.response.cancel(response_id=created.id)
     assert collect(connection, "error")[-1].error.code == "response_cancel_not_active"
+
+
+def test_one_that_is_cancelled_before_it_begins_gives_its_seat_back(server) -> None:
+    """As when a client asks and hangs up at once."""
+
+    async def at_once() -> None:
+        question = Question([], "what is two plus two", np.zeros(0, np.float32))
+        aside = OutOfBand(server.service.questioner(), 16_000, question, Sampling(), None, None)
+        assert server.service.engine.seats == 1
+        aside.task.cancel()
+        await asyncio.wait([aside.task])
+        await asyncio.sleep(0)
+
+    asyncio.run_coroutine_threadsafe(at_once(), server.service.engine._loop).result(30)
+    assert server.service.engine.seats == 0
+
+
+def test_a_limit_is_the_refused_responses_alone(connection) -> None:
+    """What could not be answered leaves no trace in what is."""
+    create(connection, message("user", " "))
+    connection.response.create(response={"max_output_tokens": 2})
+    assert "no words" in collect(connection, "error")[-1].error.message
+    create(connection, message("user", "what is 3 plus 4"))
+    connection.response.create()
+    done = collect(connection, "response.done")[-1].response
+    assert done.status == "completed" and done.output[0].content[0].transcript == SAID
 
 
 def test_as_many_tokens_as_it_may_have(connection) -> None:
