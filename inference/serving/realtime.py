@@ -1,6 +1,8 @@
 """OpenAI's Realtime protocol: what a client may ask of its conversation, event by event.
 
-Whatever is wrong with an event is told in an error event that names it, and changes nothing.
+Whatever is wrong with an event is told in an error event that names it, and changes nothing; so is what the protocol
+has and these models have no use for: functions, MCP, images, prompt templates, reasoning, noise reduction.
+``rate_limits.updated`` is never sent, for no limit counts tokens.
 """
 
 from __future__ import annotations
@@ -62,7 +64,10 @@ class RealtimeSession(Conversation):
         try:
             data = parse(message)
             event_id = data.get("event_id")
-            await self._HANDLERS[data["type"]](self, data)
+            handler = self._HANDLERS.get(data["type"])
+            if handler is None:  # of a later version of the protocol
+                raise RequestError(f"{data['type']} is not served", "unsupported_value", "type")
+            await handler(self, data)
         except RequestError as error:
             self.error(error, event_id if event_id is not None else _event_id(message))
         except EngineFull as full:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ pytest.importorskip("fastapi")
 from openai import AsyncOpenAI
 from running_server import collect, pcm16, running, samples, sound, types
 from tiny_assistant import HEARD, SAID
+
+from duologue.inference import serving
+from duologue.inference.serving.events import CLIENT, SERVER
+from duologue.inference.serving.realtime import RealtimeSession
 
 ANSWER = [
     "response.created",
@@ -389,6 +394,28 @@ WRONG = [
     ({"type": "input_audio_buffer.commit"}, None),
     ({"type": "output_audio_buffer.clear"}, "type"),
 ]  # fmt: skip
+
+
+# What the protocol's server events are that this server has no cause to send.
+NOT_SENT = {
+    "conversation.created", "conversation.item.created",  # of the API's beta; .added and .done have taken their place
+    "conversation.item.input_audio_transcription.segment",  # who speaks when: of diarising models
+    "input_audio_buffer.dtmf_event_received",  # of telephone calls
+    "output_audio_buffer.cleared", "output_audio_buffer.started", "output_audio_buffer.stopped",  # of WebRTC
+    "rate_limits.updated",  # no limit here counts tokens
+    "mcp_list_tools.completed", "mcp_list_tools.failed", "mcp_list_tools.in_progress",
+    "response.function_call_arguments.delta", "response.function_call_arguments.done",
+    "response.mcp_call.completed", "response.mcp_call.failed", "response.mcp_call.in_progress",
+    "response.mcp_call_arguments.delta", "response.mcp_call_arguments.done",
+}  # fmt: skip
+
+
+def test_the_whole_protocol_is_accounted_for() -> None:
+    """A newer package may bring events: each client event has a handler, each server event is sent or listed above."""
+    assert set(RealtimeSession._HANDLERS) == set(CLIENT)
+    source = "".join(path.read_text() for path in Path(serving.__file__).parent.glob("*.py"))
+    source = source.replace("{_EVENT}", TRANSCRIPTION)
+    assert {kind for kind in SERVER if f'"{kind}"' not in source} == NOT_SENT
 
 
 def test_what_is_wrong_is_said_and_changes_nothing(connection) -> None:
