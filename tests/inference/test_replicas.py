@@ -26,7 +26,6 @@ import openai
 import pytest
 
 pytest.importorskip("ray.serve", reason="needs duologue[replicas]")
-import psutil
 import websockets
 from running_server import collect, pcm16, sound, wait
 from tiny_assistant import SAID, tiny_assistant
@@ -45,18 +44,20 @@ class Deployed:
     """What was started. logs: folders of ours and of Ray's."""
 
     client: openai.OpenAI
-    processes: Callable[[], list[psutil.Process]]
+    processes: Callable[[], list[int]]
     logs: tuple[Path, ...]
 
     def replicas(self) -> set[int]:
         """Their process ids."""
-        return {process.pid for process in self.processes() if "ServeReplica" in _title(process)}
+        return {process for process in self.processes() if b"ServeReplica" in _read(process, "cmdline")}
 
 
-def _title(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
+def _read(process: int, file: str) -> bytes:
+    """What the system tells of a process; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{process}/{file}").read_bytes()
+    except OSError:
+        return b""
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,9 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     command = [str(Path(sys.executable).parent / "serve"), "run", "duologue.inference.serving.replicas:app"]
     arguments = [f"model={folder / 'tiny'}", "replicas=2", "cpus=0.5", f"sessions={SEATS}"]
 
-    def started() -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+    def started() -> list[int]:
+        running = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+        return [process for process in running if f"{MARK}={mark}".encode() in _read(process, "environ").split(b"\0")]
 
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([*command, *arguments], env={**os.environ, **ours}, stdout=log, stderr=log)
@@ -89,8 +86,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         wait(lambda: not started(), 60)
     finally:  # whatever went wrong, nothing of Ray's goes on
         for each in started():
-            with suppress(psutil.Error):
-                each.kill()
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
         process.wait(60)
         shutil.rmtree(scratch, ignore_errors=True)
 
