@@ -11,7 +11,6 @@ whose fourth fold is kept apart (see recordings.py).
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ import numpy as np
 
 from ..model.errors import DuologueError
 from .recordings import Part, read_manifest, read_recording, select
-from .shard_runs import run_shards
-from .shards import Clip, Failure, ShardWriter
+from .shard_runs import LEAST, require_at_least, run_clips
+from .shards import Clip
 from .splits import Split, template_splits
 from .spoken import number_in_words
 from .synthesis import SAMPLE_RATE, synthesise
@@ -73,9 +72,7 @@ class SoundsConfig:
     voices: str = "train"
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("seed", 0), ("workers", 0), ("shard_size", 1)):
-            if getattr(self, name) < least:
-                raise DuologueError(f"{name}={getattr(self, name)}: expected at least {least}")
+        require_at_least(self, LEAST)
         if self.part not in (Part.NOISES, Part.NOISES_DEV):
             raise DuologueError(f"part={self.part}: expected noises or noises_dev")
         if not 0 <= self.asked <= 1:
@@ -166,16 +163,6 @@ def sound_clip(index: int, config: SoundsConfig) -> Clip:
     return Clip(pcm, meta)
 
 
-def _make_shard(config: SoundsConfig, shard: int) -> tuple[list[Clip], list[Failure]]:
-    clips, failures = [], []
-    for index in range(shard * config.shard_size, min((shard + 1) * config.shard_size, config.n)):
-        try:
-            clips.append(sound_clip(index, config))
-        except DuologueError as error:
-            failures.append(Failure(f"{config.seed}-{index:07d}", str(error)))
-    return clips, failures
-
-
 def prepare_sounds(config: SoundsConfig, *, progress: bool = True) -> dict[str, Any]:
     """Make or complete the data set; returns its counts.
 
@@ -183,13 +170,4 @@ def prepare_sounds(config: SoundsConfig, *, progress: bool = True) -> dict[str, 
     """
     require_voices(find_voices(config.voices))
     _recorded(config.source, Part(config.part))
-    parameters = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "workers", "source")}
-    writer = ShardWriter(config.out, name="sounds", sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
-    return run_shards(
-        writer,
-        [functools.partial(_make_shard, config, shard) for shard in range(-(-config.n // config.shard_size))],
-        clips=config.n,
-        shard_size=config.shard_size,
-        workers=config.workers,
-        progress=progress,
-    )
+    return run_clips("sounds", config, sound_clip, progress=progress)

@@ -9,14 +9,13 @@ speak; espeak-ng takes some 15 ms for a clip.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from ..model.errors import DuologueError
 from .prepare import RECIPES, SpeechConfig, Utterance, parse_overrides, speak
-from .shards import Clip, ShardedDataset
+from .shards import Clip, Computed, ShardedDataset
 from .synthesis import SAMPLE_RATE, SynthesisError
 from .voices import require_voices
 
@@ -42,13 +41,19 @@ class LiveDataset:
         self.recipe = RECIPES[recipe]
         self.config: SpeechConfig = parse_overrides(self.recipe.config, [*overrides, f"out={name}"])
         require_voices(self.config.speakers())
-        self.metas = _Plans(self)
+        self.metas = Computed(len(self), self._plan)
 
     def __len__(self) -> int:
         return self.config.n
 
     def utterance(self, index: int) -> Utterance:
         return self.recipe.plan(index, self.config)
+
+    def _plan(self, index: int) -> dict[str, Any]:
+        """What a clip is to be; "samples" is a guess."""
+        said = self.utterance(index)
+        samples = int((_START_S + _LETTER_S * len(said.text)) * SAMPLE_RATE)
+        return {"id": said.id, "text": said.text, "voice": said.voice.key, "samples": samples, **said.fields}
 
     def __getitem__(self, index: int) -> Clip:
         for further in range(_TRIES):
@@ -58,29 +63,6 @@ class LiveDataset:
                 if further == _TRIES - 1:
                     raise
         raise AssertionError
-
-
-class _Plans(Sequence[dict[str, Any]]):
-    """What each clip is to be; "samples" is a guess."""
-
-    def __init__(self, dataset: LiveDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        said = self.dataset.utterance(index)
-        samples = int((_START_S + _LETTER_S * len(said.text)) * SAMPLE_RATE)
-        return {"id": said.id, "text": said.text, "voice": said.voice.key, "samples": samples, **said.fields}
 
 
 def open_dataset(name: str) -> ShardedDataset | LiveDataset:

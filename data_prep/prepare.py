@@ -23,7 +23,7 @@ from .dialogues import Category, Dialogue, Split, generate
 from .hearing import SoundsConfig, prepare_sounds
 from .rewriting import RewriteConfig, rewrite
 from .sentences import drill
-from .shard_runs import run_shards
+from .shard_runs import LEAST, require_at_least, run_shards
 from .shards import Clip, Failure, ShardWriter
 from .spliced import SplicedConfig, prepare_spliced
 from .synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
@@ -72,9 +72,7 @@ class SpeechConfig:
     tts_command: str = ""
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("seed", 0), ("workers", 0), ("shard_size", 1)):
-            if getattr(self, name) < least:
-                raise DuologueError(f"{name}={getattr(self, name)}: expected at least {least}")
+        require_at_least(self, LEAST)
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
         if not 0 <= self.drills <= 1:

@@ -5,17 +5,57 @@ Each recipe says how one shard is made; here it is decided which are still missi
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ..model.errors import DuologueError
 from .shards import Clip, Failure, ShardWriter
+from .synthesis import SAMPLE_RATE
 
 MakeShard = Callable[[], tuple[list[Clip], list[Failure]]]
+LEAST = {"n": 1, "seed": 0, "workers": 0, "shard_size": 1}  # what a config's numbers must at least be
+
+
+def require_at_least(config: Any, least: Mapping[str, int]) -> None:
+    """Raises DuologueError that names the field of ``config`` that is smaller than it must be."""
+    for name, smallest in least.items():
+        if getattr(config, name) < smallest:
+            raise DuologueError(f"{name}={getattr(config, name)}: expected at least {smallest}")
+
+
+def run_clips(name: str, config: Any, make: Callable[[int, Any], Clip], *, progress: bool) -> dict[str, Any]:
+    """Make or complete a data set of clips that depend on the config and their number alone; returns its counts.
+
+    Args:
+        config: has out, n, seed, workers and shard_size; where its source lies does not decide what the clips are.
+        make: the clip of a number, a function of a module, for it is pickled; its DuologueErrors are failures.
+    """
+    parameters = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "workers", "source")}
+    writer = ShardWriter(config.out, name=name, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
+    return run_shards(
+        writer,
+        [functools.partial(_clips, config, make, shard) for shard in range(-(-config.n // config.shard_size))],
+        clips=config.n,
+        shard_size=config.shard_size,
+        workers=config.workers,
+        progress=progress,
+    )
+
+
+def _clips(config: Any, make: Callable[[int, Any], Clip], shard: int) -> tuple[list[Clip], list[Failure]]:
+    clips, failures = [], []
+    for index in range(shard * config.shard_size, min((shard + 1) * config.shard_size, config.n)):
+        try:
+            clips.append(make(index, config))
+        except DuologueError as error:
+            failures.append(Failure(f"{config.seed}-{index:07d}", str(error)))
+    return clips, failures
 
 
 def run_shards(

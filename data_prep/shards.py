@@ -15,11 +15,11 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 
@@ -90,6 +90,27 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             raise DuologueError(f"{path}, line {number}: expected a JSON object, found {type(obj).__name__}")
         objects.append(obj)
     return objects
+
+
+class Computed(Sequence[dict[str, Any]]):
+    """A sequence of so many entries, each computed when it is asked for."""
+
+    def __init__(self, size: int, entry: Callable[[int], dict[str, Any]]) -> None:
+        self._size, self._entry = size, entry
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self._entry(at) for at in range(*index.indices(self._size))]
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        return self._entry(index)
 
 
 class ShardWriter:

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..model.errors import DuologueError
 from .dialogues import Dialogue, generate
-from .shard_runs import run_shards
-from .shards import Clip, Failure, ShardedDataset, ShardWriter
+from .shard_runs import LEAST, require_at_least, run_clips
+from .shards import Clip, ShardedDataset
 from .splits import Split
 from .synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
 from .voices import draw_voice, find_voices, require_voices
@@ -50,9 +50,7 @@ class SplicedConfig:
     voices: str = "train"
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("seed", 0), ("workers", 0), ("shard_size", 1)):
-            if getattr(self, name) < least:
-                raise DuologueError(f"{name}={getattr(self, name)}: expected at least {least}")
+        require_at_least(self, LEAST)
         if not 0 < self.share <= 1:
             raise DuologueError(f"share={self.share}: expected a share above 0 and at most 1")
         find_voices(self.voices)
@@ -80,26 +78,7 @@ def prepare_spliced(config: SplicedConfig, *, progress: bool = True) -> dict[str
     """
     require_voices(find_voices(config.voices))
     _spoken_words(config.source)
-    parameters = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "workers", "source")}
-    writer = ShardWriter(config.out, name="spliced", sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
-    return run_shards(
-        writer,
-        [functools.partial(_make_shard, config, shard) for shard in range(-(-config.n // config.shard_size))],
-        clips=config.n,
-        shard_size=config.shard_size,
-        workers=config.workers,
-        progress=progress,
-    )
-
-
-def _make_shard(config: SplicedConfig, shard: int) -> tuple[list[Clip], list[Failure]]:
-    clips, failures = [], []
-    for index in range(shard * config.shard_size, min((shard + 1) * config.shard_size, config.n)):
-        try:
-            clips.append(splice(index, config))
-        except DuologueError as error:
-            failures.append(Failure(f"{config.seed}-{index:07d}", str(error)))
-    return clips, failures
+    return run_clips("spliced", config, splice, progress=progress)
 
 
 def splice(index: int, config: SplicedConfig) -> Clip:

@@ -27,7 +27,7 @@ from . import vocabulary
 from .conversations import Conversation, Turn, read_instructions, read_turns
 from .plain_text import plain
 from .recordings import RecordingsConfig, read_recording, set_loudness
-from .shard_runs import run_shards
+from .shard_runs import require_at_least, run_shards
 from .shards import Clip, Failure, ShardWriter
 from .synthesis import SAMPLE_RATE, Voice, synthesise
 from .voices import draw_voice, find_voices, require_voices
@@ -68,9 +68,7 @@ class TurnsConfig:
         for name, known in (("part", PARTS), ("unknown", ("skip", "keep"))):
             if getattr(self, name) not in known:
                 raise DuologueError(f"{name}={getattr(self, name)}: expected {' or '.join(known)}")
-        for name, least in (("max_words", 1), ("seed", 0), ("workers", 0), ("shard_size", 1)):
-            if getattr(self, name) < least:
-                raise DuologueError(f"{name}={getattr(self, name)}: expected at least {least}")
+        require_at_least(self, {"max_words": 1, "seed": 0, "workers": 0, "shard_size": 1})
         if not self.max_s > 0:
             raise DuologueError(f"max_s={self.max_s}: expected more than 0 seconds")
         self.speakers()

@@ -41,6 +41,7 @@ EXAMPLES = (
     ("Which is larger, 18 or 80?", "larger.flac", "which is larger eighteen or eighty", "espeak:en-us+Andy"),
     ("How are you?", "hello.flac", "how are you", "espeak:en-gb-scotland+f2"),
 )
+FORGET_S = (60, 600)  # what was uploaded is on disk for so long (looked after each minute), and until the server ends
 UPDATE_S = 0.06  # the texts are refreshed at most this often while a reply is made
 PRIVATE = {"api_visibility": "private"}
 _POLICY = "(value) => { window.duologue.detection = value; window.duologue.configure(); }"
@@ -143,7 +144,7 @@ def build(name: str) -> gr.Blocks:
         except DuologueError as error:
             raise gr.Error(str(error), title="That did not work", print_exception=False) from None
 
-    with gr.Blocks(title=f"Duologue: talk to {name}", analytics_enabled=False) as page:
+    with gr.Blocks(title=f"Duologue: talk to {name}", analytics_enabled=False, delete_cache=FORGET_S) as page:
         past = gr.State([])
         gr.HTML(
             f'<header class="masthead"><h1>Duologue</h1><p>Talk to <b>{name}</b>. It runs on this machine; '

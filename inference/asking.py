@@ -15,12 +15,16 @@ from .text_stream import TextStream, ids_of
 
 @dataclass(frozen=True)
 class Step:
-    """What a few tokens brought: text of the answer, text of what was heard, speech (n,) float32."""
+    """What a few tokens brought: text of the answer, text of what was heard, speech (n,) float32.
+
+    full: whether it ended because the answer had as many tokens as it may have.
+    """
 
     text: str
     transcript: str
     pcm: np.ndarray
     ended: bool
+    full: bool = False
 
 
 class Asking:
@@ -94,7 +98,8 @@ class Asking:
             elif step.kind is TokenKind.END:
                 sound.append(_samples(self._model.reply_flush(self._state)))
                 text, transcript = text + self._text.end(), transcript + self._transcript.end()
-                return Step(text, transcript, np.concatenate(sound), True)
+                full = self._state.generated >= sampling.max_tokens
+                return Step(text, transcript, np.concatenate(sound), True, full)
         return Step(text, transcript, np.concatenate(sound), False)
 
     def _words(self, text: str) -> list[int]:

@@ -26,8 +26,9 @@ from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.state_io import load_state, save_state
 from ..model.errors import DuologueError
 from ..model.monitor import VERDICTS, Verdict
-from ..model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
+from ..model.speech_lm import DialogueState, Sampling, SpeechLM
 from ..model.streaming import State, Streaming
+from .answer import Answer
 from .duplex import FRAME_MS, DuplexConfig, DuplexPolicy, Heard, Mode
 from .echo import EchoGuard
 from .events import Event, EventKind, Tick
@@ -82,36 +83,6 @@ class SessionConfig:
         for name in ("tokens_a_frame", "units_a_frame", "ahead_ms", "history"):
             if getattr(self, name) < 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")
-
-
-@dataclass
-class Answer(State):
-    """An answer under way, whether it is spoken already or only prepared.
-
-    dialogue: the conversation that it is generated in. units: (1, U) of which no sound has been made yet.
-    waiting: samples (n,) made and not played.
-    words: of each token of the reply: its id, its position, and how many units there were with it.
-    sounded: of each of them that has been made to sound: how many samples had been made by then.
-    written, ended: there are no more tokens; there is no more sound.
-    """
-
-    dialogue: DialogueState
-    units: Tensor
-    waiting: Tensor
-    played: int = 0
-    made: int = 0
-    voiced: int = 0  # units made to sound
-    written: bool = False
-    ended: bool = False
-    transcript: list[int] = field(default_factory=list)
-    words: list[tuple[int, int, int]] = field(default_factory=list)
-    sounded: list[int] = field(default_factory=list)
-    told: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have told
-
-    @property
-    def heard(self) -> int:
-        """How many words of it have been played."""
-        return sum(made <= self.played for made in self.sounded)
 
 
 @dataclass
@@ -275,7 +246,7 @@ class Session:
         if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
             assert s.answer is not None
             s.answer.played = s.answer.played if samples is None else min(samples, s.answer.played)
-            self._cut(s.answer, s.answer.dialogue)
+            s.answer.cut(s.answer.dialogue)
             words = self._end_answer(s.answer.heard)
             s.policy = DuplexPolicy(self.config.duplex)
             return self._text(words)
@@ -320,13 +291,13 @@ class Session:
         ids, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
         if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
             assert s.answer is not None
-            self._cut(s.answer, s.answer.dialogue)
+            s.answer.cut(s.answer.dialogue)
             self._end_answer(s.answer.heard)
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
         self._forget_oldest()
         self.model.read_text(torch.tensor([ids]), s.dialogue)
-        s.answer = self._fresh(s.dialogue)
+        s.answer = Answer.begin(s.dialogue)
         s.answer.transcript, s.answer.told = ids, (len(ids), 0)
         s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)
 
@@ -355,7 +326,7 @@ class Session:
             speech=speech,
             speech_ms=speech_ms,
             silence_ms=silence_ms,
-            speaking=answer is not None and not (answer.ended and not len(answer.waiting)),
+            speaking=answer is not None and not answer.over,
             audible=audible,
             verdict=self._verdict(),
         )
@@ -395,7 +366,7 @@ class Session:
         ended = s.dialogue.clone()
         self.model.ask_about(s.about, ended)
         self.model.end_turn(ended)
-        s.answer = self._fresh(ended)
+        s.answer = Answer.begin(ended)
 
     def _drop(self, events: list[Event]) -> None:
         self.state.answer = None
@@ -421,7 +392,7 @@ class Session:
         s = self.state
         assert s.answer is not None
         s.over = s.answer.dialogue.clone()
-        self._cut(s.answer, s.over)
+        s.answer.cut(s.over)
         s.loudness.new_turn()
         self._begin_turn(s.over)
         events.append(Event(EventKind.DUCKED, s.now_ms))
@@ -434,7 +405,7 @@ class Session:
         s = self.state
         assert s.answer is not None and s.over is not None
         over = s.over
-        self._cut(s.answer, s.answer.dialogue)
+        s.answer.cut(s.answer.dialogue)
         words = self._end_answer(s.answer.heard)
         events.append(Event(EventKind.INTERRUPTED, s.now_ms, self._text(words)))
         s.before, s.dialogue, s.over = s.dialogue, over, None
@@ -445,9 +416,6 @@ class Session:
         self._end_answer(len(self.state.answer.words))
 
     # Parts of the above.
-
-    def _fresh(self, dialogue: DialogueState) -> Answer:
-        return Answer(dialogue, torch.zeros(1, 0, dtype=torch.long), torch.zeros(0))
 
     def _begin_turn(self, dialogue: DialogueState) -> None:
         """The user's turn began a little before now."""
@@ -487,11 +455,6 @@ class Session:
         enough = self.config.certain if s.policy.mode is Mode.LISTENING else self.config.certain_over
         return VERDICTS[int(index)] if float(probability) >= enough[int(index)] else None
 
-    def _cut(self, answer: Answer, dialogue: DialogueState) -> None:
-        """Forget, in ``dialogue``, the words of the answer that were not heard."""
-        if answer.heard < len(answer.words):
-            dialogue.truncate(answer.words[answer.heard][1])
-
     def _end_answer(self, heard: int) -> list[int]:
         """The conversation goes on behind the answer, of which so many words were heard: these."""
         s = self.state
@@ -515,40 +478,15 @@ class Session:
         s.dialogue = self._recalled(s.dialogue)
         s.spoken = [(word, _FORGOTTEN, made) for word, _, made in s.spoken]
 
-    def _generate(self, answer: Answer) -> None:
-        """Advance the answer by as much as a frame may cost, or until there is enough to play."""
-        enough, most = self.config.ahead_ms * self.output_rate // 1000, self.config.units_a_frame
-        if answer.ended or len(answer.waiting) >= enough:
-            return
-        for _ in range(self.config.tokens_a_frame):
-            if answer.written or answer.units.shape[1] >= most:
-                break
-            step = self.model.reply_step(answer.dialogue, self.config.sampling, aloud=False)
-            answer.units = torch.cat([answer.units, step.units], dim=1)
-            answer.written = step.kind is TokenKind.END
-            if step.kind is TokenKind.REPLY:
-                answer.words.append((step.token, step.position, answer.voiced + answer.units.shape[1]))
-            elif step.kind is TokenKind.TRANSCRIPT:
-                answer.transcript.append(step.token)
-        now, answer.units = answer.units[:, :most], answer.units[:, most:]
-        pcm = self.model.sound(now, answer.dialogue)
-        answer.voiced += now.shape[1]
-        if answer.written and not answer.units.shape[1]:
-            answer.ended = True
-            pcm = torch.cat([pcm, self.model.reply_flush(answer.dialogue)], dim=1)
-        answer.made += pcm.shape[1]
-        answer.waiting = torch.cat([answer.waiting, pcm[0].float().clamp(-1, 1).cpu()])
-        behind = answer.words[len(answer.sounded) :]
-        answer.sounded += [answer.made for _, _, units in behind if units <= answer.voiced]
-
     def _speak(self, events: list[Event], was_speaking: bool) -> Tensor:
         """The frame to play, (frame_out,)."""
         s, count = self.state, self._frame_out
         out, answer, mode = torch.zeros(count), s.answer, s.policy.mode
         if answer is None:
             return out
-        if mode is not Mode.DUCKED:
-            self._generate(answer)
+        enough = self.config.ahead_ms * self.output_rate // 1000
+        if mode is not Mode.DUCKED and not answer.ended and len(answer.waiting) < enough:
+            answer.advance(self.model, self.config.sampling, self.config.tokens_a_frame, self.config.units_a_frame)
         if s.held:
             self._tell(answer, events)
             return out
@@ -558,30 +496,22 @@ class Session:
         if mode is not Mode.ANSWERING:
             return out
         self._tell(answer, events)
-        if not answer.ended and len(answer.waiting) < count:
-            return out  # half a frame would be a gap in a word: wait for a whole one
-        now = answer.waiting[:count]
+        first = not answer.played
+        now = answer.play(count)
         out[: len(now)] = now
-        answer.waiting = answer.waiting[len(now) :].clone()
-        if len(now) and not answer.played:
+        if len(now) and first:
             events.append(Event(EventKind.ANSWER_AUDIBLE, s.now_ms))
-        answer.played += len(now)
-        if not was_speaking:
+        if len(now) and not was_speaking:
             fade = min(self.output_rate * _FADE_MS // 1000, count)
             out[:fade] *= torch.linspace(0, 1, fade)
         return out
 
     def _tell(self, answer: Answer, events: list[Event]) -> None:
         """Events of the text that has come since the last ones."""
-        transcript, reply = answer.told
-        words = [] if self.state.held else [word for word, _, _ in answer.words[reply:]]
-        for kind, ids in (
-            (EventKind.USER_TEXT, answer.transcript[transcript:]),
-            (EventKind.ANSWER_TEXT, words),
-        ):
+        heard, said = answer.tell(reply=not self.state.held)
+        for kind, ids in ((EventKind.USER_TEXT, heard), (EventKind.ANSWER_TEXT, said)):
             if ids:
                 events.append(Event(kind, self.state.now_ms, self._text(ids)))
-        answer.told = len(answer.transcript), reply + len(words)
 
     def _text(self, ids: list[int]) -> str:
         return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""

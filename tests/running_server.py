@@ -16,7 +16,7 @@ from openai import OpenAI
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.engine import EngineConfig
-from duologue.inference.serving import conversation
+from duologue.inference.serving import pacing
 from duologue.inference.serving.app import ServeConfig, Service, create_app
 from duologue.inference.serving.run import prepare
 
@@ -53,11 +53,11 @@ def running(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     wait(lambda: server.started)
-    pace, conversation.FRAME_S = conversation.FRAME_S, conversation.FRAME_S / speed
+    pace, pacing.FRAME_S = pacing.FRAME_S, pacing.FRAME_S / speed
     try:
         yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service, server)
     finally:
-        conversation.FRAME_S = pace
+        pacing.FRAME_S = pace
         server.should_exit = True
         thread.join(PATIENCE)
     assert not thread.is_alive()

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .augment import AugmentConfig, augment
+from .data import Corpus, Plan, pad, to_float
+from .task import Batch
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC label i + 1; 0 is the blank
 LABELS = len(CHARACTERS) + 1
@@ -16,6 +23,32 @@ def labels_of(texts: list[str]) -> tuple[Tensor, Tensor]:
         torch.tensor([CHARACTERS.index(c) + 1 for c in text if c in CHARACTERS], dtype=torch.long) for text in texts
     ]
     return torch.cat(rows), torch.tensor([len(row) for row in rows])
+
+
+def ctc_batch(
+    corpus: Corpus,
+    plan: Plan,
+    number: int,
+    seed: int,
+    disguise: AugmentConfig | None,
+    noises: Sequence[np.ndarray] | None = None,
+) -> tuple[Batch, list[str]]:
+    """The plan's batch ``number``: "samples" (B, n), "lengths" (B,), "labels", "label_lengths"; and what is said in it.
+
+    Each clip is disguised by a random generator of its own, another one in each epoch.
+    """
+    epoch, items = plan(number)
+    waves, texts = [], []
+    for item in items:
+        clip = corpus[int(item)]
+        wave = to_float(clip.pcm)
+        if disguise is not None:
+            wave = augment(wave, np.random.default_rng((seed, epoch, int(item))), disguise, noises)
+        waves.append(wave)
+        texts.append(clip.meta["text"])
+    samples, lengths = pad(waves)
+    labels, label_lengths = labels_of(texts)
+    return {"samples": samples, "lengths": lengths, "labels": labels, "label_lengths": label_lengths}, texts
 
 
 def ctc_loss(logits: Tensor, frames: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:

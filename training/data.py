@@ -5,16 +5,15 @@ Everything is keyed by (seed, epoch, utterance), never by the order in which pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..data_prep.live import lengths_of, open_dataset
-from ..data_prep.shards import Clip
+from ..data_prep.shards import Clip, Computed
 from ..model.errors import DuologueError
 
 
@@ -31,7 +30,7 @@ class Corpus:
         self.starts = np.cumsum([0] + [len(s) for s in self.sets])
         if self.starts[-1] == 0:
             raise DuologueError(f"no clips in {', '.join(folders)}; prepare the data first (duologue prepare)")
-        self.metas = _Metas(self)
+        self.metas = Computed(len(self), self._meta)
         self.lengths = np.concatenate([lengths_of(s) for s in self.sets])
 
     def __len__(self) -> int:
@@ -41,32 +40,14 @@ class Corpus:
         part, at = self.place(index)
         return self.sets[part][at]
 
+    def _meta(self, index: int) -> dict[str, Any]:
+        part, at = self.place(index)
+        return self.sets[part].metas[at]
+
     def place(self, index: int) -> tuple[int, int]:
         """Which set, and which of its clips."""
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
         return part, index - int(self.starts[part])
-
-
-class _Metas(Sequence[dict[str, Any]]):
-    """What is known of each clip, asked of its set."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self.corpus = corpus
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(index, slice):
-            return [self[at] for at in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        part, at = self.corpus.place(index)
-        return self.corpus.sets[part].metas[at]
-
-    def __len__(self) -> int:
-        return len(self.corpus)
 
 
 class Plan:

@@ -28,9 +28,11 @@ from starlette.exceptions import HTTPException
 
 from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
+from ..session import Session, SessionConfig
 from .access import Access, AccessConfig, PerKey, Rate, refuse
 from .errors import RequestError
 from .metrics import Metrics
+from .questioner import Questioner
 from .realtime import RealtimeSession
 
 _OUTBOX = 2_000  # events that may wait for a client that does not read; then it is taken for dead
@@ -57,6 +59,7 @@ class Service:
         self.metrics = Metrics(lambda: self.engine.seats if self.engine else 0, self._room, self._processes)
         self.per_key = PerKey(config.access.sessions_per_key)
         self.sessions: set[RealtimeSession] = set()
+        self._mute: str | None = None  # why the model cannot converse, if it cannot
         self.draining = False
 
     def _room(self) -> float:
@@ -67,6 +70,10 @@ class Service:
 
     async def start(self) -> None:
         """Get the engine ready."""
+        try:
+            Session(self.assistant, vad=self._vad)
+        except DuologueError as error:  # it may still serve the other endpoints
+            self._mute = str(error)
         self.engine = await Engine.start(lambda: self.assistant, self.config.engine, self._vad, model=self.config.model)
         self.engine.on_frame = lambda done: self.metrics.frame(done.late_ms)
 
@@ -95,10 +102,16 @@ class Service:
             raise RequestError("the server is shutting down", "server_shutting_down", status=503)
         return self.engine
 
+    def questioner(self) -> Questioner:
+        """A seat for one question.
+
+        Raises:
+            RequestError, EngineFull: not now.
+        """
+        return Questioner(self.door(), self.assistant.input_rate)
+
     async def converse(self, socket: WebSocket) -> None:
         """One client, from its coming to its going."""
-        from ..session import SessionConfig
-
         key = socket.scope.get("key", -1)
         try:
             self.per_key.enter(key)
@@ -108,6 +121,8 @@ class Service:
             return
         try:
             try:
+                if self._mute is not None:
+                    raise RequestError(self._mute, "unsupported_value", "model")
                 seat = self.door().sit(SessionConfig())
             except EngineFull as full:
                 self.metrics.refused("server_overloaded")
@@ -120,9 +135,10 @@ class Service:
                 return
             offered = socket.scope.get("subprotocols", [])
             outbox: asyncio.Queue[str] = asyncio.Queue(_OUTBOX)
+            writes = self.assistant.model.config.layout.transcript is not None
             session = RealtimeSession(
                 seat, _Outbox(outbox).put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
-                self.metrics.event,
+                writes, self.metrics.event, questioner=self.questioner,
             )  # fmt: skip
             self.sessions.add(session)
             try:

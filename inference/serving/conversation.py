@@ -2,8 +2,7 @@
 
 What the client appends are the session's frames, and the session's frames are what it is sent while an answer is under
 way: sound is sent as it is to be played, not ahead of it. So what was sent is what was heard, but for what the client
-still holds when it is interrupted, which ``conversation.item.truncate`` tells. Where a client that has been answered
-sends nothing, frames of silence take the place of its microphone, one each 80 ms.
+still holds when it is interrupted, which ``conversation.item.truncate`` tells.
 
 Without turn detection, what is appended while an answer is under way waits until it is over.
 """
@@ -11,8 +10,6 @@ Without turn detection, what is appended while an answer is under way waits unti
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,21 +17,22 @@ import numpy as np
 
 from ...model.errors import DuologueError
 from ..duplex import FRAME_MS, Mode
-from ..engine import FRAME_S, Done, Seat
+from ..engine import Done, Seat
 from ..events import Event, EventKind, Tick
 from .errors import RequestError
 from .events import event
 from .formats import Framer
 from .items import Item, Items, new_id
+from .pacing import Pacer
 from .response import Response
+from .response_params import ResponseParams
 from .settings import Settings
+from .transcription import Transcription
+from .usage import frames, usage, words
 
-_BACKLOG_S = 120  # of sound that may wait to be heard; more is refused
 _QUIET_S = 0.24  # a microphone that has sent nothing for so long has stopped
 _WRITE_FRAMES = 10  # within which a turn that waits for its answer is written down
 _UNDECIDED = -1  # frames: the session has not come to the turn's end yet
-_SHORTEST_MS = 100  # of sound that can be committed, as in the API
-_log = logging.getLogger(__name__)
 
 
 class Conversation:
@@ -45,6 +43,7 @@ class Conversation:
         send: takes one JSON text for the client, and does not wait.
         model: the name that the client is told.
         input_rate, output_rate: of the session, Hz.
+        transcribes: whether the model writes down what it hears.
         on_event: is told of our events by their types, for counting.
     """
 
@@ -55,6 +54,7 @@ class Conversation:
         model: str,
         input_rate: int,
         output_rate: int,
+        transcribes: bool,
         on_event: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None,
     ) -> None:
         self.seat, self._write, self._on_event = seat, send, on_event
@@ -76,36 +76,33 @@ class Conversation:
         self._held: Item | None = None  # a turn that waits for `response.create`
         self._held_frames = 0
         self._asked: Item | None = None  # what the answer under way answers
-        self._heard_text: list[str] = []  # pieces of transcript and answer that came before the response began
-        self._said_text: list[str] = []
-        self._transcribing: Item | None = None
+        self._said_text: list[str] = []  # pieces of an answer that came before its response began
+        self._transcription = Transcription(self._send, transcribes)
         # Time. Frames that were made up do not count in the client's.
         self._stream_ms = 0
         self._made_up_ms = 0
-        self._submitted: list[tuple[bool, np.ndarray]] = []  # of the frames under way: made up?
-        self._last_frame = self._last_sound = 0.0
+        self._pacer = Pacer(seat, self._frame, self._due, self._happened, self._fail)
+        self._last_sound = 0.0  # when the client appended any, by time.monotonic()
         self._waiting: list[np.ndarray | Item] = []  # without turn detection: frames not heard yet, and commits
         self._pressed = False
         self._uncommitted_ms = 0.0
         self._idle_since_ms = 0
-        self._params: dict[str, Any] = {}
+        self._tokens: int | str | None = None  # of the answer under way, if it has a limit of its own
         self._stale = False  # the items and what the session remembers differ
-        self._clock_wanted = asyncio.Event()
-        self._fault: Exception | None = None
         self._finishing = False
         self.closed = asyncio.Event()
 
     async def open(self) -> None:
         """Greet the client."""
         await self.seat.call("configure", self.settings.config())
-        self._clock = asyncio.create_task(self._run_clock())
+        self._pacer.start()
         self._send("session.created", session=self.settings.session)
 
     async def close(self) -> None:
         """Leave."""
-        self._clock.cancel()
+        self._pacer.stop()
         self.seat.leave()
-        self._waiting, self._submitted, self._recent = [], [], []
+        self._waiting, self._recent = [], []
 
     async def finish(self) -> None:
         """Let an answer under way come to its end, and begin no other."""
@@ -141,10 +138,10 @@ class Conversation:
             if isinstance(what, Item):
                 self._press(False)
                 self._hold(what)
-                self._tick(np.zeros(self._frame, np.float32), made_up=True)
+                self._pacer.make_up()
             else:
                 self._press(True)
-                self._tick(what)
+                self._pacer.push(what)
 
     def _press(self, down: bool) -> None:
         if self._pressed != down:
@@ -153,14 +150,15 @@ class Conversation:
 
     def _hold(self, item: Item) -> None:
         """A turn that waits for its answer, and is written down meanwhile."""
-        self._held, self._held_frames, self._transcribing = item, _UNDECIDED, item
-        self._wake()
+        self._held, self._held_frames, self._transcription.item = item, _UNDECIDED, item
+        self._pacer.wake()
 
     async def _forget_turn(self) -> None:
         """What is being heard was nobody's turn."""
         self._turn = self._held = None
         self._decided, self._pressed = False, False
-        self._heard_text, self._said_text = [], []
+        self._said_text = []
+        self._transcription.drop()
         if self.settings.detection is None:
             self._ask("press", False)
         await self.seat.call("discard")
@@ -183,62 +181,60 @@ class Conversation:
         if not future.cancelled() and (error := future.exception()) is not None:
             self._fail(error)
 
-    async def _answer_held(self, params: dict[str, Any]) -> None:
+    async def _answer_held(self, params: ResponseParams) -> None:
+        await self._limit(params.tokens)
         item, self._held, self._held_frames = self._held, None, 0
-        await self._limit(params)
         for other in self.items:  # written before it was spoken: part of what was said, from the next turn on
             self._stale, other.wanted = self._stale or other.wanted, False
         self._start_response(item, params)
         await self.seat.call("respond")
 
-    async def _answer_items(self, asked: list[Item], params: dict[str, Any]) -> None:
+    async def _answer_items(self, asked: list[Item], params: ResponseParams) -> None:
         spoken = [item for item in asked if item.wanted and item.spoken]
         text = " ".join(item.about if item in spoken else item.text or "" for item in asked)
         self._decided = True  # so that nothing else is answered meanwhile
         try:
-            await self._limit(params)
+            await self._limit(params.tokens)
             if not spoken:
                 await self.seat.call("type", text)
             elif text.strip():
                 await self.seat.call("about", text)
         except DuologueError:
             self._decided = False
+            await self._limit(None)
             raise
         for item in asked:
             item.wanted = False
         self._start_response(asked[-1], params)
         if not spoken:
             return
-        self._transcribing = spoken[-1]
+        self._transcription.item = spoken[-1]
         self._ask("press", True)
         for item in spoken:
             for frame in item.waveform().reshape(-1, self._frame):
-                self._tick(frame, made_up=True)
+                self._pacer.make_up(frame)
         self._ask("press", False)
-        self._tick(np.zeros(self._frame, np.float32), made_up=True)
+        self._pacer.make_up()
         self._ask("respond")
         if self.settings.detection is not None:
             self._ask("hands_free")
 
-    async def _limit(self, params: dict[str, Any]) -> None:
+    async def _limit(self, tokens: int | str | None) -> None:
         """As many tokens as this one response may have."""
-        tokens = params.get("max_output_tokens")
-        if tokens is not None:
-            if not (tokens == "inf" or 1 <= tokens <= 4096):
-                raise RequestError(
-                    "max_output_tokens must be 1 to 4096, or 'inf'", "invalid_value", "response.max_output_tokens"
-                )
+        if tokens != self._tokens:
+            self._tokens = tokens
             await self.seat.call("configure", self.settings.config(tokens))
 
     def _start_response(
-        self, asked: Item | None, params: dict[str, Any] | None = None, timings: dict[str, float] | None = None
+        self, asked: Item | None, params: ResponseParams | None = None, timings: dict[str, float] | None = None
     ) -> None:
         if self.response is None:
-            self._decided, self._asked, self._params = False, asked, params or {}
+            self._decided, self._asked = False, asked
+            params = params or ResponseParams.usual(self.settings)
             self.response = Response(
-                self._send, self.items, self.settings, self._output_rate, self._conversation, self._params, timings
+                self._send, self.items, self.settings, self._output_rate, self._conversation, params, timings
             )
-            self._wake()
+            self._pacer.wake()
 
     async def _cancel_response(self, reason: str, samples: int | None = None) -> None:
         response = self.response
@@ -252,86 +248,35 @@ class Conversation:
         self._write_down(True)
         response.end(status, reason, self._usage(response), heard)
         self._idle_since_ms = self._stream_ms
-        if self._params.get("max_output_tokens") is not None:
+        if self._tokens is not None:
+            self._tokens = None
             self._ask("configure", self.settings.config())
         self._sync()
         self._pump()
 
     def _usage(self, response: Response) -> dict[str, Any]:
-        """A word is a token of text, and 80 ms are a token of sound."""
         asked, answer = self._asked, response.item
-        before = sum(len((item.text or "").split()) for item in self.items if item not in (asked, answer))
-        spoken = asked is not None and asked.spoken
-        sound = -(-sum(map(len, asked.sound)) // self._frame) if asked is not None and spoken else 0
-        words = len((asked.text or "").split()) if asked is not None and not spoken else 0
-        said = len((answer.text or "").split())
-        played = -(-response.played * 1000 // self._output_rate // FRAME_MS) if response.spoken else 0
-        cached = {"text_tokens": before, "audio_tokens": 0, "image_tokens": 0}
-        return {
-            "total_tokens": before + sound + words + said + played,
-            "input_tokens": before + sound + words,
-            "output_tokens": said + played,
-            "input_token_details": {
-                "text_tokens": before + words,
-                "audio_tokens": sound,
-                "image_tokens": 0,
-                "cached_tokens": before,
-                "cached_tokens_details": cached,
-            },
-            "output_token_details": {"text_tokens": said, "audio_tokens": played},
-        }
+        before = sum(words(item.text) for item in self.items if item not in (asked, answer))
+        if asked is None:
+            return usage(before, 0, 0, *response.made())
+        if asked.spoken:
+            return usage(before, 0, frames(sum(map(len, asked.sound)), asked.rate), *response.made())
+        return usage(before, words(asked.text), 0, *response.made())
 
     # The session's frames.
-
-    def _tick(self, frame: np.ndarray, made_up: bool = False) -> None:
-        now = time.monotonic()
-        late = now - (self._last_frame + FRAME_S)
-        self._last_frame = now - late if made_up and 0 < late < FRAME_S else now
-        self._submitted.append((made_up, frame))
-        self._last = self.seat.tick(frame, self._last_frame)
-        self._last.add_done_callback(self._ticked)
 
     @property
     def _busy(self) -> bool:
         """Whether time must go on even if the client sends nothing."""
         return self.response is not None or self._decided or self._held_frames != 0
 
-    def _wake(self) -> None:
-        self._clock_wanted.set()
-
-    async def _run_clock(self) -> None:
-        """Frames of silence where there is no microphone and something is to be said."""
-        while True:
-            if not self._busy:
-                self._clock_wanted.clear()
-            await self._clock_wanted.wait()
-            if self._submitted:
-                await asyncio.wait([self._last])
-                continue
-            now, due = time.monotonic(), self._last_frame + FRAME_S
-            written = self.response is not None and not self.response.spoken
-            if written or self._held_frames > 0:  # nobody listens: as fast as it goes
-                due = now
-            elif self.settings.detection is not None:
-                due = max(due, self._last_sound + _QUIET_S)
-            if due > now:
-                await asyncio.sleep(due - now)
-            else:
-                self._tick(np.zeros(self._frame, np.float32), made_up=True)
-
-    def _ticked(self, future: asyncio.Future[Done]) -> None:
-        if future.cancelled() or not self._submitted:
-            return
-        made_up, frame = self._submitted.pop(0)
-        error = future.exception()
-        if error is not None:
-            self._fail(error)
-            return
-        try:
-            self._happened(future.result(), made_up, frame)
-        except Exception as fault:  # a fault of ours must not leave a client waiting for ever
-            _log.exception("a frame's events could not be told")
-            self._fail(fault)
+    def _due(self, next_: float) -> float | None:
+        """When a frame of silence is due where there is no microphone and something is to be said."""
+        if not self._busy:
+            return None
+        if self._held_frames > 0 or (self.response is not None and not self.response.spoken):
+            return 0.0  # nobody listens: as fast as it goes
+        return next_ if self.settings.detection is None else max(next_, self._last_sound + _QUIET_S)
 
     def _happened(self, done: Done, made_up: bool, frame: np.ndarray) -> None:
         tick: Tick = done.value
@@ -356,14 +301,15 @@ class Conversation:
             if not self._held_frames:
                 self._write_down(True)
         if self._busy:
-            self._wake()
+            self._pacer.wake()
 
     def _one(self, what: Event, done: Done) -> None:
         """One event of the session, in the protocol's terms."""
         kind = what.kind
         if kind is EventKind.SPEECH_STARTED:
             if self._decided and self._turn is not None:  # the turn had not ended
-                self._decided, self._heard_text, self._said_text = False, [], []
+                self._decided, self._said_text = False, []
+                self._transcription.drop()
             self._onset_ms = what.at_ms
         elif kind is EventKind.SPEECH_STOPPED:
             self._turn_end_ms = what.at_ms
@@ -376,9 +322,8 @@ class Conversation:
                 self._send("input_audio_buffer.cleared")
             self._turn = None
         elif kind is EventKind.USER_TEXT:
-            self._heard_text.append(what.text)
-            if self._transcribing is not None:
-                self._write_down(False)
+            self._transcription.hear(what.text)
+            self._write_down(False)
         elif kind is EventKind.ANSWER_TEXT:
             self._said_text.append(what.text)
             self._say()
@@ -430,7 +375,7 @@ class Conversation:
             self._held_frames = _WRITE_FRAMES
         else:
             self._decided = True
-            self._wake()
+            self._pacer.wake()
 
     def _audible(self, late_ms: float) -> None:
         """The answer's first sample: the turn before it has ended for good."""
@@ -439,7 +384,7 @@ class Conversation:
             if turn is not None:
                 self._stopped(turn)
                 self._committed(turn)
-                self._transcribing = turn
+                self._transcription.item = turn
                 self._write_down(False)
             timings = None
             if turn is not None:
@@ -453,31 +398,11 @@ class Conversation:
         if self.response is not None and self._said_text:
             self._write_down(True)
             text, self._said_text = " ".join(self._said_text), []
-            self.response.say(text)
+            self.response.say(f" {text}")
 
     def _write_down(self, complete: bool) -> None:
         """What was heard, as far as it is known."""
-        item = self._transcribing
-        if item is None:
-            return
-        pieces, self._heard_text = self._heard_text, []
-        if pieces:
-            delta = " ".join(pieces) if not item.text else " " + " ".join(pieces)
-            item.text = (item.text or "") + delta
-            if self.settings.transcribes:
-                name = "conversation.item.input_audio_transcription.delta"
-                self._send(name, item_id=item.id, content_index=0, delta=delta)
-        if complete:
-            self._transcribing = None
-            if self.settings.transcribes:
-                seconds = sum(map(len, item.sound)) / item.rate
-                self._send(
-                    "conversation.item.input_audio_transcription.completed",
-                    item_id=item.id,
-                    content_index=0,
-                    transcript=item.text or "",
-                    usage={"type": "duration", "seconds": round(seconds, 2)},
-                )
+        self._transcription.tell(self.settings.transcribes, complete)
 
     def _interrupted(self, heard: str) -> None:
         """The user spoke over the answer, and means it."""
@@ -503,13 +428,12 @@ class Conversation:
         self._send("input_audio_buffer.timeout_triggered", audio_start_ms=start, audio_end_ms=end, item_id=item.id)
         self._committed(item)
         self._start_response(item)
-        self._transcribing = item
-        silence = np.zeros(self._frame, np.float32)
+        self._transcription.item = item
         self._ask("press", True)
         for _ in range(4):
-            self._tick(silence, made_up=True)
+            self._pacer.make_up()
         self._ask("press", False)
-        self._tick(silence, made_up=True)
+        self._pacer.make_up()
         self._ask("hands_free")
         self._ask("respond")
 

@@ -44,7 +44,7 @@ def parse(text: str) -> dict[str, Any]:
         raise RequestError(f"there is no client event {kind[:80]!r}", "invalid_value", "type")
     if kind != "session.update":  # which the settings check whole, what they were before included
         try:
-            CLIENT[kind].model_validate(data, strict=True)
+            CLIENT[kind].model_validate(_without_references(data), strict=True)
         except ValidationError as error:
             raise field_error(error) from None
         except (RecursionError, OverflowError):
@@ -59,6 +59,19 @@ def event(kind: str, fields: dict[str, Any]) -> str:
         .model_validate({"type": kind, "event_id": new_id("event"), **fields})
         .model_dump_json(exclude_unset=True, warnings=False)
     )
+
+
+def _without_references(data: dict[str, Any]) -> dict[str, Any]:
+    """The event without references to items, which the protocol has and the package's model does not."""
+    response = data.get("response")
+    if not isinstance(response, dict) or not isinstance(response.get("input"), list):
+        return data
+    plain = [item for item in response["input"] if not _is_reference(item)]
+    return {**data, "response": {**response, "input": plain}}
+
+
+def _is_reference(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == "item_reference" and isinstance(item.get("id"), str)
 
 
 def _no_number(name: str) -> None:

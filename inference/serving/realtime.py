@@ -1,36 +1,62 @@
 """OpenAI's Realtime protocol: what a client may ask of its conversation, event by event.
 
-Whatever is wrong with an event is told in an error event that names it, and changes nothing.
+Whatever is wrong with an event is told in an error event that names it, and changes nothing; so is what the protocol
+has and these models have no use for: functions, MCP, images, prompt templates, reasoning, noise reduction.
+``rate_limits.updated`` is never sent, for no limit counts tokens.
 """
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ...model.errors import DuologueError
 from ..duplex import Mode
-from ..engine import FRAME_S
+from ..engine import FRAME_S, EngineFull
 from .conversation import Conversation
 from .errors import RequestError
 from .events import parse
 from .formats import AudioFormat, Framer, from_base64
 from .items import Item
+from .out_of_band import OutOfBand, Question
+from .questioner import Questioner
+from .response import Response
+from .response_params import ResponseParams
 
 _BACKLOG_S = 120  # of sound that may wait to be heard; more is refused
-_QUIET_S = 0.24  # a microphone that has sent nothing for so long has stopped
-_WRITE_FRAMES = 10  # within which a turn that waits for its answer is written down
-_UNDECIDED = -1  # frames: the session has not come to the turn's end yet
 _SHORTEST_MS = 100  # of sound that can be committed, as in the API
+_ASIDES = 4  # responses outside the conversation that may be under way at a time
 _log = logging.getLogger(__name__)
 
 
 class RealtimeSession(Conversation):
-    """A conversation whose client speaks the protocol."""
+    """A conversation whose client speaks the protocol.
+
+    Args:
+        questioner: gives a seat for a response outside the conversation.
+    """
+
+    def __init__(self, *args: Any, questioner: Callable[[], Questioner]) -> None:
+        super().__init__(*args)
+        self._questioner = questioner
+        self._asides: list[OutOfBand] = []
+
+    async def close(self) -> None:
+        """Leave."""
+        await super().close()
+        for aside in self._asides:
+            aside.task.cancel()
+
+    async def finish(self) -> None:
+        """Let answers under way come to their end, and begin no others."""
+        await super().finish()
+        await asyncio.gather(*(aside.task for aside in self._asides), return_exceptions=True)
 
     async def handle(self, message: str) -> None:
         """One message of the client. Whatever is wrong with it becomes an error event."""
@@ -38,9 +64,14 @@ class RealtimeSession(Conversation):
         try:
             data = parse(message)
             event_id = data.get("event_id")
-            await self._HANDLERS[data["type"]](self, data)
+            handler = self._HANDLERS.get(data["type"])
+            if handler is None:  # of a later version of the protocol
+                raise RequestError(f"{data['type']} is not served", "unsupported_value", "type")
+            await handler(self, data)
         except RequestError as error:
             self.error(error, event_id if event_id is not None else _event_id(message))
+        except EngineFull as full:
+            self.error(RequestError(str(full), "server_overloaded", status=503), event_id)
         except DuologueError as error:
             self.error(RequestError(str(error)), event_id)
 
@@ -66,7 +97,7 @@ class RealtimeSession(Conversation):
 
     async def _append(self, data: dict[str, Any]) -> None:
         sound = from_base64(data["audio"])
-        waiting_s = (len(self._submitted) + len(self._waiting)) * FRAME_S + len(sound) / 2 / self._framer.format.rate
+        waiting_s = (self._pacer.under_way + len(self._waiting)) * FRAME_S + len(sound) / 2 / self._framer.format.rate
         if waiting_s > _BACKLOG_S:
             raise RequestError(f"{waiting_s:.0f} s of audio wait to be heard", "input_audio_buffer_full", "audio")
         frames = self._framer.push(sound)
@@ -78,14 +109,14 @@ class RealtimeSession(Conversation):
             self._pump()
         else:
             for frame in frames:
-                self._tick(frame)
+                self._pacer.push(frame)
 
     async def _commit(self, data: dict[str, Any]) -> None:
         if self.settings.detection is not None:
             if self._turn is None or self._mode is not Mode.LISTENING:
                 raise RequestError("no speech has been heard since the last commit", "input_audio_buffer_commit_empty")
             self._ask("press", False)
-            self._tick(np.zeros(self._frame, np.float32), made_up=True)
+            self._pacer.make_up()
             await self.seat.call("hands_free")
             return
         if self._uncommitted_ms < _SHORTEST_MS:
@@ -166,23 +197,16 @@ class RealtimeSession(Conversation):
         self._send("conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=end_ms)
 
     async def _create_response(self, data: dict[str, Any]) -> None:
-        params = data.get("response") or {}
+        params = ResponseParams.checked(data.get("response") or {}, self.settings)
         if self._finishing:
             raise RequestError("the server is shutting down", "server_shutting_down", status=503)
+        if params.outside:
+            self._answer_aside(params, data.get("event_id"))
+            return
         if self.response is not None or self._decided:
             raise RequestError(
                 "a response is under way: wait for response.done, or cancel it",
                 "conversation_already_has_active_response",
-            )
-        if params.get("conversation") not in (None, "auto") or params.get("input") is not None:
-            raise RequestError(
-                "responses outside the conversation are not served", "unsupported_value", "response.conversation"
-            )
-        if params.get("tools"):
-            raise RequestError("this model has no use for tools", "unsupported_value", "response.tools")
-        if params.get("output_modalities") not in (None, ["audio"], ["text"]):
-            raise RequestError(
-                "output_modalities must be ['audio'] or ['text']", "invalid_value", "response.output_modalities"
             )
         wanted = [item for item in self.items if item.wanted]
         if self._held is not None:
@@ -196,12 +220,21 @@ class RealtimeSession(Conversation):
 
     async def _cancel(self, data: dict[str, Any]) -> None:
         wanted = data.get("response_id")
+        for aside in self._asides:
+            if wanted is not None and aside.response is not None and aside.response.id == wanted:
+                aside.task.cancel()
+                return
         if self.response is None or wanted not in (None, self.response.id):
             raise RequestError("there is no such response under way", "response_cancel_not_active", "response_id")
         await self._cancel_response("client_cancelled")
 
     async def _clear_output(self, data: dict[str, Any]) -> None:
-        raise RequestError("output_audio_buffer.clear is for WebRTC: use conversation.item.truncate", "invalid_value")
+        raise RequestError(
+            "output_audio_buffer.clear is for WebRTC, where the server knows what has been played: use response.cancel "
+            "and conversation.item.truncate",
+            "unsupported_value",
+            "type",
+        )
 
     _HANDLERS = {  # noqa: RUF012
         "session.update": _update,
@@ -216,6 +249,33 @@ class RealtimeSession(Conversation):
         "response.cancel": _cancel,
         "output_audio_buffer.clear": _clear_output,
     }
+
+    def _answer_aside(self, params: ResponseParams, event_id: Any) -> None:
+        """A response outside the conversation."""
+        if len(self._asides) >= _ASIDES:
+            raise RequestError(f"{_ASIDES} responses outside the conversation are under way", "rate_limit_exceeded")
+        given, settings = params.context, self.settings
+        question = Question.of(self.items if given is None else map(self._given, given))
+
+        def begin() -> Response:
+            return Response(self._send, None, settings, self._output_rate, None, params)
+
+        def fail(error: Exception) -> None:
+            if not isinstance(error, DuologueError):
+                _log.error("a response outside the conversation failed", exc_info=error)
+                error = RequestError("the response has failed", "server_error", status=500)
+            self.error(error if isinstance(error, RequestError) else RequestError(str(error)), event_id)
+
+        sampling = settings.sampling(params.tokens)
+        aside = OutOfBand(self._questioner(), self._rate, question, sampling, begin, fail)
+        self._asides.append(aside)
+        aside.task.add_done_callback(lambda _: self._asides.remove(aside))
+
+    def _given(self, data: dict[str, Any]) -> Item:
+        """An item of a response's own input: a new one, or one of the conversation's by its id."""
+        if data.get("type") == "item_reference":
+            return self.items.find(data["id"], "response.input")
+        return self._item_of(data)
 
     def _item_of(self, data: dict[str, Any]) -> Item:
         """An item that a client creates.
@@ -238,6 +298,8 @@ class RealtimeSession(Conversation):
             kind = part.get("type")
             if kind in ("input_text", "output_text", "text") and isinstance(part.get("text"), str):
                 texts.append(part["text"])
+            elif kind == "output_audio" and item.role == "assistant" and isinstance(part.get("transcript"), str):
+                texts.append(part["transcript"])  # what was said before, in words: its sound is of no more use
             elif kind == "input_audio" and item.role == "user" and isinstance(part.get("audio"), str):
                 sounds.append(from_base64(part["audio"]))
             else:

@@ -7,6 +7,9 @@ to the replica that has fewer, and starts a replica anew that has died. A conver
 the replica where it began: that is all the affinity there is need of, for requests over HTTP are complete in
 themselves. Each replica has a door of its own: whoever meets a full one is refused (503) and may try again. `/metrics`
 is one replica's, whichever answers. Keys are read from DUOLOGUE_API_KEY, with spaces between, where the command runs.
+
+Ray waits 15 s for its own agents to start, a number that no setting changes (its issue 65983), and then gives up with
+"the current node timed out during startup": on a machine that is busy with other things, it may need another try.
 """
 
 import os
@@ -76,11 +79,10 @@ def app(arguments: Replicas) -> Application:
         grace_s=arguments.grace_s,
     )
     deployed = serve.deployment(
-        Replica,
         name="duologue",
         num_replicas=arguments.replicas,
         ray_actor_options={"num_cpus": arguments.cpus},
         max_ongoing_requests=_ONGOING,
         graceful_shutdown_timeout_s=arguments.grace_s,
-    )
+    )(Replica)
     return deployed.bind(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 
 from .formats import Resampler, encode
 from .items import Item, Items, new_id
+from .response_params import ResponseParams
 from .settings import Settings
+from .usage import frames, words
 
 Send = Callable[..., None]
 
@@ -19,29 +22,28 @@ class Response:
 
     Args:
         send: called with an event's type and its fields.
-        items: where the answer becomes an item. rate: of the model's speech, Hz.
-        settings: as they were when it began. params: of ``response.create``.
+        items: where the answer becomes an item; None: nowhere. rate: of the model's speech, Hz.
+        settings: as they were when it began. conversation: its id; None: outside of it.
         timings: what the user waited for, in ms; ours, beside what the API's object has.
     """
 
     def __init__(
         self,
         send: Send,
-        items: Items,
+        items: Items | None,
         settings: Settings,
         rate: int,
-        conversation: str,
-        params: dict[str, Any],
+        conversation: str | None,
+        params: ResponseParams,
         timings: dict[str, float] | None = None,
     ) -> None:
         self._send, self._items, self._settings, self._rate = send, items, settings, rate
         self._conversation, self._params, self._timings = conversation, params, timings
         self.id = new_id("resp")
-        self.modalities: list[str] = params.get("output_modalities") or settings.session["output_modalities"]
-        self.spoken = self.modalities == ["audio"]
+        self.spoken = params.modalities == ["audio"]
         self.item = Item("assistant", "", spoken=self.spoken, status="in_progress", rate=rate)
         self.played = 0  # samples of it, at the model's rate
-        self._resampler = Resampler(rate, settings.output.rate)
+        self._resampler = Resampler(rate, params.output.rate)
         self._delivered = 0  # samples, at the client's rate
         self._begun = False
         self._status = "in_progress"
@@ -50,11 +52,11 @@ class Response:
         send("response.created", response=self.seen())
 
     def say(self, text: str) -> None:
-        """More words of it."""
-        if not text:
+        """More of its text, with the spaces that belong there."""
+        delta = text if self.item.text else text.lstrip()
+        if not delta:
             return
         self._begin()
-        delta = f" {text}" if self.item.text else text
         self.item.text = (self.item.text or "") + delta
         kind = "response.output_audio_transcript.delta" if self.spoken else "response.output_text.delta"
         self._send(kind, **self._part(), delta=delta)
@@ -85,16 +87,22 @@ class Response:
                 self._send("response.output_text.done", **part, text=item.text or "")
             self._send("response.content_part.done", **part, part=self._content(item.text or ""))
             self._send("response.output_item.done", response_id=self.id, output_index=0, item=item.seen())
-            self._send("conversation.item.done", previous_item_id=self._before, item=item.seen())
+            if self._items is not None:
+                self._send("conversation.item.done", previous_item_id=self._before, item=item.seen())
         self._status, self._reason, self._usage = status, reason, usage
         self._send("response.done", response=self.seen())
+
+    def made(self) -> tuple[int, int]:
+        """Tokens of its text and of its sound."""
+        return words(self.item.text), frames(self.played, self._rate) if self.spoken else 0
 
     def seen(self) -> dict[str, Any]:
         """As the protocol shows it."""
         details: dict[str, Any] | None = None
         if self._status != "in_progress":
             details = {"type": self._status} | ({"reason": self._reason} if self._reason else {})
-        audio = {"output": {name: self._settings.session["audio"]["output"][name] for name in ("format", "voice")}}
+        output, params = self._settings.session["audio"]["output"], self._params
+        format_ = output["format"] if params.output is self._settings.output else {"type": params.output.value}
         return {
             "object": "realtime.response",
             "id": self.id,
@@ -102,11 +110,11 @@ class Response:
             "status_details": details,
             "output": [self.item.seen()] if self._begun else [],
             "conversation_id": self._conversation,
-            "output_modalities": self.modalities,
-            "max_output_tokens": self._params.get("max_output_tokens") or self._settings.session["max_output_tokens"],
-            "audio": audio,
+            "output_modalities": params.modalities,
+            "max_output_tokens": params.tokens or self._settings.session["max_output_tokens"],
+            "audio": {"output": {"format": format_, "voice": output["voice"]}},
             "usage": self._usage,
-            "metadata": self._params.get("metadata"),
+            "metadata": params.metadata,
             "timings": self._timings,
         }
 
@@ -114,19 +122,18 @@ class Response:
         if self._begun:
             return
         self._begun = True
-        self._before = self._items.last_id()
         self._send("response.output_item.added", response_id=self.id, output_index=0, item=self.item.seen())
-        self._items.add(self.item)
-        self._send("conversation.item.added", previous_item_id=self._before, item=self.item.seen())
+        if self._items is not None:
+            self._before = self._items.last_id()
+            self._items.add(self.item)
+            self._send("conversation.item.added", previous_item_id=self._before, item=self.item.seen())
         self._send("response.content_part.added", **self._part(), part=self._content(""))
 
     def _deliver(self, pcm: np.ndarray) -> None:
-        import base64
-
         if len(pcm):
             self._delivered += len(pcm)
-            self.item.sent_ms = self._delivered * 1000 // self._settings.output.rate
-            data = base64.b64encode(encode(pcm, self._settings.output)).decode()
+            self.item.sent_ms = self._delivered * 1000 // self._params.output.rate
+            data = base64.b64encode(encode(pcm, self._params.output)).decode()
             self._send("response.output_audio.delta", **self._part(), delta=data)
 
     def _part(self) -> dict[str, Any]:

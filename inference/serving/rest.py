@@ -1,6 +1,6 @@
 """The API's three HTTP endpoints, as far as the loaded model can serve them; its answers are the ``openai`` package's.
 
-A request takes a seat of the engine for as long as it lasts, and its work is done between the frames of conversations.
+A request takes a seat of the engine for as long as it lasts (questioner.py).
 """
 
 from __future__ import annotations
@@ -19,62 +19,25 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from openai.types.audio import Transcription, TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from starlette.formparsers import MultiPartParser
 
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling
 from ..asking import Step
-from ..audio import read_audio
-from ..engine import Seat
 from . import openapi
 from .app import Service
 from .errors import RequestError
 from .formats import AudioFormat, Resampler, encode, from_base64
 from .items import new_id
+from .questioner import Questioner
 
-_CHUNK_S = 0.16  # of a recording are heard in one job
-_PATIENCE_S = 1.0  # that a job may wait for the frames of conversations
 _FILES = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", None), "opus": ("OGG", "OPUS")}
 _MEDIA = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "opus": "audio/ogg", "pcm": "audio/pcm"}
 
 
-class Questioner:
-    """One request at work in its seat."""
-
-    def __init__(self, service: Service) -> None:
-        self._rate = service.assistant.input_rate
-        self._seat: Seat = service.door().sit(None)
-
-    async def ask(self, method: str, *args: Any) -> Any:
-        """One job."""
-        return (await self._seat.call(method, *args, patience=_PATIENCE_S)).value
-
-    async def hear(self, recording: bytes, about: str = "") -> float:
-        """A recording, whole, and what is asked in writing about it; returns its seconds."""
-        pcm = await asyncio.to_thread(read_audio, recording, self._rate)
-        await self.ask("begin")
-        size = round(_CHUNK_S * self._rate)
-        for start in range(0, len(pcm), size):
-            await self.ask("hear", pcm[start : start + size])
-        if about.strip():
-            await self.ask("about", about)
-        await self.ask("end")
-        return len(pcm) / self._rate
-
-    async def steps(self, sampling: Sampling) -> AsyncIterator[Step]:
-        """The answer as it is made."""
-        ended = False
-        while not ended:
-            step: Step = await self.ask("step", sampling)
-            ended = step.ended
-            yield step
-
-    def leave(self) -> None:
-        """Give the seat back."""
-        self._seat.leave()
-
-
 def add_routes(app: FastAPI, service: Service) -> None:
     """The endpoints."""
+    MultiPartParser.spool_max_size = service.config.access.request_bytes  # no recording goes to disk
 
     @app.post("/v1/audio/transcriptions")
     async def transcriptions(
@@ -88,7 +51,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if service.assistant.model.config.layout.transcript is None:
             _unsupported("this model does not write down what it hears", "model")
         recording = await file.read()
-        asker = Questioner(service)
+        asker = service.questioner()
         words = _transcript(asker, recording)
         if stream:
             return StreamingResponse(_transcript_events(asker, words), media_type="text/event-stream")
@@ -113,7 +76,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if body.get("stream_format", "audio") != "audio":
             _unsupported("stream_format must be audio", "stream_format")
         _needs_voice(service)
-        asker = Questioner(service)
+        asker = service.questioner()
         try:
             await asker.ask("dictate", text)
             if format_ == "pcm":
@@ -138,7 +101,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             _needs_voice(service)
         past, question, about = _messages(body.get("messages"))
         sampling = _sampling(body)
-        asker = Questioner(service)
+        asker = service.questioner()
         try:
             for asked, answer in past:
                 await asker.ask("recall", asked, answer)
@@ -173,7 +136,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 "object": "chat.completion",
                 "created": int(time.time()),
                 "model": service.config.model,
-                "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+                "choices": [{"index": 0, "message": message, "finish_reason": _finish(steps[-1]), "logprobs": None}],
             }
         )
         return JSONResponse(completion.model_dump(exclude_unset=True))
@@ -362,13 +325,18 @@ async def _chunks(asker: Questioner, service: Service, sampling: Sampling, spoke
             if len(pcm):
                 data = base64.b64encode(encode(pcm, AudioFormat.PCM)).decode()
                 yield chunk({"audio": {"id": sound, "data": data}})
-        yield chunk({}, "stop")
+        yield chunk({}, _finish(step))
         yield "data: [DONE]\n\n"
     except DuologueError as error:
         yield _error_line(error)
     finally:
         with contextlib.suppress(RuntimeError):
             asker.leave()
+
+
+def _finish(last: Step) -> str:
+    """Why a completion ended."""
+    return "length" if last.full else "stop"
 
 
 def _line(event: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from types import FrameType
 from typing import Any
@@ -78,4 +79,6 @@ def prepare(config: ServeConfig, host: str, port: int, assistant: Any = None, ap
         ws_per_message_deflate=False,
         server_header=False,
     )
+    # It calls every refused WebSocket a fault of the application's, after having sent the refusal.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in record.getMessage())
     return GracefulServer(settings, app.state.service), listening

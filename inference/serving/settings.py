@@ -2,7 +2,7 @@
 
 The protocol's session object is kept as it was sent, checked by the ``openai`` package's own model. What the loaded
 model cannot do is refused by name. Its voice is the model's own, whatever voice was asked for, and ``session.updated``
-says so; instructions are kept and shown, and followed as far as the model has learnt to (nano has not).
+says so; instructions are kept and shown, and no model that can be loaded follows them yet.
 
 ``semantic_vad`` is our monitor with all its judgement: noise, and somebody across the room, are not answered.
 ``server_vad`` is what the API says it is, speech and silence alone: whoever asks for it wants every utterance answered,
@@ -36,6 +36,16 @@ _SERVER = {
     "idle_timeout_ms": None,
     "create_response": True,
     "interrupt_response": True,
+}
+# What is part of the protocol and would have no effect is refused, but for what leaves things as they are.
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "tools": (None, []),
+    "tool_choice": (None, "auto", "none"),
+    "prompt": (None,),
+    "reasoning": (None,),
+    "tracing": (None, "auto"),
+    "include": (None, []),
+    "truncation": (None, "auto"),
 }
 
 
@@ -117,9 +127,13 @@ class Settings:
 
     def _refuse_what_cannot_be(self) -> None:
         session, audio = self.session, self.session["audio"]
-        for name, wanted in (("tools", ([], None)), ("prompt", (None,)), ("tracing", (None, "auto"))):
-            if session.get(name) not in wanted:
-                raise RequestError(f"this model has no use for {name}", "unsupported_value", f"session.{name}")
+        refuse_what_has_no_use(session, "session")
+        if audio["input"].get("noise_reduction") is not None:
+            raise RequestError(
+                "noise is not filtered out of what is heard: noise_reduction must be null",
+                "unsupported_value",
+                "session.audio.input.noise_reduction",
+            )
         if audio["output"].get("speed", 1.0) not in (1, None):
             raise RequestError("this model speaks at one speed: 1", "unsupported_value", "session.audio.output.speed")
         modalities = session.get("output_modalities")
@@ -129,11 +143,7 @@ class Settings:
                 "invalid_value",
                 "session.output_modalities",
             )
-        tokens = session.get("max_output_tokens")
-        if not (tokens in ("inf", None) or (isinstance(tokens, int) and 1 <= tokens <= 4096)):
-            raise RequestError(
-                "max_output_tokens must be 1 to 4096, or 'inf'", "invalid_value", "session.max_output_tokens"
-            )
+        output_tokens(session.get("max_output_tokens"), "session")
 
     @property
     def input(self) -> AudioFormat:
@@ -156,14 +166,18 @@ class Settings:
         """Whether the client wants to read what was heard."""
         return self.session["audio"]["input"].get("transcription") is not None
 
-    def config(self, max_output_tokens: Any = None) -> SessionConfig:
+    def sampling(self, max_output_tokens: int | str | None = None) -> Sampling:
+        """How an answer is chosen; ``max_output_tokens``: of this one."""
+        tokens = max_output_tokens or self.session.get("max_output_tokens")
+        return Sampling() if tokens in ("inf", None) else Sampling(max_tokens=min(int(tokens), Sampling().max_tokens))
+
+    def config(self, max_output_tokens: int | str | None = None) -> SessionConfig:
         """How the session is to behave.
 
         Raises:
             RequestError: numbers out of range.
         """
-        tokens = max_output_tokens or self.session.get("max_output_tokens")
-        sampling = Sampling() if tokens in ("inf", None) else Sampling(max_tokens=min(int(tokens), 256))
+        sampling = self.sampling(max_output_tokens)
         detection = self.detection
         base = SessionConfig(sampling=sampling)
         if detection is None:
@@ -198,6 +212,31 @@ class Settings:
         )
         gate = GateConfig(threshold=threshold, release=max(0.0, threshold - 0.2))
         return dataclasses.replace(base, duplex=duplex, gate=gate, monitor=False)
+
+
+def refuse_what_has_no_use(given: dict[str, Any], where: str) -> None:
+    """What neither a session nor one response can have.
+
+    Raises:
+        RequestError: it is named.
+    """
+    for name, allowed in _ALLOWED.items():
+        if given.get(name) not in allowed:
+            raise RequestError(f"this model has no use for {name}", "unsupported_value", f"{where}.{name}")
+
+
+def output_tokens(given: Any, where: str) -> int | str | None:
+    """A checked ``max_output_tokens``.
+
+    Raises:
+        RequestError: out of range.
+    """
+    if not (given in ("inf", None) or (isinstance(given, int) and 1 <= given <= 4096)):
+        raise RequestError(
+            "max_output_tokens must be 1 to 4096, or 'inf'", "invalid_value", f"{where}.max_output_tokens"
+        )
+    tokens: int | str | None = given
+    return tokens
 
 
 def _format(side: dict[str, Any]) -> AudioFormat:

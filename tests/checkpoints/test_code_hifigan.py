@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_files import relative_error
 from safetensors.torch import load_file
 
 from duologue.checkpoints.importers import rename_keys
@@ -31,11 +32,6 @@ def vocoder(foreign):
     model = UnitVocoder(config).eval()
     model.load_state_dict(weights, strict=True)
     return model
-
-
-def relative_error(output, reference):
-    assert output.shape == reference.shape
-    return float((output - reference).norm() / reference.norm())
 
 
 @torch.inference_mode()

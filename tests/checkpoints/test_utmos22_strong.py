@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_files import relative_error
 from safetensors.torch import load_file, save_file
 
 from duologue.checkpoints.importers.utmos22_strong import Options, convert, run
@@ -29,11 +30,6 @@ def utmos(tmp_path_factory):
     return load_part(
         run(GOLDEN / "model.safetensors", tmp_path_factory.mktemp("utmos"), HEADS), "utmos", UTMOSConfig, UTMOS
     )
-
-
-def relative_error(output, reference):
-    assert output.shape == reference.shape
-    return float((output - reference).norm() / reference.norm())
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from foreign_files import relative_error
 from safetensors.torch import load_file
 
 from duologue.checkpoints.importers.wavtokenizer import Options, convert, read, run
@@ -44,11 +45,6 @@ def codec(foreign):
     model = Codec(config).eval()
     model.load_state_dict(weights, strict=True)
     return model
-
-
-def relative_error(output, reference):
-    assert output.shape == reference.shape
-    return float((output - reference).norm() / reference.norm())
 
 
 @torch.inference_mode()

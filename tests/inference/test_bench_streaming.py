@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from duologue.inference.bench_streaming import Load, Mouth, arithmetic, measure, run, sizes_of, with_width
+from duologue.inference.bench_schedules import Load, Mouth, sizes_of, with_width
+from duologue.inference.bench_streaming import arithmetic, measure, run
 from duologue.model.errors import DuologueError
 
 

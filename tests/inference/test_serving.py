@@ -24,9 +24,11 @@ from running_server import ENGINE, collect, pcm16, running, sound, wait
 from tiny_assistant import HEARD, SAID, tiny_assistant
 from websockets.sync.client import connect
 
+from duologue.inference.asking import Asking
 from duologue.inference.engine import EngineConfig
 from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.app import ServeConfig
+from duologue.inference.session import SessionState
 from duologue.model.errors import DuologueError
 
 KEY, OTHER = "a-key-of-the-first", "a-key-of-the-second"
@@ -140,6 +142,16 @@ def test_who_cannot_be_served_in_time_is_not_let_in() -> None:
         assert "duologue_first_audio_seconds_count 1.0" in text and "duologue_tick_lateness_seconds_count 1" in text
 
 
+def test_a_model_that_cannot_converse_says_so_and_serves_on() -> None:
+    with running(assistant=tiny_assistant(speech=False)) as found:
+        status, error = refusal(found)
+        assert status == 400 and error["param"] == "model" and "no voice" in error["message"]
+        asked = [{"role": "user", "content": "what is two plus two"}]
+        answer = found.client().chat.completions.create(model="tiny", messages=asked)
+        assert answer.choices[0].message.content == SAID
+        assert httpx.get(f"{found.url}/health").status_code == 200
+
+
 def test_a_late_engine_lets_nobody_in() -> None:
     config = ServeConfig(model="tiny", engine=EngineConfig(sessions=4, late_ms=50))
     with running(config) as found, found.client().realtime.connect(model="tiny") as inside:
@@ -180,7 +192,9 @@ def test_a_session_lasts_so_long() -> None:
             connection.recv()
 
 
-@pytest.mark.parametrize("when", ["greeted", "speaking", "answered", "half a message"])
+@pytest.mark.parametrize(
+    "when", ["greeted", "speaking", "answered", "asked in writing", "asked aside", "half a message"]
+)
 def test_a_killed_client_leaves_nothing(server, when: str) -> None:
     """The socket goes without a word, at whatever point: the session and all it remembered go with it."""
     (lane,) = server.service.engine._lanes
@@ -200,6 +214,14 @@ def test_a_killed_client_leaves_nothing(server, when: str) -> None:
         connection.send(f'{{"type": "input_audio_buffer.append", "audio": "{asked}"}}')
         while "response.output_audio.delta" not in connection.recv(timeout=30):
             pass
+    elif when.startswith("asked"):
+        part = {"type": "input_text", "text": "what is 3 plus 4"}
+        item = {"type": "message", "role": "user", "content": [part]}
+        connection.send(json.dumps({"type": "conversation.item.create", "item": item}))
+        params = {"conversation": "none"} if when == "asked aside" else {}
+        connection.send(json.dumps({"type": "response.create", "response": params}))
+        while "response.created" not in connection.recv(timeout=30):
+            pass
     elif when == "half a message":
         raw.sendall(b"\x81\xfe\x40\x00")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # reset, not closed
@@ -209,7 +231,7 @@ def test_a_killed_client_leaves_nothing(server, when: str) -> None:
 
     def forgotten() -> bool:
         gc.collect()
-        return gone() is None
+        return gone() is None and not any(type(each) in (SessionState, Asking) for each in gc.get_objects())
 
     wait(forgotten, 10)
     assert lane.alive and httpx.get(f"{server.url}/health").status_code == 200
@@ -285,7 +307,9 @@ def test_chat(server) -> None:
         {"role": "user", "content": [heard]},
     ]
     answer = client.chat.completions.create(model="tiny", messages=asked)
-    assert answer.choices[0].message.content == SAID
+    assert answer.choices[0].message.content == SAID and answer.choices[0].finish_reason == "stop"
+    short = client.chat.completions.create(model="tiny", messages=asked[1:2], max_completion_tokens=2)
+    assert short.choices[0].message.content == " ".join(SAID.split()[:2]) and short.choices[0].finish_reason == "length"
     how = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
     spoken = client.chat.completions.create(model="tiny", messages=asked, **how).choices[0].message
     wave, rate = soundfile.read(io.BytesIO(base64.b64decode(spoken.audio.data)))
@@ -330,7 +354,7 @@ def test_bad_completions_are_one_clear_error(server, body, param) -> None:
 
 def test_one_slow_client_harms_nobody(server) -> None:
     """Somebody asks for a great deal and never reads: others are answered meanwhile."""
-    deaf = connect(ws(server), max_queue=1)
+    deaf = connect(ws(server), max_queue=1, close_timeout=0.1)
     deaf.recv()
     for _ in range(20):
         deaf.send('{"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": '

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from ...data_prep.vocabulary import token_ids
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.mel import LogMel, LogMelConfig
-from ..augment import augment
 from ..augment_spec import spec_augment
-from ..characters import LABELS, ctc_loss, greedy, labels_of
+from ..characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data import Corpus, Plan, pad, to_float
 from ..metrics import error_rate
 from ..recipe import Recipe
@@ -117,32 +116,18 @@ class AsrPretrain(Task):
         return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, step: int) -> Batch:
-        epoch, items = self.plan(step)
-        waves, texts = [], []
-        for item in items:
-            clip = self.corpus[int(item)]
-            wave = to_float(clip.pcm)
-            if self.disguise is not None:
-                rng = np.random.default_rng((self.recipe.seed, epoch, int(item)))
-                wave = augment(wave, rng, self.disguise.sound, self.noises)
-            waves.append(wave)
-            texts.append(clip.meta["text"])
-        samples, lengths = pad(waves)
-        labels, label_lengths = labels_of(texts)
+        sound = None if self.disguise is None else self.disguise.sound
+        batch, texts = ctc_batch(self.corpus, self.plan, step, self.recipe.seed, sound, self.noises)
         words = [[self.words["<bos>"], *encode(text), self.words["<eos>"]] for text in texts]
         word_ids = torch.full((len(words), max(len(ids) for ids in words)), self.words["<pad>"])
         for row, ids in zip(word_ids, words, strict=True):
             row[: len(ids)] = torch.tensor(ids)
         rng = np.random.default_rng((self.recipe.seed, step, 1))
-        longest = samples.shape[1] // (2 * self.recipe.mel.hop)
+        longest = batch["samples"].shape[1] // (2 * self.recipe.mel.hop)
         room = max(1, self.recipe.encoder.n_audio_ctx - longest)
-        return {
-            "samples": samples,
-            "lengths": lengths,
-            "labels": labels,
-            "label_lengths": label_lengths,
+        return batch | {
             "words": word_ids,
-            "offsets": torch.from_numpy(rng.integers(0, room, len(items))),
+            "offsets": torch.from_numpy(rng.integers(0, room, len(texts))),
             "mask_seed": int(rng.integers(2**31)),
         }
 

@@ -23,8 +23,7 @@ from ...checkpoints.ears import load_ear
 from ...data_prep.shards import write_atomically
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
 from ...model.mel import LogMel, LogMelConfig
-from ..augment import augment
-from ..characters import LABELS, ctc_loss, greedy, labels_of
+from ..characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data import Corpus, Plan, pad, to_float
 from ..metrics import edit_distance
 from ..recipe import Recipe
@@ -154,19 +153,8 @@ class Probe(Task):
         return speech_load(batch["lengths"], batch["samples"], self.mel.config.sample_rate)
 
     def batch(self, number: int) -> Batch:
-        epoch, items = self.plan(number)
-        waves, texts = [], []
-        for item in items:
-            clip = self.corpus[int(item)]
-            wave = to_float(clip.pcm)
-            if self.disguise is not None:
-                rng = np.random.default_rng((self.recipe.seed, epoch, int(item)))
-                wave = augment(wave, rng, self.disguise.sound)
-            waves.append(wave)
-            texts.append(clip.meta["text"])
-        samples, lengths = pad(waves)
-        labels, label_lengths = labels_of(texts)
-        return {"samples": samples, "lengths": lengths, "labels": labels, "label_lengths": label_lengths}
+        sound = None if self.disguise is None else self.disguise.sound
+        return ctc_batch(self.corpus, self.plan, number, self.recipe.seed, sound)[0]
 
     @torch.no_grad()
     def read(self, samples: Tensor) -> dict[str, Tensor]:
