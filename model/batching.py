@@ -31,7 +31,9 @@ def kind_of(value: Any) -> Hashable:
         return type(value), tuple(kind_of(each) for each in vars(value).values())
     if isinstance(value, (list, tuple)):
         return type(value), tuple(kind_of(each) for each in value)
-    return value  # type: ignore[no-any-return]
+    if value is None or isinstance(value, (int, float, str)):
+        return type(value), value
+    return object()  # of a kind of its own: it must not be shared
 
 
 def together(step: Callable[..., Tensor], calls: Sequence[tuple[Any, ...]]) -> list[Tensor]:

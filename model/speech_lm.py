@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +176,21 @@ class SpeechLM(nn.Module):
             ear = Chain(WindowedEar(self.mel, self.encoder, window), self.adaptor)
         self._ear = (ear,)
         self.streams = window is not None
+
+    def staged(self, wrap: Callable[[Any, str, int], Any]) -> SpeechLM:
+        """The same weights, each stage behind ``wrap(stage, name of its step, number)``, in the order of sound.
+
+        Stage 0 is left to voice activity.
+        """
+        view = copy.copy(self)
+        view._modules = dict(self._modules)
+        view._ear = (wrap(self._ear[0], "step", 1),)
+        for number, (name, method) in enumerate((("llm", "extend"), ("unit_decoder", "step"), ("vocoder", "step")), 2):
+            stage = getattr(self, name)
+            if stage is not None:
+                del view._modules[name]
+                view.__dict__[name] = wrap(stage, method, number)
+        return view
 
     # One conversation: batch 1.
 
