@@ -1,11 +1,13 @@
 """Jobs that run side by side on one model: where several of them want the same stage's step, one batch serves them all.
 
 A job is plain code, a session's ``tick`` say, in a greenlet: it runs until it calls a stage, is put aside with what it
-gave the stage, and goes on when the result is there. Everything happens in one thread, so no job is ever interrupted
-elsewhere. All jobs run in inference mode, which is the thread's: a job that changed it would change it for the others.
+gave the stage, and goes on when the result is there. All of it happens in one thread and in inference mode, which is
+the thread's: a job that changed it would change it for the others.
 
-Whose step is next: of those that are due, the one at the earliest stage, for whoever is behind is to catch up and share
-the batches to come; but who is ``LATE_S`` late already comes first. What is not due yet waits for all that is.
+Who was due first comes first, and whoever wants the same step meanwhile shares it. Nobody is made to wait so that a
+batch may grow: when there is time, a job is alone and done soonest; the less there is, the more of them are waiting,
+and the larger are the batches. (Holding frames back for 10 or 20 ms, or letting later ones catch up with earlier ones,
+made larger batches, and later frames.)
 """
 
 from __future__ import annotations
@@ -22,36 +24,39 @@ from greenlet import getcurrent, greenlet
 from ..model.batching import kind_of, together
 
 MOST = 16  # steps in one batch: beyond, a conversation's share gets hardly smaller, and everyone waits longer
-LATE_S = 0.02
 _log = logging.getLogger(__name__)
 
 
 class _Job(greenlet):
-    """Work under way; ``due``: when by time.monotonic()."""
+    """Work under way; ``due``: when."""
 
     due: float
 
 
 @dataclass(eq=False)
 class _Call:
-    """A job that waits: for a step of a stage, or (``step`` None) to begin."""
+    """A job that waits: for a step of a stage, or (``step`` None) to begin. Calls of equal kind can be one batch."""
 
     job: _Job
-    stage: int
     step: Callable[..., Any] | None = None
     args: tuple[Any, ...] = ()
     kind: Any = None
 
-    def order(self, now: float) -> tuple[bool, int, float]:
-        """The least is next."""
-        due = self.job.due
-        return due > now, -1 if now - due > LATE_S else self.stage, due
+    @property
+    def due(self) -> float:
+        return self.job.due
 
 
 class Gathering:
-    """Jobs under way, and the stages that they share."""
+    """Jobs under way, and the stages that they share.
 
-    def __init__(self) -> None:
+    Args:
+        most: steps in one batch; 0: jobs share nothing and are done one after the other.
+        clock: by which jobs are due.
+    """
+
+    def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock = most, clock
         self._calls: list[_Call] = []
 
     @property
@@ -63,35 +68,44 @@ class Gathering:
         """A job: ``work`` must not raise."""
         job = _Job(work)
         job.due = due
-        self._calls.append(_Call(job, -1))
+        self._calls.append(_Call(job))
 
     def advance(self) -> None:
-        """Begin one job, or make one batch of steps and let those who waited for them go on to their next step."""
-        now = time.monotonic()
-        first = min(self._calls, key=lambda call: call.order(now))
-        if first.step is None:
-            self._calls.remove(first)
-            first.job.switch()
+        """Take all that is due to its first step; then make one batch of steps, and take those who waited for them to
+        their next."""
+        now = self._clock()
+        if self._most:
+            for call in [call for call in self._calls if call.step is None and call.due <= now]:
+                self._resume(call)
+        if not self._calls:
             return
-        alike = sorted((call for call in self._calls if call.kind == first.kind), key=lambda call: call.order(now))
-        chosen = alike[:MOST]
-        self._calls = [call for call in self._calls if call not in chosen]
-        for call, resume in zip(chosen, _computed(chosen), strict=True):
-            resume(call.job)
+        first = min(self._calls, key=lambda call: call.due)
+        if first.step is None:
+            self._resume(first)
+            return
+        alike = sorted((call for call in self._calls if call.kind == first.kind), key=lambda call: call.due)
+        for call, outcome in _computed(alike[: self._most]):
+            self._resume(call, outcome)
 
-    def share(self, stage: Any, method: str, number: int) -> Any:
-        """The stage as jobs are to see it: calls of this method are gathered; all else is the stage's own.
+    def _resume(self, call: _Call, outcome: Any = None) -> None:
+        self._calls.remove(call)
+        if isinstance(outcome, Exception):
+            call.job.throw(outcome)
+        else:
+            call.job.switch(*(() if call.step is None else (outcome,)))
 
-        number: of the stage in the order in which sound passes.
-        """
+    def share(self, stage: Any, method: str) -> Any:
+        """The stage as jobs are to see it: calls of this method are gathered; all else is the stage's own."""
+        if not self._most:
+            return stage
         step = getattr(stage, method)
 
         def gathered(*args: Any) -> Any:
             job = getcurrent()
-            if not isinstance(job, _Job):  # not in a job: there is nobody to wait for
+            if not isinstance(job, _Job):  # not in a job: there is nobody to share with
                 return step(*args)
             assert job.parent is not None
-            self._calls.append(_Call(job, number, step, args, (step, kind_of(args))))
+            self._calls.append(_Call(job, step, args, (step, kind_of(args))))
             return job.parent.switch()
 
         return _Shared(stage, method, gathered)
@@ -114,27 +128,20 @@ class _Shared:
         return getattr(self._stage, name)
 
 
-def _computed(calls: list[_Call]) -> list[Callable[[_Job], Any]]:
-    """How each job goes on: with its result, or with what its own step raised."""
+def _computed(calls: list[_Call]) -> list[tuple[_Call, Any]]:
+    """Each call and its result, or the exception that its own step raised."""
     step = calls[0].step
     assert step is not None
     if len(calls) > 1:
         try:
-            return [_with(result) for result in together(step, [call.args for call in calls])]
+            return list(zip(calls, together(step, [call.args for call in calls]), strict=True))
         except Exception:  # whose fault it is shows when each is alone
             _log.exception("a batch of %d steps failed", len(calls))
-    outcomes = []
-    for call in calls:
-        try:
-            outcomes.append(_with(step(*call.args)))
-        except Exception as error:
-            outcomes.append(_raising(error))
-    return outcomes
+    return [(call, _outcome(step, call.args)) for call in calls]
 
 
-def _with(result: Any) -> Callable[[_Job], Any]:
-    return lambda job: job.switch(result)
-
-
-def _raising(error: Exception) -> Callable[[_Job], Any]:
-    return lambda job: job.throw(error)
+def _outcome(step: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return step(*args)
+    except Exception as error:
+        return error

@@ -8,9 +8,11 @@ lines share the stages' steps (:mod:`.gathering`). A frame of a microphone is du
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -22,7 +24,7 @@ import torch
 from ..model.errors import DuologueError
 from .asking import Asking
 from .duplex import FRAME_MS, Mode
-from .gathering import Gathering
+from .gathering import MOST, Gathering
 from .session import Session, SessionConfig
 
 FRAME_S = FRAME_MS / 1000
@@ -89,30 +91,46 @@ class Lane:
         assistant: whose weights are used.
         vad: what its sessions hear speech with; None: silero.
         work, results: where jobs come from and go to.
+        most, clock: see :class:`~.gathering.Gathering`.
     """
 
-    def __init__(self, assistant: Any, vad: Any, work: Connection, results: Connection) -> None:
+    def __init__(
+        self,
+        assistant: Any,
+        vad: Any,
+        work: Connection,
+        results: Connection,
+        *,
+        most: int = MOST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if vad is None:
             from ..checkpoints.importers.silero_vad import load_vad
 
             vad = load_vad()
-        self._gathering = Gathering()
+        self._gathering = Gathering(most, clock)
         self._assistant = self._gathering.assistant(assistant)
-        self._vad = self._gathering.share(vad, "step", 0)
-        self._work, self._results = work, results
+        self._vad = self._gathering.share(vad, "step")
+        self._work, self._results, self._clock = work, results, clock
         self._lines: dict[int, _Line] = {}
 
     def run(self) -> None:
-        """Until there is no more work to come, or nobody takes results."""
-        with torch.inference_mode():
-            try:
-                self._results.send((0, 0, self._calibrate()))
-                while True:
-                    while self._work.poll(0 if self._gathering.busy else None):
-                        self._take(self._work.recv())
-                    self._gathering.advance()
-            except (EOFError, OSError):
-                return
+        """Say what a frame costs; then work until there is none to come, or nobody takes results."""
+        with contextlib.suppress(EOFError, OSError), torch.inference_mode():
+            self._results.send((0, 0, self.calibrate()))
+            self.serve()
+
+    @torch.inference_mode()
+    def serve(self) -> None:
+        """Work.
+
+        Raises:
+            EOFError, OSError: there is none to come, or nobody takes results.
+        """
+        while True:
+            while self._work.poll(0 if self._gathering.busy else None):
+                self._take(self._work.recv())
+            self._gathering.advance()
 
     def _take(self, job: Job) -> None:
         if job.method:
@@ -151,12 +169,12 @@ class Lane:
             if state.answer is not None:
                 tokens = state.answer.dialogue.generated
                 line.played, line.full = state.answer.played, tokens >= line.who.config.sampling.max_tokens
-        done = Done(value, mode, line.played, line.full, 1e3 * max(0.0, time.monotonic() - due))
+        done = Done(value, mode, line.played, line.full, 1e3 * max(0.0, self._clock() - due))
         self._results.send((job.line, job.number, done))
         line.busy = False
         self._begin(line)
 
-    def _calibrate(self) -> float:
+    def calibrate(self) -> float:
         """Milliseconds that a frame costs on average while somebody speaks, be it the user or the assistant, and a few
         conversations are under way."""
         noise = np.random.default_rng(0).standard_normal((_CALIBRATION, FRAME_MS * 16)).astype(np.float32)
@@ -170,7 +188,7 @@ class Lane:
                 for j, session in enumerate(sessions):
                     session.press((i + j * len(noise) // len(sessions)) % len(noise) < len(noise) // 2)
                     pcm = np.resize(0.05 * frame, session.frame)
-                    self._gathering.begin(partial(session.tick, pcm), time.monotonic())
+                    self._gathering.begin(partial(session.tick, pcm), self._clock())
                 while self._gathering.busy:
                     self._gathering.advance()
             cost = 1e3 * (time.thread_time() - began) / (len(noise) * len(sessions))

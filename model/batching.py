@@ -1,7 +1,7 @@
 """One step of a stage for several conversations at once: their states become one batch, and each gets its row back.
 
     kind = kind_of(call)                    calls of equal kind can be made together
-    outputs = together(stage.step, calls)   a call: the arguments of one step, each tensor of batch 1, the state among them
+    outputs = together(stage.step, calls)   a call: the arguments of one step, tensors of batch 1 and a state
 
 Tensors are joined along the batch. Keys and values stay where they are, each row with its own length
 (:class:`~.kv_cache.KVRows`). Anything else, a counter say, must be equal: so counters that differ from conversation to

@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 @dataclass
 class WhisperEncoderState(State):
-    """The convolutions' states, frames of a chunk not yet whole, and each layer's keys and values of the left context."""
+    """The convolutions' states, frames of a chunk not yet whole, each layer's keys and values of the left context."""
 
     conv1: ConvState
     conv2: ConvState

@@ -177,19 +177,19 @@ class SpeechLM(nn.Module):
         self._ear = (ear,)
         self.streams = window is not None
 
-    def staged(self, wrap: Callable[[Any, str, int], Any]) -> SpeechLM:
-        """The same weights, each stage behind ``wrap(stage, name of its step, number)``, in the order of sound.
+    def staged(self, wrap: Callable[[Any, str], Any]) -> SpeechLM:
+        """A view of the same weights in which ``wrap(stage, name of its step)`` stands for each stage whose steps are
+        worth sharing between conversations.
 
-        Stage 0 is left to voice activity.
+        The vocoder is not: rows of a batch last differently long, so that they seldom fit together. (Of nano, by
+        processor time, it takes 4.3 ms for six units.)
         """
         view = copy.copy(self)
         view._modules = dict(self._modules)
-        view._ear = (wrap(self._ear[0], "step", 1),)
-        for number, (name, method) in enumerate((("llm", "extend"), ("unit_decoder", "step"), ("vocoder", "step")), 2):
-            stage = getattr(self, name)
-            if stage is not None:
-                del view._modules[name]
-                view.__dict__[name] = wrap(stage, method, number)
+        view._ear = (wrap(self._ear[0], "step"),)
+        for name, method in (("llm", "extend"), ("unit_decoder", "step")):
+            if (stage := view._modules.pop(name, None)) is not None:
+                view.__dict__[name] = wrap(stage, method)
         return view
 
     # One conversation: batch 1.
