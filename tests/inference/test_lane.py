@@ -1,5 +1,6 @@
 """A lane: conversations that share the stages' steps say what each says alone, and none of them can harm another."""
 
+import dataclasses
 import itertools
 import logging
 
@@ -78,8 +79,8 @@ def script(i):
     return calls
 
 
-def alone(assistant, calls, vad=None):
-    session = Session(assistant, CONFIG, vad or Loudness())
+def alone(assistant, calls, vad=None, config=CONFIG):
+    session = Session(assistant, config, vad or Loudness())
     return [getattr(session, method)(*args) for method, args in calls]
 
 
@@ -108,19 +109,21 @@ def batches(monkeypatch):
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.7)], ids=["greedy", "sampled"])
 def test_a_conversation_in_company_is_as_alone(assistant, batches, sampling) -> None:
+    config = dataclasses.replace(CONFIG, sampling=sampling)
     jobs = []
-    for line in range(5):
-        jobs.append(begins(line))
+    for line in range(4):
+        jobs.append(begins(line, config))
         for number, (method, args) in enumerate(script(line)):
             jobs.append(Job(line, number, method, args, 0.08 * number))
     lines, _ = serve(assistant, jobs)
     kinds = set()
-    for line in range(5):
-        wanted = alone(assistant, script(line))
+    for line in range(4):
+        wanted = alone(assistant, script(line), config=config)
         same([lines[line][number].value for number in range(len(wanted))], wanted)
         kinds |= {event.kind for tick in wanted if hasattr(tick, "events") for event in tick.events}
-    assert {EventKind.INTERRUPTED, EventKind.DUCKED, EventKind.RESUMED, EventKind.ANSWER_FINISHED} <= kinds
-    assert set(batches) == {"Loudness", "Chain", "LLM", "UnitDecoder"} and all(max(b) >= 3 for b in batches.values())
+    assert {EventKind.INTERRUPTED, EventKind.DUCKED, EventKind.RESUMED, EventKind.ANSWER_TEXT} <= kinds
+    assert set(batches) == {"Loudness", "Chain", "LLM", "UnitDecoder"} and all(max(b) >= 2 for b in batches.values())
+    assert max(batches["LLM"]) >= 3 and max(batches["Chain"]) >= 3
     assert torch.is_inference_mode_enabled() is False and torch.is_grad_enabled()
 
 
@@ -156,16 +159,14 @@ def test_who_fails_harms_no_other(assistant, batches, caplog) -> None:
 def test_who_is_due_first_comes_first(assistant) -> None:
     """Whoever sends a recording at once is served from time that nobody else needs, and what has patience waits."""
     frame = np.zeros(FRAME, np.float32)
-    hasty = [Job(0, n, "tick", (frame,), 0.0) for n in range(10)]
-    steady = [Job(1, n, "tick", (frame,), 0.01 + 0.08 * n) for n in range(3)]
-    patient = [Job(2, 0, "read", ("what is two plus two",), 0.0, 1.0)]
-    jobs = [begins(0), begins(1), begins(2, None), *patient, *hasty, *steady]
+    jobs = [begins(0), begins(1, None), *(begins(line) for line in (2, 3, 4))]
+    jobs += [Job(1, 0, "read", ("what is two plus two",), 0.0, 1.0)]  # patient
+    jobs += [Job(0, n, "tick", (frame,), 0.0) for n in range(10)]  # hasty: its last frame is due at 0.72 s
+    jobs += [Job(line, n, "tick", (frame,), 0.001 * line + 0.08 * n) for line in (2, 3, 4) for n in range(12)]
     lines, order = serve(assistant, jobs)
-    assert [len(lines[line]) for line in range(3)] == [10, 3, 1]
-    for n in range(3):
-        late = lines[1][n].late_ms
-        assert late < 15, "no job of another's was to come between"
-    assert order.index((1, 0)) < order.index((0, 2)) and order.index((2, 0)) > order.index((1, 0))
+    assert all(lines[line][n].late_ms < 30 for line in (2, 3, 4) for n in range(12))
+    assert order.index((0, 1)) > max(order.index((line, 0)) for line in (2, 3, 4))
+    assert order.index((1, 0)) > order.index((0, 9)), "what has patience comes last"
     assert [number for line, number in order if line == 0] == list(range(10))
 
 
