@@ -64,7 +64,7 @@ class Gathering:
         """Whether there is anything to do."""
         return bool(self._calls)
 
-    def begin(self, work: Callable[[], None], due: float) -> None:
+    def begin(self, work: Callable[[], object], due: float) -> None:
         """A job: ``work`` must not raise."""
         job = _Job(work)
         job.due = due

@@ -29,7 +29,7 @@ from .session import Session, SessionConfig
 
 FRAME_S = FRAME_MS / 1000
 _CALIBRATION = 50  # frames, half of them heard and half answered
-_TOGETHER = 4  # conversations that are calibrated with
+_TOGETHER = 2  # conversations that are calibrated with: when a lane is full to its share, batches are no larger
 _log = logging.getLogger(__name__)
 
 
@@ -175,8 +175,7 @@ class Lane:
         self._begin(line)
 
     def calibrate(self) -> float:
-        """Milliseconds that a frame costs on average while somebody speaks, be it the user or the assistant, and a few
-        conversations are under way."""
+        """Milliseconds that a frame costs on average while somebody speaks, be it the user or the assistant."""
         noise = np.random.default_rng(0).standard_normal((_CALIBRATION, FRAME_MS * 16)).astype(np.float32)
         for _ in range(2):  # the first time, everything is slower
             try:

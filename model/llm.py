@@ -125,8 +125,8 @@ class LLM(nn.Module):
         """Feed embeddings (B, t, D) behind what the state holds; return their last-layer states (B, t, D)."""
         if embeds.shape[1] == 0:
             return embeds
-        cache, rows = transformers_cache(state.layers), {}
-        first = state.layers[0]
+        cache, first = transformers_cache(state.layers), state.layers[0]
+        rows: dict[str, Tensor] = {}
         if isinstance(first, KVRows):  # shorter rows are padded on the left, as when a batch is generated from prompts
             positions = first.positions(embeds.shape[1], embeds.device)  # (B, t)
             slots = torch.arange(int(positions.max()) + 1, device=embeds.device)  # (longest + t,)

@@ -189,11 +189,13 @@ def test_no_more_steps_than_allowed_are_one_batch(assistant, batches) -> None:
     assert not batches
 
 
-def test_what_a_frame_costs(assistant) -> None:
-    """The bench works through the same frames both ways; the calibration gives the door a number."""
-    for gathered in (False, True):
-        load = measure(assistant, Loudness(), 3, 60, gathered)
-        assert load.gathered is gathered and load.cost_ms > 0 and 0 < load.busy <= 1
+def test_what_a_frame_costs(assistant, batches) -> None:
+    """The bench works through the same frames in each way; the calibration gives the door a number."""
+    for shared, apart in ((False, 0.5), (True, 0.5), (True, 0.0)):
+        load = measure(assistant, Loudness(), 3, 40, shared, apart)
+        assert load.shared is shared and load.cost_ms > 0 and 0 < load.busy <= 1
         assert list(load.late_ms) == sorted(load.late_ms)
+        assert shared or not batches
+    assert min(len(sizes) for sizes in batches.values()) > 1
     link = Link([])
     assert 0 < Lane(assistant, Loudness(), link, link).calibrate() < 1e3
