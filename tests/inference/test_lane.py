@@ -147,7 +147,7 @@ def test_who_fails_harms_no_other(assistant, batches, caplog) -> None:
     lines, _ = serve(assistant, jobs, Allergic())
     assert max(batches["Allergic"]) >= 3
     for number in (10, 20):
-        assert isinstance(lines[1][number].value, EngineFault)
+        assert isinstance(lines[1][number].value, EngineFault) and str(lines[1][number].value) == "ValueError in tick"
     assert all(not isinstance(lines[1][number].value, Exception) for number in (9, 11, 19, 21))
     assert isinstance(lines[2][15].value, DuologueError) and isinstance(lines[2][16].value.pcm, np.ndarray)
     for line in (0, 3):
@@ -177,6 +177,8 @@ def test_a_conversation_may_end_at_any_time(assistant) -> None:
         jobs += [Job(i, n + 1, *call, 0.01 * n) for i in (0, 1) for n, call in enumerate(script(i)[3:9])]
         lines, _ = serve(assistant, jobs)
         assert len(lines[1]) == 6 and len(lines.get(0, ())) <= 6
+    at_once = [begins(0), Job(0, 1, *script(0)[0], 0.0), Job(0, 0, "", (), 0.0)]
+    assert serve(assistant, at_once) == ({}, [])
 
 
 def test_no_more_steps_than_allowed_are_one_batch(assistant, batches) -> None:
