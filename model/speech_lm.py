@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +176,21 @@ class SpeechLM(nn.Module):
             ear = Chain(WindowedEar(self.mel, self.encoder, window), self.adaptor)
         self._ear = (ear,)
         self.streams = window is not None
+
+    def staged(self, wrap: Callable[[Any, str], Any]) -> SpeechLM:
+        """A view of the same weights in which ``wrap(stage, name of its step)`` stands for each stage whose steps are
+        worth sharing between conversations.
+
+        The vocoder is not: rows of a batch last differently long, so that they seldom fit together. (Of nano, by
+        processor time, it takes 4.3 ms for six units.)
+        """
+        view = copy.copy(self)
+        view._modules = dict(self._modules)
+        view._ear = (wrap(self._ear[0], "step"),)
+        for name, method in (("llm", "extend"), ("unit_decoder", "step")):
+            if (stage := view._modules.pop(name, None)) is not None:
+                view.__dict__[name] = wrap(stage, method)
+        return view
 
     # One conversation: batch 1.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,10 +42,10 @@ def rotary_frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> T
     return (1 - smooth) * frequencies / scaling.factor + smooth * frequencies
 
 
-def rotary_angles(frequencies: Tensor, first: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions first … first + frames - 1, each (frames, dim)."""
-    positions = torch.arange(first, first + frames, device=frequencies.device, dtype=torch.float32)
-    angles = torch.outer(positions, frequencies.float()).repeat(1, 2)
+def rotary_angles(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for positions (T,), or of each row (B, T): (1, T, dim), or (B, 1, T, dim), each."""
+    angles = positions.float()[..., None, :, None] * frequencies.float()  # (…, 1, T, dim / 2)
+    angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 
 
@@ -125,21 +126,20 @@ class DecoderAttention(nn.Module):
         cell: int,
         band: int | None,
         buffer: KVBuffer | None = None,
-        mask: Tensor | None = None,
+        mask: Any = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D). With a buffer, ``mask`` (T, buffered + T) says who sees whom (``None``: all)."""
+        """(B, T, D) -> (B, T, D). With a buffer, ``mask`` is as its ``attend`` takes it."""
         batch, frames, _ = x.shape
         query = self.q_proj(x).view(batch, frames, self.heads, self.head_dim).transpose(1, 2)  # (B, H, T, d)
         key = self.k_proj(x).view(batch, frames, self.kv_heads, self.head_dim).transpose(1, 2)
         value = self.v_proj(x).view(batch, frames, self.kv_heads, self.head_dim).transpose(1, 2)
         query, key = rotate(query, *angles), rotate(key, *angles)
         if buffer is not None:
-            key, value = buffer.append(key, value)
+            mixed = buffer.attend(query, key, value, mask)
+            return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
         if self.kv_heads != self.heads:
             key, value = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (key, value))
-        if buffer is not None:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        elif band is None:
+        if band is None:
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         else:
             mixed = banded_attention(query, key, value, cell, band)
@@ -176,7 +176,7 @@ class DecoderLayer(nn.Module):
         cell: int,
         band: int | None,
         buffer: KVBuffer | None = None,
-        mask: Tensor | None = None,
+        mask: Any = None,
     ) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), angles, cell, band, buffer, mask)
         return x + self.mlp(self.post_attention_layernorm(x))

@@ -120,7 +120,7 @@ class UnitDecoder(Streaming):
             x = self._frames(x)
         else:
             x = self._stretched(x, lengths, frames)
-        angles = rotary_angles(self.frequencies, 0, x.shape[1])
+        angles = rotary_angles(self.frequencies, torch.arange(x.shape[1], device=x.device))
         for layer in self.layers:
             x = layer(x, angles, self.config.upsample, self.config.band)
         return self.output_proj(x)
@@ -142,9 +142,9 @@ class UnitDecoder(Streaming):
         x = self._frames(self._tokens(x, token_embeds))
         if x.shape[1] == 0:
             return self.output_proj(x)
-        before = state.layers[0]
-        angles = rotary_angles(self.frequencies, before.length, x.shape[1])
-        mask = self._step_mask(before, x)
+        frames, before = x, state.layers[0]
+        angles = rotary_angles(self.frequencies, before.positions(x.shape[1], x.device))
+        mask = before.each(lambda row: self._step_mask(row, frames))
         for layer, buffer in zip(self.layers, state.layers, strict=True):
             x = layer(x, angles, self.config.upsample, self.config.band, buffer, mask)
         return self.output_proj(x)
@@ -155,10 +155,7 @@ class UnitDecoder(Streaming):
 
     def _step_mask(self, buffer: KVBuffer, x: Tensor) -> Tensor:
         """Who sees whom among the frames that the buffer will return and the new ones (B, n, dim)."""
-        c, new = self.config, x.shape[1]
-        kept = buffer.end - buffer.start
-        if buffer.window is not None:
-            kept = min(kept, buffer.window)
+        c, new, kept = self.config, x.shape[1], buffer.kept
         # As numbers to add, which attention would otherwise make of it anew in every layer.
         if c.band is None or kept + new <= c.band * c.upsample:  # all that is kept is seen
             return F.pad(x.new_full((new, new), float("-inf")).triu(1), (kept, 0))

@@ -28,7 +28,7 @@ _WIDTH = 128
 
 @dataclass
 class VADState(State):
-    """What the LSTM carries, (1, B, 128) each, and the samples (B, 64 to 575) that the next window begins with."""
+    """What the LSTM carries, (B, 128) each, and the samples (B, 64 to 575) that the next window begins with."""
 
     hidden: Tensor
     cell: Tensor
@@ -56,7 +56,7 @@ class VAD(Streaming):
 
     def init_state(self, batch_size: int = 1) -> VADState:
         weight = self.conv1.weight
-        hidden, cell = weight.new_zeros(2, 1, batch_size, _WIDTH)
+        hidden, cell = weight.new_zeros(2, batch_size, _WIDTH)
         return VADState(hidden=hidden, cell=cell, held=weight.new_zeros(batch_size, _CONTEXT))
 
     def step(self, x: Tensor, state: VADState) -> Tensor:
@@ -70,7 +70,8 @@ class VAD(Streaming):
         y = (spectra[:, :_BINS].square() + spectra[:, _BINS:].square()).sqrt()  # (B N, 129, 4)
         y = self.conv2(self.conv1(y).relu()).relu()  # (B N, 64, 2)
         y = self.conv4(self.conv3(y).relu()).relu()  # (B N, 128, 1)
-        y, (state.hidden, state.cell) = self.lstm(y.view(batch, count, _WIDTH), (state.hidden, state.cell))
+        y, carried = self.lstm(y.view(batch, count, _WIDTH), (state.hidden[None], state.cell[None]))
+        state.hidden, state.cell = (each[0] for each in carried)
         return self.final_conv(y.relu().transpose(1, 2)).sigmoid()[:, 0]  # (B, N)
 
     def flush(self, state: VADState) -> Tensor:

@@ -1,0 +1,205 @@
+"""A lane: a thread or a process with the weights, and the conversations that live in it.
+
+What a conversation is asked to do is a job in its line; of one line, one job is under way at a time. Jobs of different
+lines share the stages' steps (:mod:`.gathering`). A frame of a microphone is due when it arrives, but never sooner than
+80 ms after the one before it: whoever sends a whole recording at once is served from time that nobody else needs
+(Zhang, VirtualClock, ACM Trans. Computer Systems 9(2) (1991), section 2). Anything else is due when its patience ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..model.errors import DuologueError
+from .asking import Asking
+from .duplex import FRAME_MS, Mode
+from .gathering import MOST, Gathering
+from .session import Session, SessionConfig
+
+FRAME_S = FRAME_MS / 1000
+_CALIBRATION = 50  # frames, half of them heard and half answered
+_TOGETHER = 2  # conversations that are calibrated with: when a lane is full to its share, batches are no larger
+_log = logging.getLogger(__name__)
+
+
+class EngineFault(RuntimeError):
+    """A job failed for no fault of the caller's."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that is done: what it returned, where the session stands, and how late it was.
+
+    played: samples of the answer under way that have been played, or that had been when it ended.
+    full: whether that answer ended because it had as many tokens as it may have.
+    late_ms: from when it was due to when it was done.
+    """
+
+    value: Any
+    mode: Mode
+    played: int
+    full: bool
+    late_ms: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """method "": the line begins (args: what is to sit in it) or ends (no args)."""
+
+    line: int
+    number: int
+    method: str
+    args: tuple[Any, ...]
+    arrived: float
+    patience: float = 0.0  # s after its arrival that it is due
+
+
+@dataclass
+class _Line:
+    """One conversation in a lane."""
+
+    who: Session | Asking
+    jobs: deque[Job] = field(default_factory=deque)  # not begun
+    busy: bool = False
+    last_due: float = -1e9
+    played: int = 0
+    full: bool = False
+
+    def due(self, job: Job) -> float:
+        """When it is due, by time.monotonic()."""
+        if job.method != "tick":
+            return job.arrived + job.patience
+        self.last_due = max(job.arrived, self.last_due + FRAME_S)
+        return self.last_due
+
+
+class Lane:
+    """Runs conversations side by side.
+
+    Args:
+        assistant: whose weights are used.
+        vad: what its sessions hear speech with; None: silero.
+        work, results: where jobs come from and go to.
+        most, clock: see :class:`~.gathering.Gathering`.
+    """
+
+    def __init__(
+        self,
+        assistant: Any,
+        vad: Any,
+        work: Connection,
+        results: Connection,
+        *,
+        most: int = MOST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if vad is None:
+            from ..checkpoints.importers.silero_vad import load_vad
+
+            vad = load_vad()
+        self._gathering = Gathering(most, clock)
+        self._assistant = self._gathering.assistant(assistant)
+        self._vad = self._gathering.share(vad, "step")
+        self._work, self._results, self._clock = work, results, clock
+        self._lines: dict[int, _Line] = {}
+
+    def run(self) -> None:
+        """Say what a frame costs; then work until there is none to come, or nobody takes results."""
+        with contextlib.suppress(EOFError, OSError), torch.inference_mode():
+            self._results.send((0, 0, self.calibrate()))
+            self.serve()
+
+    @torch.inference_mode()
+    def serve(self) -> None:
+        """Work.
+
+        Raises:
+            EOFError, OSError: there is none to come, or nobody takes results.
+        """
+        while True:
+            while self._work.poll(0 if self._gathering.busy else None):
+                self._take(self._work.recv())
+            self._gathering.advance()
+
+    def _take(self, job: Job) -> None:
+        if job.method:
+            if (line := self._lines.get(job.line)) is not None:
+                line.jobs.append(job)
+                self._begin(line)
+        elif job.args:
+            config: SessionConfig | None = job.args[0]
+            who = Asking(self._assistant) if config is None else Session(self._assistant, config, self._vad)
+            self._lines[job.line] = _Line(who)
+        else:
+            self._lines.pop(job.line, None)
+
+    def _begin(self, line: _Line) -> None:
+        """The line's first job, unless one is under way."""
+        if line.jobs and not line.busy:
+            job, line.busy = line.jobs.popleft(), True
+            due = line.due(job)
+            self._gathering.begin(lambda: self._do(line, job, due), due)
+
+    def _do(self, line: _Line, job: Job, due: float) -> None:
+        if self._lines.get(job.line) is not line:  # the conversation has ended meanwhile
+            return
+        value: Any
+        try:
+            value = getattr(line.who, job.method)(*job.args)
+        except DuologueError as error:
+            value = error
+        except Exception as error:  # a fault of ours must end one conversation, not all
+            _log.exception("%s failed", job.method)
+            value = EngineFault(f"{type(error).__name__} in {job.method}")
+        mode = Mode.IDLE
+        if isinstance(line.who, Session):
+            state = line.who.state
+            mode = state.policy.mode
+            if state.answer is not None:
+                tokens = state.answer.dialogue.generated
+                line.played, line.full = state.answer.played, tokens >= line.who.config.sampling.max_tokens
+        done = Done(value, mode, line.played, line.full, 1e3 * max(0.0, self._clock() - due))
+        self._results.send((job.line, job.number, done))
+        line.busy = False
+        self._begin(line)
+
+    def calibrate(self) -> float:
+        """Milliseconds that a frame costs on average while somebody speaks, be it the user or the assistant."""
+        noise = np.random.default_rng(0).standard_normal((_CALIBRATION, FRAME_MS * 16)).astype(np.float32)
+        for _ in range(2):  # the first time, everything is slower
+            try:
+                sessions = [Session(self._assistant, SessionConfig(), self._vad) for _ in range(_TOGETHER)]
+            except DuologueError:  # a model that cannot converse serves the other endpoints
+                return 0.0
+            began = time.thread_time()
+            for i, frame in enumerate(noise):
+                for j, session in enumerate(sessions):
+                    session.press((i + j * len(noise) // len(sessions)) % len(noise) < len(noise) // 2)
+                    pcm = np.resize(0.05 * frame, session.frame)
+                    self._gathering.begin(partial(session.tick, pcm), self._clock())
+                while self._gathering.busy:
+                    self._gathering.advance()
+            cost = 1e3 * (time.thread_time() - began) / (len(noise) * len(sessions))
+        return cost
+
+
+def lane_process(model: str, work: Connection, results: Connection) -> None:
+    """The whole life of a lane that is a process."""
+    import signal
+
+    from .assistant import load
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets replies finish
+    torch.set_num_threads(1)
+    Lane(load(model), None, work, results).run()
