@@ -7,8 +7,8 @@ What one frame costs is measured when a lane starts. No more conversations are l
 lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
 
 What sharing brings, of nano, by processor time on one core that others were using too, each table from one run. A
-conversation's share of a step, milliseconds, lengths differing from row to row (the LLM's first figure is for a token,
-the second for 160 ms of speech; the ear's is the mean of a frame that completes its 160 ms and one that does not):
+conversation's share of a step, milliseconds, medians of 25, lengths differing from row to row (of the LLM first for a
+token, then for 160 ms of speech; the ear's is the mean of a frame that completes its 160 ms and one that does not):
 
     in a batch of       1     2     4     8    16
     voice detector   1.21  0.41  0.26  0.16  0.13
@@ -72,7 +72,8 @@ class EngineConfig:
 
     lanes: processes that compute, each with its own copy of the model; 0: one thread of this process.
     sessions: at most so many; None: as many as fit.
-    share: of a lane's time that conversations may take together, each counted as if somebody spoke all the time.
+    share: of a lane's time that conversations may take together, each counted as if somebody spoke all the time. The
+        fuller a lane, the later its latest frames: what is left is for those that take long, and for bursts.
     late_ms: nobody is let in while one of a hundred frames is later than this.
     """
 
