@@ -187,7 +187,7 @@ def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp
     """Codec, averages and rivals go on from a checkpoint as if never stopped."""
     sizes = replace(recipe("tiny").codec, quantiser=QuantiserConfig(dim=16, size=32, codebooks=3))
     base = tiny(recordings, codec=sizes, adversary=True, rival=RIVALS, rival_after=2, steps=8, save_every=4, warmup=1,
-                schedule="constant")  # fmt: skip
+                schedule="constant", quantise_after=3)  # fmt: skip
     whole, cut = (replace(base, out=str(tmp_path / name)) for name in ("whole", "cut"))
     figures = train(whole, whole.build(), progress=False)
     assert {"rival", "fooled", "features", "mel", "utilisation", "perplexity"} <= figures.keys()
@@ -196,7 +196,22 @@ def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp
     a, b = (newest_state(Path(r.out)) for r in (whole, cut))
     for part in ("task", "rival"):
         assert all(torch.equal(tensor, b[part][name]) for name, tensor in a[part].items()), part
-    assert {whole.build().batch(i)["codebooks"] for i in range(20)} == {1, 2, 3}
+    assert {whole.build().batch(i)["codebooks"] for i in range(3, 23)} == {1, 2, 3}
+
+
+def test_first_steps_may_do_without_entries(recordings, tmp_path):
+    """Then k-means finds them among embeddings that are worth something."""
+    run = tiny(recordings, out=str(tmp_path / "run"), steps=3, quantise_after=3, dev_data=(str(recordings),))
+    task = run.build()
+    before = task.codec.quantiser.entries.clone()
+    assert not any("used" in name for name in train(run, task, progress=False))
+    assert not task.averages.initialised and torch.equal(task.codec.quantiser.entries, before)
+    batch = task.batch(2)
+    plain = task.codec.decoder(task.codec.encoder(batch["samples"][:, None]))
+    assert torch.equal(task.carry(batch)[2], plain.reshape(len(plain), -1))
+    task.train()
+    task(task.batch(3))
+    assert task.averages.initialised and not torch.equal(task.codec.quantiser.entries, before)
 
 
 def test_a_decoder_alone_learns_behind_codes_that_stay(recordings, tmp_path):

@@ -3,8 +3,9 @@
 Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
 they choose; with ``adversary=true`` discriminators join in after ``rival_after`` steps. The entries themselves move by
 averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit rate is
-learnt. With ``learn=codec.decoder start=codec=RUN`` the codes stay what they are in that run and their sound gets
-better: what was trained to write them still fits.
+learnt. ``quantise_after`` steps without entries keep an encoder from giving in to them before it hears anything (at 40
+frames a second it did). With ``learn=codec.decoder start=codec=RUN`` the codes stay what they are in that run and
+their sound gets better: what was trained to write them still fits.
 
 Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532), section 3; codebooks by turns: Zeghidour et al. 2021,
 "SoundStream" (arXiv 2107.03312), section III-E.
@@ -80,6 +81,7 @@ class CodecRecipe(Recipe):
     gain_db: tuple[float, float] = (-12.0, 6.0)  # crops are made softer or louder by so much
     spectral: SpectralLossConfig = NANO_SPECTRAL
     commitment_weight: float = 1.0
+    quantise_after: int = 0  # steps as a plain autoencoder: its embeddings are what the entries begin from
     adversary: bool = False
     rival_after: int = 0  # steps with spectral losses alone
     rival: DiscriminatorConfig = NANO_RIVAL
@@ -175,7 +177,8 @@ class CodecTask(Task):
         crops = self.data.crops(np.random.default_rng((recipe.seed, number)), recipe.batch_size, recipe.gain_db)
         # The same for all batches of a step, whose choices go into one update.
         step = np.random.default_rng((recipe.seed, number // recipe.accumulate, 1))
-        return {"samples": crops, "codebooks": int(step.integers(1, recipe.codec.quantiser.codebooks + 1))}
+        codebooks = int(step.integers(1, recipe.codec.quantiser.codebooks + 1))
+        return {"samples": crops, "codebooks": codebooks if number // recipe.accumulate >= recipe.quantise_after else 0}
 
     def forward(self, batch: Batch) -> Any:
         loss, figures, _ = self.carry(batch)
@@ -185,11 +188,14 @@ class CodecTask(Task):
         """The loss without a rival, its figures, and what the decoder makes of (B, n): samples (B, n)."""
         samples = batch["samples"]
         if not self.learns_codes:
-            made = self._waveform(self.codec.quantiser.decode(self.codec.encode(samples, batch["codebooks"])))
+            made = self._waveform(self.codec.quantiser.decode(self.codec.encode(samples, batch["codebooks"] or None)))
+            return *self.spectral(made, samples), made
+        embedding = self.codec.encoder(samples[:, None])  # (B, D, T)
+        if not batch["codebooks"]:
+            made = self._waveform(embedding)
             return *self.spectral(made, samples), made
         if self.training and not self.averages.initialised:
             self._initialise(samples.device)
-        embedding = self.codec.encoder(samples[:, None])  # (B, D, T)
         quantised, commitment = self.averages.quantise(self.codec.quantiser, embedding, batch["codebooks"])
         made = self._waveform(quantised)
         loss, figures = self.spectral(made, samples)
@@ -221,6 +227,8 @@ class CodecTask(Task):
     def evaluate(self) -> dict[str, float]:
         """On fixed crops of each held-out set: the losses, and which entries they need."""
         figures: dict[str, float] = {}
+        if self.learns_codes and not self.averages.initialised:
+            return figures
         device, codebooks = self.codec.quantiser.entries.device, self.recipe.codec.quantiser.codebooks
         for name, data in self.dev.items():
             counts = torch.zeros(self.recipe.codec.quantiser.size)
