@@ -3,9 +3,9 @@
 Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
 they choose; with ``adversary=true`` discriminators join in after ``rival_after`` steps. The entries themselves move by
 averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit rate is
-learnt. ``quantise_after`` steps without entries keep an encoder from giving in to them before it hears anything (at 40
-frames a second it did). With ``learn=codec.decoder start=codec=RUN`` the codes stay what they are in that run and
-their sound gets better: what was trained to write them still fits.
+learnt. The first ``quantise_after`` steps do without entries: a plain autoencoder. With ``learn=codec.decoder
+start=codec=RUN`` the codes stay what they are in that run and their sound gets better: what was trained to write them
+still fits.
 
 Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532), section 3; codebooks by turns: Zeghidour et al. 2021,
 "SoundStream" (arXiv 2107.03312), section III-E.
