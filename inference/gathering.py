@@ -87,6 +87,13 @@ class Gathering:
         for call, outcome in _computed(alike[: self._most]):
             self._resume(call, outcome)
 
+    def end(self) -> None:
+        """Give up all jobs under way, here and now: what they would undo when they are collected, modes of torch among
+        it, would be undone in the middle of something else."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call.job.throw()
+
     def _resume(self, call: _Call, outcome: Any = None) -> None:
         self._calls.remove(call)
         if isinstance(outcome, Exception):

@@ -127,10 +127,13 @@ class Lane:
         Raises:
             EOFError, OSError: there is none to come, or nobody takes results.
         """
-        while True:
-            while self._work.poll(0 if self._gathering.busy else None):
-                self._take(self._work.recv())
-            self._gathering.advance()
+        try:
+            while True:
+                while self._work.poll(0 if self._gathering.busy else None):
+                    self._take(self._work.recv())
+                self._gathering.advance()
+        finally:
+            self._gathering.end()
 
     def _take(self, job: Job) -> None:
         if job.method:
@@ -174,6 +177,7 @@ class Lane:
         line.busy = False
         self._begin(line)
 
+    @torch.inference_mode()
     def calibrate(self) -> float:
         """Milliseconds that a frame costs on average while somebody speaks, be it the user or the assistant."""
         noise = np.random.default_rng(0).standard_normal((_CALIBRATION, FRAME_MS * 16)).astype(np.float32)

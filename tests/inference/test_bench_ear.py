@@ -92,7 +92,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.count("%") == 10
     for arguments, message in (
         (["ear"], "bench ear needs --data FOLDER"),
-        (["nose"], "it must be streaming, ear or states"),
+        (["nose"], "it must be streaming, ear, states or lanes"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["bench", *arguments])

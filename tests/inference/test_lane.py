@@ -201,3 +201,4 @@ def test_what_a_frame_costs(assistant, batches) -> None:
     assert min(len(sizes) for sizes in batches.values()) > 1
     link = Link([])
     assert 0 < Lane(assistant, Loudness(), link, link).calibrate() < 1e3
+    assert torch.is_grad_enabled()  # whatever the frames did to the modes of this thread
