@@ -69,6 +69,7 @@ SYNTHESISERS = {
     "flite": "flite (BSD-style licence)",
     "festival": "festival (BSD-style licence)",
     "pico": "SVOX Pico (Apache-2.0)",
+    "kokoro": "Kokoro-82M (Apache-2.0 weights)",
     "rhvoice": "RHVoice (GPL-3.0-or-later program; the voices bdl and clb under the CMU ARCTIC licence)",
 }
 INGREDIENT_FIELDS = ("ingredient", "measure", "without", "with")

@@ -1,5 +1,5 @@
-"""Text to speech behind one function: espeak-ng, flite and festival, which every Debian has; SVOX Pico and RHVoice,
-which add voices where they are installed; and any other as a command (see tts_command.py).
+"""Text to speech behind one function: espeak-ng, flite and festival, which every Debian has; SVOX Pico, RHVoice and
+Kokoro (see kokoro.py), which add voices where they are installed; and any other as a command (see tts_command.py).
 
 `synthesise(text, voice, prosody)` gives int16 PCM at 16 kHz. espeak-ng and flite are started for each sentence (13 and
 50 ms), RHVoice too; festival, which takes most of a second to start, is kept as one process that is fed sentences
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from ..model.errors import DuologueError
+from .kokoro import kokoro_files, speak_by_kokoro
 from .spoken import ALPHABET, letters_marked
 from .tts_command import arguments_of, speak_by_command
 
@@ -43,19 +44,20 @@ class Engine(StrEnum):
     FESTIVAL = "festival"
     PICO = "pico"
     RHVOICE = "rhvoice"
+    KOKORO = "kokoro"
     COMMAND = "command"  # a voice's name is the template of a command then
 
     @property
     def program(self) -> str:
-        """What runs it (of Pico a Python package); a command brings its own."""
+        """What runs it (of Pico and Kokoro a Python package); a command brings its own."""
         return {
             "espeak": "espeak-ng", "flite": "flite", "festival": "festival", "pico": "ttspico",
-            "rhvoice": "RHVoice-test",
+            "rhvoice": "RHVoice-test", "kokoro": "kokoro-onnx",
         }[self.value]  # fmt: skip
 
 
 DEBIAN = (Engine.ESPEAK, Engine.FLITE, Engine.FESTIVAL)
-BUILT_IN = (*DEBIAN, Engine.PICO, Engine.RHVOICE)
+BUILT_IN = (*DEBIAN, Engine.PICO, Engine.RHVOICE, Engine.KOKORO)
 
 # How each engine is made to say the letter a by its name; a lone "a" is taken for the article. See letters_marked.
 LETTER_A = {engine: "ay" for engine in BUILT_IN} | {Engine.ESPEAK: "[['eI]]"}
@@ -65,10 +67,11 @@ LETTER_A = {engine: "ay" for engine in BUILT_IN} | {Engine.ESPEAK: "[['eI]]"}
 class Prosody:
     """How a sentence is said. Units are the engine's own.
 
-    pitch: espeak-ng 0 to 99 (-p); flite and festival the mean of f0 in Hz; Pico and RHVoice per cent of the voice's own
+    pitch: espeak-ng 0 to 99 (-p); flite and festival the mean of f0 in Hz; Pico and RHVoice per cent of the voice's
+        own; Kokoro ignores it
     spread: flite and festival the standard deviation of f0 in Hz; the others ignore it
-    rate: espeak-ng words a minute; flite and festival how much sounds are stretched (above 1 is slower); Pico and
-        RHVoice per cent of the voice's own
+    rate: espeak-ng words a minute; flite and festival how much sounds are stretched (above 1 is slower); Pico, RHVoice
+        and Kokoro per cent of the voice's own
     """
 
     pitch: float
@@ -85,7 +88,7 @@ class Voice:
 
     engine: Engine
     # espeak-ng "en-us+f3" (accent + variant), flite "rms", festival "kal_diphone", pico "en-US", rhvoice "bdl",
-    # a command "my-tts {text} {wav}"
+    # kokoro "af_heart" or "af_heart+bm_george", a command "my-tts {text} {wav}"
     name: str
     pitch: tuple[float, float] | None = None
     spread: tuple[float, float] | None = None
@@ -123,7 +126,12 @@ def require(*engines: Engine) -> None:
     """Of BUILT_IN. Raises SynthesisError that names the programs which are not installed."""
     if Engine.PICO in engines and importlib.util.find_spec("ttspico") is None:
         raise SynthesisError("not installed: ttspico (pip install ttspico; it needs a C compiler)")
-    programs = [engine.program for engine in engines if engine is not Engine.PICO]
+    if Engine.KOKORO in engines:
+        try:
+            kokoro_files()
+        except DuologueError as error:
+            raise SynthesisError(str(error)) from None
+    programs = [engine.program for engine in engines if engine not in (Engine.PICO, Engine.KOKORO)]
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         packages = " ".join("rhvoice" if program == "RHVoice-test" else program for program in missing)
@@ -149,6 +157,8 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
         pcm, rate = _pico(marked, voice, prosody)
     elif voice.engine is Engine.RHVOICE:
         pcm, rate = _rhvoice(marked, voice, prosody)
+    elif voice.engine is Engine.KOKORO:
+        pcm, rate = _kokoro(marked, voice, prosody)
     else:
         pcm, rate = _festival(marked, voice, prosody)
     return _checked(pcm, rate, text, voice)
@@ -171,12 +181,15 @@ def _resample(pcm: np.ndarray, rate: int) -> np.ndarray:
     return np.clip(np.round(resampled), -32768, 32767).astype(np.int16)
 
 
+def _to_int16(waveform: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
+
+
 def _command(text: str, voice: Voice) -> np.ndarray:
     try:
-        waveform = speak_by_command(text, voice.name, SAMPLE_RATE)  # (samples,) float32
+        return _to_int16(speak_by_command(text, voice.name, SAMPLE_RATE))
     except DuologueError as error:
         raise SynthesisError(str(error)) from None
-    return np.rint(np.clip(waveform, -1, 1) * 32767).astype(np.int16)
 
 
 def _run(command: list[str], voice: Voice, said: str = "") -> bytes:
@@ -255,6 +268,14 @@ def _rhvoice(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarr
             command += ["--pitch", str(round(prosody.pitch)), "--rate", str(round(prosody.rate))]
         _run(command, voice, said=text)
         return _read_wav(path, voice)
+
+
+def _kokoro(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
+    try:
+        waveform, rate = speak_by_kokoro(text, voice.name, 1.0 if prosody is None else prosody.rate / 100)
+    except DuologueError as error:
+        raise SynthesisError(str(error)) from None
+    return _to_int16(waveform), rate
 
 
 def _festival(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:

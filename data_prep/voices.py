@@ -6,6 +6,7 @@ voices of flite (a Scottish man, a woman), a diphone man and an HTS woman of fes
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,7 +58,26 @@ MORE_VOICES: tuple[Voice, ...] = (
     Voice(engine=Engine.RHVOICE, name="clb", pitch=(70, 125), spread=(0, 0), rate=(75, 125), weight=0.35),
     Voice(engine=Engine.PICO, name="en-US", pitch=(65, 125), spread=(0, 0), rate=(75, 125), weight=0.3),
 )
+# Kokoro's: people who speak English, any two of them mixed, and people of other tongues, who speak it with an accent.
+_KOKORO_DEV = ("af_bella", "af_river", "am_michael", "am_puck", "bf_emma", "bm_lewis")
+_KOKORO_ENGLISH = (
+    "af_alloy", "af_aoede", "af_heart", "af_jessica", "af_kore", "af_nicole", "af_nova", "af_sarah", "af_sky",
+    "am_adam", "am_echo", "am_eric", "am_fenrir", "am_liam", "am_onyx", "am_santa", "bf_alice", "bf_isabella",
+    "bf_lily", "bm_daniel", "bm_fable", "bm_george",
+)  # fmt: skip
+_KOKORO_OTHERS = (
+    "ef_dora", "em_alex", "em_santa", "ff_siwis", "hf_alpha", "hf_beta", "hm_omega", "hm_psi", "if_sara", "im_nicola",
+    "jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo", "pf_dora", "pm_alex", "pm_santa", "zf_xiaobei",
+    "zf_xiaoni", "zf_xiaoxiao", "zf_xiaoyi", "zm_yunjian", "zm_yunxi", "zm_yunxia", "zm_yunyang",
+)  # fmt: skip
+_MIXTURES = tuple("+".join(two) for two in itertools.combinations(_KOKORO_ENGLISH + _KOKORO_OTHERS[:10], 2))
+NEURAL_VOICES: tuple[Voice, ...] = tuple(
+    Voice(engine=Engine.KOKORO, name=name, pitch=(1, 1), spread=(0, 0), rate=(75, 135), weight=share / len(names))
+    for names, share in ((_KOKORO_ENGLISH, 0.45), (_KOKORO_OTHERS, 0.2), (_MIXTURES, 0.35))
+    for name in names
+)
 DEV_VOICES: tuple[Voice, ...] = tuple(Voice(engine=Engine.ESPEAK, name=name) for name in DEV_NAMES)
+DEV_NEURAL_VOICES: tuple[Voice, ...] = tuple(Voice(engine=Engine.KOKORO, name=name) for name in _KOKORO_DEV)
 ACCEPTANCE_VOICES: tuple[Voice, ...] = (
     Voice(engine=Engine.FLITE, name="awb"),
     Voice(engine=Engine.FLITE, name="slt"),
@@ -68,7 +88,9 @@ REPLY_VOICE = Voice(engine=Engine.FLITE, name="rms")
 VOICE_SETS = {
     "train": TRAIN_VOICES,
     "more": MORE_VOICES,
+    "neural": NEURAL_VOICES,
     "dev": DEV_VOICES,
+    "dev_neural": DEV_NEURAL_VOICES,
     "acceptance": ACCEPTANCE_VOICES,
     "reply": (REPLY_VOICE,),
 }
@@ -84,8 +106,7 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
     """The voices a recipe's `voices` and `tts_command` name.
 
     Args:
-        names: a set by its name ("train", "more", "dev", "acceptance", "reply") or voices by their keys
-            ("flite:awb,festival:ked_diphone").
+        names: a set by its name (one of VOICE_SETS) or voices by their keys ("flite:awb,festival:ked_diphone").
         tts_command: a command that speaks instead of them (see tts_command.py); empty: none does.
 
     Raises DuologueError for an unknown engine or set, and for a command without its places.

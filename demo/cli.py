@@ -275,7 +275,7 @@ def prepare(
     duologue prepare questions                                      lists what is missing; a wrong key, what there is
 
     Speech is made by Debian's espeak-ng, flite and festival, which must be installed; with voices=more by RHVoice and
-    ttspico; or by a command of yours: tts_command="my-tts --text {text} --out {wav}".
+    ttspico, with voices=neural by Kokoro; or by a command of yours: tts_command="my-tts --text {text} --out {wav}".
     """
     from ..data_prep.prepare import main as run
 

@@ -57,11 +57,13 @@ class Answer(State):
             dialogue.truncate(self.words[self.heard][1])
 
     def advance(self, model: SpeechLM, sampling: Sampling, tokens: int, most: int) -> None:
-        """Write up to ``tokens`` more of it, while there are fewer units than ``most``; make sound of up to as many."""
-        for _ in range(tokens):
-            if self.written or self.units.shape[1] >= most:
-                break
+        """Write up to ``tokens`` more of it, while there are fewer units than ``most``; make sound of up to as many.
+
+        What was foreseen costs next to nothing, and does not count.
+        """
+        while tokens > 0 and not self.written and self.units.shape[1] < most:
             step = model.reply_step(self.dialogue, sampling, aloud=False)
+            tokens -= not step.foreseen
             self.units = torch.cat([self.units, step.units], dim=1)
             self.written = step.kind is TokenKind.END
             if step.kind is TokenKind.REPLY:

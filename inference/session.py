@@ -57,7 +57,8 @@ class SessionConfig:
     interruptible: whether speech over an answer can stop it.
     on_request: when a turn is over it is written down, and answered only once :meth:`Session.respond` is called.
     history: positions of the language model that past turns may fill. When there are more, the oldest whole turns are
-        forgotten until half are left, and the rest is remembered in words.
+        forgotten until half are left, and the rest is remembered in words: a turn a frame while nobody has the turn,
+        or all at once where there was no such time before twice as many were filled.
     """
 
     duplex: DuplexConfig = field(default_factory=DuplexConfig)
@@ -68,7 +69,7 @@ class SessionConfig:
     certain_over: tuple[float, float, float] = (0.6, 0.9, 0.6)
     echo: float = 0.3
     echo_ms: int = 400
-    tokens_a_frame: int = 6
+    tokens_a_frame: int = 3
     units_a_frame: int = 6
     ahead_ms: int = 640
     monitor: bool = True
@@ -102,6 +103,8 @@ class SessionState(State):
     past: list[tuple[list[int], list[int]]]  # what was said, question and answer, as far as it was heard
     turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, frames of (1280,)
     spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
+    recalled: DialogueState | None = None  # is to replace the dialogue once it remembers all of the past in words
+    remembered: int = 0  # turns of the past that it remembers
     held: bool = False  # the turn is over, and its answer waits to be asked for
     about: list[int] = field(default_factory=list)  # what was asked in writing about the turn, as ids
     now_ms: int = 0
@@ -277,7 +280,7 @@ class Session:
             ids = ids_of(self.assistant.tokenizer, layout, text)[0] if text.strip() else []
             return [id_ for id_ in ids if layout.is_text(id_)]
 
-        s.past, s.spoken = [(words(question), words(answer)) for question, answer in past], []
+        s.past, s.spoken, s.recalled = [(words(question), words(answer)) for question, answer in past], [], None
         self._go_on_behind(self._recalled(s.dialogue if s.before is None else s.before))
 
     @torch.inference_mode()
@@ -295,7 +298,7 @@ class Session:
             self._end_answer(s.answer.heard)
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
-        self._forget_oldest()
+        self._forget_at_once()
         self.model.read_text(torch.tensor([ids]), s.dialogue)
         s.answer = Answer.begin(s.dialogue)
         s.answer.transcript, s.answer.told = ids, (len(ids), 0)
@@ -335,6 +338,8 @@ class Session:
             getattr(self, f"_{action.value}")(events)
         keep = self.config.duplex.before_ms // FRAME_MS
         s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
+        if s.policy.mode is Mode.IDLE:
+            self._forget_a_little()
         played = self._speak(events, was_speaking)
         s.echo.play(
             played if self.input_rate == self.output_rate else _resampled(played, self.output_rate, self.input_rate)
@@ -356,7 +361,7 @@ class Session:
 
     def _listen(self, events: list[Event]) -> None:
         s = self.state
-        self._forget_oldest()
+        self._forget_at_once()
         s.before, s.answer = s.dialogue.clone(), None
         s.loudness.new_turn()
         self._begin_turn(s.dialogue)
@@ -466,17 +471,35 @@ class Session:
         s.dialogue, s.before, s.over, s.answer, s.about = s.answer.dialogue, None, None, None, []
         return words
 
-    def _forget_oldest(self) -> None:
+    def _forget_a_little(self) -> None:
+        """Between turns: drop the oldest when there are too many; remember one of the others in words."""
         s, limit = self.state, self.config.history
-        if s.dialogue.llm.length <= limit:
-            return
-        sizes = itertools.accumulate(
-            len(question) + len(reply) + 8 for question, reply in reversed(s.past)
-        )  # and markers
-        kept = sum(size <= limit // 2 for size in sizes)
-        s.past = s.past[len(s.past) - kept :]
-        s.dialogue = self._recalled(s.dialogue)
-        s.spoken = [(word, _FORGOTTEN, made) for word, _, made in s.spoken]
+        if s.recalled is None:
+            if s.dialogue.llm.length <= limit:
+                return
+            prompt = self.model.config.prompt
+            markers = len(prompt.next_prefix_ids) + len(prompt.suffix_ids) + 3
+            sizes = itertools.accumulate(
+                (len(question) + len(reply) + markers for question, reply in reversed(s.past)),
+                initial=len(prompt.prefix_ids),
+            )
+            kept = sum(size <= limit // 2 for size in sizes) - 1
+            s.past = s.past[len(s.past) - max(0, kept) :]
+            s.recalled, s.remembered = self.model.init_state(), 0
+        if s.remembered < len(s.past):
+            self.model.recall(*s.past[s.remembered], s.recalled)
+            s.remembered += 1
+        if s.remembered == len(s.past):
+            s.recalled.rng = s.dialogue.rng
+            s.dialogue, s.recalled = s.recalled, None
+            s.spoken = [(word, _FORGOTTEN, made) for word, _, made in s.spoken]
+
+    def _forget_at_once(self) -> None:
+        """The same where a turn begins, if it cannot wait."""
+        if self.state.dialogue.llm.length > 2 * self.config.history:
+            self._forget_a_little()
+            while self.state.recalled is not None:
+                self._forget_a_little()
 
     def _speak(self, events: list[Event], was_speaking: bool) -> Tensor:
         """The frame to play, (frame_out,)."""

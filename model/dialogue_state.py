@@ -74,6 +74,8 @@ class DialogueState(State):
     speaking: bool = False  # whether words are now the reply (or the transcript)
     spoken: list[Tensor] = field(default_factory=list)  # what the model predicts at its speech, each (1, t, V)
     ctc: CTCPrefix | None = None  # its transcript so far, as CTC sees it
+    draft: list[int] = field(default_factory=list)  # tokens that the transcript is expected to go on with
+    foreseen: list[Tensor] = field(default_factory=list)  # (1, 1, D) each, if the language model has been fed them
     judged: Tensor | None = None  # (3,), the monitor's probabilities of VERDICTS at the last place of speech
     unwritten: int = 0  # tokens that the transcript of this turn may still have
     asked: list[int] = field(default_factory=list)  # a written question about the speech, not read yet
@@ -97,7 +99,7 @@ class DialogueState(State):
         self.phase = Phase.IDLE
         self.hidden = self.pending = self.ear = self.heard = None
         self.judged = self.ctc = self.unit = self.collapse = self.vocoder = None
-        self.spoken, self.asked = [], []
+        self.spoken, self.asked, self.draft, self.foreseen = [], [], [], []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,5 +109,6 @@ class ReplyStep:
     token: int
     kind: TokenKind
     position: int  # where the token stands in the language model's sequence
+    foreseen: bool  # whether the language model had been fed all that stands before it: it cost next to nothing
     units: Tensor  # (1, M) new speech units, perhaps none
     pcm: Tensor  # (1, n) new samples, perhaps none

@@ -245,7 +245,10 @@ class SpeechLM(nn.Module):
         state.ear = state.heard = None
         self._start_reply(state, speaking)
         if state.spoken and not state.speaking:
-            state.ctc = CTCPrefix.begin(torch.cat(state.spoken, dim=1)[0], self.config.layout.pad)
+            heard = torch.cat(state.spoken, dim=1)[0]  # (T, V)
+            state.ctc = CTCPrefix.begin(heard, self.config.layout.pad)
+            best = heard.argmax(dim=-1).unique_consecutive().tolist()
+            state.draft = [word for word in best if self.config.layout.is_text(word)]
         state.spoken = []
 
     @torch.no_grad()
@@ -273,9 +276,7 @@ class SpeechLM(nn.Module):
     def next_logits(self, state: DialogueState) -> Tensor:
         """(V,) of the token that the next reply_step picks from: the language model's, or joint with CTC's."""
         self._expect(state, Phase.REPLYING, "next_logits comes after end_turn or read_text, until END")
-        if state.pending is not None:
-            self._feed_ids([state.pending], state)
-            state.pending = None
+        self._feed_pending(state)
         if state.hidden is None:
             raise DuologueError("nothing to reply to: the turn had no speech and the prompt no tokens")
         logits = self.llm.head(state.hidden)[0, -1]
@@ -296,9 +297,13 @@ class SpeechLM(nn.Module):
         many tokens as there were embeddings of speech ends there, with ``<reply>``: nobody says more words than that
         (nano: 12.5 a second), but a model that has lost its place may write them. With ``transcript_ctc`` it seldom
         comes to that.
+
+        The language model is fed a transcript's words several at once, those that CTC alone would write being the
+        draft (speculative decoding, Leviathan et al., arXiv 2211.17192, section 2.1). What is written is the same.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
         layout = self.config.layout
+        foreseen = self._feed_pending(state)
         logits = self.next_logits(state)
         hidden = state.hidden
         assert hidden is not None
@@ -314,18 +319,21 @@ class SpeechLM(nn.Module):
                 state.ctc.push(token)
             else:
                 state.ctc = None
-        position = state.llm.length
+        position = state.llm.length - len(state.foreseen)
         units, pcm = self._nothing()
         if token == layout.eos:
             state.phase = Phase.ENDED
-            return ReplyStep(token=token, kind=TokenKind.END, position=position, units=units, pcm=pcm)
+            self._drop_draft(state)
+            return ReplyStep(
+                token=token, kind=TokenKind.END, position=position, foreseen=foreseen, units=units, pcm=pcm
+            )
         state.pending = token
         state.generated += 1
         kind = self._kind(token, state)
         if kind is TokenKind.REPLY and self.unit_decoder is not None:
             units = self._units(token, hidden, state)
             pcm = self.sound(units, state) if aloud else pcm
-        return ReplyStep(token=token, kind=kind, position=position, units=units, pcm=pcm)
+        return ReplyStep(token=token, kind=kind, position=position, foreseen=foreseen, units=units, pcm=pcm)
 
     @torch.no_grad()
     def sound(self, units: Tensor, state: DialogueState) -> Tensor:
@@ -352,6 +360,7 @@ class SpeechLM(nn.Module):
         """What the language model is fed before a turn: the last reply's last token, and the prompt's prefix."""
         if state.phase is Phase.LISTENING:
             raise DuologueError("the user's turn has begun already; end it with end_turn first")
+        self._drop_draft(state)
         prompt, rest = self.config.prompt, [] if state.pending is None else [state.pending]
         prefix = prompt.next_prefix_ids if state.turn else prompt.prefix_ids
         state.turn += 1
@@ -398,6 +407,32 @@ class SpeechLM(nn.Module):
 
     def _embed(self, ids: tuple[int, ...] | list[int]) -> Tensor:
         return self.llm.embed(torch.tensor([ids], dtype=torch.long, device=self.device))  # (1, T, D)
+
+    def _feed_pending(self, state: DialogueState) -> bool:
+        """Feed the last token picked, and behind it those that are expected then. True: there was nothing to feed."""
+        if state.pending is None:
+            return True
+        token, state.pending = state.pending, None
+        if state.foreseen and state.draft[0] == token:
+            state.draft.pop(0)
+            state.hidden = state.foreseen.pop(0)
+            return True
+        draft = state.draft
+        self._drop_draft(state)
+        if state.ctc is not None:
+            layout = self.config.layout
+            near = draft[:3].index(token) if token in draft[:3] else 0  # CTC has heard too many words, or another one
+            state.draft = [word for word in draft[near + 1 :] if layout.is_text(word)]
+            state.draft += [] if layout.reply is None else [layout.reply]
+        hidden = self._feed(self._embed([token, *state.draft]), state)
+        state.hidden, *state.foreseen = hidden.split(1, dim=1)
+        return False
+
+    def _drop_draft(self, state: DialogueState) -> None:
+        """Nothing is expected any more; the language model forgets what it was fed of that."""
+        if state.foreseen:
+            state.llm.truncate(state.llm.length - len(state.foreseen))
+        state.draft, state.foreseen = [], []
 
     def _feed_ids(self, ids: list[int], state: DialogueState) -> None:
         self._feed(self._embed(ids), state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import types
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,6 +40,7 @@ SAMPLES = {
     Engine.FESTIVAL: Voice(engine=Engine.FESTIVAL, name="kal_diphone"),
     Engine.PICO: Voice(engine=Engine.PICO, name="en-US"),
     Engine.RHVOICE: Voice(engine=Engine.RHVOICE, name="bdl"),
+    Engine.KOKORO: Voice(engine=Engine.KOKORO, name="am_adam+bf_alice"),
 }
 # Low and fast, high and slow, in the units of each.
 MANNERS = {
@@ -49,11 +51,17 @@ MANNERS[Engine.PICO] = MANNERS[Engine.RHVOICE] = (
     Prosody(pitch=75, spread=0, rate=120),
     Prosody(pitch=130, spread=0, rate=75),
 )
+MANNERS[Engine.KOKORO] = Prosody(pitch=1, spread=0, rate=130), Prosody(pitch=1, spread=0, rate=80)
 TEXT = "what is forty seven plus thirty five"
 
 
 def need(engine: Engine) -> None:
-    if (find_spec if engine is Engine.PICO else shutil.which)(engine.program) is None:
+    if engine is Engine.KOKORO:
+        try:
+            require(engine)
+        except SynthesisError as error:
+            pytest.skip(str(error))
+    elif (find_spec if engine is Engine.PICO else shutil.which)(engine.program) is None:
         pytest.skip(f"{engine.program} is not installed")
 
 
@@ -95,14 +103,14 @@ def test_pitch_and_rate_are_obeyed(engine: Engine) -> None:
     low, high = MANNERS[engine]
     fast_low, slow_high = (synthesise(TEXT, SAMPLES[engine], manner) for manner in (low, high))
     assert len(slow_high) > 1.3 * len(fast_low)
-    assert pitch(slow_high) > 1.3 * pitch(fast_low)
+    assert engine is Engine.KOKORO or pitch(slow_high) > 1.3 * pitch(fast_low)
     if engine in (Engine.FLITE, Engine.FESTIVAL):
         assert pitch(slow_high) == pytest.approx(200, rel=0.15)
     # and one manner leaves no trace in the next sentence
     np.testing.assert_array_equal(synthesise(TEXT, SAMPLES[engine], low), fast_low)
 
 
-@pytest.mark.parametrize("engine", [*DEBIAN, Engine.PICO])
+@pytest.mark.parametrize("engine", [*DEBIAN, Engine.PICO, Engine.KOKORO])
 def test_an_unknown_voice_is_an_error(engine: Engine) -> None:
     need(engine)
     with pytest.raises(SynthesisError, match="nobody"):
@@ -143,6 +151,47 @@ def test_rhvoice_is_asked_as_its_manual_says(tmp_path: Path, monkeypatch: pytest
     assert len(slow) == pytest.approx(1.25 * len(plain), abs=2)
     with pytest.raises(SynthesisError, match="no such voice: nobody"):
         synthesise(TEXT, Voice(engine=Engine.RHVOICE, name="nobody"))
+
+
+class Kokoro:
+    """Takes what kokoro-onnx's class takes; a style of a, b, ... says so many samples a letter."""
+
+    def __init__(self, session: object, voices: str) -> None:
+        assert session == ("kokoro-v1.0.onnx", 1) and Path(voices).name == "voices-v1.0.bin"
+        self.voices = {"af_one": np.full((4, 1, 2), 2000.0), "bm_two": np.full((4, 1, 2), 4000.0)}
+
+    from_session = classmethod(lambda cls, session, voices: cls(session, voices))
+
+    def get_voice_style(self, name: str) -> np.ndarray:
+        return self.voices[name]
+
+    def create(self, text: str, voice: np.ndarray, speed: float, lang: str) -> tuple[np.ndarray, int]:
+        assert text == TEXT + "." and voice.shape == (4, 1, 2)
+        samples = int(voice[0, 0, 0] * len(TEXT) / speed)
+        return np.resize(np.float32([0.5, 0.5, -1.5, -0.5] if lang == "en-gb" else [0.25, -0.25]), samples), 24_000
+
+
+def test_kokoro_is_asked_as_its_package_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that takes kokoro-onnx's calls stands in for it: a voice, half of each of two, accent and speed."""
+    monkeypatch.setenv("DUOLOGUE_KOKORO", str(tmp_path))
+    (tmp_path / "kokoro-v1.0.onnx").touch()
+    monkeypatch.setattr(synthesis.importlib.util, "find_spec", lambda name: name == "kokoro_onnx")
+    one = Voice(engine=Engine.KOKORO, name="af_one")
+    with pytest.raises(SynthesisError, match=r"has no voices\*\.bin"):
+        synthesise(TEXT, one)
+    (tmp_path / "voices-v1.0.bin").touch()
+    monkeypatch.setitem(sys.modules, "kokoro_onnx", types.SimpleNamespace(Kokoro=Kokoro))
+    options = types.SimpleNamespace
+    session = lambda model, options, providers: (Path(model).name, options.intra_op_num_threads)  # noqa: E731
+    runtime = types.SimpleNamespace(SessionOptions=options, InferenceSession=session)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    plain, slow = (synthesise(TEXT, one, manner) for manner in (None, Prosody(pitch=1, spread=0, rate=80)))
+    assert len(plain) == pytest.approx(2000 * len(TEXT) * 2 / 3, abs=2) and abs(plain.astype(int)).max() < 10_000
+    assert len(slow) == pytest.approx(1.25 * len(plain), abs=2)
+    half = synthesise(TEXT, Voice(engine=Engine.KOKORO, name="bm_two+af_one"))
+    assert len(half) == pytest.approx(1.5 * len(plain), abs=2) and abs(half.astype(int)).max() > 20_000
+    with pytest.raises(SynthesisError, match="kokoro has no voice 'nobody', only af_one, bm_two"):
+        synthesise(TEXT, Voice(engine=Engine.KOKORO, name="af_one+nobody"))
 
 
 @pytest.mark.parametrize("engine", BUILT_IN)

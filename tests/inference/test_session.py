@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -399,15 +400,53 @@ def test_it_can_be_deaf_to_interruptions_and_to_its_monitor() -> None:
 
 
 def test_an_hour_fits(assistant) -> None:
-    """Turn after turn, the language model never holds more than `history` and one turn; the last turns are kept."""
+    """Turn after turn, the language model never holds more than `history` and one turn; the last turns are kept. No
+    frame recalls more than one of them."""
     session, wave = make(assistant, history=120), sound((0.3, False), (0.6, True), (6.0, False))
-    lengths = []
+    lengths, remembered = [], []
     for _ in range(8):
-        run(session, wave)
+        for frame in np.split(wave, len(wave) // FRAME):
+            before = session.state.remembered
+            session.tick(frame)
+            remembered.append(session.state.remembered - before)
         lengths.append(session.state.dialogue.llm.length)
     assert max(lengths) <= 120 + 30 and min(lengths[4:]) < 90, lengths
+    assert max(remembered) == 1
     words = [session.assistant.tokenizer.encode(part, add_special_tokens=False) for part in (HEARD, SAID)]
     assert all([list(question), list(reply)] == words for question, reply in session.state.past)
+
+
+def test_who_never_rests_is_forgotten_at_once(assistant) -> None:
+    """Turn upon turn with nothing between them: at twice the positions the oldest turns go, whoever waits for it."""
+    session, lengths = make(assistant, history=60), []
+    for _ in range(12):
+        session.type(HEARD)
+        while session.state.answer is not None and not session.state.answer.ended:
+            session.tick(np.zeros(FRAME, np.float32))
+        session.truncate()
+        lengths.append(session.state.dialogue.llm.length)
+    assert 120 < max(lengths) <= 150 and min(lengths[6:]) < 60, lengths
+
+
+def test_what_is_recalled_in_a_turn_a_frame_is_the_past(assistant) -> None:
+    """A turn comes in between, the last answer is cut, or the past becomes another."""
+    session, wave = make(assistant, history=200), sound((0.3, False), (0.6, True), (6.0, False))
+    frames = itertools.cycle(np.split(wave, len(wave) // FRAME))
+    while session.state.recalled is None:
+        session.tick(next(frames))
+    begun, other = session.clone(), session.clone()
+    session.truncate(session.state.spoken[0][2])
+    other.remember([(SAID, HEARD)])
+    assert other.state.recalled is None
+    for going in (begun, session):
+        before = len(going.state.past)
+        for frame in np.split(np.concatenate([wave, wave[-40 * FRAME :]]), len(wave) // FRAME + 40):
+            going.tick(frame)
+            if going.state.recalled is None:
+                break
+        assert len(going.state.past) > before and len(going.state.past[before - 1][1]) <= len(SAID.split())
+        at_once = going._recalled(going.state.dialogue)
+        assert at_once.llm.length == going.state.dialogue.llm.length
 
 
 @pytest.mark.parametrize("pcm", [np.zeros(0), np.zeros(1000), np.zeros((2, FRAME)), np.full(FRAME, np.nan)])

@@ -103,6 +103,42 @@ def test_a_spoken_turn_is_the_training_sequence(model, chunk):
     assert_close(state.hidden, whole.hidden[:, -1:])
 
 
+def unforeseen(model, state, **options):
+    """A step for which the language model is fed the last token alone."""
+    if state.pending is not None:
+        model._drop_draft(state)
+        model._feed_ids([state.pending], state)
+        state.pending = None
+    return model.reply_step(state, SAMPLED, **options)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])  # of CTC: the more, the more of the draft comes true
+@pytest.mark.parametrize("written", [None, [12, 13]])
+def test_a_draft_changes_nothing_but_how_often_the_language_model_is_asked(share, written):
+    """Steps behind a draft are those without one, to rounding: their tokens, where they stand, what they leave behind;
+    also of a clone made midway, and where something else is to be written than anybody foresaw."""
+    joint = build(transcript_ctc=share)
+    state, plain = joint.init_state(7), joint.init_state(7)
+    foreseen = 0
+    for turn in range(3):
+        for each in (state, plain):
+            hear(joint, each, sound(turn, 12_000))
+            if written:
+                each.asked = list(written)
+        for step in range(40):
+            forced = 11 if step == 3 and turn == 1 else None
+            if step == 4:
+                state = state.clone()
+            one, other = joint.reply_step(state, SAMPLED, forced=forced), unforeseen(joint, plain, forced=forced)
+            foreseen += one.foreseen
+            assert (one.token, one.kind, one.position) == (other.token, other.kind, other.position)
+            if one.kind is TokenKind.END:
+                break
+            torch.testing.assert_close(state.hidden, plain.hidden, atol=1e-4, rtol=1e-4)
+        assert state.llm.length == plain.llm.length and not state.draft and not state.foreseen
+    assert foreseen >= (6 if share > 0.9 and not written else 3)  # of each turn the first
+
+
 def test_kinds_of_tokens_and_what_is_spoken(model):
     """A transcript, a reply, a stray marker; only the reply's words are spoken, EOS is not."""
     ids = [11, 12, QUERY, REPLY, 20, 21, 22, EOS]
