@@ -15,6 +15,7 @@ DEV=${DEV:-work/dev_questions}       # in voices that are in none of them
 RUNS=${RUNS:-runs}
 STEPS=${STEPS:-}                     # of each iteration; the recipe's own if not given
 PROBE_STEPS=${PROBE_STEPS:-}
+PROBE_HIDDEN=${PROBE_HIDDEN:-64}     # of the probes' heads; 0: linear ones
 CLUSTERS=${CLUSTERS:-200}            # units of the second iteration
 MORE=${MORE:-}                       # further key=value of both iterations, for example preset=tiny
 PYTHON=${PYTHON:-.venv/bin/python}
@@ -31,7 +32,7 @@ learn() { # NAME key=value…
 probe() { # NAME
     say "probes: $1"
     duologue train probe out="$RUNS/$1_probe" source="$RUNS/$1" data="$LABELLED" dev_data="$DEV" \
-        ${PROBE_STEPS:+steps=$PROBE_STEPS}
+        hidden="$PROBE_HIDDEN" ${PROBE_STEPS:+steps=$PROBE_STEPS}
     duologue evaluate probe --data "$RUNS/$1_probe" -o "$RUNS/$1_probe/figures"
 }
 
