@@ -177,6 +177,7 @@ def test_hostile_messages(attack, batch: list[str | bytes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(5400)
 @settings(HURRY, max_examples=int(os.environ.get("ATTACKS", "20000")) // 20, derandomize=False)
 @given(batch=st.lists(messages, min_size=20, max_size=20))
 def test_very_many_hostile_messages(attack, batch: list[str | bytes]) -> None:
