@@ -50,9 +50,9 @@ class SessionConfig:
     certain_over: the same of what is said over an answer: a query ends it, a noise does not.
     echo: a frame of which more than this share is what was just played is no speech (see echo.py); 1: never.
     echo_ms: how late an echo may come.
-    tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms (of a transcript only those that
-        nobody foresaw count), and of how many speech units sound may be made: what a frame may cost. A frame of speech
-        is two to four units long.
+    tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms (of a transcript only those
+        count that nobody foresaw), and of how many speech units sound may be made: what a frame may cost. A frame of
+        speech is two to four units long.
     ahead_ms: an answer is generated no further than this ahead of what is played.
     monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
     interruptible: whether speech over an answer can stop it.
