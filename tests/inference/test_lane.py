@@ -19,7 +19,10 @@ from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling
 
 FRAME = 1280
-CONFIG = SessionConfig(duplex=DuplexConfig(endpoint_ms=400, speculate_ms=160, interrupt_ms=320, resume_ms=240))
+# Many tokens a frame, so that conversations have steps in common.
+CONFIG = SessionConfig(
+    duplex=DuplexConfig(endpoint_ms=400, speculate_ms=160, interrupt_ms=320, resume_ms=240), tokens_a_frame=6
+)
 POISON = 50.0
 
 
