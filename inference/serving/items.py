@@ -11,7 +11,7 @@ import numpy as np
 from .errors import RequestError
 from .formats import AudioFormat, to_base64
 
-ITEMS = 500  # of one conversation; creating more is an error
+ITEMS = 500  # of one conversation; where there are more, the oldest is forgotten
 _HEARD_S = 300  # of sound that a conversation keeps for `retrieve`; the oldest is dropped first
 
 
@@ -97,18 +97,18 @@ class Items:
         """Append it, or insert it behind another ("root": first); returns the id of the one before it.
 
         Raises:
-            RequestError: the id is taken, or the other is not there, or there are too many.
+            RequestError: the id is taken, or the other is not there.
         """
         if any(other.id == item.id for other in self._items):
             raise RequestError(f"there is an item {item.id[:80]!r} already", "duplicate_item", "item.id")
-        if len(self._items) >= ITEMS:
-            raise RequestError(f"a conversation has at most {ITEMS} items: delete some", "too_many_items")
         at = len(self._items)
         if after is not None:
             at = 0 if after == "root" else self._items.index(self.find(after, "previous_item_id")) + 1
+        before = self._items[at - 1].id if at else None
         self._items.insert(at, item)
+        del self._items[: max(0, len(self._items) - ITEMS)]
         self._drop_old_sound()
-        return self._items[at - 1].id if at else None
+        return before
 
     def delete(self, id_: str) -> Item:
         """Take it out.

@@ -15,7 +15,9 @@ from running_server import collect, pcm16, running, samples, sound, types
 from tiny_assistant import HEARD, SAID
 
 from duologue.inference import serving
+from duologue.inference.serving.errors import RequestError
 from duologue.inference.serving.events import CLIENT, SERVER
+from duologue.inference.serving.items import ITEMS, Item, Items
 from duologue.inference.serving.realtime import RealtimeSession
 
 ANSWER = [
@@ -431,3 +433,14 @@ def test_what_is_wrong_is_said_and_changes_nothing(connection) -> None:
     assert collect(connection, "error")[-1].error.code == "invalid_json"
     connection.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (8.0, False))))
     assert collect(connection, "response.done")[-1].response.status == "completed"
+
+
+def test_a_conversation_of_any_length_keeps_its_last_items() -> None:
+    """A quarter of an hour of short questions has as many: whoever goes on talking is not cut off."""
+    items = Items()
+    for number in range(ITEMS + 30):
+        before = items.add(Item(role="user", text=str(number), id=f"item_{number}"))
+        assert before == (f"item_{number - 1}" if number else None)
+    assert [item.text for item in items] == [str(number) for number in range(30, ITEMS + 30)]
+    with pytest.raises(RequestError, match="there is no item 'item_29'"):
+        items.find("item_29")
