@@ -51,7 +51,7 @@ def speak_by_kokoro(text: str, name: str, speed: float = 1.0) -> tuple[np.ndarra
     names = name.split("+")
     if unknown := [name for name in names if name not in model.voices]:
         raise DuologueError(f"kokoro has no voice {unknown[0]!r}, only {', '.join(sorted(model.voices))}")
-    style = np.mean([model.get_voice_style(name) for name in names], axis=0)  # (511, 1, 256)
+    style = np.mean([model.get_voice_style(name) for name in names], axis=0)  # (510, 1, 256): one a length
     said: np.ndarray
     said, rate = model.create(f"{text}.", style, speed, "en-gb" if name.startswith("b") else "en-us")
     return said, rate

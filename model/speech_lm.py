@@ -299,7 +299,8 @@ class SpeechLM(nn.Module):
         comes to that.
 
         The language model is fed a transcript's words several at once, those that CTC alone would write being the
-        draft (speculative decoding, Leviathan et al., arXiv 2211.17192, section 2.1). What is written is the same.
+        draft (speculative decoding, Leviathan et al., arXiv 2211.17192, section 2.1). What is written is the same, to
+        rounding.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
         layout = self.config.layout

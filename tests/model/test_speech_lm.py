@@ -205,6 +205,11 @@ def test_ctc_keeps_a_transcript_to_what_was_said(chunk):
         tokens = [step.token for step in steps]
         wanted = said if turn else said[:2]
         assert tokens == [*wanted, REPLY, *[11] * (8 - len(wanted)), EOS]
+        # asked once for all of the transcript, whose draft came true
+        assert [step.foreseen for step in steps[: len(wanted) + 1]] == [True, False, *[True] * (len(wanted) - 1)]
+        broken_off = cut.clone()
+        steps, _ = finish(model, broken_off, Sampling(max_tokens=2))
+        assert broken_off.llm.length == steps[-1].position and not broken_off.foreseen
         # a clone writes the same, and a typed turn after a transcript that was broken off is not CTC's
         assert model.reply_step(cut, SAMPLED).token == wanted[0]
         model.read_text(torch.tensor([[13]]), cut)
