@@ -1,10 +1,12 @@
 """The neural codec: a waveform <-> discrete codes, one to a few numbers a frame, 40 to 75 frames a second.
 
-Samples (B, n) -> codes (B, K, T), T = ceil(n / hop) -> samples (B, T * hop). An encoder (SEANet), a quantiser of one
-codebook or several, and a decoder: Vocos (WavTokenizer) or the encoder's mirror image (EnCodec). One class for the
-published models and for causal ones, which stream exactly with at most 80 ms of look-ahead.
+Samples (B, n) -> codes (B, K, T), T = ceil(n / hop) -> samples (B, T * hop). An encoder: SEANet, or one that reads
+spectra; a quantiser of one codebook or several; a decoder: Vocos (WavTokenizer), the encoder's mirror image (EnCodec),
+or pulses and noise through filters. One class for the published models and for causal ones, which stream exactly with
+at most 80 ms of look-ahead.
 
-Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532); Défossez et al. 2022, "EnCodec" (arXiv 2210.13438).
+Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532); Défossez et al. 2022, "EnCodec" (arXiv 2210.13438); Liu, Chen
+and Yu 2020, "Neural Homomorphic Vocoder" (Interspeech 2020).
 """
 
 from __future__ import annotations
@@ -19,16 +21,21 @@ from torch import Tensor
 from .errors import DuologueError
 from .quantiser import Quantiser, QuantiserConfig
 from .seanet import SEANetConfig, SEANetDecoder, SEANetEncoder, SEANetState
+from .source_filter import SourceFilter, SourceFilterConfig, SourceFilterState
+from .spectral_encoder import SpectralEncoder, SpectralEncoderConfig, SpectralEncoderState
 from .streaming import State, Streaming
 from .vocos import VocosConfig, VocosDecoder, VocosState
+
+EncoderState = SEANetState | SpectralEncoderState
+DecoderState = SEANetState | VocosState | SourceFilterState
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
     sample_rate: int = 24000  # Hz
-    encoder: SEANetConfig
+    encoder: SEANetConfig | SpectralEncoderConfig
     quantiser: QuantiserConfig
-    decoder: VocosConfig | None  # None: the encoder mirrored, as EnCodec
+    decoder: VocosConfig | SourceFilterConfig | None  # None: a SEANet mirrored, as EnCodec
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1:
@@ -38,10 +45,15 @@ class CodecConfig:
                 f"codec encoder and quantiser must be as wide, got {self.encoder.dim} and {self.quantiser.dim}"
             )
         decoder = self.decoder
-        if decoder is not None and (decoder.in_dim, decoder.hop) != (self.quantiser.dim, self.hop):
+        if decoder is None:
+            if not isinstance(self.encoder, SEANetConfig):
+                raise DuologueError("codec decoder is missing: only a SEANet encoder can be mirrored")
+            return
+        dim = decoder.in_dim if isinstance(decoder, VocosConfig) else self.quantiser.dim
+        if (dim, decoder.hop) != (self.quantiser.dim, self.hop):
             raise DuologueError(
                 f"codec decoder must take {self.quantiser.dim} channels and give {self.hop} samples a frame, as the "
-                f"encoder; got {decoder.in_dim} and {decoder.hop}"
+                f"encoder; got {dim} and {decoder.hop}"
             )
 
     @property
@@ -93,8 +105,13 @@ def causal(tokens_a_second: int) -> CodecConfig:
 class CodecState(State):
     """Both halves of one stream."""
 
-    encoder: SEANetState
-    decoder: SEANetState | VocosState
+    encoder: EncoderState
+    decoder: DecoderState
+
+
+def make_decoder(config: VocosConfig | SourceFilterConfig, dim: int, sample_rate: int) -> VocosDecoder | SourceFilter:
+    """The decoder of those sizes, for embeddings of ``dim`` channels."""
+    return VocosDecoder(config) if isinstance(config, VocosConfig) else SourceFilter(dim, config, sample_rate)
 
 
 class Codec(Streaming):
@@ -103,10 +120,18 @@ class Codec(Streaming):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = SEANetEncoder(config.encoder)
+        self.encoder: SEANetEncoder | SpectralEncoder
+        self.decoder: SEANetDecoder | VocosDecoder | SourceFilter
+        if isinstance(config.encoder, SEANetConfig):
+            self.encoder = SEANetEncoder(config.encoder)
+        else:
+            self.encoder = SpectralEncoder(config.encoder)
         self.quantiser = Quantiser(config.quantiser)
-        decoder = config.decoder
-        self.decoder = SEANetDecoder(config.encoder) if decoder is None else VocosDecoder(decoder)
+        if config.decoder is None:
+            assert isinstance(config.encoder, SEANetConfig)
+            self.decoder = SEANetDecoder(config.encoder)
+        else:
+            self.decoder = make_decoder(config.decoder, config.quantiser.dim, config.sample_rate)
         self.exact = self.decoder.exact
         self.latency = self.encoder.latency + self._decoder_wait()
 
@@ -127,7 +152,7 @@ class Codec(Streaming):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K, T) of the first K codebooks -> samples (B, T * hop)."""
-        return _waveform(self.decoder(self.quantiser.decode(codes)))
+        return waveform(self.decoder(self.quantiser.decode(codes)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
@@ -137,18 +162,18 @@ class Codec(Streaming):
 
     def step(self, x: Tensor, state: CodecState) -> Tensor:
         embedding = self.encoder.step(x[:, None], state.encoder)
-        return _waveform(self.decoder.step(self._quantised(embedding), state.decoder))  # type: ignore[arg-type]
+        return waveform(self.decoder.step(self._quantised(embedding), state.decoder))  # type: ignore[arg-type]
 
     def flush(self, state: CodecState) -> Tensor:
         embedding = self._quantised(self.encoder.flush(state.encoder))
         head = self.decoder.step(embedding, state.decoder)  # type: ignore[arg-type]
-        return _waveform(torch.cat([head, self.decoder.flush(state.decoder)], dim=-1))  # type: ignore[arg-type]
+        return waveform(torch.cat([head, self.decoder.flush(state.decoder)], dim=-1))  # type: ignore[arg-type]
 
     def _quantised(self, embedding: Tensor) -> Tensor:
         return self.quantiser.decode(self.quantiser.encode(embedding))
 
 
-def _waveform(samples: Tensor) -> Tensor:
+def waveform(samples: Tensor) -> Tensor:
     """(B, 1, n), as convolutions give it, or (B, n) -> (B, n)."""
     return samples[:, 0] if samples.dim() == 3 else samples
 
@@ -164,13 +189,13 @@ class CodecEncoding(Streaming):
     def forward(self, x: Tensor) -> Tensor:
         return self.codec.encode(x, self.codebooks)
 
-    def init_state(self, batch_size: int = 1) -> SEANetState:
+    def init_state(self, batch_size: int = 1) -> EncoderState:
         return self.codec.encoder.init_state(batch_size)
 
-    def step(self, x: Tensor, state: SEANetState) -> Tensor:
+    def step(self, x: Tensor, state: EncoderState) -> Tensor:
         return self.codec.quantiser.encode(self.codec.encoder.step(x[:, None], state), self.codebooks)
 
-    def flush(self, state: SEANetState) -> Tensor:
+    def flush(self, state: EncoderState) -> Tensor:
         return self.codec.quantiser.encode(self.codec.encoder.flush(state), self.codebooks)
 
 
@@ -185,11 +210,11 @@ class CodecDecoding(Streaming):
     def forward(self, x: Tensor) -> Tensor:
         return self.codec.decode(x)
 
-    def init_state(self, batch_size: int = 1) -> SEANetState | VocosState:
+    def init_state(self, batch_size: int = 1) -> DecoderState:
         return self.codec.decoder.init_state(batch_size)
 
-    def step(self, x: Tensor, state: SEANetState | VocosState) -> Tensor:
-        return _waveform(self.codec.decoder.step(self.codec.quantiser.decode(x), state))  # type: ignore[arg-type]
+    def step(self, x: Tensor, state: DecoderState) -> Tensor:
+        return waveform(self.codec.decoder.step(self.codec.quantiser.decode(x), state))  # type: ignore[arg-type]
 
-    def flush(self, state: SEANetState | VocosState) -> Tensor:
-        return _waveform(self.codec.decoder.flush(state))  # type: ignore[arg-type]
+    def flush(self, state: DecoderState) -> Tensor:
+        return waveform(self.codec.decoder.flush(state))  # type: ignore[arg-type]

@@ -15,11 +15,13 @@ from typing import Self
 
 from torch import Tensor
 
-from .codec import Codec, CodecConfig
+from .codec import Codec, CodecConfig, DecoderState, make_decoder, waveform
 from .errors import DuologueError
 from .quantiser import Quantiser, QuantiserConfig
+from .seanet import SEANetDecoder
+from .source_filter import SourceFilterConfig
 from .streaming import Streaming
-from .vocos import VocosConfig, VocosDecoder, VocosState
+from .vocos import VocosConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class CodecVoiceConfig:
 
     sample_rate: int  # Hz
     quantiser: QuantiserConfig
-    decoder: VocosConfig
+    decoder: VocosConfig | SourceFilterConfig
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1:
@@ -37,6 +39,8 @@ class CodecVoiceConfig:
             raise DuologueError(
                 f"a codec of {self.quantiser.codebooks} codebooks cannot be a voice: a reply is one row of tokens"
             )
+        if not isinstance(self.decoder, VocosConfig):
+            return
         if self.decoder.in_dim != self.quantiser.dim:
             raise DuologueError(
                 f"codec voice: the decoder takes {self.decoder.in_dim} channels, the quantiser has {self.quantiser.dim}"
@@ -62,7 +66,7 @@ class CodecVoiceConfig:
             DuologueError: it cannot be one.
         """
         if codec.decoder is None:
-            raise DuologueError("a codec whose decoder mirrors its encoder cannot be a voice; one with Vocos can")
+            raise DuologueError("a codec whose decoder mirrors its encoder cannot be a voice; one with another can")
         return cls(sample_rate=codec.sample_rate, quantiser=codec.quantiser, decoder=codec.decoder)
 
 
@@ -73,14 +77,14 @@ class CodecVoice(Streaming):
         super().__init__()
         self.config = config
         self.quantiser = Quantiser(config.quantiser)
-        self.decoder = VocosDecoder(config.decoder)
+        self.decoder = make_decoder(config.decoder, config.quantiser.dim, config.sample_rate)
         self.rate, self.latency = self.decoder.rate, self.decoder.latency
 
     @classmethod
     def of(cls, codec: Codec) -> Self:
         """The voice of a codec, which shares its weights."""
         voice = cls(CodecVoiceConfig.of(codec.config))
-        assert isinstance(codec.decoder, VocosDecoder)
+        assert not isinstance(codec.decoder, SEANetDecoder)
         voice.quantiser, voice.decoder = codec.quantiser, codec.decoder
         return voice
 
@@ -89,13 +93,13 @@ class CodecVoice(Streaming):
         return self.quantiser.decode(units[:, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.embed(x))
+        return waveform(self.decoder(self.embed(x)))
 
-    def init_state(self, batch_size: int = 1) -> VocosState:
+    def init_state(self, batch_size: int = 1) -> DecoderState:
         return self.decoder.init_state(batch_size)
 
-    def step(self, x: Tensor, state: VocosState) -> Tensor:
-        return self.decoder.step(self.embed(x), state)
+    def step(self, x: Tensor, state: DecoderState) -> Tensor:
+        return waveform(self.decoder.step(self.embed(x), state))  # type: ignore[arg-type]
 
-    def flush(self, state: VocosState) -> Tensor:
-        return self.decoder.flush(state)
+    def flush(self, state: DecoderState) -> Tensor:
+        return waveform(self.decoder.flush(state))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import pytest
 import torch
@@ -30,6 +30,7 @@ from duologue.model.mel import LogMel, LogMelConfig
 from duologue.model.quantiser import QuantiserConfig
 from duologue.model.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from duologue.model.source_filter import SourceFilter, SourceFilterConfig
+from duologue.model.spectral_encoder import SpectralEncoder, SpectralEncoderConfig
 from duologue.model.streaming import Chain, Streaming
 from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.vad import VAD
@@ -83,10 +84,12 @@ TINY_SOURCE_FILTER = SourceFilterConfig(
 )
 
 
-def tiny_source_filter() -> SourceFilter:
-    generator = SourceFilter(8, TINY_SOURCE_FILTER, 16000)
+def tiny_source_filter(pitch_dim: int | None = None) -> SourceFilter:
+    generator = SourceFilter(8, replace(TINY_SOURCE_FILTER, pitch_dim=pitch_dim), 16000)
     with torch.no_grad():
         weight = generator.head.weight.view(2, -1, 8).mul_(3)
+        if generator.pitch is not None:
+            weight = generator.pitch.head.weight.view(2, 2, -1).mul_(3)
         weight[:, :2] *= 7  # a voice that comes and goes, at all pitches
     return generator
 
@@ -159,6 +162,24 @@ def tiny_codec(causal: bool, codebooks: int = 2) -> Codec:
     return Codec(CodecConfig(encoder=encoder, quantiser=quantiser, decoder=tiny_vocos() if causal else None))
 
 
+TINY_SPECTRAL = SpectralEncoderConfig(dim=8, width=16, ffn_dim=24, layers=2, kernel=3, n_fft=50, hop=20)
+
+
+def tiny_spectral_codec() -> Codec:
+    """A codec that reads spectra and speaks by pulses and noise."""
+    decoder = replace(TINY_SOURCE_FILTER, hop=20, n_fft=64, pitch_dim=4)
+    codec = Codec(
+        CodecConfig(
+            sample_rate=16000, encoder=TINY_SPECTRAL, quantiser=QuantiserConfig(dim=8, size=32), decoder=decoder
+        )
+    )
+    with torch.no_grad():
+        assert isinstance(codec.decoder, SourceFilter) and codec.decoder.pitch is not None
+        codec.decoder.pitch.head.weight.mul_(20)
+        codec.encoder.head.weight.mul_(3)  # type: ignore[union-attr, operator]
+    return codec
+
+
 class Spectrum(Streaming):
     """The inverse transform with real numbers at its input: (B, n_fft + 2, T) -> samples."""
 
@@ -191,6 +212,7 @@ STAGES = [
     Stage(name="hifigan", make=lambda: Generator(8, 32, (5, 4), (11, 8), (3, 7), (1, 3, 5)), input=features(8)),
     Stage(name="duration", make=lambda: DurationPredictor(8, 8, 3), input=features(8)),
     Stage(name="source-filter", make=tiny_source_filter, input=features(8)),
+    Stage(name="source-filter-pitch", make=lambda: tiny_source_filter(pitch_dim=4), input=features(8)),
     Stage(name="vocoder", make=tiny_vocoder, input=integers(10)),
     Stage(name="vocoder-source-filter", make=lambda: tiny_vocoder(TINY_SOURCE_FILTER), input=integers(10)),
     Stage(name="llm", make=LanguageModel, input=lambda frames: torch.randn(2, frames, 8), bounded=False),
@@ -256,6 +278,11 @@ STAGES = [
         input=lambda frames: torch.randint(32, (2, 2, frames)),
     ),
     Stage(name="codec-voice", make=lambda: CodecVoice.of(tiny_codec(True, codebooks=1)), input=integers(32)),
+    Stage(
+        name="spectral-encoder", make=lambda: SpectralEncoder(TINY_SPECTRAL), input=features(1), frames=407, slack=1.1
+    ),
+    Stage(name="codec-spectral", make=tiny_spectral_codec, input=samples, frames=807, slack=1.1),
+    Stage(name="codec-voice-source-filter", make=lambda: CodecVoice.of(tiny_spectral_codec()), input=integers(32)),
     Stage(name="codec-causal", make=lambda: tiny_codec(True), input=samples, frames=203, slack=1.1),
     Stage(name="codec-encodec", make=lambda: tiny_codec(False), input=samples, frames=403, slack=1.1),
 ]

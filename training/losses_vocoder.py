@@ -1,7 +1,7 @@
-"""Spectral losses of a vocoder: how far a waveform's spectrogram lies from the recording's.
+"""Spectral losses of a vocoder: how far a waveform's spectrogram lies from the recording's; and those of a pitch.
 
-Samples (B, n) in, scalars out. They say nothing of phase, so a vocoder trained on them alone is intelligible but a
-little rough; an adversary does the rest.
+Samples (B, n) in, scalars out. Spectra say nothing of phase, so a vocoder trained on them alone is intelligible but a
+little rough; an adversary does the rest, or a generator that has phases from elsewhere.
 
 Sources: the log-mel distance of Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), section 2.3; spectral convergence and
 log-magnitude distance at several resolutions of Yamamoto et al. 2020, "Parallel WaveGAN" (arXiv 1910.11480), section
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..model.errors import DuologueError
 from ..model.mel import mel_filters
+from ..model.source_filter import MIDDLE_HZ, Controls
 
 FLOOR = 1e-7  # of powers: below the quantisation noise of 16-bit audio
 
@@ -68,3 +69,12 @@ class SpectralLoss(nn.Module):
                 convergence = convergence + (amplitude - wanted).norm() / wanted.norm() / len(c.windows)
         loss = c.mel_weight * mel + c.magnitude_weight * magnitude + c.convergence_weight * convergence
         return loss, {"mel": mel.detach(), "magnitude": magnitude.detach(), "convergence": convergence.detach()}
+
+
+def pitch_losses(controls: Controls, hertz: Tensor) -> tuple[Tensor, Tensor]:
+    """What a source-filter generator says, and the recording's pitch in Hz (B, S), 0 where there is no voice -> the
+    mean distance of the pitches' logarithms where there is one, and the cross-entropy of whether there is."""
+    voiced = hertz > 0
+    distance = (controls.log_f0 - torch.log(hertz.clamp(min=1.0) / MIDDLE_HZ)).abs()
+    pitch = (distance * voiced).sum() / voiced.sum().clamp(min=1)
+    return pitch, F.binary_cross_entropy_with_logits(controls.voiced, voiced.float())

@@ -5,6 +5,8 @@ A data set is seen as one long recording, its clips behind one another, so that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 from ..data_prep.shards import ShardedDataset
 from ..model.errors import DuologueError
 from .data import to_float
+from .pitch import pitch
 
 
 class Waveforms:
@@ -25,7 +28,7 @@ class Waveforms:
         if not folders:
             raise DuologueError("no data: give at least one folder, for example data=work/recordings")
         self.sets = [ShardedDataset(folder) for folder in folders]
-        self.length = length
+        self.sample_rate, self.length = sample_rate, length
         self.ends = [np.cumsum([meta["samples"] for meta in one.metas]) for one in self.sets]
         for folder, one, ends in zip(folders, self.sets, self.ends, strict=True):
             if one.sample_rate != sample_rate:
@@ -37,24 +40,59 @@ class Waveforms:
             raise DuologueError(f"shares are {shares}; they must be as many as the data sets, {len(folders)}, above 0")
         weights = np.array(shares) if shares else seconds
         self.chances = weights / weights.sum()
+        self._pitches: dict[tuple[int, int, int], np.ndarray] = {}
 
     def crops(self, rng: np.random.Generator, count: int, gain_db: tuple[float, float] = (0.0, 0.0)) -> Tensor:
         """(count, length) float32 in [-1, 1], each at a loudness of its own."""
+        return self.samples(self.places(rng, count), rng, gain_db)
+
+    def places(self, rng: np.random.Generator, count: int) -> list[tuple[int, int]]:
+        """Where crops begin: (data set, sample)."""
+        chosen = rng.choice(len(self.sets), count, p=self.chances)
+        return [(int(which), int(rng.integers(0, self.ends[which][-1] - self.length + 1))) for which in chosen]
+
+    def samples(
+        self, places: list[tuple[int, int]], rng: np.random.Generator, gain_db: tuple[float, float] = (0.0, 0.0)
+    ) -> Tensor:
+        """(count, length) float32 in [-1, 1] from those places on, each at a loudness of its own."""
         rows = []
-        for which in rng.choice(len(self.sets), count, p=self.chances):
-            start = int(rng.integers(0, self.ends[which][-1] - self.length + 1))
-            wave = to_float(self._cut(int(which), start))
+        for which, start in places:
+            clips = self.sets[which]
+            wave = to_float(np.concatenate([clips[clip].pcm[a:b] for clip, a, b in self._pieces(which, start)]))
             gain = 10 ** (rng.uniform(*gain_db) / 20)
             rows.append(wave * min(gain, 1 / max(float(np.abs(wave).max()), 1e-3)))
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
-    def _cut(self, which: int, start: int) -> np.ndarray:
-        """int16 (length,) from ``start`` on, through as many clips as it takes."""
-        ends, pieces, at = self.ends[which], [], start
+    def pitch(self, places: list[tuple[int, int]], hop: int) -> Tensor:
+        """Hz (count, length // hop) float32 in the middle of each hop of the same crops, 0 where there is no voice.
+
+        A clip is measured once, in hops of its own: a value is of the hop that the middle falls into.
+        """
+        middles = np.arange(self.length // hop) * hop + hop // 2
+        rows = []
+        for which, start in places:
+            row, at = [], 0
+            for clip, a, b in self._pieces(which, start):
+                inside = middles[(middles >= at) & (middles < at + b - a)] - at + a  # samples of the clip
+                found = self._pitch(which, clip, hop)
+                row.append(found[(inside // hop).clip(max=len(found) - 1)])
+                at += b - a
+            rows.append(np.concatenate(row))
+        return torch.from_numpy(np.stack(rows).astype(np.float32))
+
+    def _pitch(self, which: int, clip: int, hop: int) -> np.ndarray:
+        """Hz of a whole clip, at least one value."""
+        if (which, clip, hop) not in self._pitches:
+            found = pitch(to_float(self.sets[which][clip].pcm), self.sample_rate, hop)
+            self._pitches[which, clip, hop] = (found if len(found) else np.zeros(1)).astype(np.float16)
+        return self._pitches[which, clip, hop]
+
+    def _pieces(self, which: int, start: int) -> Iterator[tuple[int, int, int]]:
+        """(clip, its first sample, the sample after its last) of each piece of a crop, through as many as it takes."""
+        ends, at = self.ends[which], start
         clip = int(np.searchsorted(ends, start, side="right"))
         while at < start + self.length:
             begin = int(ends[clip - 1]) if clip else 0
             until = min(int(ends[clip]), start + self.length)
-            pieces.append(self.sets[which][clip].pcm[at - begin : until - begin])
+            yield clip, at - begin, until - begin
             at, clip = until, clip + 1
-        return np.concatenate(pieces)

@@ -100,7 +100,7 @@ NANO_UNIT_DECODER = UnitDecoderConfig(
 )
 NANO_VOCODER = UnitVocoderConfig(units=NANO_UNITS, embedding_dim=128, source_filter=SourceFilterConfig())
 # For a codec's tokens in the place of units: as many classes as its codebook, and more of them a word.
-NANO_CODEC_UNIT_DECODER = replace(NANO_UNIT_DECODER, units=4096, upsample=56)
+NANO_CODEC_UNIT_DECODER = replace(NANO_UNIT_DECODER, units=4096, upsample=63)
 NANO_MONITOR = MonitorConfig(in_dim=256, hidden_dim=128)
 
 

@@ -91,7 +91,7 @@ def recipe(preset: str = "nano") -> UnitDecoderRecipe:
         decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
         return replace(base, start=(), llm=tiny_llm(), unit_decoder=decoder, history=0.0, steps=192, batch_size=8,
                        warmup=10, lr=5e-3, precision="no", workers=0, save_every=192)  # fmt: skip
-    if preset == "codec":  # 4,097 classes for each of 56 frames a word: smaller batches
+    if preset == "codec":  # 4,097 classes for each of 63 frames a word: smaller batches
         return replace(base, unit_decoder=NANO_CODEC_UNIT_DECODER, hop=NANO_CODEC.hop, units_file="codec.jsonl",
                        batch_size=8, steps=20000)  # fmt: skip
     return base

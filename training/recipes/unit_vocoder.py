@@ -23,11 +23,11 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ...model.conv import StreamingConv1d, StreamingConvTranspose1d
 from ...model.errors import DuologueError
-from ...model.source_filter import MIDDLE_HZ, SourceFilter, SourceFilterConfig
+from ...model.source_filter import SourceFilter, SourceFilterConfig
 from ...model.vocoder import UnitVocoder, UnitVocoderConfig
 from ..data import to_float
 from ..discriminators import DiscriminatorConfig, Discriminators
-from ..losses_vocoder import SpectralLoss, SpectralLossConfig
+from ..losses_vocoder import SpectralLoss, SpectralLossConfig, pitch_losses
 from ..recipe import Recipe
 from ..task import AdversarialTask, Batch, Rival, Task
 from ..unit_data import UnitCorpus
@@ -201,10 +201,7 @@ class UnitVocoderTask(Task):
         if not isinstance(generator, SourceFilter):
             return generator(x)[:, 0], x.new_zeros((), dtype=torch.float32), {}
         controls, hertz = generator.controls(x), batch["pitch"]
-        voiced = hertz > 0
-        voicing = F.binary_cross_entropy_with_logits(controls.voiced, voiced.float())
-        wanted = torch.log(hertz.clamp(min=1.0) / MIDDLE_HZ)
-        pitch = ((controls.log_f0 - wanted).abs() * voiced).sum() / voiced.sum().clamp(min=1)
+        pitch, voicing = pitch_losses(controls, hertz)
         loss = self.recipe.pitch_weight * pitch + self.recipe.voicing_weight * voicing
         figures = {"pitch": pitch.detach(), "voicing": voicing.detach()}
         return generator.sound(controls, hertz)[:, 0], loss, figures
