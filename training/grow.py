@@ -1,0 +1,141 @@
+"""A trained part made larger, which at first does what it did: where a run of more layers, or of another voice, begins.
+
+    python -m duologue.training.grow runs/grown llm=checkpoints/nano
+    python -m duologue.training.grow runs/grown unit_decoder=checkpoints/nano codec=nano-codec
+
+The first gives the language model of a checkpoint the layers that nano has now (recipes/nano.py): new ones are copies
+whose outputs are zero, so that nothing changes until they learn; a narrower MLP keeps the columns that do most. The
+second makes a decoder of units one of a codec's tokens: its layers and inputs stay, its places within a word are spread
+over more frames, and its classes begin where the codebook's entries lie, so that tokens that sound alike are alike. The
+result is a folder for ``start=PART=FOLDER``.
+
+Source: layers that begin as the identity: Chen, Goodfellow and Shlens 2016, "Net2Net" (arXiv 1511.05641), section 2.3.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..checkpoints import store
+from ..checkpoints.parts import load_part
+from ..model.codec import Codec, CodecConfig
+from ..model.errors import DuologueError
+from ..model.llm import LLM
+from ..model.speech_lm import SpeechLM
+from ..model.unit_decoder import UnitDecoder, UnitDecoderConfig
+from .recipes.nano import NANO_CODEC_UNIT_DECODER, nano_llm
+from .run_folder import WEIGHTS, save_parts
+
+LAYERS = "lm.model.layers."
+SILENT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")  # what a layer adds to the stream
+
+
+def grown_llm(old: LLM, was: Mapping[str, Any], becomes: dict[str, Any]) -> LLM:
+    """A Llama of more layers, and of an MLP at most as wide; sizes are transformers' fields.
+
+    Raises:
+        DuologueError: fewer layers, a wider MLP, or another size that differs.
+    """
+    for name in ("model_type", "vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads"):
+        if was[name] != becomes[name]:
+            raise DuologueError(
+                f"llm {name} is {was[name]} and cannot become {becomes[name]}: only layers can be added"
+            )
+    layers, wanted, width = was["num_hidden_layers"], becomes["num_hidden_layers"], becomes["intermediate_size"]
+    if wanted < layers or width > was["intermediate_size"]:
+        raise DuologueError(
+            f"llm of {layers} layers, MLP {was['intermediate_size']}, cannot become one of {wanted} layers, MLP {width}"
+        )
+    new, tensors = LLM(becomes), old.state_dict()
+    grown = {name: tensor for name, tensor in tensors.items() if not name.startswith(LAYERS)}
+    for at, (source, silent) in enumerate(_places(layers, wanted)):
+        prefix = f"{LAYERS}{source}."
+        layer = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        keep = _busiest(layer, width)
+        for name, tensor in layer.items():
+            if name.endswith(("gate_proj.weight", "up_proj.weight")):
+                tensor = tensor[keep]
+            elif name.endswith("down_proj.weight"):
+                tensor = tensor[:, keep]
+            grown[f"{LAYERS}{at}.{name}"] = torch.zeros_like(tensor) if silent and name in SILENT else tensor.clone()
+    new.load_state_dict(grown)
+    return new
+
+
+def _places(layers: int, wanted: int) -> list[tuple[int, bool]]:
+    """For each new layer: the old one that it is or copies, and whether it is a copy, spread evenly."""
+    more = wanted - layers
+    behind = [max(0, round((k + 1) * layers / (more + 1)) - 1) for k in range(more)]
+    return [(i, copy) for i in range(layers) for copy in (False, *[True] * behind.count(i))]
+
+
+def _busiest(layer: Mapping[str, Tensor], width: int) -> Tensor:
+    """The columns of an MLP whose weights are largest, in their order."""
+    gate, up, down = (layer[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
+    return (gate.norm(dim=1) * up.norm(dim=1) * down.norm(dim=0)).argsort(descending=True)[:width].sort().values
+
+
+def grown_unit_decoder(old: UnitDecoder, becomes: UnitDecoderConfig, entries: Tensor) -> UnitDecoder:
+    """A decoder of a codec's tokens, whose ``entries`` are (units, D), from one of other units.
+
+    Raises:
+        DuologueError: its layers are of other sizes, or there are not as many entries as classes.
+    """
+    if len(entries) != becomes.units or entries.shape[1] > becomes.dim:
+        raise DuologueError(f"entries are {tuple(entries.shape)}; {becomes.units} of at most {becomes.dim} are wanted")
+    torch.manual_seed(0)
+    new, tensors = UnitDecoder(becomes), old.state_dict()
+    for name in [name for name in tensors if name.startswith("output_proj.")]:
+        del tensors[name]
+    if becomes.sub_position and old.config.sub_position:
+        spread = F.interpolate(tensors["sub_position"].T[None], becomes.upsample, mode="linear", align_corners=True)
+        tensors["sub_position"] = spread[0].T
+    fits = {name: tensor.shape for name, tensor in new.state_dict().items() if not name.startswith("output_proj.")}
+    if {name: tensor.shape for name, tensor in tensors.items()} != fits:
+        raise DuologueError(f"a unit decoder of the sizes {old.config} cannot become one of {becomes}")
+    new.load_state_dict(tensors, strict=False)
+    with torch.no_grad():
+        directions = torch.linalg.qr(torch.randn(becomes.dim, entries.shape[1])).Q.T  # (D, dim), orthogonal
+        spread_out = (entries - entries.mean(0)) / entries.std()
+        weight = new.output_proj.weight
+        new.output_proj.bias[: becomes.units] = 0
+        weight[: becomes.units] = spread_out @ directions * (weight.std() * (becomes.dim / entries.shape[1]) ** 0.5)
+    return new
+
+
+def grow(out: str | Path, sources: tuple[str, ...]) -> Path:
+    """Write the part that ``PART=MODEL`` names, grown to nano's sizes, into a folder.
+
+    Raises:
+        DuologueError: another part, no such model, or sizes that cannot be reached.
+    """
+    given = dict(entry.partition("=")[::2] for entry in sources)
+    if given.keys() not in ({"llm"}, {"unit_decoder", "codec"}):
+        raise DuologueError("give llm=MODEL, or unit_decoder=MODEL codec=CODEC: what is to grow")
+    model: SpeechLM = store.load(given.get("llm") or given["unit_decoder"]).model
+    part: LLM | UnitDecoder
+    if "llm" in given:
+        name, part = "llm", grown_llm(model.llm, model.config.llm, nano_llm())
+    else:
+        if model.unit_decoder is None:
+            raise DuologueError(f"{given['unit_decoder']} has no unit decoder")
+        entries = load_part(given["codec"], "codec", CodecConfig, Codec).quantiser.entries[0]
+        name, part = "unit_decoder", grown_unit_decoder(model.unit_decoder, NANO_CODEC_UNIT_DECODER, entries)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_parts({name: part}, folder / WEIGHTS)
+    return folder
+
+
+if __name__ == "__main__":
+    try:
+        print(grow(sys.argv[1], tuple(sys.argv[2:])))
+    except (DuologueError, IndexError) as error:
+        raise SystemExit(f"duologue: error: {error if str(error) else __doc__}") from None
