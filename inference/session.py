@@ -12,7 +12,6 @@ worked through in frames of 80 ms whatever the size of a tick, hence the same fo
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +32,11 @@ from .duplex import FRAME_MS, DuplexConfig, DuplexPolicy, Heard, Mode
 from .echo import EchoGuard
 from .events import Event, EventKind, Tick
 from .loudness import Loudness, LoudnessConfig
+from .memory import Memory
 from .speech_gate import GateConfig, SpeechGate
 from .text_stream import ids_of
 
 _AT_ONCE = 10**6  # ms: longer than any wait
-_FORGOTTEN = -1  # the position of a word that the language model holds no more
 _FADE_MS = 10  # so that falling silent at once is not a click
 
 
@@ -101,11 +100,8 @@ class SessionState(State):
     policy: DuplexPolicy
     echo: EchoGuard
     recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
-    past: list[tuple[list[int], list[int]]]  # what was said, question and answer, as far as it was heard
+    memory: Memory  # of the turns that are over
     turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, frames of (1280,)
-    spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
-    recalled: DialogueState | None = None  # is to replace the dialogue once it remembers all of the past in words
-    remembered: int = 0  # turns of the past that it remembers
     held: bool = False  # the turn is over, and its answer waits to be asked for
     about: list[int] = field(default_factory=list)  # what was asked in writing about the turn, as ids
     now_ms: int = 0
@@ -159,7 +155,7 @@ class Session:
             policy=DuplexPolicy(config.duplex),
             echo=EchoGuard.begin(self.frame, config.echo_ms * self.input_rate // 1000),
             recent=[],
-            past=[],
+            memory=Memory(),
         )
 
     def save(self, path: str | Path) -> None:
@@ -254,17 +250,10 @@ class Session:
             words = self._end_answer(s.answer.heard)
             s.policy = DuplexPolicy(self.config.duplex)
             return self._text(words)
-        kept = [word for word in s.spoken if samples is None or word[2] <= samples]
-        if len(kept) < len(s.spoken):
-            position, s.spoken = s.spoken[len(kept)][1], kept
-            s.past[-1] = (s.past[-1][0], [word for word, _, _ in kept])
-            before = s.dialogue if s.before is None else s.before
-            if position == _FORGOTTEN:
-                before = self._recalled(before)
-            else:
-                before.truncate(position)
+        before = s.memory.cut(samples, self.model, s.dialogue if s.before is None else s.before)
+        if before is not None:
             self._go_on_behind(before)
-        return self._text([word for word, _, _ in kept])
+        return self._text([word for word, _, _ in s.memory.spoken])
 
     @torch.inference_mode()
     def remember(self, past: list[tuple[str, str]]) -> None:
@@ -281,8 +270,8 @@ class Session:
             ids = ids_of(self.assistant.tokenizer, layout, text)[0] if text.strip() else []
             return [id_ for id_ in ids if layout.is_text(id_)]
 
-        s.past, s.spoken, s.recalled = [(words(question), words(answer)) for question, answer in past], [], None
-        self._go_on_behind(self._recalled(s.dialogue if s.before is None else s.before))
+        s.memory.replace([(words(question), words(answer)) for question, answer in past])
+        self._go_on_behind(s.memory.in_words(self.model, s.dialogue if s.before is None else s.before))
 
     @torch.inference_mode()
     def type(self, text: str) -> None:
@@ -299,7 +288,7 @@ class Session:
             self._end_answer(s.answer.heard)
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
-        self._forget_at_once()
+        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self.config.history)
         self.model.read_text(torch.tensor([ids]), s.dialogue)
         s.answer = Answer.begin(s.dialogue)
         s.answer.transcript, s.answer.told = ids, (len(ids), 0)
@@ -340,7 +329,7 @@ class Session:
         keep = self.config.duplex.before_ms // FRAME_MS
         s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
         if s.policy.mode is Mode.IDLE:
-            self._forget_a_little()
+            s.dialogue = s.memory.forget_a_little(self.model, s.dialogue, self.config.history)
         played = self._speak(events, was_speaking)
         s.echo.play(
             played if self.input_rate == self.output_rate else _resampled(played, self.output_rate, self.input_rate)
@@ -362,7 +351,7 @@ class Session:
 
     def _listen(self, events: list[Event]) -> None:
         s = self.state
-        self._forget_at_once()
+        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self.config.history)
         s.before, s.answer = s.dialogue.clone(), None
         s.loudness.new_turn()
         self._begin_turn(s.dialogue)
@@ -439,14 +428,6 @@ class Session:
         self.model.begin_turn(s.dialogue)
         self.model.listen(torch.cat(s.turn)[None], s.dialogue)
 
-    def _recalled(self, replaced: DialogueState) -> DialogueState:
-        """A conversation in which all of ``past`` was said in words."""
-        fresh = self.model.init_state()
-        fresh.rng = replaced.rng
-        for question, reply in self.state.past:
-            self.model.recall(question, reply, fresh)
-        return fresh
-
     def _verdict(self) -> Verdict | None:
         """What the monitor makes of what is being said, if there is one and it is certain; noise if it is too faint."""
         s = self.state
@@ -465,42 +446,9 @@ class Session:
         """The conversation goes on behind the answer, of which so many words were heard: these."""
         s = self.state
         assert s.answer is not None
-        words = [word for word, _, _ in s.answer.words[:heard]]
-        s.past.append((s.answer.transcript, words))
-        spoken = zip(s.answer.words[:heard], s.answer.sounded, strict=False)
-        s.spoken, s.held = [(word, position, made) for (word, position, _), made in spoken], False
-        s.dialogue, s.before, s.over, s.answer, s.about = s.answer.dialogue, None, None, None, []
+        words = s.memory.keep(s.answer, heard)
+        s.dialogue, s.before, s.over, s.answer, s.about, s.held = s.answer.dialogue, None, None, None, [], False
         return words
-
-    def _forget_a_little(self) -> None:
-        """Between turns: drop the oldest when there are too many; remember one of the others in words."""
-        s, limit = self.state, self.config.history
-        if s.recalled is None:
-            if s.dialogue.llm.length <= limit:
-                return
-            prompt = self.model.config.prompt
-            markers = len(prompt.next_prefix_ids) + len(prompt.suffix_ids) + 3
-            sizes = itertools.accumulate(
-                (len(question) + len(reply) + markers for question, reply in reversed(s.past)),
-                initial=len(prompt.prefix_ids),
-            )
-            kept = sum(size <= limit // 2 for size in sizes) - 1
-            s.past = s.past[len(s.past) - max(0, kept) :]
-            s.recalled, s.remembered = self.model.init_state(), 0
-        if s.remembered < len(s.past):
-            self.model.recall(*s.past[s.remembered], s.recalled)
-            s.remembered += 1
-        if s.remembered == len(s.past):
-            s.recalled.rng = s.dialogue.rng
-            s.dialogue, s.recalled = s.recalled, None
-            s.spoken = [(word, _FORGOTTEN, made) for word, _, made in s.spoken]
-
-    def _forget_at_once(self) -> None:
-        """The same where a turn begins, if it cannot wait."""
-        if self.state.dialogue.llm.length > 2 * self.config.history:
-            self._forget_a_little()
-            while self.state.recalled is not None:
-                self._forget_a_little()
 
     def _speak(self, events: list[Event], was_speaking: bool) -> Tensor:
         """The frame to play, (frame_out,)."""

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ...model.errors import DuologueError
 from ..audio import read_audio
 
 RATE, CHUNK_S = 24_000, 0.08
@@ -103,10 +104,13 @@ class Reading:
 
 
 def read(url: str, key: str) -> Reading:
-    """Ask the server."""
-    request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        lines = answer.read().decode().splitlines()
+    """Ask the server. Raises DuologueError where it does not answer."""
+    try:
+        request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": f"Bearer {key}"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+    except (OSError, ValueError) as error:
+        raise DuologueError(f"cannot read {url}/metrics: {getattr(error, 'reason', error)}") from None
     rows = [line.split('"') for line in lines if line.startswith("duologue_tick_lateness_seconds_bucket")]
     plain = dict(line.split(" ") for line in lines if line.startswith(("duologue_memory", "duologue_sessions")))
     return Reading(
@@ -198,7 +202,11 @@ def main() -> None:
     report = measure(
         given.url, given.recordings, given.sessions, given.seconds, given.api_key, given.speaking, given.every
     )
-    print(json.dumps(asyncio.run(report), indent=1))
+    try:
+        print(json.dumps(asyncio.run(report), indent=1))
+    except DuologueError as error:
+        print(f"duologue: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

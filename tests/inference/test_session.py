@@ -138,7 +138,7 @@ def test_an_interruption_stops_the_answer_and_is_remembered_as_heard(assistant) 
     assert heard == SAID.split()[: len(heard)] and 0 < len(heard) < len(SAID.split())
     assert kinds(events, EventKind.ANSWER_FINISHED) == [EventKind.ANSWER_FINISHED], "the second question is answered"
     ids = session.assistant.tokenizer.encode(f"{HEARD} {cut.text}", add_special_tokens=False)
-    assert [word for part in session.state.past[0] for word in part] == ids
+    assert [word for part in session.state.memory.past[0] for word in part] == ids
     # The language model has forgotten the words that it had written and nobody heard.
     session, words = make(assistant), []
     for tick in replay(session, sound(*before, (0.6, True))):
@@ -342,13 +342,13 @@ def test_told_that_less_was_heard_it_remembers_less(assistant) -> None:
         next(ticks)
     heard = session.truncate(RATE // 2)
     assert SAID.startswith(heard) and heard != SAID and session.state.policy.mode is Mode.IDLE
-    assert session.state.answer is None and session._text(session.state.past[-1][1]) == heard
+    assert session.state.answer is None and session._text(session.state.memory.past[-1][1]) == heard
     session, whole = make(assistant), make(assistant)
     run(session, wave)
     run(whole, wave)
     held = session.state.dialogue.llm.length
     assert session.truncate() == session.truncate(10**9) == SAID and session.state.dialogue.llm.length == held
-    first = [word for word in session.state.spoken][1]
+    first = [word for word in session.state.memory.spoken][1]
     assert session.truncate(first[2]) == " ".join(SAID.split()[:2]) and session.state.dialogue.llm.length < held
     run(whole, sound((0.6, True)))
     assert whole.state.before is not None
@@ -364,9 +364,9 @@ def test_what_was_said_can_be_replaced(assistant) -> None:
     session = make(assistant)
     run(session, sound(*QUESTION))
     session.remember([("what is two plus two", "it makes nine"), ("seven", "")])
-    assert [session._text(part) for part in session.state.past[0]] == ["what is two plus two", "it makes nine"]
+    assert [session._text(part) for part in session.state.memory.past[0]] == ["what is two plus two", "it makes nine"]
     _, events = run(session, sound(*QUESTION))
-    assert text(events, EventKind.ANSWER_TEXT) == SAID and len(session.state.past) == 3
+    assert text(events, EventKind.ANSWER_TEXT) == SAID and len(session.state.memory.past) == 3
     session.type("what is two plus two")
     with pytest.raises(DuologueError, match="under way"):
         session.remember([])
@@ -385,7 +385,7 @@ def test_an_answer_can_wait_to_be_asked_for(assistant) -> None:
     assert pcm.any() and text(events, EventKind.ANSWER_TEXT) == SAID
     run(session, sound((1.0, True), (1.0, False)))
     session.discard()
-    assert session.state.policy.mode is Mode.IDLE and len(session.state.past) == 1
+    assert session.state.policy.mode is Mode.IDLE and len(session.state.memory.past) == 1
 
 
 def test_it_can_be_deaf_to_interruptions_and_to_its_monitor() -> None:
@@ -406,14 +406,14 @@ def test_an_hour_fits(assistant) -> None:
     lengths, remembered = [], []
     for _ in range(8):
         for frame in np.split(wave, len(wave) // FRAME):
-            before = session.state.remembered
+            before = session.state.memory.remembered
             session.tick(frame)
-            remembered.append(session.state.remembered - before)
+            remembered.append(session.state.memory.remembered - before)
         lengths.append(session.state.dialogue.llm.length)
     assert max(lengths) <= 120 + 30 and min(lengths[4:]) < 90, lengths
     assert max(remembered) == 1
     words = [session.assistant.tokenizer.encode(part, add_special_tokens=False) for part in (HEARD, SAID)]
-    assert all([list(question), list(reply)] == words for question, reply in session.state.past)
+    assert all([list(question), list(reply)] == words for question, reply in session.state.memory.past)
 
 
 def test_who_never_rests_is_forgotten_at_once(assistant) -> None:
@@ -432,20 +432,21 @@ def test_what_is_recalled_in_a_turn_a_frame_is_the_past(assistant) -> None:
     """A turn comes in between, the last answer is cut, or the past becomes another."""
     session, wave = make(assistant, history=200), sound((0.3, False), (0.6, True), (6.0, False))
     frames = itertools.cycle(np.split(wave, len(wave) // FRAME))
-    while session.state.recalled is None:
+    while session.state.memory.recalled is None:
         session.tick(next(frames))
     begun, other = session.clone(), session.clone()
-    session.truncate(session.state.spoken[0][2])
+    session.truncate(session.state.memory.spoken[0][2])
     other.remember([(SAID, HEARD)])
-    assert other.state.recalled is None
+    assert other.state.memory.recalled is None
     for going in (begun, session):
-        before = len(going.state.past)
+        before = len(going.state.memory.past)
         for frame in np.split(np.concatenate([wave, wave[-40 * FRAME :]]), len(wave) // FRAME + 40):
             going.tick(frame)
-            if going.state.recalled is None:
+            if going.state.memory.recalled is None:
                 break
-        assert len(going.state.past) > before and len(going.state.past[before - 1][1]) <= len(SAID.split())
-        at_once = going._recalled(going.state.dialogue)
+        past = going.state.memory.past
+        assert len(past) > before and len(past[before - 1][1]) <= len(SAID.split())
+        at_once = going.state.memory.in_words(going.model, going.state.dialogue)
         assert at_once.llm.length == going.state.dialogue.llm.length
 
 

@@ -1,0 +1,97 @@
+"""What a session remembers of the turns that are over: the words of each, and how they are forgotten.
+
+The language model's cache holds turns as they were heard. When past turns fill more positions than a conversation is
+allowed, the oldest whole turns are forgotten until half are left, and the rest is remembered in words, a turn a call,
+so that no single frame pays for it: a second dialogue state grows beside the one in use, and takes its place then.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+from ..model.speech_lm import DialogueState, SpeechLM
+from ..model.streaming import State
+from .answer import Answer
+
+FORGOTTEN = -1  # the position of a word that the language model holds no more
+
+
+@dataclass
+class Memory(State):
+    """The past, as ids of text."""
+
+    past: list[tuple[list[int], list[int]]] = field(default_factory=list)  # question and answer, as far as it was heard
+    spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
+    recalled: DialogueState | None = None  # is to replace the dialogue once it remembers all of the past in words
+    remembered: int = 0  # turns of the past that it remembers
+
+    def keep(self, answer: Answer, heard: int) -> list[int]:
+        """An answer is over, of which so many words were heard: these, which are remembered."""
+        words = [word for word, _, _ in answer.words[:heard]]
+        self.past.append((answer.transcript, words))
+        spoken = zip(answer.words[:heard], answer.sounded, strict=False)
+        self.spoken = [(word, position, made) for (word, position, _), made in spoken]
+        return words
+
+    def cut(self, samples: int | None, model: SpeechLM, dialogue: DialogueState) -> DialogueState | None:
+        """No more of the last answer was heard than that (None: all of it). The dialogue that ends there, or None where
+        nothing changes."""
+        kept = [word for word in self.spoken if samples is None or word[2] <= samples]
+        if len(kept) == len(self.spoken):
+            return None
+        position, self.spoken = self.spoken[len(kept)][1], kept
+        self.past[-1] = (self.past[-1][0], [word for word, _, _ in kept])
+        if position == FORGOTTEN:
+            return self.in_words(model, dialogue)
+        dialogue.truncate(position)
+        return dialogue
+
+    def replace(self, past: list[tuple[list[int], list[int]]]) -> None:
+        """Let this be the past."""
+        self.past, self.spoken, self.recalled = past, [], None
+
+    def in_words(self, model: SpeechLM, replaced: DialogueState) -> DialogueState:
+        """A conversation in which all of the past was said in words."""
+        fresh = model.init_state()
+        fresh.rng = replaced.rng
+        for question, reply in self.past:
+            model.recall(question, reply, fresh)
+        return fresh
+
+    def forget_a_little(self, model: SpeechLM, dialogue: DialogueState, limit: int) -> DialogueState:
+        """Between turns: drop the oldest when past turns fill more positions than that; remember one of the others in
+        words. The dialogue to go on with."""
+        if self.recalled is None:
+            if dialogue.llm.length <= limit:
+                return dialogue
+            self._drop_the_oldest(model, limit)
+            self.recalled, self.remembered = model.init_state(), 0
+        if self.remembered < len(self.past):
+            model.recall(*self.past[self.remembered], self.recalled)
+            self.remembered += 1
+        if self.remembered < len(self.past):
+            return dialogue
+        whole, self.recalled = self.recalled, None
+        whole.rng = dialogue.rng
+        self.spoken = [(word, FORGOTTEN, made) for word, _, made in self.spoken]
+        return whole
+
+    def forget_at_once(self, model: SpeechLM, dialogue: DialogueState, limit: int) -> DialogueState:
+        """The same where a turn begins, if it cannot wait."""
+        if dialogue.llm.length > 2 * limit:
+            dialogue = self.forget_a_little(model, dialogue, limit)
+            while self.recalled is not None:
+                dialogue = self.forget_a_little(model, dialogue, limit)
+        return dialogue
+
+    def _drop_the_oldest(self, model: SpeechLM, limit: int) -> None:
+        """Whole turns, until the rest fills half of the limit in words."""
+        prompt = model.config.prompt
+        markers = len(prompt.next_prefix_ids) + len(prompt.suffix_ids) + 3
+        sizes = itertools.accumulate(
+            (len(question) + len(reply) + markers for question, reply in reversed(self.past)),
+            initial=len(prompt.prefix_ids),
+        )
+        kept = sum(size <= limit // 2 for size in sizes) - 1
+        self.past = self.past[len(self.past) - max(0, kept) :]
