@@ -3,6 +3,9 @@
 The language model's cache holds turns as they were heard. When past turns fill more positions than a conversation is
 allowed, the oldest whole turns are forgotten until half are left, and the rest is remembered in words, a turn a call,
 so that no single frame pays for it: a second dialogue state grows beside the one in use, and takes its place then.
+
+What is ignored leaves no trace, so that a past behind which a model takes everybody for noise would stay for ever.
+Hence half of it is forgotten whenever many turns in a row were ignored.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from ..model.streaming import State
 from .answer import Answer
 
 FORGOTTEN = -1  # the position of a word that the language model holds no more
+MANY = 6  # turns ignored in a row
 
 
 @dataclass
@@ -25,11 +29,13 @@ class Memory(State):
     spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
     recalled: DialogueState | None = None  # is to replace the dialogue once it remembers all of the past in words
     remembered: int = 0  # turns of the past that it remembers
+    ignored_now: int = 0  # turns ignored since the last that was answered
 
     def keep(self, answer: Answer, heard: int) -> list[int]:
         """An answer is over, of which so many words were heard: these, which are remembered."""
         words = [word for word, _, _ in answer.words[:heard]]
         self.past.append((answer.transcript, words))
+        self.ignored_now = 0
         spoken = zip(answer.words[:heard], answer.sounded, strict=False)
         self.spoken = [(word, position, made) for (word, position, _), made in spoken]
         return words
@@ -46,6 +52,13 @@ class Memory(State):
             return self.in_words(model, dialogue)
         dialogue.truncate(position)
         return dialogue
+
+    def ignored(self, model: SpeechLM) -> None:
+        """A turn was ignored. After many of them begin to remember only the newer half of the past."""
+        self.ignored_now += 1
+        if self.ignored_now % MANY == 0 and self.past:
+            self.past = self.past[(len(self.past) + 1) // 2 :]
+            self._recall_anew(model)
 
     def replace(self, past: list[tuple[list[int], list[int]]]) -> None:
         """Let this be the past."""
@@ -66,7 +79,7 @@ class Memory(State):
             if dialogue.llm.length <= limit:
                 return dialogue
             self._drop_the_oldest(model, limit)
-            self.recalled, self.remembered = model.init_state(), 0
+            self._recall_anew(model)
         if self.remembered < len(self.past):
             model.recall(*self.past[self.remembered], self.recalled)
             self.remembered += 1
@@ -84,6 +97,9 @@ class Memory(State):
             while self.recalled is not None:
                 dialogue = self.forget_a_little(model, dialogue, limit)
         return dialogue
+
+    def _recall_anew(self, model: SpeechLM) -> None:
+        self.recalled, self.remembered = model.init_state(), 0
 
     def _drop_the_oldest(self, model: SpeechLM, limit: int) -> None:
         """Whole turns, until the rest fills half of the limit in words."""

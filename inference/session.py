@@ -56,9 +56,10 @@ class SessionConfig:
     monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
     interruptible: whether speech over an answer can stop it.
     on_request: when a turn is over it is written down, and answered only once :meth:`Session.respond` is called.
-    history: positions of the language model that past turns may fill. When there are more, the oldest whole turns are
-        forgotten until half are left, and the rest is remembered in words: a turn a frame while nobody has the turn,
-        or all at once where there was no such time before twice as many were filled.
+    history: positions of the language model that past turns may fill; None: as many as the model has learnt to go on
+        behind. When there are more, the oldest whole turns are forgotten until half are left, and the rest is
+        remembered in words: a turn a frame while nobody has the turn, or all at once where there was no such time
+        before twice as many were filled.
     """
 
     duplex: DuplexConfig = field(default_factory=DuplexConfig)
@@ -75,14 +76,14 @@ class SessionConfig:
     monitor: bool = True
     interruptible: bool = True
     on_request: bool = False
-    history: int = 1024
+    history: int | None = None
 
     def __post_init__(self) -> None:
         for name, values in (("certain", self.certain), ("certain_over", self.certain_over), ("echo", (self.echo,))):
             if not all(0 <= value <= 1 for value in values):
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
         for name in ("tokens_a_frame", "units_a_frame", "ahead_ms", "history"):
-            if getattr(self, name) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")
 
 
@@ -288,11 +289,15 @@ class Session:
             self._end_answer(s.answer.heard)
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
-        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self.config.history)
+        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self._history)
         self.model.read_text(torch.tensor([ids]), s.dialogue)
         s.answer = Answer.begin(s.dialogue)
         s.answer.transcript, s.answer.told = ids, (len(ids), 0)
         s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)
+
+    @property
+    def _history(self) -> int:
+        return self.model.config.history if self.config.history is None else self.config.history
 
     # One frame.
 
@@ -329,7 +334,7 @@ class Session:
         keep = self.config.duplex.before_ms // FRAME_MS
         s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
         if s.policy.mode is Mode.IDLE:
-            s.dialogue = s.memory.forget_a_little(self.model, s.dialogue, self.config.history)
+            s.dialogue = s.memory.forget_a_little(self.model, s.dialogue, self._history)
         played = self._speak(events, was_speaking)
         s.echo.play(
             played if self.input_rate == self.output_rate else _resampled(played, self.output_rate, self.input_rate)
@@ -351,7 +356,7 @@ class Session:
 
     def _listen(self, events: list[Event]) -> None:
         s = self.state
-        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self.config.history)
+        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self._history)
         s.before, s.answer = s.dialogue.clone(), None
         s.loudness.new_turn()
         self._begin_turn(s.dialogue)
@@ -377,6 +382,7 @@ class Session:
         s = self.state
         assert s.before is not None
         s.dialogue, s.before, s.answer, s.about = s.before, None, None, []
+        s.memory.ignored(self.model)
         s.loudness.ignored()
         events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
 

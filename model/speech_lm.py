@@ -85,6 +85,9 @@ class SpeechLMConfig:
     # Share of CTC in choosing the transcript's words (see ctc_prefix.py): the language model has learnt to predict them
     # at the places of speech, and <pad> between them. 0: it has not.
     transcript_ctc: float = 0.0
+    # Positions of past turns that it has learnt to go on behind. Far beyond what it was trained with a model may take
+    # every question for noise.
+    history: int = 1024
 
     @property
     def streams(self) -> bool:
@@ -112,6 +115,8 @@ class SpeechLMConfig:
                 raise DuologueError(f"the {name} has {part.units} units, the token layout {self.layout.units}")
         if self.vocoder is not None and self.unit_decoder is None:
             raise DuologueError("a model with a vocoder needs a unit decoder")
+        if self.history < 1:
+            raise DuologueError(f"history is {self.history}; it must be at least 1")
         if not 0 <= self.transcript_ctc < 1:
             raise DuologueError(f"transcript_ctc is {self.transcript_ctc}; it must be at least 0 and below 1")
         if self.transcript_ctc and self.layout.transcript is None:

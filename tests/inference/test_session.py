@@ -428,6 +428,33 @@ def test_who_never_rests_is_forgotten_at_once(assistant) -> None:
     assert 120 < max(lengths) <= 150 and min(lengths[6:]) < 60, lengths
 
 
+def test_who_is_ignored_again_and_again_is_heard_afresh(assistant) -> None:
+    """What is ignored leaves no trace: if the past makes the model deaf, only forgetting it can help."""
+    session, question = make(assistant), sound((0.3, False), (0.6, True), (6.0, False))
+    for _ in range(3):
+        run(session, question)
+    full = session.state.dialogue.llm.length
+    assert [len(session.state.memory.past), session.state.memory.ignored_now] == [3, 0]
+    lengths = []
+    for _ in range(12):
+        _, events = run(session, 0.25 * sound((0.3, False), (0.6, True), (1.2, False)))  # somebody far off
+        assert EventKind.ANSWER_STARTED not in kinds(events)
+        lengths.append((len(session.state.memory.past), session.state.dialogue.llm.length))
+        session.state.loudness.faint_dbfs = None  # or they would insist
+    assert lengths[:5] == [(3, full)] * 5
+    assert lengths[5] == lengths[10] and lengths[5][0] == 1 and lengths[5][1] < full
+    assert lengths[11][0] == 0 and lengths[11][1] < lengths[10][1]
+    _, events = run(session, question)
+    assert text(events, EventKind.ANSWER_TEXT) == SAID and session.state.memory.ignored_now == 0
+
+
+def test_a_model_says_how_much_of_the_past_it_can_go_on_behind(assistant) -> None:
+    assert make(assistant)._history == assistant.model.config.history == 1024
+    assert make(assistant, history=7)._history == 7
+    with pytest.raises(DuologueError, match="history is 0"):
+        SessionConfig(history=0)
+
+
 def test_what_is_recalled_in_a_turn_a_frame_is_the_past(assistant) -> None:
     """A turn comes in between, the last answer is cut, or the past becomes another."""
     session, wave = make(assistant, history=200), sound((0.3, False), (0.6, True), (6.0, False))

@@ -156,6 +156,7 @@ def nano_config(
         ),
         prompt=nano_tokens().prompt,
         transcript_ctc=0.4,
+        history=192,
     )
 
 
