@@ -11,8 +11,8 @@ CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenize
 # Models that are folders beside this file, and how one that is not there is made.
 BUNDLED = {
     "nano": "training/nano.sh makes it",
-    "nano-codec": "train one (duologue train codec, then python -m duologue.training.assemble FOLDER codec=RUN) or "
-    "import one, and name its folder with --model",
+    "nano-codec": "duologue train codec, then python -m duologue.training.assemble FOLDER codec=RUN make one; name "
+    "another's folder with --model",
 }
 _FOREIGN_FILES = [
     "*.json", "*.safetensors", "*.bin", "*.pt", "*.th", "*.ckpt", "*.yaml", "*.txt", "*.model", "*.jinja", "g_*",

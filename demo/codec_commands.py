@@ -26,6 +26,7 @@ def codec_encode(
     """Write a recording as codes, in constant memory.
 
     \b
+    duologue codec encode speech.wav speech.codes                      the bundled codec: speech at 0.89 kbit/s
     duologue codec encode speech.wav speech.codes -m FOLDER            an imported or a trained codec
     duologue codec encode speech.wav speech.codes -m encodec --kbps 3  one with several codebooks: a bit rate
     """

@@ -21,6 +21,8 @@ from ..model.mel import mel_filters
 from ..model.source_filter import MIDDLE_HZ, Controls
 
 FLOOR = 1e-7  # of powers: below the quantisation noise of 16-bit audio
+BAND_WINDOW, BANDS = 512, 32  # samples; mel bands whose envelopes are compared
+QUIET = 0.01  # a band's envelope counts for at least so much of the loudest band's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class SpectralLossConfig:
     mel_weight: float = 5.0
     magnitude_weight: float = 1.0
     convergence_weight: float = 1.0
+    band_weight: float = 0.0  # of the distance of each band's envelope, relative to the band's own size
 
     def __post_init__(self) -> None:
         if not self.windows or min(self.windows) < 4:
@@ -47,6 +50,8 @@ class SpectralLoss(nn.Module):
         self.config = config
         self.mel: Tensor
         self.register_buffer("mel", mel_filters(config.sample_rate, config.windows[0], config.n_mels), persistent=False)
+        self.bands: Tensor
+        self.register_buffer("bands", mel_filters(config.sample_rate, BAND_WINDOW, BANDS), persistent=False)
 
     def _power(self, samples: Tensor, window: int) -> Tensor:
         """(B, n) -> power spectra (B, bins, frames), never below ``FLOOR``."""
@@ -67,8 +72,24 @@ class SpectralLoss(nn.Module):
                 magnitude = magnitude + 0.5 * F.l1_loss(power.log(), target.log()) / len(c.windows)
                 # Over the whole batch: a silent crop alone would divide by next to nothing.
                 convergence = convergence + (amplitude - wanted).norm() / wanted.norm() / len(c.windows)
-        loss = c.mel_weight * mel + c.magnitude_weight * magnitude + c.convergence_weight * convergence
-        return loss, {"mel": mel.detach(), "magnitude": magnitude.detach(), "convergence": convergence.detach()}
+            loss = c.mel_weight * mel + c.magnitude_weight * magnitude + c.convergence_weight * convergence
+            figures = {"mel": mel, "magnitude": magnitude, "convergence": convergence}
+            if c.band_weight:
+                figures["band"] = self._band(made.float(), recorded.float())
+                loss = loss + c.band_weight * figures["band"]
+        return loss, {name: value.detach() for name, value in figures.items()}
+
+    def _band(self, made: Tensor, recorded: Tensor) -> Tensor:
+        """How far the envelopes of bands lie from the recording's: each band is as important as any other.
+
+        Intelligibility goes with the envelopes of bands (Taal et al. 2011, TASLP 19(7), section II), which a distance
+        bin by bin does not see for the chance in each bin.
+        """
+        powers = (self.bands @ self._power(samples, BAND_WINDOW) for samples in (made, recorded))
+        envelope, wanted = (power.clamp(min=FLOOR).sqrt() for power in powers)  # (B, bands, frames)
+        size = wanted.norm(dim=2)  # (B, bands)
+        size = torch.maximum(size, QUIET * size.amax(dim=1, keepdim=True))
+        return ((envelope - wanted).norm(dim=2) / size).mean()
 
 
 def pitch_losses(controls: Controls, hertz: Tensor) -> tuple[Tensor, Tensor]:

@@ -406,7 +406,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DuologueError, match="'nano' is not in this copy"):
         source.resolve("nano")
     with pytest.raises(
-        DuologueError, match=r"'nano-codec' is not in this copy: train one .*name its folder with --model"
+        DuologueError, match=r"'nano-codec' is not in this copy: duologue train codec.*'s folder with --model"
     ):
         source.resolve("nano-codec")
     (tmp_path / "nano").mkdir()
