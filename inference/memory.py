@@ -80,15 +80,16 @@ class Memory(State):
                 return dialogue
             self._drop_the_oldest(model, limit)
             self._recall_anew(model)
+        growing = self.recalled
+        assert growing is not None
         if self.remembered < len(self.past):
-            model.recall(*self.past[self.remembered], self.recalled)
+            model.recall(*self.past[self.remembered], growing)
             self.remembered += 1
         if self.remembered < len(self.past):
             return dialogue
-        whole, self.recalled = self.recalled, None
-        whole.rng = dialogue.rng
+        growing.rng, self.recalled = dialogue.rng, None
         self.spoken = [(word, FORGOTTEN, made) for word, _, made in self.spoken]
-        return whole
+        return growing
 
     def forget_at_once(self, model: SpeechLM, dialogue: DialogueState, limit: int) -> DialogueState:
         """The same where a turn begins, if it cannot wait."""

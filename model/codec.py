@@ -95,6 +95,7 @@ def published(tokens_a_second: int) -> CodecConfig:
 def causal(tokens_a_second: int) -> CodecConfig:
     """The published sizes as an exact stream: 60 ms behind the microphone at 75 tokens a second, 62.5 ms at 40."""
     plain = published(tokens_a_second)
+    assert isinstance(plain.encoder, SEANetConfig)
     chunk = 3 if tokens_a_second == 75 else 1
     encoder = SEANetConfig(ratios=plain.encoder.ratios, causal=True, reflect=False)
     decoder = VocosConfig(n_fft=4 * encoder.hop, hop=encoder.hop, causal=True, chunk=chunk, left_context=150)
@@ -161,11 +162,11 @@ class Codec(Streaming):
         return CodecState(encoder=self.encoder.init_state(batch_size), decoder=self.decoder.init_state(batch_size))
 
     def step(self, x: Tensor, state: CodecState) -> Tensor:
-        embedding = self.encoder.step(x[:, None], state.encoder)
+        embedding = self.encoder.step(x[:, None], state.encoder)  # type: ignore[arg-type]
         return waveform(self.decoder.step(self._quantised(embedding), state.decoder))  # type: ignore[arg-type]
 
     def flush(self, state: CodecState) -> Tensor:
-        embedding = self._quantised(self.encoder.flush(state.encoder))
+        embedding = self._quantised(self.encoder.flush(state.encoder))  # type: ignore[arg-type]
         head = self.decoder.step(embedding, state.decoder)  # type: ignore[arg-type]
         return waveform(torch.cat([head, self.decoder.flush(state.decoder)], dim=-1))  # type: ignore[arg-type]
 
@@ -193,10 +194,12 @@ class CodecEncoding(Streaming):
         return self.codec.encoder.init_state(batch_size)
 
     def step(self, x: Tensor, state: EncoderState) -> Tensor:
-        return self.codec.quantiser.encode(self.codec.encoder.step(x[:, None], state), self.codebooks)
+        embedding = self.codec.encoder.step(x[:, None], state)  # type: ignore[arg-type]
+        return self.codec.quantiser.encode(embedding, self.codebooks)
 
     def flush(self, state: EncoderState) -> Tensor:
-        return self.codec.quantiser.encode(self.codec.encoder.flush(state), self.codebooks)
+        embedding = self.codec.encoder.flush(state)  # type: ignore[arg-type]
+        return self.codec.quantiser.encode(embedding, self.codebooks)
 
 
 class CodecDecoding(Streaming):

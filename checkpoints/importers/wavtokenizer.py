@@ -114,6 +114,7 @@ def _dropped(key: str) -> bool:
 
 def key_table(config: CodecConfig) -> KeyTable:
     """WavTokenizer's names -> ours, after weight norm has been folded."""
+    assert isinstance(config.encoder, SEANetConfig)
     table: KeyTable = {re.escape(ENCODER) + key: name for key, name in encoder_keys(config.encoder).items()}
     half = 2  # residual blocks before the attention, and as many behind it
     table |= {
