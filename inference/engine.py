@@ -211,7 +211,7 @@ class Engine:
             EngineFull: there is none.
         """
         lanes = [lane for lane in self._lanes if lane.seats < self.room(lane)]
-        late = self.p99_late_ms()
+        late = self.p99_late_ms() if self.seats else 0.0  # where nobody is, nobody is late any more
         if not lanes or self.seats >= self.room():
             raise EngineFull(
                 f"all {self.room()} conversations that this server has time for are taken: try again later"

@@ -44,10 +44,10 @@ def test_every_module_is_in_the_wheel(wheel: set[str]) -> None:
 
 
 def test_data_are_in_the_wheel(wheel: set[str]) -> None:
-    """The bundled model and the page's assets travel along; nothing else does."""
+    """The bundled models and the page's assets travel along; nothing else does."""
     data = {
         f"duologue/{path.relative_to(ROOT).as_posix()}"
-        for folder in ("checkpoints/nano", "demo/assets")
+        for folder in ("checkpoints/nano", "checkpoints/nano-codec", "checkpoints/nano-units", "demo/assets")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and not path.name.startswith(".")
     }

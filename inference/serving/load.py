@@ -78,9 +78,9 @@ async def talk(
             listening = asyncio.create_task(listen())
             began = time.monotonic()
             for i, (chunk, spoken) in enumerate(itertools.cycle(chunks)):
-                due = began + i * CHUNK_S
-                if due - began > seconds:
+                if i * CHUNK_S > seconds:
                     break
+                due = began + i * CHUNK_S
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 outcome.behind_s = max(outcome.behind_s, time.monotonic() - due)
                 audio = base64.b64encode(chunk).decode()

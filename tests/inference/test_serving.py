@@ -153,13 +153,20 @@ def test_a_model_that_cannot_converse_says_so_and_serves_on() -> None:
 
 
 def test_a_late_engine_lets_nobody_in() -> None:
+    """While those inside are served late; once they are gone, whoever comes is let in."""
     config = ServeConfig(model="tiny", engine=EngineConfig(sessions=4, late_ms=50))
-    with running(config) as found, found.client().realtime.connect(model="tiny") as inside:
-        inside.input_audio_buffer.append(audio=pcm16(sound((12.0, False))))
-        late = found.service.engine.late_ms
-        wait(lambda: len(late) > 140)
-        late.extend([(late[-1][0], 100.0)] * 5)
-        assert refusal(found)[1]["code"] == "server_overloaded"
+    with running(config) as found:
+        engine = found.service.engine
+        with found.client().realtime.connect(model="tiny") as inside:
+            inside.input_audio_buffer.append(audio=pcm16(sound((12.0, False))))
+            late = engine.late_ms
+            wait(lambda: len(late) > 140)
+            late.extend([(late[-1][0], 100.0)] * 5)
+            assert refusal(found)[1]["code"] == "server_overloaded"
+        wait(lambda: engine.seats == 0)
+        assert engine.p99_late_ms() > 50
+        with found.client().realtime.connect(model="tiny") as another:
+            assert another.recv().type == "session.created"
 
 
 def test_too_large_and_too_many(locked) -> None:
