@@ -211,12 +211,11 @@ class Engine:
             EngineFull: there is none.
         """
         lanes = [lane for lane in self._lanes if lane.seats < self.room(lane)]
-        late = self.p99_late_ms() if self.seats else 0.0  # where nobody is, nobody is late any more
         if not lanes or self.seats >= self.room():
             raise EngineFull(
                 f"all {self.room()} conversations that this server has time for are taken: try again later"
             )
-        if late > self.config.late_ms:
+        if (late := self.p99_late_ms()) > self.config.late_ms:
             raise EngineFull(f"the server is {late:.0f} ms late with the conversations it has: try again later")
         lane, line = min(lanes, key=lambda lane: lane.seats), next(self._numbers)
         lane.seats += 1
@@ -254,6 +253,8 @@ class Engine:
 
     def _leave(self, lane: _LaneLink, line: int) -> None:
         lane.seats -= 1
+        if not self.seats:
+            self.late_ms.clear()  # where nobody is, nobody is late any more
         self._send(lane, Job(line, 0, "", (), 0.0))
         for number, (_, its, future) in list(self._waiting.items()):
             if its == line:

@@ -464,7 +464,9 @@ class Session:
             return out
         enough = self.config.ahead_ms * self.output_rate // 1000
         if mode is not Mode.DUCKED and not answer.ended and len(answer.waiting) < enough:
-            answer.advance(self.model, self.config.sampling, self.config.tokens_a_frame, self.config.units_a_frame)
+            begun = answer.dialogue.generated > 0  # otherwise the end of the turn, just read, counts as a token
+            tokens = max(1, self.config.tokens_a_frame - (not begun))
+            answer.advance(self.model, self.config.sampling, tokens, self.config.units_a_frame)
         if s.held:
             self._tell(answer, events)
             return out

@@ -246,14 +246,14 @@ class SpeechLM(nn.Module):
         speaking = self.config.layout.reply in (None, *suffix)
         if speaking:
             suffix, state.asked = (*state.asked, *suffix), []
+        if state.spoken and not speaking:
+            best = torch.cat(state.spoken, dim=1)[0].argmax(dim=-1).unique_consecutive()
+            self._draft(best.tolist(), state)
         self._feed_speech(speech, state, suffix)
         state.ear = state.heard = None
         self._start_reply(state, speaking)
         if state.spoken and not state.speaking:
-            heard = torch.cat(state.spoken, dim=1)[0]  # (T, V)
-            state.ctc = CTCPrefix.begin(heard, self.config.layout.pad)
-            best = heard.argmax(dim=-1).unique_consecutive().tolist()
-            state.draft = [word for word in best if self.config.layout.is_text(word)]
+            state.ctc = CTCPrefix.begin(torch.cat(state.spoken, dim=1)[0], self.config.layout.pad)
         state.spoken = []
 
     @torch.no_grad()
@@ -426,13 +426,16 @@ class SpeechLM(nn.Module):
         draft = state.draft
         self._drop_draft(state)
         if state.ctc is not None:
-            layout = self.config.layout
             near = draft[:3].index(token) if token in draft[:3] else 0  # CTC has heard too many words, or another one
-            state.draft = [word for word in draft[near + 1 :] if layout.is_text(word)]
-            state.draft += [] if layout.reply is None else [layout.reply]
-        hidden = self._feed(self._embed([token, *state.draft]), state)
-        state.hidden, *state.foreseen = hidden.split(1, dim=1)
+            self._draft(draft[near + 1 :], state)
+        self._feed(self._embed([token, *state.draft]), state)
         return False
+
+    def _draft(self, ids: list[int], state: DialogueState) -> None:
+        """The words among these are expected next, and then the reply."""
+        layout = self.config.layout
+        state.draft = [word for word in ids if layout.is_text(word)]
+        state.draft += [] if layout.reply is None else [layout.reply]
 
     def _drop_draft(self, state: DialogueState) -> None:
         """Nothing is expected any more; the language model forgets what it was fed of that."""
@@ -444,9 +447,10 @@ class SpeechLM(nn.Module):
         self._feed(self._embed(ids), state)
 
     def _feed_speech(self, speech: Tensor, state: DialogueState, suffix: tuple[int, ...] = ()) -> None:
-        """Put embeddings (1, t, D) and the tokens that follow them into the cache; keep what CTC says of the first."""
-        length = speech.shape[1]
-        hidden = self._feed(torch.cat([speech, self._embed(suffix)], dim=1) if suffix else speech, state)
+        """Put embeddings (1, t, D) and the tokens that follow them into the cache, and behind these the draft; keep what
+        CTC says of the first."""
+        length, ids = speech.shape[1], [*suffix, *state.draft]
+        hidden = self._feed(torch.cat([speech, self._embed(ids)], dim=1) if ids else speech, state)
         state.unwritten += length
         if self.config.transcript_ctc and length:
             state.spoken.append(self.llm.head(hidden[:, :length]))
@@ -454,9 +458,10 @@ class SpeechLM(nn.Module):
             state.judged = self.monitor(hidden[0, length - 1]).float().softmax(dim=-1).cpu()
 
     def _feed(self, embeds: Tensor, state: DialogueState) -> Tensor:
-        """Put embeddings (1, t, D) into the language model's cache, keep the last one's state, return all of them."""
+        """Put embeddings (1, t, D) into the language model's cache and return their states; keep the last one's, but
+        for the draft, if that is what the last of them are."""
         if embeds.shape[1] == 0:
             return embeds
         hidden = self.llm.extend(embeds, state.llm)
-        state.hidden = hidden[:, -1:]
+        state.hidden, *state.foreseen = hidden.split(1, dim=1)[-1 - len(state.draft) :]
         return hidden

@@ -205,8 +205,9 @@ def test_ctc_keeps_a_transcript_to_what_was_said(chunk):
         tokens = [step.token for step in steps]
         wanted = said if turn else said[:2]
         assert tokens == [*wanted, REPLY, *[11] * (8 - len(wanted)), EOS]
-        # asked once for all of the transcript, whose draft came true
-        assert [step.foreseen for step in steps[: len(wanted) + 1]] == [True, False, *[True] * (len(wanted) - 1)]
+        # all of the transcript was asked for when the turn ended, and the draft came true
+        assert [step.foreseen for step in steps[: len(wanted) + 2]] == [*[True] * (len(wanted) + 1), True]
+        assert not any(step.foreseen for step in steps[len(wanted) + 2 :])
         broken_off = cut.clone()
         steps, _ = finish(model, broken_off, Sampling(max_tokens=2))
         assert broken_off.llm.length == steps[-1].position and not broken_off.foreseen
