@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class CodecFacts:
     stages: tuple[StageFacts, ...] = ()
     course: tuple[Mapping[str, Any], ...] = ()  # rows of the run's figures.jsonl
     report: Mapping[str, Any] | None = None  # of `duologue evaluate codec`
+    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the same of other codecs, by their names
 
 
 def render(facts: CodecFacts) -> str:
@@ -101,21 +102,19 @@ def render(facts: CodecFacts) -> str:
 
 def _figures(facts: CodecFacts) -> str:
     """Its own figures with their intervals, and the published ones beside them."""
-    metrics = {entry["id"]: entry for entry in facts.report["metrics"]} if facts.report is not None else {}
     others = [f"{one.name}, {one.kbps:g} kbit/s" for one in PUBLISHED]
 
+    def ours(key: str, digits: int) -> list[str]:
+        return [_figure(report, key, digits) for report in (facts.report, *facts.beside.values())]
+
     def own(key: str, digits: int) -> str:
-        entry = metrics.get(key)
-        if entry is None or entry["value"] is None:
-            return NOT_MEASURED
-        between = f" ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})" if entry["low"] is not None else ""
-        return f"{entry['value']:.{digits}f}{between}"
+        return _figure(facts.report, key, digits)
 
     rows: list[tuple[str, ...]] = [
-        ("STOI", own("stoi", 3), *(f"{one.stoi:.2f}" for one in PUBLISHED)),
-        ("PESQ, wide band", own("pesq", 2), *(f"{one.pesq:.2f}" for one in PUBLISHED)),
-        ("UTMOS", own("utmos", 2), *(f"{one.utmos:.2f}" for one in PUBLISHED)),
-        ("Tokens a second", own("tokens_a_second", 1), *(f"{one.tokens}" for one in PUBLISHED)),
+        ("STOI", *ours("stoi", 3), *(f"{one.stoi:.2f}" for one in PUBLISHED)),
+        ("PESQ, wide band", *ours("pesq", 2), *(f"{one.pesq:.2f}" for one in PUBLISHED)),
+        ("UTMOS", *ours("utmos", 2), *(f"{one.utmos:.2f}" for one in PUBLISHED)),
+        ("Tokens a second", *ours("tokens_a_second", 1), *(f"{one.tokens}" for one in PUBLISHED)),
     ]
     alone = [
         ("DNSMOS, overall", own("dnsmos", 2)),
@@ -125,7 +124,7 @@ def _figures(facts: CodecFacts) -> str:
         *_entries(facts.report),
     ]
     parts = [
-        table(("measure", facts.name, *others), rows, range(1, 2 + len(others))),
+        table(("measure", facts.name, *facts.beside, *others), rows, range(1, 2 + len(facts.beside) + len(others))),
         table(("measure", facts.name), alone, (1,)),
     ]
     if facts.report is not None:
@@ -140,6 +139,15 @@ def _figures(facts: CodecFacts) -> str:
         )
     parts.append("Of others: LibriSpeech test-clean, by Ye et al. 2025 (arXiv 2502.04128).")
     return "\n\n".join(parts)
+
+
+def _figure(report: Mapping[str, Any] | None, key: str, digits: int) -> str:
+    """One figure of a report, with its interval."""
+    entry = next((entry for entry in report["metrics"] if entry["id"] == key), None) if report is not None else None
+    if entry is None or entry["value"] is None:
+        return NOT_MEASURED
+    between = f" ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})" if entry["low"] is not None else ""
+    return f"{entry['value']:.{digits}f}{between}"
 
 
 def _entries(report: Mapping[str, Any] | None) -> list[tuple[str, str]]:
@@ -182,20 +190,18 @@ def collect(
     data: Sequence[Path] = (),
     runs: Sequence[tuple[Path, str | None]] = (),
     report: Path | None = None,
+    beside: Mapping[str, Path] | None = None,
 ) -> CodecFacts:
     """Read everything the card of the codec in ``folder`` says.
 
     runs: (folder, the machine it ran on), one behind the other.  report: report.json of ``duologue evaluate codec``.
+    beside: the same of other codecs, by their names.
     Raises DuologueError for whatever of it is not there, and for a report about other weights.
     """
     codec = load_part(folder, "codec", CodecConfig, Codec)
-    measured = None if report is None else read_json(report)
-    if measured is not None:
-        settings = measured.get("settings", {})
-        if settings.get("suite") != "codec":
-            raise DuologueError(f"{report} is no report of duologue evaluate codec")
-        if settings.get("weights") != digest(folder):
-            raise DuologueError(f"{report} is about the weights {settings.get('weights')}, not {digest(folder)}")
+    measured = None if report is None else _report(report)
+    if measured is not None and (weights := measured["settings"].get("weights")) != digest(folder):
+        raise DuologueError(f"{report} is about the weights {weights}, not {digest(folder)}")
     course: list[Mapping[str, Any]] = []
     for run, _ in runs:
         lines = (run / "figures.jsonl").read_text(encoding="utf-8") if (run / "figures.jsonl").is_file() else ""
@@ -211,7 +217,15 @@ def collect(
         stages=tuple(stage_facts(path, where) for path, where in runs),
         course=tuple(course),
         report=measured,
+        beside={name: _report(path) for name, path in (beside or {}).items()},
     )
+
+
+def _report(path: Path) -> Mapping[str, Any]:
+    report = read_json(path)
+    if report.get("settings", {}).get("suite") != "codec":
+        raise DuologueError(f"{path} is no report of duologue evaluate codec")
+    return report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -223,12 +237,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, action="append", default=[], help="a data set it was trained on; repeat")
     parser.add_argument("--run", action="append", default=[], metavar="FOLDER[@MACHINE]", help="a training run; repeat")
     parser.add_argument("--report", type=Path, help="report.json of duologue evaluate codec")
+    parser.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=REPORT", help="the same of another codec; repeat"
+    )
     given = parser.parse_args(arguments)
+    if any("=" not in entry for entry in given.beside):
+        raise DuologueError(f"--beside is {given.beside}; it must be NAME=REPORT")
+    beside = {name: Path(path) for name, _, path in (entry.partition("=") for entry in given.beside)}
     runs = [(Path(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
-    facts = collect(given.folder, data=given.data, runs=runs, report=given.report)
-    beside = given.folder / f".{CARD}.new"
-    beside.write_text(render(facts), encoding="utf-8")
-    beside.replace(given.folder / CARD)
+    facts = collect(given.folder, data=given.data, runs=runs, report=given.report, beside=beside)
+    new = given.folder / f".{CARD}.new"
+    new.write_text(render(facts), encoding="utf-8")
+    new.replace(given.folder / CARD)
 
 
 if __name__ == "__main__":

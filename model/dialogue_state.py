@@ -80,6 +80,9 @@ class DialogueState(State):
     unwritten: int = 0  # tokens that the transcript of this turn may still have
     asked: list[int] = field(default_factory=list)  # a written question about the speech, not read yet
     generated: int = 0  # tokens of this turn
+    turn_at: int = 0  # the position behind this turn's prefix, where its speech begins
+    written_at: int = 0  # the position behind its speech
+    written: list[int] = field(default_factory=list)  # the tokens that stand there, or will once they are fed
     unit: UnitDecoderState | None = None
     collapse: CollapseState | None = None
     vocoder: State | None = None
@@ -96,6 +99,8 @@ class DialogueState(State):
         A step's ``position`` says where its token stands: ``truncate(step.position)`` forgets it and what followed.
         """
         self.llm.truncate(length)
+        self.written = self.written[: max(0, length - self.written_at)]
+        self.turn_at, self.written_at = min(self.turn_at, length), min(self.written_at, length)
         self.phase = Phase.IDLE
         self.hidden = self.pending = self.ear = self.heard = None
         self.judged = self.ctc = self.unit = self.collapse = self.vocoder = None

@@ -88,6 +88,9 @@ class SpeechLMConfig:
     # Positions of past turns that it has learnt to go on behind. Far beyond what it was trained with a model may take
     # every question for noise.
     history: int = 1024
+    # Whether it has learnt to go on behind past turns in writing alone: where the next turn begins, the last one's
+    # speech is forgotten, and its transcript and answer stay. Otherwise the past stays as it was heard.
+    past_in_words: bool = False
 
     @property
     def streams(self) -> bool:
@@ -123,6 +126,8 @@ class SpeechLMConfig:
             raise DuologueError(
                 f"transcript_ctc is {self.transcript_ctc}, but the layout has no transcript; it must be 0"
             )
+        if self.past_in_words and self.layout.transcript is None:
+            raise DuologueError("past_in_words is true, but the layout has no transcript to remember; it must be false")
         if self.listen_s is not None and self.streams:
             raise DuologueError(f"listen_s is {self.listen_s}, but this ear streams; it must be None")
 
@@ -207,6 +212,7 @@ class SpeechLM(nn.Module):
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
+        state.turn_at = state.written_at = state.llm.length
         state.phase, state.unwritten, state.judged = Phase.LISTENING, 0, None
         state.spoken, state.asked = [], []
         if self.streams:
@@ -249,6 +255,7 @@ class SpeechLM(nn.Module):
         if state.spoken and not speaking:
             best = torch.cat(state.spoken, dim=1)[0].argmax(dim=-1).unique_consecutive()
             self._draft(best.tolist(), state)
+        state.written_at, state.written = state.llm.length + speech.shape[1], list(suffix)
         self._feed_speech(speech, state, suffix)
         state.ear = state.heard = None
         self._start_reply(state, speaking)
@@ -267,6 +274,7 @@ class SpeechLM(nn.Module):
         else:
             words += self.config.prompt.suffix_ids
         self._feed_ids([*self._prefix(state), *words], state)
+        state.turn_at, state.written_at, state.written = state.llm.length, state.llm.length, []
         self._start_reply(state, True)
 
     @torch.no_grad()
@@ -334,6 +342,7 @@ class SpeechLM(nn.Module):
                 token=token, kind=TokenKind.END, position=position, foreseen=foreseen, units=units, pcm=pcm
             )
         state.pending = token
+        state.written.append(token)
         state.generated += 1
         kind = self._kind(token, state)
         if kind is TokenKind.REPLY and self.unit_decoder is not None:
@@ -363,11 +372,15 @@ class SpeechLM(nn.Module):
             raise DuologueError(f"{rule}; this conversation is {state.phase.value}")
 
     def _prefix(self, state: DialogueState) -> list[int]:
-        """What the language model is fed before a turn: the last reply's last token, and the prompt's prefix."""
+        """What the language model is fed before a turn: the last reply's last token, and the prompt's prefix; with
+        ``past_in_words`` all that was written of the last turn, whose speech it forgets."""
         if state.phase is Phase.LISTENING:
             raise DuologueError("the user's turn has begun already; end it with end_turn first")
         self._drop_draft(state)
         prompt, rest = self.config.prompt, [] if state.pending is None else [state.pending]
+        if self.config.past_in_words and state.written_at > state.turn_at:
+            state.llm.truncate(state.turn_at)
+            rest = state.written
         prefix = prompt.next_prefix_ids if state.turn else prompt.prefix_ids
         state.turn += 1
         state.pending = state.vocoder = None

@@ -77,6 +77,21 @@ def test_it_says_what_the_files_say(codec: Path, run: Path, tmp_path: Path) -> N
     assert [(one.name, one.kbps) for one in PUBLISHED] == [("EnCodec", 0.75), ("EnCodec", 1.5), ("WavTokenizer", 0.9)]
 
 
+def test_another_codec_of_ours_stands_beside_it(codec: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    found = json.loads(report(other, "other weights").read_text())
+    found["metrics"][0] |= {"value": 0.5, "low": None}
+    (other / "report.json").write_text(json.dumps(found))
+    mine = report(tmp_path, digest(codec))
+    main([str(codec), "--report", str(mine), "--beside", f"at 40={other / 'report.json'}"])
+    card = (codec / "README.md").read_text()
+    assert "| measure | small-codec | at 40 | EnCodec, 0.75 kbit/s |" in card
+    assert "| STOI | 0.812 (0.802 to 0.822) | 0.500 | 0.77 |" in card
+    with pytest.raises(DuologueError, match="must be NAME=REPORT"):
+        main([str(codec), "--beside", str(mine)])
+
+
 def test_what_was_not_measured_is_said_so(codec: Path) -> None:
     card = render(collect(codec))
     assert "| STOI | not measured | 0.77 |" in card and "| Entries used | not measured |" in card

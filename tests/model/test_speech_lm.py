@@ -240,6 +240,39 @@ def test_later_turns_go_on_in_one_sequence(model):
     assert model.reply_step(state, Sampling()).kind in (TokenKind.REPLY, TokenKind.CONTROL, TokenKind.END)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("heard", [None, 0, 1, 2])
+def test_a_past_in_words_is_as_if_it_had_been_typed(share, heard):
+    """With ``past_in_words`` the next turn begins behind what was written of the last one, as far as it was heard."""
+    model = build(past_in_words=True, transcript_ctc=share)
+    state, typed = model.init_state(), model.init_state()
+    for turn in range(3):  # the second is typed
+        said = [11 + turn, 12]
+        if turn == 1:
+            model.read_text(torch.tensor([said]), state)
+        else:
+            hear(model, state, sound(turn))
+            for token in (*said, REPLY):
+                model.reply_step(state, SAMPLED, forced=token)
+        steps = [model.reply_step(state, SAMPLED, forced=token) for token in (20, 21, EOS)]
+        if heard is not None:  # the answer was interrupted
+            state.truncate(steps[heard].position)
+        model.recall(said, [20, 21][:heard], typed)
+    kept, length = state.clone(), typed.llm.length
+    hear(model, state, sound(5))
+    hear(model, typed, sound(5))
+    assert state.llm.length == typed.llm.length > length
+    assert_close(state.hidden, typed.hidden)
+    hear(model, kept, sound(5))  # a clone from before is not changed by what the other forgot
+    assert_close(kept.hidden, typed.hidden)
+
+
+def test_only_what_is_written_can_be_remembered_in_words():
+    layout = dataclasses.replace(LAYOUT, transcript=None, reply=None)
+    with pytest.raises(DuologueError, match="no transcript to remember"):
+        build(past_in_words=True, layout=layout)
+
+
 def test_a_reply_cut_short_keeps_its_words(model):
     """Begin the next turn in the middle of a reply: the tokens picked so far are all fed, the last one too."""
     forced, state = force(model, [11, REPLY, 20, 21, 22]), model.init_state()

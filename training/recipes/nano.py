@@ -157,6 +157,7 @@ def nano_config(
         prompt=nano_tokens().prompt,
         transcript_ctc=0.4,
         history=192,
+        past_in_words=True,
     )
 
 
