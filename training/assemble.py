@@ -6,9 +6,9 @@
     python -m duologue.training.assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
     python -m duologue.training.assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
-The unit decoder's sizes are those of its run. Where the adaptor's run joined a language model from elsewhere, sizes,
-tokens and prompt are that run's, and a mouth is optional: OUT encoder=RUN adaptor=RUN llm=RUN [unit_decoder=RUN
-vocoder=FOLDER].
+The language model's and the unit decoder's sizes are those of their runs, or of the checkpoint that they come from.
+Where the adaptor's run joined a language model from elsewhere, sizes, tokens and prompt are that run's, and a mouth is
+optional: OUT encoder=RUN adaptor=RUN llm=RUN [unit_decoder=RUN vocoder=FOLDER].
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import store
 from ..checkpoints.config_io import config_from_dict
 from ..checkpoints.parts import load_part, read_part, save_part
-from ..checkpoints.source import resolve
+from ..checkpoints.source import CONFIG, resolve
 from ..data_prep.vocabulary import save_tokenizer
 from ..model.adaptor import AdaptorConfig
 from ..model.codec import Codec, CodecConfig
@@ -62,6 +63,7 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
         config = _joined_config(run, given, None if voice is None else voice.config)
     else:
         config = nano_config(NANO_VOCODER if voice is None else voice.config, _unit_decoder_of(given["unit_decoder"]))
+        config = replace(config, llm=_llm_of(given["llm"], config.llm))
     model = SpeechLM(config).eval()
     if voice is not None:
         model.vocoder = voice
@@ -78,6 +80,13 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """The recipe that a run was made by; nothing where the folder is no run's."""
     path = Path(folder) / RECIPE
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _llm_of(folder: str | Path, usual: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of a run's language model, or of a checkpoint's; the usual ones, if neither says."""
+    if (Path(folder) / CONFIG).is_file():
+        return store.read_model_config(folder).llm
+    return read_run(folder).get("llm") or usual
 
 
 def _unit_decoder_of(folder: str | Path) -> UnitDecoderConfig:

@@ -1,9 +1,9 @@
 """Parts from elsewhere in a recipe: ``llm=FOLDER`` and ``encoder=FOLDER``, and the tokens that a language model brings.
 
-FOLDER is what ``duologue import llm`` or ``import whisper`` wrote, a hub id of one, or the run of a stage that had such
-a part. The part's sizes replace the recipe's, its weights are the start, and what joins the parts is as wide as they
-are. Turns are then written in the language model's own tokens, by its own chat template: the speech stands where the
-user's words would, and the answer follows at once.
+FOLDER is what ``duologue import llm`` or ``import whisper`` wrote, a hub id of one, the run of a stage that had such a
+part, or for ``llm`` a whole checkpoint. The part's sizes replace the recipe's, its weights are the start, and what
+joins the parts is as wide as they are. Unless it has nano's words, turns are then written in the language model's own
+tokens, by its own chat template: the speech stands where the user's words would, and the answer follows at once.
 
     user: [speech] assistant: answer <end of turn> user: …
 """
@@ -13,13 +13,15 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..checkpoints.config_io import config_from_dict
 from ..checkpoints.parts import EncoderPart, read_part
-from ..checkpoints.source import one_line, resolve
-from ..checkpoints.store import load_tokenizer
+from ..checkpoints.source import CONFIG, one_line, resolve
+from ..checkpoints.store import load_tokenizer, read_model_config
 from ..checkpoints.weights import made
+from ..data_prep.vocabulary import token_ids
 from ..model.adaptor import AdaptorConfig
 from ..model.encoder import WhisperEncoderConfig
 from ..model.errors import DuologueError
@@ -61,6 +63,9 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
             found = json.loads(run.read_text(encoding="utf-8"))
         elif part == "encoder":
             found = read_part(folder, part)
+        elif "model" in _config(folder):
+            words = load_tokenizer(folder).get_vocab()
+            found = {"llm": read_model_config(folder).llm, "tokenizer": None if words == token_ids() else str(folder)}
         else:
             found = {"llm": read_part(folder, part), "tokenizer": str(folder)}
         if part == "encoder":
@@ -73,6 +78,12 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
     if changes.get("tokenizer"):
         changes |= {name: 0.0 for name in NANO_ONLY if hasattr(recipe, name)}
     return replace(recipe, start=tuple(start.values()), **changes).fitted()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What config.json says; nothing, where there is none."""
+    path = folder / CONFIG
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def shape_of(llm: dict[str, Any]) -> tuple[int, int]:

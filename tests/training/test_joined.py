@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from duologue.checkpoints.importers.llm import Options as LLMOptions
 from duologue.checkpoints.importers.llm import run as import_llm
 from duologue.checkpoints.parts import EncoderPart, save_part
+from duologue.checkpoints.store import read_model_config
 from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.inference.assistant import load
 from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
@@ -183,6 +184,9 @@ def test_presets_and_what_is_refused(tmp_path: Path) -> None:
     assert recipe.start == (f"llm={llm}", f"encoder={hears}") and recipe.tokenizer == str(llm)
     mouth: Any = resolve("unit_decoder", ["preset=llama-omni", f"llm={llm}"])
     assert (mouth.unit_decoder.in_dim, mouth.unit_decoder.dim, mouth.unit_decoder.units) == (32, 4096, 1000)
+    nano: Any = resolve("unit_decoder", ["preset=codec", "llm=nano"])  # a whole checkpoint, with nano's own words
+    assert nano.llm == read_model_config("nano").llm and nano.tokenizer is None and nano.history == 0.3
+    assert nano.start[-1].startswith("llm=") and nano.start[-1].endswith("nano")
     for stage, entries, message in (
         ("text_sft", [f"llm={llm}"], r"recipe text_sft takes no llm="),
         ("duplex", [f"encoder={hears}"], r"recipe duplex takes no encoder="),
