@@ -460,8 +460,8 @@ class SpeechLM(nn.Module):
         self._feed(self._embed(ids), state)
 
     def _feed_speech(self, speech: Tensor, state: DialogueState, suffix: tuple[int, ...] = ()) -> None:
-        """Put embeddings (1, t, D) and the tokens that follow them into the cache, and behind these the draft; keep what
-        CTC says of the first."""
+        """Put embeddings (1, t, D), the tokens that follow them and the draft into the cache; keep what CTC says of the
+        first."""
         length, ids = speech.shape[1], [*suffix, *state.draft]
         hidden = self._feed(torch.cat([speech, self._embed(ids)], dim=1) if ids else speech, state)
         state.unwritten += length

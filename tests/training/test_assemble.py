@@ -84,7 +84,7 @@ def test_a_codec_is_the_voice(runs, tmp_path: Path) -> None:
     units = torch.randint(64, (1, 30))
     with torch.inference_mode():
         wanted = codec.eval().half().float().decode(units[:, None])  # it is stored as float16
-        assert (model.vocoder(units) - wanted).norm() < 1e-5 * wanted.norm()
+        assert (model.vocoder(units) - wanted).norm() < 1e-3 * wanted.norm()
     assemble_codec(tmp_path / "alone", tmp_path / "codec")
     again = store.load(assemble(tmp_path / "again", (*sources[:-2], f"codec={tmp_path / 'alone'}", sources[-1]))).model
     assert torch.equal(again.vocoder.quantiser.entries, model.vocoder.quantiser.entries)
