@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from .splits import Split, operand_split
+from .spoken import number_in_words
 
 _WHO = (
     "i", "we", "you", "they", "my brother", "my mother", "our neighbour", "the doctor", "a friend of mine", "the cat",
@@ -44,6 +45,12 @@ _IT = (
     "the door was open {}", "the road is closed {}", "lunch is nearly ready", "the bus was full {}",
     "that was a surprise",
 )  # fmt: skip
+_NUMBER = (
+    "the train leaves at {}", "she is {} years old", "we still have {} chairs {}", "he lives in number {}",
+    "there were {} people {}", "i counted {} of them {}", "the ticket was {} euros", "we waited until {} {}",
+    "they open at {}", "my bus is the {}", "it will be {} degrees {}", "you had {} of them {}", "he came at {} {}",
+    "{} of us were there {}", "she has read {} books {}", "the shop closes at {} today",
+)  # fmt: skip
 _THINK = ("", "", "", "i think ", "i heard that ", "you know ", "and then ", "he told me ", "well ", "but ")
 
 BACK_CHANNELS = (
@@ -63,9 +70,12 @@ def _one(rng: np.random.Generator, among: tuple[str, ...]) -> str:
 
 def _statement(rng: np.random.Generator) -> str:
     choice = rng.random()
-    if choice < 0.5:
+    if choice < 0.3:
+        number = number_in_words(int(rng.integers(2, 13 if rng.random() < 0.5 else 100)))
+        words = _one(rng, _NUMBER).format(number, _one(rng, _WHEN))
+    elif choice < 0.6:
         words = f"{_one(rng, _WHO)} {_one(rng, _DID)} {_one(rng, _WHAT)} {_one(rng, _WHEN)}"
-    elif choice < 0.75:
+    elif choice < 0.8:
         words = f"{_one(rng, _WHO)} {_one(rng, _BE)} {_one(rng, _WHEN)}"
     else:
         words = _one(rng, _IT).format(_one(rng, _WHEN))

@@ -74,8 +74,8 @@ class EngineConfig:
     sessions: at most so many; None: as many as fit.
     share: of a lane's time that conversations may take together, each counted as if somebody spoke all the time, at
         what a frame costs on a quiet machine. When all cores are busy it costs twice that, and lateness needs slack:
-        with two lanes on two cores, the server and its clients beside them, one of a hundred frames was late by 40 to
-        60 ms with 8 conversations, by 120 to 160 ms with 12.
+        with two lanes on two cores, the server and its clients beside them, one of a hundred frames was late by 30 to
+        35 ms with 8 conversations, half of whose users speak.
     late_ms: nobody is let in while one of a hundred frames is later than this.
     """
 

@@ -8,7 +8,7 @@ import pytest
 
 from duologue.data_prep.asides import BACK_CHANNELS, STOPS, aside
 from duologue.data_prep.splits import Split
-from duologue.data_prep.spoken import ALPHABET
+from duologue.data_prep.spoken import ALPHABET, number_in_words
 from duologue.inference.evaluation import scenes
 
 
@@ -21,6 +21,8 @@ def test_asides(split: Split) -> None:
     assert 0.65 < kinds["statement"] / 2_000 < 0.75 and 0.14 < kinds["few"] / 2_000 < 0.22
     assert all((verdict == "query") == (text in STOPS) for text, verdict in said)
     assert len({text for text, _ in said}) > 900
+    numbers = set(map(number_in_words, range(2, 13)))  # or a number would be the mark of a question
+    assert 0.1 < sum(bool(numbers & set(text.split())) for text, _ in said) / kinds["statement"] < 0.4
 
 
 def test_nothing_of_the_test_is_trained_on() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_assistant import HEARD, SAID, tiny_assistant
+from torch import nn
 
 from duologue.checkpoints import store
 from duologue.inference import turn as turns
@@ -255,3 +256,15 @@ def test_letters_of_several_tokens_are_held_back() -> None:
     assert "\ufffd" not in "".join(deltas) and "".join(deltas) + stream.end() == stream.text == "naïve 日"
     stream.push("é".encode()[0])
     assert stream.end() == "\ufffd", "a reply that was cut inside a character ends with the mark for it"
+
+
+def test_matrices_that_widen_are_laid_out_by_columns_and_say_the_same() -> None:
+    plain, laid = store.load("nano").model, load("nano").model
+    matrices = {name: module for name, module in laid.named_modules() if isinstance(module, nn.Linear)}
+    few = {name for name, module in matrices.items() if module.weight.stride(0) == 1}
+    assert "llm.lm.model.layers.0.mlp.up_proj" in few and "llm.lm.model.layers.0.mlp.down_proj" not in few
+    for name, weight in laid.named_parameters():
+        assert torch.equal(weight, plain.get_parameter(name)), name
+    rows = torch.randn(1, 2, 256, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(laid.llm(rows).logits, plain.llm(rows).logits, atol=1e-4, rtol=1e-4)

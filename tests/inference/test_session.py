@@ -16,6 +16,7 @@ from duologue.inference.listen import replay
 from duologue.inference.loudness import LoudnessConfig
 from duologue.inference.session import Session, SessionConfig
 from duologue.model.errors import DuologueError
+from duologue.model.llm import LLM
 from duologue.model.monitor import VERDICTS, Verdict
 
 RATE, FRAME = 16_000, 1_280
@@ -190,6 +191,24 @@ def test_speculation_saves_the_time_that_the_answer_takes(assistant) -> None:
         at = {event.kind: event.at_ms for event in events}
         delays.append(at[EventKind.ANSWER_AUDIBLE] - at[EventKind.ANSWER_STARTED])
     assert delays[1] == delays[0] - 240
+
+
+@pytest.mark.parametrize("tokens", [2, 6])
+def test_the_frame_that_prepares_an_answer_costs_no_more_than_others(assistant, monkeypatch, tokens) -> None:
+    """The language model is asked for what was heard, for the turn's end, and for a token less than elsewhere."""
+    asked, extend = [0], LLM.extend
+
+    def counted(self, *args):
+        asked[-1] += 1
+        return extend(self, *args)
+
+    monkeypatch.setattr(LLM, "extend", counted)
+    session, wave = make(assistant, tokens_a_frame=tokens), sound(*QUESTION)
+    for frame in wave.reshape(-1, FRAME):
+        if session.state.answer is None:
+            asked.append(0)
+            session.tick(frame)
+    assert asked[-1] <= 2 + tokens - 1 and max(asked[:-1]) <= 2
 
 
 def test_a_click_leaves_no_trace(assistant) -> None:
