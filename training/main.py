@@ -28,8 +28,10 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
     if parts:
         from .chat_tokens import with_parts
 
-        recipe = with_parts(recipe, parts)
-    return override(recipe, ["".join(entry) for entry in entries if entry[0] not in ("preset", *parts)])
+        starts = ["".join(entry) for entry in entries if entry[0] == "start"]
+        recipe = with_parts(override(recipe, starts), parts)  # a part's weights join those that are started from
+        entries = [entry for entry in entries if entry[0] not in ("start", *parts)]
+    return override(recipe, ["".join(entry) for entry in entries if entry[0] != "preset"])
 
 
 def run(stage: str, overrides: list[str]) -> dict[str, float]:

@@ -187,6 +187,8 @@ def test_presets_and_what_is_refused(tmp_path: Path) -> None:
     nano: Any = resolve("unit_decoder", ["preset=codec", "llm=nano"])  # a whole checkpoint, with nano's own words
     assert nano.llm == read_model_config("nano").llm and nano.tokenizer is None and nano.history == 0.3
     assert nano.start[-1].startswith("llm=") and nano.start[-1].endswith("nano")
+    also: Any = resolve("unit_decoder", ["llm=nano", "start=unit_decoder=runs/before"])  # neither drops the other
+    assert also.start == ("unit_decoder=runs/before", nano.start[-1])
     for stage, entries, message in (
         ("text_sft", [f"llm={llm}"], r"recipe text_sft takes no llm="),
         ("duplex", [f"encoder={hears}"], r"recipe duplex takes no encoder="),
