@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import asyncio
 import base64
 import gc
@@ -164,9 +165,10 @@ def test_a_late_engine_lets_nobody_in() -> None:
             late.extend([(late[-1][0], 100.0)] * 5)
             assert refusal(found)[1]["code"] == "server_overloaded"
         wait(lambda: engine.seats == 0)
-        assert engine.p99_late_ms() > 50
-        with found.client().realtime.connect(model="tiny") as another:
-            assert another.recv().type == "session.created"
+        with contextlib.ExitStack() as others:
+            for _ in range(2):  # the first, and who comes while it is inside
+                another = others.enter_context(found.client().realtime.connect(model="tiny"))
+                assert another.recv().type == "session.created"
 
 
 def test_too_large_and_too_many(locked) -> None:
