@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import asyncio
 import base64
+import contextlib
 import gc
 import io
 import json
