@@ -20,18 +20,17 @@ from torch import Tensor
 
 from .errors import DuologueError
 from .quantiser import Quantiser, QuantiserConfig
-from .seanet import SEANetConfig, SEANetDecoder, SEANetEncoder, SEANetState
-from .source_filter import SourceFilter, SourceFilterConfig, SourceFilterState
-from .spectral_encoder import SpectralEncoder, SpectralEncoderConfig, SpectralEncoderState
+from .seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
+from .source_filter import SourceFilter, SourceFilterConfig
+from .spectral_encoder import SpectralEncoder, SpectralEncoderConfig
 from .streaming import State, Streaming
-from .vocos import VocosConfig, VocosDecoder, VocosState
-
-EncoderState = SEANetState | SpectralEncoderState
-DecoderState = SEANetState | VocosState | SourceFilterState
+from .vocos import VocosConfig, VocosDecoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
+    """Sizes."""
+
     sample_rate: int = 24000  # Hz
     encoder: SEANetConfig | SpectralEncoderConfig
     quantiser: QuantiserConfig
@@ -106,8 +105,8 @@ def causal(tokens_a_second: int) -> CodecConfig:
 class CodecState(State):
     """Both halves of one stream."""
 
-    encoder: EncoderState
-    decoder: DecoderState
+    encoder: State
+    decoder: State
 
 
 def make_decoder(config: VocosConfig | SourceFilterConfig, dim: int, sample_rate: int) -> VocosDecoder | SourceFilter:
@@ -121,8 +120,8 @@ class Codec(Streaming):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: SEANetEncoder | SpectralEncoder
-        self.decoder: SEANetDecoder | VocosDecoder | SourceFilter
+        self.encoder: Streaming
+        self.decoder: Streaming
         if isinstance(config.encoder, SEANetConfig):
             self.encoder = SEANetEncoder(config.encoder)
         else:
@@ -162,13 +161,13 @@ class Codec(Streaming):
         return CodecState(encoder=self.encoder.init_state(batch_size), decoder=self.decoder.init_state(batch_size))
 
     def step(self, x: Tensor, state: CodecState) -> Tensor:
-        embedding = self.encoder.step(x[:, None], state.encoder)  # type: ignore[arg-type]
-        return waveform(self.decoder.step(self._quantised(embedding), state.decoder))  # type: ignore[arg-type]
+        embedding = self.encoder.step(x[:, None], state.encoder)
+        return waveform(self.decoder.step(self._quantised(embedding), state.decoder))
 
     def flush(self, state: CodecState) -> Tensor:
-        embedding = self._quantised(self.encoder.flush(state.encoder))  # type: ignore[arg-type]
-        head = self.decoder.step(embedding, state.decoder)  # type: ignore[arg-type]
-        return waveform(torch.cat([head, self.decoder.flush(state.decoder)], dim=-1))  # type: ignore[arg-type]
+        embedding = self._quantised(self.encoder.flush(state.encoder))
+        head = self.decoder.step(embedding, state.decoder)
+        return waveform(torch.cat([head, self.decoder.flush(state.decoder)], dim=-1))
 
     def _quantised(self, embedding: Tensor) -> Tensor:
         return self.quantiser.decode(self.quantiser.encode(embedding))
@@ -190,15 +189,15 @@ class CodecEncoding(Streaming):
     def forward(self, x: Tensor) -> Tensor:
         return self.codec.encode(x, self.codebooks)
 
-    def init_state(self, batch_size: int = 1) -> EncoderState:
+    def init_state(self, batch_size: int = 1) -> State:
         return self.codec.encoder.init_state(batch_size)
 
-    def step(self, x: Tensor, state: EncoderState) -> Tensor:
-        embedding = self.codec.encoder.step(x[:, None], state)  # type: ignore[arg-type]
+    def step(self, x: Tensor, state: State) -> Tensor:
+        embedding = self.codec.encoder.step(x[:, None], state)
         return self.codec.quantiser.encode(embedding, self.codebooks)
 
-    def flush(self, state: EncoderState) -> Tensor:
-        embedding = self.codec.encoder.flush(state)  # type: ignore[arg-type]
+    def flush(self, state: State) -> Tensor:
+        embedding = self.codec.encoder.flush(state)
         return self.codec.quantiser.encode(embedding, self.codebooks)
 
 
@@ -213,11 +212,11 @@ class CodecDecoding(Streaming):
     def forward(self, x: Tensor) -> Tensor:
         return self.codec.decode(x)
 
-    def init_state(self, batch_size: int = 1) -> DecoderState:
+    def init_state(self, batch_size: int = 1) -> State:
         return self.codec.decoder.init_state(batch_size)
 
-    def step(self, x: Tensor, state: DecoderState) -> Tensor:
-        return waveform(self.codec.decoder.step(self.codec.quantiser.decode(x), state))  # type: ignore[arg-type]
+    def step(self, x: Tensor, state: State) -> Tensor:
+        return waveform(self.codec.decoder.step(self.codec.quantiser.decode(x), state))
 
-    def flush(self, state: DecoderState) -> Tensor:
-        return waveform(self.codec.decoder.flush(state))  # type: ignore[arg-type]
+    def flush(self, state: State) -> Tensor:
+        return waveform(self.codec.decoder.flush(state))

@@ -15,12 +15,12 @@ from typing import Self
 
 from torch import Tensor
 
-from .codec import Codec, CodecConfig, DecoderState, make_decoder, waveform
+from .codec import Codec, CodecConfig, make_decoder, waveform
 from .errors import DuologueError
 from .quantiser import Quantiser, QuantiserConfig
 from .seanet import SEANetDecoder
 from .source_filter import SourceFilterConfig
-from .streaming import Streaming
+from .streaming import State, Streaming
 from .vocos import VocosConfig
 
 
@@ -77,7 +77,7 @@ class CodecVoice(Streaming):
         super().__init__()
         self.config = config
         self.quantiser = Quantiser(config.quantiser)
-        self.decoder = make_decoder(config.decoder, config.quantiser.dim, config.sample_rate)
+        self.decoder: Streaming = make_decoder(config.decoder, config.quantiser.dim, config.sample_rate)
         self.rate, self.latency = self.decoder.rate, self.decoder.latency
 
     @classmethod
@@ -95,11 +95,11 @@ class CodecVoice(Streaming):
     def forward(self, x: Tensor) -> Tensor:
         return waveform(self.decoder(self.embed(x)))
 
-    def init_state(self, batch_size: int = 1) -> DecoderState:
+    def init_state(self, batch_size: int = 1) -> State:
         return self.decoder.init_state(batch_size)
 
-    def step(self, x: Tensor, state: DecoderState) -> Tensor:
-        return waveform(self.decoder.step(self.embed(x), state))  # type: ignore[arg-type]
+    def step(self, x: Tensor, state: State) -> Tensor:
+        return waveform(self.decoder.step(self.embed(x), state))
 
-    def flush(self, state: DecoderState) -> Tensor:
-        return waveform(self.decoder.flush(state))  # type: ignore[arg-type]
+    def flush(self, state: State) -> Tensor:
+        return waveform(self.decoder.flush(state))
