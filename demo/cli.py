@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -476,6 +477,8 @@ def _say(message: Any) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends in :class:`SystemExit`."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice to programmers is noise to a user
+    for name in ("torchao", "torch.utils._pytree"):  # and so is what they say where torchao is installed
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app(args=arguments, prog_name="duologue")
     except DuologueError as error:

@@ -61,6 +61,13 @@ def test_ask(run: Any, model: str, question: str, tmp_path: Path) -> None:
     assert len(samples) / rate == pytest.approx(float(seconds[1]), abs=0.006) and len(samples) > 0.3 * rate
 
 
+def test_a_process_of_its_own_says_no_more(model: str, question: str) -> None:
+    """Libraries that are installed beside it, torchao for one, have nothing to say to a user."""
+    command = [sys.executable, "-m", "duologue", "ask", question, "--model", model]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{SAID}\n", f"heard: {HEARD}\n")
+
+
 def test_ask_in_writing(run: Any, model: str) -> None:
     assert run("ask", "--text", "what is two plus two", "-m", model) == (0, f"{SAID}\n", "")
 
