@@ -23,18 +23,35 @@ SERVER = _by_type(RealtimeServerEvent)
 _DEEPEST = 32  # levels of nesting that any event has use for
 
 
+def read_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """A JSON object of a client's, with no text in it that cannot be sent back.
+
+    JSON may write half of a surrogate pair, as "\\ud83d" alone, and Python reads it; no UTF-8 holds it.
+
+    Raises:
+        RequestError: it is none.
+    """
+    try:
+        plain = text if isinstance(text, str) else text.decode()
+        data = json.loads(plain, parse_constant=_no_number)
+        if "\\u" in plain:
+            json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"{what} has half of a surrogate pair in it", "invalid_json") from None
+    except (ValueError, RecursionError):
+        raise RequestError(f"{what} is not JSON", "invalid_json") from None
+    if not isinstance(data, dict):
+        raise RequestError(f"{what} is not a JSON object", "invalid_json")
+    return data
+
+
 def parse(text: str) -> dict[str, Any]:
     """A client's message as an event whose fields are there and of the right types.
 
     Raises:
         RequestError: it is none; ``event_id`` of the error says which, if the message had one.
     """
-    try:
-        data = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        raise RequestError("the message is not JSON", "invalid_json") from None
-    if not isinstance(data, dict):
-        raise RequestError("an event is a JSON object", "invalid_json")
+    data = read_object(text, "the message")
     if _depth(data) > _DEEPEST:
         raise RequestError(f"the event is nested deeper than {_DEEPEST} levels", "invalid_json")
     kind = data.get("type")

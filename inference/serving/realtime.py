@@ -21,7 +21,7 @@ from ..duplex import Mode
 from ..engine import FRAME_S, EngineFull
 from .conversation import Conversation
 from .errors import RequestError
-from .events import parse
+from .events import parse, read_object
 from .formats import AudioFormat, Framer, from_base64
 from .items import Item
 from .out_of_band import OutOfBand, Question
@@ -324,10 +324,7 @@ def _cut(item: Item, samples: int) -> None:
 
 def _event_id(message: str) -> str | None:
     """The event_id of a message that is no event otherwise."""
-    import json
-
     try:
-        found = json.loads(message)
-    except (ValueError, RecursionError):
+        return read_object(message, "the message").get("event_id")
+    except RequestError:
         return None
-    return found.get("event_id") if isinstance(found, dict) else None

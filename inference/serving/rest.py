@@ -27,6 +27,7 @@ from ..asking import Step
 from . import openapi
 from .app import Service
 from .errors import RequestError
+from .events import read_object
 from .formats import AudioFormat, Resampler, encode, from_base64
 from .items import new_id
 from .questioner import Questioner
@@ -143,13 +144,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise RequestError("the request is not JSON", "invalid_json") from None
-    if not isinstance(body, dict):
-        raise RequestError("the request is a JSON object", "invalid_json")
-    return body
+    return read_object(await request.body(), "the request")
 
 
 def _unsupported(message: str, param: str) -> None:

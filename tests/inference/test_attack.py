@@ -8,7 +8,7 @@ import logging
 import os
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("fastapi")
@@ -94,11 +94,7 @@ likely = st.one_of(
 )  # fmt: skip
 
 
-def written(event: dict) -> str:
-    return json.dumps(event).replace("\\ud800", "?")
-
-
-whole = st.one_of(likely, events, likely).map(written)
+whole = st.one_of(likely, events, likely).map(json.dumps)
 messages = st.one_of(
     whole,
     whole,
@@ -168,9 +164,11 @@ HURRY = settings(
     suppress_health_check=list(HealthCheck),
     database=None,
 )
+HALF_A_PAIR = json.dumps({"type": "session.update", "event_id": "\ud800", "session": {"instructions": "\ud800"}})
 
 
 @HURRY
+@example(batch=[HALF_A_PAIR])
 @given(batch=st.lists(messages, min_size=1, max_size=A_BATCH))
 def test_hostile_messages(attack, batch: list[str | bytes]) -> None:
     attack.send(batch)
@@ -184,13 +182,14 @@ def test_very_many_hostile_messages(attack, batch: list[str | bytes]) -> None:
     attack.send(batch)
 
 
-bodies = st.one_of(anything.map(written), st.binary(max_size=200), st.dictionaries(
+bodies = st.one_of(anything.map(json.dumps), st.binary(max_size=200), st.dictionaries(
     st.sampled_from(["model", "input", "voice", "response_format", "messages", "modalities", "audio", "stream"]),
     anything, max_size=6,
-).map(written))  # fmt: skip
+).map(json.dumps))  # fmt: skip
 
 
 @HURRY
+@example(path="chat/completions", body='{"messages": [{"role": "user", "content": "\\ud800"}]}')
 @given(path=st.sampled_from(["chat/completions", "audio/speech", "audio/transcriptions"]), body=bodies)
 def test_hostile_requests(attack, path: str, body: str | bytes) -> None:
     headers = {"content-type": "application/json"}

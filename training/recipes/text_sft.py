@@ -140,7 +140,7 @@ class TextSft(Task):
 
 
 def cut_short(count: int = 64) -> list[Dialogue]:
-    """"What did you say", of the development split, behind answers of which only some words were heard."""
+    """The question what was said, of the development split, behind answers of which only some words were heard."""
     dialogues = (generate(1, index, "dev") for index in itertools.count())
     again = (d for d in dialogues if d.before is not None and d.answer == d.before[1])
     found = []
