@@ -22,7 +22,7 @@ from .kind import Category, Kind, Operands
 from .splits import Split, operand_split, stable_fraction, template_splits
 from .spoken import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
 
-__all__ = ["Category", "Dialogue", "Split", "count_distinct", "generate", "is_held_out",
+__all__ = ["Category", "Dialogue", "Split", "behind_another_turn", "count_distinct", "generate", "is_held_out",
            "is_whole_question", "templates_of"]  # fmt: skip
 
 
@@ -71,8 +71,12 @@ def _held_out_wordings() -> re.Pattern[str]:
         for template, where in table.items()
         if where is not Split.TRAIN
     ]
+    return re.compile(_between_fillers("|".join(wordings)))
+
+
+def _between_fillers(pattern: str) -> str:
     before, after = "|".join((*INTERJECTIONS, *LEAD_INS)), "|".join(TRAILERS)
-    return re.compile(rf"(?:(?:{before}) )*(?:{'|'.join(wordings)})(?: (?:{after}))*")
+    return rf"(?:(?:{before}) )*(?:{pattern})(?: (?:{after}))*"
 
 
 def is_held_out(text: str) -> bool:
@@ -90,10 +94,16 @@ def _ways_to_ask() -> list[tuple[re.Pattern[str], list[set[str]]]]:
             for slot, words in kind.solve(operands).fields.items():
                 about.setdefault(slot, set()).add(words)
         for template in kind.templates:
-            parts = list(string.Formatter().parse(template))
-            pattern = "".join(re.escape(literal) + ("" if slot is None else "(.+)") for literal, slot, *_ in parts)
-            ways.append((re.compile(pattern), [about.get(slot, set()) for _, slot, *_ in parts if slot is not None]))
+            pattern, slots = _as_pattern(template, "(.+)")
+            ways.append((re.compile(pattern), [about.get(slot, set()) for slot in slots]))
     return ways
+
+
+def _as_pattern(template: str, group: str) -> tuple[str, list[str]]:
+    """A wording as a pattern with a group for each of its slots, and the slots."""
+    parts = list(string.Formatter().parse(template))
+    pattern = "".join(re.escape(literal) + ("" if slot is None else group) for literal, slot, *_ in parts)
+    return pattern, [slot for _, slot, *_ in parts if slot is not None]
 
 
 def is_whole_question(text: str) -> bool:
@@ -133,12 +143,7 @@ def generate(seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers
         operands = kind.draw(rng)
     answer = kind.solve(operands)
     question = template.format(**answer.fields)
-    before = None
-    if kind.before is not None:  # asked as in training: what is held out is how it goes on
-        name, earlier = kind.before(operands)
-        wordings = templates_of(name, Split.TRAIN)
-        first = KIND_OF[name].solve(earlier)
-        before = (wordings[int(rng.integers(len(wordings)))].format(**first.fields), first.reply)
+    before = _turn_before(kind, operands, rng)
     return Dialogue(
         category=kind.category,
         kind=kind.name,
@@ -149,6 +154,47 @@ def generate(seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers
         operands=kind.key(operands),
         before=before,
     )
+
+
+def _turn_before(kind: Kind, operands: Operands, rng: np.random.Generator) -> tuple[str, str] | None:
+    """Question and answer of the turn before, asked as in training: what is held out is how one goes on from it."""
+    if kind.before is None:
+        return None
+    name, earlier = kind.before(operands)
+    wordings = templates_of(name, Split.TRAIN)
+    first = KIND_OF[name].solve(earlier)
+    return wordings[int(rng.integers(len(wordings)))].format(**first.fields), first.reply
+
+
+@functools.cache
+def _follow_ups() -> dict[str, tuple[Kind, list[str], re.Pattern[str]]]:
+    """{id of a follow-up's wording: its kind, its slots, and what it matches, a group each, fillers or none}."""
+    found = {}
+    for kind in KINDS:
+        for template in kind.templates if kind.before is not None else ():
+            pattern, slots = _as_pattern(template, "(.+?)")
+            found[template_id(kind.name, template)] = kind, slots, re.compile(_between_fillers(pattern))
+    return found
+
+
+def behind_another_turn(template: str, question: str, rng: np.random.Generator) -> tuple[tuple[str, str], str] | None:
+    """Another turn of the training's, which the question may go on from, and the answer to it then.
+
+    The words of a follow-up say nothing of the turn before ("and add five to that"), so one clip of it teaches as many
+    as are drawn. None: ``template`` is no follow-up's, or none like the question was drawn in 10,000 attempts.
+    """
+    if template not in _follow_ups():
+        return None
+    kind, slots, pattern = _follow_ups()[template]
+    said = pattern.fullmatch(question)
+    for _ in range(10_000 if said else 0):
+        operands = kind.draw(rng)
+        answer = kind.solve(operands)
+        before = _turn_before(kind, operands, rng)
+        new = split_of(kind, operands) in (None, Split.TRAIN)
+        if before and new and [answer.fields[slot] for slot in slots] == list(said.groups() if said else ()):
+            return before, answer.reply
+    return None
 
 
 def count_distinct() -> dict[str, tuple[int, int]]:

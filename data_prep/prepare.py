@@ -20,6 +20,7 @@ from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .asides import aside
 from .dialogues import Category, Dialogue, Split, generate
+from .domain import KIND_OF
 from .hearing import SoundsConfig, prepare_sounds
 from .rewriting import RewriteConfig, rewrite
 from .sentences import drill
@@ -56,7 +57,7 @@ class SpeechConfig:
     split: which wordings and operands: train, dev or test
     voices: train, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
     drills: the share of clips that are numbers, letters and words instead (see sentences.py)
-    only: the categories of questions there are, such as clock,orders; "" for all
+    only: the categories of questions there are, such as clock,orders, or kinds of them, such as follow_again; "": all
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """
 
@@ -77,11 +78,12 @@ class SpeechConfig:
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
         if not 0 <= self.drills <= 1:
             raise DuologueError(f"drills={self.drills}: expected a share from 0 to 1")
-        if unknown := set(self.categories()) - set(Category):
-            raise DuologueError(f"only={','.join(sorted(unknown))}: expected some of {', '.join(Category)}")
+        if unknown := set(self.wanted()) - set(Category) - set(KIND_OF):
+            known = ", ".join((*Category, *KIND_OF))
+            raise DuologueError(f"only={','.join(sorted(unknown))}: expected some of {known}")
         self.speakers()
 
-    def categories(self) -> tuple[str, ...]:
+    def wanted(self) -> tuple[str, ...]:
         return tuple(name for name in self.only.split(",") if name)
 
     def speakers(self) -> tuple[Voice, ...]:
@@ -135,9 +137,9 @@ def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]
         text, fields = drill(vocabulary.words(), index, rng), {"category": "drill"}
     else:
         dialogue = generate(config.seed, index, config.split)
-        wanted = config.categories()
+        wanted = config.wanted()
         for again in itertools.count(1):
-            if not wanted or dialogue.category in wanted:
+            if not wanted or dialogue.category in wanted or dialogue.kind in wanted:
                 break
             dialogue = generate(config.seed, again * config.n + index, config.split)
         text, fields = said(dialogue), dataclasses.asdict(dialogue)

@@ -8,11 +8,13 @@ import sys
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from duologue.data_prep.dialogues import (
     Dialogue,
     Split,
+    behind_another_turn,
     count_distinct,
     generate,
     template_id,
@@ -206,8 +208,26 @@ def test_answers_are_right(split: Split) -> None:
     assert set(checked) == COMPUTED
 
 
+def assert_goes_on(kind: str, question: str, before: tuple[str, str], answer: str) -> None:
+    """The answer follows from the answer before and the new words."""
+    earlier, words = before[1], answer.split()
+    if kind == "follow_again":
+        assert answer == earlier
+    elif kind in ("follow_capitals", "follow_opposites"):
+        known = CAPITALS if kind == "follow_capitals" else OPPOSITES
+        known = known | {v: k for k, v in OPPOSITES.items()}
+        assert words[-1] in {known[word] for word in question.split() if word in known}
+        assert earlier.rsplit(" ", 2)[0] == answer.rsplit(" ", 2)[0].replace(words[-3], earlier.split()[-3])
+    else:
+        first = NUMBER[earlier.rsplit(" is ", 1)[1]]
+        numbers = [word for word in question.split() if word in " ".join(NUMBER).split()]
+        then = NUMBER[" ".join(numbers)]
+        result = {"plus": first + then, "minus": first - then, "times": first * then}[kind[7:]]
+        assert answer.rsplit(" is ", 1)[1] == number_in_words(result), (question, before, answer)
+
+
 def test_a_follow_up_goes_on_from_its_turn() -> None:
-    """The turn before is one that training asks; the answer follows from its answer and the new words."""
+    """The turn before is one that training asks."""
     checked: Counter[str] = Counter()
     for split in Split:
         for index in range(N):
@@ -215,25 +235,37 @@ def test_a_follow_up_goes_on_from_its_turn() -> None:
             if dialogue.category is not Category.FOLLOW_UP:
                 assert dialogue.before is None
                 continue
-            assert dialogue.before is not None
-            answer = dialogue.before[1]
+            assert dialogue.before is not None and contains_slot(dialogue.answer, dialogue.slot)
+            assert_goes_on(dialogue.kind, dialogue.question, dialogue.before, dialogue.answer)
             checked[dialogue.kind] += 1
-            if dialogue.kind == "follow_again":
-                assert dialogue.answer == answer
-            elif dialogue.kind in ("follow_capitals", "follow_opposites"):
-                known = CAPITALS if dialogue.kind == "follow_capitals" else OPPOSITES
-                known = known | {v: k for k, v in OPPOSITES.items()}
-                assert dialogue.slot.split()[-1] in {known[word] for word in dialogue.question.split() if word in known}
-                assert answer.rsplit(" ", 2)[0] == dialogue.answer.rsplit(" ", 2)[0].replace(
-                    dialogue.answer.split()[-3], answer.split()[-3]
-                )
-            else:
-                first = NUMBER[answer.rsplit(" is ", 1)[1]]
-                numbers = [word for word in dialogue.question.split() if word in " ".join(NUMBER).split()]
-                then = NUMBER[" ".join(numbers)]
-                result = {"plus": first + then, "minus": first - then, "times": first * then}[dialogue.kind[7:]]
-                assert dialogue.slot == number_in_words(result), dialogue
     assert set(checked) == {kind.name for kind in KINDS if kind.before is not None}
+
+
+def test_a_follow_up_goes_on_from_other_turns_as_well() -> None:
+    """The same words, fillers included, behind turns that are drawn anew, none of them held out."""
+    rng, turns = np.random.default_rng(0), Counter[tuple[str, str]]()
+    follow_ups = [d for d in (generate(9, index, "train") for index in range(N)) if d.before is not None]
+    for dialogue in follow_ups:
+        found = behind_another_turn(dialogue.template, dialogue.question, rng)
+        assert found is not None, dialogue
+        before, answer = found
+        assert_goes_on(dialogue.kind, dialogue.question, before, answer)
+        if dialogue.kind[7:] in ("plus", "minus", "times"):
+            first, then = (NUMBER[words] for words in answer.split(" is ")[0].split(f" {dialogue.kind[7:]} "))
+            assert operand_split(KIND_OF[dialogue.kind[7:]].key((first, then))) is Split.TRAIN
+        turns[before] += 1
+    assert len(turns) > 0.7 * len(follow_ups)
+
+
+def test_what_goes_on_from_nothing_known_stays_as_it_is() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [generate(9, index, "train", fillers=False) for index in range(N)]
+    plain = next(dialogue for dialogue in drawn if dialogue.before is None)
+    capitals = next(dialogue for dialogue in drawn if dialogue.question.startswith("and of "))
+    assert behind_another_turn(capitals.template, capitals.question, rng) is not None
+    assert behind_another_turn(plain.template, plain.question, rng) is None
+    assert behind_another_turn(capitals.template, "what is that plus five", rng) is None
+    assert behind_another_turn(capitals.template, "and of atlantis", rng) is None
 
 
 def test_a_sum_that_goes_on_is_held_out_with_its_like() -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from duologue.data_prep.dialogues import generate
+from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.data_prep.vocabulary import token_ids
 from duologue.model.errors import DuologueError
 from duologue.training.loop import train
 from duologue.training.metrics import error_rate
-from duologue.training.recipes import asr_pretrain, speech_to_text, text_sft
+from duologue.training.recipes import asr_pretrain, duplex, speech_to_text, text_sft
 from duologue.training.turns import Row, decode, pack, spoken_words_loss
 
 
@@ -115,3 +120,24 @@ def test_rows_of_text_ask_what_is_named(questions: Path) -> None:
     assert [row.ids for row in rows] == [row.ids for row in task.written_rows(0, 3)]
     with pytest.raises(DuologueError, match="text_only is songs"):
         replace(tiny, text_only=("songs",))
+
+
+@pytest.mark.parametrize("stage", [speech_to_text, duplex])
+def test_a_spoken_follow_up_goes_on_from_other_turns_each_time(stage: ModuleType, tmp_path: Path) -> None:
+    """What is said again is what the turn before said, be it cut short, and hardly ever the same."""
+    drawn = (generate(0, index, "train") for index in itertools.count())
+    again = dataclasses.asdict(next(dialogue for dialogue in drawn if dialogue.kind == "follow_again"))
+    writer = ShardWriter(tmp_path / "set", name="questions", sample_rate=16_000, seed=0, parameters={})
+    noise = np.random.default_rng(0).integers(-9000, 9000, (8, 16_000)).astype(np.int16)
+    about = {"text": again["question"], "voice": "noise", "prosody": None, **again}
+    writer.write(0, [Clip(pcm, {"id": str(at), **about}) for at, pcm in enumerate(noise)], [])
+    writer.finish()
+    task = replace(stage.recipe("tiny"), data=(str(tmp_path / "set"),), row_tokens=1, text_share=0.0).build()
+    answers = Counter[str]()
+    for step in range(4):
+        for ids in task.batch(step)["ids"].tolist():
+            before, *said = decode(ids).split(f" {again['question']} ")
+            if len(said) == 1:  # two in a row now and then
+                assert before.endswith(said[0]), (before, said)
+                answers[said[0]] += 1
+    assert len(answers) > 12 and max(answers.values()) < 6

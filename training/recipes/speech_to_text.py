@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import Category, generate
+from ...data_prep.dialogues import Category, behind_another_turn, generate
 from ...data_prep.spoken import contains_slot
 from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
@@ -193,9 +193,11 @@ class SpeechToText(Task):
             if not row.ids:
                 rows.append(row)
             answer = clip.meta.get("answer")
+            text = clip.meta["text"]
             if before := clip.meta.get("before"):  # the turn that it goes on from, in writing
+                before, answer = behind_another_turn(clip.meta.get("template", ""), text, rng) or (before, answer)
                 answer = row.add_before(before, answer, rng)
-            row.add_turn(clip.meta["text"], answer, self.frames(len(wave)))
+            row.add_turn(text, answer, self.frames(len(wave)))
             row.clips.append(place)
             if "answer" not in clip.meta:
                 pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
