@@ -181,7 +181,9 @@ def behind_another_turn(template: str, question: str, rng: np.random.Generator) 
     """Another turn of the training's, which the question may go on from, and the answer to it then.
 
     The words of a follow-up say nothing of the turn before ("and add five to that"), so one clip of it teaches as many
-    as are drawn. None: ``template`` is no follow-up's, or none like the question was drawn in 10,000 attempts.
+    as are drawn. What is only said again ("what did you say") is one in two times the answer to something else: it is
+    to be what was said, be it right or wrong. None: ``template`` is no follow-up's, or none like the question was drawn
+    in 10,000 attempts.
     """
     if template not in _follow_ups():
         return None
@@ -193,6 +195,9 @@ def behind_another_turn(template: str, question: str, rng: np.random.Generator) 
         before = _turn_before(kind, operands, rng)
         new = split_of(kind, operands) in (None, Split.TRAIN)
         if before and new and [answer.fields[slot] for slot in slots] == list(said.groups() if said else ()):
+            if not slots and rng.random() < 0.5:
+                answer = kind.solve(kind.draw(rng))
+                before = before[0], answer.reply
             return before, answer.reply
     return None
 

@@ -8,14 +8,15 @@ eos …``. Where speech goes, a row holds one id for each adaptor frame; the sta
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.dialogues import Dialogue
+from ..data_prep.dialogues import Dialogue, behind_another_turn
 from ..data_prep.vocabulary import token_ids
 from ..model.llm import LLM
 from ..model.speech_lm import PromptConfig
@@ -91,27 +92,33 @@ class Row:
             reply = [] if tokens.reply is None else [tokens.reply]
             self.add([*reply, *tokens.encode(answer), tokens.eos], answer_weight)
 
-    def add_before(self, before: tuple[str, str], answer: str | None, rng: np.random.Generator) -> str | None:
-        """Append the turn that one with this answer goes on from, and return the answer.
+    def add_before(self, turn: Mapping[str, Any], rng: np.random.Generator) -> str | None:
+        """Append a turn that this one, a :class:`Dialogue`'s fields, goes on from, and return the answer to it then.
 
-        If that only says the last one again ("what did you say"), the last one is one in two times cut short, as if it
-        had been interrupted, and so is what is said again: what nobody heard was not said.
+        A follow-up of the grammar's goes on from another turn each time (see :func:`behind_another_turn`). If it only
+        says the last answer again ("what did you say"), that is one in two times cut short, as if it had been
+        interrupted, and so is what is said again: what nobody heard was not said.
         """
+        before, answer = turn["before"], turn.get("answer")
+        if answer is not None:
+            before, answer = behind_another_turn(turn.get("template", ""), turn.get("question", ""), rng) or (
+                before,
+                answer,
+            )
         question, earlier = before
-        words = earlier.split()
-        heard = int(rng.integers(1, 2 * len(words) + 1)) if answer == earlier else len(words)
-        if heard >= len(words):
+        if answer != earlier:
             self.add_turn(question, earlier, question_weight=0.0)
             return answer
-        cut = " ".join(words[:heard])
-        self.add_turn(question, cut, question_weight=0.0, answer_weight=0.0)  # an answer does not end there by itself
-        return cut
+        words = earlier.split()
+        heard = " ".join(words[: int(rng.integers(1, 2 * len(words) + 1))])
+        self.add_turn(question, heard, question_weight=0.0, answer_weight=0.0)  # no answer to the question, perhaps
+        return heard
 
     def add_dialogue(self, dialogue: Dialogue, question_weight: float, rng: np.random.Generator) -> None:
         """Append a written question and its answer, behind the turn that it goes on from (see :meth:`add_before`)."""
         answer: str | None = dialogue.answer
         if dialogue.before is not None:
-            answer = self.add_before(dialogue.before, answer, rng)
+            answer = self.add_before(vars(dialogue), rng)
         self.add_turn(dialogue.question, answer, question_weight=question_weight)
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import behind_another_turn, generate
+from ...data_prep.dialogues import generate
 from ...data_prep.recordings import trimmed
 from ...data_prep.shards import Clip
 from ...data_prep.vocabulary import token_ids
@@ -117,9 +117,8 @@ class Duplex(SpeechToText):
             clip, row = self.corpus[int(item)], Row()
             wave, due, near = self.scene(clip, draw, quiet)
             meta, answer = clip.meta, clip.meta.get("answer", "")  # "stop" is obeyed in silence
-            if earlier := meta.get("before"):
-                earlier, answer = behind_another_turn(meta.get("template", ""), meta["text"], draw) or (earlier, answer)
-                answer = row.add_before(earlier, answer, draw)
+            if meta.get("before"):
+                answer = row.add_before(meta, draw)
             elif draw.random() < 0.5:  # not the first turn
                 dialogue = generate(self.recipe.seed + 1, int(draw.integers(2**31)), "train")
                 row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import Category, behind_another_turn, generate
+from ...data_prep.dialogues import Category, generate
 from ...data_prep.spoken import contains_slot
 from ...model.adaptor import AdaptorConfig
 from ...model.encoder import WhisperEncoderConfig
@@ -193,11 +193,9 @@ class SpeechToText(Task):
             if not row.ids:
                 rows.append(row)
             answer = clip.meta.get("answer")
-            text = clip.meta["text"]
-            if before := clip.meta.get("before"):  # the turn that it goes on from, in writing
-                before, answer = behind_another_turn(clip.meta.get("template", ""), text, rng) or (before, answer)
-                answer = row.add_before(before, answer, rng)
-            row.add_turn(text, answer, self.frames(len(wave)))
+            if clip.meta.get("before"):  # the turn that it goes on from, in writing
+                answer = row.add_before(clip.meta, rng)
+            row.add_turn(clip.meta["text"], answer, self.frames(len(wave)))
             row.clips.append(place)
             if "answer" not in clip.meta:
                 pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
@@ -215,7 +213,7 @@ class SpeechToText(Task):
             for dialogue in itertools.islice(wanted, 4):
                 answer: str | None = dialogue.answer
                 if dialogue.before is not None:
-                    answer = row.add_before(dialogue.before, answer, rng)
+                    answer = row.add_before(vars(dialogue), rng)
                 row.add_turn(dialogue.question, answer, question_weight=0.0)
             rows.append(row)
         return rows
