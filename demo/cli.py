@@ -9,14 +9,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..inference.quiet import quieten
 from ..model.errors import DuologueError
 from .codec_commands import codec_commands
 
@@ -476,9 +475,7 @@ def _say(message: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends in :class:`SystemExit`."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice to programmers is noise to a user
-    for name in ("torchao", "torch.utils._pytree"):  # and so is what they say where torchao is installed
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quieten()
     try:
         app(args=arguments, prog_name="duologue")
     except DuologueError as error:

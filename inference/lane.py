@@ -213,7 +213,9 @@ def lane_process(model: str, work: Connection, results: Connection) -> None:
     import signal
 
     from .assistant import load
+    from .quiet import quieten
 
+    quieten()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets replies finish
     torch.set_num_threads(1)
     Lane(load(model), None, work, results).run()

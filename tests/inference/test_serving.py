@@ -400,8 +400,9 @@ def test_a_load_is_reported(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_lanes_that_are_processes(tmp_path) -> None:
-    """A lane of its own process answers; when it dies, its conversations end with an error and the door is shut."""
+def test_lanes_that_are_processes(tmp_path, capfd) -> None:
+    """A lane of its own process answers, and says nothing on the terminal. When it dies, its conversations end with an
+    error and the door is shut."""
     import os
 
     from duologue.checkpoints import store
@@ -418,6 +419,7 @@ def test_lanes_that_are_processes(tmp_path) -> None:
         await seat.call("type", "what is two plus two")
         frames = [await seat.tick(np.zeros(1_280, np.float32)) for _ in range(80)]
         assert any(np.abs(done.value.pcm).max() > 0.001 for done in frames)
+        assert capfd.readouterr().err == ""
         os.kill(engine._lanes[0].runner.pid, signal.SIGKILL)
         with pytest.raises((EngineFault, EngineFull)):
             while True:
