@@ -185,16 +185,16 @@ def behind_another_turn(template: str, question: str, rng: np.random.Generator) 
     to be what was said, be it right or wrong. None: ``template`` is no follow-up's, or none like the question was drawn
     in 10,000 attempts.
     """
-    if template not in _follow_ups():
+    kind, slots, pattern = _follow_ups().get(template, (None, [], None))
+    said = None if pattern is None else pattern.fullmatch(question)
+    if kind is None or said is None:
         return None
-    kind, slots, pattern = _follow_ups()[template]
-    said = pattern.fullmatch(question)
-    for _ in range(10_000 if said else 0):
+    for _ in range(10_000):
         operands = kind.draw(rng)
         answer = kind.solve(operands)
         before = _turn_before(kind, operands, rng)
         new = split_of(kind, operands) in (None, Split.TRAIN)
-        if before and new and [answer.fields[slot] for slot in slots] == list(said.groups() if said else ()):
+        if before and new and [answer.fields[slot] for slot in slots] == list(said.groups()):
             if not slots and rng.random() < 0.5:
                 answer = kind.solve(kind.draw(rng))
                 before = before[0], answer.reply

@@ -19,7 +19,7 @@ import numpy as np
 from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .asides import aside
-from .dialogues import Category, Dialogue, Split, generate
+from .dialogues import Category, Dialogue, Split, generate, templates_of
 from .domain import KIND_OF
 from .hearing import SoundsConfig, prepare_sounds
 from .rewriting import RewriteConfig, rewrite
@@ -78,9 +78,12 @@ class SpeechConfig:
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
         if not 0 <= self.drills <= 1:
             raise DuologueError(f"drills={self.drills}: expected a share from 0 to 1")
-        if unknown := set(self.wanted()) - set(Category) - set(KIND_OF):
-            known = ", ".join((*Category, *KIND_OF))
-            raise DuologueError(f"only={','.join(sorted(unknown))}: expected some of {known}")
+        kinds = {kind for kind in KIND_OF if templates_of(kind, Split(self.split))}
+        if unknown := set(self.wanted()) - set(Category) - kinds:
+            raise DuologueError(
+                f"only={','.join(sorted(unknown))}: expected some of {', '.join(Category)}, or kinds of questions that "
+                f"split={self.split} has, such as plus or follow_again"
+            )
         self.speakers()
 
     def wanted(self) -> tuple[str, ...]:

@@ -191,3 +191,14 @@ def test_overrides_are_typed() -> None:
 def test_an_unknown_recipe() -> None:
     with pytest.raises(DuologueError, match="questions, replies"):
         main("answers", [])
+
+
+def test_only_takes_categories_and_kinds_that_the_split_has() -> None:
+    config = QuestionsConfig(out="nowhere", only="follow_again,clock", drills=0.0)
+    fields = [question_at(at, config).fields for at in range(40)]
+    assert {f["category"] for f in fields if f["kind"] != "follow_again"} == {"clock"}
+    assert any(f["kind"] == "follow_again" for f in fields)
+    QuestionsConfig(out="nowhere", only="how_are_you")
+    for split, only in (("train", "follow_agian"), ("dev", "how_are_you")):  # which has no wording there: found never
+        with pytest.raises(DuologueError, match=f"only={only}: expected some of .*split={split}"):
+            QuestionsConfig(out="nowhere", only=only, split=split)
