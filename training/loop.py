@@ -26,7 +26,7 @@ from .engine import build_whole, make_accelerator
 from .optimiser import make_optimiser
 from .recipe import Recipe, save_recipe
 from .run_folder import BEST, WEIGHTS, Figures, load_parts, newest_state, save_parts, save_state
-from .task import AdversarialTask, Batch, Task, freeze
+from .task import AdversarialTask, Batch, Task, freeze, require_gradients
 from .throughput import Throughput
 
 
@@ -180,6 +180,8 @@ class _Run:
                     shown = {"loss": loss.detach()} | shown
         norm = torch.zeros(())
         if not fault and not self.deepspeed:  # DeepSpeed's engine has clipped and stepped by itself
+            if step == self.first and not self.sharded:
+                require_gradients(self.task, recipe.learn)
             norm = accelerator.clip_grad_norm_(self.learnt, recipe.clip)
             if not math.isfinite(float(norm)):  # the same in every process
                 fault = f"the gradient of step {step} is {float(norm)}"

@@ -76,3 +76,11 @@ def freeze(task: Task, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]
         below = any(name == prefix or name.startswith(prefix + ".") for prefix in learn)
         parameter.requires_grad_(below and not task.stays(name))
     return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
+
+
+def require_gradients(task: Task, learn: tuple[str, ...]) -> None:
+    """After a backward pass: DuologueError for a prefix that should learn and that no gradient has reached."""
+    for prefix in learn:
+        below = [p for name, p in task.named_parameters() if p.requires_grad and f"{name}.".startswith(f"{prefix}.")]
+        if below and all(parameter.grad is None for parameter in below):
+            raise DuologueError(f"learn={prefix}: no gradient reaches it in this stage, so it would stay as it is")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.model.errors import DuologueError
 from duologue.model.monitor import VERDICTS, Verdict
 from duologue.training.loop import train
-from duologue.training.recipes import duplex
+from duologue.training.recipes import duplex, speech_to_text
 from duologue.training.turns import encode
 
 RATE = 16_000
@@ -99,6 +100,26 @@ def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
     task.recipe = replace(recipe, dev_data=(clips,))
     scores = task.evaluate()
     assert set(scores) == {"query_set", "noise_set", "wait_set"} and scores["query_set"] > 0.8
+
+
+@pytest.mark.parametrize("stage", [speech_to_text, duplex])
+@pytest.mark.parametrize("named", [True, False])
+def test_the_ear_learns_if_it_is_named(stage: ModuleType, named: bool, clips: str, tmp_path: Path) -> None:
+    recipe = replace(stage.recipe("tiny"), data=(clips,), out=str(tmp_path / "run"), steps=2, warmup=1, save_every=2)
+    learn = ("adaptor", "llm", "encoder") if named else ("adaptor", "llm")
+    task = replace(recipe, learn=learn).build()
+    before = [parameter.clone() for parameter in task.encoder.parameters()]
+    train(replace(recipe, learn=learn), task, progress=False)
+    after = list(task.encoder.parameters())
+    assert all(torch.equal(one, other) != named for one, other in zip(before, after, strict=True))
+
+
+def test_what_should_learn_and_cannot_is_refused(clips: str, tmp_path: Path) -> None:
+    recipe = tiny(clips, out=str(tmp_path / "run"), learn=("monitor", "adaptor"))
+    task = recipe.build()
+    task.hear = lambda batch: tuple(x.detach() for x in duplex.Duplex.hear(task, batch))
+    with pytest.raises(DuologueError, match="learn=adaptor: no gradient reaches it"):
+        train(recipe, task, progress=False)
 
 
 def test_a_batch_is_a_function_of_its_number(clips: str) -> None:

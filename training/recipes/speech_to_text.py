@@ -241,10 +241,10 @@ class SpeechToText(Task):
         """Speech embeddings (N, T, D_llm) and (N,) how many of each clip are real."""
         with torch.no_grad():
             mel = self.mel(batch["samples"])  # (N, M, T)
-            lengths = batch["lengths"] // self.recipe.mel.hop
-            if self.training and self.disguise is not None:
-                mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.disguise.masks)
-            frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D)
+        lengths = batch["lengths"] // self.recipe.mel.hop
+        if self.training and self.disguise is not None:
+            mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.disguise.masks)
+        frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D); no graph while it is frozen
         return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
 
     def read(self, batch: Batch) -> LLMOutput:
