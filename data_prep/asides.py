@@ -16,27 +16,53 @@ from .splits import Split, operand_split
 from .spoken import number_in_words
 
 _WHO = (
-    "i", "we", "you", "they", "my brother", "my mother", "our neighbour", "the doctor", "a friend of mine", "the cat",
-    "peter", "anna", "the boys", "his father", "her aunt", "that man", "the girl", "some people",
+    "i", "we", "you", "they", "my brother", "my mother", "our neighbour", "the doctor", "a friend of mine",
+    "the cat", "peter", "anna", "the boys", "his father", "her aunt", "that man", "the girl", "some people",
+    "my uncle", "the neighbours", "a young woman", "our teacher", "his grandmother", "the driver", "everybody",
+    "nobody", "my best friend", "the whole family", "her husband", "his daughter", "the old man", "those people",
+    "the team", "a policeman", "the nurse", "my colleague", "both of them", "the baby", "she", "he", "our guests",
+    "the owner", "these students", "somebody",
 )  # fmt: skip
 _DID = (
     "saw", "bought", "lost", "found", "forgot", "washed", "painted", "sold", "broke", "liked", "carried", "wanted",
-    "needed", "took", "brought", "made", "dropped", "kept",
+    "needed", "took", "brought", "made", "dropped", "kept", "visited", "cooked", "cleaned", "fixed", "borrowed",
+    "talked about", "remembered", "showed me", "gave away", "left", "ordered", "enjoyed", "hid", "filled", "moved",
+    "opened", "watched", "chose", "repaired", "sent", "picked up", "put away", "threw out", "was looking for",
+    "could not find", "used to have", "would rather have", "will never buy", "must not forget", "paid for",
+    "is proud of", "got", "asked about", "has no use for", "laughed about", "hated", "just finished", "never saw",
+    "always wanted", "walked past", "drove away with", "started with", "is afraid of",
 )  # fmt: skip
 _WHAT = (
     "the blue cup", "an old chair", "some apples", "two tickets", "the big box", "a pair of shoes", "the newspaper",
-    "a bottle of milk", "his jacket", "her bicycle", "the long letter", "all the books", "our tent", "a cheap phone",
-    "the spoon", "three pencils", "a loaf", "the yellow flowers",
+    "a bottle of milk", "his jacket", "her bicycle", "the long letter", "all the books", "our tent",
+    "a cheap phone", "the spoon", "three pencils", "a loaf", "the yellow flowers", "the soup", "a warm coat",
+    "the broken window", "some cheese", "their holiday", "the last piece of cake", "a new lamp", "the wrong key",
+    "an umbrella", "the garage", "a small dog", "his old guitar", "the green sofa", "this film", "the long meeting",
+    "a basket of plums", "her keys", "the washing", "breakfast", "the dishes", "a funny story", "all the plates",
+    "the photographs", "the concert", "the big parcel", "the stairs", "the curtains", "a glass of juice",
+    "my homework", "the football match", "fresh vegetables", "the second chapter", "a heavy bag",
+    "his birthday present", "the neighbourhood", "that restaurant", "a silver ring", "the whole weekend",
+    "the repair",
 )  # fmt: skip
 _WHEN = (
-    "", "", "yesterday", "on friday", "last week", "in the morning", "before lunch", "after work", "two days ago",
+    "yesterday", "on friday", "last week", "in the morning", "before lunch", "after work", "two days ago",
     "at the market", "in the kitchen", "for the party", "because of the rain", "with great care", "in the end",
-    "at night", "once again",
+    "at night", "once again", "in the hall", "near the station", "at the office", "behind the house",
+    "at the beach", "in the park", "on the balcony", "under the bed", "at the corner", "next to the bank",
+    "upstairs", "in the mountains", "at the airport", "by the lake", "in town", "on the shelf", "outside",
+    "at the hotel", "on holiday", "over here", "this spring", "on sunday evening", "every weekend", "a while ago",
+    "just now", "the other day", "all afternoon", "last month", "right away", "as usual",
 )  # fmt: skip
 _BE = (
     "was tired", "was on the bus", "will be late", "is in the shop", "was very happy", "is sitting outside",
     "was not there", "could not sleep", "is coming with us", "went away", "will call back", "was waiting for you",
     "is getting better", "came back", "did not say much", "has to work", "is still asleep", "was in the water",
+)  # fmt: skip
+_BEING = ("is", "was", "is not", "looks", "will be", "stayed", "seems to be", "cannot be", "has been")
+_HOW = (
+    "nice", "broken", "too expensive", "really heavy", "almost empty", "quite far away", "wonderful", "terrible",
+    "ready now", "a bit strange", "good enough", "much better than before", "not very useful", "gone", "still warm",
+    "on its way", "my favourite", "a great idea", "not so easy", "finished",
 )  # fmt: skip
 _IT = (
     "it was cold {}", "it is too late now", "it rained all day {}", "there was a lot of noise {}",
@@ -50,40 +76,6 @@ _NUMBER = (
     "there were {} people {}", "i counted {} of them {}", "the ticket was {} euros", "we waited until {} {}",
     "they open at {}", "my bus is the {}", "it will be {} degrees {}", "you had {} of them {}", "he came at {} {}",
     "{} of us were there {}", "she has read {} books {}", "the shop closes at {} today",
-)  # fmt: skip
-_SOMEBODY = (
-    "my uncle", "the neighbours", "a young woman", "our teacher", "his grandmother", "the driver", "everybody",
-    "nobody", "my best friend", "the whole family", "her husband", "his daughter", "the old man", "those people",
-    "the team", "a policeman", "the nurse", "my colleague", "both of them", "the baby", "i", "we", "she", "he",
-    "our guests", "the owner", "these students", "somebody",
-)  # fmt: skip
-_DOES = (
-    "visited", "cooked", "cleaned", "fixed", "borrowed", "talked about", "remembered", "showed me", "gave away", "left",
-    "ordered", "enjoyed", "hid", "filled", "moved", "opened", "watched", "chose", "repaired", "sent", "picked up",
-    "put away", "threw out", "was looking for", "could not find", "used to have", "would rather have", "will never buy",
-    "must not forget", "paid for", "is proud of", "got", "asked about", "has no use for", "laughed about", "hated",
-    "just finished", "never saw", "always wanted", "walked past", "drove away with", "started with", "is afraid of",
-)  # fmt: skip
-_THING = (
-    "the soup", "a warm coat", "the broken window", "some cheese", "their holiday", "the last piece of cake",
-    "a new lamp", "the wrong key", "an umbrella", "the garage", "a small dog", "his old guitar", "the green sofa",
-    "this film", "the long meeting", "a basket of plums", "her keys", "the washing", "breakfast", "the dishes",
-    "a funny story", "all the plates", "the photographs", "the concert", "the big parcel", "the stairs", "the curtains",
-    "a glass of juice", "my homework", "the football match", "fresh vegetables", "the second chapter", "a heavy bag",
-    "his birthday present", "the neighbourhood", "that restaurant", "a silver ring", "the whole weekend", "the repair",
-)  # fmt: skip
-_WHERE = (
-    "in the hall", "near the station", "at the office", "behind the house", "at the beach", "in the park",
-    "on the balcony", "under the bed", "at the corner", "next to the bank", "upstairs", "in the mountains",
-    "at the airport", "by the lake", "in town", "on the shelf", "outside", "at the hotel", "on holiday", "over here",
-    "this spring", "on sunday evening", "every weekend", "a while ago", "just now", "the other day", "all afternoon",
-    "last month", "right away", "as usual",
-)  # fmt: skip
-_BEING = ("is", "was", "is not", "looks", "will be", "stayed", "seems to be", "cannot be", "has been")
-_HOW = (
-    "nice", "broken", "too expensive", "really heavy", "almost empty", "quite far away", "wonderful", "terrible",
-    "ready now", "a bit strange", "good enough", "much better than before", "not very useful", "gone", "still warm",
-    "on its way", "my favourite", "a great idea", "not so easy", "finished",
 )  # fmt: skip
 _THINK = ("", "", "", "i think ", "i heard that ", "you know ", "and then ", "he told me ", "well ", "but ")
 
@@ -104,21 +96,20 @@ def _one(rng: np.random.Generator, among: tuple[str, ...]) -> str:
 
 def _statement(rng: np.random.Generator) -> str:
     choice = rng.random()
+    when = "" if rng.random() < 0.1 else _one(rng, _WHEN)
     if choice < 0.2:
         number = number_in_words(int(rng.integers(2, 13 if rng.random() < 0.5 else 100)))
-        words = _one(rng, _NUMBER).format(number, _one(rng, _WHEN))
-    elif choice < 0.35:
-        words = f"{_one(rng, _WHO)} {_one(rng, _DID)} {_one(rng, _WHAT)} {_one(rng, _WHEN)}"
-    elif choice < 0.45:
-        words = f"{_one(rng, _WHO)} {_one(rng, _BE)} {_one(rng, _WHEN)}"
+        words = _one(rng, _NUMBER).format(number, when)
+    elif choice < 0.6:
+        words = f"{_one(rng, _WHO)} {_one(rng, _DID)} {_one(rng, _WHAT)} {when}"
     elif choice < 0.7:
-        words = f"{_one(rng, _SOMEBODY)} {_one(rng, _DOES)} {_one(rng, _THING)} {_one(rng, ('', *_WHERE))}"
+        words = f"{_one(rng, _WHO)} {_one(rng, _BE)} {when}"
     elif choice < 0.8:
-        words = f"{_one(rng, _SOMEBODY)} {_one(rng, _BEING)} {_one(rng, _WHERE)} {_one(rng, _WHEN)}"
+        words = f"{_one(rng, _WHO)} {_one(rng, _BEING)} {_one(rng, _WHEN)}"
     elif choice < 0.9:
-        words = f"{_one(rng, _THING)} {_one(rng, _BEING)} {_one(rng, _HOW)}"
+        words = f"{_one(rng, _WHAT)} {_one(rng, _BEING)} {_one(rng, _HOW)}"
     else:
-        words = _one(rng, _IT).format(_one(rng, _WHEN))
+        words = _one(rng, _IT).format(when)
     return " ".join((_one(rng, _THINK) + words).split())
 
 
