@@ -7,8 +7,8 @@
 #   SCALE=0.01 WORK=trial/work RUNS=trial/runs OUT=trial/nano training/nano.sh    a hundredth of everything, to see the path run
 #
 # Broken off, it goes on where it stopped: what is there is not made again. The data can be prepared on one machine (it
-# needs espeak-ng, flite and festival; RHVoice and ttspico add voices) and WORK carried to another for the stages, which
-# need none of them.
+# needs espeak-ng, flite and festival; RHVoice, ttspico and Kokoro add voices) and WORK carried to another for the stages,
+# which need none of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,6 +76,10 @@ if finished "$WORK/questions12"; then
 else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"
 fi
+if [[ -n ${DUOLOGUE_KOKORO:-} ]]; then # dozens of people, by a neural synthesiser (data_prep/kokoro.py)
+    prepare questions "$WORK/questions13" n="$(scaled 4000 40)" seed=23 drills=0.15 voices=neural
+    questions+=("$WORK/questions13")
+fi
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
 prepare asides "$WORK/asides" n="$(scaled 3000 40)" seed=31
 prepare asides "$WORK/dev_asides" n="$(scaled 200 16)" seed=33 split=dev voices=dev shard_size=40
@@ -107,7 +111,9 @@ train text_sft
 talk=("${heard[@]}" "$WORK/asides")
 train speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" data="$(commas "${talk[@]}")" \
     "${dev[@]}" ${noises[@]+"${noises[@]}"}
+# The ear learns with the rest, from clips in voices that nobody has, so that voices nobody trained it on are less new.
 train duplex start="encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text" \
+    learn=encoder,monitor,adaptor,llm augment=voices \
     data="$(commas "${talk[@]}")" dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" \
     ${noises[@]+"${noises[@]}"}
 train unit_decoder start="llm=$RUNS/duplex" data="$WORK/replies"
@@ -116,7 +122,7 @@ train unit_vocoder data="$WORK/replies"
 
 # 3. The checkpoint, with a card that says it has not been measured.
 say "checkpoint: $OUT"
-"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$RUNS/asr_pretrain" adaptor="$RUNS/duplex" llm="$RUNS/duplex" \
+"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$RUNS/duplex" adaptor="$RUNS/duplex" llm="$RUNS/duplex" \
     unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder" monitor="$RUNS/duplex"
 facts=()
 for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "$WORK/asides" "$WORK/replies"; do facts+=(--data "$folder"); done

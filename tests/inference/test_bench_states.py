@@ -34,6 +34,6 @@ def test_the_table_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert lines[0] == "llama-omni-8b: 131,072 bytes a position" and all(cost.diverge_us is None for cost in costs)
     assert json.loads((tmp_path / "report.json").read_text())["bytes_a_position"] == 131072
     assert "1024.00 MiB" in lines[-2]
-    assert sizes_of("nano").bytes_a_position == 8192
+    assert sizes_of("nano").bytes_a_position == 2 * 6 * 4 * 64 * 4  # layers, heads, each of 64 floats
     with pytest.raises(DuologueError, match="no preset 'huge'"):
         sizes_of("huge")
