@@ -1,4 +1,4 @@
-"""Stage speech_to_text: join the ear to the LLM. Learns the adaptor and the LLM; the encoder is frozen.
+"""Stage speech_to_text: join the ear to the LLM. Learns the adaptor and the LLM, and the encoder if ``learn`` names it.
 
 The model hears a question, writes down what it heard, and answers: cross-entropy on both, and CTC of the words at the
 places of speech, which teaches the LLM early where in the speech each word is. Some rows are text alone, so
@@ -124,7 +124,7 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
 
 
 class SpeechToText(Task):
-    """Mel, frozen encoder, adaptor and LLM, under their SpeechLM names, and their rows of spoken dialogue."""
+    """Mel, encoder, adaptor and LLM, under their SpeechLM names, and their rows of spoken dialogue."""
 
     def __init__(self, recipe: SpeechToTextRecipe) -> None:
         super().__init__()
