@@ -65,22 +65,26 @@ class Rival(nn.Module):
         raise NotImplementedError
 
 
+def _below(name: str, prefix: str) -> bool:
+    return f"{name}.".startswith(f"{prefix}.")
+
+
 def freeze(task: Task, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]:
     """Let only what is below the prefixes learn, and return it by name. A prefix that matches nothing is an error."""
     names = [name for name, _ in task.named_parameters()]
     for prefix in learn:
-        if not any(name == prefix or name.startswith(prefix + ".") for name in names):
+        if not any(_below(name, prefix) for name in names):
             tops = sorted({name.split(".")[0] for name in names})
             raise DuologueError(f"learn prefix {prefix!r} matches no parameter; they begin with: {', '.join(tops)}")
     for name, parameter in task.named_parameters():
-        below = any(name == prefix or name.startswith(prefix + ".") for prefix in learn)
-        parameter.requires_grad_(below and not task.stays(name))
+        named = any(_below(name, prefix) for prefix in learn)
+        parameter.requires_grad_(named and not task.stays(name))
     return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
 
 
 def require_gradients(task: Task, learn: tuple[str, ...]) -> None:
     """After a backward pass: DuologueError for a prefix that should learn and that no gradient has reached."""
     for prefix in learn:
-        below = [p for name, p in task.named_parameters() if p.requires_grad and f"{name}.".startswith(f"{prefix}.")]
-        if below and all(parameter.grad is None for parameter in below):
+        learning = [p for name, p in task.named_parameters() if p.requires_grad and _below(name, prefix)]
+        if learning and all(parameter.grad is None for parameter in learning):
             raise DuologueError(f"learn={prefix}: no gradient reaches it in this stage, so it would stay as it is")
