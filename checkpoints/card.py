@@ -175,7 +175,8 @@ def training_section(stages: Sequence[StageFacts]) -> str:
         steps = f"{stage.steps:,}" if stage.steps == stage.planned else f"{stage.steps:,} of {stage.planned:,}"
         hours = "not recorded" if stage.hours is None else f"{stage.hours:.1f}"
         started = (entry.partition("=") for entry in stage.start)
-        start = ", ".join(f"{part} of {Path(folder).name}" for part, _, folder in started) or "nothing"
+        named = ((part, (Path(one).name for one in source.split("+"))) for part, _, source in started)
+        start = ", ".join(f"{part} of {' and '.join(names)}" for part, names in named) or "nothing"
         rows.append(
             (stage.stage, ", ".join(stage.learn), start, steps, stage.batch_size, f"{stage.lr:g}", stage.precision,
              hours, stage.where or "not recorded")

@@ -57,6 +57,7 @@ class SpeechConfig:
     split: which wordings and operands: train, dev or test
     voices: train, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
     drills: the share of clips that are numbers, letters and words instead (see sentences.py)
+    alone: the share of drills that are a digit or a word alone
     only: the categories of questions there are, such as clock,orders, or kinds of them, such as follow_again; "": all
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """
@@ -69,6 +70,7 @@ class SpeechConfig:
     split: str = "train"
     voices: str = "train"
     drills: float = 0.2
+    alone: float = 0.15
     only: str = ""
     tts_command: str = ""
 
@@ -76,8 +78,9 @@ class SpeechConfig:
         require_at_least(self, LEAST)
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
-        if not 0 <= self.drills <= 1:
-            raise DuologueError(f"drills={self.drills}: expected a share from 0 to 1")
+        for name, share in (("drills", self.drills), ("alone", self.alone)):
+            if not 0 <= share <= 1:
+                raise DuologueError(f"{name}={share}: expected a share from 0 to 1")
         kinds = {kind for kind in KIND_OF if templates_of(kind, Split(self.split))}
         if unknown := set(self.wanted()) - set(Category) - kinds:
             raise DuologueError(
@@ -137,7 +140,7 @@ def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]
     # one generator a clip, apart from the dialogue's own, which depends on (seed, index) as well
     rng = np.random.default_rng([config.seed, index, 7])
     if rng.random() < config.drills:
-        text, fields = drill(vocabulary.words(), index, rng), {"category": "drill"}
+        text, fields = drill(vocabulary.words(), index, rng, config.alone), {"category": "drill"}
     else:
         dialogue = generate(config.seed, index, config.split)
         wanted = config.wanted()
@@ -193,7 +196,9 @@ def make_shard(recipe: str, config: SpeechConfig, shard: int) -> tuple[list[Clip
 
 def _writer(recipe: str, config: SpeechConfig) -> ShardWriter:
     # the number of workers does not change the clips; what a set does without it does not mention
-    left_out = ("out", "workers", *(name for name in ("tts_command", "only") if not getattr(config, name)))
+    given = {field.name: field.default for field in dataclasses.fields(config)}
+    newer = ("tts_command", "only", "alone")  # sets made before these were there go on
+    left_out = ("out", "workers", *(name for name in newer if getattr(config, name) == given[name]))
     parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     return ShardWriter(config.out, name=recipe, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
 

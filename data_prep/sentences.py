@@ -80,9 +80,9 @@ def mixed_sentence(rng: np.random.Generator) -> str:
     return mixed_sentence(rng) if is_held_out(text) else text
 
 
-def drill(words: tuple[str, ...], index: int, rng: np.random.Generator) -> str:
-    """A digit or a word alone (three in twenty); numbers, words, mixed pieces of questions, letters, names of days."""
-    if rng.random() < 0.15:
+def drill(words: tuple[str, ...], index: int, rng: np.random.Generator, alone: float = 0.15) -> str:
+    """A digit or a word alone (a share of `alone`); numbers, words, mixed pieces of questions, letters, days."""
+    if rng.random() < alone:
         return number_in_words(int(rng.integers(10))) if rng.random() < 0.6 else words[int(rng.integers(len(words)))]
     choice = rng.random()
     if choice < 0.3:

@@ -6,6 +6,7 @@
     python -m duologue.training.assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
     python -m duologue.training.assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
+A part may be a mean of the weights of several runs that began alike: llm=runs/a+runs/b, or llm=0.3*runs/a+0.7*runs/b.
 The language model's and the unit decoder's sizes are those of their runs, or of the checkpoint that they come from.
 Where the adaptor's run joined a language model from elsewhere, sizes, tokens and prompt are that run's, and a mouth is
 optional: OUT encoder=RUN adaptor=RUN llm=RUN [unit_decoder=RUN vocoder=FOLDER].
@@ -36,7 +37,7 @@ from ..model.unit_decoder import UnitDecoderConfig
 from ..model.vocoder import UnitVocoderConfig
 from .chat_tokens import joined_config
 from .recipes.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
-from .run_folder import load_parts
+from .run_folder import load_parts, shares_of
 
 RECIPE = "recipe.json"
 PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder", "monitor")
@@ -54,7 +55,7 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     if "codec" in given and "vocoder" in given:
         raise DuologueError("vocoder=… and codec=… are two voices: give one of them")
     voice = CodecVoice.of(read_codec(given["codec"])) if "codec" in given else None
-    run = read_run(given["adaptor"]) if "adaptor" in given else {}
+    run = read_run(_first(given["adaptor"])) if "adaptor" in given else {}
     joined = run.get("tokenizer")
     wanted = ["encoder", "adaptor", "llm"] if joined else [part for part in PARTS if voice is None or part != "vocoder"]
     if missing := [part for part in wanted if part not in given]:
@@ -62,8 +63,8 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     if joined:
         config = _joined_config(run, given, None if voice is None else voice.config)
     else:
-        config = nano_config(NANO_VOCODER if voice is None else voice.config, _unit_decoder_of(given["unit_decoder"]))
-        config = replace(config, llm=_llm_of(given["llm"], config.llm))
+        config = nano_config(NANO_VOCODER if voice is None else voice.config, _unit_decoder_of(_first(given["unit_decoder"])))
+        config = replace(config, llm=_llm_of(_first(given["llm"]), config.llm))
     model = SpeechLM(config).eval()
     if voice is not None:
         model.vocoder = voice
@@ -80,6 +81,11 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """The recipe that a run was made by; nothing where the folder is no run's."""
     path = Path(folder) / RECIPE
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _first(source: str) -> str:
+    """The folder that tells the sizes: of a mean, its first."""
+    return shares_of(source)[0][1]
 
 
 def _llm_of(folder: str | Path, usual: dict[str, Any]) -> dict[str, Any]:
@@ -110,9 +116,10 @@ def read_codec(folder: str | Path) -> Codec:
 
 def _joined_config(run: dict[str, Any], given: dict[str, str], voice: VoiceConfig | None) -> SpeechLMConfig:
     """The sizes of what a run joined, and of the mouth that is given."""
-    decoder = _unit_decoder_of(given["unit_decoder"]) if "unit_decoder" in given else None
+    decoder = _unit_decoder_of(_first(given["unit_decoder"])) if "unit_decoder" in given else None
     if "vocoder" in given:
-        values = read_run(given["vocoder"]).get("vocoder") or read_part(given["vocoder"], "vocoder")
+        folder = _first(given["vocoder"])
+        values = read_run(folder).get("vocoder") or read_part(folder, "vocoder")
         voice = config_from_dict(UnitVocoderConfig, values)
     mel = config_from_dict(LogMelConfig, run["mel"])
     encoder = config_from_dict(WhisperEncoderConfig, run["encoder"])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data_prep.shards import appearing, write_atomically
 from ..model.errors import DuologueError
@@ -40,29 +41,70 @@ def save_parts(parts: dict[str, nn.Module], path: Path) -> None:
 def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
     """Load "PREFIX=FOLDER" entries, strictly: the tensors below PREFIX of that folder's model.safetensors.
 
-    FOLDER is a run or a checkpoint (whose tied weights stand there once), or a safetensors file.
+    FOLDER is a run or a checkpoint (whose tied weights stand there once), or a safetensors file; or the mean of the
+    weights of several: "A+B", or "0.3*A+0.7*B". Runs that began alike and were taught apart for a while err less
+    together (model soups, Wortsman et al., arXiv 2203.05482, section 2).
 
     Raises:
-        DuologueError: no such file, a prefix that the stage does not have, tensors that do not fit.
+        DuologueError: no such file, a prefix that the stage does not have, tensors that do not fit, shares of a mean
+            that are not given for each or do not make one.
     """
-    from safetensors.torch import load_file
-
     for entry in start:
-        prefix, _, folder = entry.partition("=")
-        path = Path(folder) if folder.endswith(".safetensors") else Path(folder) / WEIGHTS
-        if not path.is_file():
-            raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
+        prefix, _, source = entry.partition("=")
+        files = [(share, _weights_in(folder, entry)) for share, folder in shares_of(source)]
         if prefix not in modules:
             raise DuologueError(f"start {entry}: this stage has no part {prefix!r}; it has: {', '.join(modules)}")
         module = modules[prefix]
-        below = {k[len(prefix) + 1 :]: v.float() for k, v in load_file(path).items() if k.startswith(prefix + ".")}
-        for name, twin in _tied(module):
-            if twin in below and name not in below:
-                below[name] = below[twin]
         try:
-            module.load_state_dict(below)
+            module.load_state_dict(_mean([(share, _below(file, prefix, module)) for share, file in files]))
         except RuntimeError as error:
             raise DuologueError(f"start {entry}: tensors do not fit: {' '.join(str(error).split())}") from None
+
+
+def shares_of(source: str) -> list[tuple[float, str]]:
+    """What a mean is made of: "A+B" -> [(0.5, "A"), (0.5, "B")], "0.3*A+0.7*B", or one folder alone, whatever its name.
+
+    Raises:
+        DuologueError: some have a share and others not, or the shares do not make one.
+    """
+    if "+" not in source or Path(source).exists():
+        return [(1.0, source)]
+    pieces = [piece.rpartition("*") for piece in source.split("+")]
+    try:
+        shares = [float(share) if star else 1 / len(pieces) for share, star, _ in pieces]
+    except ValueError:
+        shares = []
+    if len({star for _, star, _ in pieces}) > 1 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+        raise DuologueError(f"{source}: a mean is A+B, or 0.3*A+0.7*B with a share for each, which together make 1")
+    return [(share, folder) for share, (*_, folder) in zip(shares, pieces, strict=True)]
+
+
+def _weights_in(folder: str, entry: str) -> Path:
+    path = Path(folder) if folder.endswith(".safetensors") else Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
+    return path
+
+
+def _below(file: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    below = {k[len(prefix) + 1 :]: v.float() for k, v in load_file(file).items() if k.startswith(prefix + ".")}
+    for name, twin in _tied(module):
+        if twin in below and name not in below:
+            below[name] = below[twin]
+    return below
+
+
+def _mean(weights: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """Raises RuntimeError, as load_state_dict does, unless all have the same names and shapes."""
+    share, first = weights[0]
+    total = {name: share * value for name, value in first.items()} if len(weights) > 1 else first
+    for share, other in weights[1:]:
+        if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in total.items()}:
+            raise RuntimeError("a mean wants tensors of the same names and sizes in each")
+        total = {name: value + share * other[name] for name, value in total.items()}
+    return total
 
 
 def _tied(module: nn.Module) -> Iterable[tuple[str, str]]:

@@ -17,7 +17,7 @@ from duologue.data_prep import prepare as module
 from duologue.data_prep.dialogues import generate
 from duologue.data_prep.prepare import QuestionsConfig, main, parse_overrides, prepare, question_at, reply_at
 from duologue.data_prep.shards import ShardedDataset
-from duologue.data_prep.spoken import normalise
+from duologue.data_prep.spoken import NUMBER_WORDS, normalise
 from duologue.data_prep.synthesis import SynthesisError
 from duologue.model.errors import DuologueError
 
@@ -137,6 +137,15 @@ def test_clips_carry_their_dialogue(tmp_path: Path, mute: None) -> None:
             dialogue.kind,
         )
     assert 3 <= drills <= 25
+
+
+def test_drills_may_be_words_alone() -> None:
+    texts = [question_at(i, QuestionsConfig(out="nowhere", n=200, drills=1, alone=1)).text for i in range(200)]
+    assert all(" " not in text for text in texts)
+    digits = sum(text in NUMBER_WORDS[:10] for text in texts)
+    assert 90 <= digits <= 160  # six in ten
+    with pytest.raises(DuologueError, match=r"alone=-0.1: expected a share"):
+        QuestionsConfig(out="nowhere", alone=-0.1)
 
 
 def test_a_set_without_a_command_does_not_mention_it(tmp_path: Path, mute: None) -> None:

@@ -45,6 +45,14 @@ def test_the_checkpoint_is_the_parts_in_half_precision(runs, tmp_path: Path) -> 
     assert sum(path.stat().st_size for path in (tmp_path / "nano").iterdir()) < 24 * 2**20
 
 
+def test_every_part_may_be_a_mean(runs, tmp_path: Path) -> None:
+    model, sources = runs
+    twice = tuple(f"{entry}+{entry.partition('=')[2]}" for entry in sources)
+    loaded = store.load(assemble(tmp_path / "nano", twice))
+    assert loaded.model.config == model.config
+    assert torch.equal(loaded.model.adaptor.linear1.weight, model.adaptor.linear1.weight.half().float())
+
+
 def test_a_language_model_of_another_size_keeps_it(runs, tmp_path: Path) -> None:
     """From a run that says its sizes, and from a checkpoint."""
     config = nano_config()

@@ -124,6 +124,29 @@ def test_parts_travel_by_name(tmp_path: Path) -> None:
         load_parts({"slope": nn.Linear(2, 1)}, (f"slope={tmp_path}",))
 
 
+def test_a_mean_of_runs_is_the_mean_of_their_weights(tmp_path: Path) -> None:
+    slopes = {"a": 1.0, "b": 5.0, "odd+one": 7.0}
+    for name, slope in slopes.items():
+        line = Line()
+        nn.init.constant_(line.slope.weight, slope)
+        (tmp_path / name).mkdir()
+        save_parts(line.parts(), tmp_path / name / "model.safetensors")
+    a, b, odd = (tmp_path / name for name in slopes)
+    for source, mean in ((f"{a}+{b}", 3.0), (f"0.25*{a}+0.75*{b}", 4.0), (f"{odd}", 7.0), (f"{a}+{a}+{b}", 7 / 3)):
+        line = Line()
+        load_parts({"slope": line.slope}, (f"slope={source}",))
+        assert line.slope.weight.item() == pytest.approx(mean), source
+    for source in (f"0.5*{a}+{b}", f"0.5*{a}+0.6*{b}", f"half*{a}+half*{b}"):
+        with pytest.raises(DuologueError, match="a mean is A"):
+            load_parts({"slope": Line().slope}, (f"slope={source}",))
+    with pytest.raises(DuologueError, match="run the stage that makes it first"):
+        load_parts({"slope": Line().slope}, (f"slope={a}+{tmp_path / 'none'}",))
+    (tmp_path / "wide").mkdir()
+    save_parts({"slope": nn.Linear(2, 1, bias=False)}, tmp_path / "wide" / "model.safetensors")
+    with pytest.raises(DuologueError, match="do not fit: a mean wants"):  # it would broadcast
+        load_parts({"slope": Line().slope}, (f"slope={a}+{tmp_path / 'wide'}",))
+
+
 class Faulty(Line):
     """Some of its batches have a loss, or a gradient, that is not finite."""
 
