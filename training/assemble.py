@@ -63,8 +63,8 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     if joined:
         config = _joined_config(run, given, None if voice is None else voice.config)
     else:
-        config = nano_config(NANO_VOCODER if voice is None else voice.config, _unit_decoder_of(_first(given["unit_decoder"])))
-        config = replace(config, llm=_llm_of(_first(given["llm"]), config.llm))
+        config = nano_config(NANO_VOCODER if voice is None else voice.config, _unit_decoder_of(given["unit_decoder"]))
+        config = replace(config, llm=_llm_of(given["llm"], config.llm))
     model = SpeechLM(config).eval()
     if voice is not None:
         model.vocoder = voice
@@ -88,16 +88,17 @@ def _first(source: str) -> str:
     return shares_of(source)[0][1]
 
 
-def _llm_of(folder: str | Path, usual: dict[str, Any]) -> dict[str, Any]:
+def _llm_of(source: str, usual: dict[str, Any]) -> dict[str, Any]:
     """The sizes of a run's language model, or of a checkpoint's; the usual ones, if neither says."""
+    folder = _first(source)
     if (Path(folder) / CONFIG).is_file():
         return store.read_model_config(folder).llm
     return read_run(folder).get("llm") or usual
 
 
-def _unit_decoder_of(folder: str | Path) -> UnitDecoderConfig:
+def _unit_decoder_of(source: str) -> UnitDecoderConfig:
     """The sizes of a run's unit decoder; nano's, if it does not say."""
-    sizes = read_run(folder).get("unit_decoder")
+    sizes = read_run(_first(source)).get("unit_decoder")
     return NANO_UNIT_DECODER if sizes is None else config_from_dict(UnitDecoderConfig, sizes)
 
 
@@ -116,7 +117,7 @@ def read_codec(folder: str | Path) -> Codec:
 
 def _joined_config(run: dict[str, Any], given: dict[str, str], voice: VoiceConfig | None) -> SpeechLMConfig:
     """The sizes of what a run joined, and of the mouth that is given."""
-    decoder = _unit_decoder_of(_first(given["unit_decoder"])) if "unit_decoder" in given else None
+    decoder = _unit_decoder_of(given["unit_decoder"]) if "unit_decoder" in given else None
     if "vocoder" in given:
         folder = _first(given["vocoder"])
         values = read_run(folder).get("vocoder") or read_part(folder, "vocoder")
