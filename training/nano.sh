@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Rebuild nano, the bundled model, from nothing: its data, its six stages, the checkpoint, its figures, its card.
+# Rebuild nano, a model as the bundled one, from nothing: its data, its six stages, the checkpoint, its figures, its card.
 #
 #   training/nano.sh                           on two cores or on a GPU, whatever is there
 #   RECORDINGS=folder training/nano.sh         with real recordings too (a folder with manifest.jsonl)
+#   TTS='my-tts {text} {wav}' training/nano.sh with one more voice, which that command speaks in
 #   training/nano.sh data                      up to the data; or up to: stages, checkpoint, figures (all)
 #   SCALE=0.01 WORK=trial/work RUNS=trial/runs OUT=trial/nano training/nano.sh    a hundredth of everything, to see the path run
 #
@@ -17,6 +18,7 @@ WORK=${WORK:-work}                   # data sets
 RUNS=${RUNS:-runs}                   # training runs
 SCALE=${SCALE:-1}                    # of clips, steps and questions asked
 RECORDINGS=${RECORDINGS:-}           # optional
+TTS=${TTS:-}                         # optional
 MACHINE=${MACHINE:-$(nproc --all) CPU cores}  # where the stages were trained, as the card calls it
 NOTE=${NOTE:-}                       # on this look at the acceptance questions, for their log
 LOG=${LOG:-checkpoints/acceptance.jsonl}
@@ -38,14 +40,14 @@ prepare() { # RECIPE FOLDER key=value…
     say "data: $2"
     duologue prepare "$1" out="$2" "${@:3}"
 }
-train() { # STAGE key=value…
-    say "stage: $1"
+train() { # STAGE RUN key=value…
+    say "stage: $1, in $RUNS/$2"
     local less=()
-    if [[ $SCALE != 1 ]]; then
+    if [[ $SCALE != 1 && " $* " != *" steps="* ]]; then
         steps=$("$PYTHON" -c "from duologue.training.main import resolve; print(resolve('$1', []).steps)")
         less=(steps="$(scaled "$steps" 2)")
     fi
-    duologue train "$1" out="$RUNS/$1" "${@:2}" ${less[@]+"${less[@]}"}
+    duologue train "$1" out="$RUNS/$2" "${@:3}" ${less[@]+"${less[@]}"}
 }
 
 # 1. Data. Each set has a seed of its own. The units are clusters of MFCC, which need no trained ear.
@@ -58,27 +60,37 @@ prepare questions "$WORK/questions4" n="$(scaled 12000 40)" seed=14 drills=0.5 \
 prepare questions "$WORK/questions5" n="$(scaled 4000 40)" seed=15 drills=0.8
 prepare questions "$WORK/questions6" n="$(scaled 9000 40)" seed=16 drills=0.3 \
     voices=flite:rms,flite:kal16,festival:kal_diphone
-questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6,9,10,10,11})
+questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6,9,10,10,11,14,15})
 # What came in later, by itself: the clock, orders, questions that go on from another, what nano does not know.
 newer=clock,orders,follow_up,outside,repeat,knowledge,spelling
 prepare questions "$WORK/questions9" n="$(scaled 3500 40)" seed=19 drills=0.12 only=$newer \
     voices=flite:rms,flite:kal16,festival:kal_diphone
 prepare questions "$WORK/questions10" n="$(scaled 5000 40)" seed=20 drills=0.12 only=$newer
 prepare questions "$WORK/questions11" n="$(scaled 2500 40)" seed=21 drills=1
+# Words that nothing foretells, and short questions of which there are few.
+prepare questions "$WORK/questions14" n="$(scaled 2000 40)" seed=24 drills=0.15 alone=0.4 only=repeat
+few=small_talk,outside,knowledge,capitals
+prepare questions "$WORK/questions15" n="$(scaled 1200 40)" seed=25 drills=0.1 only=$few
 # Voices made by statistics from people's recordings, as most of those that nano is tested on: they count twice.
 if command -v RHVoice-test > /dev/null && "$PYTHON" -c 'import ttspico' 2> /dev/null; then
     prepare questions "$WORK/questions7" n="$(scaled 9000 40)" seed=17 drills=0.45 voices=more
     prepare questions "$WORK/questions8" n="$(scaled 7000 40)" seed=18 drills=0.12 voices=more only=$newer
     prepare questions "$WORK/questions12" n="$(scaled 1500 40)" seed=22 drills=1 voices=more
+    prepare questions "$WORK/questions16" n="$(scaled 900 40)" seed=26 drills=1 alone=1 voices=more
 fi
-if finished "$WORK/questions12"; then
-    questions+=("$WORK"/questions{7,7,8,8,12})
+if finished "$WORK/questions16"; then
+    questions+=("$WORK"/questions{7,7,8,8,12,16})
 else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"
 fi
 if [[ -n ${DUOLOGUE_KOKORO:-} ]]; then # dozens of people, by a neural synthesiser (data_prep/kokoro.py)
     prepare questions "$WORK/questions13" n="$(scaled 4000 40)" seed=23 drills=0.15 voices=neural
-    questions+=("$WORK/questions13")
+    prepare questions "$WORK/questions17" n="$(scaled 800 40)" seed=27 drills=1 alone=1 voices=neural
+    questions+=("$WORK"/questions{13,17})
+fi
+if [[ -n $TTS ]]; then
+    prepare questions "$WORK/questions18" n="$(scaled 1500 40)" seed=28 drills=0.3 tts_command="$TTS"
+    questions+=("$WORK/questions18")
 fi
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
 prepare asides "$WORK/asides" n="$(scaled 3000 40)" seed=31
@@ -106,29 +118,38 @@ if finished "$WORK/noises"; then noises=(noises="$WORK/noises"); fi
 
 # 2. Stages.
 dev=(dev_data="$WORK/dev_questions,$WORK/dev_questions2")
-train asr_pretrain data="$(commas "${heard[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
-train text_sft
+train asr_pretrain asr_pretrain data="$(commas "${heard[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
+train text_sft text_sft
 talk=("${heard[@]}" "$WORK/asides")
-train speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" data="$(commas "${talk[@]}")" \
-    "${dev[@]}" ${noises[@]+"${noises[@]}"}
+train speech_to_text speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" \
+    data="$(commas "${talk[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
 # The ear learns with the rest, from clips in voices that nobody has, so that voices nobody trained it on are less new.
-train duplex start="encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text" \
-    learn=encoder,monitor,adaptor,llm augment=voices \
-    data="$(commas "${talk[@]}")" dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" \
-    ${noises[@]+"${noises[@]}"}
-train unit_decoder start="llm=$RUNS/duplex" data="$WORK/replies"
-train unit_vocoder data="$WORK/replies"
+# What the ear's steps would cost, written sums above all, is gone over in writing beside them.
+joint() { # RUN start key=value…
+    train duplex "$1" start="$2" learn=encoder,monitor,adaptor,llm augment=voices text_share=0.8 \
+        text_only=arithmetic,sequence,repeat,follow_up,clock,comparison,calendar,small_talk \
+        data="$(commas "${talk[@]}")" dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" \
+        ${noises[@]+"${noises[@]}"} "${@:3}"
+}
+joint duplex "encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text"
+# Then two ways on from there; the mean of the two errs less than either.
+whole="encoder=$RUNS/duplex,adaptor=$RUNS/duplex,llm=$RUNS/duplex,monitor=$RUNS/duplex"
+joint duplex_a "$whole" seed=1 steps="$(scaled 1200 2)"
+joint duplex_b "$whole" seed=2 steps="$(scaled 1200 2)"
+both=$RUNS/duplex_a+$RUNS/duplex_b
+train unit_decoder unit_decoder start="llm=$both" data="$WORK/replies"
+train unit_vocoder unit_vocoder data="$WORK/replies"
 [[ $UPTO != stages ]] || exit 0
 
 # 3. The checkpoint, with a card that says it has not been measured.
 say "checkpoint: $OUT"
-"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$RUNS/duplex" adaptor="$RUNS/duplex" llm="$RUNS/duplex" \
-    unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder" monitor="$RUNS/duplex"
+"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$both" llm="$both" monitor="$both" \
+    unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
 facts=()
 for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "$WORK/asides" "$WORK/replies"; do facts+=(--data "$folder"); done
 if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
-for stage in asr_pretrain text_sft speech_to_text duplex unit_decoder unit_vocoder; do
-    facts+=(--run "$RUNS/$stage@$MACHINE")
+for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b unit_decoder unit_vocoder; do
+    facts+=(--run "$RUNS/$run@$MACHINE")
 done
 "$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG"
 [[ $UPTO != checkpoint ]] || exit 0
