@@ -1,7 +1,7 @@
 """Augmentation on the fly: one clip in, the same words in another voice, room, noise, line and level out.
 
-Order as in the world: voice (speed, pitch, tempo, formants), silence around it, room and microphone, noise, line,
-level. An effect costs nothing when it is not drawn. numpy alone; everything random comes from the generator given.
+Order as in the world: voice (speed, pitch, tempo, formants, source), silence around it, room and microphone, noise,
+line, level. An effect costs nothing when it is not drawn. numpy alone; everything random comes from the generator given.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from ..model.errors import DuologueError
 from .augment_channel import colour, equaliser, mu_law, overdrive, requantise, room_response, set_level, telephone
 from .augment_noise import draw_noise, mix
-from .augment_voice import resample, shift_formants, time_scale
+from .augment_voice import resample, revoice, shift_formants, time_scale
 
 _QUIETEST_DBFS = -35.0
 
@@ -32,6 +32,8 @@ class AugmentConfig:
     tempo: Range = (0.82, 1.22)
     formants_chance: float = 0.12  # formants alone
     formants: Range = (0.85, 1.18)
+    source_chance: float = 0.0  # a vocoder's pulses and noise in the place of what excites the vocal tract
+    source_pitch: Range = (75.0, 280.0)  # Hz
     silence_chance: float = 0.6
     silence_s: Range = (0.0, 0.5)  # each, before and after
     room_chance: float = 0.3
@@ -78,7 +80,7 @@ def _ratio(rng: np.random.Generator, bounds: Range) -> float:
 
 
 def another_voice(wav: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """float32 (n,) -> (round(n / (speed * tempo)) within a few samples,): speed, pitch, tempo and formants."""
+    """float32 (n,) -> (round(n / (speed * tempo)) within a few samples,): speed, pitch, tempo, formants and source."""
     speed = _ratio(rng, config.speed) if rng.random() < config.speed_chance else 1.0
     pitch = _ratio(rng, config.pitch) if rng.random() < config.pitch_chance else 1.0
     tempo = _ratio(rng, config.tempo) if rng.random() < config.tempo_chance else 1.0
@@ -90,6 +92,10 @@ def another_voice(wav: np.ndarray, rng: np.random.Generator, config: AugmentConf
         wav = time_scale(wav, stretch)
     if rng.random() < config.formants_chance:
         wav = shift_formants(wav, _ratio(rng, config.formants))
+    if config.source_chance and rng.random() < config.source_chance:
+        pitch, liveliness = _ratio(rng, config.source_pitch), rng.uniform(0.0, 1.3)
+        breath = 1.0 if rng.random() < 0.1 else rng.uniform(0.0, 0.4)  # at times a whisper
+        wav = revoice(wav, rng, config.sample_rate, pitch, liveliness, breath)
     return wav
 
 

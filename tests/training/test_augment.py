@@ -22,7 +22,7 @@ from duologue.training.augment_channel import (
 )
 from duologue.training.augment_noise import NOISE_KINDS, cut, mix, noise_bank
 from duologue.training.augment_spec import SpecAugmentConfig, spec_augment
-from duologue.training.augment_voice import fast_length, resample, shift_formants, time_scale
+from duologue.training.augment_voice import fast_length, resample, revoice, shift_formants, time_scale
 
 RATE = 16000
 RATIOS = (0.82, 0.93, 1.07, 1.22)
@@ -120,6 +120,7 @@ def test_nothing_chosen_changes_nothing():
         {"level_chance": 1.0},
         {"pitch_chance": 1.0},
         {"formants_chance": 1.0},
+        {"source_chance": 1.0},
     ],
 )
 def test_each_effect_is_heard_and_keeps_the_length(chosen):
@@ -220,6 +221,50 @@ def test_formants_move_and_pitch_stays(ratio):
     hertz = np.fft.rfftfreq(10000, 1 / RATE)
     on = (np.abs(hertz - np.rint(hertz / 100) * 100) < 10) & (hertz > 50)
     assert np.square(harmonics[on]).sum() > 0.97 * np.square(harmonics).sum()  # still harmonics of 100 Hz
+
+
+def on_harmonics(wav: np.ndarray, pitch: float) -> float:
+    """The share of the power below 2 kHz that lies within 10 Hz of a harmonic."""
+    power = np.square(np.abs(np.fft.rfft(wav[2000:12000] * np.hanning(10000))))
+    hertz = np.fft.rfftfreq(10000, 1 / RATE)
+    band = (hertz > 60) & (hertz < 2000)
+    near = np.abs(hertz - np.rint(hertz / pitch) * pitch) < 10
+    return float(power[band & near].sum() / power[band].sum())
+
+
+@pytest.mark.parametrize(("old", "new"), [(100, 170), (210, 120)])
+def test_another_source_has_its_own_pitch_and_the_same_formants(old, new):
+    wav = vowel(old, 700, 1800)
+    out = revoice(wav, np.random.default_rng(0), RATE, new, 0.0, 0.0)
+    assert len(out) == len(wav) and out.dtype == np.float32
+    assert on_harmonics(out, new) > 0.9 and on_harmonics(out, old) < 0.6
+    for low, high in ((350, 1150), (1300, 2300)):
+        assert centroid(out, low, high) == pytest.approx(centroid(wav, low, high), rel=0.12)
+    assert np.sqrt(np.mean(out**2) / np.mean(wav**2)) == pytest.approx(1, abs=0.25)
+
+
+def test_the_new_pitch_moves_as_the_old_one_did():
+    time = np.arange(int(1.5 * RATE)) / RATE
+    rising = np.cumsum(np.exp(np.interp(time, [0, 1.5], np.log([100, 160])))) / RATE
+    wav = (0.2 * sum(np.sin(2 * np.pi * k * rising) / k for k in range(1, 20))).astype(np.float32)
+
+    def pitch_of(piece: np.ndarray) -> float:
+        piece = piece * np.hanning(len(piece))
+        again = np.correlate(piece, piece, "full")[len(piece) - 1 :]
+        return RATE / (40 + int(again[40:230].argmax()))
+
+    for liveliness, rise in ((1.0, 1.31), (0.0, 1.0)):
+        out = revoice(wav, np.random.default_rng(0), RATE, 200, liveliness, 0.0)
+        assert pitch_of(out[17000:20000]) / pitch_of(out[4000:7000]) == pytest.approx(rise, rel=0.06)
+
+
+def test_a_whisper_has_no_pitch_and_silence_stays_silent():
+    wav = vowel(100, 700, 1800)
+    out = revoice(wav, np.random.default_rng(0), RATE, 150, 1.0, 1.0)
+    assert on_harmonics(out, 100) < 0.5 and on_harmonics(out, 150) < 0.5
+    quiet = np.concatenate([wav, np.zeros(8000, np.float32)])
+    assert np.abs(revoice(quiet, np.random.default_rng(0), RATE, 150, 1.0, 0.2)[-7000:]).max() < 1e-3
+    assert not revoice(np.zeros(4000, np.float32), np.random.default_rng(0), RATE, 150, 1.0, 0.2).any()
 
 
 def test_no_ratio_is_the_identity():

@@ -43,9 +43,9 @@ DISGUISES = {
     "voices": Disguise(  # most clips in a voice that nobody has, little else
         sound=AugmentConfig(
             speed_chance=0.5, pitch_chance=0.5, pitch=(0.8, 1.3), tempo_chance=0.25, tempo=(0.75, 1.3),
-            formants_chance=0.4, formants=(0.8, 1.25), noise_chance=0.3, room_chance=0.15, equaliser_chance=0.5,
-            telephone_chance=0.12, mu_law_chance=0.02, quantise_chance=0.03, overdrive_chance=0.02,
-            silence_s=(0.0, 0.3), level_dbfs=(-25.0, 0.0),
+            formants_chance=0.4, formants=(0.8, 1.25), source_chance=0.3, noise_chance=0.3, room_chance=0.15,
+            equaliser_chance=0.5, telephone_chance=0.12, mu_law_chance=0.02, quantise_chance=0.03,
+            overdrive_chance=0.02, silence_s=(0.0, 0.3), level_dbfs=(-25.0, 0.0),
         ),
         masks=SpecAugmentConfig(mel_masks=2, mel_width=16, time_masks=2, time_width=16),
     ),
