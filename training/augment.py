@@ -1,7 +1,7 @@
 """Augmentation on the fly: one clip in, the same words in another voice, room, noise, line and level out.
 
 Order as in the world: voice (speed, pitch, tempo, formants, source), silence around it, room and microphone, noise,
-line, level. An effect costs nothing when it is not drawn. numpy alone; everything random comes from the generator given.
+line, level. An effect costs nothing when it is not drawn. numpy alone; what is random comes from the generator given.
 """
 
 from collections.abc import Sequence
