@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS, REWORDED
+from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS, PRACTICE, REWORDED
 from .kind import Category, Kind, Operands
 from .splits import Split, operand_split, stable_fraction, template_splits
 from .spoken import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
@@ -46,9 +46,12 @@ class Dialogue:
     before: tuple[str, str] | None = None
 
 
+_SLOT = re.compile(r"\{[a-z]+\}")
+
+
 @functools.cache
 def template_table() -> dict[str, dict[str, Split]]:
-    """{kind: {template: split}}."""
+    """{kind: {template: split}}, of all kinds but those for practice."""
     shared = {kind.name for kind in KINDS if kind.category is Category.SMALL_TALK}
     table: dict[str, dict[str, Split]] = {}
     for kinds in (FIRST_KINDS, LATER_KINDS, REWORDED):  # each by itself: what came later changes nothing
@@ -58,7 +61,14 @@ def template_table() -> dict[str, dict[str, Split]]:
 
 @functools.cache
 def templates_of(kind: str, split: Split) -> tuple[str, ...]:
-    return tuple(template for template, where in template_table()[kind].items() if where is split)
+    if kind in template_table():
+        return tuple(template for template, where in template_table()[kind].items() if where is split)
+    return () if split is not Split.TRAIN else tuple(filter(_may_be_practised, KIND_OF[kind].templates))
+
+
+def _may_be_practised(template: str) -> bool:
+    """Whether no question in these words is one in a wording that is kept."""
+    return not is_held_out(_SLOT.sub("x", template))
 
 
 @functools.cache
@@ -121,7 +131,7 @@ def template_id(kind: str, template: str) -> str:
 
 @functools.cache
 def _kinds_of(split: Split) -> tuple[tuple[Kind, ...], np.ndarray]:
-    kinds = tuple(kind for kind in KINDS if templates_of(kind.name, split))
+    kinds = tuple(kind for kind in (*KINDS, *PRACTICE) if templates_of(kind.name, split))
     return kinds, np.cumsum([kind.weight for kind in kinds])
 
 

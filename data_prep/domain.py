@@ -8,6 +8,7 @@ from .kind import Category, Kind
 from .kinds import FIRST_KINDS, repeated, some_words
 from .orders import ORDERS
 from .outside import OUTSIDE_KINDS
+from .practice import PRACTICE
 from .wordings import REWORDED
 
 REPEAT_MORE = Kind(
@@ -24,6 +25,6 @@ REPEAT_MORE = Kind(
 
 LATER_KINDS: tuple[Kind, ...] = (*EVERYDAY, ORDERS, *FOLLOW_UPS, REPEAT_MORE, *OUTSIDE_KINDS)
 KINDS: tuple[Kind, ...] = (*FIRST_KINDS, *LATER_KINDS, *REWORDED)
-KIND_OF = {kind.name: kind for kind in KINDS}
+KIND_OF = {kind.name: kind for kind in (*KINDS, *PRACTICE)}
 
-__all__ = ["FIRST_KINDS", "KINDS", "KIND_OF", "LATER_KINDS", "REWORDED", "Category", "Kind"]
+__all__ = ["FIRST_KINDS", "KINDS", "KIND_OF", "LATER_KINDS", "PRACTICE", "REWORDED", "Category", "Kind"]

@@ -11,17 +11,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from duologue.data_prep import vocabulary
 from duologue.data_prep.dialogues import (
     Dialogue,
     Split,
     behind_another_turn,
     count_distinct,
     generate,
+    is_held_out,
     template_id,
     template_table,
     templates_of,
 )  # fmt: skip
-from duologue.data_prep.domain import KIND_OF, KINDS, Category
+from duologue.data_prep.domain import KIND_OF, KINDS, PRACTICE, Category
 from duologue.data_prep.facts import CAPITALS, DAYS, MONTHS, OPPOSITES
 from duologue.data_prep.splits import operand_split
 from duologue.data_prep.spoken import (
@@ -208,6 +210,30 @@ def test_answers_are_right(split: Split) -> None:
     assert set(checked) == COMPUTED
 
 
+def test_practice_is_right_and_of_training_alone() -> None:
+    """In phrases and frames that vary apart, none of them a wording that is kept; in words that are known."""
+    asked: Counter[str] = Counter()
+    for index in range(N):
+        dialogue = generate(8, index, fillers=False)
+        kind = dialogue.kind.removesuffix("_practice")
+        if kind == dialogue.kind:
+            continue
+        asked[kind] += 1
+        assert not is_held_out(dialogue.question) and set(dialogue.question.split()) <= set(vocabulary.words())
+        if KIND_OF[kind].held_out:
+            assert operand_split(KIND_OF[kind].key(tuple(_operands(dialogue.operands)))) is Split.TRAIN
+        if kind in COMPUTED:
+            slot = dialogue.slot.rsplit(" ", 1)[0] if dialogue.category is Category.UNITS else dialogue.slot
+            assert slot in recompute(dialogue.question, kind), dialogue
+    assert set(asked) == {kind.name.removesuffix("_practice") for kind in PRACTICE}
+    assert all(templates_of(kind.name, split) == () for kind in PRACTICE for split in (Split.DEV, Split.TEST))
+    assert 0.15 < asked.total() / N < 0.4
+
+
+def _operands(text: str) -> list[int | str]:
+    return [int(word) if word.isdigit() else word for word in text.split()[1:]]
+
+
 def assert_goes_on(kind: str, question: str, before: tuple[str, str], answer: str) -> None:
     """The answer follows from the answer before and the new words."""
     earlier, words = before[1], answer.split()
@@ -261,7 +287,7 @@ def test_what_was_said_wrongly_is_said_again_as_it_was() -> None:
     drawn = [generate(9, index, "train", fillers=False) for index in range(N)]
     answers, rng = {dialogue.question: dialogue.answer for dialogue in drawn}, np.random.default_rng(0)
     again = [dialogue for dialogue in drawn if dialogue.kind == "follow_again"]
-    turns = [behind_another_turn(dialogue.template, dialogue.question, rng) for dialogue in again for _ in range(9)]
+    turns = [behind_another_turn(dialogue.template, dialogue.question, rng) for dialogue in again for _ in range(15)]
     wrong = [answers[before[0]] != said for before, said in filter(None, turns) if before[0] in answers]
     assert 0.35 < np.mean(wrong) < 0.65 and len(wrong) > 100
 
