@@ -131,8 +131,13 @@ def template_id(kind: str, template: str) -> str:
 
 @functools.cache
 def _kinds_of(split: Split) -> tuple[tuple[Kind, ...], np.ndarray]:
-    kinds = tuple(kind for kind in (*KINDS, *PRACTICE) if templates_of(kind.name, split))
+    kinds = tuple(kind for kind in KINDS if templates_of(kind.name, split))
     return kinds, np.cumsum([kind.weight for kind in kinds])
+
+
+@functools.cache
+def _practised() -> tuple[tuple[Kind, ...], np.ndarray]:
+    return PRACTICE, np.cumsum([kind.weight for kind in PRACTICE])
 
 
 def split_of(kind: Kind, operands: Operands) -> Split | None:
@@ -140,11 +145,18 @@ def split_of(kind: Kind, operands: Operands) -> Split | None:
     return operand_split(kind.key(operands)) if kind.held_out else None
 
 
-def generate(seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers: bool = True) -> Dialogue:
-    """The `index`-th dialogue of a seed: the same one whenever and wherever it is asked for."""
+def generate(
+    seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers: bool = True, practice: float = 0.0
+) -> Dialogue:
+    """The `index`-th dialogue of a seed: the same one whenever and wherever it is asked for.
+
+    practice: the share of training's dialogues that are in wordings for practice (see practice.py); the others stay as
+    they are.
+    """
     split = Split(split)
     rng = np.random.default_rng([seed, index, tuple(Split).index(split)])
-    kinds, ends = _kinds_of(split)
+    practised = split is Split.TRAIN and practice > 0 and np.random.default_rng([seed, index, 3]).random() < practice
+    kinds, ends = _practised() if practised else _kinds_of(split)
     kind = kinds[int(np.searchsorted(ends, rng.uniform(0, ends[-1]), side="right").clip(0, len(kinds) - 1))]
     templates = templates_of(kind.name, split)
     template = templates[int(rng.integers(len(templates)))]

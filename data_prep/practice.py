@@ -154,7 +154,7 @@ def _wordings(name: str) -> tuple[str, ...]:
 
 
 PRACTICE: tuple[Kind, ...] = tuple(
-    replace(kind, name=f"{kind.name}_practice", templates=wordings, weight=0.7 * kind.weight, held_as=kind.key)
+    replace(kind, name=f"{kind.name}_practice", templates=wordings, held_as=kind.key)
     for kind in (*FIRST_KINDS, *EVERYDAY)
     if (wordings := _wordings(kind.name))
 )

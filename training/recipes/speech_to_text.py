@@ -59,12 +59,15 @@ class SpeechToTextRecipe(Recipe):
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
     text_only: tuple[str, ...] = ()  # categories of questions in them, such as arithmetic; none named: all
+    practice: float = 0.25  # of the questions in them, the share in wordings for practice (data_prep/practice.py)
     augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if unknown := set(self.text_only) - set(Category):
             raise DuologueError(f"text_only is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
+        if not 0 <= self.practice <= 1:
+            raise DuologueError(f"practice is {self.practice}; a share lies between 0 and 1")
         if self.tokenizer is not None and (self.ctc_weight or self.text_share):
             raise DuologueError(
                 f"ctc_weight is {self.ctc_weight} and text_share {self.text_share}, which need nano's words; with the "
@@ -208,7 +211,7 @@ class SpeechToText(Task):
         for place in range(int(r.text_share * beside)):
             row, rng = Row(), np.random.default_rng((r.seed, step, place, 2))
             numbers = itertools.count((step * r.batch_size + place) * 64)
-            dialogues = (generate(r.seed + 1, number, "train") for number in numbers)
+            dialogues = (generate(r.seed + 1, number, "train", practice=r.practice) for number in numbers)
             wanted = (d for d in dialogues if not r.text_only or d.category in r.text_only)
             for dialogue in itertools.islice(wanted, 4):
                 answer: str | None = dialogue.answer
