@@ -201,7 +201,7 @@ def _voicing(windows: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndar
 
     The latter goes evenly over what does not.
     """
-    shortest, longest = sample_rate // 400, sample_rate // 70
+    shortest, longest = sample_rate // 400, min(sample_rate // 70, 3 * _WINDOW // 4)
     spectrum = np.fft.rfft(windows, 2 * _WINDOW, axis=1)
     again = np.fft.irfft(np.square(np.abs(spectrum)), axis=1)[:, : longest + 1]
     taper = np.fft.irfft(np.square(np.abs(np.fft.rfft(np.sqrt(_hann()), 2 * _WINDOW))))[: longest + 1]

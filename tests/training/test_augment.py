@@ -159,6 +159,7 @@ def test_pitch_moves_without_the_tempo_and_tempo_without_the_pitch():
         ({"snr_db": (40.0, 5.0)}, "low <= high"),
         ({"speed": (0.0, 1.0)}, "speed starts at 0.0"),
         ({"silence_s": (-1.0, 1.0)}, "silence_s"),
+        ({"source_pitch": (0.0, 200.0)}, "source_pitch starts at 0.0"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
@@ -241,6 +242,12 @@ def test_another_source_has_its_own_pitch_and_the_same_formants(old, new):
     for low, high in ((350, 1150), (1300, 2300)):
         assert centroid(out, low, high) == pytest.approx(centroid(wav, low, high), rel=0.12)
     assert np.sqrt(np.mean(out**2) / np.mean(wav**2)) == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.parametrize("rate", [8000, 24000, 48000])
+def test_another_source_at_any_rate(rate):
+    out = revoice(vowel(120, 700, 1800), np.random.default_rng(0), rate, 150, 1.0, 0.1)
+    assert np.isfinite(out).all() and np.abs(out).max() > 0.02
 
 
 def test_the_new_pitch_moves_as_the_old_one_did():
