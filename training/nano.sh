@@ -86,12 +86,12 @@ fi
 if [[ -n ${DUOLOGUE_KOKORO:-} ]]; then # dozens of people, by a neural synthesiser (data_prep/kokoro.py)
     prepare questions "$WORK/questions13" n="$(scaled 4000 40)" seed=23 drills=0.15 voices=neural
     prepare questions "$WORK/questions17" n="$(scaled 800 40)" seed=27 drills=1 alone=1 voices=neural
-    questions+=("$WORK"/questions{13,17})
 fi
+if finished "$WORK/questions17"; then questions+=("$WORK"/questions{13,17}); fi
 if [[ -n $TTS ]]; then
     prepare questions "$WORK/questions18" n="$(scaled 1500 40)" seed=28 drills=0.3 tts_command="$TTS"
-    questions+=("$WORK/questions18")
 fi
+if finished "$WORK/questions18"; then questions+=("$WORK/questions18"); fi
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
 prepare asides "$WORK/asides" n="$(scaled 3000 40)" seed=31
 prepare asides "$WORK/dev_asides" n="$(scaled 200 16)" seed=33 split=dev voices=dev shard_size=40
@@ -132,7 +132,7 @@ joint() { # RUN start key=value…
         ${noises[@]+"${noises[@]}"} "${@:3}"
 }
 joint duplex "encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text"
-# Then two ways on from there; the mean of the two errs less than either.
+# Then two ways on from there, of which the mean is taken.
 whole="encoder=$RUNS/duplex,adaptor=$RUNS/duplex,llm=$RUNS/duplex,monitor=$RUNS/duplex"
 joint duplex_a "$whole" seed=1 steps="$(scaled 1200 2)"
 joint duplex_b "$whole" seed=2 steps="$(scaled 1200 2)"

@@ -102,6 +102,12 @@ def test_it_stops_where_told_and_goes_on_from_there(script):
     assert [words[1] for words in script("stages")] == ["train"] * (len(NANO_STAGES) + 2)
 
 
+def test_what_was_spoken_elsewhere_is_trained_on_where_nothing_speaks(script):
+    script("data", TTS="cat {text} {wav}", DUOLOGUE_KOKORO="/kokoro")
+    heard = next(word for words in script("stages") for word in words if word.startswith("data="))
+    assert {f"questions{n}" for n in (13, 17, 18)} <= {folder.rsplit("/", 1)[1] for folder in heard.split(",")}
+
+
 def test_an_unknown_step_is_refused(script):
     with pytest.raises(RuntimeError, match=r"^2: .*there is no step all"):
         script("all")
