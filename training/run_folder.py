@@ -56,7 +56,7 @@ def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
             raise DuologueError(f"start {entry}: this stage has no part {prefix!r}; it has: {', '.join(modules)}")
         module = modules[prefix]
         try:
-            module.load_state_dict(_mean([(share, _below(file, prefix, module)) for share, file in files]))
+            module.load_state_dict(_mean([(share, _part_of(file, prefix, module)) for share, file in files]))
         except RuntimeError as error:
             raise DuologueError(f"start {entry}: tensors do not fit: {' '.join(str(error).split())}") from None
 
@@ -86,7 +86,7 @@ def _weights_in(folder: str, entry: str) -> Path:
     return path
 
 
-def _below(file: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
+def _part_of(file: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     below = {k[len(prefix) + 1 :]: v.float() for k, v in load_file(file).items() if k.startswith(prefix + ".")}
