@@ -61,7 +61,8 @@ class AugmentConfig:
                 raise DuologueError(f"augmentation: {field.name} is {value}, a chance lies between 0 and 1")
             if isinstance(value, tuple) and not (len(value) == 2 and value[0] <= value[1]):
                 raise DuologueError(f"augmentation: {field.name} is {value}, a range is (low, high), low <= high")
-        for name, lowest in (("source_pitch", 40.0), ("speed", 0.25), ("pitch", 0.25), ("tempo", 0.25), ("formants", 0.25), ("rt60_s", 0.01)):
+        least = {"speed": 0.25, "pitch": 0.25, "tempo": 0.25, "formants": 0.25, "rt60_s": 0.01, "source_pitch": 40.0}
+        for name, lowest in least.items():
             if self.__dict__[name][0] < lowest:
                 raise DuologueError(f"augmentation: {name} starts at {self.__dict__[name][0]}, at least {lowest}")
         if self.silence_s[0] < 0 or self.overdrive_gain[0] < 1 or self.quantise_bits[0] < 2:

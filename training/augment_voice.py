@@ -156,7 +156,7 @@ def revoice(
     """float32 (n,) -> (n,): the words said by another source: the envelope of each 32 ms frame is kept, and excited by
     pulses of another pitch and by noise. So speak vocoders, and so does nobody whose recording there is.
 
-    pitch: Hz, about which the new one moves.  liveliness: how far, beside the old one; 0 is monotonous.
+    sample_rate: 8000 to 24000 Hz.  pitch: Hz, about which the new one moves.  liveliness: how far, beside the old one; 0 is monotonous.
     breath: the share of noise in what is voiced; 1 is a whisper.
 
     A channel vocoder (Dudley, 1939) with the envelopes of :func:`shift_formants`; voiced is what repeats itself within
@@ -201,7 +201,7 @@ def _voicing(windows: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndar
 
     The latter goes evenly over what does not.
     """
-    shortest, longest = sample_rate // 400, min(sample_rate // 70, 3 * _WINDOW // 4)
+    shortest, longest = sample_rate // 400, sample_rate // 70
     spectrum = np.fft.rfft(windows, 2 * _WINDOW, axis=1)
     again = np.fft.irfft(np.square(np.abs(spectrum)), axis=1)[:, : longest + 1]
     taper = np.fft.irfft(np.square(np.abs(np.fft.rfft(np.sqrt(_hann()), 2 * _WINDOW))))[: longest + 1]

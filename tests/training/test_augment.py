@@ -244,10 +244,11 @@ def test_another_source_has_its_own_pitch_and_the_same_formants(old, new):
     assert np.sqrt(np.mean(out**2) / np.mean(wav**2)) == pytest.approx(1, abs=0.25)
 
 
-@pytest.mark.parametrize("rate", [8000, 24000, 48000])
-def test_another_source_at_any_rate(rate):
-    out = revoice(vowel(120, 700, 1800), np.random.default_rng(0), rate, 150, 1.0, 0.1)
-    assert np.isfinite(out).all() and np.abs(out).max() > 0.02
+@pytest.mark.parametrize("rate", [8000, 24000])
+def test_another_source_at_other_rates(rate):
+    """A recording played faster: as many samples, all frequencies in proportion."""
+    out = revoice(vowel(160, 700, 1800), np.random.default_rng(0), rate, 140 * rate / RATE, 0.0, 0.0)
+    assert on_harmonics(out, 140) > 0.85
 
 
 def test_the_new_pitch_moves_as_the_old_one_did():
