@@ -156,7 +156,8 @@ def revoice(
     """float32 (n,) -> (n,): the words said by another source: the envelope of each 32 ms frame is kept, and excited by
     pulses of another pitch and by noise. So speak vocoders, and so does nobody whose recording there is.
 
-    sample_rate: 8000 to 24000 Hz.  pitch: Hz, about which the new one moves.  liveliness: how far, beside the old one; 0 is monotonous.
+    sample_rate: 8000 to 24000 Hz.  pitch: Hz, about which the new one moves.
+    liveliness: how far, beside the old one; 0 is monotonous.
     breath: the share of noise in what is voiced; 1 is a whisper.
 
     A channel vocoder (Dudley, 1939) with the envelopes of :func:`shift_formants`; voiced is what repeats itself within
