@@ -66,6 +66,12 @@ class Recipe:
             if "=" not in entry:
                 raise DuologueError(f"start entry is {entry!r}; it must be PREFIX=FOLDER, for example encoder=runs/asr")
 
+    def check_shares(self, *names: str) -> None:
+        """Raises DuologueError unless each of these fields is a share."""
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise DuologueError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")
+
     @property
     def joins(self) -> tuple[str, ...]:
         """Parts that may come from elsewhere, by ``PART=FOLDER`` (see chat_tokens.py)."""

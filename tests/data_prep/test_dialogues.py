@@ -189,6 +189,18 @@ def recompute(question: str, kind: str) -> set[str]:
     raise AssertionError((question, kind))
 
 
+def test_days_are_counted_out_one_by_one() -> None:
+    kind = KIND_OF["days_after"]
+    assert kind.solve((3, "saturday")).reply == "three days after saturday sunday monday tuesday it is tuesday"
+    for number, day in kind.domain:
+        answer = kind.solve((number, day))
+        named = [word for word in answer.reply.split() if word in DAYS]
+        assert named[0] == day and len(named) == number + 2  # its own, those that pass, and the last of these again
+        assert all(DAYS[(DAYS.index(a) + 1) % 7] == b for a, b in pairwise(named[:-1])) and named[-1] == named[-2]
+        assert contains_slot(answer.reply, answer.slot)
+        assert not contains_slot(answer.reply.rpartition(" it is ")[0], answer.slot)  # to count is no answer
+
+
 # What is known by heart, and what goes on from another turn (see below).
 COMPUTED = {kind.name for kind in KINDS if kind.before is None} - {
     "sounds", "young", "colours", "legs", "continents",

@@ -122,6 +122,15 @@ def test_rows_of_text_ask_what_is_named(questions: Path) -> None:
         replace(tiny, text_only=("songs",))
 
 
+def test_written_dialogues_are_partly_for_practice() -> None:
+    for stage in (text_sft, speech_to_text, duplex):
+        with pytest.raises(DuologueError, match=r"practice is 1\.5; a share lies between 0 and 1"):
+            replace(stage.recipe(), practice=1.5)
+    task = replace(text_sft.recipe("tiny"), dialogues=None, practice=0.25).build()
+    practised = [task._drawn(at, favoured=False).kind.endswith("_practice") for at in range(400)]
+    assert 0.18 < np.mean(practised) < 0.32
+
+
 @pytest.mark.parametrize("stage", [speech_to_text, duplex])
 def test_a_spoken_follow_up_goes_on_from_other_turns_each_time(stage: ModuleType, tmp_path: Path) -> None:
     """What is said again is what the turn before said, be it cut short, and hardly ever the same."""

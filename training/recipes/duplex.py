@@ -23,7 +23,6 @@ from ...data_prep.dialogues import generate
 from ...data_prep.recordings import trimmed
 from ...data_prep.shards import Clip
 from ...data_prep.vocabulary import token_ids
-from ...model.errors import DuologueError
 from ...model.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
 from ..augment import AugmentConfig, another_voice, augment
 from ..augment_noise import draw_noise
@@ -55,9 +54,7 @@ class DuplexRecipe(SpeechToTextRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("pause_share", "noise_share", "far_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DuologueError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")
+        self.check_shares("pause_share", "noise_share", "far_share")
 
     @property
     def joins(self) -> tuple[str, ...]:

@@ -66,8 +66,7 @@ class SpeechToTextRecipe(Recipe):
         super().__post_init__()
         if unknown := set(self.text_only) - set(Category):
             raise DuologueError(f"text_only is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
-        if not 0 <= self.practice <= 1:
-            raise DuologueError(f"practice is {self.practice}; a share lies between 0 and 1")
+        self.check_shares("practice")
         if self.tokenizer is not None and (self.ctc_weight or self.text_share):
             raise DuologueError(
                 f"ctc_weight is {self.ctc_weight} and text_share {self.text_share}, which need nano's words; with the "

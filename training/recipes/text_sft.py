@@ -33,6 +33,7 @@ class TextSftRecipe(Recipe):
     llm: dict[str, Any] = field(default_factory=nano_llm)
     row_tokens: int = 128
     question_weight: float = 0.2
+    practice: float = 0.25  # of the questions, the share in wordings for practice (data_prep/practice.py)
     favour: tuple[str, ...] = ()  # categories, such as arithmetic, that every other question is of; none: all alike
     dialogues: int | None = None  # draw from this many only (to overfit in a test); None: without end
 
@@ -40,6 +41,7 @@ class TextSftRecipe(Recipe):
         super().__post_init__()
         if unknown := set(self.favour) - set(Category):
             raise DuologueError(f"favour is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
+        self.check_shares("practice")
 
     def build(self) -> TextSft:
         """The task of this recipe."""
@@ -60,8 +62,8 @@ def recipe(preset: str = "nano") -> TextSftRecipe:
         save_every=500,
     )
     if preset == "tiny":
-        return replace(base, llm=tiny_llm(), dialogues=8, row_tokens=32, batch_size=8, steps=150, warmup=10, lr=3e-3,
-                       precision="no", workers=0, save_every=150)  # fmt: skip
+        return replace(base, llm=tiny_llm(), dialogues=8, practice=0.0, row_tokens=32, batch_size=8, steps=150,
+                       warmup=10, lr=3e-3, precision="no", workers=0, save_every=150)  # fmt: skip
     return base
 
 
@@ -101,7 +103,7 @@ class TextSft(Task):
     def _drawn(self, number: int, favoured: bool) -> Dialogue:
         """The dialogue of a number; if it has to be of a favoured category, the first such one after it."""
         r = self.recipe
-        dialogues = (generate(r.seed, at, "train") for at in itertools.count(number))
+        dialogues = (generate(r.seed, at, "train", practice=r.practice) for at in itertools.count(number))
         return next(d for d in dialogues if not (favoured and r.favour) or d.category in r.favour)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -135,7 +137,7 @@ class TextSft(Task):
         return [
             decode(ids)
             for i in range(0, len(prompts), 64)
-            for ids in continue_greedily(self.llm, prompts[i : i + 64], table["<eos>"], 16)
+            for ids in continue_greedily(self.llm, prompts[i : i + 64], table["<eos>"], 32)
         ]
 
 
