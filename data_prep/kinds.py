@@ -77,11 +77,12 @@ def _neighbour(cycle: Sequence[str], letter: str, step: int, noun: str) -> Calla
 
 
 def _days_after(operands: Operands) -> Answer:
-    """Counted out, a day at a time: whoever knows the day after any day can go on from it."""
-    number, day = _words(operands[0]), str(operands[1])
-    passed = [DAYS[(DAYS.index(day) + step) % 7] for step in range(1, int(operands[0]) + 1)]
-    reply = f"{number} days after {day} {' '.join(passed)} it is {passed[-1]}"
-    return Answer({"a": number, "d": day}, reply, f"is {passed[-1]}")
+    """Counted out, a day at a time: whoever knows the day after any day, and counts, can go on from it."""
+    number, day = int(operands[0]), str(operands[1])
+    passed = [DAYS[(DAYS.index(day) + step) % 7] for step in range(1, number + 1)]
+    counted = " ".join(f"{_words(step)} {name}" for step, name in enumerate(passed, start=1))
+    reply = f"{_words(number)} days after {day} {counted} it is {passed[-1]}"
+    return Answer({"a": _words(number), "d": day}, reply, f"is {passed[-1]}")
 
 
 def _units(operands: Operands) -> Answer:

@@ -154,7 +154,7 @@ def _wordings(name: str) -> tuple[str, ...]:
 
 
 PRACTICE: tuple[Kind, ...] = tuple(
-    replace(kind, name=f"{kind.name}_practice", templates=wordings, held_as=kind.key)
+    replace(kind, name=f"{kind.name}_practice", templates=wordings, held_as=kind.key, weight=1)  # what is rare, as much
     for kind in (*FIRST_KINDS, *EVERYDAY)
     if (wordings := _wordings(kind.name))
 )

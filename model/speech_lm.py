@@ -82,6 +82,8 @@ class SpeechLMConfig:
     prompt: PromptConfig
     # An ear that must have a whole clip hears so much, padded with silence or cut (Whisper: 30). None: the clip itself.
     listen_s: float | None = None
+    # Silence that is heard behind what was said of a turn (s): its questions never ended with the last sound in training.
+    tail_s: float = 0.0
     # Share of CTC in choosing the transcript's words (see ctc_prefix.py): the language model has learnt to predict them
     # at the places of speech, and <pad> between them. 0: it has not.
     transcript_ctc: float = 0.0
@@ -118,6 +120,8 @@ class SpeechLMConfig:
                 raise DuologueError(f"the {name} has {part.units} units, the token layout {self.layout.units}")
         if self.vocoder is not None and self.unit_decoder is None:
             raise DuologueError("a model with a vocoder needs a unit decoder")
+        if self.tail_s < 0:
+            raise DuologueError(f"tail_s is {self.tail_s}; it must be 0 or more seconds")
         if self.history < 1:
             raise DuologueError(f"history is {self.history}; it must be at least 1")
         if not 0 <= self.transcript_ctc < 1:
@@ -243,11 +247,13 @@ class SpeechLM(nn.Module):
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: hear what the ear held back, and get ready to reply."""
         self._expect(state, Phase.LISTENING, "end_turn comes after begin_turn")
+        ear = self._ear[0]
+        tail = torch.zeros(1, round(self.config.tail_s * self.config.mel.sample_rate), device=self.device)
         if state.heard is not None:
-            samples = torch.cat([torch.zeros(1, 0, device=self.device), *state.heard], dim=1)
-            speech = self.encode(samples)
+            speech = self.encode(torch.cat([*state.heard, tail], dim=1))
         else:
-            speech = self._ear[0].flush(state.ear)  # type: ignore[arg-type]
+            more = [ear.step(tail, state.ear)] if tail.shape[1] else []  # type: ignore[arg-type]
+            speech = torch.cat([*more, ear.flush(state.ear)], dim=1)  # type: ignore[arg-type]
         suffix = self.config.prompt.suffix_ids
         speaking = self.config.layout.reply in (None, *suffix)
         if speaking:

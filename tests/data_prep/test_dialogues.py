@@ -191,10 +191,12 @@ def recompute(question: str, kind: str) -> set[str]:
 
 def test_days_are_counted_out_one_by_one() -> None:
     kind = KIND_OF["days_after"]
-    assert kind.solve((3, "saturday")).reply == "three days after saturday sunday monday tuesday it is tuesday"
+    assert kind.solve((2, "saturday")).reply == "two days after saturday one sunday two monday it is monday"
     for number, day in kind.domain:
         answer = kind.solve((number, day))
-        named = [word for word in answer.reply.split() if word in DAYS]
+        words = answer.reply.split()
+        named, counted = [word for word in words if word in DAYS], [word for word in words if word in NUMBER]
+        assert counted == [number_in_words(number), *map(number_in_words, range(1, number + 1))]
         assert named[0] == day and len(named) == number + 2  # its own, those that pass, and the last of these again
         assert all(DAYS[(DAYS.index(a) + 1) % 7] == b for a, b in pairwise(named[:-1])) and named[-1] == named[-2]
         assert contains_slot(answer.reply, answer.slot)

@@ -103,6 +103,20 @@ def test_a_spoken_turn_is_the_training_sequence(model, chunk):
     assert_close(state.hidden, whole.hidden[:, -1:])
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_tail_is_silence_behind_what_was_said(streams):
+    changes = {} if streams else {"mel": LogMelConfig(n_mels=16, norm="whisper")}
+    plain, tailed = build(**changes), build(tail_s=0.2, **changes)
+    state, other = plain.init_state(), tailed.init_state()
+    pcm = sound(2)
+    hear(plain, state, torch.cat([pcm, torch.zeros(1, 3200)], dim=1))
+    hear(tailed, other, pcm)
+    assert other.llm.length == state.llm.length and other.unwritten == state.unwritten
+    assert_close(other.hidden, state.hidden)
+    with pytest.raises(DuologueError, match=r"tail_s is -0\.1; it must be 0 or more seconds"):
+        build(tail_s=-0.1)
+
+
 def unforeseen(model, state, **options):
     """A step for which the language model is fed the last token alone."""
     if state.pending is not None:

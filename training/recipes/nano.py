@@ -155,6 +155,7 @@ def nano_config(
             units=voice.units,
         ),
         prompt=nano_tokens().prompt,
+        tail_s=0.3,
         transcript_ctc=0.4,
         history=192,
         past_in_words=True,
