@@ -82,7 +82,7 @@ class SpeechLMConfig:
     prompt: PromptConfig
     # An ear that must have a whole clip hears so much, padded with silence or cut (Whisper: 30). None: the clip itself.
     listen_s: float | None = None
-    # Silence that is heard behind what was said of a turn (s): its questions never ended with the last sound in training.
+    # Seconds of silence heard behind what was said of a turn: in training no question ended with the last sound of it.
     tail_s: float = 0.0
     # Share of CTC in choosing the transcript's words (see ctc_prefix.py): the language model has learnt to predict them
     # at the places of speech, and <pad> between them. 0: it has not.
