@@ -76,13 +76,18 @@ def _neighbour(cycle: Sequence[str], letter: str, step: int, noun: str) -> Calla
     return solve
 
 
-def _days_after(operands: Operands) -> Answer:
-    """Counted out, a day at a time: whoever knows the day after any day, and counts, can go on from it."""
-    number, day = int(operands[0]), str(operands[1])
-    passed = [DAYS[(DAYS.index(day) + step) % 7] for step in range(1, number + 1)]
-    counted = " ".join(f"{_words(step)} {name}" for step, name in enumerate(passed, start=1))
-    reply = f"{_words(number)} days after {day} {counted} it is {passed[-1]}"
-    return Answer({"a": _words(number), "d": day}, reply, f"is {passed[-1]}")
+def counted_on(cycle: Sequence[str], things: str, letter: str) -> Callable[[Operands], Answer]:
+    """What comes so many things later, counted out one by one: whoever knows what follows each, and counts, can go on
+    from there."""
+
+    def solve(operands: Operands) -> Answer:
+        number, start = int(operands[0]), str(operands[1])
+        passed = [cycle[(cycle.index(start) + step) % len(cycle)] for step in range(1, number + 1)]
+        counted = " ".join(f"{_words(step)} {name}" for step, name in enumerate(passed, start=1))
+        reply = f"{_words(number)} {things} after {start} {counted} it is {passed[-1]}"
+        return Answer({"a": _words(number), letter: start}, reply, f"is {passed[-1]}")
+
+    return solve
 
 
 def _units(operands: Operands) -> Answer:
@@ -167,7 +172,8 @@ FIRST_KINDS: tuple[Kind, ...] = (
     _kind("number_before", Category.SEQUENCE, single(range(1, 101)), _number_before, 4, True),
     _kind("day_after", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", 1, "day"), 2),
     _kind("day_before", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", -1, "day"), 2),
-    _kind("days_after", Category.CALENDAR, tuple((n, day) for n in range(2, 11) for day in DAYS), _days_after, 2, True),
+    _kind("days_after", Category.CALENDAR, tuple((n, day) for n in range(2, 11) for day in DAYS),
+          counted_on(DAYS, "days", "d"), 2, True),
     _kind("month_after", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", 1, "month"), 2),
     _kind("month_before", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", -1, "month"), 2),
     _kind("units", Category.UNITS,

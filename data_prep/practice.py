@@ -8,11 +8,14 @@ those of the kind itself. Every word is one of the vocabulary already.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .everyday import EVERYDAY
-from .kind import Kind
-from .kinds import FIRST_KINDS
+from .facts import DAYS, MONTHS
+from .kind import Kind, Operands
+from .kinds import FIRST_KINDS, counted_on
+from .spoken import LETTERS
 
 # A frame for things and one for clauses; a phrase is asked for by itself, too.
 _FOR_THINGS = (
@@ -153,8 +156,37 @@ def _wordings(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(framed))
 
 
-PRACTICE: tuple[Kind, ...] = tuple(
-    replace(kind, name=f"{kind.name}_practice", templates=wordings, held_as=kind.key, weight=1)  # what is rare, as much
-    for kind in (*FIRST_KINDS, *EVERYDAY)
-    if (wordings := _wordings(kind.name))
+_DAYS_AFTER = next(kind for kind in FIRST_KINDS if kind.name == "days_after")
+
+
+def _counted(things: str, slot: str, cycle: Sequence[str], domain: tuple[Operands, ...], held_out: bool) -> Kind:
+    """Counting on, asked for as it is of days. With days alone, 40 pairs that are not kept, it is easier to learn all
+    by heart than to count; of months and letters there are 360 more."""
+    change = {"days": things, "day": things.removesuffix("s"), "{d}": f"{{{slot}}}"}
+    templates = tuple(
+        " ".join(change.get(word, word) for word in wording.split()) for wording in _wordings(_DAYS_AFTER.name)
+    )
+    return replace(
+        _DAYS_AFTER, name=f"{things}_after_practice", templates=templates, domain=domain, held_out=held_out,
+        solve=counted_on(cycle, things, slot), held_as=_DAYS_AFTER.key if held_out else None, weight=2,
+    )  # fmt: skip
+
+
+def _pairs(most: int, names: Sequence[str]) -> tuple[Operands, ...]:
+    return tuple((number, name) for number in range(2, most + 1) for name in names)
+
+
+_IN_THE_ALPHABET = tuple(
+    (number, letter) for at, letter in enumerate(LETTERS) for number in range(2, min(13, len(LETTERS) - at))
+)
+# What is seldom asked needs as much practice as what often is.
+PRACTICE: tuple[Kind, ...] = (
+    *(
+        replace(kind, name=f"{kind.name}_practice", templates=wordings, held_as=kind.key, weight=1)
+        for kind in (*FIRST_KINDS, *EVERYDAY)
+        if (wordings := _wordings(kind.name)) and kind is not _DAYS_AFTER
+    ),
+    _counted("days", "d", DAYS, _pairs(14, DAYS), held_out=True),
+    _counted("months", "m", MONTHS, _pairs(11, MONTHS), held_out=False),
+    _counted("letters", "l", LETTERS, _IN_THE_ALPHABET, held_out=False),
 )

@@ -235,8 +235,8 @@ def test_practice_is_right_and_of_training_alone() -> None:
             continue
         asked[kind] += 1
         assert not is_held_out(dialogue.question) and set(dialogue.question.split()) <= set(vocabulary.words())
-        if KIND_OF[kind].held_out:
-            assert operand_split(KIND_OF[kind].key(tuple(_operands(dialogue.operands)))) is Split.TRAIN
+        if KIND_OF[dialogue.kind].held_out:
+            assert operand_split(KIND_OF[dialogue.kind].key(tuple(_operands(dialogue.operands)))) is Split.TRAIN
         if kind in COMPUTED:
             slot = dialogue.slot.rsplit(" ", 1)[0] if dialogue.category is Category.UNITS else dialogue.slot
             assert slot in recompute(dialogue.question, kind), dialogue
