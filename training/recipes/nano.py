@@ -170,6 +170,6 @@ def without_voice(
     monitor: MonitorConfig | None = None,
 ) -> SpeechLM:
     """A model that hears and writes, of these sizes, with nano's tokens and prompt: what the stages before the mouth
-    train."""
-    silent = replace(nano_config(), unit_decoder=None, vocoder=None, monitor=None)  # before other widths come in
+    train. It hears a clip as it was trained on, without a tail."""
+    silent = replace(nano_config(), unit_decoder=None, vocoder=None, monitor=None, tail_s=0.0)  # before other widths
     return SpeechLM(replace(silent, mel=mel, encoder=encoder, adaptor=adaptor, llm=llm, monitor=monitor))
