@@ -161,7 +161,7 @@ _DAYS_AFTER = next(kind for kind in FIRST_KINDS if kind.name == "days_after")
 
 def _counted(things: str, slot: str, cycle: Sequence[str], domain: tuple[Operands, ...], held_out: bool) -> Kind:
     """Counting on, asked for as it is of days. With days alone, 40 pairs that are not kept, it is easier to learn all
-    by heart than to count; of months and letters there are 360 more."""
+    by heart than to count; of months and letters there are 329 more."""
     change = {"days": things, "day": things.removesuffix("s"), "{d}": f"{{{slot}}}"}
     templates = tuple(
         " ".join(change.get(word, word) for word in wording.split()) for wording in _wordings(_DAYS_AFTER.name)
