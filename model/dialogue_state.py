@@ -12,7 +12,7 @@ from torch import Tensor
 from .ctc_prefix import CTCPrefix
 from .errors import DuologueError
 from .llm import LLMState
-from .streaming import State
+from .streaming import ChainState, State
 from .tokens import TokenKind
 from .unit_decoder import CollapseState, UnitDecoderState
 
@@ -67,7 +67,7 @@ class DialogueState(State):
     rng: torch.Generator
     phase: Phase = Phase.IDLE
     turn: int = 0  # turns begun
-    ear: State | None = None  # of the speech segment that is being heard
+    ear: ChainState | None = None  # of the speech segment that is being heard
     heard: list[Tensor] | None = None  # its samples, each (1, n), where the ear cannot stream
     hidden: Tensor | None = None  # (1, 1, D), the last position's state: the next token is read from it
     pending: int | None = None  # the last token picked, which the language model has not been fed yet

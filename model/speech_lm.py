@@ -232,7 +232,8 @@ class SpeechLM(nn.Module):
         if state.heard is not None:
             state.heard.append(pcm)
         else:
-            self._feed_speech(self._ear[0].step(pcm, state.ear), state)  # type: ignore[arg-type]
+            assert state.ear is not None
+            self._feed_speech(self._ear[0].step(pcm, state.ear), state)
 
     def ask_about(self, ids: list[int], state: DialogueState) -> None:
         """A written question about what is heard: words behind the speech, as if they had been spoken last.
@@ -247,13 +248,13 @@ class SpeechLM(nn.Module):
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: hear what the ear held back, and get ready to reply."""
         self._expect(state, Phase.LISTENING, "end_turn comes after begin_turn")
-        ear = self._ear[0]
         tail = torch.zeros(1, round(self.config.tail_s * self.config.mel.sample_rate), device=self.device)
         if state.heard is not None:
             speech = self.encode(torch.cat([*state.heard, tail], dim=1))
         else:
-            more = [ear.step(tail, state.ear)] if tail.shape[1] else []  # type: ignore[arg-type]
-            speech = torch.cat([*more, ear.flush(state.ear)], dim=1)  # type: ignore[arg-type]
+            assert state.ear is not None
+            heard = [self._ear[0].step(tail, state.ear)] if tail.shape[1] else []
+            speech = torch.cat([*heard, self._ear[0].flush(state.ear)], dim=1)
         suffix = self.config.prompt.suffix_ids
         speaking = self.config.layout.reply in (None, *suffix)
         if speaking:
