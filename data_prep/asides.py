@@ -10,6 +10,8 @@ Source: VITA (arXiv 2408.05211), section 3.3.1: noise audio is speech that needs
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from .splits import Split, operand_split
@@ -77,6 +79,91 @@ _NUMBER = (
     "they open at {}", "my bus is the {}", "it will be {} degrees {}", "you had {} of them {}", "he came at {} {}",
     "{} of us were there {}", "she has read {} books {}", "the shop closes at {} today",
 )  # fmt: skip
+# The rest is what people say to each other about other things: in more ways, and often two sentences in one.
+_REMARKS = (
+    "{who} {went} {to} {when}", "{who} {has} a {adjective} {noun} {when}", "{who} {is} {doing} {place}",
+    "there {are} {many} {place}", "{who} {ate} {dish} and {dish} {meal}", "{that was} the {best} {of all} {so far}",
+    "{put} {place} {please}", "{who} {will} {when}", "{who} {will} at {hour}", "{what} {is} {place}",
+)  # fmt: skip
+_SLOTS = {
+    "who": _WHO, "what": _WHAT, "when": ("", *_WHEN), "hour": tuple(map(number_in_words, range(1, 13))),
+    "has": ("has", "had", "bought", "needs", "sold us"), "is": ("is", "was", "are", "were", "is still", "must be"),
+    "are": ("are", "were"), "ate": ("had", "ate", "made", "cooked"),
+    "that was": ("that was", "it was", "this is", "it is"),
+    "please": ("", "", "please", "for now", "and do not touch it"),
+    "went": (
+        "went", "walked", "drove", "came", "flew", "moved", "ran", "rode", "travelled", "hurried", "got", "took us",
+    ),
+    "to": (
+        "to the station", "to the river", "to the shops", "to the mountains", "to a small village", "to the dentist",
+        "to the museum", "to the wedding", "to the other side", "into the forest", "all the way to the coast",
+        "to the neighbours", "back to the hotel", "home", "to the cinema", "to a farm", "up the hill", "down the road",
+        "across the bridge", "out of the house", "to my grandparents", "to bed", "to the swimming pool",
+    ),
+    "doing": (
+        "playing football", "reading the paper", "waiting for the bus", "sleeping", "talking on the phone", "laughing",
+        "looking out of the window", "working", "cutting the grass", "writing postcards", "running around", "singing",
+        "swimming", "cooking", "sitting", "standing", "hiding", "painting", "listening to the radio", "having lunch",
+    ),
+    "place": (
+        "in the living room", "behind the shed", "under the tree", "by the window", "on the roof", "in the next room",
+        "at the station", "in front of the church", "on the left", "at the back", "in the basement", "in the street",
+        "beside the river", "at my desk", "on the other side", "in the cupboard", "in the drawer", "on the floor",
+        "next to the door", "down there", "up there", "in the sun", "in his pocket", "on top of the wardrobe",
+    ),
+    "adjective": (
+        "big", "little", "nice", "heavy", "beautiful", "strange", "brown", "white", "green", "cheap", "expensive",
+        "lovely", "empty", "dark", "long", "quiet", "noisy", "different", "wooden", "clean", "dirty", "famous",
+        "modern", "young",
+    ),
+    "noun": (
+        "house", "coat", "hat", "bike", "cat", "kitchen", "job", "haircut", "television", "boat", "dress", "idea",
+        "flat", "voice", "garden fence", "carpet", "suitcase", "jumper", "mirror", "clock", "camera", "piano", "shirt",
+        "desk",
+    ),
+    "many": (
+        "some cars", "so many birds", "no tourists", "only a few mistakes", "some cups", "so many letters", "no clouds",
+        "only a few leaves", "some shoes", "so many boxes", "no stars", "some spiders", "so many flowers", "strangers",
+        "holes", "no bicycles", "only a few stones", "all these toys",
+    ),
+    "dish": (
+        "soup", "potatoes", "rice", "salad", "chicken", "eggs", "noodles", "pancakes", "toast", "cheese", "sausages",
+        "beans", "ice cream", "a sandwich", "some fruit", "cake", "tomatoes", "pasta",
+    ),
+    "meal": ("for lunch", "for breakfast", "for supper", "on the way", "this evening", "at the party", "as a starter"),
+    "best": (
+        "best", "worst", "longest", "funniest", "nicest", "coldest", "hardest", "most boring", "strangest", "first",
+    ),
+    "of all": (
+        "film", "winter", "book", "party", "journey", "meal", "day", "lesson", "concert", "speech", "present", "match",
+        "story", "trip", "show", "question",
+    ),
+    "so far": (
+        "i have ever seen", "of my life", "of the week", "so far", "in years", "we had together", "of all",
+        "of the season", "for a long time", "that anybody can remember", "of the summer",
+    ),
+    "put": (
+        "leave it", "hang them", "throw that", "put those", "put the bags", "keep it", "carry that", "hide them",
+        "push it", "bring him the ladder", "show her the room", "take the dog out", "give him another one",
+        "come and sit", "do not stand", "stay", "be careful", "look", "hold it", "wait for me", "meet us",
+        "let us go and eat", "let them play", "do not leave your things", "do not run", "park the car", "sit down",
+    ),
+    "will": (
+        "will come", "will arrive", "will leave", "is leaving", "can help us", "has to get up", "should be here",
+        "might be late", "would like to come", "is going to move", "will pick them up", "wants to start", "will pay",
+        "cannot come", "has to go", "will try again", "is flying back", "is getting married", "may stay",
+    ),
+    "said": (
+        "said", "told us that", "thinks", "wrote that", "promised that", "is sure that", "knew that", "forgot that",
+        "was glad that", "wished that", "explained that", "hopes", "believed that",
+    ),
+    "then": (
+        "because nobody was at home", "but it was closed", "so we waited", "and nobody noticed", "when the phone rang",
+        "while the others slept", "although it was raining", "and then it got dark", "before anybody could help",
+        "so that was that", "but i did not mind", "and it cost nothing", "until the lights went out", "if you ask me",
+        "because the lift was broken", "and everybody laughed", "as long as it is dry", "or so they say",
+    ),
+}  # fmt: skip
 _THINK = ("", "", "", "i think ", "i heard that ", "you know ", "and then ", "he told me ", "well ", "but ")
 
 BACK_CHANNELS = (
@@ -88,13 +175,25 @@ STOPS = (
     "quiet please", "no stop", "stop talking", "just stop",
 )  # fmt: skip
 _STATEMENTS, _BACK_CHANNELS = 0.7, 0.18  # shares; the rest is to be obeyed
+_REMARK_SHARE = 0.5  # of the statements
 
 
 def _one(rng: np.random.Generator, among: tuple[str, ...]) -> str:
     return among[int(rng.integers(len(among)))]
 
 
+def _remark(rng: np.random.Generator) -> str:
+    template = _one(rng, _REMARKS)
+    if rng.random() < 0.2:
+        template = "{who} {said} " + template
+    if rng.random() < 0.2:
+        template += " {then}"
+    return re.sub(r"\{([^}]+)\}", lambda slot: _one(rng, _SLOTS[slot[1]]), template)
+
+
 def _statement(rng: np.random.Generator) -> str:
+    if rng.random() < _REMARK_SHARE:
+        return " ".join((_one(rng, _THINK) + _remark(rng)).split())
     choice = rng.random()
     when = "" if rng.random() < 0.1 else _one(rng, _WHEN)
     if choice < 0.2:

@@ -204,13 +204,17 @@ def build(name: str) -> gr.Blocks:
 
         outputs = [chat, past, asked, voice, figures]
         turn: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", **PRIVATE}
+        asking = {"trigger_mode": "always_last", **turn}  # what is asked meanwhile is answered next, not dropped
         at_once: dict[str, Any] = {"queue": False, **PRIVATE}
-        microphone.stop_recording(hear, [microphone, past], outputs, **turn).then(
-            lambda: None, outputs=microphone, **at_once
+        recorded, question = gr.State(None), gr.State("")  # taken at once: the next can be asked before the answer ends
+        microphone.stop_recording(lambda path: (None, path), microphone, [microphone, recorded], **at_once).then(
+            hear, [recorded, past], outputs, **asking
         )
         microphone.upload(check, microphone, **turn)  # queued: only then is an error shown in its own words
         microphone.start_recording(lambda: "", outputs=voice, **at_once)
-        written.submit(read, [written, microphone, past], outputs, **turn).then(lambda: "", outputs=written, **at_once)
+        written.submit(lambda text: ("", text), written, [written, question], **at_once).then(
+            read, [question, microphone, past], outputs, **asking
+        )
         for button, path in examples:
             button.click(hear, [gr.State(path), past], outputs, **turn)
         for forget in (clear.click, chat.clear):

@@ -182,6 +182,20 @@ def test_the_microphone_then_a_typed_question(tab) -> None:  # type: ignore[no-u
 
 
 @pytest.mark.browser
+def test_what_is_asked_meanwhile_is_answered_next(tab) -> None:  # type: ignore[no-untyped-def]
+    recordings(tab)
+    written = tab.get_by_label("Ask in writing")
+    for text in ("What is 3 plus 4?", "And what is 4 plus 5?"):
+        written.fill(text)
+        written.press("Enter")
+        tab.wait_for_function("document.querySelector('#written textarea, #written input').value === ''")
+    assert tab.locator("#conversation").inner_text().count(SAID) < 2  # not answered yet
+    spoken(tab, turns=2)
+    conversation = tab.locator("#conversation").inner_text()
+    assert "What is 3 plus 4?" in conversation and "And what is 4 plus 5?" in conversation
+
+
+@pytest.mark.browser
 def test_a_sound_is_uploaded_and_asked_about_twice(tab) -> None:  # type: ignore[no-untyped-def]
     recordings(tab)
     tab.get_by_role("button", name="Upload file").click()
