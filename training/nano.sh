@@ -77,9 +77,12 @@ if command -v RHVoice-test > /dev/null && "$PYTHON" -c 'import ttspico' 2> /dev/
     prepare questions "$WORK/questions8" n="$(scaled 7000 40)" seed=18 drills=0.12 voices=more only=$newer
     prepare questions "$WORK/questions12" n="$(scaled 1500 40)" seed=22 drills=1 voices=more
     prepare questions "$WORK/questions16" n="$(scaled 900 40)" seed=26 drills=1 alone=1 voices=more
+    prepare asides "$WORK/asides2" n="$(scaled 3000 40)" seed=32 voices=more
 fi
-if finished "$WORK/questions16"; then
+asides=("$WORK/asides")
+if finished "$WORK/asides2"; then
     questions+=("$WORK"/questions{7,7,8,8,12,16})
+    asides+=("$WORK/asides2")
 else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"
 fi
@@ -93,7 +96,7 @@ if [[ -n $TTS ]]; then
 fi
 if finished "$WORK/questions18"; then questions+=("$WORK/questions18"); fi
 prepare questions "$WORK/dev_questions" n="$(scaled 160 16)" seed=900 split=dev voices=dev drills=0 shard_size=40
-prepare asides "$WORK/asides" n="$(scaled 3000 40)" seed=31
+prepare asides "$WORK/asides" n="$(scaled 9000 40)" seed=31
 prepare asides "$WORK/dev_asides" n="$(scaled 200 16)" seed=33 split=dev voices=dev shard_size=40
 prepare questions "$WORK/dev_questions2" n="$(scaled 200 16)" seed=902 split=dev voices=dev drills=0 shard_size=50 \
     only=$newer
@@ -120,14 +123,14 @@ if finished "$WORK/noises"; then noises=(noises="$WORK/noises"); fi
 dev=(dev_data="$WORK/dev_questions,$WORK/dev_questions2")
 train asr_pretrain asr_pretrain data="$(commas "${heard[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
 train text_sft text_sft
-talk=("${heard[@]}" "$WORK/asides")
+talk=("${heard[@]}" "${asides[@]}")
 train speech_to_text speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" \
     data="$(commas "${talk[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
 # The ear learns with the rest, from clips in voices that nobody has, so that voices nobody trained it on are less new.
 # What the ear's steps would cost, written sums above all, is gone over in writing beside them.
+kinds=arithmetic,sequence,repeat,follow_up,clock,comparison,calendar,small_talk,outside
 joint() { # RUN start key=value…
-    train duplex "$1" start="$2" learn=encoder,monitor,adaptor,llm augment=voices text_share=0.8 \
-        text_only=arithmetic,sequence,repeat,follow_up,clock,comparison,calendar,small_talk \
+    train duplex "$1" start="$2" learn=encoder,monitor,adaptor,llm augment=voices text_share=1 text_only=$kinds \
         data="$(commas "${talk[@]}")" dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" \
         ${noises[@]+"${noises[@]}"} "${@:3}"
 }
@@ -137,18 +140,24 @@ whole="encoder=$RUNS/duplex,adaptor=$RUNS/duplex,llm=$RUNS/duplex,monitor=$RUNS/
 joint duplex_a "$whole" seed=1 steps="$(scaled 1200 2)"
 joint duplex_b "$whole" seed=2 steps="$(scaled 1200 2)"
 both=$RUNS/duplex_a+$RUNS/duplex_b
-train unit_decoder unit_decoder start="llm=$both" data="$WORK/replies"
+# Mostly in writing, with practice in counting; then by ear again, for that costs the transcript; and of all a mean.
+start="encoder=$both,adaptor=$both,llm=$both,monitor=$both"
+joint words "$start" learn=monitor,adaptor,llm text_share=5 practice=0.5 batch_size=12 lr=1e-3 steps="$(scaled 600 2)"
+start="encoder=$both,adaptor=$RUNS/words,llm=$RUNS/words,monitor=$RUNS/words"
+joint duplex_c "$start" learn=monitor,adaptor,llm text_share=1.5 practice=0.4 steps="$(scaled 400 2)"
+mean="0.7*$RUNS/duplex_c+0.15*$RUNS/duplex_a+0.15*$RUNS/duplex_b"
+train unit_decoder unit_decoder start="llm=$mean" data="$WORK/replies"
 train unit_vocoder unit_vocoder data="$WORK/replies"
 [[ $UPTO != stages ]] || exit 0
 
 # 3. The checkpoint, with a card that says it has not been measured.
 say "checkpoint: $OUT"
-"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$both" llm="$both" monitor="$both" \
+"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$mean" llm="$mean" monitor="$mean" \
     unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
 facts=()
-for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "$WORK/asides" "$WORK/replies"; do facts+=(--data "$folder"); done
+for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "${asides[@]}" "$WORK/replies"; do facts+=(--data "$folder"); done
 if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
-for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b unit_decoder unit_vocoder; do
+for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b words duplex_c unit_decoder unit_vocoder; do
     facts+=(--run "$RUNS/$run@$MACHINE")
 done
 "$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG"
