@@ -20,7 +20,7 @@ from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .asides import aside
 from .dialogues import Category, Dialogue, Split, generate, templates_of
-from .domain import KIND_OF
+from .domain import KIND_OF, PRACTICE
 from .hearing import SoundsConfig, prepare_sounds
 from .rewriting import RewriteConfig, rewrite
 from .sentences import drill
@@ -59,6 +59,7 @@ class SpeechConfig:
     drills: the share of clips that are numbers, letters and words instead (see sentences.py)
     alone: the share of drills that are a digit or a word alone
     only: the categories of questions there are, such as clock,orders, or kinds of them, such as follow_again; "": all
+    practice: the share of questions that are in wordings for practice, which training alone has (see practice.py)
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """
 
@@ -72,16 +73,19 @@ class SpeechConfig:
     drills: float = 0.2
     alone: float = 0.15
     only: str = ""
+    practice: float = 0.0
     tts_command: str = ""
 
     def __post_init__(self) -> None:
         require_at_least(self, LEAST)
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
-        for name, share in (("drills", self.drills), ("alone", self.alone)):
+        for name, share in (("drills", self.drills), ("alone", self.alone), ("practice", self.practice)):
             if not 0 <= share <= 1:
                 raise DuologueError(f"{name}={share}: expected a share from 0 to 1")
         kinds = {kind for kind in KIND_OF if templates_of(kind, Split(self.split))}
+        if not self.practice:
+            kinds -= {kind.name for kind in PRACTICE}
         if unknown := set(self.wanted()) - set(Category) - kinds:
             raise DuologueError(
                 f"only={','.join(sorted(unknown))}: expected some of {', '.join(Category)}, or kinds of questions that "
@@ -142,12 +146,13 @@ def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]
     if rng.random() < config.drills:
         text, fields = drill(vocabulary.words(), index, rng, config.alone), {"category": "drill"}
     else:
-        dialogue = generate(config.seed, index, config.split)
+        ask = functools.partial(generate, config.seed, split=config.split, practice=config.practice)
+        dialogue = ask(index)
         wanted = config.wanted()
         for again in itertools.count(1):
             if not wanted or dialogue.category in wanted or dialogue.kind in wanted:
                 break
-            dialogue = generate(config.seed, again * config.n + index, config.split)
+            dialogue = ask(again * config.n + index)
         text, fields = said(dialogue), dataclasses.asdict(dialogue)
     voice = draw_voice(config.speakers(), rng)
     return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
@@ -197,7 +202,7 @@ def make_shard(recipe: str, config: SpeechConfig, shard: int) -> tuple[list[Clip
 def _writer(recipe: str, config: SpeechConfig) -> ShardWriter:
     # the number of workers does not change the clips; what a set does without it does not mention
     given = {field.name: field.default for field in dataclasses.fields(config)}
-    newer = ("tts_command", "only", "alone")  # sets made before these were there go on
+    newer = ("tts_command", "only", "alone", "practice")  # sets made before these were there go on
     left_out = ("out", "workers", *(name for name in newer if getattr(config, name) == given[name]))
     parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     return ShardWriter(config.out, name=recipe, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)

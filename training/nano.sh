@@ -101,16 +101,21 @@ prepare asides "$WORK/dev_asides" n="$(scaled 200 16)" seed=33 split=dev voices=
 prepare questions "$WORK/dev_questions2" n="$(scaled 200 16)" seed=902 split=dev voices=dev drills=0 shard_size=50 \
     only=$newer
 prepare replies "$WORK/replies" n="$(scaled 8000 80)" seed=2
+# What is counted out is the longest that is said: months and letters, too, or the voice learns days by heart.
+prepare replies "$WORK/replies2" n="$(scaled 1500 40)" seed=3 drills=0 practice=0.6 \
+    only=days_after,days_after_more,months_after_practice,letters_after_practice
+replies=("$WORK"/replies{,2})
 if [[ -n $RECORDINGS ]]; then
     prepare recordings "$WORK/recordings_train" source="$RECORDINGS" part=train
     prepare recordings "$WORK/noises" source="$RECORDINGS" part=noises
     prepare spliced "$WORK/spliced" source="$WORK/recordings_train" n="$(scaled 3000 40)" seed=40
     prepare sounds "$WORK/sounds" source="$RECORDINGS" n="$(scaled 1600 40)" seed=41
 fi
-if [[ ! -f $WORK/replies/units.jsonl ]]; then
-    say "units: $WORK/replies"
-    duologue prepare units data="$WORK/replies" quantiser="$WORK/units"
-fi
+for folder in "${replies[@]}"; do # the units are those of the first
+    [[ ! -f $folder/units.jsonl ]] || continue
+    say "units: $folder"
+    duologue prepare units data="$folder" quantiser="$WORK/units"
+done
 heard=("${questions[@]}")
 noises=()
 for folder in recordings_train spliced sounds; do
@@ -146,8 +151,8 @@ joint words "$start" learn=monitor,adaptor,llm text_share=5 practice=0.5 batch_s
 start="encoder=$both,adaptor=$RUNS/words,llm=$RUNS/words,monitor=$RUNS/words"
 joint duplex_c "$start" learn=monitor,adaptor,llm text_share=1.5 practice=0.4 steps="$(scaled 400 2)"
 mean="0.7*$RUNS/duplex_c+0.15*$RUNS/duplex_a+0.15*$RUNS/duplex_b"
-train unit_decoder unit_decoder start="llm=$mean" data="$WORK/replies"
-train unit_vocoder unit_vocoder data="$WORK/replies"
+train unit_decoder unit_decoder start="llm=$mean" data="$(commas "${replies[@]}")"
+train unit_vocoder unit_vocoder data="$(commas "${replies[@]}")"
 [[ $UPTO != stages ]] || exit 0
 
 # 3. The checkpoint, with a card that says it has not been measured.
@@ -155,7 +160,7 @@ say "checkpoint: $OUT"
 "$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$mean" llm="$mean" monitor="$mean" \
     unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
 facts=()
-for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "${asides[@]}" "$WORK/replies"; do facts+=(--data "$folder"); done
+for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "${asides[@]}" "${replies[@]}"; do facts+=(--data "$folder"); done
 if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
 for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b words duplex_c unit_decoder unit_vocoder; do
     facts+=(--run "$RUNS/$run@$MACHINE")

@@ -15,7 +15,15 @@ import pytest
 
 from duologue.data_prep import prepare as module
 from duologue.data_prep.dialogues import generate
-from duologue.data_prep.prepare import QuestionsConfig, main, parse_overrides, prepare, question_at, reply_at
+from duologue.data_prep.prepare import (
+    QuestionsConfig,
+    RepliesConfig,
+    main,
+    parse_overrides,
+    prepare,
+    question_at,
+    reply_at,
+)
 from duologue.data_prep.shards import ShardedDataset
 from duologue.data_prep.spoken import NUMBER_WORDS, normalise
 from duologue.data_prep.synthesis import SynthesisError
@@ -200,6 +208,16 @@ def test_overrides_are_typed() -> None:
 def test_an_unknown_recipe() -> None:
     with pytest.raises(DuologueError, match="questions, replies"):
         main("answers", [])
+
+
+def test_what_is_practised_can_be_spoken() -> None:
+    config = RepliesConfig(out="nowhere", practice=0.5, drills=0.0, only="months_after_practice")
+    said = [reply_at(index, config).text for index in range(5)]
+    assert all(" one " in text and " it is " in text for text in said), said
+    with pytest.raises(DuologueError, match="only=months_after_practice: expected some of"):
+        RepliesConfig(out="nowhere", only="months_after_practice")  # it would be found never
+    with pytest.raises(DuologueError, match=r"practice=2: expected a share"):
+        RepliesConfig(out="nowhere", practice=2)
 
 
 def test_only_takes_categories_and_kinds_that_the_split_has() -> None:
