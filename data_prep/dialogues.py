@@ -192,7 +192,7 @@ def _turn_before(kind: Kind, operands: Operands, rng: np.random.Generator) -> tu
 def _follow_ups() -> dict[str, tuple[Kind, list[str], re.Pattern[str]]]:
     """{id of a follow-up's wording: its kind, its slots, and what it matches, a group each, fillers or none}."""
     found = {}
-    for kind in KINDS:
+    for kind in KIND_OF.values():
         for template in kind.templates if kind.before is not None else ():
             pattern, slots = _as_pattern(template, "(.+?)")
             found[template_id(kind.name, template)] = kind, slots, re.compile(_between_fillers(pattern))

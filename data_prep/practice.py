@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from .everyday import EVERYDAY
 from .facts import DAYS, MONTHS
+from .follow_ups import FOLLOW_UPS
 from .kind import Kind, Operands
 from .kinds import FIRST_KINDS, counted_on
 from .spoken import LETTERS
@@ -157,6 +158,7 @@ def _wordings(name: str) -> tuple[str, ...]:
 
 
 _DAYS_AFTER = next(kind for kind in FIRST_KINDS if kind.name == "days_after")
+_AGAIN = next(kind for kind in FOLLOW_UPS if kind.name == "follow_again")
 
 
 def _counted(things: str, slot: str, cycle: Sequence[str], domain: tuple[Operands, ...], held_out: bool) -> Kind:
@@ -189,4 +191,7 @@ PRACTICE: tuple[Kind, ...] = (
     _counted("days", "d", DAYS, _pairs(14, DAYS), held_out=True),
     _counted("months", "m", MONTHS, _pairs(11, MONTHS), held_out=False),
     _counted("letters", "l", LETTERS, _IN_THE_ALPHABET, held_out=False),
+    replace(
+        _AGAIN, name="follow_again_practice", held_as=_AGAIN.key, weight=6
+    ),  # to say again is to copy, not to answer
 )

@@ -299,10 +299,11 @@ def test_a_follow_up_goes_on_from_other_turns_as_well() -> None:
     assert len(turns) > 0.7 * len(follow_ups)
 
 
-def test_what_was_said_wrongly_is_said_again_as_it_was() -> None:
-    drawn = [generate(9, index, "train", fillers=False) for index in range(N)]
+@pytest.mark.parametrize(("kind", "practice"), [("follow_again", 0.0), ("follow_again_practice", 0.2)])
+def test_what_was_said_wrongly_is_said_again_as_it_was(kind: str, practice: float) -> None:
+    drawn = [generate(9, index, "train", fillers=False, practice=practice) for index in range(N)]
     answers, rng = {dialogue.question: dialogue.answer for dialogue in drawn}, np.random.default_rng(0)
-    again = [dialogue for dialogue in drawn if dialogue.kind == "follow_again"]
+    again = [dialogue for dialogue in drawn if dialogue.kind == kind]
     turns = [behind_another_turn(dialogue.template, dialogue.question, rng) for dialogue in again for _ in range(9)]
     wrong = [answers[before[0]] != said for before, said in filter(None, turns) if before[0] in answers]
     assert 0.35 < np.mean(wrong) < 0.65 and len(wrong) > 100
