@@ -191,7 +191,6 @@ PRACTICE: tuple[Kind, ...] = (
     _counted("days", "d", DAYS, _pairs(14, DAYS), held_out=True),
     _counted("months", "m", MONTHS, _pairs(11, MONTHS), held_out=False),
     _counted("letters", "l", LETTERS, _IN_THE_ALPHABET, held_out=False),
-    replace(
-        _AGAIN, name="follow_again_practice", held_as=_AGAIN.key, weight=6
-    ),  # to say again is to copy, not to answer
+    # To say again is to copy, not to answer once more: not learnt from a few.
+    replace(_AGAIN, name="follow_again_practice", held_as=_AGAIN.key, weight=6),
 )
