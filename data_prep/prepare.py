@@ -83,13 +83,14 @@ class SpeechConfig:
         for name, share in (("drills", self.drills), ("alone", self.alone), ("practice", self.practice)):
             if not 0 <= share <= 1:
                 raise DuologueError(f"{name}={share}: expected a share from 0 to 1")
-        kinds = {kind for kind in KIND_OF if templates_of(kind, Split(self.split))}
-        if not self.practice:
-            kinds -= {kind.name for kind in PRACTICE}
-        if unknown := set(self.wanted()) - set(Category) - kinds:
+        kinds = [kind for name, kind in KIND_OF.items() if templates_of(name, Split(self.split))]
+        if self.practice in (0, 1):  # of what is never drawn one would be sought for ever
+            kinds = [kind for kind in kinds if (kind in PRACTICE) == bool(self.practice)]
+        categories = [category for category in Category if any(kind.category is category for kind in kinds)]
+        if unknown := set(self.wanted()) - set(categories) - {kind.name for kind in kinds}:
             raise DuologueError(
-                f"only={','.join(sorted(unknown))}: expected some of {', '.join(Category)}, or kinds of questions that "
-                f"split={self.split} has, such as plus or follow_again"
+                f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds of questions that "
+                f"split={self.split} has with practice={self.practice:g}, such as plus or follow_again"
             )
         self.speakers()
 

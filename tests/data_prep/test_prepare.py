@@ -216,6 +216,9 @@ def test_what_is_practised_can_be_spoken() -> None:
     assert all(" one " in text and " it is " in text for text in said), said
     with pytest.raises(DuologueError, match="only=months_after_practice: expected some of"):
         RepliesConfig(out="nowhere", only="months_after_practice")  # it would be found never
+    for only in ("plus", "outside"):  # nor would these, where all is practice
+        with pytest.raises(DuologueError, match=f"only={only}: expected some of arithmetic, .* practice=1"):
+            RepliesConfig(out="nowhere", practice=1, only=only)
     with pytest.raises(DuologueError, match=r"practice=2: expected a share"):
         RepliesConfig(out="nowhere", practice=2)
 
