@@ -89,8 +89,8 @@ class SpeechConfig:
         categories = [category for category in Category if any(kind.category is category for kind in kinds)]
         if unknown := set(self.wanted()) - set(categories) - {kind.name for kind in kinds}:
             raise DuologueError(
-                f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds of questions that "
-                f"split={self.split} has with practice={self.practice:g}, such as plus or follow_again"
+                f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds of questions "
+                f"that split={self.split} has with practice={self.practice:g}, such as plus or follow_again"
             )
         self.speakers()
 
