@@ -193,6 +193,7 @@ def test_what_is_asked_meanwhile_is_answered_next(tab: "Page") -> None:
         written.fill(text)
         written.press("Enter")
         tab.wait_for_function("document.querySelector('#written textarea, #written input').value === ''")
+    assert tab.locator("#conversation").inner_text().count(SAID) < 2  # asked while it answers, not after
     spoken(tab, turns=2)
     conversation = tab.locator("#conversation").inner_text()
     assert "What is 3 plus 4?" in conversation and "And what is 4 plus 5?" in conversation
