@@ -62,6 +62,7 @@ PARTS = {
     "unit_decoder": "turns the language model's states into speech units",
     "vocoder": "turns units into a waveform",
     "monitor": "tells what is to be answered, and when",
+    "word_monitor": "tells the same behind the words",
     "mel": "filter bank, nothing learnt",
 }
 SYNTHESISERS = {

@@ -82,6 +82,7 @@ class Heard:
 
     speech: somebody speaks; speech_ms, silence_ms: see :class:`~.speech_gate.SpeechGate`.
     speaking: the answer has samples left or to come. audible: some of it has been played.
+    unread: an opinion on the words of the turn is still to come, once the answer to it is being prepared.
     """
 
     speech: bool
@@ -90,6 +91,7 @@ class Heard:
     speaking: bool = False
     audible: bool = False
     verdict: Verdict | None = None
+    unread: bool = False
 
 
 @dataclass
@@ -132,9 +134,10 @@ class DuplexPolicy(State):
             Verdict.QUERY: config.query_endpoint_ms,
             Verdict.WAIT: config.wait_endpoint_ms,
         }
-        if heard.silence_ms >= enough.get(heard.verdict, config.endpoint_ms):
+        over = heard.silence_ms >= enough.get(heard.verdict, config.endpoint_ms)
+        if over and not heard.unread:
             return self._answer(heard)
-        if config.speculate_ms and not self.prepared and heard.silence_ms >= config.speculate_ms:
+        if not self.prepared and (over or 0 < config.speculate_ms <= heard.silence_ms):
             self.prepared = True
             return [Action.SPECULATE]
         return []

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.state_io import load_state, save_state
 from ..model.errors import DuologueError
-from ..model.monitor import VERDICTS, Verdict
+from ..model.monitor import VERDICTS, Verdict, together
 from ..model.speech_lm import DialogueState, Sampling, SpeechLM
 from ..model.streaming import State, Streaming
 from .answer import Answer
@@ -327,6 +327,7 @@ class Session:
             speaking=answer is not None and not answer.over,
             audible=audible,
             verdict=self._verdict(),
+            unread=self._unread(),
         )
         was_speaking = s.policy.mode is Mode.ANSWERING
         for action in s.policy.step(heard):
@@ -444,9 +445,17 @@ class Session:
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
         if dialogue is None or dialogue.judged is None:
             return None
-        probability, index = dialogue.judged.max(dim=0)
+        read = s.answer.dialogue.read if s.policy.mode is Mode.LISTENING and s.answer is not None else None
+        probability, index = together(dialogue.judged, read).max(dim=0)
         enough = self.config.certain if s.policy.mode is Mode.LISTENING else self.config.certain_over
         return VERDICTS[int(index)] if float(probability) >= enough[int(index)] else None
+
+    def _unread(self) -> bool:
+        """Whether the word monitor has yet to read what is being said."""
+        s = self.state
+        if self.model.word_monitor is None or not self.config.monitor or s.pressed is not None:
+            return False
+        return s.answer is None or (s.answer.dialogue.read is None and not s.answer.written)
 
     def _end_answer(self, heard: int) -> list[int]:
         """The conversation goes on behind the answer, of which so many words were heard: these."""

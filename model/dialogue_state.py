@@ -77,6 +77,7 @@ class DialogueState(State):
     draft: list[int] = field(default_factory=list)  # tokens that the transcript is expected to go on with
     foreseen: list[Tensor] = field(default_factory=list)  # (1, 1, D) each, if the language model has been fed them
     judged: Tensor | None = None  # (3,), the monitor's probabilities of VERDICTS at the last place of speech
+    read: Tensor | None = None  # (3,), the word monitor's, once the transcript has been written
     unwritten: int = 0  # tokens that the transcript of this turn may still have
     asked: list[int] = field(default_factory=list)  # a written question about the speech, not read yet
     generated: int = 0  # tokens of this turn
@@ -103,7 +104,7 @@ class DialogueState(State):
         self.turn_at, self.written_at = min(self.turn_at, length), min(self.written_at, length)
         self.phase = Phase.IDLE
         self.hidden = self.pending = self.ear = self.heard = None
-        self.judged = self.ctc = self.unit = self.collapse = self.vocoder = None
+        self.judged = self.read = self.ctc = self.unit = self.collapse = self.vocoder = None
         self.spoken, self.asked, self.draft, self.foreseen = [], [], [], []
 
 

@@ -3,8 +3,13 @@
 (B, T, D) states in, (B, T, 3) logits out: to be answered now, nothing to answer, not finished. It reads what the model
 computes anyway while it listens, so a conversation that is monitored costs no second model.
 
-Sources: the three states are VITA's (arXiv 2408.05211), section 3.3, and Freeze-Omni's (arXiv 2411.00774), section 2.5,
-which predicts them with a head on the language model's states while speech comes in.
+A second one, the word monitor, reads the one state behind the transcript, where the language model knows the words:
+what sounds like a question in a noisy room seldom reads like one as well, and where one of the two errs the other
+mostly does not. :func:`together` makes one opinion of both.
+
+Sources: the three states are VITA's (arXiv 2408.05211), section 3.3, whose language model tells them as its first token
+behind the speech, and Freeze-Omni's (arXiv 2411.00774), section 2.5, which predicts them with a head on the language
+model's states while speech comes in.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,3 +58,19 @@ class Monitor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(F.relu(self.linear1(x)))
+
+
+def together(heard: Tensor, read: Tensor | None, trust: float = 0.98) -> Tensor:
+    """(3,) what both monitors think, as probabilities in the order of VERDICTS.
+
+    heard: (3,) the monitor's, at the last place of speech.
+    read: (3,) the word monitor's; None: not read yet. It tells a turn from what needs no answer (the product of both
+        opinions, as of experts who err apart: Hinton, Neural Computation 14, 2002), not whether a turn is over.
+    trust: the surest that the word monitor is believed to be.
+    """
+    if read is None:
+        return heard
+    noise = read[VERDICTS.index(Verdict.NOISE)].clamp(1 - trust, trust)
+    weights = torch.stack([noise if verdict is Verdict.NOISE else 1 - noise for verdict in VERDICTS])
+    both = heard * weights
+    return both / both.sum()

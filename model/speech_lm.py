@@ -78,6 +78,7 @@ class SpeechLMConfig:
     # What turns units into samples: a vocoder of semantic units, or a codec's decoder. None: units are the last output.
     vocoder: VoiceConfig | None = None
     monitor: MonitorConfig | None = None  # None: it cannot tell what is to be answered
+    word_monitor: MonitorConfig | None = None  # the same, behind what it has written down of the turn
     layout: TokenLayout
     prompt: PromptConfig
     # An ear that must have a whole clip hears so much, padded with silence or cut (Whisper: 30). None: the clip itself.
@@ -111,10 +112,10 @@ class SpeechLMConfig:
                 f"the unit decoder takes width {self.unit_decoder.in_dim}, the adaptor gives {self.adaptor.out_dim}; "
                 "both must be the language model's"
             )
-        if self.monitor is not None and self.monitor.in_dim != self.adaptor.out_dim:
-            raise DuologueError(
-                f"the monitor takes width {self.monitor.in_dim}, the adaptor gives {self.adaptor.out_dim}"
-            )
+        for name, monitor in (("monitor", self.monitor), ("word monitor", self.word_monitor)):
+            if monitor is not None and monitor.in_dim != self.adaptor.out_dim:
+                widths = f"width {monitor.in_dim}, the adaptor gives {self.adaptor.out_dim}"
+                raise DuologueError(f"the {name} takes {widths}")
         for name, part in (("unit decoder", self.unit_decoder), ("vocoder", self.vocoder)):
             if part is not None and part.units != self.layout.units:
                 raise DuologueError(f"the {name} has {part.units} units, the token layout {self.layout.units}")
@@ -130,6 +131,8 @@ class SpeechLMConfig:
             raise DuologueError(
                 f"transcript_ctc is {self.transcript_ctc}, but the layout has no transcript; it must be 0"
             )
+        if self.word_monitor is not None and self.layout.reply is None:
+            raise DuologueError("a word monitor judges a transcript, but the layout has none; it must be null")
         if self.past_in_words and self.layout.transcript is None:
             raise DuologueError("past_in_words is true, but the layout has no transcript to remember; it must be false")
         if self.listen_s is not None and self.streams:
@@ -154,6 +157,7 @@ class SpeechLM(nn.Module):
         self.unit_decoder = None if config.unit_decoder is None else UnitDecoder(config.unit_decoder)
         self.vocoder = None if config.vocoder is None else make_voice(config.vocoder)
         self.monitor = None if config.monitor is None else Monitor(config.monitor)
+        self.word_monitor = None if config.word_monitor is None else Monitor(config.word_monitor)
         if self.llm.hidden_size != config.adaptor.out_dim:
             raise DuologueError(
                 f"the adaptor gives width {config.adaptor.out_dim}, the llm is {self.llm.hidden_size} wide"
@@ -217,7 +221,7 @@ class SpeechLM(nn.Module):
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
         state.turn_at = state.written_at = state.llm.length
-        state.phase, state.unwritten, state.judged = Phase.LISTENING, 0, None
+        state.phase, state.unwritten, state.judged, state.read = Phase.LISTENING, 0, None, None
         state.spoken, state.asked = [], []
         if self.streams:
             state.ear = self._ear[0].init_state(1)
@@ -328,6 +332,8 @@ class SpeechLM(nn.Module):
         logits = self.next_logits(state)
         hidden = state.hidden
         assert hidden is not None
+        if self.word_monitor is not None and state.written[-1:] == [layout.reply]:
+            state.read = self.word_monitor(hidden[0, -1]).float().softmax(dim=-1).cpu()
         token = layout.eos
         if forced is not None or state.generated < sampling.max_tokens:
             token = pick(logits, sampling, state.rng) if forced is None else forced

@@ -2,7 +2,7 @@
 
     python -m duologue.training.assemble OUT encoder=runs/asr_pretrain adaptor=runs/speech_to_text \
         llm=runs/speech_to_text unit_decoder=runs/unit_decoder vocoder=runs/unit_vocoder \
-        monitor=runs/duplex
+        monitor=runs/duplex word_monitor=runs/duplex
     python -m duologue.training.assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
     python -m duologue.training.assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
@@ -40,11 +40,13 @@ from .recipes.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
 from .run_folder import load_parts, shares_of
 
 RECIPE = "recipe.json"
-PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder", "monitor")
+PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder", "monitor")  # and, where there is one, word_monitor
 
 
 def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     """Write nano from ``PART=RUN`` entries, one for every part; weights are stored as float16.
+
+    It can do without a word monitor.
 
     The voice is a vocoder, or with ``codec=FOLDER`` (a run of recipe ``codec`` or a codec alone) a codec's decoder.
 
@@ -65,6 +67,8 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     else:
         config = nano_config(NANO_VOCODER if voice is None else voice.config, _unit_decoder_of(given["unit_decoder"]))
         config = replace(config, llm=_llm_of(given["llm"], config.llm))
+        if "word_monitor" not in given:
+            config = replace(config, word_monitor=None)
     model = SpeechLM(config).eval()
     if voice is not None:
         model.vocoder = voice

@@ -24,7 +24,7 @@ class Room:
         self.log: list[tuple[int, Action]] = []
         self.now = 0
 
-    def frame(self, speech: bool, verdict: Verdict | None = None) -> list[Action]:
+    def frame(self, speech: bool, verdict: Verdict | None = None, unread: bool = False) -> list[Action]:
         self.now += FRAME_MS
         self.speech_ms = self.speech_ms + FRAME_MS if speech else 0
         self.silence_ms = 0 if speech else self.silence_ms + FRAME_MS
@@ -37,6 +37,7 @@ class Room:
                 speaking=answering and self.left > 0,
                 audible=answering and self.played > 0,
                 verdict=verdict,
+                unread=unread,
             )
         )
         self.log += [(self.now, action) for action in actions]
@@ -74,6 +75,19 @@ def test_without_speculation_nothing_is_prepared() -> None:
     room = Room(dataclasses.replace(PLAIN, speculate_ms=0))
     room.frames(5, True)
     assert room.frames(6, False) == [Action.ANSWER]
+
+
+def test_words_are_read_before_a_turn_is_answered() -> None:
+    """However long that takes, also where nothing is prepared in advance; who goes on meanwhile had not finished."""
+    for speculate_ms, before in ((160, [Action.SPECULATE]), (0, [])):
+        room = Room(dataclasses.replace(PLAIN, speculate_ms=speculate_ms))
+        room.frames(5, True)
+        assert [action for _ in range(5) for action in room.frame(False, unread=True)] == before
+        late = [action for _ in range(4) for action in room.frame(False, unread=True)]
+        assert before + late == [Action.SPECULATE], "once, to have words to read"
+        assert room.frame(True, unread=True) == [Action.DROP]
+        assert [a for _ in range(8) for a in room.frame(False, unread=True)] == [Action.SPECULATE]
+        assert room.frame(False) == [Action.ANSWER]
 
 
 @pytest.mark.parametrize(

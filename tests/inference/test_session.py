@@ -221,9 +221,9 @@ def test_a_click_leaves_no_trace(assistant) -> None:
 class Says(torch.nn.Module):
     """A monitor of one opinion."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, sure: float = 5.0) -> None:
         super().__init__()
-        self.logits = 5.0 * torch.eye(3)[VERDICTS.index(verdict)]
+        self.logits = sure * torch.eye(3)[VERDICTS.index(verdict)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits.expand(*x.shape[:-1], 3)
@@ -243,6 +243,33 @@ def test_the_monitor_decides_what_is_answered_and_how_soon() -> None:
         else:
             waits[verdict] = at[EventKind.ANSWER_STARTED] - at[EventKind.SPEECH_STOPPED]
     assert 160 <= waits[Verdict.QUERY] <= 272 and 1200 <= waits[Verdict.WAIT] <= 1312
+
+
+@pytest.mark.parametrize("speculate_ms", [0, 160])
+def test_what_reads_like_nothing_to_answer_is_ignored(speculate_ms: int) -> None:
+    """The ear is not sure, the words are: then they decide, and without a word about an answer."""
+    waits = []
+    for words in (None, Verdict.QUERY, Verdict.NOISE):
+        monitored = tiny_assistant()
+        monitored.model.monitor = Says(Verdict.QUERY, sure=1.0)
+        monitored.model.word_monitor = None if words is None else Says(words)
+        session = make(monitored, duplex=DuplexConfig(endpoint_ms=480, speculate_ms=speculate_ms))
+        _, events = run(session, sound(*QUESTION))
+        ends = kinds(events, EventKind.ANSWER_STARTED, EventKind.TURN_IGNORED)
+        assert ends == [EventKind.TURN_IGNORED if words is Verdict.NOISE else EventKind.ANSWER_STARTED]
+        audible = [event.at_ms for event in events if event.kind is EventKind.ANSWER_AUDIBLE]
+        assert bool(audible) == (words is not Verdict.NOISE)
+        waits += audible
+        without = make(monitored, monitor=False)
+        assert EventKind.ANSWER_STARTED in kinds(run(without, sound(*QUESTION))[1]), "it can be deaf to both"
+    assert waits[0] == waits[1], "to read costs no time: an answer comes behind the words"
+
+
+def test_an_ear_that_is_sure_is_not_overruled() -> None:
+    monitored = tiny_assistant()
+    monitored.model.monitor, monitored.model.word_monitor = Says(Verdict.QUERY, sure=9.0), Says(Verdict.NOISE)
+    _, events = run(make(monitored), sound(*QUESTION))
+    assert EventKind.ANSWER_STARTED in kinds(events)
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,11 @@ def runs(tmp_path_factory) -> tuple[SpeechLM, tuple[str, ...]]:
     torch.manual_seed(1)
     model = SpeechLM(nano_config())
     folder = tmp_path_factory.mktemp("runs")
-    for part in PARTS:
+    for part in (*PARTS, "word_monitor"):
         (folder / part).mkdir()
         tensors = {f"{part}.{k}": v.clone() for k, v in model.get_submodule(part).state_dict().items()}
         save_file(tensors, folder / part / "model.safetensors")
-    return model, tuple(f"{part}={folder / part}" for part in PARTS)
+    return model, tuple(f"{part}={folder / part}" for part in (*PARTS, "word_monitor"))
 
 
 def test_the_checkpoint_is_the_parts_in_half_precision(runs, tmp_path: Path) -> None:
@@ -43,6 +43,12 @@ def test_the_checkpoint_is_the_parts_in_half_precision(runs, tmp_path: Path) -> 
         if torch.is_floating_point(tensor) and name in dict(model.named_parameters()):
             assert torch.equal(loaded.model.state_dict()[name], tensor.half().float()), name
     assert sum(path.stat().st_size for path in (tmp_path / "nano").iterdir()) < 24 * 2**20
+
+
+def test_it_can_do_without_a_word_monitor(runs, tmp_path: Path) -> None:
+    model, sources = runs
+    loaded = store.load(assemble(tmp_path / "nano", sources[:-1])).model
+    assert loaded.config == replace(model.config, word_monitor=None) and loaded.word_monitor is None
 
 
 def test_every_part_may_be_a_mean(runs, tmp_path: Path) -> None:
@@ -105,5 +111,5 @@ def test_a_codec_is_the_voice(runs, tmp_path: Path) -> None:
 
 def test_a_part_without_a_run_is_named(runs, tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match="no run given for monitor"):
-        assemble(tmp_path / "nano", runs[1][:-1])
+        assemble(tmp_path / "nano", runs[1][:-2])
     assert not (tmp_path / "nano").exists()

@@ -102,6 +102,7 @@ NANO_VOCODER = UnitVocoderConfig(units=NANO_UNITS, embedding_dim=128, source_fil
 # For a codec's tokens in the place of units: as many classes as its codebook, and more of them a word.
 NANO_CODEC_UNIT_DECODER = replace(NANO_UNIT_DECODER, units=4096, upsample=63)
 NANO_MONITOR = MonitorConfig(in_dim=256, hidden_dim=128)
+NANO_WORD_MONITOR = MonitorConfig(in_dim=256, hidden_dim=64)
 
 
 def nano_llm() -> dict[str, Any]:
@@ -149,6 +150,7 @@ def nano_config(
         unit_decoder=unit_decoder,
         vocoder=voice,
         monitor=NANO_MONITOR,
+        word_monitor=NANO_WORD_MONITOR,
         layout=TokenLayout(
             **{name: table[f"<{name}>"] for name in markers},
             text=(len(SPECIAL_TOKENS), len(table)),
@@ -172,4 +174,5 @@ def without_voice(
     """A model that hears and writes, of these sizes, with nano's tokens and prompt: what the stages before the mouth
     train. It hears a clip as it was trained on, without a tail."""
     silent = replace(nano_config(), unit_decoder=None, vocoder=None, monitor=None, tail_s=0.0)  # before other widths
+    silent = replace(silent, word_monitor=None)
     return SpeechLM(replace(silent, mel=mel, encoder=encoder, adaptor=adaptor, llm=llm, monitor=monitor))

@@ -251,7 +251,10 @@ class SpeechToText(Task):
 
     def read(self, batch: Batch) -> LLMOutput:
         """What the LLM makes of the rows, speech in its places."""
-        speech, lengths = self.hear(batch)
+        return self.read_with(batch, *self.hear(batch))
+
+    def read_with(self, batch: Batch, speech: Tensor, lengths: Tensor) -> LLMOutput:
+        """The same, of speech that is embedded already."""
         embeds = embed_rows(self.llm, batch["ids"], self.tokens, speech, lengths)
         return self.llm(embeds, segments=batch["segments"])
 
