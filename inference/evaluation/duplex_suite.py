@@ -8,7 +8,9 @@
 A foreign system is judged by its output.wav alone: where silero hears speech in it and what pocketsphinx understands.
 Our own is judged by the same, with the text of its answers from the events.
 
-Source: Full-Duplex-Bench (arXiv 2503.04721), section 4: a take-over is more than three words or a second of speech.
+Source: Full-Duplex-Bench (arXiv 2503.04721), section 4: a take-over is more than three words or a second of speech, for
+what is shorter may be an "uh huh". Where events say that it was an answer, it is one however short ("snow is white"),
+to a question and to what is nobody's question alike.
 """
 
 from __future__ import annotations
@@ -262,10 +264,11 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
         cut = said[start_ms * SAMPLE_RATE // 1000 : None if end_ms is None else end_ms * SAMPLE_RATE // 1000]
         return ear(cut, SAMPLE_RATE)
 
-    def took_over(start_ms: int, end_ms: int | None = None) -> bool:
-        inside = [(max(a, start_ms), min(b, end_ms or b)) for a, b in segments if b > start_ms and a < (end_ms or b)]
-        spoken = sum(b - a for a, b in inside)
-        return spoken >= 1000 or (spoken > 0 and len(words(start_ms, end_ms).split()) > 3)
+    def took_over(start_ms: int) -> bool:
+        if any(e.kind is EventKind.ANSWER_AUDIBLE and e.at_ms >= start_ms for e in events):
+            return True
+        spoken = sum(b - max(a, start_ms) for a, b in segments if b > start_ms)
+        return spoken >= 1000 or (spoken > 0 and len(words(start_ms).split()) > 3)
 
     def answer(after_ms: int) -> str:
         written = [e.text for e in events if e.kind is EventKind.ANSWER_TEXT and e.at_ms >= after_ms]

@@ -66,6 +66,9 @@ def test_a_question(tmp_path: Path) -> None:
     assert not row["taken"], "three words within a second are no take-over"
     row = said(scene, tmp_path)
     assert not row["taken"] and row["response_ms"] is None
+    for at, taken in ((end - 80, False), (end + 560, True)):
+        write_events(tmp_path / "events.jsonl", [Event(EventKind.ANSWER_AUDIBLE, at)])
+        assert said(scene, tmp_path, (end + 600, end + 900), hears="")["taken"] == taken, "a short answer is one"
 
 
 def test_a_pause(tmp_path: Path) -> None:
@@ -79,6 +82,9 @@ def test_a_pause(tmp_path: Path) -> None:
 def test_what_is_to_be_ignored(kind: SceneKind, tmp_path: Path) -> None:
     scene = render(kind, 0, 0, VOICES)
     assert said(scene, tmp_path, (4_000, 5_500))["answered"] and not said(scene, tmp_path)["answered"]
+    assert not said(scene, tmp_path, (4_000, 4_300), hears="uh huh")["answered"]
+    write_events(tmp_path / "events.jsonl", [Event(EventKind.ANSWER_AUDIBLE, 3_960)])
+    assert said(scene, tmp_path, (4_000, 4_300), hears="uh huh")["answered"], "a short answer is one too many"
 
 
 def test_over_the_answer(tmp_path: Path) -> None:
