@@ -284,7 +284,8 @@ def prepare(
 
 
 STAGES = (
-    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec", "ssl", "probe",
+    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "word_monitor", "unit_decoder", "unit_vocoder", "codec",
+    "ssl", "probe",
 )  # fmt: skip
 
 

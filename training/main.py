@@ -8,7 +8,8 @@ from ..model.errors import DuologueError
 from .recipe import Recipe, override
 
 STAGES = (
-    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "unit_decoder", "unit_vocoder", "codec", "ssl", "probe",
+    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "word_monitor", "unit_decoder", "unit_vocoder", "codec",
+    "ssl", "probe",
 )  # fmt: skip
 
 

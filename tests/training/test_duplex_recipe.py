@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from duologue.data_prep.shards import Clip, ShardWriter
-from duologue.data_prep.vocabulary import token_ids
 from duologue.model.errors import DuologueError
 from duologue.model.monitor import VERDICTS, Verdict
 from duologue.training.loop import train
 from duologue.training.recipes import duplex, speech_to_text
-from duologue.training.turns import encode, stack
+from duologue.training.turns import encode
 
 RATE = 16_000
 QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
@@ -98,45 +97,9 @@ def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
     task = recipe.build()
     figures = train(recipe, task, progress=False)
     assert figures["verdicts"] < 0.25 and figures["right"] > 0.93
-    assert figures["by_words"] < 0.25 and figures["right_by_words"] > 0.8
     task.recipe = replace(recipe, dev_data=(clips,))
     scores = task.evaluate()
     assert set(scores) == {"query_set", "noise_set", "wait_set"} and scores["query_set"] > 0.8
-
-
-def test_the_word_monitor_reads_what_the_model_itself_has_heard(clips: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the true transcript: CTC's words of each clip, in the order of the verdicts, behind the speech."""
-    task = tiny(clips, text_share=0.5, noise_share=0.4).build()
-    batch, read = task.batch(1), []
-    monkeypatch.setattr(duplex, "stack", lambda rows: read.extend(rows) or stack(rows))
-    speech, lengths = task.hear(batch)
-    logits = task.read_with(batch, speech, lengths).logits
-    table, (two, three) = token_ids(), encode("two three")
-    places = (batch["ids"] == table["<speech>"]).nonzero()
-
-    def let_hear(place: int, word: int) -> None:
-        logits[tuple(places[place])] = torch.nn.functional.one_hot(torch.tensor(word), logits.shape[-1]).float()
-
-    for place in range(len(places)):
-        let_hear(place, table["<pad>"])
-    for place, word in enumerate([two, two, table["<reply>"], three]):  # of the first clip
-        let_hear(place, word)
-    said, due = task.judge_words(logits, speech, lengths, batch)
-    tail = [row.ids[max(i for i, id_ in enumerate(row.ids) if id_ == table["<speech>"]) + 1 :] for row in read]
-    assert tail[0] == [table["<transcript>"], two, three, table["<reply>"]]
-    assert all(ids == [table["<transcript>"], table["<reply>"]] for ids in tail[1:]) and len(tail) == 8
-    assert said.shape == (len(due), 3) and set(due.tolist()) == {QUERY, NOISE}
-    assert not any(p.grad is not None for p in task.llm.parameters())
-    torch.nn.functional.cross_entropy(said, due).backward()
-    assert all(p.grad is not None for p in task.word_monitor.parameters())
-    assert not any(p.grad is not None for p in task.llm.parameters()), "it bends nobody's states to its liking"
-
-
-def test_where_the_word_monitor_does_not_learn_nothing_is_read_for_it(clips: str, tmp_path: Path) -> None:
-    recipe = tiny(clips, out=str(tmp_path / "run"), learn=("monitor",), steps=1, warmup=1, save_every=1)
-    task = recipe.build()
-    task.judge_words = None
-    assert "by_words" not in train(recipe, task, progress=False)
 
 
 @pytest.mark.parametrize("stage", [speech_to_text, duplex])

@@ -6,10 +6,6 @@ statement, "uh huh", a noise, somebody far off) it is "noise". The places just b
 nothing, for nobody can tell yet. The same rows go on with transcript and answer, as in stage 1, so that a language
 model which learns to tell a whole question from half of one forgets nothing.
 
-The word monitor learns from the same rows, but behind what the model itself has understood, mistakes and all: with
-true transcripts nano's took 25 of 301 statements of development for questions, with its own 5. It reads the language
-model's states and does not change them.
-
 Source: VITA (arXiv 2408.05211), section 3.3; a head on the states of the language model is Freeze-Omni's (arXiv
 2411.00774), section 2.5. With ``learn=monitor`` the rest stays frozen, as there.
 """
@@ -26,19 +22,19 @@ from torch import Tensor, nn
 from ...data_prep.dialogues import generate
 from ...data_prep.recordings import trimmed
 from ...data_prep.shards import Clip
-from ...data_prep.vocabulary import SPECIAL_TOKENS, token_ids
+from ...data_prep.vocabulary import token_ids
 from ...model.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
 from ..augment import AugmentConfig, another_voice, augment
 from ..augment_noise import draw_noise
 from ..data import Corpus, Plan, to_float
 from ..task import Batch
-from ..turns import Row, embed_rows, stack
-from .nano import NANO_MONITOR, NANO_WORD_MONITOR
+from ..turns import Row
+from .nano import NANO_MONITOR
 from .speech_to_text import SpeechToText, SpeechToTextRecipe
 from .speech_to_text import recipe as stage_1
 
 _QUERY, _NOISE, _WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
-_UNKNOWN = -100  # cross_entropy leaves these out
+UNKNOWN = -100  # cross_entropy leaves these out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,6 @@ class DuplexRecipe(SpeechToTextRecipe):
     """
 
     monitor: MonitorConfig = NANO_MONITOR
-    word_monitor: MonitorConfig = NANO_WORD_MONITOR
     verdict_weight: float = 1.0  # of the verdicts' loss beside that of the words
     pause_share: float = 0.5  # of the questions have a pause inside
     noise_share: float = 0.12  # of the rows are noise alone
@@ -77,9 +72,8 @@ def recipe(preset: str = "nano") -> DuplexRecipe:
     base = DuplexRecipe(**same)
     if preset == "tiny":
         return replace(
-            base, stage="duplex", out="runs/duplex", learn=("monitor", "word_monitor", "adaptor", "llm", "encoder"),
-            monitor=MonitorConfig(in_dim=64, hidden_dim=64), word_monitor=MonitorConfig(in_dim=64, hidden_dim=64),
-            noise_share=0.0, far_share=0.0, pause_share=0.0,
+            base, stage="duplex", out="runs/duplex", learn=("monitor", "adaptor", "llm", "encoder"),
+            monitor=MonitorConfig(in_dim=64, hidden_dim=64), noise_share=0.0, far_share=0.0, pause_share=0.0,
             verdict_weight=5.0, steps=160, lr=2e-3, save_every=160,
         )  # fmt: skip
     return replace(
@@ -87,7 +81,7 @@ def recipe(preset: str = "nano") -> DuplexRecipe:
         stage="duplex",
         out="runs/duplex",
         start=("encoder=runs/asr_pretrain", "adaptor=runs/speech_to_text", "llm=runs/speech_to_text"),
-        learn=("monitor", "word_monitor", "adaptor", "llm"),
+        learn=("monitor", "adaptor", "llm"),
         data=("work/questions", "work/asides"),
         dev_data=("work/dev_questions", "work/dev_asides"),
         steps=2000,
@@ -101,11 +95,11 @@ class Duplex(SpeechToText):
     def __init__(self, recipe: DuplexRecipe) -> None:
         super().__init__(recipe)
         self.scenes = recipe
-        self.monitor, self.word_monitor = Monitor(recipe.monitor), Monitor(recipe.word_monitor)
+        self.monitor = Monitor(recipe.monitor)
         self.place = recipe.mel.hop * 2 * recipe.adaptor.stack  # samples a place of speech, 80 ms
 
     def parts(self) -> dict[str, nn.Module]:
-        return super().parts() | {"monitor": self.monitor, "word_monitor": self.word_monitor}
+        return super().parts() | {"monitor": self.monitor}
 
     def batch(self, step: int) -> Batch:
         epoch, items = self.plan(step)
@@ -135,15 +129,12 @@ class Duplex(SpeechToText):
             verdicts.append(due)
         rows += self.written_rows(step, len(rows))
         batch, order = self.packed(rows, waves, rng)
-        return batch | {
-            "verdicts": torch.tensor([verdict for clip in order for verdict in verdicts[clip]]),
-            "words_verdicts": torch.tensor([verdicts[clip][-1] for clip in order]),
-        }
+        return batch | {"verdicts": torch.tensor([verdict for clip in order for verdict in verdicts[clip]])}
 
     def scene(
         self, clip: Clip, rng: np.random.Generator, disguise: AugmentConfig | None
     ) -> tuple[np.ndarray, list[int], bool]:
-        """What is heard around a clip (n,), the verdict that is due at each place of it (or _UNKNOWN), and whether the
+        """What is heard around a clip (n,), the verdict that is due at each place of it (or UNKNOWN), and whether the
         clip's words are heard, and near: then they are written down, also where they need no answer."""
         recipe = self.scenes
         rate = recipe.mel.sample_rate
@@ -161,7 +152,7 @@ class Duplex(SpeechToText):
             if disguise is not None:
                 wave = another_voice(wave, rng, disguise)
             asked = "answer" in clip.meta  # otherwise an aside, or a drill: words alone, behind which nothing is due
-            known = {"query": _QUERY, "noise": _NOISE, None: _QUERY if asked else _UNKNOWN}
+            known = {"query": _QUERY, "noise": _NOISE, None: _QUERY if asked else UNKNOWN}
             due = known[clip.meta.get("verdict")]
             parts = [silence(0, 0.3), wave, silence(0.4, 1.2)]
             ends = [1]
@@ -174,7 +165,7 @@ class Duplex(SpeechToText):
                     ends = [1, 3]
         sound = np.concatenate(parts)
         places = len(sound) // self.place
-        verdicts = [_UNKNOWN] * places
+        verdicts = [UNKNOWN] * places
         edges = np.cumsum([0, *map(len, parts)])
         if not ends:  # noise from where it is heard on
             for place in range(int(edges[1]) // self.place + 3, places):
@@ -184,7 +175,7 @@ class Duplex(SpeechToText):
                 end = (place + 1) * self.place
                 last = edges[ends[-1] + 1]
                 if end <= last - self.place:
-                    verdicts[place] = _WAIT if due == _QUERY or len(ends) > 1 else _UNKNOWN
+                    verdicts[place] = _WAIT if due == _QUERY or len(ends) > 1 else UNKNOWN
                 elif end >= last + self.place:
                     verdicts[place] = due
         if disguise is not None:
@@ -193,48 +184,23 @@ class Duplex(SpeechToText):
         return sound.astype(np.float32), verdicts, near
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        speech, lengths = self.hear(batch)
-        out = self.read_with(batch, speech, lengths)
+        out = self.read(batch)
         loss, figures = self.words_loss(out.logits, batch)
         logits, due = self.judge(out.hidden, batch)
         each = F.cross_entropy(logits.float(), due, reduction="none")
         weights = torch.where(due == _WAIT, self.scenes.wait_weight, 1.0)
         verdicts = (each * weights).sum() / weights.sum()
-        figures |= {"verdicts": verdicts.detach(), "right": (logits.argmax(-1) == due).float().mean()}
-        if any(parameter.requires_grad for parameter in self.word_monitor.parameters()):
-            by_words, due = self.judge_words(out.logits, speech, lengths, batch)
-            wrong = F.cross_entropy(by_words.float(), due)
-            verdicts = verdicts + wrong
-            figures |= {"by_words": wrong.detach(), "right_by_words": (by_words.argmax(-1) == due).float().mean()}
-        return loss + self.scenes.verdict_weight * verdicts, figures
+        right = (logits.argmax(-1) == due).float().mean()
+        return loss + self.scenes.verdict_weight * verdicts, figures | {
+            "verdicts": verdicts.detach(),
+            "right": right.detach(),
+        }
 
     def judge(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The monitor's logits (N, 3) at the places where a verdict is known, and the verdicts (N,)."""
         heard = hidden[batch["ids"] == token_ids()["<speech>"]]  # (places, D)
-        known = batch["verdicts"] != _UNKNOWN
+        known = batch["verdicts"] != UNKNOWN
         return self.monitor(heard[known].float()), batch["verdicts"][known]
-
-    def judge_words(self, logits: Tensor, speech: Tensor, lengths: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The word monitor's logits (N, 3) behind what CTC makes of each clip whose verdict is known, and these (N,).
-
-        logits: (B, L, V), of which those at the places of speech are CTC's. speech, lengths: as :meth:`hear` gives.
-        """
-        table, rows = token_ids(), []
-        heard = iter(logits[batch["ids"] == table["<speech>"]].argmax(-1).split(batch["frames"]))
-        for number, (frames, best) in enumerate(zip(batch["frames"], heard, strict=True)):
-            if frames:
-                ids = batch["ids"][batch["segments"] == number].tolist()
-                before = ids[: len(ids) - ids[::-1].index(table["<speech>"])]
-                words = [word for word in best.unique_consecutive().tolist() if word >= len(SPECIAL_TOKENS)]
-                row = [*before, table["<transcript>"], *words, table["<reply>"]]
-                rows.append(Row(row, [0.0] * len(row)))
-        with torch.no_grad():
-            read = {name: tensor.to(speech.device) for name, tensor in stack(rows).items()}
-            embeds = embed_rows(self.llm, read["ids"], self.tokens, speech, lengths)
-            hidden = self.llm(embeds, read["mask"]).hidden  # (N, L', D)
-            last = hidden[torch.arange(len(rows)), read["mask"].sum(1) - 1]  # (N, D)
-        known = batch["words_verdicts"] != _UNKNOWN
-        return self.word_monitor(last[known].float()), batch["words_verdicts"][known]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

@@ -170,7 +170,7 @@ class SpeechToText(Task):
         mel = samples // self.recipe.mel.hop
         return (mel + 1) // 2 // self.recipe.adaptor.stack
 
-    def load_of(self, batch: Batch) -> Load:
+    def load_of(self, batch: Batch) -> Load | None:
         return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, step: int) -> Batch:
@@ -251,10 +251,7 @@ class SpeechToText(Task):
 
     def read(self, batch: Batch) -> LLMOutput:
         """What the LLM makes of the rows, speech in its places."""
-        return self.read_with(batch, *self.hear(batch))
-
-    def read_with(self, batch: Batch, speech: Tensor, lengths: Tensor) -> LLMOutput:
-        """The same, of speech that is embedded already."""
+        speech, lengths = self.hear(batch)
         embeds = embed_rows(self.llm, batch["ids"], self.tokens, speech, lengths)
         return self.llm(embeds, segments=batch["segments"])
 

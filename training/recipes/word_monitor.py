@@ -1,0 +1,159 @@
+"""Stage word_monitor: from the words that the model writes down, is there anything to answer? Learns that alone.
+
+Scenes as in stage duplex are listened to as in use, behind another turn in half of them: the model hears, and writes
+down what it makes of it, mistakes and all. The state behind that is what the word monitor learns to read. The rest of
+the model is finished and stays as it is, so a scene is listened to once, and the state is kept: from the second epoch
+on steps cost next to nothing.
+
+What it reads must be what it will read. Taught behind true transcripts, nano's took 25 of 301 statements of development
+for questions; behind its own ones, 5.
+
+Source: a head on a frozen language model is Freeze-Omni's (arXiv 2411.00774), section 2.5; see model/monitor.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...data_prep.dialogues import generate
+from ...model.errors import DuologueError
+from ...model.monitor import VERDICTS, Monitor, MonitorConfig
+from ...model.speech_lm import Sampling, TokenKind
+from ..data import Corpus
+from ..task import Batch
+from .duplex import UNKNOWN, Duplex, DuplexRecipe
+from .duplex import recipe as duplex_recipe
+from .nano import NANO_WORD_MONITOR
+
+_MOST = Sampling(max_tokens=64)
+_HELD_OUT = 200  # scenes of each held-out set
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordMonitorRecipe(DuplexRecipe):
+    """Data and sizes of the stage.
+
+    scenes: so many are made of the clips, as many as there are clips where that is less.
+    blur: what is added to the states, as a share of their own spread, so that they are not learnt by heart.
+    """
+
+    word_monitor: MonitorConfig = NANO_WORD_MONITOR
+    scenes: int = 8000
+    blur: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_shares("blur")
+        if self.scenes < 1:
+            raise DuologueError(f"scenes is {self.scenes}; it must be at least 1")
+
+    def build(self) -> WordMonitor:
+        """The task of this recipe."""
+        return WordMonitor(self)
+
+
+def recipe(preset: str = "nano") -> WordMonitorRecipe:
+    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
+    first = duplex_recipe(preset)
+    base = WordMonitorRecipe(**{field.name: getattr(first, field.name) for field in fields(first)})
+    base = replace(
+        base, stage="word_monitor", out="runs/word_monitor", learn=("word_monitor",), optimiser="adamw", precision="no",
+        weight_decay=0.3, warmup=20, lr=1e-3, workers=0,
+    )  # fmt: skip
+    if preset == "tiny":
+        return replace(base, word_monitor=MonitorConfig(in_dim=64, hidden_dim=64), steps=60, lr=1e-2, save_every=60)
+    start = tuple(f"{part}=runs/duplex" for part in ("encoder", "adaptor", "llm"))
+    return replace(base, start=start, augment="voices", steps=1500, batch_size=256, save_every=500)
+
+
+class WordMonitor(Duplex):
+    """Stage duplex's scenes, and what the model makes of them: one state each, and the verdict that is due."""
+
+    def __init__(self, recipe: WordMonitorRecipe) -> None:
+        super().__init__(recipe)
+        self.words = recipe
+        self.word_monitor = Monitor(recipe.word_monitor)
+        self.of_corpus = np.random.default_rng((recipe.seed, 7)).permutation(len(self.corpus))[: recipe.scenes]
+        self.held_out: dict[str, list[tuple[Tensor, int]]] = {}
+        self.known: dict[int, tuple[Tensor, int]] = {}  # of each scene: the state (D,) and the verdict
+
+    def parts(self) -> dict[str, nn.Module]:
+        return super().parts() | {"word_monitor": self.word_monitor}
+
+    def batch(self, step: int) -> Batch:
+        """Which scenes: each once an epoch, in an order of its own."""
+        size = min(self.recipe.batch_size, len(self.of_corpus))
+        epoch, at = divmod(step, len(self.of_corpus) // size)
+        order = np.random.default_rng((self.recipe.seed, epoch, 8)).permutation(len(self.of_corpus))
+        return {"scenes": torch.from_numpy(order[at * size : (at + 1) * size]), "blur_seed": step}
+
+    def load_of(self, batch: Batch) -> None:
+        return None
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        states, due = self.read_behind(batch["scenes"].tolist())
+        rng = torch.Generator().manual_seed(batch["blur_seed"])
+        blur = self.words.blur * states.std() * torch.randn(states.shape, generator=rng).to(states)
+        logits = self.word_monitor(states + blur)
+        known = due != UNKNOWN
+        loss = F.cross_entropy(logits[known], due[known])
+        return loss, {"right": (logits[known].argmax(-1) == due[known]).float().mean()}
+
+    def read_behind(self, scenes: list[int]) -> tuple[Tensor, Tensor]:
+        """The states (N, D) behind what is written down of these scenes, and the verdicts that are due (N,)."""
+        for scene in scenes:
+            if scene not in self.known:
+                self.known[scene] = self.listen(self.corpus, int(self.of_corpus[scene]), scene)
+        device = next(self.word_monitor.parameters()).device
+        states = torch.stack([self.known[scene][0] for scene in scenes])
+        return states.to(device), torch.tensor([self.known[scene][1] for scene in scenes], device=device)
+
+    @torch.no_grad()
+    def listen(self, corpus: Corpus, item: int, number: int) -> tuple[Tensor, int]:
+        """The state (D,) in which the model has written down scene ``number``, of a clip; and the verdict due."""
+        rng = np.random.default_rng((self.recipe.seed, number, 9))
+        clip = corpus[item]
+        quiet = None if self.disguise is None else replace(self.disguise.sound, silence_chance=0.0)
+        wave, due, _ = self.scene(clip, rng, quiet)
+        before = clip.meta.get("before")
+        if before is None and rng.random() < 0.5:  # not the first turn
+            dialogue = generate(self.recipe.seed + 1, int(rng.integers(2**31)), "train")
+            before = (dialogue.question, dialogue.answer)
+        model = self._model[0]
+        state = model.init_state()
+        if before:
+            model.recall(self.tokens.encode(before[0]), self.tokens.encode(before[1]), state)
+        model.begin_turn(state)
+        model.listen(torch.from_numpy(wave)[None], state)
+        model.end_turn(state)
+        while not state.speaking and model.reply_step(state, _MOST, aloud=False).kind is not TokenKind.END:
+            pass
+        if not state.speaking:  # it lost itself in the words
+            return torch.zeros(self.words.word_monitor.in_dim), UNKNOWN
+        model.next_logits(state)
+        assert state.hidden is not None
+        return state.hidden[0, -1].float().cpu(), due[-1]
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """On each held-out set, how often the likeliest verdict is the one that is due."""
+        figures = {}
+        for folder in self.recipe.dev_data:
+            if folder not in self.held_out:
+                corpus = Corpus((folder,))
+                items = range(0, len(corpus), max(1, len(corpus) // _HELD_OUT))
+                self.held_out[folder] = [self.listen(corpus, item, item) for item in items]
+            states, due = zip(*self.held_out[folder], strict=True)
+            device = next(self.word_monitor.parameters()).device
+            said = self.word_monitor(torch.stack(states).to(device)).argmax(-1).tolist()
+            name = folder.rstrip("/").split("/")[-1]
+            for index, verdict in enumerate(VERDICTS):
+                right = [one == index for one, wanted in zip(said, due, strict=True) if wanted == index]
+                if right:
+                    figures[f"{verdict.value}_{name}"] = sum(right) / len(right)
+        return figures
