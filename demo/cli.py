@@ -359,7 +359,9 @@ def evaluate(
         int | None, typer.Option("--count", "--questions", min=1, help="How many (duplex: scenes of each kind).")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="duplex, latency: responsive, balanced or patient.")] = None,
-    without: Annotated[str | None, typer.Option(help="duplex: speculation, monitor, echo: what does it bring?")] = None,
+    without: Annotated[
+        str | None, typer.Option(help="duplex: speculation, monitor, words, echo: what does it bring?")
+    ] = None,
     beam: Annotated[int | None, typer.Option(min=1, help="asr: width of the beam search; 1: greedy alone.")] = None,
     normaliser: Annotated[str | None, typer.Option(help="Of words: english or basic (Whisper's), plain.")] = None,
     recogniser: Annotated[str | None, typer.Option(help="pocketsphinx, or a folder or hub id of Whisper.")] = None,

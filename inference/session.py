@@ -54,6 +54,7 @@ class SessionConfig:
         speech is two to four units long.
     ahead_ms: an answer is generated no further than this ahead of what is played.
     monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
+    word_monitor: whether it also reads what it has written down before it judges, if it has learnt to.
     interruptible: whether speech over an answer can stop it.
     on_request: when a turn is over it is written down, and answered only once :meth:`Session.respond` is called.
     history: positions of the language model that past turns may fill; None: as many as the model has learnt to go on
@@ -74,6 +75,7 @@ class SessionConfig:
     units_a_frame: int = 6
     ahead_ms: int = 640
     monitor: bool = True
+    word_monitor: bool = True
     interruptible: bool = True
     on_request: bool = False
     history: int | None = None
@@ -445,15 +447,18 @@ class Session:
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
         if dialogue is None or dialogue.judged is None:
             return None
-        read = s.answer.dialogue.read if s.policy.mode is Mode.LISTENING and s.answer is not None else None
+        listening = s.policy.mode is Mode.LISTENING
+        prepared = s.answer if listening and self.config.word_monitor else None
+        read = None if prepared is None else prepared.dialogue.read
         probability, index = together(dialogue.judged, read).max(dim=0)
-        enough = self.config.certain if s.policy.mode is Mode.LISTENING else self.config.certain_over
+        enough = self.config.certain if listening else self.config.certain_over
         return VERDICTS[int(index)] if float(probability) >= enough[int(index)] else None
 
     def _unread(self) -> bool:
         """Whether the word monitor has yet to read what is being said."""
         s = self.state
-        if self.model.word_monitor is None or not self.config.monitor or s.pressed is not None:
+        config = self.config
+        if self.model.word_monitor is None or not (config.monitor and config.word_monitor) or s.pressed is not None:
             return False
         return s.answer is None or (s.answer.dialogue.read is None and not s.answer.written)
 

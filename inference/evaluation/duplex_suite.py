@@ -75,7 +75,7 @@ def run(
     Args:
         scenes: how many of each kind; quick: 4, card: 34.
         preset: whose waits the session keeps.
-        without: what the session does without, to see what it brings: speculation, monitor or echo.
+        without: what the session does without, to see what it brings: speculation, monitor, words or echo.
         outputs: a folder of scenes in which another system left its output.wav files: play nothing, judge those.
         export: only write the scenes into ``out``, for another system to play.
 
@@ -158,6 +158,7 @@ def session_without(config: SessionConfig, parts: Sequence[str]) -> SessionConfi
     lacking: dict[str, dict[str, Any]] = {
         "speculation": {"duplex": replace(config.duplex, speculate_ms=0)},
         "monitor": {"monitor": False},
+        "words": {"word_monitor": False},
         "echo": {"echo": 1.0},
     }
     for part in filter(None, parts):

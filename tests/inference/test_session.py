@@ -262,6 +262,8 @@ def test_what_reads_like_nothing_to_answer_is_ignored(speculate_ms: int) -> None
         waits += audible
         without = make(monitored, monitor=False)
         assert EventKind.ANSWER_STARTED in kinds(run(without, sound(*QUESTION))[1]), "it can be deaf to both"
+        unread = make(monitored, word_monitor=False, duplex=DuplexConfig(speculate_ms=speculate_ms))
+        assert EventKind.ANSWER_STARTED in kinds(run(unread, sound(*QUESTION))[1]), "or to the words alone"
     assert waits[0] == waits[1], "to read costs no time: an answer comes behind the words"
 
 

@@ -102,7 +102,8 @@ class WordMonitor(Duplex):
         logits = self.word_monitor(states + blur)
         known = due != UNKNOWN
         loss = F.cross_entropy(logits[known], due[known])
-        return loss, {"right": (logits[known].argmax(-1) == due[known]).float().mean()}
+        right = (logits[known].argmax(-1) == due[known]).float().mean()
+        return loss, {"right": right, "heard": torch.tensor(float(len(self.known)))}
 
     def read_behind(self, scenes: list[int]) -> tuple[Tensor, Tensor]:
         """The states (N, D) behind what is written down of these scenes, and the verdicts that are due (N,)."""

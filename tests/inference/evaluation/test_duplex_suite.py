@@ -145,10 +145,10 @@ def test_a_tick_that_takes_too_long_makes_the_next_ones_late() -> None:
 
 
 def test_a_session_can_do_without_some_of_its_parts() -> None:
-    config = session_without(SessionConfig(), ["speculation", "monitor", "echo"])
-    assert config.duplex.speculate_ms == 0 and not config.monitor and config.echo == 1.0
+    config = session_without(SessionConfig(), ["speculation", "monitor", "words", "echo"])
+    assert config.duplex.speculate_ms == 0 and not config.monitor and not config.word_monitor and config.echo == 1.0
     assert session_without(SessionConfig(), [""]) == SessionConfig()
-    with pytest.raises(DuologueError, match="cannot do without 'ears'; it can without speculation, monitor, echo"):
+    with pytest.raises(DuologueError, match="without 'ears'; it can without speculation, monitor, words, echo"):
         session_without(SessionConfig(), ["ears"])
 
 
