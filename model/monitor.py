@@ -33,6 +33,7 @@ class Verdict(Enum):
 
 
 VERDICTS = tuple(Verdict)  # in the order of the logits
+_TRUST = 0.98  # the surest that the word monitor is believed to be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +61,16 @@ class Monitor(nn.Module):
         return self.linear2(F.relu(self.linear1(x)))
 
 
-def together(heard: Tensor, read: Tensor | None, trust: float = 0.98) -> Tensor:
+def together(heard: Tensor, read: Tensor | None) -> Tensor:
     """(3,) what both monitors think, as probabilities in the order of VERDICTS.
 
     heard: (3,) the monitor's, at the last place of speech.
     read: (3,) the word monitor's; None: not read yet. It tells a turn from what needs no answer (the product of both
         opinions, as of experts who err apart: Hinton, Neural Computation 14, 2002), not whether a turn is over.
-    trust: the surest that the word monitor is believed to be.
     """
     if read is None:
         return heard
-    noise = read[VERDICTS.index(Verdict.NOISE)].clamp(1 - trust, trust)
+    noise = read[VERDICTS.index(Verdict.NOISE)].clamp(1 - _TRUST, _TRUST)
     weights = torch.stack([noise if verdict is Verdict.NOISE else 1 - noise for verdict in VERDICTS])
     both = heard * weights
     return both / both.sum()

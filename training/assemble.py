@@ -2,7 +2,7 @@
 
     python -m duologue.training.assemble OUT encoder=runs/asr_pretrain adaptor=runs/speech_to_text \
         llm=runs/speech_to_text unit_decoder=runs/unit_decoder vocoder=runs/unit_vocoder \
-        monitor=runs/duplex word_monitor=runs/duplex
+        monitor=runs/duplex word_monitor=runs/word_monitor
     python -m duologue.training.assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
     python -m duologue.training.assemble OUT codec=runs/codec          a codec, in the sizes of its run
 

@@ -83,7 +83,7 @@ class WordMonitor(Duplex):
         self.known: dict[int, tuple[Tensor, int]] = {}  # of each scene: the state (D,) and the verdict
 
     def parts(self) -> dict[str, nn.Module]:
-        return super().parts() | {"word_monitor": self.word_monitor}
+        return {"word_monitor": self.word_monitor}
 
     def batch(self, step: int) -> Batch:
         """Which scenes: each once an epoch, in an order of its own."""
