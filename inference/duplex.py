@@ -50,7 +50,7 @@ class DuplexConfig:
     endpoint_ms: int = 560  # of silence end a turn
     query_endpoint_ms: int = 240  # the same if the monitor says QUERY
     wait_endpoint_ms: int = 1600  # the same if it says WAIT
-    speculate_ms: int = 160  # of silence, after which an answer is prepared; 0: never
+    speculate_ms: int = 160  # of silence, after which an answer is prepared; 0: not before the turn is over
     shortest_turn_ms: int = 128  # of speech; less is ignored
     longest_turn_ms: int = 30_000  # then it is answered whatever the user does
     interrupt_ms: int = 640  # of speech over the answer stop it for good (it is silent from the first of them on)
