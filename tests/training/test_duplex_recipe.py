@@ -9,34 +9,21 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from tone_clips import tone_clips
 
-from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.model.errors import DuologueError
 from duologue.model.monitor import VERDICTS, Verdict
 from duologue.training.loop import train
 from duologue.training.recipes import duplex, speech_to_text
 from duologue.training.turns import encode
 
-RATE = 16_000
 QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Questions are high tones, asides low ones, one of which is to be obeyed; each a little over a second."""
-    folder = tmp_path_factory.mktemp("clips") / "set"
-    writer = ShardWriter(folder, name="questions", sample_rate=RATE, seed=0, parameters={})
-    made = []
-    for at in range(8):
-        t = np.arange(RATE + 400 * at) / RATE
-        hz, fields = (2500 + 60 * at, {"answer": "yes"}) if at % 2 else (300 + 20 * at, {"verdict": "noise"})
-        if at == 2:
-            fields = {"verdict": "query"}
-        pcm = (12_000 * np.sin(2 * np.pi * hz * t)).astype(np.int16)
-        made.append(Clip(pcm, {"id": str(at), "text": "one", "voice": "tone", "prosody": None, **fields}))
-    writer.write(0, made, [])
-    writer.finish()
-    return str(folder)
+    """One of the asides is to be obeyed."""
+    return tone_clips(tmp_path_factory.mktemp("clips") / "set", obeyed=(2,))
 
 
 def tiny(clips: str, **changes: object) -> duplex.DuplexRecipe:

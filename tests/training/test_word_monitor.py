@@ -6,12 +6,11 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tone_clips import tone_clips
 
-from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.data_prep.vocabulary import token_ids
 from duologue.model.dialogue_state import DialogueState
 from duologue.model.errors import DuologueError
@@ -22,32 +21,20 @@ from duologue.training.recipes import word_monitor
 from duologue.training.recipes.duplex import UNKNOWN
 from duologue.training.turns import decode, encode
 
-RATE = 16_000
 QUERY, NOISE = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE))
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Questions are high tones, asides low ones; and one word alone, of which nothing is due."""
-    folder = tmp_path_factory.mktemp("clips") / "set"
-    writer = ShardWriter(folder, name="questions", sample_rate=RATE, seed=0, parameters={})
-    made = []
-    for at in range(9):
-        t = np.arange(RATE + 400 * at) / RATE
-        hz, fields = (2500 + 60 * at, {"answer": "yes"}) if at % 2 else (300 + 20 * at, {"verdict": "noise"})
-        pcm = (12_000 * np.sin(2 * np.pi * hz * t)).astype(np.int16)
-        fields = fields if at < 8 else {}
-        made.append(Clip(pcm, {"id": str(at), "text": "one", "voice": "tone", "prosody": None, **fields}))
-    writer.write(0, made, [])
-    writer.finish()
-    return str(folder)
+    """And one word alone, of which nothing is due."""
+    return tone_clips(tmp_path_factory.mktemp("clips") / "set", alone=1)
 
 
 def tiny(clips: str, **changes: object) -> word_monitor.WordMonitorRecipe:
     return replace(word_monitor.recipe("tiny"), data=(clips,), **changes)  # type: ignore[arg-type]
 
 
-def let_write(task: word_monitor.WordMonitor, words: str) -> None:
+def let_write(task: word_monitor.WordMonitor, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model writes down these words, whatever it hears."""
     model, ids = task._model[0], encode(words)
     layout, real = model.config.layout, model.next_logits
@@ -57,13 +44,13 @@ def let_write(task: word_monitor.WordMonitor, words: str) -> None:
         token = ids[at] if at < len(ids) else layout.reply
         return torch.nn.functional.one_hot(torch.tensor(token), real(state).numel()).float()
 
-    model.next_logits = next_logits  # type: ignore[method-assign]
+    monkeypatch.setattr(model, "next_logits", next_logits)
 
 
 def test_it_learns_from_the_state_that_a_conversation_judges(clips: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = tiny(clips).build()
     model, states = task._model[0], []
-    let_write(task, "one two")
+    let_write(task, "one two", monkeypatch)
     begin = model.init_state
     monkeypatch.setattr(model, "init_state", lambda: states.append(begin()) or states[-1])
     model.word_monitor, seen = Monitor(task.words.word_monitor), []
@@ -78,7 +65,7 @@ def test_it_learns_from_the_state_that_a_conversation_judges(clips: str, monkeyp
 def test_a_scene_is_its_number_and_is_heard_once(clips: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task, again = tiny(clips).build(), tiny(clips).build()
     for each in (task, again):
-        let_write(each, "one")
+        let_write(each, "one", monkeypatch)
     heard: list[int] = []
     listen = task.listen
     monkeypatch.setattr(task, "listen", lambda *scene: heard.append(scene[2]) or listen(*scene))

@@ -28,7 +28,7 @@ from ...model.encoder import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.llm import LLMOutput
 from ...model.mel import LogMelConfig
-from ...model.speech_lm import Sampling, SpeechLM, TokenKind
+from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
 from ..augment import augment
 from ..augment_spec import spec_augment
 from ..chat_tokens import chat_tokens, joined_config, shape_of
@@ -266,8 +266,8 @@ class SpeechToText(Task):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.words_loss(self.read(batch).logits, batch)
 
-    def converse(self, wave: np.ndarray, before: tuple[str, str] | None = None) -> tuple[str, str]:
-        """The (transcript, answer) of a whole clip, as the model gives them in use, behind the turn ``before``."""
+    def heard(self, wave: np.ndarray, before: tuple[str, str] | None = None) -> DialogueState:
+        """A conversation in which a whole clip (n,) has just been heard, as in use, behind the turn ``before``."""
         model = self._model[0]
         state = model.init_state()
         if before:
@@ -275,6 +275,11 @@ class SpeechToText(Task):
         model.begin_turn(state)
         model.listen(torch.from_numpy(wave)[None], state)
         model.end_turn(state)
+        return state
+
+    def converse(self, wave: np.ndarray, before: tuple[str, str] | None = None) -> tuple[str, str]:
+        """The (transcript, answer) of a whole clip, as the model gives them in use, behind the turn ``before``."""
+        model, state = self._model[0], self.heard(wave, before)
         steps = [model.reply_step(state, Sampling(max_tokens=64))]
         while steps[-1].kind is not TokenKind.END:
             steps.append(model.reply_step(state, Sampling(max_tokens=64)))

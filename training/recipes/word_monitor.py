@@ -125,13 +125,7 @@ class WordMonitor(Duplex):
         if before is None and rng.random() < 0.5:  # not the first turn
             dialogue = generate(self.recipe.seed + 1, int(rng.integers(2**31)), "train")
             before = (dialogue.question, dialogue.answer)
-        model = self._model[0]
-        state = model.init_state()
-        if before:
-            model.recall(self.tokens.encode(before[0]), self.tokens.encode(before[1]), state)
-        model.begin_turn(state)
-        model.listen(torch.from_numpy(wave)[None], state)
-        model.end_turn(state)
+        model, state = self._model[0], self.heard(wave, before)
         while not state.speaking and model.reply_step(state, _MOST, aloud=False).kind is not TokenKind.END:
             pass
         if not state.speaking:  # it lost itself in the words
