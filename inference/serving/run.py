@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -21,6 +23,12 @@ class GracefulServer(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._draining: asyncio.Task[None] | None = None
+        self.ready: Callable[[], None] = lambda: None  # called once it can be reached
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._service.draining:
@@ -39,14 +47,14 @@ class GracefulServer(uvicorn.Server):
 
 
 def serve(config: ServeConfig, host: str, port: int, assistant: Any = None, app: Any = None, say: Any = print) -> None:
-    """Serve until interrupted; says where.
+    """Serve until interrupted; says where, as soon as it can be reached.
 
     Raises:
         DuologueError: an unknown model, or a port that is taken.
     """
     server, listening = prepare(config, host, port, assistant, app)
     address = f"http://{host}:{listening.getsockname()[1]}"
-    say(address)
+    server.ready = lambda: say(address)
     try:
         server.run(sockets=[listening])
     finally:
@@ -55,8 +63,6 @@ def serve(config: ServeConfig, host: str, port: int, assistant: Any = None, app:
 
 def prepare(config: ServeConfig, host: str, port: int, assistant: Any = None, app: Any = None) -> tuple[Any, Any]:
     """A server and the socket that it is to listen on (port 0: any free one)."""
-    import socket
-
     if app is None:
         from ..assistant import load
 

@@ -29,6 +29,7 @@ from duologue.inference.asking import Asking
 from duologue.inference.engine import EngineConfig
 from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.app import ServeConfig
+from duologue.inference.serving.run import serve
 from duologue.inference.session import SessionState
 from duologue.model.errors import DuologueError
 
@@ -430,3 +431,16 @@ def test_lanes_that_are_processes(tmp_path, capfd) -> None:
         await engine.stop()
 
     asyncio.run(run())
+
+
+def test_it_says_where_once_it_can_be_reached() -> None:
+    class Reached(Exception):
+        """Ends the service from within."""
+
+    def say(address: str) -> None:
+        host, _, port = address.removeprefix("http://").rpartition(":")
+        socket.create_connection((host, int(port)), timeout=5).close()
+        raise Reached
+
+    with pytest.raises(Reached):
+        serve(ServeConfig(model="tiny", engine=ENGINE), "127.0.0.1", 0, assistant=tiny_assistant(), say=say)
