@@ -23,7 +23,7 @@ from ..data_prep.shards import write_atomically
 from .duplex import FRAME_MS
 from .gathering import MOST
 from .lane import FRAME_S, Job, Lane
-from .session import SessionConfig
+from .session_state import SessionConfig
 
 SPEECH = 25  # frames, and as many of silence
 CONVERSATIONS = (1, 2, 4, 8, 12, 16)

@@ -55,7 +55,7 @@ from ..model.errors import DuologueError
 from .duplex import FRAME_MS
 from .events import Tick
 from .lane import FRAME_S, Done, EngineFault, Job, Lane, lane_process
-from .session import SessionConfig
+from .session_state import SessionConfig
 
 __all__ = ["FRAME_S", "Done", "Engine", "EngineConfig", "EngineFault", "EngineFull", "Seat"]
 

@@ -26,7 +26,8 @@ from ..model.errors import DuologueError
 from .asking import Asking
 from .duplex import FRAME_MS, Mode
 from .gathering import MOST, Gathering
-from .session import Session, SessionConfig
+from .session import Session
+from .session_state import SessionConfig
 
 FRAME_S = FRAME_MS / 1000
 _CALIBRATION = 50  # frames, half of them heard and half answered

@@ -11,7 +11,8 @@ import numpy as np
 from .audio import read_audio, write_wav
 from .duplex import DuplexConfig
 from .events import Tick, write_events
-from .session import Session, SessionConfig
+from .session import Session
+from .session_state import SessionConfig
 
 
 def replay(session: Session, waveform: np.ndarray) -> Iterator[Tick]:

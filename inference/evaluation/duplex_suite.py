@@ -35,7 +35,8 @@ from ..assistant import Assistant, load
 from ..audio import read_audio, write_wav
 from ..duplex import FRAME_MS, PRESETS
 from ..events import Event, EventKind, read_events, write_events
-from ..session import Session, SessionConfig
+from ..session import Session
+from ..session_state import SessionConfig
 from ..speech_gate import WINDOW_MS, GateConfig, SpeechGate
 from .duplex_measures import METRICS, measures
 from .duplex_page import write_page

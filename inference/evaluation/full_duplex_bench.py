@@ -32,7 +32,8 @@ from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant import Assistant
 from ..audio import read_audio, write_wav
-from ..session import Session, SessionConfig
+from ..session import Session
+from ..session_state import SessionConfig
 from . import fdb_metrics as measure
 from .duplex_suite import speech_segments
 from .endpoint_judge import BEHAVIOURS, EndpointJudge, JudgeConfig

@@ -32,7 +32,8 @@ from ..assistant import Assistant
 from ..audio import write_wav
 from ..duplex import FRAME_MS, PRESETS
 from ..events import EventKind
-from ..session import Session, SessionConfig
+from ..session import Session
+from ..session_state import SessionConfig
 from .page import Section, table
 from .plots import curves, histogram, number
 from .recognise import resampled

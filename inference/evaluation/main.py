@@ -172,7 +172,7 @@ def _asr(request: Request) -> None:
 
 def _duplex(request: Request) -> None:
     from ..duplex import PRESETS
-    from ..session import SessionConfig
+    from ..session_state import SessionConfig
     from . import duplex_suite, full_duplex_bench
 
     preset = request.preset or "balanced"

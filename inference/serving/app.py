@@ -28,7 +28,8 @@ from starlette.exceptions import HTTPException
 
 from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
-from ..session import Session, SessionConfig
+from ..session import Session
+from ..session_state import SessionConfig
 from .access import Access, AccessConfig, PerKey, Rate, refuse
 from .errors import RequestError
 from .metrics import Metrics

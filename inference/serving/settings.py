@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from ...model.speech_lm import Sampling
 from ..duplex import PRESETS, DuplexConfig
-from ..session import SessionConfig
+from ..session_state import SessionConfig
 from ..speech_gate import GateConfig
 from .errors import RequestError, field_error
 from .formats import AudioFormat

@@ -14,7 +14,8 @@ from duologue.inference.bench_lanes import measure
 from duologue.inference.duplex import DuplexConfig
 from duologue.inference.events import EventKind
 from duologue.inference.lane import EngineFault, Job, Lane
-from duologue.inference.session import Session, SessionConfig
+from duologue.inference.session import Session
+from duologue.inference.session_state import SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling
 

@@ -30,7 +30,7 @@ from duologue.inference.engine import EngineConfig
 from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.run import serve
-from duologue.inference.session import SessionState
+from duologue.inference.session_state import SessionState
 from duologue.model.errors import DuologueError
 
 KEY, OTHER = "a-key-of-the-first", "a-key-of-the-second"
@@ -408,7 +408,7 @@ def test_lanes_that_are_processes(tmp_path, capfd) -> None:
 
     from duologue.checkpoints import store
     from duologue.inference.engine import Engine, EngineFault, EngineFull
-    from duologue.inference.session import SessionConfig
+    from duologue.inference.session_state import SessionConfig
 
     assistant = tiny_assistant()
     folder = tmp_path / "tiny"

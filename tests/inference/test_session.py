@@ -14,7 +14,8 @@ from duologue.inference.duplex import DuplexConfig, Mode
 from duologue.inference.events import Event, EventKind
 from duologue.inference.listen import replay
 from duologue.inference.loudness import LoudnessConfig
-from duologue.inference.session import Session, SessionConfig
+from duologue.inference.session import Session
+from duologue.inference.session_state import SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.llm import LLM
 from duologue.model.monitor import VERDICTS, Verdict

@@ -29,7 +29,7 @@ from duologue.inference.evaluation.duplex_suite import (
 )
 from duologue.inference.evaluation.scenes import Scene, SceneKind, _question, render
 from duologue.inference.events import Event, EventKind, write_events
-from duologue.inference.session import SessionConfig
+from duologue.inference.session_state import SessionConfig
 from duologue.model.errors import DuologueError
 
 pytestmark = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")

@@ -13,7 +13,8 @@ from duologue.inference.evaluation import main
 from duologue.inference.evaluation.chunk_sizes import latency, without_voice
 from duologue.inference.evaluation.latency_suite import play_in_real_time, reply_costs
 from duologue.inference.evaluation.main import Request
-from duologue.inference.session import Session, SessionConfig
+from duologue.inference.session import Session
+from duologue.inference.session_state import SessionConfig
 from duologue.model.errors import DuologueError
 
 
