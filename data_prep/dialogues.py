@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS, PRACTICE, REWORDED
+from .facts import REPEAT_WORDS
 from .kind import Category, Kind, Operands
 from .splits import Split, operand_split, stable_fraction, template_splits
-from .spoken import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
+from .spoken import INTERJECTIONS, LEAD_INS, LETTERS, NUMBER_WORDS, TRAILERS, with_fillers
 
 __all__ = ["Category", "Dialogue", "Split", "behind_another_turn", "count_distinct", "generate", "is_held_out",
            "is_whole_question", "templates_of"]  # fmt: skip
@@ -47,6 +48,7 @@ class Dialogue:
 
 
 _SLOT = re.compile(r"\{[a-z]+\}")
+_SAID = (*2 * NUMBER_WORDS, *LETTERS, *REPEAT_WORDS)  # words of replies
 
 
 @functools.cache
@@ -203,9 +205,10 @@ def behind_another_turn(template: str, question: str, rng: np.random.Generator) 
     """Another turn of the training's, which the question may go on from, and the answer to it then.
 
     The words of a follow-up say nothing of the turn before ("and add five to that"), so one clip of it teaches as many
-    as are drawn. What is only said again ("what did you say") is one in two times the answer to something else: it is
-    to be what was said, be it right or wrong. None: ``template`` is no follow-up's, or none like the question was drawn
-    in 10,000 attempts.
+    as are drawn. What is only said again ("what did you say") is to be what was said, be it right or wrong: three in
+    ten times it is the answer to something else, and as often such an answer with other words in it, which only who
+    copies them can say again. None: ``template`` is no follow-up's, or none like the question was drawn in
+    10,000 attempts.
     """
     kind, slots, pattern = _follow_ups().get(template, (None, [], None))
     said = None if pattern is None else pattern.fullmatch(question)
@@ -217,11 +220,21 @@ def behind_another_turn(template: str, question: str, rng: np.random.Generator) 
         before = _turn_before(kind, operands, rng)
         new = split_of(kind, operands) in (None, Split.TRAIN)
         if before and new and [answer.fields[slot] for slot in slots] == list(said.groups()):
-            if not slots and rng.random() < 0.5:
-                answer = kind.solve(kind.draw(rng))
-                before = before[0], answer.reply
-            return before, answer.reply
+            reply = answer.reply
+            if not slots and (wrong := rng.random()) < 0.6:
+                reply = kind.solve(kind.draw(rng)).reply
+                reply = _with_other_words(reply, rng) if wrong < 0.3 else reply
+                before = before[0], reply
+            return before, reply
     return None
+
+
+def _with_other_words(reply: str, rng: np.random.Generator) -> str:
+    """The reply with a tenth of its words to all of them replaced by others that replies have, numbers above all."""
+    share = rng.uniform(0.1, 1)
+    return " ".join(
+        _SAID[int(rng.integers(len(_SAID)))] if rng.random() < share else word for word in reply.split()
+    )
 
 
 def count_distinct() -> dict[str, tuple[int, int]]:

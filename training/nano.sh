@@ -60,7 +60,7 @@ prepare questions "$WORK/questions4" n="$(scaled 12000 40)" seed=14 drills=0.5 \
 prepare questions "$WORK/questions5" n="$(scaled 4000 40)" seed=15 drills=0.8
 prepare questions "$WORK/questions6" n="$(scaled 9000 40)" seed=16 drills=0.3 \
     voices=flite:rms,flite:kal16,festival:kal_diphone
-questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6,9,10,10,11,14,15})
+questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6,9,10,10,11,14,15,19})
 # What came in later, by itself: the clock, orders, questions that go on from another, what nano does not know.
 newer=clock,orders,follow_up,outside,repeat,knowledge,spelling
 prepare questions "$WORK/questions9" n="$(scaled 3500 40)" seed=19 drills=0.12 only=$newer \
@@ -71,17 +71,20 @@ prepare questions "$WORK/questions11" n="$(scaled 2500 40)" seed=21 drills=1
 prepare questions "$WORK/questions14" n="$(scaled 2000 40)" seed=24 drills=0.15 alone=0.4 only=repeat
 few=small_talk,outside,knowledge,capitals
 prepare questions "$WORK/questions15" n="$(scaled 1200 40)" seed=25 drills=0.1 only=$few
+# What was said, once more: the ways of asking are few, but each clip goes on from another turn each time.
+prepare questions "$WORK/questions19" n="$(scaled 2200 40)" seed=29 drills=0 only=follow_again
 # Voices made by statistics from people's recordings, as most of those that nano is tested on: they count twice.
 if command -v RHVoice-test > /dev/null && "$PYTHON" -c 'import ttspico' 2> /dev/null; then
     prepare questions "$WORK/questions7" n="$(scaled 9000 40)" seed=17 drills=0.45 voices=more
     prepare questions "$WORK/questions8" n="$(scaled 7000 40)" seed=18 drills=0.12 voices=more only=$newer
     prepare questions "$WORK/questions12" n="$(scaled 1500 40)" seed=22 drills=1 voices=more
     prepare questions "$WORK/questions16" n="$(scaled 900 40)" seed=26 drills=1 alone=1 voices=more
+    prepare questions "$WORK/questions20" n="$(scaled 1200 40)" seed=30 drills=0 voices=more only=follow_again
     prepare asides "$WORK/asides2" n="$(scaled 3000 40)" seed=32 voices=more
 fi
 asides=("$WORK/asides")
 if finished "$WORK/asides2"; then
-    questions+=("$WORK"/questions{7,7,8,8,12,16})
+    questions+=("$WORK"/questions{7,7,8,8,12,16,20,20})
     asides+=("$WORK/asides2")
 else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"

@@ -96,7 +96,7 @@ class Row:
         """Append a turn that this one, a :class:`Dialogue`'s fields, goes on from, and return the answer to it then.
 
         A follow-up of the grammar's goes on from another turn each time (see :func:`behind_another_turn`). If it only
-        says the last answer again ("what did you say"), that is one in two times cut short, as if it had been
+        says the last answer again ("what did you say"), that is mostly cut short, as if it had been
         interrupted, and so is what is said again: what nobody heard was not said.
         """
         before, answer = turn["before"], turn.get("answer")
@@ -110,7 +110,7 @@ class Row:
             self.add_turn(question, earlier, question_weight=0.0)
             return answer
         words = earlier.split()
-        heard = " ".join(words[: int(rng.integers(1, 2 * len(words) + 1))])
+        heard = " ".join(words[: int(rng.integers(1, len(words) + 1 + len(words) // 3))])
         self.add_turn(question, heard, question_weight=0.0, answer_weight=0.0)  # no answer to the question, perhaps
         return heard
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from duologue.data_prep import dialogues as grammar
 from duologue.data_prep import vocabulary
 from duologue.data_prep.dialogues import (
     Dialogue,
@@ -307,6 +308,28 @@ def test_what_was_said_wrongly_is_said_again_as_it_was(kind: str, practice: floa
     turns = [behind_another_turn(dialogue.template, dialogue.question, rng) for dialogue in again for _ in range(9)]
     wrong = [answers[before[0]] != said for before, said in filter(None, turns) if before[0] in answers]
     assert 0.35 < np.mean(wrong) < 0.65 and len(wrong) > 100
+
+
+def test_some_of_what_is_said_again_nobody_can_say_who_does_not_copy_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers with other words in them, which no question has."""
+    rng, garbled, real = np.random.default_rng(0), dict[str, str](), grammar._with_other_words
+
+    def with_other_words(reply: str, rng: np.random.Generator) -> str:
+        other = real(reply, rng)
+        garbled[other] = reply
+        return other
+
+    monkeypatch.setattr(grammar, "_with_other_words", with_other_words)
+    drawn = (generate(9, index, "train") for index in range(N))
+    again = [dialogue for dialogue in drawn if dialogue.kind == "follow_again"]
+    turns = [behind_another_turn(dialogue.template, dialogue.question, rng) for dialogue in again for _ in range(9)]
+    said = [answer for before, answer in filter(None, turns) if before[1] == answer]
+    assert len(said) == len(turns)  # behind whatever it was
+    assert 0.2 < np.mean([garbled.get(answer, answer) != answer for answer in said]) < 0.4
+    changed = [np.mean([a != b for a, b in zip(other.split(), reply.split(), strict=True)])
+               for other, reply in garbled.items()]  # fmt: skip
+    assert 0.4 < np.mean(changed) < 0.7 and min(changed) < 0.2 and max(changed) > 0.9
+    assert {word for other in garbled for word in other.split()} <= set(vocabulary.words())
 
 
 def test_what_goes_on_from_nothing_known_stays_as_it_is() -> None:
