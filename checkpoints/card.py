@@ -3,7 +3,8 @@
     python -m duologue.checkpoints.card checkpoints/nano --data work/questions --run runs/asr_pretrain \
         --report figures/report.json --log checkpoints/acceptance.jsonl
 
-Every number comes from a file; what no file says is called not recorded or not measured, never left out.
+Every number comes from a file; what no file says is called not recorded or not measured, never left out. With --before
+the card of the model that was trained on, which says what that one was made of, is such a file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.errors import DuologueError
+from .card_before import behind
 from .card_evaluation import acceptance_table, check_report, evaluation_section, headline, summary
 from .card_facts import (
     AcceptanceRun,
@@ -255,6 +257,15 @@ def collect(
     )
 
 
+def read_card(path: Path) -> str:
+    """The text of a card, or of the one in a checkpoint's folder. Raises DuologueError where there is none."""
+    path = path / CARD if path.is_dir() else path
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DuologueError(f"{path} is no card: {error}") from None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the card of a checkpoint; with --accept, count the report as a look at the acceptance questions first."""
     parser = argparse.ArgumentParser(
@@ -267,10 +278,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--log", type=Path, help="JSON lines of all acceptance runs")
     parser.add_argument("--ingredients", type=Path, help="JSON lines: what a model is like with and without something")
     parser.add_argument("--further", type=Path, help="JSON lines: further figures and their commands")
+    parser.add_argument("--before", type=Path, help="the card of the model that was trained on: its data come first")
     parser.add_argument("--accept", metavar="NOTE", help="add the report to the log, with this note")
     given = parser.parse_args(arguments)
     if given.accept is not None and (given.report is None or given.log is None):
         parser.error("--accept needs --report and --log")
+    before = None if given.before is None else read_card(given.before)
     runs = [(Path(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
     facts = collect(
         given.folder, data=given.data, runs=runs, report=given.report, log=given.log, ingredients=given.ingredients,
@@ -280,8 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run = AcceptanceRun(weights=digest(given.folder), figures=summary(facts.report), note=given.accept)
         log_acceptance(given.log, run)
         facts = replace(facts, acceptance=tuple(read_acceptance(given.log)))
+    card = render(facts)
     beside = given.folder / f".{CARD}.new"
-    beside.write_text(render(facts), encoding="utf-8")
+    beside.write_text(card if before is None else behind(before, card), encoding="utf-8")
     beside.replace(given.folder / CARD)
 
 

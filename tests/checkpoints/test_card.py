@@ -1,6 +1,7 @@
 """A model card says what the files say, names what they do not, and counts every look at the acceptance questions."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,37 @@ def test_ingredients_and_further_figures_are_tables_of_their_own(checkpoint, tmp
         main([str(checkpoint), "--further", str(further)])
     with pytest.raises(DuologueError, match="no file"):
         main([str(checkpoint), "--ingredients", str(tmp_path / "none.jsonl")])
+
+
+def test_a_model_trained_on_carries_what_the_one_before_was_made_of(checkpoint, questions, recordings, run, tmp_path):
+    """Its data and stages come first, each once, and the hours are those of both."""
+    before, after = tmp_path / "before.md", tmp_path / "after.md"
+    main([str(checkpoint), "--data", str(questions), "--data", str(recordings), "--run", f"{run}@a laptop"])
+    (checkpoint / "README.md").rename(before)
+    more, further = tmp_path / "more", tmp_path / "further"
+    shutil.copytree(questions, more)
+    shutil.copytree(run, further)
+    (more / "shard-00000.jsonl").write_text(json.dumps({"id": "0", "voice": "espeak:en", "samples": 16000}) + "\n")
+    (further / "recipe.json").write_text((run / "recipe.json").read_text().replace("asr_pretrain", "duplex"))
+    given = [str(checkpoint), "--data", str(more), "--data", str(questions), "--run", f"{further}@a server"]
+    main([*given, "--before", str(before)])
+    (checkpoint / "README.md").rename(after)
+    old, new = before.read_text(), after.read_text()
+    assert [cells(new, name)[2] for name in ("questions", "people", "more", "fsdd")] == ["3", "2", "3", "2"]
+    assert new.index("| questions |") < new.index("| people |") < new.index("| more |")
+    assert cells(new, "asr_pretrain") == cells(old, "asr_pretrain") and cells(new, "duplex")[-1] == "a server"
+    assert "Training took 4.0 hours in all." in old and "Training took 8.0 hours in all." in new
+    assert "- asr_pretrain: loss 1" in new and "- duplex: loss 1" in new
+    assert "by espeak-ng (formant synthesis, GPL-3.0-or-later program) and flite (BSD-style licence)." in new
+    assert "share-alike" in new.split("## Licence")[1]
+    for section in ("Use", "Sizes", "Evaluation", "Limits"):
+        assert new.split(f"## {section}")[1].split("##")[0] == old.split(f"## {section}")[1].split("##")[0]
+
+    main([*given, "--before", str(after)])  # said again it is the same, but for the hours of what was trained
+    again = (checkpoint / "README.md").read_text()
+    assert again.replace("12.0 hours", "8.0 hours") == new
+    with pytest.raises(DuologueError, match="has no section Data"):
+        main([*given, "--before", str(questions / "dataset.json")])
+    with pytest.raises(DuologueError, match="nowhere is no card"):
+        main([*given, "--before", str(tmp_path / "nowhere")])
+    assert (checkpoint / "README.md").read_text() == again
