@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.errors import DuologueError
-from .card_before import behind
+from .card_before import NOTHING, behind
 from .card_evaluation import acceptance_table, check_report, evaluation_section, headline, summary
 from .card_facts import (
     AcceptanceRun,
@@ -144,7 +144,7 @@ def _sizes(facts: CardFacts) -> str:
 def data_section(data: Sequence[DataFacts]) -> str:
     """What it was trained on: sets, synthesisers, and whose recordings."""
     if not data:
-        return "Not recorded."
+        return NOTHING
     rows = [(d.name, d.kind, f"{d.clips:,}", f"{d.hours:.2f}", len(d.voices), f"{d.failed:,}") for d in data]
     out = [table(("set", "made of", "clips", "hours", "voices", "skipped"), rows, (2, 3, 4, 5))]
     engines = Counter(voice.partition(":")[0] for d in data for voice in set(d.voices) if not d.credits)
@@ -172,7 +172,7 @@ def data_section(data: Sequence[DataFacts]) -> str:
 def training_section(stages: Sequence[StageFacts]) -> str:
     """Each run, how long it took, and its last figures."""
     if not stages:
-        return "Not recorded."
+        return NOTHING
     rows = []
     for stage in stages:
         steps = f"{stage.steps:,}" if stage.steps == stage.planned else f"{stage.steps:,} of {stage.planned:,}"

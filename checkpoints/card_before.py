@@ -10,6 +10,7 @@ import re
 from ..model.errors import DuologueError
 
 SECTIONS = ("Data", "Training", "Licence")
+NOTHING = "Not recorded."  # what a section without facts says
 _HOURS = re.compile(r"Training took ([\d.]+) hours in all(?:, (\d+) of \d+ stages not counted)?\.")
 
 
@@ -25,7 +26,7 @@ def behind(before: str, card: str) -> str:
         old, new = _section(before, name), _section(card, name)
         if old is None or new is None:
             raise DuologueError(f"the card of the model before has no section {name}: it must be a README.md of a card")
-        card = card.replace(new, _joined(old, new))
+        card = card.replace(f"## {name}\n\n{new}", f"## {name}\n\n{_joined(old, new)}", 1)
     return card
 
 
@@ -36,7 +37,7 @@ def _section(card: str, name: str) -> str | None:
 
 def _joined(old: str, new: str) -> str:
     blocks = {_kind(block): block for block in old.split("\n\n")}
-    for block in new.split("\n\n"):
+    for block in new.split("\n\n") if new != NOTHING else ():
         kind = _kind(block)
         earlier = blocks.get(kind, "")
         known = set(earlier.split("\n"))

@@ -308,3 +308,5 @@ def test_a_model_trained_on_carries_what_the_one_before_was_made_of(checkpoint, 
     with pytest.raises(DuologueError, match="nowhere is no card"):
         main([*given, "--before", str(tmp_path / "nowhere")])
     assert (checkpoint / "README.md").read_text() == again
+    main([str(checkpoint), "--before", str(before)])  # nothing of its own
+    assert (checkpoint / "README.md").read_text() == old
