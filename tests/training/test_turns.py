@@ -24,7 +24,7 @@ def test_what_was_cut_short_is_said_again_as_short_and_teaches_no_stopping() -> 
         assert set(said) == {0.0}
         assert row.ids[-1] == token_ids()["<eos>"]
         lengths[len(answer.split())] += 1
-    assert set(lengths) == set(range(1, 6)) and 0.5 < lengths[5] / 400 < 0.7
+    assert set(lengths) == set(range(1, 6)) and 0.25 < lengths[5] / 400 < 0.45, "mostly cut"
 
 
 def test_another_follow_up_goes_on_from_the_whole_answer() -> None:
