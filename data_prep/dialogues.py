@@ -127,6 +127,20 @@ def is_whole_question(text: str) -> bool:
     return False
 
 
+@functools.cache
+def _fillers() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    before, after = "|".join((*INTERJECTIONS, *LEAD_INS)), "|".join(TRAILERS)
+    return re.compile(rf"^(?:(?:{before}) )+"), re.compile(rf"(?: (?:{after}))+$")
+
+
+def pauses_in(question: str) -> list[int]:
+    """Behind how many words one may pause: where what was said is not a question already, which nobody could tell."""
+    before, after = _fillers()
+    words = after.sub("", question).split()
+    said = {cut: " ".join(words[:cut]) for cut in range(1, len(words))}
+    return [cut for cut, text in said.items() if not is_whole_question(before.sub("", f"{text} ").strip())]
+
+
 def template_id(kind: str, template: str) -> str:
     return f"{kind}-{int(stable_fraction(f'id {kind} {template}') * 2**32):08x}"
 

@@ -19,9 +19,10 @@ import numpy as np
 from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .asides import aside
-from .dialogues import Category, Dialogue, Split, generate, templates_of
+from .dialogues import Category, Dialogue, Split, generate, pauses_in, templates_of
 from .domain import KIND_OF, PRACTICE
 from .hearing import SoundsConfig, prepare_sounds
+from .recordings import trimmed
 from .rewriting import RewriteConfig, rewrite
 from .sentences import drill
 from .shard_runs import LEAST, require_at_least, run_shards
@@ -33,6 +34,8 @@ from .voices import draw_voice, find_voices, require_voices
 
 C = TypeVar("C")
 
+_GAP = SAMPLE_RATE // 25  # samples behind the first breath of a question with a pause, and before the second
+
 
 @dataclass(frozen=True, kw_only=True)
 class Utterance:
@@ -43,6 +46,7 @@ class Utterance:
     voice: Voice
     prosody: Prosody | None
     fields: dict[str, Any]
+    pause: int = 0  # behind so many words another breath is taken; 0: it is said in one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,8 @@ class SpeechConfig:
     alone: the share of drills that are a digit or a word alone
     only: the categories of questions there are, such as clock,orders, or kinds of them, such as follow_again; "": all
     practice: the share of questions that are in wordings for practice, which training alone has (see practice.py)
+    pauses: the share of questions that are said in two breaths, where what was said so far is no question yet; where
+        the second begins is in `pause`, in samples
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """
 
@@ -74,14 +80,15 @@ class SpeechConfig:
     alone: float = 0.15
     only: str = ""
     practice: float = 0.0
+    pauses: float = 0.0
     tts_command: str = ""
 
     def __post_init__(self) -> None:
         require_at_least(self, LEAST)
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
-        for name, share in (("drills", self.drills), ("alone", self.alone), ("practice", self.practice)):
-            if not 0 <= share <= 1:
+        for name in ("drills", "alone", "practice", "pauses"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
                 raise DuologueError(f"{name}={share}: expected a share from 0 to 1")
         kinds = [kind for name, kind in KIND_OF.items() if templates_of(name, Split(self.split))]
         if self.practice in (0, 1):  # of what is never drawn one would be sought for ever
@@ -156,12 +163,18 @@ def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]
             dialogue = ask(again * config.n + index)
         text, fields = said(dialogue), dataclasses.asdict(dialogue)
     voice = draw_voice(config.speakers(), rng)
-    return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
+    prosody, pause = voice.draw(rng), 0
+    if config.pauses and "kind" in fields and KIND_OF[fields["kind"]] not in PRACTICE and rng.random() < config.pauses:
+        pause = int(rng.choice(pauses_in(text) or [0]))
+    name = f"{config.seed}-{index:07d}"
+    return Utterance(id=name, text=text, voice=voice, prosody=prosody, fields=fields, pause=pause)
 
 
 def speak(utterance: Utterance) -> Clip:
     """Raises SynthesisError when the synthesiser fails."""
-    pcm = synthesise(utterance.text, utterance.voice, utterance.prosody)
+    words, cut = utterance.text.split(), utterance.pause
+    said = [" ".join(part) for part in (words[:cut], words[cut:]) if part]
+    breaths = [synthesise(text, utterance.voice, utterance.prosody) for text in said]
     manner = dataclasses.asdict(utterance.prosody) if utterance.prosody else None
     meta = {
         "id": utterance.id,
@@ -170,7 +183,11 @@ def speak(utterance: Utterance) -> Clip:
         "prosody": manner,
         **utterance.fields,
     }
-    return Clip(pcm, meta)
+    if len(breaths) > 1:
+        first, second = (trimmed(breath.astype(np.float32)).astype(np.int16) for breath in breaths)
+        breaths = [np.pad(first, (0, _GAP)), np.pad(second, (_GAP, 0))]
+        meta["pause"] = len(breaths[0])
+    return Clip(np.concatenate(breaths), meta)
 
 
 @dataclass(frozen=True)
@@ -203,7 +220,7 @@ def make_shard(recipe: str, config: SpeechConfig, shard: int) -> tuple[list[Clip
 def _writer(recipe: str, config: SpeechConfig) -> ShardWriter:
     # the number of workers does not change the clips; what a set does without it does not mention
     given = {field.name: field.default for field in dataclasses.fields(config)}
-    newer = ("tts_command", "only", "alone", "practice")  # sets made before these were there go on
+    newer = ("tts_command", "only", "alone", "practice", "pauses")  # sets made before these were there go on
     left_out = ("out", "workers", *(name for name in newer if getattr(config, name) == given[name]))
     parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     return ShardWriter(config.out, name=recipe, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)

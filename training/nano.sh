@@ -60,7 +60,7 @@ prepare questions "$WORK/questions4" n="$(scaled 12000 40)" seed=14 drills=0.5 \
 prepare questions "$WORK/questions5" n="$(scaled 4000 40)" seed=15 drills=0.8
 prepare questions "$WORK/questions6" n="$(scaled 9000 40)" seed=16 drills=0.3 \
     voices=flite:rms,flite:kal16,festival:kal_diphone
-questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6,9,10,10,11,14,15,19})
+questions=("$WORK"/questions "$WORK"/questions{2,3,4,5,6,9,10,10,11,14,15,19,21})
 # What came in later, by itself: the clock, orders, questions that go on from another, what nano does not know.
 newer=clock,orders,follow_up,outside,repeat,knowledge,spelling
 prepare questions "$WORK/questions9" n="$(scaled 3500 40)" seed=19 drills=0.12 only=$newer \
@@ -73,6 +73,8 @@ few=small_talk,outside,knowledge,capitals
 prepare questions "$WORK/questions15" n="$(scaled 1200 40)" seed=25 drills=0.1 only=$few
 # What was said, once more: the ways of asking are few, but each clip goes on from another turn each time.
 prepare questions "$WORK/questions19" n="$(scaled 2200 40)" seed=29 drills=0 only=follow_again
+# In two breaths, as people ask who think between them: each is said by itself, so the first falls like a whole question.
+prepare questions "$WORK/questions21" n="$(scaled 4700 40)" seed=43 drills=0 pauses=1
 # Voices made by statistics from people's recordings, as most of those that nano is tested on: they count twice.
 if command -v RHVoice-test > /dev/null && "$PYTHON" -c 'import ttspico' 2> /dev/null; then
     prepare questions "$WORK/questions7" n="$(scaled 9000 40)" seed=17 drills=0.45 voices=more
@@ -80,11 +82,12 @@ if command -v RHVoice-test > /dev/null && "$PYTHON" -c 'import ttspico' 2> /dev/
     prepare questions "$WORK/questions12" n="$(scaled 1500 40)" seed=22 drills=1 voices=more
     prepare questions "$WORK/questions16" n="$(scaled 900 40)" seed=26 drills=1 alone=1 voices=more
     prepare questions "$WORK/questions20" n="$(scaled 1200 40)" seed=30 drills=0 voices=more only=follow_again
+    prepare questions "$WORK/questions22" n="$(scaled 1800 40)" seed=44 drills=0 pauses=1 voices=more
     prepare asides "$WORK/asides2" n="$(scaled 3000 40)" seed=32 voices=more
 fi
 asides=("$WORK/asides")
 if finished "$WORK/asides2"; then
-    questions+=("$WORK"/questions{7,7,8,8,12,16,20,20})
+    questions+=("$WORK"/questions{7,7,8,8,12,16,20,20,22})
     asides+=("$WORK/asides2")
 else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"
@@ -140,8 +143,8 @@ train speech_to_text speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/
 kinds=arithmetic,sequence,repeat,follow_up,clock,comparison,calendar,small_talk,outside
 joint() { # RUN start key=value…
     train duplex "$1" start="$2" learn=encoder,monitor,adaptor,llm augment=voices text_share=1 text_only=$kinds \
-        data="$(commas "${talk[@]}")" dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" \
-        ${noises[@]+"${noises[@]}"} "${@:3}"
+        pause_share=0.7 data="$(commas "${talk[@]}")" \
+        dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" ${noises[@]+"${noises[@]}"} "${@:3}"
 }
 joint duplex "encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text"
 # Then two ways on from there, of which the mean is taken.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data_prep.dialogues import Dialogue, Split, generate, is_whole_question, templates_of
+from ...data_prep.dialogues import Dialogue, Split, generate, pauses_in, templates_of
 from ...data_prep.kinds import Category
 from ...data_prep.recordings import trimmed
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
@@ -217,9 +217,8 @@ def _question(seed: int, index: int, kind: SceneKind, which: int, least: int = 0
 
 
 def _pauses(question: str) -> list[int]:
-    """Behind how many words one may pause: where what was said is not a question already, which nobody could tell."""
-    words = question.split()
-    return [cut for cut in range(2, len(words) - 1) if not is_whole_question(" ".join(words[:cut]))]
+    """Behind how many words the pause may be: two at least, and two at least to come."""
+    return [cut for cut in pauses_in(question) if 2 <= cut < len(question.split()) - 1]
 
 
 def _at_level(wave: np.ndarray, dbfs: float) -> np.ndarray:

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from duologue.data_prep import prepare as module
-from duologue.data_prep.dialogues import generate
+from duologue.data_prep.dialogues import generate, pauses_in
+from duologue.data_prep.domain import KIND_OF, PRACTICE
 from duologue.data_prep.prepare import (
     QuestionsConfig,
     RepliesConfig,
@@ -23,6 +25,7 @@ from duologue.data_prep.prepare import (
     prepare,
     question_at,
     reply_at,
+    speak,
 )
 from duologue.data_prep.shards import ShardedDataset
 from duologue.data_prep.spoken import NUMBER_WORDS, normalise
@@ -154,6 +157,27 @@ def test_drills_may_be_words_alone() -> None:
     assert 90 <= digits <= 160  # six in ten
     with pytest.raises(DuologueError, match=r"alone=-0.1: expected a share"):
         QuestionsConfig(out="nowhere", alone=-0.1)
+
+
+def test_a_question_is_said_in_two_breaths(mute: None) -> None:
+    """Where the first alone is no question, neither among fillers; drills and wordings for practice are said in one."""
+    config = QuestionsConfig(out="nowhere", n=200, drills=0.1, practice=0.2, pauses=0.7)
+    plans = [question_at(i, config) for i in range(200)]
+    same = [question_at(i, replace(config, pauses=0)) for i in range(200)]
+    assert [(one.text, one.voice, one.prosody) for one in plans] == [(one.text, one.voice, one.prosody) for one in same]
+    paused = [plan for plan in plans if plan.pause]
+    assert 70 <= len(paused) <= 130
+    assert all("kind" in plan.fields and KIND_OF[plan.fields["kind"]] not in PRACTICE for plan in paused)
+    for plan in paused:
+        words = plan.text.split()
+        assert 0 < plan.pause < len(words) and plan.pause in pauses_in(plan.text)
+        first, clip = fake_speech(" ".join(words[: plan.pause]), None), speak(plan)
+        at = clip.meta["pause"]
+        assert not clip.pcm[at - 640 : at + 640].any() and clip.pcm[at - 641] and clip.pcm[at + 640]
+        assert at - 640 <= len(first) and len(clip.pcm) - 1280 <= 10 * len(plan.text)
+    assert "pause" not in speak(same[0]).meta
+    assert pauses_in("um what is two plus three please") == [1, 2, 3, 4, 5]
+    assert pauses_in("tell me the capital of peru thank you") == [1, 2, 3, 4, 5]
 
 
 def test_a_set_without_a_command_does_not_mention_it(tmp_path: Path, mute: None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +13,7 @@ from tone_clips import tone_clips
 
 from duologue.model.errors import DuologueError
 from duologue.model.monitor import VERDICTS, Verdict
+from duologue.training.augment import AugmentConfig
 from duologue.training.loop import train
 from duologue.training.recipes import duplex, speech_to_text
 from duologue.training.turns import encode
@@ -55,6 +56,19 @@ def test_a_pause_inside_is_waited_for(clips: str) -> None:
     heard = np.flatnonzero(loud(wave, len(verdicts)))
     assert np.diff(heard).max() >= 3, "there is a pause"
     assert (verdicts[: heard[-1] - 1] == WAIT).all() and (verdicts[heard[-1] + 2 :] == QUERY).all()
+
+
+def test_the_pause_is_where_a_breath_is_taken(tmp_path: Path) -> None:
+    task = tiny(tone_clips(tmp_path / "set", breaths=True), pause_share=1.0).build()
+    alone = {f.name: 0.0 for f in fields(AugmentConfig) if f.name.endswith("_chance")} | {"tempo_chance": 1.0}
+    slower = AugmentConfig(tempo=(0.82, 0.85), **alone)  # type: ignore[arg-type]
+    for disguised in (None, slower):
+        wave, verdicts, _ = task.scene(task.corpus[1], np.random.default_rng(0), disguised)
+        heard = np.flatnonzero(np.abs(wave) > 0.01)
+        gap = int(np.diff(heard).argmax())
+        first, second = heard[gap] - heard[0], heard[-1] - heard[gap + 1]
+        assert heard[gap + 1] - heard[gap] > 0.25 * 16000 and abs(first / (first + second) - 0.8) < 0.01
+        assert (np.array(verdicts)[: heard[-1] // 1280 - 1] == WAIT).all()
 
 
 def test_asides_noises_and_far_talkers_need_no_answer(clips: str) -> None:

@@ -47,7 +47,7 @@ class DuplexRecipe(SpeechToTextRecipe):
 
     monitor: MonitorConfig = NANO_MONITOR
     verdict_weight: float = 1.0  # of the verdicts' loss beside that of the words
-    pause_share: float = 0.5  # of the questions have a pause inside
+    pause_share: float = 0.5  # of the questions have a pause inside: where a breath is taken in them, or anywhere
     noise_share: float = 0.12  # of the rows are noise alone
     far_share: float = 0.08  # of the rows are a question that somebody else asks, far off
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
@@ -148,19 +148,21 @@ class Duplex(SpeechToText):
             parts = [silence(0, 0.3), sound * rng.uniform(0.1, 1.0) / max(1e-4, np.abs(sound).max()), silence(0.4, 1.2)]
             due, ends, near = _NOISE, [], False
         else:
+            meta = clip.meta
             wave = trimmed(to_float(clip.pcm))
             if disguise is not None:
                 wave = another_voice(wave, rng, disguise)
-            asked = "answer" in clip.meta  # otherwise an aside, or a drill: words alone, behind which nothing is due
+            asked = "answer" in meta  # otherwise an aside, or a drill: words alone, behind which nothing is due
             known = {"query": _QUERY, "noise": _NOISE, None: _QUERY if asked else UNKNOWN}
-            due = known[clip.meta.get("verdict")]
+            due = known[meta.get("verdict")]
             parts = [silence(0, 0.3), wave, silence(0.4, 1.2)]
             ends = [1]
             if asked:
                 if rng.random() < recipe.far_share / (1 - recipe.noise_share):
                     parts[1], due, near = _far(wave, rate, rng), _NOISE, False
                 elif rng.random() < recipe.pause_share and len(wave) > rate:
-                    cut = _quiet_place(wave, rng)
+                    breath = meta.get("pause")
+                    cut = round(len(wave) * breath / len(clip.pcm)) if breath else _quiet_place(wave, rng)
                     parts[1:2] = [wave[:cut], silence(0.25, 1.0), wave[cut:]]
                     ends = [1, 3]
         sound = np.concatenate(parts)
