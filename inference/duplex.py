@@ -47,7 +47,7 @@ class Action(Enum):
 class DuplexConfig:
     """Milliseconds. The defaults are for the speech gate alone; a monitor allows shorter waits."""
 
-    endpoint_ms: int = 560  # of silence end a turn
+    endpoint_ms: int = 680  # of silence end a turn
     query_endpoint_ms: int = 240  # the same if the monitor says QUERY
     wait_endpoint_ms: int = 1600  # the same if it says WAIT
     speculate_ms: int = 160  # of silence, after which an answer is prepared; 0: not before the turn is over

@@ -44,7 +44,7 @@ class SessionConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     loudness: LoudnessConfig = field(default_factory=LoudnessConfig)
     sampling: Sampling = field(default_factory=Sampling)
-    certain: tuple[float, float, float] = (0.9, 0.55, 0.6)
+    certain: tuple[float, float, float] = (0.93, 0.55, 0.6)
     certain_over: tuple[float, float, float] = (0.6, 0.9, 0.6)
     echo: float = 0.3
     echo_ms: int = 400

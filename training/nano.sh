@@ -158,6 +158,12 @@ joint words "$start" learn=monitor,adaptor,llm text_share=5 practice=0.5 batch_s
 start="encoder=$both,adaptor=$RUNS/words,llm=$RUNS/words,monitor=$RUNS/words"
 joint duplex_c "$start" learn=monitor,adaptor,llm text_share=1.5 practice=0.4 steps="$(scaled 400 2)"
 mean="0.7*$RUNS/duplex_c+0.15*$RUNS/duplex_a+0.15*$RUNS/duplex_b"
+# The monitor goes on by itself, on the finished model: more pauses, which cost the rest nothing.
+breaths=("$WORK/questions21")
+if finished "$WORK/questions22"; then breaths+=("$WORK/questions22"); fi
+train duplex monitor start="encoder=$both,adaptor=$mean,llm=$mean,monitor=$mean" learn=monitor augment=voices \
+    pause_share=0.75 batch_size=32 lr=1e-3 steps="$(scaled 300 2)" data="$(commas "${talk[@]}" "${breaths[@]}")" \
+    "${dev[@]}" ${noises[@]+"${noises[@]}"}
 # The word monitor reads what the finished model writes down.
 train word_monitor word_monitor start="encoder=$both,adaptor=$mean,llm=$mean" data="$(commas "${talk[@]}")" \
     dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" scenes="$(scaled 8000 64)" \
@@ -168,12 +174,12 @@ train unit_vocoder unit_vocoder data="$(commas "${replies[@]}")"
 
 # 3. The checkpoint, with a card that says it has not been measured.
 say "checkpoint: $OUT"
-"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$mean" llm="$mean" monitor="$mean" \
+"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$mean" llm="$mean" monitor="$RUNS/monitor" \
     word_monitor="$RUNS/word_monitor" unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
 facts=()
 for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "${asides[@]}" "${replies[@]}"; do facts+=(--data "$folder"); done
 if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
-for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b words duplex_c word_monitor unit_decoder \
+for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b words duplex_c monitor word_monitor unit_decoder \
     unit_vocoder; do
     facts+=(--run "$RUNS/$run@$MACHINE")
 done

@@ -55,6 +55,8 @@ def test_a_pause_inside_is_waited_for(clips: str) -> None:
     wave, verdicts = scene(task, 1)
     heard = np.flatnonzero(loud(wave, len(verdicts)))
     assert np.diff(heard).max() >= 3, "there is a pause"
+    longest = max(np.diff(np.flatnonzero(loud(w, len(v)))).max() for w, v in (scene(task, 1, i) for i in range(9)))
+    assert longest > 13, "and some last longer than a second, which questions do not end by either"
     assert (verdicts[: heard[-1] - 1] == WAIT).all() and (verdicts[heard[-1] + 2 :] == QUERY).all()
 
 

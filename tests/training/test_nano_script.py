@@ -71,7 +71,7 @@ def test_every_command_is_one_that_the_package_knows(script):
             made.add(parse_overrides(config, words[1:]).out)
         elif command == "train":
             recipe = resolve(words[0], words[1:])
-            less = {"duplex_a": 12, "duplex_b": 12, "words": 6, "duplex_c": 4}
+            less = {"duplex_a": 12, "duplex_b": 12, "words": 6, "duplex_c": 4, "monitor": 3}
             assert recipe.steps == less.get(Path(recipe.out).name, 50)
             for folder in (*getattr(recipe, "data", ()), *getattr(recipe, "dev_data", ())):
                 assert folder in made, folder
@@ -95,9 +95,9 @@ def test_every_command_is_one_that_the_package_knows(script):
 def test_it_does_without_people(script):
     commands = script()
     assert not any("recordings" in word or "noises" in word for words in commands for word in words)
-    stated = {"steps=1200", "steps=600", "steps=400"}  # the others have the recipe's own
+    stated = {"steps=1200", "steps=600", "steps=400", "steps=300"}  # the others have the recipe's own
     own = [words for words in commands if not stated & {*words}]
-    assert len(commands) - len(own) == 4
+    assert len(commands) - len(own) == 5
     assert not any(word.startswith("steps=") for words in own for word in words)
 
 
@@ -106,7 +106,7 @@ def test_it_stops_where_told_and_goes_on_from_there(script):
     assert {words[1] for words in first} == {"prepare"}
     rest = script("checkpoint")
     assert "prepare" not in {words[1] for words in rest} and rest[-1][0] == "duologue.checkpoints.card"
-    assert [words[1] for words in script("stages")] == ["train"] * (len(NANO_STAGES) + 4)
+    assert [words[1] for words in script("stages")] == ["train"] * (len(NANO_STAGES) + 5)
 
 
 def test_what_was_spoken_elsewhere_is_trained_on_where_nothing_speaks(script):

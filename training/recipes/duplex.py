@@ -163,7 +163,7 @@ class Duplex(SpeechToText):
                 elif rng.random() < recipe.pause_share and len(wave) > rate:
                     breath = meta.get("pause")
                     cut = round(len(wave) * breath / len(clip.pcm)) if breath else _quiet_place(wave, rng)
-                    parts[1:2] = [wave[:cut], silence(0.25, 1.0), wave[cut:]]
+                    parts[1:2] = [wave[:cut], silence(0.25, 1.5), wave[cut:]]  # or a long one were an end
                     ends = [1, 3]
         sound = np.concatenate(parts)
         places = len(sound) // self.place
