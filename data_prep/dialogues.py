@@ -47,6 +47,7 @@ class Dialogue:
     before: tuple[str, str] | None = None
 
 
+_BEFORE, _AFTER = "|".join((*INTERJECTIONS, *LEAD_INS)), "|".join(TRAILERS)  # fillers around a question
 _SLOT = re.compile(r"\{[a-z]+\}")
 _SAID = (*2 * NUMBER_WORDS, *LETTERS, *REPEAT_WORDS)  # words of replies
 
@@ -87,8 +88,7 @@ def _held_out_wordings() -> re.Pattern[str]:
 
 
 def _between_fillers(pattern: str) -> str:
-    before, after = "|".join((*INTERJECTIONS, *LEAD_INS)), "|".join(TRAILERS)
-    return rf"(?:(?:{before}) )*(?:{pattern})(?: (?:{after}))*"
+    return rf"(?:(?:{_BEFORE}) )*(?:{pattern})(?: (?:{_AFTER}))*"
 
 
 def is_held_out(text: str) -> bool:
@@ -127,18 +127,15 @@ def is_whole_question(text: str) -> bool:
     return False
 
 
-@functools.cache
-def _fillers() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    before, after = "|".join((*INTERJECTIONS, *LEAD_INS)), "|".join(TRAILERS)
-    return re.compile(rf"^(?:(?:{before}) )+"), re.compile(rf"(?: (?:{after}))+$")
-
-
 def pauses_in(question: str) -> list[int]:
     """Behind how many words one may pause: where what was said is not a question already, which nobody could tell."""
-    before, after = _fillers()
-    words = after.sub("", question).split()
+    words = re.sub(rf"(?: (?:{_AFTER}))+$", "", question).split()
     said = {cut: " ".join(words[:cut]) for cut in range(1, len(words))}
-    return [cut for cut, text in said.items() if not is_whole_question(before.sub("", f"{text} ").strip())]
+    return [
+        cut
+        for cut, text in said.items()
+        if not is_whole_question(re.sub(rf"^(?:(?:{_BEFORE}) )+", "", f"{text} ").strip())
+    ]
 
 
 def template_id(kind: str, template: str) -> str:
@@ -246,9 +243,7 @@ def behind_another_turn(template: str, question: str, rng: np.random.Generator) 
 def _with_other_words(reply: str, rng: np.random.Generator) -> str:
     """The reply with a tenth of its words to all of them replaced by others that replies have, numbers above all."""
     share = rng.uniform(0.1, 1)
-    return " ".join(
-        _SAID[int(rng.integers(len(_SAID)))] if rng.random() < share else word for word in reply.split()
-    )
+    return " ".join(_SAID[int(rng.integers(len(_SAID)))] if rng.random() < share else word for word in reply.split())
 
 
 def count_distinct() -> dict[str, tuple[int, int]]:
