@@ -111,7 +111,7 @@ def ask(
     reply = load(model, device, dtype, int8, windowed=encoder == "windowed").ask(question, text)
     seconds = len(reply.waveform) / reply.sample_rate
     if output is not None and len(reply.waveform):
-        from ..inference.audio import write_wav
+        from ..data_prep.audio import write_wav
 
         write_wav(output, reply.waveform, reply.sample_rate)
     if as_json:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from ..inference.audio import AudioSource, read_audio
+from ..data_prep.audio import AudioSource, read_audio
 from ..model.errors import DuologueError
 
 RATE = 24_000  # Hz, of the protocol's sound

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from ..checkpoints import store
+from ..data_prep.audio import AudioSource, read_audio
 from ..model.errors import DuologueError
 from ..model.speech_lm import DialogueState, Sampling, SpeechLM
 from ..model.windowed_ear import WindowConfig
-from .audio import AudioSource, read_audio
 from .text_stream import ids_of
 from .turn import SILENCE, Reply, ReplyChunk, Timings, Turn, output_rate
 

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.parts import load_part
+from ..data_prep.audio import read_pieces
 from ..data_prep.shards import appearing
 from ..model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
 from ..model.errors import DuologueError
 from ..model.streaming import Streaming
 from ..model.windowed import Windowed
-from .audio import read_pieces
 
 FORMAT = "duologue-codes/1"
 HEADER = 1024  # bytes before the codes, the header padded with spaces

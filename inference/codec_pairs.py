@@ -19,10 +19,10 @@ import numpy as np
 import soxr
 import torch
 
+from ..data_prep.audio import write_wav
 from ..data_prep.shards import ShardedDataset, write_atomically
 from ..model.codec import Codec
 from ..model.errors import DuologueError
-from .audio import write_wav
 
 
 @torch.inference_mode()

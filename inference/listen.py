@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio import read_audio, write_wav
+from ..data_prep.audio import read_audio, write_wav
 from .duplex import DuplexConfig
 from .events import Tick, write_events
 from .session import Session

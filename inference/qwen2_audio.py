@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.source import one_line
+from ..data_prep.audio import AudioSource, read_audio
 from ..model.dialogue_state import pick
 from ..model.errors import DuologueError
 from ..model.kv_cache import KVBuffer
@@ -31,7 +32,6 @@ from ..model.llm import LLMState, transformers_cache
 from ..model.speech_lm import Sampling
 from ..model.unit_decoder import CTCCollapse, UnitDecoder
 from ..model.vocoder import UnitVocoder
-from .audio import AudioSource, read_audio
 from .turn import Reply, Timings
 
 GREEDY = Sampling()

@@ -65,7 +65,7 @@ def test_tree() -> None:
 def test_python(
     snippet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from duologue.inference.audio import write_wav
+    from duologue.data_prep.audio import write_wav
 
     rng = np.random.default_rng(0)
     write_wav(tmp_path / "question.wav", 0.1 * rng.standard_normal(16_000), 16_000)

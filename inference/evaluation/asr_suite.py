@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...data_prep.audio import read_audio
 from ...data_prep.shards import read_json_lines
 from ...model.errors import DuologueError
 from ..assistant import Assistant
-from ..audio import read_audio
 from ..transcribe import transcribe
 from .page import PLAYER_RATE, Section, aligned, example, table
 from .plots import bars, number

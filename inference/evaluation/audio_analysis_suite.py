@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio
 from ...data_prep.recordings import MANIFEST
 from ...data_prep.shards import read_json_lines
 from ...data_prep.spoken import normalise
@@ -31,7 +32,6 @@ from ...data_prep.synthesis import SAMPLE_RATE, require, synthesise
 from ...data_prep.voices import find_voices
 from ...model.errors import DuologueError
 from ..assistant import Assistant
-from ..audio import read_audio
 from .page import PLAYER_RATE, Section, example, table
 from .plots import bars, number
 from .reporting import finish, good_rows

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
-from ..audio import read_audio
 from .page import PLAYER_RATE, Section, example, table
 from .plots import bars, number
 from .quality import RATE, REFERENCED, SIMILARITY, UNREFERENCED, UTMOS, SpeakerEncoder, referenced, unreferenced

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio
 from ...data_prep.shards import write_atomically
-from ..audio import read_audio
 from .page import Section, document, player, report_body, table
 from .statistics import Finding
 

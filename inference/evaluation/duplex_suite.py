@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...data_prep.audio import read_audio, write_wav
 from ...data_prep.shards import write_atomically
 from ...data_prep.spoken import normalise
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, require
@@ -32,7 +33,6 @@ from ...data_prep.voices import find_voices
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant import Assistant, load
-from ..audio import read_audio, write_wav
 from ..duplex import FRAME_MS, PRESETS
 from ..events import Event, EventKind, read_events, write_events
 from ..session import Session

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio
 from ...data_prep.shards import read_json_lines
 from ...model.errors import DuologueError
-from ..audio import read_audio
 from .endpoint_judge import EndpointJudge, JudgeConfig
 from .judge import is_right
 from .quality import RATE

@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio, write_wav
 from ...data_prep.shards import write_atomically
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant import Assistant
-from ..audio import read_audio, write_wav
 from ..session import Session
 from ..session_state import SessionConfig
 from . import fdb_metrics as measure

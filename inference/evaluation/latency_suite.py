@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...data_prep.audio import write_wav
 from ...data_prep.dialogues import Split
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, require, synthesise
 from ...data_prep.voices import find_voices
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling
 from ..assistant import Assistant
-from ..audio import write_wav
 from ..duplex import FRAME_MS, PRESETS
 from ..events import EventKind
 from ..session import Session

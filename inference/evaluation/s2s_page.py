@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..audio import read_audio
+from ...data_prep.audio import read_audio
 from .chunk_sizes import chunk_table
 from .page import PLAYER_RATE, Section, aligned, example, table
 from .plots import bars, curves, histogram, number

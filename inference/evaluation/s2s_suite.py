@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio, write_wav
 from ...data_prep.dialogues import Dialogue, Split, generate
 from ...data_prep.shards import write_json_lines
 from ...data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
 from ...data_prep.voices import REPLY_VOICE, find_voices
 from ...model.errors import DuologueError
 from ..assistant import Assistant
-from ..audio import read_audio, write_wav
 from .chunk_sizes import render_chunks, without_voice
 from .endpoint_judge import EndpointJudge, JudgeConfig
 from .foreign import MANIFEST

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
-from ..audio import read_audio
 
 RATE, CHUNK_S = 24_000, 0.08
 

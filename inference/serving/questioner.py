@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ...data_prep.audio import read_audio
 from ...model.speech_lm import Sampling
 from ..asking import Step
-from ..audio import read_audio
 from ..engine import Engine, Seat
 
 _CHUNK_S = 0.16  # of a recording are heard in one job

@@ -8,7 +8,7 @@ import torch
 
 import duologue
 from duologue.checkpoints.importers import silero_vad
-from duologue.inference.audio import read_audio
+from duologue.data_prep.audio import read_audio
 from duologue.model.errors import DuologueError
 from duologue.model.vad import SAMPLE_RATE, WINDOW
 

@@ -16,8 +16,8 @@ gradio = pytest.importorskip("gradio")
 from running_server import ENGINE, running
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
+from duologue.data_prep.audio import read_audio, write_wav
 from duologue.demo.page import ASSETS, EXAMPLES, build, create_page, launch
-from duologue.inference.audio import read_audio, write_wav
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
 

@@ -10,9 +10,9 @@ from tiny_assistant import HEARD, SAID, tiny_assistant
 from torch import nn
 
 from duologue.checkpoints import store
+from duologue.data_prep.audio import write_wav
 from duologue.inference import turn as turns
 from duologue.inference.assistant import Assistant, Sampling, load
-from duologue.inference.audio import write_wav
 from duologue.inference.text_stream import TextStream, ids_of
 from duologue.model.errors import DuologueError
 

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from duologue.checkpoints.parts import save_part
+from duologue.data_prep.audio import write_wav
 from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.demo.cli import main
-from duologue.inference.audio import write_wav
 from duologue.inference.codec_files import decode, decoding, encode, fingerprint, load_codec
 from duologue.model.codec import Codec, CodecConfig, CodecDecoding, published
 from duologue.model.errors import DuologueError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import duologue
-from duologue.inference.audio import read_audio
+from duologue.data_prep.audio import read_audio
 from duologue.inference.events import EventKind
 
 ASSETS = sorted((Path(duologue.__file__).parent / "demo" / "assets").glob("*.flac"))

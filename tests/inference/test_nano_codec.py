@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import duologue
+from duologue.data_prep.audio import read_audio
 from duologue.demo.cli import main
-from duologue.inference.audio import read_audio
 from duologue.inference.codec_files import load_codec
 
 ASSETS = sorted((Path(duologue.__file__).parent / "demo" / "assets").glob("*.flac"))

@@ -161,8 +161,8 @@ def test_it_speaks_where_a_mouth_is_attached(chat: AudioChat) -> None:
 
 
 def test_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from duologue.data_prep.audio import write_wav
     from duologue.demo.cli import main
-    from duologue.inference.audio import write_wav
 
     write_wav(tmp_path / "clip.wav", clip(0)[1], 16_000)
     with pytest.raises(SystemExit) as caught:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_assistant import HEARD, tiny_assistant
 
+from duologue.data_prep.audio import read_audio, write_wav
 from duologue.inference.assistant import Sampling
-from duologue.inference.audio import read_audio, write_wav
 from duologue.inference.evaluation import asr_suite
 from duologue.inference.evaluation.speech_sets import Utterance, find_utterances
 from duologue.inference.transcribe import transcribe

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.inference.audio import write_wav
+from duologue.data_prep.audio import write_wav
 from duologue.inference.evaluation import codec_suite
 from duologue.inference.evaluation.codec_suite import codebook_use, read_codes
 from duologue.model.errors import DuologueError

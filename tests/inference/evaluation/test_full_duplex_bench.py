@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_assistant import Loudness, tiny_assistant
 
-from duologue.inference.audio import read_audio, write_wav
+from duologue.data_prep.audio import read_audio, write_wav
 from duologue.inference.evaluation import fdb_metrics as measure
 from duologue.inference.evaluation import full_duplex_bench
 from duologue.inference.evaluation.endpoint_judge import JudgeConfig

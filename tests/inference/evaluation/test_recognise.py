@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.inference.audio import read_audio
+from duologue.data_prep.audio import read_audio
 from duologue.inference.evaluation.recognise import Recogniser, find_ear
 from duologue.model.errors import DuologueError
 

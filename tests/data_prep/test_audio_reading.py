@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from duologue.inference.audio import MAX_SECONDS, read_audio, write_wav
+from duologue.data_prep.audio import MAX_SECONDS, read_audio, write_wav
 from duologue.model.errors import DuologueError
 
 soundfile = pytest.importorskip("soundfile")

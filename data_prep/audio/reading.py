@@ -1,4 +1,4 @@
-"""Sound in and out of files: any recording -> float32 mono at the model's rate; a waveform -> a WAV file.
+"""Sound from files: any recording -> float32 mono at the rate that is asked for.
 
 This is the edge where bad recordings are caught. Each is one :class:`DuologueError` line: no such file, a folder, an
 empty file, no samples, text called ``.wav``, a FLAC that is cut short or damaged (part of it could be heard, but half a
@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data_prep.shards import appearing
-from ..model.errors import DuologueError
+from ...model.errors import DuologueError
 
 AudioSource = str | os.PathLike[str] | bytes | tuple[int, np.ndarray]
 
@@ -175,20 +174,3 @@ def read_pieces(path: str | os.PathLike[str], sample_rate: int) -> Iterator[tupl
             yield sound.tell() / max(1, sound.frames), np.clip(piece, -1.0, 1.0)
         if not samples:
             raise DuologueError(f"{name} has no samples (0 s): record something")
-
-
-def write_wav(path: str | os.PathLike[str], waveform: np.ndarray, sample_rate: int) -> None:
-    """Write ``waveform`` (n,) float in [-1, 1] as a 16-bit mono WAV; the file appears whole or not at all.
-
-    Raises:
-        DuologueError: when the folder does not exist or cannot be written to, or the name does not end in ``.wav``.
-    """
-    import soundfile
-
-    path = Path(path)
-    if path.suffix.lower() != ".wav":
-        raise DuologueError(f"{path}: speech is written as WAV, so give a name that ends in .wav")
-    if path.is_dir():
-        raise DuologueError(f"{path} is a folder: give the name of a file in it")
-    with appearing(path) as file:
-        soundfile.write(file, np.clip(waveform, -1.0, 1.0), sample_rate, format="WAV", subtype="PCM_16")
