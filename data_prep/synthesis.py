@@ -1,5 +1,6 @@
-"""Text to speech behind one function: espeak-ng, flite and festival, which every Debian has; SVOX Pico, RHVoice and
-Kokoro (see kokoro.py), which add voices where they are installed; and any other as a command (see tts_command.py).
+"""Text to speech behind one function: espeak-ng (see espeak.py), which pip brings too; flite and festival, which every
+Debian has; SVOX Pico, RHVoice and Kokoro (see kokoro.py), which add voices where they are installed; and any other as a
+command (see tts_command.py).
 
 `synthesise(text, voice, prosody)` gives int16 PCM at 16 kHz. espeak-ng and flite are started for each sentence (13 and
 50 ms), RHVoice too; festival, which takes most of a second to start, is kept as one process that is fed sentences
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from ..model.errors import DuologueError
+from .espeak import espeak_accents, espeak_command, espeak_variants
 from .kokoro import kokoro_files, speak_by_kokoro
 from .spoken import ALPHABET, letters_marked
 from .tts_command import arguments_of, speak_by_command
@@ -133,9 +135,12 @@ def require(*engines: Engine) -> None:
             raise SynthesisError(str(error)) from None
     programs = [engine.program for engine in engines if engine not in (Engine.PICO, Engine.KOKORO)]
     missing = [program for program in programs if shutil.which(program) is None]
+    if Engine.ESPEAK in engines and espeak_command() is not None:
+        missing = [program for program in missing if program != Engine.ESPEAK.program]
     if missing:
         packages = " ".join("rhvoice" if program == "RHVoice-test" else program for program in missing)
-        raise SynthesisError(f"not installed: {', '.join(missing)} (Debian: apt-get install {packages})")
+        by_pip = "; for espeak-ng also: pip install espeakng-loader" if Engine.ESPEAK.program in missing else ""
+        raise SynthesisError(f"not installed: {', '.join(missing)} (Debian: apt-get install {packages}{by_pip})")
 
 
 def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.ndarray:
@@ -207,7 +212,9 @@ def _espeak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarra
     accent, _, variant = voice.name.partition("+")
     if accent not in espeak_accents() or (variant and variant not in espeak_variants()):
         raise SynthesisError(f"espeak-ng has no voice {voice.name!r}: `espeak-ng --voices=en` lists accents")
-    command = ["espeak-ng", "-v", voice.name, "--stdout"]
+    program = espeak_command()
+    assert program is not None, "require has looked for it"
+    command = [*program, "-v", voice.name, "--stdout"]
     if prosody is not None:
         command += ["-p", str(round(prosody.pitch)), "-s", str(round(prosody.rate))]
     wav = _run([*command, text], voice)
@@ -215,18 +222,6 @@ def _espeak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarra
         raise SynthesisError(f"{voice.key} gave no speech for {text!r}")
     # the header's lengths are not filled in on a pipe, so the samples are all that follows its 44 bytes
     return np.frombuffer(wav[44 : 44 + (len(wav) - 44) // 2 * 2], dtype="<i2"), int.from_bytes(wav[24:28], "little")
-
-
-@functools.cache
-def espeak_accents() -> frozenset[str]:
-    lines = subprocess.run(["espeak-ng", "--voices=en"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return frozenset(line.split()[1] for line in lines[1:]) | {"en"}
-
-
-@functools.cache
-def espeak_variants() -> frozenset[str]:
-    lines = subprocess.run(["espeak-ng", "--voices=variant"], capture_output=True, text=True, check=True).stdout
-    return frozenset(line.split("!v/")[1].split("   ")[0].strip() for line in lines.splitlines()[1:] if "!v/" in line)
 
 
 def _flite(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:

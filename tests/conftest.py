@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -43,6 +44,26 @@ def no_bare_imports() -> Iterator[None]:
 def root() -> Path:
     """The repository root, which is the package ``duologue``."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def speech() -> Callable[..., np.ndarray]:
+    """``speech("what is two plus two", "en-gb")``: (n,) int16 at 16 kHz, by the library of espeak-ng that pip brings.
+
+    The same samples on every machine. Lower-case words only; read-only, for each sentence is made once.
+    """
+    from duologue.data_prep import synthesis
+    from duologue.data_prep.espeak import library_command
+
+    @functools.cache
+    def say(text: str, voice: str = "en-us", prosody: synthesis.Prosody | None = None) -> np.ndarray:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(synthesis, "espeak_command", library_command)
+            pcm = synthesis.synthesise(text, synthesis.Voice(engine=synthesis.Engine.ESPEAK, name=voice), prosody)
+        pcm.flags.writeable = False
+        return pcm
+
+    return say
 
 
 CHARACTER = 960  # samples a character: 60 ms

@@ -88,12 +88,21 @@ def test_every_library_is_declared_and_used() -> None:
     used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
     assert used - core - optional == set(), "imported, but in no list of pyproject.toml"
     # accelerate imports the first; of the second only the weights are read; speechmos and webrtcvad import the next
-    # three; fastapi reads forms with the last
+    # three; fastapi reads forms with the next; a process of its own loads the last
     unseen = {"tensorboard", "silero_vad", "onnxruntime", "requests", "setuptools", "python_multipart"}
+    unseen |= {"espeakng_loader"}
     assert core | optional == used | unseen, "in pyproject.toml, but not imported"
     own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
     # pipecat's client is run by an environment of its own (test_pipecat.py)
     assert imports(ROOT / "tests") - own - core - optional - named(extras["test"]) == {"pipecat"}
+
+
+def test_gpl_comes_only_where_it_is_asked_for() -> None:
+    """espeak-ng's library is GPL-3.0: only the extras for more voices and for tests bring it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"core": project["dependencies"], **project["optional-dependencies"]}
+    bring = {name for name, group in groups.items() if any(re.match("espeakng|kokoro|phonemizer", r) for r in group)}
+    assert bring == {"voices", "test"}
 
 
 def test_versions_are_pinned() -> None:

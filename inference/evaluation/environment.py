@@ -10,11 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ...data_prep.espeak import espeak_command
+
 PACKAGES = (
     "torch", "transformers", "numpy", "soxr", "soundfile", "pocketsphinx", "jiwer", "whisper-normalizer", "speechmos",
     "onnxruntime", "pesq", "pystoi", "resemblyzer", "silero-vad", "lhotse",
 )  # fmt: skip
-SYNTHESISERS = {"espeak-ng": "--version", "flite": "--version", "festival": "--version"}
+SYNTHESISERS = ("espeak-ng", "flite", "festival")
 
 
 def environment() -> dict[str, Any]:
@@ -36,7 +38,7 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "load_average": os.getloadavg()[0],
         "versions": versions,
-        "synthesisers": {name: _first_line([name, flag]) for name, flag in SYNTHESISERS.items()},
+        "synthesisers": {name: _first_line([*_command(name), "--version"]) for name in SYNTHESISERS},
     }
 
 
@@ -45,6 +47,10 @@ def _processor() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _command(synthesiser: str) -> list[str]:
+    return (espeak_command() if synthesiser == "espeak-ng" else None) or [synthesiser]
 
 
 def _first_line(command: list[str]) -> str | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sys
 import types
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from duologue.data_prep import synthesis
+from duologue.data_prep.espeak import espeak_accents, espeak_variants, library_command
 from duologue.data_prep.synthesis import (
     BUILT_IN,
     DEBIAN,
@@ -56,13 +57,10 @@ TEXT = "what is forty seven plus thirty five"
 
 
 def need(engine: Engine) -> None:
-    if engine is Engine.KOKORO:
-        try:
-            require(engine)
-        except SynthesisError as error:
-            pytest.skip(str(error))
-    elif (find_spec if engine is Engine.PICO else shutil.which)(engine.program) is None:
-        pytest.skip(f"{engine.program} is not installed")
+    try:
+        require(engine)
+    except SynthesisError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("engine", BUILT_IN)
@@ -116,6 +114,25 @@ def test_an_unknown_voice_is_an_error(engine: Engine) -> None:
     with pytest.raises(SynthesisError, match="nobody"):
         synthesise(TEXT, Voice(engine=engine, name="nobody"))
     synthesise("hello", SAMPLES[engine])  # and does no harm
+
+
+def test_espeaks_library_speaks_as_the_program_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same length and pitch, pace and manner obeyed, in any order; the samples are the version's own."""
+    library, program = library_command(), shutil.which("espeak-ng")
+    assert library is not None, "duologue[test] brings espeakng-loader"
+    voices = [Voice(engine=Engine.ESPEAK, name=name) for name in ("en-us+f3", "en-gb", "en-us")]
+    manners = (None, *MANNERS[Engine.ESPEAK])
+    monkeypatch.setattr(synthesis, "espeak_command", lambda: library)
+    said = [synthesise(TEXT, voice, manner) for voice in voices for manner in manners]
+    again = [synthesise(TEXT, voice, manner) for voice in voices[::-1] for manner in manners[::-1]]
+    for pcm, same in zip(said, again[::-1], strict=True):
+        np.testing.assert_array_equal(pcm, same)
+    if program is None:
+        pytest.skip("the program espeak-ng, to compare with, is not installed")
+    monkeypatch.setattr(synthesis, "espeak_command", lambda: [program])
+    for pcm, voice_and_manner in zip(said, itertools.product(voices, manners), strict=True):
+        other = synthesise(TEXT, *voice_and_manner)
+        assert len(other) == pytest.approx(len(pcm), rel=0.02) and pitch(other) == pytest.approx(pitch(pcm), rel=0.05)
 
 
 def test_an_unknown_variant_is_an_error() -> None:
@@ -266,7 +283,7 @@ def test_all_espeak_voices_exist() -> None:
     need(Engine.ESPEAK)
     for voice in (voice for voices in VOICE_SETS.values() for voice in voices if voice.engine is Engine.ESPEAK):
         accent, _, variant = voice.name.partition("+")
-        assert accent in synthesis.espeak_accents() and variant in synthesis.espeak_variants(), voice.name
+        assert accent in espeak_accents() and variant in espeak_variants(), voice.name
 
 
 def test_voices_are_found_by_name() -> None:
