@@ -30,10 +30,10 @@ from .card_facts import (
     log_acceptance,
     part_facts,
     read_acceptance,
-    read_json,
     read_rows,
     stage_facts,
 )
+from .files import read_json, read_text, write_text
 from .markdown import bullets, table
 from .source import CARD
 
@@ -260,10 +260,7 @@ def collect(
 def read_card(path: Path) -> str:
     """The text of a card, or of the one in a checkpoint's folder. Raises DuologueError where there is none."""
     path = path / CARD if path.is_dir() else path
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DuologueError(f"{path} is no card: {error}") from None
+    return read_text(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -294,9 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         log_acceptance(given.log, run)
         facts = replace(facts, acceptance=tuple(read_acceptance(given.log)))
     card = render(facts)
-    beside = given.folder / f".{CARD}.new"
-    beside.write_text(card if before is None else behind(before, card), encoding="utf-8")
-    beside.replace(given.folder / CARD)
+    write_text(given.folder / CARD, card if before is None else behind(before, card))
 
 
 if __name__ == "__main__":

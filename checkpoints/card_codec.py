@@ -11,7 +11,6 @@ Every number of the codec's own comes from a file, or is called not measured; th
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,8 @@ from ..model.codec import Codec, CodecConfig
 from ..model.errors import DuologueError
 from .card import data_section, folder_mib, licence_section, training_section
 from .card_evaluation import NOT_MEASURED
-from .card_facts import DataFacts, StageFacts, data_facts, digest, read_json, stage_facts
+from .card_facts import DataFacts, StageFacts, data_facts, digest, stage_facts
+from .files import read_json, read_json_lines, write_text
 from .markdown import bullets, table
 from .parts import load_part
 from .source import CARD
@@ -204,8 +204,7 @@ def collect(
         raise DuologueError(f"{report} is about the weights {weights}, not {digest(folder)}")
     course: list[Mapping[str, Any]] = []
     for run, _ in runs:
-        lines = (run / "figures.jsonl").read_text(encoding="utf-8") if (run / "figures.jsonl").is_file() else ""
-        course += [json.loads(line) for line in lines.splitlines()]
+        course += read_json_lines(run / "figures.jsonl") if (run / "figures.jsonl").is_file() else []
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in codec.named_children()}
     return CodecFacts(
         name=folder.resolve().name,
@@ -246,9 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     beside = {name: Path(path) for name, _, path in (entry.partition("=") for entry in given.beside)}
     runs = [(Path(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
     facts = collect(given.folder, data=given.data, runs=runs, report=given.report, beside=beside)
-    new = given.folder / f".{CARD}.new"
-    new.write_text(render(facts), encoding="utf-8")
-    new.replace(given.folder / CARD)
+    write_text(given.folder / CARD, render(facts))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..model.errors import DuologueError
+from .files import read_json, read_json_lines, write_json_lines
 from .source import WEIGHTS
 
 
@@ -77,23 +77,6 @@ class PartFacts:
     parameters: int
 
 
-def read_json(file: Path) -> Any:
-    """Raises DuologueError naming a file that is missing or is not JSON."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DuologueError(f"no such file: {file}") from None
-    except ValueError as error:
-        raise DuologueError(f"{file} is not JSON: {error}") from None
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise DuologueError(f"{file} is not JSON lines: {error}") from None
-
-
 def data_facts(folder: Path) -> DataFacts:
     """Read a prepared data set. Raises DuologueError when the folder is none or is not finished."""
     header = read_json(folder / "dataset.json")
@@ -104,7 +87,7 @@ def data_facts(folder: Path) -> DataFacts:
     for file in sorted(folder.glob("shard-*.jsonl")):
         if file.name.endswith(".failed.jsonl"):
             continue
-        for meta in _lines(file):
+        for meta in read_json_lines(file):
             voices[meta["voice"]] += 1
             if "licence" in meta:
                 rows.setdefault((meta["set"], meta["licence"]), []).append(meta)
@@ -133,7 +116,7 @@ def data_facts(folder: Path) -> DataFacts:
 def stage_facts(folder: Path, where: str | None = None) -> StageFacts:
     """Read a run's recipe.json and figures.jsonl. Raises DuologueError when it has not been run."""
     recipe = read_json(folder / "recipe.json")
-    log = _lines(folder / "figures.jsonl") if (folder / "figures.jsonl").is_file() else []
+    log = read_json_lines(folder / "figures.jsonl") if (folder / "figures.jsonl").is_file() else []
     if not log:
         raise DuologueError(f"{folder} has no figures.jsonl: the stage has not been trained")
     last = log[-1]
@@ -196,15 +179,14 @@ def log_acceptance(log: Path, run: AcceptanceRun) -> int:
     for number, known in enumerate(runs, start=1):
         if (known.weights, known.figures) == (run.weights, run.figures):
             return number
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(run), ensure_ascii=False, sort_keys=True) + "\n")
+    write_json_lines(log, [asdict(known) for known in (*runs, run)])
     return len(runs) + 1
 
 
 def read_acceptance(log: Path) -> list[AcceptanceRun]:
     """The runs so far, oldest first; none when there is no such file."""
     try:
-        return [AcceptanceRun(**entry) for entry in _lines(log)] if log.is_file() else []
+        return [AcceptanceRun(**entry) for entry in read_json_lines(log)] if log.is_file() else []
     except TypeError as error:
         raise DuologueError(f"{log} is not a log of acceptance runs: {error}") from None
 
@@ -213,7 +195,7 @@ def read_rows(path: Path, fields: Sequence[str]) -> tuple[dict[str, str], ...]:
     """JSON lines that have these fields and no others. Raises DuologueError for no such file or another line."""
     if not path.is_file():
         raise DuologueError(f"no file {path}")
-    rows = list(_lines(path))
+    rows = read_json_lines(path)
     for number, row in enumerate(rows, start=1):
         if set(row) != set(fields):
             raise DuologueError(f"{path}, line {number}: the fields are {', '.join(row)}; expected {', '.join(fields)}")

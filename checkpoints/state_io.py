@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..model.errors import DuologueError
 from ..model.kv_cache import KVBuffer
+from .files import write_atomically
 
 _PACKAGE = __name__.rpartition(".checkpoints.")[0]
 _FORMAT = "duologue-state/1"
@@ -34,15 +35,7 @@ def save_state(path: str | Path, state: Any) -> None:
     tensors: dict[str, Tensor] = {}
     tree = _dump(state, tensors, "state")
     data = save(tensors, metadata={"format": _FORMAT, "state": json.dumps(tree)})
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        raise DuologueError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(path, data)
 
 
 def load_state(path: str | Path) -> Any:
@@ -53,7 +46,7 @@ def load_state(path: str | Path) -> Any:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise DuologueError(f"no saved state {path}")
     try:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.files import write_json_lines
 from ..model.errors import DuologueError
 from .conversations import Conversation, read_instructions
 from .endpoint import Endpoint, Messages, RefusedError
 from .plain_text import plain
-from .shards import write_json_lines
 
 STEPS = ("rewrite", "answer")
 REWRITE_PROMPT = (

@@ -12,17 +12,16 @@ is killed leaves whole shards and a few temporary files, and goes on where it wa
 from __future__ import annotations
 
 import json
-import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, overload
 
 import numpy as np
 
+from ..checkpoints.files import appearing, read_json, read_json_lines, write_json, write_json_lines
 from ..model.errors import DuologueError
 
 FORMAT_VERSION = 1
@@ -46,50 +45,6 @@ class Failure:
 
     id: str
     reason: str
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which becomes `path` once it is whole. Until then, and if it fails, `path` is as it was.
-
-    Raises DuologueError when it cannot be written, as on a full disk; nothing is left of it then.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DuologueError(f"cannot write {path}: {error.strerror or error}; what was saved before is whole") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` either has all of it or is as it was before. Raises DuologueError as `appearing`."""
-    with appearing(path) as file:
-        file.write(data)
-
-
-def write_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
-    lines = (json.dumps(obj, ensure_ascii=False, sort_keys=True) + "\n" for obj in objects)
-    write_atomically(path, "".join(lines).encode())
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Raises DuologueError that names the file and the line when a line is not a JSON object."""
-    objects = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            obj = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DuologueError(f"{path}, line {number}: not JSON ({error.msg}); prepare this shard again") from None
-        if not isinstance(obj, dict):
-            raise DuologueError(f"{path}, line {number}: expected a JSON object, found {type(obj).__name__}")
-        objects.append(obj)
-    return objects
 
 
 class Computed(Sequence[dict[str, Any]]):
@@ -171,7 +126,7 @@ class ShardWriter:
         clips = samples = 0
         checksums = {}
         for shard in shard_numbers(self.folder):
-            objects = read_json_lines(_index_file(self.folder, shard))
+            objects = _index(self.folder, shard)
             clips += len(objects)
             samples += sum(obj["samples"] for obj in objects)
             checksums[f"{shard:05d}"] = _checksum(_pcm_file(self.folder, shard))
@@ -200,7 +155,7 @@ class ShardWriter:
             self.folder.rmdir()
 
     def _write_header(self, **more: Any) -> None:
-        write_atomically(self.folder / DATASET_FILE, (json.dumps({**self.header, **more}, indent=1) + "\n").encode())
+        write_json(self.folder / DATASET_FILE, {**self.header, **more})
 
 
 class ShardedDataset:
@@ -222,7 +177,7 @@ class ShardedDataset:
         self._shard_of: list[int] = []
         self._maps: dict[int, np.ndarray] = {}
         for shard in shard_numbers(self.folder):
-            objects = read_json_lines(_index_file(self.folder, shard))
+            objects = _index(self.folder, shard)
             self._check(shard, objects)
             self.metas += objects
             self._shard_of += [shard] * len(objects)
@@ -287,6 +242,13 @@ def _index_file(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.jsonl"
 
 
+def _index(folder: Path, shard: int) -> list[dict[str, Any]]:
+    try:
+        return read_json_lines(_index_file(folder, shard))
+    except DuologueError as error:
+        raise DuologueError(f"{error}; prepare this shard again") from None
+
+
 def _pcm_file(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.npy"
 
@@ -327,10 +289,7 @@ def _checksum(path: Path) -> int:
 
 
 def _read_header(file: Path) -> dict[str, Any]:
-    try:
-        header = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DuologueError(f"{file} is not JSON: {error}") from None
+    header = read_json(file)
     if not isinstance(header, dict) or header.get("format") != FORMAT_VERSION:
         found = header.get("format") if isinstance(header, dict) else header
         raise DuologueError(f"{file} has format {found!r}, but this version reads {FORMAT_VERSION}")

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoints.files import write_json_lines
 from ..model.errors import DuologueError
 from .codec_units import CodecUnits
 from .features import SAMPLE_RATE, EncoderFeatures, Features, MfccFeatures
-from .shards import Clip, ShardedDataset, write_json_lines
+from .shards import Clip, ShardedDataset
 from .unit_quality import bit_rate, judge
 from .units import CONFIG_FILE, KMeansUnits, Units
 from .voices import find_voices

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoints.files import write_atomically, write_json
 from ..model.errors import DuologueError
 from .features import HOP, SAMPLE_RATE, Features, MfccFeatures
-from .shards import write_atomically
 
 WEIGHTS_FILE, CONFIG_FILE = "units.safetensors", "units.json"
 
@@ -102,7 +102,7 @@ class KMeansUnits:
         tensors = {"mean": self.mean, "scale": self.scale, "centroids": self.centroids}
         write_atomically(folder / WEIGHTS_FILE, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         config = {"clusters": len(self), "features": self.features.description}
-        write_atomically(folder / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
+        write_json(folder / CONFIG_FILE, config)
 
     @classmethod
     def load(cls, folder: str | Path, features: Features | None = None) -> KMeansUnits:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import json
 import string
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.files import write_json
 from . import hearing
 from .asides import BACK_CHANNELS, STOPS
 from .domain import KINDS
 from .facts import MONTHS, REPEAT_WORDS
 from .sentences import FRAMES
-from .shards import write_atomically
 from .spoken import INTERJECTIONS, LEAD_INS, LETTERS, NUMBER_WORDS, TRAILERS
 
 SPECIAL_TOKENS = (
@@ -70,5 +69,5 @@ def save_tokenizer(folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "tokenizer.json"
-    write_atomically(path, (json.dumps(tokenizer_json(), indent=0, ensure_ascii=False) + "\n").encode())
+    write_json(path, tokenizer_json(), indent=0)
     return path

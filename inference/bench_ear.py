@@ -6,7 +6,6 @@ how often the token that the language model says first is the same one; beside t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import store
-from ..data_prep.shards import ShardedDataset, write_atomically
+from ..checkpoints.files import write_json
+from ..data_prep.shards import ShardedDataset
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM
 from ..model.windowed_ear import WindowConfig, WindowedEar, interior_error
@@ -87,4 +87,4 @@ def run(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         report = {"model": name, "data": str(data), "clips": len(clips[:limit]), "windows": rows}
-        write_atomically(out / "ear.json", (json.dumps(report, indent=1) + "\n").encode())
+        write_json(out / "ear.json", report)

@@ -9,7 +9,6 @@ frames come at the same moment, where there is most to share.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data_prep.shards import write_atomically
+from ..checkpoints.files import write_json
 from .duplex import FRAME_MS
 from .gathering import MOST
 from .lane import FRAME_S, Job, Lane
@@ -130,5 +129,5 @@ def run(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         report = {"model": name, "frames": FRAMES, "loads": [asdict(load) for load in loads]}
-        write_atomically(out / "lanes.json", (json.dumps(report, indent=1) + "\n").encode())
+        write_json(out / "lanes.json", report)
     return loads

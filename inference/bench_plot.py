@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..data_prep.shards import write_atomically
+from ..checkpoints.files import write_text
 
 _WIDTH, _HEIGHT, _LEFT, _BELOW = 640, 300, 56, 36  # of a plot in pixels; room for its axes
 _INKS = ("#2f6fb3", "#3a9a5b", "#8a6fc0", "#c0562a")
@@ -32,7 +32,7 @@ def write_plot(folder: Path, report: dict[str, Any], lines: list[str]) -> Path:
         f"<p>{html.escape(about)}</p><pre>{html.escape(chr(10).join(lines))}</pre>{plots}</body></html>\n"
     )
     path = folder / "report.html"
-    write_atomically(path, page.encode())
+    write_text(path, page)
     return path
 
 

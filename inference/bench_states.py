@@ -9,7 +9,6 @@ views are timed on tensors without storage, and bytes are counted.
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.files import write_json
 from ..checkpoints.store import read_model_config
-from ..data_prep.shards import write_atomically
 from ..model.errors import DuologueError
 from ..model.kv_cache import KVBuffer
 from ..model.llm import LLMState
@@ -132,5 +131,5 @@ def run(preset: str, out: Path | None, say: Callable[[str], None]) -> list[State
         out.mkdir(parents=True, exist_ok=True)
         report = {"preset": preset, "bytes_a_position": sizes.bytes_a_position,
                   "costs": [dataclasses.asdict(cost) for cost in costs]}  # fmt: skip
-        write_atomically(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+        write_json(out / "report.json", report)
     return costs

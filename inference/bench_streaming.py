@@ -12,7 +12,6 @@ each so many frames long. Decoding itself runs in full. The schedules themselves
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..checkpoints.files import write_json
 from ..checkpoints.store import device_of, dtype_of
 from ..checkpoints.weights import made, made_on
-from ..data_prep.shards import write_atomically
 from ..model.errors import DuologueError
 from ..model.llm import LLM
 from ..model.unit_decoder import UnitDecoder, UnitDecoderConfig
@@ -219,7 +218,7 @@ def run(
         say(line)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+        write_json(out / "report.json", report)
         say(f"{write_plot(out, report, table(report))}: table and plot")
     return report
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.config_io import config_to_dict
+from ..checkpoints.files import appearing
 from ..checkpoints.parts import load_part
 from ..data_prep.audio import read_pieces
-from ..data_prep.shards import appearing
 from ..model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
 from ..model.errors import DuologueError
 from ..model.streaming import Streaming

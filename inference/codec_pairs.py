@@ -19,8 +19,9 @@ import numpy as np
 import soxr
 import torch
 
+from ..checkpoints.files import write_text
 from ..data_prep.audio import write_wav
-from ..data_prep.shards import ShardedDataset, write_atomically
+from ..data_prep.shards import ShardedDataset
 from ..model.codec import Codec
 from ..model.errors import DuologueError
 
@@ -74,9 +75,9 @@ def write_pairs(
             (out / side / name).parent.mkdir(parents=True, exist_ok=True)
         write_wav(out / "reference" / f"{name}.wav", wave, rate)
         write_wav(out / "decoded" / f"{name}.wav", decoded.numpy(), rate)
-        write_atomically(out / "codes" / f"{name}.json", json.dumps(codes[0].tolist()).encode())
+        write_text(out / "codes" / f"{name}.json", json.dumps(codes[0].tolist()))
     facts = {"codebook_size": codec.config.quantiser.size, "times": times, "weights": weights}
-    write_atomically(out / "codec.json", json.dumps(facts).encode())
+    write_text(out / "codec.json", json.dumps(facts))
     return {
         "clips": len(chosen),
         "seconds": total / rate,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data_prep.shards import read_json_lines, write_json_lines
+from ..checkpoints.files import read_json_lines, write_json_lines
 
 
 class EventKind(Enum):

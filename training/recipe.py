@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..data_prep.shards import write_atomically
+from ..checkpoints.files import write_text
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
@@ -139,4 +139,4 @@ def override(recipe: R, overrides: list[str]) -> R:
 def save_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe as ``recipe.json``."""
     text = json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"
-    write_atomically(folder / "recipe.json", text.encode())
+    write_text(folder / "recipe.json", text)

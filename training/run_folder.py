@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data_prep.shards import appearing, write_atomically
+from ..checkpoints.files import appearing, write_atomically, write_text
 from ..model.errors import DuologueError
 
 WEIGHTS = "model.safetensors"
@@ -160,4 +160,4 @@ class Figures:
 
     def _write(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_atomically(self.path, text.encode())
+        write_text(self.path, text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...model.errors import DuologueError
+from .. import files
 from ..source import one_line
 from .pickles import load_tensors
 
@@ -22,12 +22,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DuologueError: no such file, or it holds something else.
     """
-    if not path.is_file():
-        raise DuologueError(f"there is no file {path}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DuologueError(f"{path} is not JSON: {one_line(error)}") from None
+    data = files.read_json(path)
     if not isinstance(data, dict):
         raise DuologueError(f"{path} holds no JSON object")
     return data

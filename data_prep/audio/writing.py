@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...checkpoints.files import appearing
 from ...model.errors import DuologueError
-from ..shards import appearing
 
 
 def write_wav(path: str | os.PathLike[str], waveform: np.ndarray, sample_rate: int) -> None:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.files import read_json_lines
 from ...data_prep.audio import read_audio
-from ...data_prep.shards import read_json_lines
 from ...model.errors import DuologueError
 from ..assistant import Assistant
 from ..transcribe import transcribe

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import read_json_lines
 from ...data_prep.audio import read_audio
 from ...data_prep.recordings import MANIFEST
-from ...data_prep.shards import read_json_lines
 from ...data_prep.spoken import normalise
 from ...data_prep.synthesis import SAMPLE_RATE, require, synthesise
 from ...data_prep.voices import find_voices

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.files import write_json, write_text
 from ...checkpoints.markdown import table as markdown_table
-from ...data_prep.shards import write_atomically
 from ...model.errors import DuologueError
 from .page import Section, describe, document, section, table
 from .plots import bars, number
@@ -52,9 +52,9 @@ def run(reports: Sequence[Path], out: Path, *, seed: int = 0, quiet: bool = Fals
         "settings": {"suite": "compare", "reports": [str(path) for path in reports], "seed": seed},
         "pairs": [{**pair, "differences": [_plain(d) for d in pair["differences"]]} for pair in pairs],
     }
-    write_atomically(out / "compare.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(out / "report.html", page.encode())
-    write_atomically(out / "summary.md", _markdown(title, pairs).encode())
+    write_json(out / "compare.json", result)
+    write_text(out / "report.html", page)
+    write_text(out / "summary.md", _markdown(title, pairs))
     if not quiet:
         _print(pairs, out / "report.html")
     return result

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import write_text
 from ...data_prep.audio import read_audio
-from ...data_prep.shards import write_atomically
 from .page import Section, document, player, report_body, table
 from .statistics import Finding
 
@@ -51,7 +51,7 @@ def write_page(
     ]
     page = document("Who speaks when", report_body("Who speaks when", report, findings, sections), _STYLE)
     path = out / "report.html"
-    write_atomically(path, page.encode())
+    write_text(path, page)
     return path
 
 

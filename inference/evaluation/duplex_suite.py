@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...checkpoints.files import write_json, write_text
 from ...data_prep.audio import read_audio, write_wav
-from ...data_prep.shards import write_atomically
 from ...data_prep.spoken import normalise
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, require
 from ...data_prep.voices import find_voices
@@ -146,8 +146,8 @@ def run(
         "environment": environment(),
         "rows": [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows],
     }
-    write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(out / "summary.md", markdown("Who speaks when", report, findings).encode())
+    write_json(out / "report.json", report)
+    write_text(out / "summary.md", markdown("Who speaks when", report, findings))
     page = write_page(out, report, findings, lines(report["figures"]), outputs or out)
     if not quiet:
         print_findings("Who speaks when", findings, report["broken"], page)
@@ -173,7 +173,7 @@ def write_scene(scene: Scene, folder: Path) -> None:
     """The input and its truth."""
     folder.mkdir(parents=True, exist_ok=True)
     write_wav(folder / "input.wav", scene.pcm, SAMPLE_RATE)
-    write_atomically(folder / "scene.json", (json.dumps(scene.truth(), indent=1) + "\n").encode())
+    write_json(folder / "scene.json", scene.truth())
 
 
 def read_scene(folder: Path) -> Scene:

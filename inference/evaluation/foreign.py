@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import read_json_lines
 from ...data_prep.audio import read_audio
-from ...data_prep.shards import read_json_lines
 from ...model.errors import DuologueError
 from .endpoint_judge import EndpointJudge, JudgeConfig
 from .judge import is_right

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import write_json
 from ...data_prep.audio import read_audio, write_wav
-from ...data_prep.shards import write_atomically
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant import Assistant
@@ -240,7 +240,7 @@ def _words(folder: Path, wave: np.ndarray, ear: Ear) -> list[TimedWord]:
         words = ear.words(wave, RATE)
         chunks = [{"text": word.text, "timestamp": [word.start_s, word.end_s]} for word in words]
         found = {"text": " ".join(word.text for word in words), "chunks": chunks}
-        write_atomically(path, (json.dumps(found, indent=1) + "\n").encode())
+        write_json(path, found)
         return words
     stored = _json(path)
     words = []

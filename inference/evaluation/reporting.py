@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...data_prep.shards import write_atomically
+from ...checkpoints.files import write_json, write_text
 from .environment import environment
 from .page import Section, findings_table, markdown, report_page, verdict
 from .plots import number
@@ -50,9 +49,9 @@ def finish(
         "rows": list(rows),
     }
     parts = sections(findings) if callable(sections) else sections
-    write_atomically(out / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(out / "report.html", report_page(title, report, findings, parts).encode())
-    write_atomically(out / "summary.md", markdown(title, report, findings).encode())
+    write_json(out / "report.json", report)
+    write_text(out / "report.html", report_page(title, report, findings, parts))
+    write_text(out / "summary.md", markdown(title, report, findings))
     if not quiet:
         print_findings(title, findings, report["broken"], out / "report.html")
     return report

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.files import write_json, write_text
 from ...checkpoints.source import WEIGHTS
-from ...data_prep.shards import write_atomically
 from ...model.errors import DuologueError
 from ..assistant import Assistant, load
 
@@ -36,7 +36,7 @@ def open_folder(out: Path, settings: Mapping[str, Any]) -> Path:
         other = [name for name in settings if before.get(name) != settings[name]]
         if other:
             raise DuologueError(f"{out} holds figures of another {' and '.join(other)}: choose another folder")
-    write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+    write_json(path, settings)
     return out
 
 
@@ -59,7 +59,7 @@ def resume_rows(
     """
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last has no line end
     rows = [json.loads(line) for line in lines][: len(items)]
-    write_atomically(path, "".join(f"{line}\n" for line in lines[: len(rows)]).encode())
+    write_text(path, "".join(f"{line}\n" for line in lines[: len(rows)]))
     with path.open("a", encoding="utf-8") as file:
         for at, item in progress(items[len(rows) :], title, len(rows), len(items), quiet):
             line = json.dumps(work(at, item), ensure_ascii=False)

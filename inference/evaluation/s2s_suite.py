@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import write_json_lines
 from ...data_prep.audio import read_audio, write_wav
 from ...data_prep.dialogues import Dialogue, Split, generate
-from ...data_prep.shards import write_json_lines
 from ...data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
 from ...data_prep.voices import REPLY_VOICE, find_voices
 from ...model.errors import DuologueError

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import read_json_lines
 from ...data_prep.audio import AudioSource
 from ...data_prep.recordings import MANIFEST
-from ...data_prep.shards import read_json_lines
 from ...data_prep.synthesis import SAMPLE_RATE, synthesise
 from ...data_prep.voices import find_voices, require_voices
 from ...model.errors import DuologueError

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data_prep.shards import read_json_lines, write_json_lines
+from ...checkpoints.files import read_json_lines, write_json_lines
 from ...model.errors import DuologueError
 from ..assistant import Assistant
 from .endpoint_judge import EndpointJudge, JudgeConfig

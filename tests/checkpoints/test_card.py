@@ -305,7 +305,7 @@ def test_a_model_trained_on_carries_what_the_one_before_was_made_of(checkpoint, 
     assert again.replace("12.0 hours", "8.0 hours") == new
     with pytest.raises(DuologueError, match="has no section Data"):
         main([*given, "--before", str(questions / "dataset.json")])
-    with pytest.raises(DuologueError, match="nowhere is no card"):
+    with pytest.raises(DuologueError, match=r"no such file: .*nowhere"):
         main([*given, "--before", str(tmp_path / "nowhere")])
     assert (checkpoint / "README.md").read_text() == again
     main([str(checkpoint), "--before", str(before)])  # nothing of its own

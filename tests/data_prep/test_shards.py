@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -61,14 +62,12 @@ def test_it_crosses_to_another_process(tmp_path: Path) -> None:
 
 def test_nothing_half_written_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever write is cut off, the shard is not there, and writing it again makes it whole."""
-    import duologue.data_prep.shards as module
-
     for survive in range(2):
         folder = tmp_path / str(survive)
         writer = open_writer(folder)
         writer.write(0, make_clips(0))
         left = survive
-        real = module.os.replace
+        real = os.replace
 
         def cut_off(source: str, target: str, real=real) -> None:
             nonlocal left
@@ -77,10 +76,10 @@ def test_nothing_half_written_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
             left -= 1
             real(source, target)
 
-        monkeypatch.setattr(module.os, "replace", cut_off)
+        monkeypatch.setattr(os, "replace", cut_off)
         with pytest.raises(KeyboardInterrupt):
             writer.write(1, make_clips(1))
-        monkeypatch.setattr(module.os, "replace", real)
+        monkeypatch.setattr(os, "replace", real)
         assert not writer.has(1)
         assert len(ShardedDataset(folder)) == 3
         writer.write(1, make_clips(1))

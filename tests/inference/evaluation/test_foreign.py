@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from duologue.checkpoints.files import write_json_lines
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.data_prep.shards import write_json_lines
 from duologue.inference import assistant as assistants
 from duologue.inference.evaluation import compare, foreign, speech_judge
 from duologue.model.errors import DuologueError
