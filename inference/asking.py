@@ -78,6 +78,7 @@ class Asking:
             DuologueError: no words.
         """
         ids, _ = ids_of(self._tokenizer, self._model.config.layout, text)
+        self._model.must_fit(len(ids), self._state)
         self._model.ask_about(ids, self._state)
 
     def end(self) -> None:

@@ -39,14 +39,16 @@ from falling behind. So the door counts on what a frame costs in small batches, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
+from queue import SimpleQueue
 from typing import Any, Self
 
 import numpy as np
@@ -54,16 +56,22 @@ import numpy as np
 from ..model.errors import DuologueError
 from .duplex import FRAME_MS
 from .events import Tick
-from .lane import FRAME_S, Done, EngineFault, Job, Lane, lane_process
+from .lane import FRAME_S, PING, Done, EngineFault, Job, Lane, lane_process
 from .session_state import SessionConfig
 
 __all__ = ["FRAME_S", "Done", "Engine", "EngineConfig", "EngineFault", "EngineFull", "Seat"]
 
 
+_PING_S = 1.0  # from one question whether a lane goes on to the next
+_STUCK_S = 3.0  # without an answer to it
+
+
 class EngineFull(DuologueError):
     """There is no room for another conversation now; ``retry_s`` says when to ask again."""
 
-    retry_s = 5
+    def __init__(self, message: str, retry_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +123,26 @@ class Seat:
 
 @dataclass
 class _LaneLink:
-    """The engine's end of a lane."""
+    """The engine's end of a lane.
+
+    jobs: on their way to it; None: there will be no more. (A pipe may be full, and the event loop must not wait.)
+    asked: since when it has not said that it goes on, by time.monotonic(); None: nobody asks.
+    """
 
     work: Connection
     results: Connection
     runner: Any  # a thread or a process
+    jobs: SimpleQueue[Job | None] = field(default_factory=SimpleQueue)
     cost_ms: float = 0.0
     seats: int = 0
     alive: bool = True
+    asked: float | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it runs, and does not come back from what it does."""
+        asked = self.asked
+        return self.alive and asked is not None and time.monotonic() - asked > _STUCK_S
 
 
 class Engine:
@@ -132,6 +152,8 @@ class Engine:
         self.config = config
         self.late_ms: deque[tuple[float, float]] = deque(maxlen=4096)  # when, and how late, the last frames
         self.on_frame: Callable[[Done], None] = lambda done: None
+        self.on_leave: Callable[[], None] = lambda: None  # there may be room for another conversation
+        self._pinging: asyncio.Task[None] | None = None
         self._lanes: list[_LaneLink] = []
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[_LaneLink, int, asyncio.Future[Done]]] = {}
@@ -171,6 +193,8 @@ class Engine:
                 raise DuologueError("a lane of the engine did not start; see the message above")
             link.cost_ms = first[2]
             threading.Thread(target=engine._listen, args=(link,), daemon=True, name="results").start()
+            threading.Thread(target=engine._pass_on, args=(link,), daemon=True, name="jobs").start()
+        engine._pinging = asyncio.create_task(engine._ping())
         return engine
 
     @property
@@ -188,12 +212,17 @@ class Engine:
         """Whether every lane runs."""
         return all(lane.alive for lane in self._lanes)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether a lane runs, and has not come back from what it does for some seconds."""
+        return any(lane.stuck for lane in self._lanes)
+
     def room(self, lane: _LaneLink | None = None) -> int:
         """How many conversations fit in all, or in one lane."""
         if lane is None:
             rooms = sum(self.room(each) for each in self._lanes)
             return rooms if self.config.sessions is None else min(rooms, self.config.sessions)
-        if not lane.alive:
+        if not lane.alive or lane.stuck:
             return 0
         fit = int(self.config.share * FRAME_MS / lane.cost_ms) if lane.cost_ms else 64
         return max(1, fit) if self.config.sessions is None else self.config.sessions
@@ -224,8 +253,11 @@ class Engine:
 
     async def stop(self) -> None:
         """End all lanes."""
+        if self._pinging is not None:
+            self._pinging.cancel()
         for lane in self._lanes:
-            lane.work.close()
+            lane.jobs.put(None)
+        for lane in self._lanes:
             await asyncio.to_thread(lane.runner.join, 5)
 
     def _give(
@@ -246,10 +278,22 @@ class Engine:
         return future
 
     def _send(self, lane: _LaneLink, job: Job) -> None:
-        try:
-            lane.work.send(job)
-        except OSError:
-            self._lost(lane)
+        lane.jobs.put(job)
+
+    def _pass_on(self, lane: _LaneLink) -> None:
+        """In a thread of its own: jobs, handed to a lane."""
+        with contextlib.suppress(OSError):  # it is gone: its results end too
+            while (job := lane.jobs.get()) is not None:
+                lane.work.send(job)
+        lane.work.close()
+
+    async def _ping(self) -> None:
+        while True:
+            for lane in self._lanes:
+                if lane.asked is None:
+                    lane.asked = time.monotonic()
+                    self._send(lane, Job(PING, next(self._numbers), "", (), 0.0))
+            await asyncio.sleep(_PING_S)
 
     def _leave(self, lane: _LaneLink, line: int) -> None:
         lane.seats -= 1
@@ -260,11 +304,14 @@ class Engine:
             if its == line:
                 del self._waiting[number]
                 future.cancel()
+        self.on_leave()
 
     def _listen(self, lane: _LaneLink) -> None:
         """In a thread of its own: results of a lane, handed to the loop."""
         while (result := _receive(lane.results)) is not None:
-            if not self._call(self._finish, lane, *result):
+            if result[0] == PING:
+                lane.asked = None
+            elif not self._call(self._finish, lane, *result):
                 return
         self._call(self._lost, lane)
 

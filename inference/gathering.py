@@ -4,10 +4,11 @@ A job is plain code, a session's ``tick`` say, in a greenlet: it runs until it c
 gave the stage, and goes on when the result is there. All of it happens in one thread and in inference mode, which is
 the thread's: a job that changed it would change it for the others.
 
-Who was due first comes first, and whoever wants the same step meanwhile shares it. Nobody is made to wait so that a
-batch may grow: when there is time, a job is alone and done soonest; the less there is, the more of them are waiting,
-and the larger are the batches. (Holding frames back for 10 or 20 ms, or letting later ones catch up with earlier ones,
-made larger batches, and later frames.)
+Who was due first comes first, and whoever wants the same step meanwhile shares it. A job that takes much more work than
+a frame, a long text say, is due later and later: as if each WORK positions of it were a frame of its own. Nobody is
+made to wait so that a batch may grow: when there is time, a job is alone and done soonest; the less there is, the more
+of them are waiting, and the larger are the batches. (Holding frames back for 10 or 20 ms, or letting later ones catch
+up with earlier ones, made larger batches, and later frames.)
 """
 
 from __future__ import annotations
@@ -20,17 +21,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from greenlet import getcurrent, greenlet
+from torch import Tensor
 
 from ..model.batching import kind_of, together
+from .duplex import FRAME_MS
 
 MOST = 16  # steps in one batch: beyond, a conversation's share gets hardly smaller, and everyone waits longer
+WORK = 32  # positions of a language model: in one batch, and that a job may take for one frame's time
+_PIECE = {"cpu": 16}  # positions fed in one step (nano: 4 to 10 ms), by kind of device
+_PIECE_ELSEWHERE = 128
+_FRAME_S = FRAME_MS / 1000
+_POSITION = 640  # samples that count as much
 _log = logging.getLogger(__name__)
 
 
 class _Job(greenlet):
-    """Work under way; ``due``: when."""
+    """Work under way; ``due``: when; ``done``: positions fed since that was last put off."""
 
     due: float
+    done: int = 0
+
+    def count(self, positions: int) -> None:
+        """It takes so much more work."""
+        self.done += positions
+        if self.done >= WORK:
+            self.due, self.done = self.due + _FRAME_S, 0
 
 
 @dataclass(eq=False)
@@ -64,11 +79,18 @@ class Gathering:
         """Whether there is anything to do."""
         return bool(self._calls)
 
-    def begin(self, work: Callable[[], object], due: float) -> None:
+    def begin(self, work: Callable[[], object], due: float) -> greenlet:
         """A job: ``work`` must not raise."""
         job = _Job(work)
         job.due = due
         self._calls.append(_Call(job))
+        return job
+
+    def cancel(self, job: greenlet) -> None:
+        """Give up a job where it is; not from within a job."""
+        for call in [call for call in self._calls if call.job is job]:
+            self._calls.remove(call)
+            job.throw()
 
     def advance(self) -> None:
         """Take all that is due to its first step; then make one batch of steps, and take those who waited for them to
@@ -84,7 +106,7 @@ class Gathering:
             self._resume(first)
             return
         alike = sorted((call for call in self._calls if call.kind == first.kind), key=lambda call: call.due)
-        for call, outcome in _computed(alike[: self._most]):
+        for call, outcome in _computed(alike[: min(self._most, max(1, int(WORK / max(1.0, _size(first.args)))))]):
             self._resume(call, outcome)
 
     def end(self) -> None:
@@ -112,6 +134,8 @@ class Gathering:
             if not isinstance(job, _Job):  # not in a job: there is nobody to share with
                 return step(*args)
             assert job.parent is not None
+            if isinstance(args[0], Tensor) and args[0].ndim == 3:
+                job.count(args[0].shape[1])
             self._calls.append(_Call(job, step, args, (step, kind_of(args))))
             return job.parent.switch()
 
@@ -120,7 +144,8 @@ class Gathering:
     def assistant(self, assistant: Any) -> Any:
         """The assistant with its model's stages shared: a view of the same weights."""
         view = copy.copy(assistant)
-        view.model = assistant.model.staged(self.share)
+        piece = _PIECE.get(assistant.model.device.type, _PIECE_ELSEWHERE)
+        view.model = assistant.model.staged(self.share, piece)
         return view
 
 
@@ -133,6 +158,17 @@ class _Shared:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stage, name)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._stage(*args)
+
+
+def _size(args: tuple[Any, ...]) -> float:
+    """Positions of a language model that a step counts as: what it is given is (B, t, D), or samples (B, n)."""
+    given = args[0]
+    if not isinstance(given, Tensor):
+        return 1.0
+    return float(given.shape[1]) if given.ndim == 3 else given.shape[1] / _POSITION
 
 
 def _computed(calls: list[_Call]) -> list[tuple[_Call, Any]]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from greenlet import greenlet
 
 from ..model.errors import DuologueError
 from .asking import Asking
@@ -30,9 +31,11 @@ from .session import Session
 from .session_state import SessionConfig
 
 FRAME_S = FRAME_MS / 1000
+PING = -1
 _CALIBRATION = 50  # frames, half of them heard and half answered
 _CALIBRATIONS = 4
 _TOGETHER = 2  # conversations that are calibrated with: when a lane is full to its share, batches are no larger
+_TAKEN = 64  # jobs that are taken in before the next step: a client may send a thousand at once
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +61,8 @@ class Done:
 
 @dataclass(frozen=True)
 class Job:
-    """method "": the line begins (args: what is to sit in it) or ends (no args)."""
+    """method "": the line begins (args: what is to sit in it) or ends (no args). line PING: the lane is to say
+    that it goes on, by sending the number back."""
 
     line: int
     number: int
@@ -74,7 +78,7 @@ class _Line:
 
     who: Session | Asking
     jobs: deque[Job] = field(default_factory=deque)  # not begun
-    busy: bool = False
+    under_way: greenlet | None = None
     last_due: float = -1e9
     played: int = 0
     full: bool = False
@@ -135,14 +139,18 @@ class Lane:
         """
         try:
             while True:
-                while self._work.poll(0 if self._gathering.busy else None):
+                taken = 0
+                while taken < _TAKEN and self._work.poll(0 if self._gathering.busy else None):
                     self._take(self._work.recv())
+                    taken += self._gathering.busy
                 self._gathering.advance()
         finally:
             self._gathering.end()
 
     def _take(self, job: Job) -> None:
-        if job.method:
+        if job.line == PING:
+            self._results.send((PING, job.number, None))
+        elif job.method:
             if (line := self._lines.get(job.line)) is not None:
                 line.jobs.append(job)
                 self._begin(line)
@@ -150,19 +158,17 @@ class Lane:
             config: SessionConfig | None = job.args[0]
             who = Asking(self._assistant) if config is None else Session(self._assistant, config, self._vad)
             self._lines[job.line] = _Line(who)
-        else:
-            self._lines.pop(job.line, None)
+        elif (line := self._lines.pop(job.line, None)) is not None and line.under_way is not None:
+            self._gathering.cancel(line.under_way)
 
     def _begin(self, line: _Line) -> None:
         """The line's first job, unless one is under way."""
-        if line.jobs and not line.busy:
-            job, line.busy = line.jobs.popleft(), True
+        if line.jobs and line.under_way is None:
+            job = line.jobs.popleft()
             due = line.due(job)
-            self._gathering.begin(lambda: self._do(line, job, due), due)
+            line.under_way = self._gathering.begin(lambda: self._do(line, job, due), due)
 
     def _do(self, line: _Line, job: Job, due: float) -> None:
-        if self._lines.get(job.line) is not line:  # the conversation has ended meanwhile
-            return
         value: Any
         try:
             value = getattr(line.who, job.method)(*job.args)
@@ -180,7 +186,7 @@ class Lane:
                 line.played, line.full = state.answer.played, tokens >= line.who.config.sampling.max_tokens
         done = Done(value, mode, line.played, line.full, 1e3 * max(0.0, self._clock() - due))
         self._results.send((job.line, job.number, done))
-        line.busy = False
+        line.under_way = None
         self._begin(line)
 
     @torch.inference_mode()

@@ -11,7 +11,7 @@ Hence half of it is forgotten whenever many turns in a row were ignored.
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..model.speech_lm import DialogueState, SpeechLM
@@ -61,9 +61,15 @@ class Memory(State):
             self.past = self.past[(len(self.past) + 1) // 2 :]
             self._recall_anew(model)
 
-    def replace(self, past: list[tuple[list[int], list[int]]]) -> None:
-        """Let this be the past."""
-        self.past, self.spoken, self.recalled = past, [], None
+    def replace(self, newest: Iterable[tuple[list[int], list[int]]], model: SpeechLM, limit: int) -> None:
+        """Let this be the past, the newest turn first: as many turns as fill no more positions than that in words."""
+        left, kept = limit - len(model.config.prompt.prefix_ids), []
+        for question, reply in newest:  # no further than needed: each may be long
+            left -= len(question) + len(reply) + _markers(model)
+            if left < 0:
+                break
+            kept.append((question, reply))
+        self.past, self.spoken, self.recalled = kept[::-1], [], None
 
     def in_words(self, model: SpeechLM, replaced: DialogueState) -> DialogueState:
         """A conversation in which all of the past was said in words."""
@@ -105,11 +111,11 @@ class Memory(State):
 
     def _drop_the_oldest(self, model: SpeechLM, limit: int) -> None:
         """Whole turns, until the rest fills half of the limit in words."""
-        prompt = model.config.prompt
-        markers = len(prompt.next_prefix_ids) + len(prompt.suffix_ids) + 3
-        sizes = itertools.accumulate(
-            (len(question) + len(reply) + markers for question, reply in reversed(self.past)),
-            initial=len(prompt.prefix_ids),
-        )
-        kept = sum(size <= limit // 2 for size in sizes) - 1
-        self.past = self.past[len(self.past) - max(0, kept) :]
+        spoken = self.spoken
+        self.replace(reversed(self.past), model, limit // 2)
+        self.spoken = spoken
+
+
+def _markers(model: SpeechLM) -> int:
+    """Positions of a turn besides its words'."""
+    return len(model.config.prompt.next_prefix_ids) + len(model.config.prompt.suffix_ids) + 3

@@ -154,9 +154,11 @@ class Session:
         """A written question about the turn that is being heard, or comes: it counts as its last words.
 
         Raises:
-            DuologueError: no words.
+            DuologueError: no words, or more than fit.
         """
-        self.state.about, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
+        ids, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
+        self.model.must_fit(len(ids), self.state.dialogue)
+        self.state.about = ids
 
     def discard(self) -> None:
         """Forget the turn that is being heard, or that waits for its answer."""
@@ -190,7 +192,8 @@ class Session:
 
     @torch.inference_mode()
     def remember(self, past: list[tuple[str, str]]) -> None:
-        """Let these questions and answers be all that was said before the turn under way.
+        """Let these questions and answers be all that was said before the turn under way; only the newest of them, as
+        many as a conversation may remember.
 
         Raises:
             DuologueError: an answer is under way.
@@ -203,7 +206,8 @@ class Session:
             ids = ids_of(self.assistant.tokenizer, layout, text)[0] if text.strip() else []
             return [id_ for id_ in ids if layout.is_text(id_)]
 
-        s.memory.replace([(words(question), words(answer)) for question, answer in past])
+        newest = ((words(question), words(answer)) for question, answer in reversed(past))
+        s.memory.replace(newest, self.model, self._history)
         self._go_on_behind(s.memory.in_words(self.model, s.dialogue if s.before is None else s.before))
 
     @torch.inference_mode()
@@ -211,10 +215,11 @@ class Session:
         """A turn in writing; an answer under way, or what is being said, is cut off by it.
 
         Raises:
-            DuologueError: no words.
+            DuologueError: no words, or more than fit; nothing has changed then.
         """
         s = self.state
         ids, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
+        self.model.must_fit(len(ids), s.dialogue if s.before is None else s.before)
         if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
             assert s.answer is not None
             s.answer.cut(s.answer.dialogue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,11 @@ from ..data_prep.spoken import normalise
 from ..model.errors import DuologueError
 from ..model.tokens import TokenLayout
 
+_NAMED = 5  # words that the model does not know
+
 
 def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], list[str]]:
-    """A typed text as token ids, and the words that the model does not know.
+    """A typed text as token ids, and the first words that the model does not know, five at most.
 
     A text that is not all words is read once more in its spoken form, "What is 3 plus 4?" as "what is three plus four";
     so markers in it ("<reply>") are words like any other.
@@ -31,7 +34,10 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
         text, ids = spoken, encode(spoken)
     if not ids:
         raise DuologueError(f"the question {text!r} has no words")
-    return ids, [word for word in text.split() if strange(encode(word))] if strange(ids) else []
+    if not strange(ids):
+        return ids, []
+    unknown = (word for word in dict.fromkeys(text.split()) if strange(encode(word)))
+    return ids, list(itertools.islice(unknown, _NAMED))
 
 
 @dataclass

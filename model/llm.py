@@ -87,6 +87,8 @@ class LLM(nn.Module):
         self.hidden_size: int = hf_config.hidden_size
         self.vocab_size: int = hf_config.vocab_size
         self.layers: int = hf_config.num_hidden_layers
+        # Positions that it was made for; None: it does not say.
+        self.context: int | None = getattr(hf_config, "max_position_embeddings", None)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (…) -> embeddings (…, D)."""

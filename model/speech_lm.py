@@ -40,6 +40,7 @@ from .vocoder import UnitVocoder, UnitVocoderConfig
 from .windowed_ear import WindowConfig, WindowedEar
 
 VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
+_HEARD_S = 0.64  # of sound that are encoded in one step
 
 __all__ = [
     "DialogueState",
@@ -168,6 +169,7 @@ class SpeechLM(nn.Module):
         # In a tuple, which does not register: the parts are registered above, under their own names.
         self._ear = (Chain(self.mel, self.encoder, self.adaptor),)
         self.streams = config.streams
+        self._piece: int | None = None  # positions that the language model is fed in one step; None: any number
         self._collapse = CTCCollapse(layout.units)
 
     @property
@@ -195,16 +197,19 @@ class SpeechLM(nn.Module):
         self._ear = (ear,)
         self.streams = window is not None
 
-    def staged(self, wrap: Callable[[Any, str], Any]) -> SpeechLM:
+    def staged(self, wrap: Callable[[Any, str], Any], piece: int | None = None) -> SpeechLM:
         """A view of the same weights in which ``wrap(stage, name of its step)`` stands for each stage whose steps are
         worth sharing between conversations.
+
+        piece: at most so many positions are fed to the language model in one step, so that no step is long. The result
+            is the same.
 
         The vocoder is not: rows of a batch last differently long, so that they seldom fit together. (Of nano, by
         processor time, it takes 4.3 ms for six units.)
         """
         view = copy.copy(self)
         view._modules = dict(self._modules)
-        view._ear = (wrap(self._ear[0], "step"),)
+        view._ear, view._piece = (wrap(self._ear[0], "step"),), piece
         for name, method in (("llm", "extend"), ("unit_decoder", "step")):
             if (stage := view._modules.pop(name, None)) is not None:
                 view.__dict__[name] = wrap(stage, method)
@@ -237,7 +242,8 @@ class SpeechLM(nn.Module):
             state.heard.append(pcm)
         else:
             assert state.ear is not None
-            self._feed_speech(self._ear[0].step(pcm, state.ear), state)
+            for part in pcm.split(round(_HEARD_S * self.config.mel.sample_rate), dim=1):
+                self._feed_speech(self._ear[0].step(part, state.ear), state)
 
     def ask_about(self, ids: list[int], state: DialogueState) -> None:
         """A written question about what is heard: words behind the speech, as if they had been spoken last.
@@ -276,9 +282,14 @@ class SpeechLM(nn.Module):
 
     @torch.no_grad()
     def read_text(self, ids: Tensor, state: DialogueState) -> None:
-        """A turn that the user typed, (1, T) ids, instead of begin_turn, listen and end_turn."""
+        """A turn that the user typed, (1, T) ids, instead of begin_turn, listen and end_turn.
+
+        Raises:
+            DuologueError: more than fits into the language model's context; nothing has changed then.
+        """
         words: list[int] = ids.flatten().tolist()
         check_ids(words, self.llm.vocab_size, "the text")
+        self.must_fit(len(words), state)
         layout = self.config.layout
         if layout.transcript is not None and layout.reply is not None:  # as if the model had just written it down
             words = [layout.transcript, *words, layout.reply]
@@ -290,11 +301,23 @@ class SpeechLM(nn.Module):
 
     @torch.no_grad()
     def recall(self, question: list[int], reply: list[int], state: DialogueState) -> None:
-        """A turn that is past, as ids of words: as if it had been typed and answered."""
+        """A turn that is past, as ids of words: as if it had been typed and answered.
+
+        Raises:
+            DuologueError: as :meth:`read_text`.
+        """
+        self.must_fit(len(question) + len(reply), state)
         self.read_text(torch.tensor([question], dtype=torch.long), state)
         check_ids(reply, self.llm.vocab_size, "the reply")
         self._feed_ids(reply, state)
         state.phase = Phase.ENDED
+
+    def must_fit(self, tokens: int, state: DialogueState) -> None:
+        """Raises DuologueError where so many more tokens are too many for the language model's context."""
+        context = self.llm.context
+        if context is not None and state.llm.length + tokens >= context:
+            before = f", {state.llm.length} of which are taken" if state.llm.length else ""
+            raise DuologueError(f"the text has {tokens} tokens; the model's context has {context} positions{before}")
 
     @torch.no_grad()
     def next_logits(self, state: DialogueState) -> Tensor:
@@ -335,7 +358,8 @@ class SpeechLM(nn.Module):
         if self.word_monitor is not None and state.written[-1:] == [layout.reply]:
             state.read = self.word_monitor(hidden[0, -1]).float().softmax(dim=-1).cpu()
         token = layout.eos
-        if forced is not None or state.generated < sampling.max_tokens:
+        room = self.llm.context is None or state.llm.length < self.llm.context
+        if room and (forced is not None or state.generated < sampling.max_tokens):
             token = pick(logits, sampling, state.rng) if forced is None else forced
             if layout.reply is not None and not state.speaking and layout.is_text(token):
                 token = token if state.unwritten > 0 else layout.reply
@@ -488,6 +512,7 @@ class SpeechLM(nn.Module):
         for the draft, if that is what the last of them are."""
         if embeds.shape[1] == 0:
             return embeds
-        hidden = self.llm.extend(embeds, state.llm)
-        state.hidden, *state.foreseen = hidden.split(1, dim=1)[-1 - len(state.draft) :]
+        pieces = embeds.split(self._piece or embeds.shape[1], dim=1)
+        hidden = torch.cat([self.llm.extend(piece, state.llm) for piece in pieces], dim=1)
+        state.hidden, *state.foreseen = hidden[:, -1 - len(state.draft) :].split(1, dim=1)
         return hidden

@@ -270,6 +270,8 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
         engine = service.engine
         ready = engine is not None and engine.alive and not service.draining
         status = "ok" if ready else ("draining" if service.draining else "failed")
+        if engine is not None and engine.stuck:
+            ready, status = False, "stuck"
         return JSONResponse({"status": status}, 200 if ready else 503)
 
     @app.get("/metrics")
