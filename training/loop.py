@@ -8,11 +8,8 @@ accumulate=PROCESSES``. What a run leaves behind is described in run_folder.py.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +19,12 @@ from torch import Tensor
 
 from ..model.errors import DuologueError
 from .ema import Ema
-from .engine import build_whole, make_accelerator
+from .engine import make_accelerator
 from .optimiser import make_optimiser
 from .recipe import Recipe, save_recipe
-from .run_folder import BEST, WEIGHTS, Figures, load_parts, newest_state, save_parts, save_state
+from .run_folder import States, load_parts
+from .saves import Saves
+from .scalars import Scalars
 from .task import AdversarialTask, Batch, Task, freeze, require_gradients
 from .throughput import Throughput
 
@@ -69,12 +68,14 @@ def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]
 
     Raises:
         DuologueError: a prefix that matches nothing, a start that does not fit, too many steps whose loss or gradient
-            is not finite, a folder that cannot be written, a number of processes that does not share the batches.
+            is not finite, a folder that cannot be written, a number of processes that does not share the batches,
+            checkpoints none of which can be read (nothing is changed then), or a last save that failed. A failed save
+            before the last is a line on stderr, and everything is tried again at the next.
     """
     return _Run(recipe, task).train(progress)
 
 
-class _Run:
+class _Run(Saves):
     """One process's side of a run."""
 
     def __init__(self, recipe: Recipe, task: Task) -> None:
@@ -89,8 +90,10 @@ class _Run:
         self.main = self.accelerator.is_main_process
         self.bad: list[int] = []  # recent steps that were left out
         self.first = 0
-        if self.main:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self.failed_saves = 0
+        self.saved: dict[str, int] = {}  # what is whole in the folder, and of which step
+        self.states = States(self.folder, recipe.keep)
+        self._on_main(self._make_folder)
         torch.manual_seed(recipe.seed)
         load_parts(task.parts() | dict(task.named_children()), recipe.start)
         task.adapt()
@@ -101,26 +104,21 @@ class _Run:
         rival_optimiser = None
         if self.rival is not None:
             rival_optimiser = torch.optim.AdamW(self.rival.parameters(), recipe.lr, recipe.betas, weight_decay=0.0)
-        state = None if self.sharded else newest_state(self.folder)
-        if state is not None:
-            self._resume(state, optimiser, rival_optimiser)
+        if not self.sharded:
+            self._resume(optimiser, rival_optimiser)
         self.learnt = [parameter for _, parameter in learnt]
         self.wrapped, self.optimiser = self.accelerator.prepare(task, optimiser)
         if self.rival is not None:
             self.wrapped_rival, self.rival_optimiser = self.accelerator.prepare(self.rival, rival_optimiser)
         if self.sharded:
             self._resume_sharded()
+        self.figures_file = self._on_main(self._begin_figures)
         self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
 
     def train(self, progress: bool) -> dict[str, float]:
-        from torch.utils.tensorboard import SummaryWriter
-
         recipe, accelerator = self.recipe, self.accelerator
-        writer = figures_file = None
-        if self.main:
-            save_recipe(recipe, self.folder)
-            writer = SummaryWriter(str(self.folder), purge_step=self.first)
-            figures_file = Figures(self.folder, self.first)
+        self._on_main(lambda: save_recipe(recipe, self.folder))
+        scalars = Scalars(self.folder, self.first) if self.main else None
         batches = _Batches(self.task, recipe, self.first, accelerator.process_index, accelerator.num_processes)
         loader = torch.utils.data.DataLoader(
             batches,
@@ -144,14 +142,15 @@ class _Run:
                 figures |= {key: measured[key] for key in ("waiting", "padding", "mfu") if key in measured}
                 if self.bad:
                     figures["left_out"] = float(len(self.bad))
-                if writer is not None:
-                    for key, value in (figures | measured).items():
-                        writer.add_scalar(key, value, done)
+                if self.failed_saves:
+                    figures["failed_saves"] = float(self.failed_saves)
+                if scalars is not None:
+                    scalars.add(figures | measured, done)
             if last:
-                self._save(done, figures, writer, figures_file)
+                faults = self._save(done, figures, scalars)
+                if done == recipe.steps:
+                    self._on_main(lambda: self._require_whole(faults))  # noqa: B023
         self.task.eval()
-        if writer is not None:
-            writer.close()
         return figures
 
     # One step.
@@ -214,13 +213,6 @@ class _Run:
         self.rival.requires_grad_(True)
         return loss + judged, {**shown, **more, **most}
 
-    def _everywhere(self, good: bool) -> bool:
-        """Whether it is so in every process."""
-        if self.accelerator.num_processes == 1:
-            return good
-        flag = torch.tensor(float(good), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") == self.accelerator.num_processes)
-
     def _leave_out(self, step: int, fault: str) -> None:
         """Count a step that must not move the weights; too many of them end the run."""
         recipe = self.recipe
@@ -230,100 +222,6 @@ class _Run:
             raise DuologueError(f"{fault}; DeepSpeed cannot leave a step out; {advice}")
         if len(self.bad) > recipe.bad_share * 100:
             raise DuologueError(f"{fault}; {len(self.bad)} of the last 100 steps were left out, {advice}")
-
-    # Checkpoints.
-
-    def _resume(self, state: dict[str, Any], optimiser: Any, rival_optimiser: Any) -> None:
-        if set(state["learn"]) != set(self.recipe.learn) or state["optimiser_kind"] != self.recipe.optimiser:
-            raise DuologueError(
-                f"{self.folder} was trained with learn={','.join(state['learn'])} optimiser={state['optimiser_kind']}; "
-                "go on with the same, or give another out="
-            )
-        self.task.load_state_dict(state["task"])
-        optimiser.load_state_dict(state["optimiser"])
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.load(state["ema"])
-        if self.rival is not None:
-            self.rival.load_state_dict(state["rival"])
-            rival_optimiser.load_state_dict(state["rival_optimiser"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["cuda_rng"])
-        self.first, self.bad = state["step"], state["bad"]
-
-    def _save(self, done: int, figures: dict[str, float], writer: Any, figures_file: Figures | None) -> None:
-        """Evaluate, then write figures, weights and, last of all, the checkpoint to resume from."""
-        task: Any = self.accelerator.unwrap_model(self.wrapped)
-        if self.sharded:
-            task = self._gathered()
-        if task is not None and self.main and figures_file is not None:
-            with self.ema.applied(task) if self.ema is not None else contextlib.nullcontext():
-                task.eval()
-                measured = task.evaluate()
-                parts = task.parts()
-                figures |= measured
-                figures_file.add({"step": done, "time": round(time.time(), 1)} | figures)
-                save_parts(parts, self.folder / WEIGHTS)
-                if figures_file.is_best(self.recipe.best):
-                    save_parts(parts, self.folder / BEST)
-            for key, value in measured.items():
-                writer.add_scalar(key, value, done)
-            writer.flush()
-        if self.sharded:
-            self._save_sharded(done)
-        elif self.main:
-            rival = self.rival is not None
-            save_state(
-                self.folder,
-                self.recipe.keep,
-                {
-                    "step": done,
-                    "task": task.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                    "optimiser_kind": self.recipe.optimiser,
-                    "learn": list(self.recipe.learn),
-                    "ema": self.ema.average if self.ema is not None else None,
-                    "rival": self.accelerator.unwrap_model(self.wrapped_rival).state_dict() if rival else None,
-                    "rival_optimiser": self.rival_optimiser.state_dict() if rival else None,
-                    "bad": self.bad,
-                    "rng": torch.get_rng_state(),
-                    "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-                },
-            )
-        self.accelerator.wait_for_everyone()
-        self.task.train()
-
-    # Under FSDP and DeepSpeed no process has all of the weights: accelerate writes a folder, each process its share.
-
-    def _gathered(self) -> Task | None:
-        """The task with whole weights in the main process, None in the others; all must ask."""
-        state = self.accelerator.get_state_dict(self.wrapped)
-        if not self.main:
-            return None
-        whole = build_whole(self.recipe)
-        whole.adapt()
-        whole.to(self.accelerator.device)
-        whole.load_state_dict(state)
-        return whole
-
-    def _sharded_folders(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("state-*") if path.is_dir() and path.name[6:].isdigit())
-
-    def _save_sharded(self, done: int) -> None:
-        folder = self.folder / f"state-{done:08d}"
-        beside = folder.with_name(folder.name + ".tmp")
-        self.accelerator.save_state(str(beside))
-        self.accelerator.wait_for_everyone()
-        if self.main:
-            beside.rename(folder)
-            for old in self._sharded_folders()[: -self.recipe.keep]:
-                shutil.rmtree(old)
-
-    def _resume_sharded(self) -> None:
-        folders = self._sharded_folders()
-        if folders:
-            self.accelerator.load_state(str(folders[-1]))
-            self.first = int(folders[-1].name[6:])
 
 
 def _progress(first: int, last: int, name: str, figures: dict[str, float], show: bool) -> Iterator[int]:

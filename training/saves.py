@@ -1,0 +1,257 @@
+"""A run's checkpoints, figures and weights: what it goes on from, and what is written at each save.
+
+A save that fails ends no run: what could not be written is said and tried again at the next save. Only the last must
+be whole. All processes agree on the checkpoint to go on from, and on every error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from ..checkpoints.source import one_line
+from ..model.errors import DuologueError
+from .ema import Ema
+from .engine import build_whole
+from .recipe import Recipe
+from .run_folder import BEST, WEIGHTS, Figures, States, read_state, save_parts, states, warn
+from .scalars import Scalars
+from .task import Rival, Task
+
+T = TypeVar("T")
+
+
+class Saves:
+    """The part of a run that reads and writes its folder."""
+
+    recipe: Recipe
+    folder: Path
+    task: Task
+    rival: Rival | None
+    ema: Ema | None
+    accelerator: Any
+    wrapped: Any  # the task, as accelerate prepared it
+    wrapped_rival: Any
+    optimiser: Any
+    rival_optimiser: Any
+    main: bool  # whether this is the process that writes
+    sharded: bool  # FSDP or DeepSpeed: each process has a part of the weights
+    first: int  # the step that the run goes on from
+    bad: list[int]  # recent steps that were left out
+    states: States
+    figures_file: Figures | None
+    saved: dict[str, int]  # what is whole in the folder, and of which step
+    failed_saves: int
+
+    def _everywhere(self, good: bool) -> bool:
+        """Whether it is so in every process."""
+        if self.accelerator.num_processes == 1:
+            return good
+        flag = torch.tensor(float(good), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") == self.accelerator.num_processes)
+
+    def _on_main(self, work: Callable[[], T]) -> T | None:
+        """What ``work`` returns, in the main process; None in the others. A DuologueError of it is raised in all."""
+        made, fault = None, [""]
+        if self.main:
+            try:
+                made = work()
+            except DuologueError as error:
+                fault = [str(error)]
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast_object_list(fault, src=0)
+        if fault[0]:
+            raise DuologueError(fault[0])
+        return made
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DuologueError(f"cannot make the folder out={self.folder}: {error.strerror or error}") from None
+
+    def _begin_figures(self) -> Figures:
+        figures = Figures(self.folder)
+        figures.begin(self.first)
+        return figures
+
+    def _resume(self, optimiser: Any, rival_optimiser: Any) -> None:
+        """Go on from the newest checkpoint that the main process can read, if there is any."""
+        state = self._on_main(self._newest)
+        name = [None if state is None else self.states.newest_file]
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast_object_list(name, src=0)
+        if name[0] is None:
+            return
+        state = state or read_state(name[0])
+        if set(state["learn"]) != set(self.recipe.learn) or state["optimiser_kind"] != self.recipe.optimiser:
+            raise DuologueError(
+                f"{self.folder} was trained with learn={','.join(state['learn'])} optimiser={state['optimiser_kind']}; "
+                "go on with the same, or give another out="
+            )
+        try:
+            self.task.load_state_dict(state["task"])
+            optimiser.load_state_dict(state["optimiser"])
+            if self.ema is not None and state["ema"] is not None:
+                self.ema.load(state["ema"])
+            if self.rival is not None:
+                self.rival.load_state_dict(state["rival"])
+                rival_optimiser.load_state_dict(state["rival_optimiser"])
+            torch.set_rng_state(state["rng"])
+            if state["cuda_rng"] is not None and torch.cuda.is_available():
+                torch.cuda.set_rng_state(state["cuda_rng"])
+            self.first, self.bad = int(state["step"]), list(state["bad"])
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DuologueError(
+                f"{name[0]} does not fit this recipe: {one_line(error)}; nothing was changed: go on with the same "
+                "settings, or give another out="
+            ) from None
+        self.saved[name[0].name] = self.first
+
+    def _newest(self) -> dict[str, Any] | None:
+        state = self.states.newest()
+        if state is None and self._sharded_folders():
+            raise DuologueError(
+                f"{self._sharded_folders()[-1]} was written under FSDP or DeepSpeed: go on under the same launcher, or "
+                "give another out="
+            )
+        return state
+
+    def _save(self, done: int, figures: dict[str, float], scalars: Scalars | None) -> list[str]:
+        """Evaluate, then write figures, weights and, last of all, the checkpoint to resume from.
+
+        Returns:
+            What could not be written, and why, in the main process; the rest is whole.
+        """
+        task: Any = self.accelerator.unwrap_model(self.wrapped)
+        faults: list[str] = []
+
+        def attempt(name: str, write: Callable[[], None]) -> bool:
+            try:
+                write()
+            except DuologueError as error:
+                faults.append(str(error))
+                return False
+            self.saved[name] = done
+            return True
+
+        if self.sharded:
+            task = self._gathered()
+        if task is not None and self.figures_file is not None and scalars is not None:
+            with self.ema.applied(task) if self.ema is not None else contextlib.nullcontext():
+                task.eval()
+                measured = task.evaluate()
+                parts = task.parts()
+                figures |= measured
+                row = {"step": done, "time": round(time.time(), 1)} | figures
+                attempt(self.figures_file.path.name, lambda: self.figures_file.add(row))  # type: ignore[union-attr]
+                best = self.figures_file.is_best(self.recipe.best)
+                attempt(WEIGHTS, lambda: save_parts(parts, self.folder / WEIGHTS))
+                if best and not attempt(BEST, lambda: save_parts(parts, self.folder / BEST)):
+                    self.figures_file.best_not_kept()
+            scalars.add(measured, done)
+            if scalars.fault:
+                faults.append(scalars.fault)
+        if done == self.recipe.steps and not self._everywhere(not faults):
+            faults.append("its checkpoint was not written, so that the same command writes all again")
+        elif self.sharded:
+            attempt(f"state-{done:08d}", lambda: self._save_sharded(done))
+        elif self.main:
+            attempt(f"state-{done:08d}.pt", lambda: self.states.save(self._state(done, task)))
+        self.accelerator.wait_for_everyone()
+        self.task.train()
+        if faults and self.main:
+            self.failed_saves += 1
+            if done < self.recipe.steps:
+                warn(f"the save of step {done} failed, and is tried again at the next one: {'; '.join(faults)}")
+        return faults
+
+    def _state(self, done: int, task: Task) -> dict[str, Any]:
+        rival = self.rival is not None
+        return {
+            "step": done,
+            "task": task.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "optimiser_kind": self.recipe.optimiser,
+            "learn": list(self.recipe.learn),
+            "ema": self.ema.average if self.ema is not None else None,
+            "rival": self.accelerator.unwrap_model(self.wrapped_rival).state_dict() if rival else None,
+            "rival_optimiser": self.rival_optimiser.state_dict() if rival else None,
+            "bad": self.bad,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }
+
+    def _require_whole(self, faults: list[str]) -> None:
+        """Raises DuologueError if the last save failed: what did, and what is whole."""
+        if faults:
+            steps = [f"{name} of step {step}" for name, step in self.saved.items() if (self.folder / name).exists()]
+            whole = ", ".join(steps) or "nothing of this run"
+            raise DuologueError(
+                f"the last save, of step {self.recipe.steps}, failed: {'; '.join(faults)}; whole in {self.folder}: "
+                f"{whole}; once there is room, the same command goes on from the newest checkpoint"
+            )
+
+    # Under FSDP and DeepSpeed no process has all of the weights: accelerate writes a folder, each process its share.
+
+    def _gathered(self) -> Task | None:
+        """The task with whole weights in the main process, None in the others; all must ask."""
+        state = self.accelerator.get_state_dict(self.wrapped)
+        if not self.main:
+            return None
+        whole = build_whole(self.recipe)
+        whole.adapt()
+        whole.to(self.accelerator.device)
+        whole.load_state_dict(state)
+        return whole
+
+    def _sharded_folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("state-*") if path.is_dir() and path.name[6:].isdigit())
+
+    def _save_sharded(self, done: int) -> None:
+        """Raises DuologueError in all processes if any of them could not write its part."""
+        folder = self.folder / f"state-{done:08d}"
+        beside = folder.with_name(folder.name + ".tmp")
+        fault = ""
+        try:
+            self.accelerator.save_state(str(beside))
+        except Exception as error:  # of the file system, of torch, of DeepSpeed
+            fault = one_line(error)
+        whole = self._everywhere(not fault)
+        if self.main:
+            try:
+                if not whole:
+                    shutil.rmtree(beside, ignore_errors=True)
+                else:
+                    beside.rename(folder)
+                    earlier = [old for old in self._sharded_folders() if int(old.name[6:]) <= done]
+                    for old in earlier[: -self.recipe.keep]:
+                        shutil.rmtree(old)
+            except OSError as error:
+                fault, whole = error.strerror or str(error), False
+        if not self._everywhere(whole):
+            raise DuologueError(f"cannot write {folder}: {fault or 'another process failed'}")
+
+    def _resume_sharded(self) -> None:
+        folders = self._sharded_folders()
+        if not folders:
+            if found := states(self.folder):
+                raise DuologueError(
+                    f"{found[-1]} was written without FSDP or DeepSpeed: go on without them, or give another out="
+                )
+            return
+        try:
+            self.accelerator.load_state(str(folders[-1]))
+        except Exception as error:  # of the file system, of torch, of DeepSpeed
+            older = f"; to go on from {folders[-2].name}, move it away" if len(folders) > 1 else ""
+            raise DuologueError(
+                f"{folders[-1]} cannot be read: {one_line(error)}; nothing was changed{older}"
+            ) from None
+        self.first = int(folders[-1].name[6:])
+        self.saved[folders[-1].name] = self.first
