@@ -33,8 +33,8 @@ def library_command() -> list[str] | None:
 @functools.cache
 def _steady(program: str) -> list[str]:
     """From 1.52 on breath is noise with the time of day for a seed, unless -D is given; before, -D is unknown."""
-    options = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
-    return ["-D"] if "\n-D" in options else []
+    options = subprocess.run([program, "--help"], capture_output=True, check=False).stdout
+    return ["-D"] if b"\n-D" in options else []
 
 
 def _listed(language: str) -> list[str]:

@@ -87,6 +87,7 @@ ACCEPTANCE_VOICES: tuple[Voice, ...] = (
 REPLY_VOICE = Voice(engine=Engine.FLITE, name="rms")
 VOICE_SETS = {
     "train": TRAIN_VOICES,
+    "espeak": tuple(voice for voice in TRAIN_VOICES if voice.engine is Engine.ESPEAK),  # all of them by pip
     "more": MORE_VOICES,
     "neural": NEURAL_VOICES,
     "dev": DEV_VOICES,

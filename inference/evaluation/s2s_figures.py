@@ -50,9 +50,10 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """
     good = [row for row in rows if not row["failed"]]
     voices, categories = (sorted({row[name] for row in good}) for name in ("voice", "category"))
-    spoken = [row for row in good if row["synthesiser_heard"] is not None]
+    rendered = [row for row in good if row["synthesiser_heard"] is not None]
+    spoken = rendered or [row for row in good if row["heard"] is not None]  # without flite none is rendered
     own = word_errors([row["heard"] for row in spoken], [row["reply"] for row in spoken])
-    theirs = word_errors([row["synthesiser_heard"] for row in spoken], [row["reply"] for row in spoken])
+    theirs = word_errors([row["synthesiser_heard"] for row in rendered], [row["reply"] for row in rendered])
     by_category = {name: _scores([row for row in good if row["category"] == name]) for name in categories}
     return {
         "overall": _scores(good)

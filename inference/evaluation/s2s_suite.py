@@ -97,7 +97,7 @@ def run(
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
     count = questions or PROFILES[profile].questions
     speakers = find_voices(voices or PROFILES[profile].voices)
-    require(*{voice.engine for voice in (*speakers, REPLY_VOICE)})
+    require(*{voice.engine for voice in speakers})
     assistant, source = loaded(model)
     settings = {
         "suite": "s2s",
@@ -246,7 +246,7 @@ def _judge(hearing: SpeechJudge, row: Row, folder: Path) -> Row:
         return heard
     rendering = None
     if row["reply"]:
-        with contextlib.suppress(SynthesisError):  # a reply without words
+        with contextlib.suppress(SynthesisError):  # a reply without words, or flite is not installed
             rendering = synthesise(row["reply"], REPLY_VOICE).astype(np.float32) / 32_768
     path = _speech(folder, row)
     wave = read_audio(path, SAMPLE_RATE) if path.exists() else None

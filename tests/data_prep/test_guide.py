@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from chat_server import Messages, serving
 
+from duologue.data_prep.espeak import espeak_command
 from duologue.data_prep.shards import ShardedDataset
 
 GUIDE = (Path(__file__).resolve().parents[2] / "data_prep/README.md").read_text(encoding="utf-8")
@@ -28,16 +29,15 @@ def test_one_page() -> None:
 
 
 def test_the_guide_runs(tmp_path: Path) -> None:
-    missing = [program for program in ("flite", "espeak-ng", "bash") if shutil.which(program) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
     pytest.importorskip("openai")
     from test_features_hubert import save_hubert
 
     scripts = tmp_path / "bin"
     scripts.mkdir()
-    (scripts / "duologue").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m duologue "$@"\n')
-    (scripts / "duologue").chmod(0o755)
+    commands = {"duologue": [sys.executable, "-m", "duologue"], "espeak-ng": espeak_command() or []}
+    for name, command in commands.items():
+        (scripts / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+        (scripts / name).chmod(0o755)
     here = tmp_path / "here"
     here.mkdir()
     with serving(chat) as server:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,6 @@ def test_runs() -> None:
     assert _runs(words, set(range(6))) == list(enumerate(words))
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_a_recorded_word_is_heard_where_it_is_said(source: str, tmp_path: Path) -> None:
     config = SplicedConfig(source=source, out=str(tmp_path), share=1.0, voices="espeak:en-us+f3")
     for index in range(6):
@@ -59,7 +57,6 @@ def test_a_recorded_word_is_heard_where_it_is_said(source: str, tmp_path: Path) 
         assert 10 * np.log10(np.mean((clip.pcm / 32768.0) ** 2)) == pytest.approx(-23, abs=5)
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_as_a_command(source: str, tmp_path: Path) -> None:
     out = str(tmp_path / "mixed")
     counts = main("spliced", [f"source={source}", f"out={out}", "n=6", "shard_size=3", "voices=espeak:en-us+f3"])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_synthesis import need
 
 from duologue.data_prep import tts_command
+from duologue.data_prep.espeak import espeak_command
 from duologue.data_prep.prepare import main
 from duologue.data_prep.shards import ShardedDataset
 from duologue.data_prep.synthesis import Engine, SynthesisError, Voice, synthesise
@@ -21,8 +22,8 @@ from duologue.model.errors import DuologueError
 
 TEXT = "what is forty seven plus thirty five"
 COMMANDS = {
-    "flite": "flite -voice kal16 -t {text} -o {wav}",
-    "espeak-ng": "espeak-ng -v en-us -w {wav} {text}",
+    Engine.FLITE: "flite -voice kal16 -t {text} -o {wav}",
+    Engine.ESPEAK: f"{shlex.join(espeak_command() or ['espeak-ng'])} -v en-us -w {{wav}} {{text}}",
 }
 
 
@@ -41,15 +42,14 @@ with wave.open(wav, "wb") as file:
 """
 
 
-@pytest.mark.parametrize("program", list(COMMANDS))
-def test_a_real_synthesiser_as_a_command(program: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
-    (voice,) = find_voices("train", COMMANDS[program])
+@pytest.mark.parametrize("engine", list(COMMANDS))
+def test_a_real_synthesiser_as_a_command(engine: Engine) -> None:
+    need(engine)
+    (voice,) = find_voices("train", COMMANDS[engine])
     pcm = synthesise(TEXT, voice)
-    assert voice.key == f"command:{program}"
+    assert voice.key == f"command:{Path(COMMANDS[engine].split()[0]).name}"
     assert pcm.dtype == np.int16 and 1.2 < len(pcm) / 16000 < 4.5 and np.abs(pcm.astype(int)).max() > 3000
-    if program == "flite":  # what the engine of that name says
+    if engine is Engine.FLITE:  # what the engine of that name says
         same = synthesise(TEXT, Voice(engine=Engine.FLITE, name="kal16"))
         assert np.abs(pcm.astype(int) - same).max() <= 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +49,8 @@ def test_tokens_that_differ_are_counted(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("turns", [1, 4])
 def test_nano_says_the_same_first_token_through_the_default_window(root: Path, turns: int) -> None:
     """At least 95 of 100; of four questions in one turn (9 s and more) the window has left the first behind."""
-    if not (root / "checkpoints/nano/config.json").is_file() or shutil.which("espeak-ng") is None:
-        pytest.skip("needs nano and espeak-ng (Debian package)")
+    if not (root / "checkpoints/nano/config.json").is_file():
+        pytest.skip("the bundled model, checkpoints/nano, is not in this copy")
     model = store.load("nano").model
     voices = find_voices("dev")
     asked = [generate(5, i, "dev").question for i in range(24 if turns == 1 else 32)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,6 @@ from duologue.inference.evaluation.scenes import Scene, SceneKind, _question, re
 from duologue.inference.events import Event, EventKind, write_events
 from duologue.inference.session_state import SessionConfig
 from duologue.model.errors import DuologueError
-
-pytestmark = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 
 VOICES = find_voices("espeak:en-us+f5")
 

@@ -114,8 +114,8 @@ def test_a_worse_system_is_worse_by_the_right_measure_and_no_more(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_worse_nano(root: Path, tmp_path: Path) -> None:
-    if not (root / "checkpoints/nano/config.json").is_file() or shutil.which("espeak-ng") is None:
-        pytest.skip("needs nano and espeak-ng (Debian package)")
+    if not (root / "checkpoints/nano/config.json").is_file():
+        pytest.skip("the bundled model, checkpoints/nano, is not in this copy")
     from duologue.inference.evaluation import s2s_suite
 
     base = tmp_path / "base"

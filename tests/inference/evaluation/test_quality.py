@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,16 @@ import pytest
 from safetensors.torch import load_file
 
 from duologue.checkpoints.importers import utmos22_strong
-from duologue.data_prep.synthesis import synthesise
-from duologue.data_prep.voices import find_voices
 from duologue.inference.evaluation import quality, speech_judge
 from duologue.inference.evaluation.quality import mel_distance, pesq, referenced, stoi, unreferenced, voiced
 from duologue.model.errors import DuologueError
 
+Say = Callable[[str, str], np.ndarray]
+
 
 @pytest.fixture(scope="module")
-def speech() -> np.ndarray:
-    if shutil.which("flite") is None:
-        pytest.skip("flite is not installed (Debian package flite)")
-    (voice,) = find_voices("flite:rms")
-    return synthesise("the capital of france is paris and it lies on a river", voice).astype(np.float32) / 32_768
+def sentence(speech: Say) -> np.ndarray:
+    return speech("the capital of france is paris and it lies on a river", "en-us").astype(np.float32) / 32_768
 
 
 def noisy(speech: np.ndarray, snr_db: float) -> np.ndarray:
@@ -40,16 +37,16 @@ def falls(values: list[float]) -> bool:
     return all(a > b for a, b in itertools.pairwise(values))
 
 
-def test_unreferenced_falls_with_the_noise(speech: np.ndarray) -> None:
-    found = [unreferenced(noisy(speech, snr)) for snr in SNRS]
+def test_unreferenced_falls_with_the_noise(sentence: np.ndarray) -> None:
+    found = [unreferenced(noisy(sentence, snr)) for snr in SNRS]
     for key in ("dnsmos", "dnsmos_background", "dnsmos_p808"):
         assert falls([measure[key][0] for measure in found]), key
     from speechmos import dnsmos
 
-    assert found[0]["dnsmos"][0] == pytest.approx(dnsmos.run(noisy(speech, SNRS[0]), sr=16_000)["ovrl_mos"])
+    assert found[0]["dnsmos"][0] == pytest.approx(dnsmos.run(noisy(sentence, SNRS[0]), sr=16_000)["ovrl_mos"])
 
 
-def test_plcmos_is_the_same_twice_and_draws_from_nobody(speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plcmos_is_the_same_twice_and_draws_from_nobody(sentence: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     class Quiet:
         @staticmethod
         def run(waveform: np.ndarray, sr: int) -> dict[str, float]:
@@ -58,37 +55,37 @@ def test_plcmos_is_the_same_twice_and_draws_from_nobody(speech: np.ndarray, monk
     monkeypatch.setattr(quality, "_speechmos", lambda original=quality._speechmos(): (Quiet, original[1]))
     np.random.seed(7)
     before = np.random.get_state()[1].copy()
-    first, second = unreferenced(speech), unreferenced(speech)
+    first, second = unreferenced(sentence), unreferenced(sentence)
     assert first == second and 1 < first["plcmos"][0] < 5
     # It judges lost packets, and is no measure of steady noise: every so many packets of 20 ms, one is lost.
-    packets = np.arange(len(speech)) // 320
-    lossy = [unreferenced(np.where(packets % every == 0, 0, speech).astype(np.float32)) for every in (8, 3)]
+    packets = np.arange(len(sentence)) // 320
+    lossy = [unreferenced(np.where(packets % every == 0, 0, sentence).astype(np.float32)) for every in (8, 3)]
     assert falls([measure["plcmos"][0] for measure in (first, *lossy)])
     assert (np.random.get_state()[1] == before).all()
 
 
-def test_stoi_and_mel_distance_follow_the_noise(speech: np.ndarray) -> None:
-    assert falls([stoi(noisy(speech, snr), speech) or 0 for snr in SNRS])
-    assert falls([-mel_distance(noisy(speech, snr), speech) for snr in SNRS])
+def test_stoi_and_mel_distance_follow_the_noise(sentence: np.ndarray) -> None:
+    assert falls([stoi(noisy(sentence, snr), sentence) or 0 for snr in SNRS])
+    assert falls([-mel_distance(noisy(sentence, snr), sentence) for snr in SNRS])
     from pystoi import stoi as theirs
 
-    assert stoi(noisy(speech, 5), speech) == pytest.approx(theirs(speech, noisy(speech, 5), 16_000))
-    assert mel_distance(speech, speech) == 0.0
-    assert mel_distance(speech / 10, speech) == pytest.approx(1.0, abs=0.2), "ten times fainter: 1 in log10"
-    assert stoi(speech[:1_000], speech[:1_000]) is None, "too little speech"
+    assert stoi(noisy(sentence, 5), sentence) == pytest.approx(theirs(sentence, noisy(sentence, 5), 16_000))
+    assert mel_distance(sentence, sentence) == 0.0
+    assert mel_distance(sentence / 10, sentence) == pytest.approx(1.0, abs=0.2), "ten times fainter: 1 in log10"
+    assert stoi(sentence[:1_000], sentence[:1_000]) is None, "too little speech"
 
 
-def test_pesq_is_the_packages_and_falls_with_the_noise(speech: np.ndarray) -> None:
+def test_pesq_is_the_packages_and_falls_with_the_noise(sentence: np.ndarray) -> None:
     package = pytest.importorskip("pesq", reason="pesq is not installed: it needs a C compiler (duologue[quality])")
-    values = [pesq(noisy(speech, snr), speech) for snr in SNRS]
+    values = [pesq(noisy(sentence, snr), sentence) for snr in SNRS]
     assert falls(values)
-    assert values[1] == pytest.approx(package.pesq(16_000, speech, noisy(speech, 20), "wb"))
-    assert pesq(speech, speech) == pytest.approx(4.64, abs=0.02), "the scale's end"
-    assert pesq(np.zeros(16_000, np.float32), speech[:16_000]) is None
-    assert pesq(speech[:2_000], speech[:2_000]) is None
+    assert values[1] == pytest.approx(package.pesq(16_000, sentence, noisy(sentence, 20), "wb"))
+    assert pesq(sentence, sentence) == pytest.approx(4.64, abs=0.02), "the scale's end"
+    assert pesq(np.zeros(16_000, np.float32), sentence[:16_000]) is None
+    assert pesq(sentence[:2_000], sentence[:2_000]) is None
 
 
-def test_voicing(speech: np.ndarray) -> None:
+def test_voicing(sentence: np.ndarray) -> None:
     t = np.arange(16_000) / 16_000
     tone = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 8)).astype(np.float32) / 4
     wave = np.concatenate([tone, 0.01 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)])
@@ -98,31 +95,29 @@ def test_voicing(speech: np.ndarray) -> None:
     assert quality._f1(np.array([True, True, False]), np.array([True, False, True])) == [2.0, 4.0]
 
 
-def test_a_pair(speech: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pair(sentence: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "pesq", lambda decoded, reference: 3.0)
-    found = referenced(speech[:-400], speech)
+    found = referenced(sentence[:-400], sentence)
     assert found["voicing_f1"][0] / found["voicing_f1"][1] > 0.97 and found["pesq"] == [3.0, 1.0]
     with pytest.raises(DuologueError, match=r"lasts .* its reference .*: they must be as long"):
-        referenced(speech[:16_000], speech)
+        referenced(sentence[:16_000], sentence)
     with pytest.raises(DuologueError, match="the reference is silent"):
-        referenced(speech, np.zeros_like(speech))
+        referenced(sentence, np.zeros_like(sentence))
     with pytest.raises(DuologueError, match="is silent"):
         unreferenced(np.zeros(16_000, np.float32))
 
 
-def test_speakers_are_told_apart(speech: np.ndarray) -> None:
+def test_speakers_are_told_apart(sentence: np.ndarray, speech: Say) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("resemblyzer", reason="Resemblyzer is not installed (duologue[quality])")
     who = quality.SpeakerEncoder()
-    same, other = (
-        synthesise("my sister has a new red car", find_voices(name)[0]).astype(np.float32) / 32_768
-        for name in ("flite:rms", "flite:kal16")
-    )
-    voice = who(speech)
+    said = [speech("my sister has a new red car", name) for name in ("en-us", "en-us+f3")]
+    same, other = (pcm.astype(np.float32) / 32_768 for pcm in said)
+    voice = who(sentence)
     assert np.linalg.norm(voice) == pytest.approx(1.0, abs=1e-5)
     assert voice @ who(same) > voice @ who(other) + 0.1
-    assert who(speech / 50) @ voice > 0.95, "whatever the level"
+    assert who(sentence / 50) @ voice > 0.95, "whatever the level"
 
 
 def test_utmos_by_its_folder_is_the_golden_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

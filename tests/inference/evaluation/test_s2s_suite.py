@@ -102,22 +102,15 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speech_judge.SpeechJudge, "speaker", None)
 
 
-def needs_synthesisers() -> None:
-    for program in ("flite", "espeak-ng"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed (Debian package {program})")
-
-
 def test_a_run_its_files_and_its_resumption(
     assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs_synthesisers()
     quickly(monkeypatch)
-    settings = {"model": assistant, "out": tmp_path, "voices": "flite:awb,espeak:en-us+f5", "questions": 4, "seed": 5}
+    settings = {"model": assistant, "out": tmp_path, "voices": "espeak:en,espeak:en-us+f5", "questions": 4, "seed": 5}
     report = run(quiet=True, **settings)
     assert report == json.loads((tmp_path / "report.json").read_text())
     rows = report["rows"]
-    assert [row["voice"] for row in rows] == ["flite:awb", "espeak:en-us+f5"] * 2
+    assert [row["voice"] for row in rows] == ["espeak:en", "espeak:en-us+f5"] * 2
     assert all(row["transcript"] == HEARD and row["reply"] == SAID for row in rows)
     assert all((tmp_path / "replies" / f"{at:04d}.wav").stat().st_size > 1_000 for at in range(4))
     assert report["figures"]["overall"]["questions"] == 4
@@ -149,17 +142,16 @@ def test_a_run_its_files_and_its_resumption(
 
 
 def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needs_synthesisers()
     original = s2s_suite.synthesise
 
     def fails(text: str, voice: s2s_suite.Voice) -> object:
-        if voice.name == "awb":
+        if voice.name == "en-us":
             raise s2s_suite.SynthesisError("it lost its voice")
         return original(text, voice)
 
     monkeypatch.setattr(s2s_suite, "synthesise", fails)
     quickly(monkeypatch)
-    report = run(model=assistant, out=tmp_path, voices="flite:awb,flite:slt", questions=2, quiet=True)
+    report = run(model=assistant, out=tmp_path, voices="espeak:en-us,espeak:en-us+f5", questions=2, quiet=True)
     assert report["figures"]["failed"] == 1 and report["rows"][0]["failed"] == "it lost its voice"
     assert report["broken"] == [{"id": "0000", "reason": "it lost its voice"}]
     assert "1 inputs could not be measured" in (tmp_path / "report.html").read_text()
@@ -167,10 +159,14 @@ def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, mo
 
 
 def test_by_the_real_ear_and_printed(assistant: Assistant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    needs_synthesisers()
     pytest.importorskip("pocketsphinx")
-    report = run(model=assistant, out=tmp_path, voices="flite:slt", questions=1)
-    assert report["figures"]["reply_speech"]["synthesiser_wer"] < 0.5, "the ear understands the synthesiser"
+    report = run(model=assistant, out=tmp_path, voices="espeak:en-us", questions=1)
+    speech = report["figures"]["reply_speech"]
+    assert speech["replies"] == 1 and speech["wer"] is not None
+    if shutil.which("flite"):
+        assert speech["synthesiser_wer"] < 0.5, "the ear understands the synthesiser"
+    else:
+        assert speech["synthesiser_wer"] is speech["difference"] is None
     printed = " ".join(capsys.readouterr().out.split())
     assert "Compute delay" in printed and "Answered right, by" in printed and "report.html" in printed
     assert {"dnsmos", "plcmos"} <= {entry["id"] for entry in report["metrics"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -15,8 +14,6 @@ from duologue.inference.evaluation.scenes import FLOOR_DBFS, LEVEL_DBFS, SceneKi
 from duologue.model.errors import DuologueError
 
 VOICES = find_voices("espeak:en-us+f5,espeak:en-gb+m8")
-
-pytestmark = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 
 
 @pytest.mark.parametrize("kind", SceneKind)
