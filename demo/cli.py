@@ -18,6 +18,7 @@ import typer
 from ..inference.quiet import quieten
 from ..model.errors import DuologueError
 from .codec_commands import codec_commands
+from .serve_commands import Model, chat, serve
 
 app = typer.Typer(
     name="duologue",
@@ -35,7 +36,6 @@ app = typer.Typer(
 
 # The extra that brings a library which the core does without.
 _EXTRAS = {
-    "gradio": "demo",
     "accelerate": "train",
     "tensorboard": "train",
     "sklearn": "train",
@@ -53,7 +53,6 @@ _EXTRAS = {
     "sounddevice": "terminal",
 }
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe.")]
 
 
@@ -165,92 +164,8 @@ def listen(
     converse(load(model), recording, output, events, PRESETS[preset], typer.echo)
 
 
-@app.command()
-def chat(
-    model: Model = "nano",
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 7860,
-    lanes: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0,
-    terminal: Annotated[bool, typer.Option("--terminal", help="No page: this machine's sound, and text here.")] = False,
-    url: Annotated[
-        str | None, typer.Option(help="--terminal: a server that runs (http://host:8000), instead of one's own.")
-    ] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="DUOLOGUE_API_KEY", help="--url: the key to it.")] = None,
-) -> None:
-    """Open the voice-chat page: talk, interrupt, write, or ask about a recording. It serves programs too, at /v1.
-
-    \b
-    duologue chat                     http://127.0.0.1:7860
-    duologue chat --port 8000
-    duologue chat --host 0.0.0.0      reachable from other machines (their browsers want https for a microphone)
-    duologue chat --terminal          without a browser; headphones are better: nothing cancels an echo here
-    duologue chat --terminal --url http://gpu:8000    with the model elsewhere
-    """
-    if url is not None and not terminal:
-        raise DuologueError("--url goes with --terminal: a server's page is at the address of its `duologue chat`")
-    if terminal:
-        from . import terminal as client
-
-        def write(text: str) -> None:
-            typer.echo(text, nl=False)
-
-        if url is not None:
-            client.chat(url, api_key, write)
-            return
-    from ..inference.engine import EngineConfig
-    from ..inference.serving.app import ServeConfig
-
-    if terminal:  # the model in a process of its own, so that the sound device's thread is never kept waiting
-        typer.echo(f"loading {model} …", err=True)
-        with client.own_server(ServeConfig(model=model, engine=EngineConfig(lanes=max(1, lanes)))) as address:
-            client.chat(address, None, write)
-        return
-    from .page import launch
-
-    launch(ServeConfig(model=model, engine=EngineConfig(lanes=lanes)), host, port)
-
-
-@app.command()
-def serve(
-    model: Model = "nano",
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000,
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(envvar="DUOLOGUE_API_KEY", help="Let in only who has it. May be given several times."),
-    ] = None,
-    origin: Annotated[
-        list[str] | None, typer.Option(help="Pages of this origin may use the service too (https://example.org).")
-    ] = None,
-    lanes: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0,
-    sessions: Annotated[int | None, typer.Option(min=1, help="Conversations at most, instead of what fits.")] = None,
-    sessions_per_key: Annotated[int | None, typer.Option(min=1, help="Conversations at a time of each key.")] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="That a conversation may last.")] = 60.0,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds for answers to finish in when it is ended.")] = 30.0,
-) -> None:
-    """Serve conversations to programs: OpenAI's Realtime API over WebSocket, and its audio endpoints over HTTP.
-
-    \b
-    duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
-    duologue serve --lanes 2                           two processes compute
-    duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
-    serve run duologue.inference.serving.replicas:app model=nano replicas=2
-                                                       several copies, by Ray Serve (pip install duologue[replicas])
-    """
-    from ..inference.engine import EngineConfig
-    from ..inference.serving.access import AccessConfig
-    from ..inference.serving.app import ServeConfig
-    from ..inference.serving.run import serve as run
-
-    access = AccessConfig(
-        keys=tuple(api_key or ()),
-        origins=tuple(origin or ()),
-        sessions_per_key=sessions_per_key,
-        session_s=60 * minutes,
-    )
-    engine = EngineConfig(lanes=lanes, sessions=sessions)
-    config = ServeConfig(model=model, engine=engine, access=access, grace_s=grace)
-    run(config, host, port, say=lambda address: typer.echo(f"Duologue serves {address}/v1   (Ctrl-C ends it)"))
+app.command()(chat)
+app.command()(serve)
 
 
 @app.command()

@@ -53,9 +53,15 @@ def chat(url: str, key: str | None, write: Callable[[str], None]) -> None:
 @contextlib.contextmanager
 def own_server(config: Any) -> Iterator[str]:
     """A server of one's own, on a free port of this machine; gives its address."""
-    from ..inference.serving.run import prepare
+    from ..inference.serving.progress import Progress
 
-    server, listening = prepare(config, "127.0.0.1", 0)
+    with Progress() as progress:
+        progress(f"loading {config.model}")
+        from ..inference.assistant import load
+        from ..inference.serving.app import create_app
+        from ..inference.serving.run import prepare
+
+        server, listening = prepare(config, "127.0.0.1", 0, create_app(config, load(config.model)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

@@ -25,6 +25,7 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
@@ -32,9 +33,11 @@ from ..session import Session
 from ..session_state import SessionConfig
 from .access import Access, AccessConfig, PerKey, Rate, refuse
 from .errors import RequestError
+from .listening import TlsConfig
 from .metrics import Metrics
 from .questioner import Questioner
 from .realtime import RealtimeSession
+from .sign_in import SignIns
 
 _OUTBOX = 2_000  # events that may wait for a client that does not read; then it is taken for dead
 _STUCK_S = 20.0  # that one event may take to be sent
@@ -48,6 +51,7 @@ class ServeConfig:
     model: str = "nano"
     engine: EngineConfig = field(default_factory=EngineConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
+    tls: TlsConfig | None = None
     grace_s: float = 30.0  # that answers under way have to finish on shutdown
 
 
@@ -228,8 +232,11 @@ async def _write(socket: WebSocket, outbox: asyncio.Queue[str]) -> None:
             await socket.send_text(text)
 
 
-def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
-    """The application for a loaded model; its engine starts and ends with it."""
+def create_app(config: ServeConfig, assistant: Any, vad: Any = None, sign_ins: SignIns | None = None) -> FastAPI:
+    """The application for a loaded model; its engine starts and ends with it.
+
+    sign_ins: those who are signed in, where there is a page to sign in on.
+    """
     from . import rest
 
     service = Service(config, assistant, vad)
@@ -240,9 +247,20 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
         yield
         await service.stop()
 
-    app = FastAPI(title="Duologue", lifespan=lifespan, docs_url=None, redoc_url=None)
+    root = config.access.root_path
+    servers = [{"url": root}] if root else None
+    app = FastAPI(title="Duologue", lifespan=lifespan, docs_url=None, redoc_url=None, servers=servers)
     app.state.service = service
-    app.add_middleware(Access, config=config.access)
+    app.add_middleware(Access, config=config.access, sign_ins=sign_ins)
+    if config.access.origins:  # in front of Access: a preflight carries no key, and refusals are to be read too
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.access.origins,
+            allow_methods=("GET", "HEAD", "POST", "OPTIONS"),
+            allow_headers=("*",),
+            expose_headers=("Retry-After",),
+            allow_private_network=True,
+        )
 
     @app.exception_handler(DuologueError)
     async def failed(request: Request, error: DuologueError) -> Response:
@@ -261,6 +279,8 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI:
 
     @app.exception_handler(HTTPException)  # no such path, or a form that cannot be read
     async def refused(request: Request, error: HTTPException) -> Response:
+        if request.method == "OPTIONS" and error.status_code == 405:  # what may be asked of this path
+            return Response(status_code=204, headers={"allow": f"{(error.headers or {}).get('Allow', 'GET')}, OPTIONS"})
         code = "not_found" if error.status_code in (404, 405) else "invalid_value"
         known = RequestError(f"{request.url.path}: {error.detail}", code, status=error.status_code)
         return JSONResponse({"error": known.body()}, error.status_code, error.headers)

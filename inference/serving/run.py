@@ -7,13 +7,15 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from ...model.errors import DuologueError
 from .app import ServeConfig, Service, create_app
+from .listening import address, listen
+from .progress import Progress
 
 
 class GracefulServer(uvicorn.Server):
@@ -46,35 +48,66 @@ class GracefulServer(uvicorn.Server):
         super().handle_exit(signal.SIGTERM, None)
 
 
-def serve(config: ServeConfig, host: str, port: int, assistant: Any = None, app: Any = None, say: Any = print) -> None:
+def serve(
+    config: ServeConfig,
+    host: str,
+    port: int,
+    assistant: Any = None,
+    say: Callable[[str], None] = print,
+    listening: socket.socket | None = None,
+    progress: Progress | None = None,
+    create: Callable[[ServeConfig, Any], Any] = create_app,
+) -> None:
     """Serve until interrupted; says where, as soon as it can be reached.
+
+    Args:
+        port: 0 takes any free one.
+        assistant: one that is loaded already, instead of the config's model.
+        listening: a socket that listens already, where the port was taken before the libraries were loaded.
+        progress: where the steps until then are shown.
+        create: makes the application of a config and an assistant.
 
     Raises:
         DuologueError: an unknown model, or a port that is taken.
     """
-    server, listening = prepare(config, host, port, assistant, app)
-    address = f"http://{host}:{listening.getsockname()[1]}"
-    server.ready = lambda: say(address)
+    listening = listening or listen(host, port)
     try:
-        server.run(sockets=[listening])
+        with progress or Progress() as showing:
+            if assistant is None:
+                from ..assistant import load
+
+                showing(f"loading {config.model}")
+                assistant = load(config.model)
+            config = bound_to(config, host)
+            server = server_of(config, create(config, assistant))
+
+            def ready() -> None:
+                showing.end()
+                say(address(host, listening, config.tls is not None))
+
+            server.ready = ready
+            showing("starting the engine")
+            server.run(sockets=[listening])
     finally:
         listening.close()
 
 
-def prepare(config: ServeConfig, host: str, port: int, assistant: Any = None, app: Any = None) -> tuple[Any, Any]:
-    """A server and the socket that it is to listen on (port 0: any free one)."""
-    if app is None:
-        from ..assistant import load
+def bound_to(config: ServeConfig, host: str) -> ServeConfig:
+    """The config of a service that listens on an address."""
+    return replace(config, access=replace(config.access, bound=host))
 
-        app = create_app(config, assistant if assistant is not None else load(config.model))
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError:
-        listening.close()
-        taken = "the port is taken, or the address is not this machine's"
-        raise DuologueError(f"cannot serve on {host}, port {port}: {taken} (--port 0 takes any free port)") from None
+
+def prepare(config: ServeConfig, host: str, port: int, app: Any) -> tuple[GracefulServer, socket.socket]:
+    """A server for an application, and the socket that it is to listen on (port 0: any free one).
+
+    Raises:
+        DuologueError: a port that is taken.
+    """
+    return server_of(config, app), listen(host, port)
+
+
+def server_of(config: ServeConfig, app: Any) -> GracefulServer:
+    """A server for an application."""
     settings = uvicorn.Config(
         app,
         log_level="warning",
@@ -84,7 +117,9 @@ def prepare(config: ServeConfig, host: str, port: int, assistant: Any = None, ap
         ws_ping_timeout=20,
         ws_per_message_deflate=False,
         server_header=False,
+        ssl_certfile=config.tls.certfile if config.tls else None,
+        ssl_keyfile=config.tls.keyfile if config.tls else None,
     )
     # It calls every refused WebSocket a fault of the application's, after having sent the refusal.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in record.getMessage())
-    return GracefulServer(settings, app.state.service), listening
+    return GracefulServer(settings, app.state.service)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -198,7 +199,7 @@ def test_usage(run: Any, arguments: list[str]) -> None:
         (DuologueError("a\nb"), 2, "duologue: error: a b\n"),
         (PermissionError(13, "Permission denied", "/x"), 2, "duologue: error: /x: Permission denied\n"),
         (OSError(28, "No space left on device"), 2, "duologue: error: [Errno 28] No space left on device\n"),
-        (ModuleNotFoundError("", name="gradio.blocks"), 2, "needs gradio: pip install 'duologue[demo]'\n"),
+        (ModuleNotFoundError("", name="fastapi.routing"), 2, "needs fastapi: pip install 'duologue[serve]'\n"),
         (ModuleNotFoundError("", name="sklearn"), 2, "needs sklearn: pip install 'duologue[train]'\n"),
         (ModuleNotFoundError("", name="openai"), 2, "needs openai: pip install 'duologue[serve]'\n"),
         (KeyboardInterrupt(), 130, ""),
@@ -295,11 +296,11 @@ def test_serve(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(server, "serve", lambda *arguments, **named: calls.append(arguments))
     monkeypatch.setenv("DUOLOGUE_API_KEY", "from-the-environment")
-    assert run("serve", "--port", "0", "-m", "m", "--lanes", "2", "--sessions", "3", "--minutes", "5") == (0, "", "")
+    status, out, err = run("serve", "--port", "0", "--lanes", "2", "--sessions", "3", "--minutes", "5")
+    assert (status, out, err) == (0, "", "importing libraries …\n")
     ((config, *where),) = calls
-    assert (
-        config.model == "m" and where == ["127.0.0.1", 0] and config.engine.lanes == 2 and config.engine.sessions == 3
-    )
+    assert config.model == "nano" and where == ["127.0.0.1", 0]
+    assert config.engine.lanes == 2 and config.engine.sessions == 3
     assert config.access.keys == ("from-the-environment",) and config.access.session_s == 300
     status, out, err = run("serve", "--api-key", "short")
     assert status == 2 and not out and "at least 8 characters" in err and "short" not in err
@@ -309,9 +310,48 @@ def test_chat(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = pytest.importorskip("duologue.demo.page")
     calls: list[Any] = []
     monkeypatch.setattr(page, "launch", lambda *arguments, **named: calls.append((arguments, named)))
-    assert run("chat", "--port", "8000", "--host", "0.0.0.0", "-m", "m") == (0, "", "")
+    assert run("chat", "--port", "0", "--host", "0.0.0.0")[:2] == (0, "")
     ((config, *where), named), *more = calls
-    assert config.model == "m" and where == ["0.0.0.0", 8000] and not named and not more
+    assert config.model == "nano" and where == ["0.0.0.0", 0] and not more
+    assert set(named) == {"listening", "progress"} and not config.access.keys
+    for arguments in (
+        ("--api-key", "first-key", "--api-key", "second-key", "--origin", "https://a.example/"),
+        ("--allow-host", "a.example", "--allow-host", "b.example", "--root-path", "/talk/"),
+    ):
+        assert run("chat", "--port", "0", *arguments)[0] == 0
+    keyed, hosted = calls[1][0][0].access, calls[2][0][0].access
+    assert keyed.keys == ("first-key", "second-key") and keyed.origins == ("https://a.example",)
+    assert hosted.hosts == ("a.example", "b.example") and hosted.root_path == "/talk"
+
+
+@pytest.mark.parametrize("command", ["chat", "serve"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keyfile", "key.pem"], "--keyfile goes with --certfile"),
+        (["--certfile", "no.pem"], "no.pem is no file"),
+        (["--certfile", __file__], "cannot be used"),
+        (["--origin", "example.org"], "the origin is 'example.org'; it must be like https://example.org"),
+        (["--allow-host", "https://example.org"], "the host is 'https://example.org'; it must be a name"),
+        (["--root-path", "talk"], "the root path is 'talk'; it must be like /talk"),
+        (["--host", "no such host"], "cannot serve on 'no such host'"),
+    ],
+)
+def test_what_a_service_cannot_be_started_with(run: Any, command: str, arguments: list[str], message: str) -> None:
+    pytest.importorskip("fastapi")
+    status, out, err = run(command, "--port", "0", *arguments)
+    assert (status, out) == (2, "") and message in err and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("command", ["chat", "serve"])
+def test_a_taken_port_is_said_before_anything_is_loaded(run: Any, command: str, monkeypatch: Any) -> None:
+    pytest.importorskip("fastapi")
+    monkeypatch.setattr("duologue.inference.assistant.load", lambda *_: pytest.fail("it loads"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        status, out, err = run(command, "--port", str(taken.getsockname()[1]))
+    assert (status, out) == (2, "") and "the port is taken" in err and err.count("\n") == 1
 
 
 def test_help_teaches(run: Any) -> None:

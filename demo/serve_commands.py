@@ -1,0 +1,190 @@
+"""The commands ``duologue chat`` and ``duologue serve``: a port first, then the model, then the service."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..model.errors import DuologueError
+
+if TYPE_CHECKING:
+    from ..inference.serving.access import AccessConfig
+    from ..inference.serving.listening import TlsConfig
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all, :: for IPv6 too.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")]
+ApiKey = Annotated[
+    list[str] | None,
+    typer.Option(envvar="DUOLOGUE_API_KEY", help="Let in only who has it. May be given several times."),
+]
+Origin = Annotated[
+    list[str] | None,
+    typer.Option(help="Pages of this origin may use the service: https://example.org, also a proxy's own. Repeatable."),
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="Another name that it may be asked for by, besides localhost and --host; * for all. Repeatable."),
+]
+RootPath = Annotated[str, typer.Option(help="The folder that a proxy puts it in, like /talk.")]
+Certfile = Annotated[Path | None, typer.Option(help="TLS: a certificate with its chain, PEM. Then it speaks https.")]
+Keyfile = Annotated[Path | None, typer.Option(help="TLS: the certificate's key, if it is in another file.")]
+Lanes = Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")]
+
+
+def chat(
+    model: Model = "nano",
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    api_key: ApiKey = None,
+    origin: Origin = None,
+    allow_host: AllowHost = None,
+    root_path: RootPath = "",
+    certfile: Certfile = None,
+    keyfile: Keyfile = None,
+    lanes: Lanes = 0,
+    terminal: Annotated[bool, typer.Option("--terminal", help="No page: this machine's sound, and text here.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(help="--terminal: a server that runs (http://host:8000), instead of one's own; --api-key is its."),
+    ] = None,
+) -> None:
+    """Open the voice-chat page: talk, interrupt, write, or ask about a recording. It serves programs too, at /v1.
+
+    \b
+    duologue chat                     http://127.0.0.1:7860
+    duologue chat --port 8000
+    duologue chat --api-key SECRET    a page to sign in on comes first (or: DUOLOGUE_API_KEY=SECRET)
+    duologue chat --host 0.0.0.0 --certfile chain.pem --keyfile key.pem
+                                      reachable from other machines, whose browsers want https for a microphone
+    duologue chat --origin https://example.org      behind a proxy: see docs/serve.md
+    duologue chat --terminal          without a browser; headphones are better: nothing cancels an echo here
+    duologue chat --terminal --url http://gpu:8000    with the model elsewhere
+    """
+    if url is not None and not terminal:
+        raise DuologueError("--url goes with --terminal: a server's page is at the address of its `duologue chat`")
+    if terminal:
+        _terminal(model, lanes, url, api_key or [])
+        return
+    from ..checkpoints.source import resolve
+    from ..inference.serving.listening import listen
+    from ..inference.serving.progress import Progress
+
+    access, tls = _access(api_key, origin, allow_host, root_path), _tls(certfile, keyfile)
+    listening = listen(host, port)
+    resolve(model)
+    with Progress() as progress:
+        progress("importing libraries")
+        from ..inference.engine import EngineConfig
+        from ..inference.serving.app import ServeConfig
+        from .page import launch
+
+        config = ServeConfig(model=model, engine=EngineConfig(lanes=lanes), access=access, tls=tls)
+        launch(config, host, port, listening=listening, progress=progress)
+
+
+def serve(
+    model: Model = "nano",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: ApiKey = None,
+    origin: Origin = None,
+    allow_host: AllowHost = None,
+    root_path: RootPath = "",
+    certfile: Certfile = None,
+    keyfile: Keyfile = None,
+    lanes: Lanes = 0,
+    sessions: Annotated[int | None, typer.Option(min=1, help="Conversations at most, instead of what fits.")] = None,
+    sessions_per_key: Annotated[int | None, typer.Option(min=1, help="Conversations at a time of each key.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="That a conversation may last.")] = 60.0,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds for answers to finish in when it is ended.")] = 30.0,
+) -> None:
+    """Serve conversations to programs: OpenAI's Realtime API over WebSocket, and its audio endpoints over HTTP.
+
+    \b
+    duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
+    duologue serve --lanes 2                           two processes compute
+    duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
+    duologue serve --origin https://example.org        pages from there may use it, in their visitors' browsers
+    serve run duologue.inference.serving.replicas:app model=nano replicas=2
+                                                       several copies, by Ray Serve (pip install duologue[replicas])
+    """
+    from ..checkpoints.source import resolve
+    from ..inference.serving.listening import listen
+    from ..inference.serving.progress import Progress
+
+    access = _access(api_key, origin, allow_host, root_path, sessions_per_key=sessions_per_key, session_s=60 * minutes)
+    tls = _tls(certfile, keyfile)
+    listening = listen(host, port)
+    resolve(model)
+    with Progress() as progress:
+        progress("importing libraries")
+        from ..inference.engine import EngineConfig
+        from ..inference.serving.app import ServeConfig
+        from ..inference.serving.run import serve as run
+
+        engine = EngineConfig(lanes=lanes, sessions=sessions)
+        config = ServeConfig(model=model, engine=engine, access=access, tls=tls, grace_s=grace)
+        run(
+            config,
+            host,
+            port,
+            say=lambda address: typer.echo(f"Duologue serves {address}/v1   (Ctrl-C ends it)"),
+            listening=listening,
+            progress=progress,
+        )
+
+
+def _access(
+    keys: list[str] | None,
+    origins: list[str] | None,
+    hosts: list[str] | None,
+    root_path: str,
+    sessions_per_key: int | None = None,
+    session_s: float = 3600.0,
+) -> AccessConfig:
+    from ..inference.serving.access import AccessConfig
+
+    return AccessConfig(
+        keys=tuple(keys or ()),
+        origins=tuple(origin.rstrip("/") for origin in origins or ()),
+        hosts=tuple(hosts or ()),
+        root_path=root_path.rstrip("/"),
+        sessions_per_key=sessions_per_key,
+        session_s=session_s,
+    )
+
+
+def _tls(certfile: Path | None, keyfile: Path | None) -> TlsConfig | None:
+    if certfile is None:
+        if keyfile is not None:
+            raise DuologueError("--keyfile goes with --certfile, which names the certificate")
+        return None
+    from ..inference.serving.listening import TlsConfig
+
+    return TlsConfig(certfile=certfile.expanduser(), keyfile=keyfile and keyfile.expanduser())
+
+
+def _terminal(model: str, lanes: int, url: str | None, keys: list[str]) -> None:
+    from . import terminal as client
+
+    def write(text: str) -> None:
+        typer.echo(text, nl=False)
+
+    if url is not None:
+        if len(keys) > 1:
+            raise DuologueError(f"--url takes one --api-key, that server's; {len(keys)} were given")
+        client.chat(url, keys[0] if keys else None, write)
+        return
+    from ..inference.engine import EngineConfig
+    from ..inference.serving.access import AccessConfig
+    from ..inference.serving.app import ServeConfig
+
+    # The model in a process of its own, so that the sound device's thread is never kept waiting; and for nobody else.
+    access = AccessConfig(keys=(secrets.token_urlsafe(),))
+    engine = EngineConfig(lanes=max(1, lanes))
+    with client.own_server(ServeConfig(model=model, engine=engine, access=access)) as address:
+        client.chat(address, access.keys[0], write)
