@@ -19,7 +19,6 @@ FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests download nothing: libraries that would try fail at once instead of waiting for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 # A machine may be busy with other things: no test fails for being slow, and each run tries the same examples.
 hypothesis.settings.register_profile(

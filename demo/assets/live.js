@@ -1,30 +1,54 @@
 // The live conversation: a client of /v1/realtime like any other, with the browser's microphone and loudspeaker.
-const RATE = 24000;
+import { RATE, Speaker, noMicrophone, openMicrophone, pcmOf } from "./sound.js";
+import { base64Of, connect, reason, samplesOfBase64 } from "./service.js";
+
 const SPAN = 250; // points of the waveform, 40 ms each: ten seconds
 const $ = (id) => document.getElementById(id);
 
-class Conversation {
+export class Conversation {
   constructor() {
     this.heardLevels = new Array(SPAN).fill(0);
     this.saidLevels = new Array(SPAN).fill(0);
     this.turns = new Map(); // by item id: the paragraph in the transcript
-    this.played = new Map(); // by item id: samples played
     this.detection = "auto";
     this.fresh = true; // there is something to draw
     this.drawn = -Infinity;
     this.figures = []; // of each turn, for whoever drives this page
+    $("live-start").addEventListener("click", () => this.start());
+    $("live-stop").addEventListener("click", () => this.stop());
+    $("live-policy").addEventListener("change", ({ target }) => {
+      this.detection = target.value;
+      this.configure();
+    });
+    $("live-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const text = $("live-text").value.trim();
+      $("live-text").value = "";
+      if (text) this.ask(text).catch(() => {}); // closed() says why
+    });
+    const why = noMicrophone();
+    $("live-no-microphone").textContent = why;
+    $("live-no-microphone").hidden = !why;
+    $("live-start").disabled = Boolean(why);
+    if (why) this.say("Write below.");
+    this.draw();
+    setInterval(() => this.speaker && this.push(this.saidLevels, this.speaker.level), 40);
+  }
+
+  get played() {
+    return this.speaker ? this.speaker.played : new Map(); // by item id: samples
   }
 
   // The connection.
 
   connect() {
     if (this.socket && this.socket.readyState <= WebSocket.OPEN) return this.ready;
-    const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/v1/realtime?model=local`;
-    this.socket = new WebSocket(url, ["realtime"]);
+    this.socket = connect();
+    let opened = false;
     this.socket.onmessage = ({ data }) => this.happened(JSON.parse(data));
-    this.socket.onclose = ({ code }) => this.closed(code);
+    this.socket.onclose = ({ code }) => this.closed(code, opened);
     this.ready = new Promise((done, failed) => {
-      this.socket.addEventListener("open", done, { once: true });
+      this.socket.addEventListener("open", () => done((opened = true)), { once: true });
       this.socket.addEventListener("close", () => failed(new Error("no connection")), { once: true });
     });
     this.ready.then(() => this.configure()).catch(() => {});
@@ -41,21 +65,20 @@ class Conversation {
     this.send({ type: "session.update", session: { type: "realtime", audio: { input } } });
   }
 
-  closed(code) {
+  async closed(code, opened) {
     this.silence();
     this.stop();
-    this.say(code === 1001 ? "The server has shut down." : "Not connected. Press Start to begin again.");
+    if (code === 1001) this.say("The server has shut down.");
+    else this.say(opened ? "Not connected. Press Start, or write, to begin again." : await reason());
   }
 
   // Sound.
 
-  async sound() {
-    if (this.context) return this.context.resume();
-    this.context = new AudioContext({ sampleRate: RATE });
-    await this.context.audioWorklet.addModule("/page-assets/worklets.js");
-    this.speaker = new AudioWorkletNode(this.context, "duologue-speaker", { numberOfInputs: 0, outputChannelCount: [1] });
-    this.speaker.connect(this.context.destination);
-    this.speaker.port.onmessage = ({ data }) => this.spoken(data);
+  sound() {
+    if (!this.context) {
+      this.context = new AudioContext({ sampleRate: RATE });
+      this.speaker = new Speaker(this.context, (item, at) => this.sounded(item, at));
+    }
     return this.context.resume();
   }
 
@@ -64,28 +87,20 @@ class Conversation {
     try {
       await this.connect();
       await this.sound();
-      const wanted = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
-      this.stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
-      this.microphone = new AudioWorkletNode(this.context, "duologue-microphone", { numberOfOutputs: 0 });
-      this.microphone.port.onmessage = ({ data }) => this.listened(data);
-      this.source = this.context.createMediaStreamSource(this.stream);
-      this.source.connect(this.microphone);
+      this.microphone = await openMicrophone(this.context, (data) => this.listened(data));
       this.say("Listening. Just speak; speak over the answer to stop it.");
       $("live-start").hidden = true;
       $("live-stop").hidden = false;
       $("live-stop").focus();
     } catch (error) {
-      const reason = error.name === "NotAllowedError" ? "The microphone is not allowed here." : String(error.message || error);
-      this.say(`${reason} You can write instead.`);
+      if (this.socket.readyState === WebSocket.OPEN) this.say(error.message); // otherwise closed() says why
     }
     $("live-start").disabled = false;
   }
 
   stop() {
-    if (this.stream) this.stream.getTracks().forEach((track) => track.stop());
-    if (this.source) this.source.disconnect();
-    if (this.microphone) this.microphone.port.onmessage = null;
-    this.stream = this.source = this.microphone = null;
+    if (this.microphone) this.microphone.close();
+    this.microphone = null;
     if ($("live-start").hidden) {
       $("live-start").hidden = false;
       $("live-stop").hidden = true;
@@ -104,32 +119,26 @@ class Conversation {
     } else if (began - this.loudUntil > 0.3) {
       this.loud = false;
     }
-    const pcm = Int16Array.from(samples, (x) => Math.max(-1, Math.min(1, x)) * 32767);
-    this.send({ type: "input_audio_buffer.append", audio: base64Of(new Uint8Array(pcm.buffer)) });
+    this.send({ type: "input_audio_buffer.append", audio: base64Of(pcmOf(samples)) });
   }
 
   play(item, base64) {
-    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-    const samples = Float32Array.from(new Int16Array(bytes.buffer), (x) => x / 32768);
-    this.speaker.port.postMessage({ samples, item });
+    this.speaker.put(item, samplesOfBase64(base64));
+    if (item === this.cutItem) {
+      this.lastSound = this.speaker.until;
+      this.stopped();
+    }
   }
 
   silence() {
-    if (this.speaker) this.speaker.port.postMessage({ clear: true });
+    if (!this.speaker) return;
+    this.speaker.clear();
+    this.lastSound = this.speaker.until;
   }
 
-  spoken({ item, count, at, level }) {
-    if (level !== undefined) {
-      this.push(this.saidLevels, level);
-      return;
-    }
-    if (!this.played.has(item)) {
-      if (this.loudUntil && this.figure) this.show("page", 1000 * (at - this.loudUntil));
-      this.played.set(item, 0);
-    }
-    this.played.set(item, this.played.get(item) + count);
-    this.lastSound = at;
-    if (item === this.cutItem) this.stopped();
+  // From the user's last loud sample to the answer's first.
+  sounded(item, at) {
+    if (this.loudUntil && this.figure) this.show("page", 1000 * (at - this.loudUntil));
   }
 
   // What the server tells.
@@ -143,7 +152,7 @@ class Conversation {
     else if (kind === "response.created") this.begun(event.response);
     else if (kind === "response.output_audio_transcript.delta") this.write(event.item_id, event.delta);
     else if (kind === "response.output_audio.delta") this.play(event.item_id, event.delta);
-    else if (kind === "response.output_audio.done") this.speaker.port.postMessage({ end: true });
+    else if (kind === "response.output_audio.done") this.speaker.end();
     else if (kind === "response.done") this.done(event.response);
     else if (kind === "conversation.item.truncated") this.send({ type: "conversation.item.retrieve", item_id: event.item_id });
     else if (kind === "conversation.item.retrieved") this.cut(event.item);
@@ -280,28 +289,3 @@ class Conversation {
     this.send({ type: "response.create" });
   }
 }
-
-function base64Of(bytes) {
-  let text = "";
-  for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
-  return btoa(text);
-}
-
-function begin() {
-  if (!$("live-waveform")) {
-    setTimeout(begin, 50); // Gradio has not drawn it yet
-    return;
-  }
-  const conversation = new Conversation();
-  window.duologue = conversation;
-  $("live-start").addEventListener("click", () => conversation.start());
-  $("live-stop").addEventListener("click", () => conversation.stop());
-  $("live-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const text = $("live-text").value.trim();
-    $("live-text").value = "";
-    if (text) conversation.ask(text).catch(() => conversation.say("Not connected."));
-  });
-  conversation.draw();
-}
-begin();

@@ -2,6 +2,7 @@
 nothing leaves this machine."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-gradio = pytest.importorskip("gradio")
-# ruff: noqa: E402
+pytest.importorskip("fastapi")
 from running_server import ENGINE, running
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.demo.page import ASSETS, EXAMPLES, build, create_page, launch
+from duologue.demo.page import ASSETS, EXAMPLES, create_page, launch
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
 
@@ -31,7 +31,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
-PATIENCE = 150_000  # ms, for a busy machine
+PATIENCE = 30_000  # ms, for a busy machine
 DURATION = "document.querySelector('{} audio')?.duration"
 
 
@@ -43,11 +43,14 @@ def test_the_examples_are_recordings() -> None:
         assert set(text) <= set("abcdefghijklmnopqrstuvwxyz ")
 
 
-def test_only_system_fonts_and_no_analytics() -> None:
-    page = build("tiny")
-    assert not page.analytics_enabled
-    config = str(page.get_config_file())
-    assert "googleapis" not in config
+def test_nothing_comes_from_elsewhere_and_every_address_is_relative() -> None:
+    """So the page works in any folder of any host."""
+    for file in ASSETS.iterdir():
+        if file.suffix in (".html", ".js", ".css"):
+            text = file.read_text(encoding="utf-8")
+            assert not re.search(r"https?://(?!example)", text), file.name
+            for address in re.findall(r"""(?:src|href|action)=["']([^"']+)|fetch\(["'`]([^"'`]+)|url\(([^)]+)""", text):
+                assert not "".join(address).startswith("/"), (file.name, address)
 
 
 def test_a_taken_port_is_one_line() -> None:
@@ -87,7 +90,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 @pytest.fixture
 def tab(browser, address: str) -> Iterator[object]:  # type: ignore[no-untyped-def]
     """A fresh visitor; afterwards, no request has left this machine and no script has failed."""
-    context = browser.new_context(permissions=["microphone"])
+    context = browser.new_context(permissions=["microphone"], bypass_csp=True)  # wait_for_function evaluates text
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     asked, failed = [], []
@@ -100,7 +103,7 @@ def tab(browser, address: str) -> Iterator[object]:  # type: ignore[no-untyped-d
     context.close()
     hosts = {urlsplit(url).hostname for url in asked if urlsplit(url).scheme not in ("blob", "data")}
     assert asked and hosts == {urlsplit(address).hostname}
-    assert not [text for text in failed if "Waveform load error" not in text]  # which Gradio says of a bad upload
+    assert not [text for text in failed if "status of 400" not in text]  # a bad upload
 
 
 def spoken(tab, turns: int = 1) -> None:  # type: ignore[no-untyped-def]
@@ -192,7 +195,7 @@ def test_what_is_asked_meanwhile_is_answered_next(tab: "Page") -> None:
     for text in ("What is 3 plus 4?", "And what is 4 plus 5?"):
         written.fill(text)
         written.press("Enter")
-        tab.wait_for_function("document.querySelector('#written textarea, #written input').value === ''")
+        tab.wait_for_function("document.querySelector('#written').value === ''")
     assert tab.locator("#conversation").inner_text().count(SAID) < 2  # asked while it answers, not after
     spoken(tab, turns=2)
     conversation = tab.locator("#conversation").inner_text()
@@ -202,11 +205,10 @@ def test_what_is_asked_meanwhile_is_answered_next(tab: "Page") -> None:
 @pytest.mark.browser
 def test_a_sound_is_uploaded_and_asked_about_twice(tab) -> None:  # type: ignore[no-untyped-def]
     recordings(tab)
-    tab.get_by_role("button", name="Upload file").click()
     with tab.expect_file_chooser() as chooser:
-        tab.get_by_text("Click to Upload").click()
+        tab.get_by_role("button", name="Upload file").click()
     chooser.value.set_files(ASSETS / "hello.flac")
-    tab.get_by_role("button", name="Play").first.wait_for()
+    tab.wait_for_function(f"{DURATION.format('#chosen')} > 0.5")
     for turn in (1, 2):  # it stays there, to be asked about again
         tab.get_by_label("Ask in writing").fill("how many beeps were there")
         tab.keyboard.press("Enter")
@@ -230,8 +232,6 @@ def test_nobody_is_shut_out(tab, scheme: str) -> None:  # type: ignore[no-untype
     """axe-core finds nothing serious in either tab, in light or dark."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     tab.emulate_media(color_scheme=scheme)
-    tab.goto(f"{tab.url.partition('?')[0]}?__theme={scheme}")
-    tab.get_by_role("button", name="Start talking").wait_for()
 
     def serious() -> dict[str, list[str]]:
         found = axe.run(tab).response["violations"]
@@ -251,8 +251,7 @@ def test_a_bad_upload_is_one_clear_line(tab, tmp_path: os.PathLike) -> None:  # 
     path = Path(tmp_path) / "notes.wav"
     path.write_text("what is three plus four\n" * 50)
     recordings(tab)
-    tab.get_by_role("button", name="Upload file").click()
     with tab.expect_file_chooser() as chooser:
-        tab.get_by_text("Click to Upload").click()
+        tab.get_by_role("button", name="Upload file").click()
     chooser.value.set_files(path)
     tab.get_by_text("is not a recording that can be read").wait_for()

@@ -1,27 +1,28 @@
-"""One question of the page to the service, over its protocol: with the page, without the browser."""
+"""A recording that the page asks about: read by the service, and answered over its protocol as the page does."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
 
 pytest.importorskip("fastapi")
-from running_server import ENGINE, running, sound
-from tiny_assistant import HEARD, SAID
+from running_server import ENGINE, collect, running, sound
+from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
-from duologue.demo.question import RATE, Answered, ask
-from duologue.inference.engine import EngineConfig
+from duologue.demo.page import create_page
+from duologue.demo.question import LONGEST_S, RATE, pcm16_of, sound_of
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
 
 
 @pytest.fixture(scope="module")
 def server():
-    with running(ServeConfig(model="tiny", engine=ENGINE)) as found:
+    config = ServeConfig(model="tiny", engine=ENGINE)
+    with running(app=create_page(config, tiny_assistant(), Loudness())) as found:
         yield found
 
 
@@ -31,46 +32,39 @@ def wav(wave: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def asked(url: str, recording: bytes | None, text: str = "", past: list[tuple[str, str]] | None = None) -> Answered:
-    """All of an answer, its sound joined."""
+def test_a_recording_goes_there_comes_back_as_samples_and_is_asked_about(server) -> None:
+    import base64
 
-    async def run() -> Answered:
-        pieces, found = [], Answered()
-        async for found in ask(url, recording, text, past or []):
-            pieces.append(found.sound)
-        found.sound = b"".join(pieces)
-        return found
-
-    return asyncio.run(run())
-
-
-def test_a_recording_a_text_and_a_text_about_a_recording(server) -> None:
-    recording = wav(sound((1.0, True)))
-    heard = asked(server.url, recording)
-    assert (heard.heard, heard.said, heard.heard_s) == (HEARD, SAID, 1.0)
-    assert len(heard.sound) / 2 / RATE == pytest.approx(heard.said_s) and heard.said_s > 1
-    assert heard.first_ms is not None and np.abs(np.frombuffer(heard.sound, "<i2")).max() > 30
-    written = asked(server.url, None, "What is 3 plus 4?", [(HEARD, SAID), ("", "")])
-    assert (written.heard, written.said, written.heard_s) == ("", SAID, 0.0)
-    about = asked(server.url, recording, "how many beeps were there", [(HEARD, SAID)])
-    assert (about.heard, about.said) == (f"{HEARD} how many beeps were there", SAID)
+    answer = httpx.post(f"{server.url}/page/recording", content=wav(sound((1.0, True))))
+    assert answer.status_code == 200 and len(answer.content) == 2 * RATE
+    assert np.abs(np.frombuffer(answer.content, "<i2")).max() > 1_000
+    said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": HEARD}]}
+    reply = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": SAID}]}
+    content = [
+        {"type": "input_audio", "audio": base64.b64encode(answer.content).decode()},
+        {"type": "input_text", "text": "how many beeps were there"},
+    ]
+    with server.client().realtime.connect(model="x") as connection:
+        for item in (said, reply, {"type": "message", "role": "user", "content": content}):
+            connection.conversation.item.create(item=item)
+        connection.response.create()
+        done = collect(connection, "response.done")[-1]
+    assert done.response.output[0].content[0].transcript == SAID
 
 
-def test_what_cannot_be_asked_is_said(server) -> None:
-    for recording, text, told in (
-        (b"what is this", "", "not a recording"),
-        (wav(np.zeros(61 * 16_000, np.float32)), "", "at most 60 s"),
-        (None, "  ", "at least one text or sound"),
+def test_what_cannot_be_asked_about_is_said(server) -> None:
+    for recording, told in (
+        (b"what is this", "not a recording"),
+        (b"", "empty"),
+        (wav(np.zeros(round((LONGEST_S + 1) * 16_000), np.float32)), "at most 60 s"),
     ):
         with pytest.raises(DuologueError, match=told):
-            asked(server.url, recording, text)
+            sound_of(recording)
+        answer = httpx.post(f"{server.url}/page/recording", content=recording)
+        assert answer.status_code == 400 and told in answer.json()["error"]["message"]
 
 
-def test_a_full_service_says_so() -> None:
-    config = ServeConfig(model="tiny", engine=EngineConfig(sessions=1, late_ms=1e9))
-    with (
-        running(config) as found,
-        found.client().realtime.connect(model="x"),
-        pytest.raises(DuologueError, match="are taken"),
-    ):
-        asked(found.url, None, "what is two")
+def test_samples_are_those_of_the_sound() -> None:
+    wave = 0.5 * np.sin(np.arange(16_000) / 10).astype(np.float32)
+    pcm = np.frombuffer(pcm16_of(wav(wave)), "<i2")
+    assert len(pcm) == RATE and abs(np.abs(pcm).max() / 32_767 - 0.5) < 0.01

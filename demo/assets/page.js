@@ -1,0 +1,25 @@
+// Begins both tabs, and changes between them, by the mouse and by the arrow keys.
+import { Conversation } from "./live.js";
+import { Recordings } from "./recordings.js";
+
+const tabs = [...document.querySelectorAll('[role="tab"]')];
+
+function select(chosen) {
+  for (const tab of tabs) {
+    tab.setAttribute("aria-selected", String(tab === chosen));
+    tab.tabIndex = tab === chosen ? 0 : -1;
+    document.getElementById(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
+  }
+}
+
+tabs.forEach((tab, i) => {
+  tab.addEventListener("click", () => select(tab));
+  tab.addEventListener("keydown", ({ key }) => {
+    if (key !== "ArrowLeft" && key !== "ArrowRight") return;
+    const next = tabs[(i + (key === "ArrowRight" ? 1 : -1) + tabs.length) % tabs.length];
+    select(next);
+    next.focus();
+  });
+});
+window.duologue = new Conversation();
+window.recordings = new Recordings();

@@ -1,0 +1,131 @@
+// Sound out and in, at the protocol's rate. Out needs Web Audio alone, which every page has; the microphone needs what
+// browsers give only to pages that came by https or from this very machine.
+export const RATE = 24000;
+const RESERVE_S = 0.1; // that waits before speech begins, against a network that stumbles
+
+// Plays pieces of speech one behind the other, so that they join without a gap or a click, and knows what was played.
+export class Speaker {
+  constructor(context, started = () => {}) {
+    this.context = context;
+    this.started = started; // called with an item, and when its first sample will be played
+    this.held = [];
+    this.playing = []; // { item, node, at, samples }
+    this.over = new Map(); // by item: samples of pieces that have ended or were cut
+    this.until = 0; // when the last sample is played, or was
+    this.analyser = new AnalyserNode(context, { fftSize: 1024 });
+    this.analyser.connect(context.destination);
+    this.wave = new Float32Array(1024);
+  }
+
+  put(item, samples) {
+    this.held.push({ item, samples });
+    const waiting = this.held.reduce((sum, piece) => sum + piece.samples.length, 0);
+    if (this.until > this.context.currentTime || waiting >= RESERVE_S * RATE) this.end();
+  }
+
+  // Play what is held, however little: no more will come, or enough has.
+  end() {
+    for (const { item, samples } of this.held.splice(0)) {
+      if (!samples.length) continue;
+      const buffer = this.context.createBuffer(1, samples.length, RATE);
+      buffer.copyToChannel(Float32Array.from(samples, (x) => x / 32768), 0);
+      const node = new AudioBufferSourceNode(this.context, { buffer });
+      node.connect(this.analyser);
+      const at = Math.max(this.until, this.context.currentTime + 0.005);
+      const piece = { item, node, at, samples: samples.length };
+      node.onended = () => this.ended(piece);
+      node.start(at);
+      this.playing.push(piece);
+      this.until = at + buffer.duration;
+      if (!this.over.has(item)) {
+        this.over.set(item, 0);
+        this.started(item, at);
+      }
+    }
+  }
+
+  // Silent at once; `until` then says when its last sample was played.
+  clear() {
+    for (const piece of [...this.playing]) {
+      piece.node.stop();
+      this.ended(piece);
+    }
+    this.held = [];
+    this.until = Math.min(this.until, this.context.currentTime);
+  }
+
+  ended(piece) {
+    if (!this.playing.includes(piece)) return;
+    this.playing.splice(this.playing.indexOf(piece), 1);
+    this.over.set(piece.item, this.over.get(piece.item) + this.heard(piece));
+  }
+
+  heard(piece) {
+    return Math.round(Math.max(0, Math.min(piece.samples, (this.context.currentTime - piece.at) * RATE)));
+  }
+
+  // Samples of each item that were played, by item.
+  get played() {
+    const all = new Map(this.over);
+    for (const piece of this.playing) all.set(piece.item, all.get(piece.item) + this.heard(piece));
+    return all;
+  }
+
+  get level() {
+    this.analyser.getFloatTimeDomainData(this.wave);
+    return this.wave.reduce((peak, x) => Math.max(peak, Math.abs(x)), 0);
+  }
+}
+
+// Why this page has no microphone; "" if it can have one.
+export function noMicrophone() {
+  if (navigator.mediaDevices?.getUserMedia && window.AudioWorkletNode) return "";
+  if (window.isSecureContext) return "This browser gives pages no microphone. You can write instead; the answers are spoken.";
+  return (
+    "There is no microphone here: this page came over plain http from another machine, and browsers give a microphone " +
+    "only to https and to localhost. Start it with --certfile and --keyfile, put it behind a proxy that speaks https, " +
+    "or open it on that machine itself. You can write instead; the answers are spoken."
+  );
+}
+
+// Opens the microphone. heard({ samples, began, level }) is called every 40 ms; the result's close() ends it.
+export async function openMicrophone(context, heard) {
+  const why = noMicrophone();
+  if (why) throw new Error(why);
+  await context.audioWorklet.addModule(new URL("worklets.js", import.meta.url));
+  const wanted = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+  let stream;
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
+  } catch (error) {
+    const reasons = { NotAllowedError: "The microphone is not allowed here.", NotFoundError: "No microphone was found." };
+    throw new Error(`${reasons[error.name] || error.message || error} You can write instead.`);
+  }
+  const node = new AudioWorkletNode(context, "duologue-microphone", { numberOfOutputs: 0 });
+  node.port.onmessage = ({ data }) => heard(data);
+  const source = context.createMediaStreamSource(stream);
+  source.connect(node);
+  return {
+    close() {
+      stream.getTracks().forEach((track) => track.stop());
+      source.disconnect();
+      node.port.onmessage = null;
+    },
+  };
+}
+
+export function pcmOf(samples) {
+  return Int16Array.from(samples, (x) => Math.max(-1, Math.min(1, x)) * 32767);
+}
+
+// A recording as a file, to be played again or saved.
+export function wavOf(pieces) {
+  const size = 2 * pieces.reduce((sum, piece) => sum + piece.length, 0);
+  const view = new DataView(new ArrayBuffer(44));
+  const word = (at, text) => [...text].forEach((c, i) => view.setUint8(at + i, c.charCodeAt(0)));
+  word(0, "RIFF"), view.setUint32(4, 36 + size, true), word(8, "WAVEfmt "), view.setUint32(16, 16, true);
+  view.setUint16(20, 1, true), view.setUint16(22, 1, true); // PCM, mono
+  view.setUint32(24, RATE, true), view.setUint32(28, 2 * RATE, true), view.setUint16(32, 2, true), view.setUint16(34, 16, true);
+  word(36, "data"), view.setUint32(40, size, true);
+  return new Blob([view, ...pieces], { type: "audio/wav" });
+}
