@@ -1,122 +1,67 @@
-"""Sound from files: any recording -> float32 mono at the rate that is asked for.
+"""Recordings -> float32 mono at the rate that is asked for. Every way in leads here; bad recordings are caught here.
 
-This is the edge where bad recordings are caught. Each is one :class:`DuologueError` line: no such file, a folder, an
-empty file, no samples, text called ``.wav``, a FLAC that is cut short or damaged (part of it could be heard, but half a
-question is not the question), NaN or infinite samples, more than :data:`MAX_SECONDS`. A WAV or Ogg that simply ends
-early is read up to where it ends, as a recording that was stopped. Silence is a recording like any other.
+libsndfile reads what it knows, FFmpeg the rest (pyav.py); a chained Ogg is read link by link. Each failure is one
+:class:`DuologueError` line: no such file, a folder, an empty file, no samples, text called ``.wav``, a FLAC or M4A that
+is cut short or damaged (part of it could be heard, but half a question is not the question), NaN or infinite samples,
+more than :data:`MAX_SECONDS`. A WAV, Ogg or WebM that simply ends early is read up to where it ends, as a recording
+that was stopped. Silence is a recording like any other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from ...model.errors import DuologueError
-
-AudioSource = str | os.PathLike[str] | bytes | tuple[int, np.ndarray]
+from .arrays import array_track, pair_of
+from .channels import average, carrying
+from .formats import FORMATS, MOST_LINKS, demuxer, ogg_links
+from .libsndfile import sndfile_track
+from .pyav import av_track
+from .sources import MAX_PIPED, AudioSource, File, opened, part_of
+from .track import Track
 
 MAX_SECONDS = 600.0
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: below and above, a header is wrong rather than the microphone unusual
-_BLOCK = 65_536  # frames decoded at a time, so that a small file of much silence cannot fill the memory
+MAX_CHANNELS = 64
+MAX_SAMPLES_PER_S = 384_000  # of all channels, over the longest recording: eight at 48 kHz, two at 192 kHz
+KEPT_SAMPLES = 2**24  # of a recording of several channels, decoded; of a longer one, it is decoded twice
 
 
-def read_audio(source: AudioSource, sample_rate: int = 16_000) -> np.ndarray:
+def read_audio(
+    source: AudioSource, sample_rate: int = 16_000, *, longest: float = MAX_SECONDS, whole: bool = False
+) -> np.ndarray:
     """Read any recording as mono at ``sample_rate``.
 
     Args:
-        source: a path, the bytes of a file, or ``(rate in Hz, samples)`` with samples (n,) or (n, channels), integers
-            at full scale or floats in [-1, 1]. Files: whatever libsndfile reads (WAV, FLAC, Ogg Vorbis, Opus, MP3, …).
+        source: a path (of a file, a pipe or a device), the bytes of a file, a file that is open for reading bytes (from
+            its beginning, if it can seek), or samples with their rate: ``(rate in Hz, samples)``, ``(samples, rate)``,
+            ``{"array": samples, "sampling_rate": rate}``. Samples: of numpy or torch on any device, (n,),
+            (n, channels) or (channels, n), whichever axis is shorter; integers at full scale or floats in [-1, 1].
         sample_rate: rate of the result in Hz.
+        longest: seconds; a longer recording is refused.
+        whole: refuse a WAV that ends before its header says so, too.
 
     Returns:
-        (n,) float32 in [-1, 1]. Channels are averaged; float samples beyond 1 are scaled down, not clipped.
+        (n,) float32 in [-1, 1]. Channels that carry sound are averaged (channels.py); float samples beyond 1 are
+        scaled down, not clipped.
 
     Raises:
         DuologueError: for every input named in this module's docstring.
     """
-    if isinstance(source, tuple):
-        rate, samples = source
-        return _finish("the recording", rate, _blocks_of_array(samples), sample_rate)
-    if isinstance(source, bytes):
-        return _read_file("the recording", io.BytesIO(source), len(source), sample_rate)
-    path = Path(source)
-    if path.is_dir():
-        raise DuologueError(f"{path} is a folder, not a recording: give a WAV, FLAC, Ogg or MP3 file")
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            return _read_file(str(path), file, size, sample_rate)
-    except FileNotFoundError:
-        raise DuologueError(f"no such file: {path}") from None
-    except OSError as error:
-        raise DuologueError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _read_file(name: str, file: io.BytesIO | io.BufferedReader, size: int, sample_rate: int) -> np.ndarray:
-    import soundfile
-
-    if size == 0:
-        raise DuologueError(f"{name} is empty (0 bytes): give a recording")
-    try:
-        sound = soundfile.SoundFile(file)
-    except soundfile.LibsndfileError:
-        raise DuologueError(f"{name} is not a recording that can be read: give WAV, FLAC, Ogg or MP3") from None
-    with sound:
-        _check_length(name, sound.frames, sound.samplerate)
-        return _finish(name, sound.samplerate, _blocks_of_file(name, sound), sample_rate)
-
-
-def _blocks_of_file(name: str, sound: object) -> Iterator[np.ndarray]:
-    """The file's frames in blocks of (n, channels) float32."""
-    import soundfile
-
-    assert isinstance(sound, soundfile.SoundFile)
-    announced, whole = sound.frames, 0
-    try:
-        while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
-            whole += len(block)
-            yield block
-    except soundfile.LibsndfileError:
-        pass  # libFLAC names neither the place nor the reason; the count below says what the user can act on
-    else:
-        if whole >= announced or sound.format != "FLAC":
-            return
-    raise DuologueError(
-        f"{name} is cut short or damaged: at most {whole / sound.samplerate:.2f} s of the "
-        f"{announced / sound.samplerate:.2f} s that its header announces can be read"
-    )
-
-
-def _blocks_of_array(samples: np.ndarray) -> Iterator[np.ndarray]:
-    samples = np.asarray(samples)
-    if samples.ndim not in (1, 2):
-        raise DuologueError(f"a recording has the shape (samples,) or (samples, channels), not {samples.shape}")
-    if samples.dtype.kind == "u":
-        full = (np.iinfo(samples.dtype).max + 1) / 2
-        samples = (samples.astype(np.float64) - full) / full
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float64) / (np.iinfo(samples.dtype).max + 1.0)
-    elif samples.dtype.kind != "f":
-        raise DuologueError(f"samples are integers or floats, not {samples.dtype}")
-    yield samples.astype(np.float32)[:, None] if samples.ndim == 1 else samples.astype(np.float32)
-
-
-def _check_length(name: str, frames: int, rate: int, longest: float = MAX_SECONDS) -> None:
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise DuologueError(f"{name} has a sample rate of {rate} Hz: from {MIN_RATE} to {MAX_RATE} Hz can be read")
-    if frames > longest * rate:
-        raise DuologueError(f"{name} lasts {frames / rate:.0f} s: at most {longest:.0f} s can be heard at once")
-
-
-def _finish(name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int) -> np.ndarray:
-    """Blocks of (n, channels) at ``rate`` -> (n,) at ``sample_rate``."""
-    mono = list(_mono(name, rate, blocks, sample_rate, MAX_SECONDS))
-    waveform = np.concatenate(mono) if mono else np.zeros(0, np.float32)
+    with _opened(source, MAX_PIPED) as (name, tracks):
+        early = next((track.ends_early for track in tracks if track.ends_early), "")
+        if whole and early:
+            raise DuologueError(f"{name} is cut short: {early}")
+        pieces = [piece for _, piece in _mono(name, tracks, sample_rate, longest)]
+    waveform = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if not len(waveform):
         raise DuologueError(f"{name} has no samples (0 s): record something")
     peak = float(np.abs(waveform).max())
@@ -125,52 +70,150 @@ def _finish(name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int
     return waveform / np.float32(peak) if peak > 1 else waveform
 
 
-def _mono(name: str, rate: int, blocks: Iterator[np.ndarray], sample_rate: int, longest: float) -> Iterator[np.ndarray]:
-    """Blocks of (n, channels) at ``rate`` -> pieces of the mono signal at ``sample_rate``."""
-    import soxr
-
-    _check_length(name, 0, rate, longest)
-    resample = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ") if rate != sample_rate else None
-    frames = 0
-    for block in blocks:  # (n, channels)
-        frames += len(block)
-        _check_length(name, frames, rate, longest)  # a header may be wrong about the length
-        if not block.size:
-            continue
-        if not np.isfinite(block).all():
-            bad = frames - len(block) + int(np.argmin(np.isfinite(block).all(axis=1)))
-            raise DuologueError(f"{name} has a sample that is no number (NaN or infinite) at {bad / rate:.3f} s")
-        part = block.mean(axis=1, dtype=np.float64).astype(np.float32)  # (n,)
-        yield resample.resample_chunk(part) if resample else part
-    if frames and resample:
-        yield resample.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
-def read_pieces(path: str | os.PathLike[str], sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:
+def read_pieces(source: AudioSource, sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:
     """A recording of any length in pieces, so that it need not fit in memory.
 
     Yields:
-        The share of the recording read so far, and the next piece of it, (n,) float32 in [-1, 1], mono at
-        ``sample_rate``. Unlike :func:`read_audio`, which knows the whole, it clips float samples beyond 1.
+        The fraction of the recording read so far (0 where its length is unknown), and the next piece of it, (n,)
+        float32 in [-1, 1], mono at ``sample_rate``. Unlike :func:`read_audio`, which knows the whole, it clips float
+        samples beyond 1.
 
     Raises:
         DuologueError: for every input named in this module's docstring; there is no longest recording.
     """
-    import soundfile
-
-    name = str(path)
-    if Path(path).is_dir():
-        raise DuologueError(f"{name} is a folder, not a recording: give a WAV, FLAC, Ogg or MP3 file")
-    if not Path(path).is_file():
-        raise DuologueError(f"no such file: {name}")
-    try:
-        sound = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError:
-        raise DuologueError(f"{name} is not a recording that can be read: give WAV, FLAC, Ogg or MP3") from None
-    with sound:
+    with _opened(source, None) as (name, tracks):
+        announced = sum((track.announced or math.inf) / max(1, track.rate) for track in tracks)
         samples = 0
-        for piece in _mono(name, sound.samplerate, _blocks_of_file(name, sound), sample_rate, np.inf):
+        for seconds, piece in _mono(name, tracks, sample_rate, math.inf):
             samples += len(piece)
-            yield sound.tell() / max(1, sound.frames), np.clip(piece, -1.0, 1.0)
+            yield min(1.0, seconds / announced), np.clip(piece, -1.0, 1.0)
         if not samples:
             raise DuologueError(f"{name} has no samples (0 s): record something")
+
+
+@contextlib.contextmanager
+def _opened(source: AudioSource, most_piped: int | None) -> Iterator[tuple[str, list[Track]]]:
+    """A recording's name for messages, and its sound, ready to be decoded."""
+    pair = pair_of(source)
+    if pair is not None:
+        yield "the recording", [array_track(*pair)]
+        return
+    with opened(source, _is_known, most_piped) as file:
+        if file.size == 0:
+            raise DuologueError(f"{file.name} is empty (0 bytes): give a recording")
+        yield file.name, _tracks(file)
+
+
+def _is_known(head: bytes) -> bool:
+    """Whether a file that begins so may be a recording."""
+    file = File(name="", handle=io.BytesIO(head), size=len(head))
+    return demuxer(file.handle) is not None or sndfile_track(file) is not None
+
+
+def _tracks(file: File) -> list[Track]:
+    """The sound of a file: one track, or those of the links of a chained Ogg."""
+    kind = demuxer(file.handle)
+    starts = ogg_links(file.handle, file.size) if kind == "ogg" else [0]
+    if len(starts) > MOST_LINKS:
+        raise DuologueError(f"{file.name} is a chain of more than {MOST_LINKS} recordings")
+    parts = [file] if len(starts) == 1 else [part_of(file, *ends) for ends in pairwise([*starts, file.size])]
+    tracks = []
+    for part in parts:
+        track = sndfile_track(part) or (av_track(part, kind) if kind is not None else None)
+        if track is None:
+            raise DuologueError(f"{file.name} is not a recording that can be read: give {FORMATS}")
+        tracks.append(track)
+    return tracks
+
+
+@dataclass
+class _Decoded:
+    """How much of a recording has been decoded, against what may be."""
+
+    name: str
+    longest: float  # s
+    seconds: float = 0.0
+    samples: int = 0  # of all channels
+
+    def count(self, frames: int, track: Track) -> None:
+        """Add frames. A header may be wrong about the length, so both are counted: what it says and what comes."""
+        self.seconds += frames / track.rate
+        self.samples += frames * track.channels
+        if self.seconds > self.longest:
+            raise DuologueError(
+                f"{self.name} lasts {self.seconds:.0f} s: at most {self.longest:.0f} s can be heard at once"
+            )
+        if self.samples > self.longest * MAX_SAMPLES_PER_S:
+            raise DuologueError(
+                f"{self.name} has {track.channels} channels at {track.rate} Hz for {self.seconds:.0f} s: at most "
+                f"{self.longest * MAX_SAMPLES_PER_S / 1e6:.0f} million samples can be heard at once"
+            )
+
+
+def _mono(name: str, tracks: list[Track], sample_rate: int, longest: float) -> Iterator[tuple[float, np.ndarray]]:
+    """(seconds so far, the next piece (n,) of the mono signal at ``sample_rate``)."""
+    decoded, resampler = _Decoded(name, longest), _Resampler(sample_rate)
+    for track in tracks:
+        _check_header(track, replace(decoded))
+        chosen, blocks = (np.zeros(1, np.intp), track.blocks()) if track.channels == 1 else _compared(track, decoded)
+        for block in blocks:
+            decoded.count(len(block), track)
+            part = average(block, chosen)  # (n,)
+            finite = np.isfinite(part)
+            if not finite.all():
+                at = decoded.seconds - (len(part) - int(np.argmin(finite))) / track.rate
+                raise DuologueError(f"{name} has a sample that is no number (NaN or infinite) at {at:.3f} s")
+            yield decoded.seconds, resampler.push(part, track.rate)
+    yield decoded.seconds, resampler.flush()
+
+
+def _check_header(track: Track, decoded: _Decoded) -> None:
+    if not MIN_RATE <= track.rate <= MAX_RATE:
+        raise DuologueError(
+            f"{decoded.name} has a sample rate of {track.rate} Hz: from {MIN_RATE} to {MAX_RATE} Hz can be read"
+        )
+    if not 1 <= track.channels <= MAX_CHANNELS:
+        raise DuologueError(f"{decoded.name} has {track.channels} channels: from 1 to {MAX_CHANNELS} can be read")
+    decoded.count(track.announced or 0, track)
+
+
+def _compared(track: Track, decoded: _Decoded) -> tuple[np.ndarray, Iterable[np.ndarray]]:
+    """Which channels carry sound over all of a track, and its blocks: those just decoded, if they are few."""
+    kept: list[np.ndarray] = []
+    decoded, before = replace(decoded), decoded.samples
+
+    def blocks() -> Iterator[np.ndarray]:
+        for block in track.blocks():
+            decoded.count(len(block), track)
+            kept.append(block)
+            if decoded.samples - before > KEPT_SAMPLES:
+                kept.clear()
+            yield block
+
+    chosen = carrying(blocks(), track.channels)
+    return chosen, kept if decoded.samples - before <= KEPT_SAMPLES else track.blocks()
+
+
+class _Resampler:
+    """Pieces at one rate, or at several one after the other, to pieces at ``wanted``."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = self._rate = wanted
+        self._stream: Any = None  # soxr.ResampleStream, of which mypy knows nothing
+
+    def push(self, piece: np.ndarray, rate: int) -> np.ndarray:
+        """(n,) at ``rate`` -> what is ready of the result."""
+        if rate == self._rate:
+            return piece if self._stream is None else self._stream.resample_chunk(piece)
+        rest = self.flush()
+        self._rate = rate
+        if rate != self._wanted:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate, self._wanted, 1, dtype="float32", quality="HQ")
+        return np.concatenate([rest, self.push(piece, rate)])
+
+    def flush(self) -> np.ndarray:
+        """The rest, after the last piece."""
+        stream, self._stream = self._stream, None
+        return np.zeros(0, np.float32) if stream is None else stream.resample_chunk(np.zeros(0, np.float32), last=True)

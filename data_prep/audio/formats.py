@@ -1,0 +1,75 @@
+"""The sound files that are read, known by their first bytes and never by their names.
+
+libsndfile knows its own (WAV, FLAC, Ogg, MP3, AIFF, AU and others). What it does not read goes to FFmpeg with the one
+demuxer that the first bytes call for, so that no playlist or other list of files is ever taken for a recording.
+"""
+
+from __future__ import annotations
+
+from typing import IO
+
+FORMATS = "WAV, FLAC, Ogg, MP3, M4A, AAC or WebM"
+_MOV = ("ftyp", "moov", "mdat", "wide", "free", "skip")
+_GSM_FRAME, _GSM_FRAMES = 33, 5  # bytes; frames that must agree, for a byte alone says little
+_OGG_HEADER = 27 + 255  # bytes of a page at most, before what it holds
+MOST_LINKS = 1000  # of a chained Ogg
+
+
+def demuxer(file: IO[bytes]) -> str | None:
+    """FFmpeg's demuxer for a file, by its first bytes; None for what is no sound file."""
+    file.seek(0)
+    head = file.read(256)
+    if tagged := head[:3] == b"ID3" and len(head) >= 10:  # the tag may stand before MP3, AAC and FLAC
+        file.seek(10 + sum(byte << 7 * place for place, byte in enumerate(reversed(head[6:10]))))
+        head = file.read(256)
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "matroska"
+    if head[4:8].decode("latin-1") in _MOV:
+        return "mov"
+    for magic, name in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"caff", "caf")):
+        if head.startswith(magic):
+            return name
+    if len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0:
+        return "aac" if head[1] & 0xF6 == 0xF0 else "mp3"
+    if len(head) >= _GSM_FRAME * _GSM_FRAMES and all(byte >> 4 == 0xD for byte in head[::_GSM_FRAME]):
+        return "gsm"
+    return "mp3" if tagged else None
+
+
+def ogg_links(file: IO[bytes], size: int) -> list[int]:
+    """Where the recordings of an Ogg file begin, which `cat` and radio stations join to chains: offsets in bytes.
+
+    A recording begins with the pages that are marked as the first ones of its streams (RFC 3533, 6). At most
+    MOST_LINKS + 1 are sought.
+    """
+    starts = [0]
+    at, page_at, begins, lost = 0, 0, True, 0
+    while at < size and max(lost, len(starts)) <= MOST_LINKS:
+        file.seek(at)
+        header = file.read(_OGG_HEADER)
+        if header[:4] != b"OggS" or len(header) < 27:  # the page before is cut short
+            at, lost = _find(file, b"OggS", page_at + 4), lost + 1
+            if at < 0:
+                break
+            continue
+        first = bool(header[5] & 2)
+        if first and not begins:
+            starts.append(at)
+        begins, page_at = first, at
+        at += 27 + header[26] + sum(header[27 : 27 + header[26]])
+    return starts
+
+
+def _find(file: IO[bytes], wanted: bytes, at: int) -> int:
+    """Where ``wanted`` stands next, from ``at`` on; -1 for nowhere."""
+    size = 4096
+    while True:
+        file.seek(at)
+        block = file.read(size)
+        if (found := block.find(wanted)) >= 0:
+            return at + found
+        if len(block) <= len(wanted):
+            return -1
+        at, size = at + len(block) - len(wanted) + 1, 2**16
