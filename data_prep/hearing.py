@@ -106,15 +106,22 @@ def beeps(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @functools.cache
-def _recorded(source: str, part: Part) -> dict[str, tuple[np.ndarray, ...]]:
-    """{label: its recordings, as float32 samples}."""
-    entries = [entry for entry in select(read_manifest(Path(source)), part, ("esc10",)) if entry["label"] in CAPTIONS]
-    if not entries:
+def _recorded(source: str, part: Part) -> dict[str, tuple[Path, ...]]:
+    """{label: its recordings}."""
+    entries = select(read_manifest(Path(source)), part, ("esc10",))
+    found = {
+        label: tuple(Path(source) / entry["audio"] for entry in entries if entry.get("label") == label)
+        for label in CAPTIONS
+    }
+    if not any(found.values()):
         raise DuologueError(f"{source} has no recordings of ESC-10 in the part {part}")
-    found: dict[str, list[np.ndarray]] = {label: [] for label in CAPTIONS}
-    for entry in entries:
-        found[entry["label"]].append(read_recording(Path(source) / entry["audio"], SAMPLE_RATE))
-    return {label: tuple(waves) for label, waves in found.items() if waves}
+    return {label: paths for label, paths in found.items() if paths}
+
+
+@functools.cache
+def _wave(path: Path) -> np.ndarray:
+    """A recording, (n,) float32."""
+    return read_recording(path, SAMPLE_RATE)
 
 
 def _excerpt(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -143,7 +150,7 @@ def sound_clip(index: int, config: SoundsConfig) -> Clip:
     else:
         recorded = _recorded(config.source, part)
         label = sorted(recorded)[int(rng.integers(len(recorded)))]
-        wave = _excerpt(recorded[label][int(rng.integers(len(recorded[label])))], rng)
+        wave = _excerpt(_wave(recorded[label][int(rng.integers(len(recorded[label])))]), rng)
         heard, kind, slot = CAPTIONS[label], "what", CAPTIONS[label]
         answer = told(label)
     pieces, text, voice = [_levelled(wave, rng.uniform(-32, -20))], heard, "none"

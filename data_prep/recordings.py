@@ -18,7 +18,7 @@ knows the speaker); the acceptance speaker is in neither part:
 from __future__ import annotations
 
 import json
-import re
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..model.errors import DuologueError
+from .audio import read_audio, shown
 from .shards import Clip, Failure, ShardedDataset, ShardWriter
 from .splits import stable_fraction
 from .spoken import UNITS, normalise
@@ -37,6 +38,7 @@ MANIFEST = "manifest.jsonl"
 SET_ASIDE = {("fsdd", "lucas"): "dev", ("fsdd", "yweweler"): "acceptance"}
 SOUND_SETS = ("noise", "env_sounds", "esc10", "music_sounds")
 NOT_A_SOUND = ("room impulse response",)
+MAX_RECORDING_S = 3600.0  # of one clip, which is held in memory
 _FRAME_S = 0.02  # of the frames that loudness is measured in
 _GATE_DB = 30.0  # frames this far under the loudest count as pauses
 
@@ -177,46 +179,20 @@ def describe(entry: Mapping[str, Any], part: Part) -> dict[str, Any]:
     }
 
 
-def read_recording(path: Path, sample_rate: int, max_s: float = np.inf) -> np.ndarray:
-    """Any file libsndfile reads -> float32 (n,), channels averaged. Raises DuologueError when it cannot be used.
+def read_recording(path: Path, sample_rate: int, max_s: float = MAX_RECORDING_S) -> np.ndarray:
+    """A recording of a set as (n,) float32 (see audio/). Raises DuologueError when it cannot be used.
 
-    One of more than `max_s` seconds is refused before it is read.
+    That is also a WAV that ends before its header says so, silence, less than 0.05 s and more than `max_s`.
     """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, announced = file.samplerate, file.frames
-            if announced > max_s * rate:
-                raise DuologueError(f"{path.name} lasts {announced / rate:.0f} s, more than {max_s:g} s")
-            samples = file.read(dtype="float32", always_2d=True)  # (n, channels)
-            cut = _announced_bytes(file.extra_info)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise DuologueError(f"cannot read {path.name}: {error}") from None
-    if cut is not None:
-        raise DuologueError(f"{path.name} is cut short: {cut[1]} bytes of sound, its header announces {cut[0]}")
-    wav = samples.mean(axis=1)  # (n,)
-    if rate != sample_rate:
-        import soxr
-
-        wav = soxr.resample(wav, rate, sample_rate)
+    name = shown(path.name)
+    if os.path.exists(path) and not os.path.isfile(path):  # of a pipe the run would wait for somebody to write into it
+        raise DuologueError(f"{name} is no regular file")
+    wav = read_audio(path, sample_rate, longest=max_s, whole=True, name=name)
     if len(wav) < 0.05 * sample_rate:
-        raise DuologueError(f"{path.name} lasts {len(wav) / sample_rate:.3f} s, at least 0.05 s is wanted")
-    if not np.isfinite(wav).all():
-        raise DuologueError(f"{path.name} has samples that are no numbers")
+        raise DuologueError(f"{name} lasts {len(wav) / sample_rate:.3f} s, at least 0.05 s is wanted")
     if np.abs(wav).max() < 1e-4:
-        raise DuologueError(f"{path.name} is silent")
-    return wav.astype(np.float32)
-
-
-def _announced_bytes(log: str) -> tuple[int, int] | None:
-    """(announced, found) bytes of a WAV that ends early, from libsndfile's log; None for a whole one.
-
-    A WAV that came through a pipe announces what nobody can have known, 2^31 - 1 or thereabouts, and is whole.
-    """
-    found = re.search(r"^data : (\d+) \(should be (\d+)\)", log, flags=re.MULTILINE)
-    announced, there = (int(found[1]), int(found[2])) if found else (0, 0)
-    return (announced, there) if there < announced < 0x7FFF0000 else None
+        raise DuologueError(f"{name} is silent")
+    return wav
 
 
 def set_loudness(wav: np.ndarray, sample_rate: int, level_dbfs: float, peak_dbfs: float) -> np.ndarray:

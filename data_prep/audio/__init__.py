@@ -1,9 +1,12 @@
 """Sound in and out of files: the one reader of recordings, for every way in, and the writer of WAV files.
 
-Whatever opens or decodes a recording that a user gives belongs here, and nothing else does.
+Whatever opens or decodes a recording that a user gives belongs here, and nothing else does. sources.py opens it,
+libsndfile.py and pyav.py decode it, arrays.py takes samples, channels.py makes one channel of several; reading.py joins
+them.
 """
 
-from .reading import MAX_SECONDS, AudioSource, read_audio, read_pieces
+from .reading import MAX_SECONDS, read_audio, read_pieces
+from .sources import AudioSource, shown
 from .writing import write_wav
 
-__all__ = ["MAX_SECONDS", "AudioSource", "read_audio", "read_pieces", "write_wav"]
+__all__ = ["MAX_SECONDS", "AudioSource", "read_audio", "read_pieces", "shown", "write_wav"]

@@ -36,7 +36,12 @@ KEPT_SAMPLES = 2**24  # of a recording of several channels, decoded; of a longer
 
 
 def read_audio(
-    source: AudioSource, sample_rate: int = 16_000, *, longest: float = MAX_SECONDS, whole: bool = False
+    source: AudioSource,
+    sample_rate: int = 16_000,
+    *,
+    longest: float = MAX_SECONDS,
+    whole: bool = False,
+    name: str | None = None,
 ) -> np.ndarray:
     """Read any recording as mono at ``sample_rate``.
 
@@ -48,6 +53,7 @@ def read_audio(
         sample_rate: rate of the result in Hz.
         longest: seconds; a longer recording is refused.
         whole: refuse a WAV that ends before its header says so, too.
+        name: what messages call it; else its path.
 
     Returns:
         (n,) float32 in [-1, 1]. Channels that carry sound are averaged (channels.py); float samples beyond 1 are
@@ -56,7 +62,7 @@ def read_audio(
     Raises:
         DuologueError: for every input named in this module's docstring.
     """
-    with _opened(source, MAX_PIPED) as (name, tracks):
+    with _opened(source, MAX_PIPED, name) as (name, tracks):
         early = next((track.ends_early for track in tracks if track.ends_early), "")
         if whole and early:
             raise DuologueError(f"{name} is cut short: {early}")
@@ -92,13 +98,13 @@ def read_pieces(source: AudioSource, sample_rate: int) -> Iterator[tuple[float, 
 
 
 @contextlib.contextmanager
-def _opened(source: AudioSource, most_piped: int | None) -> Iterator[tuple[str, list[Track]]]:
+def _opened(source: AudioSource, most_piped: int | None, name: str | None = None) -> Iterator[tuple[str, list[Track]]]:
     """A recording's name for messages, and its sound, ready to be decoded."""
     pair = pair_of(source)
     if pair is not None:
-        yield "the recording", [array_track(*pair)]
+        yield name or "the recording", [array_track(*pair)]
         return
-    with opened(source, _is_known, most_piped) as file:
+    with opened(source, _is_known, most_piped, name) as file:
         if file.size == 0:
             raise DuologueError(f"{file.name} is empty (0 bytes): give a recording")
         yield file.name, _tracks(file)
@@ -141,12 +147,12 @@ class _Decoded:
         self.samples += frames * track.channels
         if self.seconds > self.longest:
             raise DuologueError(
-                f"{self.name} lasts {self.seconds:.0f} s: at most {self.longest:.0f} s can be heard at once"
+                f"{self.name} lasts {self.seconds:.0f} s: at most {self.longest:.0f} s can be read at once"
             )
         if self.samples > self.longest * MAX_SAMPLES_PER_S:
             raise DuologueError(
                 f"{self.name} has {track.channels} channels at {track.rate} Hz for {self.seconds:.0f} s: at most "
-                f"{self.longest * MAX_SAMPLES_PER_S / 1e6:.0f} million samples can be heard at once"
+                f"{self.longest * MAX_SAMPLES_PER_S / 1e6:.0f} million samples can be read at once"
             )
 
 

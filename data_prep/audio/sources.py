@@ -49,8 +49,10 @@ def shown(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def opened(source: Any, known: Callable[[bytes], bool], most: int | None = MAX_PIPED) -> Iterator[File]:
-    """A path, bytes or a file -> an opened file that can seek.
+def opened(
+    source: Any, known: Callable[[bytes], bool], most: int | None = MAX_PIPED, name: str | None = None
+) -> Iterator[File]:
+    """A path, bytes or a file -> an opened file that can seek; ``name``: what messages call it.
 
     What cannot seek (a pipe, a device), and a file object, of which nothing is known, are copied: at most ``most``
     bytes, and no more than a first piece where ``known`` says that what begins so is no recording.
@@ -59,9 +61,9 @@ def opened(source: Any, known: Callable[[bytes], bool], most: int | None = MAX_P
         DuologueError: it is none of these, or cannot be opened or read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        yield File(name="the recording", handle=io.BytesIO(source), size=memoryview(source).nbytes)
+        yield File(name=name or "the recording", handle=io.BytesIO(source), size=memoryview(source).nbytes)
     elif isinstance(source, str | os.PathLike):
-        name = shown(source)
+        name = name or shown(source)
         with _open(name, source) as handle:
             status = os.fstat(handle.fileno())
             if stat.S_ISREG(status.st_mode):
@@ -70,8 +72,8 @@ def opened(source: Any, known: Callable[[bytes], bool], most: int | None = MAX_P
                 with _copy(name, handle, known, most) as file:
                     yield file
     elif hasattr(source, "read"):
-        name = getattr(source, "name", None)
-        name = shown(name) if isinstance(name, str) and not name.startswith("<") else "the recording"
+        given = getattr(source, "name", None)
+        name = name or (shown(given) if isinstance(given, str) and not given.startswith("<") else "the recording")
         with _copy(name, source, known, most) as file:
             yield file
     else:
@@ -108,7 +110,7 @@ def _copy(name: str, source: Any, known: Callable[[bytes], bool], most: int | No
                     checked = True
                     copy.seek(0, os.SEEK_END)
                 if most is not None and copy.tell() > most:
-                    raise DuologueError(f"{name} gives more than {most >> 20} MiB: too much to hear at once")
+                    raise DuologueError(f"{name} gives more than {most >> 20} MiB: too much to read at once")
         except DuologueError:
             raise
         except Exception as error:  # whatever a foreign file object raises

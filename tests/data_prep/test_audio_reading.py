@@ -170,7 +170,7 @@ def test_write_and_read_back(tmp_path: os.PathLike) -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: os.PathLike) -> None:
-    with pytest.raises(DuologueError, match=r"cannot write .*: No such file or directory"):
+    with pytest.raises(DuologueError, match=r"cannot write .*: there is no folder"):
         write_wav(os.path.join(tmp_path, "no", "reply.wav"), tone(16_000), 16_000)
     with pytest.raises(DuologueError, match=r"ends in \.wav"):
         write_wav(os.path.join(tmp_path, "reply.mp3"), tone(16_000), 16_000)

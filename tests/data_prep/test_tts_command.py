@@ -75,7 +75,7 @@ def test_no_shell_sees_the_text(tmp_path: Path) -> None:
         ("sys.exit('first line\\nno such voice')", r"ended with status 1: .*first line no such voice$"),
         ("sys.exit(3)", "ended with status 3: it said nothing on stderr"),
         ("pass", "wrote no WAV for 'hello'"),
-        ("open(wav, 'w').write('no sound')", "'hello': cannot read speech.wav"),
+        ("open(wav, 'w').write('no sound')", "'hello': speech.wav is not a recording"),
         (TONE.replace("9000", "0"), "'hello': speech.wav is silent"),
         ("import time; time.sleep(30)", "took longer than 1 s for 'hello'"),
     ],

@@ -181,9 +181,10 @@ def test_turns_that_cannot_be_used(tmp_path: Path, tts: str) -> None:
     reasons = failures(tmp_path / "out")
     for at, reason in enumerate(
         (
-            "cannot read cut.flac: ", "cut.wav is cut short: 8956 bytes of sound, its header announces 64000",
-            "cannot read text.wav: ", "cannot read empty.wav: ", "nan.wav has samples that are no numbers",
-            "hour.flac lasts 3600 s, more than 6 s", "cannot read lost.wav: ", "the recording has no 'text'",
+            "cut.flac is cut short or damaged: ",
+            "cut.wav is cut short: 8956 bytes of sound, its header announces 64000",
+            "text.wav is not a recording", "empty.wav is empty", "nan.wav has a sample that is no number",
+            "hour.flac lasts 3600 s: at most 6 s", "no such file: lost.wav", "the recording has no 'text'",
             "text: it has the link", "text: 61 words, more than max_words=60", "it lasts 8 s, more than max_s=6",
             "reply: it is a list",
         )
@@ -214,7 +215,7 @@ def test_an_hour_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytes
     soundfile.write(tmp_path / "hour.flac", np.zeros(3600 * 1000, np.int16), 1000)
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("it was read"))
     source = write_turns(tmp_path, {"audio": "hour.flac", "text": "what is two"})
-    with pytest.raises(DuologueError, match=r"every clip failed.*hour\.flac lasts 3600 s, more than 30 s"):
+    with pytest.raises(DuologueError, match=r"every clip failed.*hour\.flac lasts 3600 s: at most 30 s"):
         main("turns", [source, f"out={tmp_path / 'out'}", "workers=1"])
     assert not (tmp_path / "out").exists()
 
