@@ -136,12 +136,13 @@ def _frames(container: InputContainer, demuxer: str) -> Iterator[AudioFrame]:
         av.FFmpegError: a packet is damaged; of what is a stream by nature, the first and the last ones may be.
     """
     import av
+    from av.stream import Discard
 
     stream = container.streams.best("audio")
     begun, without, broken = False, 0, None
     for other in container.streams:
         if other is not stream:
-            other.discard = "all"
+            other.discard = Discard.all
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -151,6 +152,7 @@ def _frames(container: InputContainer, demuxer: str) -> Iterator[AudioFrame]:
         if without > _SILENT_PACKETS:
             raise ValueError("there is no sound in it")
         for frame in frames:
+            assert isinstance(frame, av.AudioFrame)
             if broken is not None and (begun or demuxer not in _STREAMS):
                 raise broken
             begun, broken = True, None

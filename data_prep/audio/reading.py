@@ -127,7 +127,11 @@ def _tracks(file: File) -> list[Track]:
     for part in parts:
         track = sndfile_track(part) or (av_track(part, kind) if kind is not None else None)
         if track is None:
-            raise DuologueError(f"{file.name} is not a recording that can be read: give {FORMATS}")
+            if kind is None:
+                raise DuologueError(f"{file.name} is not a recording that can be read: give {FORMATS}")
+            raise DuologueError(
+                f"{file.name} has no sound that can be read, or is cut short or damaged: give {FORMATS}"
+            )
         tracks.append(track)
     return tracks
 
