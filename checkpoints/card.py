@@ -10,7 +10,6 @@ the card of the model that was trained on, which says what that one was made of,
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +32,10 @@ from .card_facts import (
     read_rows,
     stage_facts,
 )
-from .files import read_json, read_text, write_text
+from .files import expanded, read_json, read_text, write_text
 from .markdown import bullets, table
+from .outputs import keep_apart
+from .program import program
 from .source import CARD
 
 SUMMARY = (
@@ -268,20 +269,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m duologue.checkpoints.card", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("folder", type=Path, help="the checkpoint")
-    parser.add_argument("--data", type=Path, action="append", default=[], help="a data set it was trained on; repeat")
+    parser.add_argument("folder", type=expanded, help="the checkpoint")
+    parser.add_argument("--data", type=expanded, action="append", default=[], help="a data set it learnt from; repeat")
     parser.add_argument("--run", action="append", default=[], metavar="FOLDER[@MACHINE]", help="a training run; repeat")
-    parser.add_argument("--report", type=Path, help="JSON of duologue evaluate s2s")
-    parser.add_argument("--log", type=Path, help="JSON lines of all acceptance runs")
-    parser.add_argument("--ingredients", type=Path, help="JSON lines: what a model is like with and without something")
-    parser.add_argument("--further", type=Path, help="JSON lines: further figures and their commands")
-    parser.add_argument("--before", type=Path, help="the card of the model that was trained on: its data come first")
+    parser.add_argument("--report", type=expanded, help="JSON of duologue evaluate s2s")
+    parser.add_argument("--log", type=expanded, help="JSON lines of all acceptance runs")
+    parser.add_argument("--ingredients", type=expanded, help="JSON lines: what a model is with and without something")
+    parser.add_argument("--further", type=expanded, help="JSON lines: further figures and their commands")
+    parser.add_argument("--before", type=expanded, help="the card of the model it began as: its data come first")
     parser.add_argument("--accept", metavar="NOTE", help="add the report to the log, with this note")
     given = parser.parse_args(arguments)
     if given.accept is not None and (given.report is None or given.log is None):
         parser.error("--accept needs --report and --log")
+    keep_apart(
+        {"the card": given.folder / CARD, "--log": given.log if given.accept is not None else None},
+        {"--report": given.report, "--ingredients": given.ingredients, "--further": given.further,
+         "--before": given.before if given.before is None or given.before.is_file() else given.before / CARD},
+    )  # fmt: skip
     before = None if given.before is None else read_card(given.before)
-    runs = [(Path(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
+    runs = [(expanded(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
     facts = collect(
         given.folder, data=given.data, runs=runs, report=given.report, log=given.log, ingredients=given.ingredients,
         further=given.further,
@@ -295,8 +301,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DuologueError as error:
-        print(f"duologue: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    program(main)

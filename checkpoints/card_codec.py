@@ -11,7 +11,6 @@ Every number of the codec's own comes from a file, or is called not measured; th
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +21,11 @@ from ..model.errors import DuologueError
 from .card import data_section, folder_mib, licence_section, training_section
 from .card_evaluation import NOT_MEASURED
 from .card_facts import DataFacts, StageFacts, data_facts, digest, stage_facts
-from .files import read_json, read_json_lines, write_text
+from .files import expanded, read_json, read_json_lines, write_text
 from .markdown import bullets, table
+from .outputs import keep_apart
 from .parts import load_part
+from .program import program
 from .source import CARD
 
 LICENCE = "Apache-2.0"
@@ -232,25 +233,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m duologue.checkpoints.card_codec", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("folder", type=Path, help="the codec")
-    parser.add_argument("--data", type=Path, action="append", default=[], help="a data set it was trained on; repeat")
+    parser.add_argument("folder", type=expanded, help="the codec")
+    parser.add_argument("--data", type=expanded, action="append", default=[], help="a data set it learnt from; repeat")
     parser.add_argument("--run", action="append", default=[], metavar="FOLDER[@MACHINE]", help="a training run; repeat")
-    parser.add_argument("--report", type=Path, help="report.json of duologue evaluate codec")
+    parser.add_argument("--report", type=expanded, help="report.json of duologue evaluate codec")
     parser.add_argument(
         "--beside", action="append", default=[], metavar="NAME=REPORT", help="the same of another codec; repeat"
     )
     given = parser.parse_args(arguments)
     if any("=" not in entry for entry in given.beside):
         raise DuologueError(f"--beside is {given.beside}; it must be NAME=REPORT")
-    beside = {name: Path(path) for name, _, path in (entry.partition("=") for entry in given.beside)}
-    runs = [(Path(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
+    beside = {name: expanded(path) for name, _, path in (entry.partition("=") for entry in given.beside)}
+    runs = [(expanded(path), machine or None) for path, _, machine in (text.partition("@") for text in given.run)]
+    keep_apart({"the card": given.folder / CARD}, {"--report": given.report, "--beside": beside.values()})
     facts = collect(given.folder, data=given.data, runs=runs, report=given.report, beside=beside)
     write_text(given.folder / CARD, render(facts))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DuologueError as error:
-        print(f"duologue: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    program(main)

@@ -11,6 +11,7 @@ import codecs
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -32,6 +33,19 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
 )
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path whose ``~`` is the home folder."""
+    return Path(path).expanduser()
+
+
+def with_home(text: str) -> str:
+    """``out=~/a``, ``data=~/a,~/b:2``, ``start=llm=~/a+~/b``: each ``~`` that begins a path made the home folder.
+
+    Shells do so at the beginning of a word alone.
+    """
+    return re.sub(r"(?<![^=,+*:\s])~[^/,+*=:\s]*(?=[/,+]|$)", lambda found: os.path.expanduser(found[0]), text)
+
+
 @contextmanager
 def appearing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write into, which becomes ``path`` once it is whole; until then, and if it fails, that is as it was.
@@ -43,7 +57,7 @@ def appearing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         DuologueError: it cannot be written, as on a full disk; nothing is left of it then. Or it is a folder, a socket,
             a block device, or a file that may not be written.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         with _stream(path) or _replacement(path) as file:
             yield file
@@ -84,7 +98,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     Raises:
         DuologueError: no such file, it cannot be read, or it is in another encoding, with the place of the first byte.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:

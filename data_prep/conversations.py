@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.files import expanded
 from ..model.errors import DuologueError
 
 TURNS_FILE = "turns.jsonl"
@@ -43,7 +44,7 @@ class Conversation:
 
 def read_turns(folder: str | Path) -> list[Conversation]:
     """The conversations of a folder's turns.jsonl. Raises DuologueError that names the line with what is wrong."""
-    file = Path(folder) / TURNS_FILE
+    file = expanded(folder) / TURNS_FILE
     if not file.is_file():
         raise DuologueError(f"{folder} has no {TURNS_FILE}: give a folder of recordings with one")
     return _named_apart(file, [_own(entry, where, at) for at, (where, entry) in enumerate(_entries(file))])
@@ -54,7 +55,7 @@ def read_instructions(file: str | Path) -> list[Conversation]:
 
     Raises DuologueError that names the line or the entry with what is wrong.
     """
-    file = Path(file)
+    file = expanded(file)
     if not file.is_file():
         raise DuologueError(f"no such file: {file}")
     conversations = []

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.files import expanded
 from ..model.errors import DuologueError
 from .recordings import Part, read_manifest, read_recording, select
 from .shard_runs import LEAST, require_at_least, run_clips
@@ -108,9 +109,9 @@ def beeps(count: int, rng: np.random.Generator) -> np.ndarray:
 @functools.cache
 def _recorded(source: str, part: Part) -> dict[str, tuple[Path, ...]]:
     """{label: its recordings}."""
-    entries = select(read_manifest(Path(source)), part, ("esc10",))
+    entries = select(read_manifest(expanded(source)), part, ("esc10",))
     found = {
-        label: tuple(Path(source) / entry["audio"] for entry in entries if entry.get("label") == label)
+        label: tuple(expanded(source) / entry["audio"] for entry in entries if entry.get("label") == label)
         for label in CAPTIONS
     }
     if not any(found.values()):

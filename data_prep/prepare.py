@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..checkpoints.files import with_home
+from ..checkpoints.outputs import keep_apart
 from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .asides import aside
@@ -247,7 +249,7 @@ def parse_overrides(config: type[C], overrides: list[str]) -> C:
     """ "key=value" strings -> the recipe's config. Raises DuologueError for an unknown key or a value that is none."""
     fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    for override in overrides:
+    for override in map(with_home, overrides):
         key, equals, value = override.partition("=")
         if not equals:
             raise DuologueError(f"{override!r}: expected key=value")
@@ -269,20 +271,30 @@ def parse_overrides(config: type[C], overrides: list[str]) -> C:
 def main(recipe: str, overrides: list[str]) -> dict[str, Any]:
     """`duologue prepare RECIPE key=value …`: returns the counts of the finished data set."""
     if recipe == "recordings":
-        return recordings.prepare(parse_overrides(recordings.RecordingsConfig, overrides))
+        return recordings.prepare(_config(recordings.RecordingsConfig, overrides))
     if recipe == "units":
         from .unit_sets import UnitsConfig, prepare_units  # needs torch, which the other recipes do without
 
-        return prepare_units(parse_overrides(UnitsConfig, overrides))
+        return prepare_units(_config(UnitsConfig, overrides, out="quantiser"))
     if recipe == "sounds":
-        return prepare_sounds(parse_overrides(SoundsConfig, overrides))
+        return prepare_sounds(_config(SoundsConfig, overrides))
     if recipe == "spliced":
-        return prepare_spliced(parse_overrides(SplicedConfig, overrides))
+        return prepare_spliced(_config(SplicedConfig, overrides))
     if recipe in ("turns", "instructions"):
-        return prepare_turns(recipe, parse_overrides(TurnsConfig, overrides))
+        return prepare_turns(recipe, _config(TurnsConfig, overrides))
     if recipe == "rewrite":
-        return rewrite(parse_overrides(RewriteConfig, overrides))
+        return rewrite(_config(RewriteConfig, overrides))
     if recipe not in RECIPES:
         known = ", ".join((*RECIPES, "recordings", "spliced", "sounds", "units", "turns", "instructions", "rewrite"))
         raise DuologueError(f"unknown recipe {recipe!r}: expected one of {known}")
-    return prepare(recipe, parse_overrides(RECIPES[recipe].config, overrides))
+    return prepare(recipe, _config(RECIPES[recipe].config, overrides))
+
+
+INPUTS = ("source", "data", "codec", "checkpoint")  # fields of configs that name what is read
+
+
+def _config(config: type[C], overrides: list[str], out: str = "out") -> C:
+    """The recipe's config, whose field ``out`` names what is written. Raises DuologueError where that is also read."""
+    made = parse_overrides(config, overrides)
+    keep_apart({f"{out}=": getattr(made, out)}, {f"{name}=": getattr(made, name, None) for name in INPUTS})
+    return made

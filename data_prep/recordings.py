@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.files import expanded
 from ..model.errors import DuologueError
 from .audio import read_audio, shown
 from .shards import Clip, Failure, ShardedDataset, ShardWriter
@@ -83,7 +84,8 @@ def prepare(config: RecordingsConfig) -> dict[str, Any]:
     Raises DuologueError when the manifest is missing or wrong, or when the part is empty.
     """
     part = Part(config.part)
-    chosen = select(read_manifest(Path(config.source)), part, tuple(name for name in config.sets.split(",") if name))
+    sets = tuple(name for name in config.sets.split(",") if name)
+    chosen = select(read_manifest(expanded(config.source)), part, sets)
     if not chosen:
         within = f" in the sets {config.sets}" if config.sets else ""
         raise DuologueError(f"{config.source} has no recordings of the part {config.part}{within}")
@@ -98,7 +100,7 @@ def prepare(config: RecordingsConfig) -> dict[str, Any]:
         clips, failures = [], []
         for entry in chosen[start : start + config.shard_clips]:
             try:
-                pcm = read_recording(Path(config.source) / entry["audio"], config.sample_rate)
+                pcm = read_recording(expanded(config.source) / entry["audio"], config.sample_rate)
                 pcm = set_loudness(pcm, config.sample_rate, config.level_dbfs, config.peak_dbfs)
             except DuologueError as error:
                 failures.append(Failure(entry["audio"], str(error)))

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ..checkpoints.files import write_json_lines
+from ..checkpoints.files import expanded, write_json_lines
+from ..checkpoints.outputs import keep_apart
 from ..model.errors import DuologueError
 from .conversations import Conversation, read_instructions
 from .endpoint import Endpoint, Messages, RefusedError
@@ -83,13 +83,15 @@ def rewrite(config: RewriteConfig, *, progress: bool = True) -> dict[str, Any]:
     OUT.failed.jsonl says why a conversation, or the end of one, was left out. Raises DuologueError when the source is
     wrong, the endpoint does not work, or nothing is left.
     """
+    out = expanded(config.out)
+    journal, failed = (out.with_name(f"{out.name}.{what}.jsonl") for what in ("answers", "failed"))
+    keep_apart({"out=": out, "the journal": journal, "the list of failures": failed}, {"source=": config.source})
     conversations = read_instructions(config.source)
-    out = Path(config.out)
     endpoint = Endpoint(
         config.endpoint,
         config.model,
         key_variable=config.api_key_env,
-        journal=out.with_name(out.name + ".answers.jsonl"),
+        journal=journal,
         tries=config.tries,
         timeout_s=config.timeout_s,
     )
@@ -105,7 +107,7 @@ def rewrite(config: RewriteConfig, *, progress: bool = True) -> dict[str, Any]:
     if not rows:
         reason = failures[0]["reason"] if failures else "there are none"
         raise DuologueError(f"none of the conversations of {config.source} could be used, the first because: {reason}")
-    write_json_lines(out.with_name(out.name + ".failed.jsonl"), failures)
+    write_json_lines(failed, failures)
     write_json_lines(out, rows)
     return {
         "conversations": len(rows),

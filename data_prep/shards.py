@@ -21,7 +21,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..checkpoints.files import appearing, read_json, read_json_lines, write_json, write_json_lines
+from ..checkpoints.files import appearing, expanded, read_json, read_json_lines, write_json, write_json_lines
 from ..model.errors import DuologueError
 
 FORMAT_VERSION = 1
@@ -76,7 +76,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: str | Path, *, name: str, sample_rate: int, seed: int, parameters: Mapping[str, Any]):
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         self.header: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "name": name,
@@ -167,7 +167,7 @@ class ShardedDataset:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = expanded(folder)
         file = self.folder / DATASET_FILE
         if not file.exists():
             raise DuologueError(f"{self.folder} is not a data set: it has no {DATASET_FILE}")

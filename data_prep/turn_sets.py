@@ -17,11 +17,11 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..checkpoints.files import expanded
 from ..model.errors import DuologueError
 from . import vocabulary
 from .conversations import Conversation, Turn, read_instructions, read_turns
@@ -133,7 +133,7 @@ def make_clip(item: Item, at: int, config: TurnsConfig) -> Clip:
     """Read or speak one clip; `at` is its place in the plan. Raises DuologueError when that fails."""
     meta: dict[str, Any] = {"id": item.id, "text": item.text, **item.fields}
     if item.audio:
-        pcm = read_recording(Path(config.source) / item.audio, SAMPLE_RATE, config.max_s)
+        pcm = read_recording(expanded(config.source) / item.audio, SAMPLE_RATE, config.max_s)
         pcm = set_loudness(pcm, SAMPLE_RATE, RecordingsConfig.level_dbfs, RecordingsConfig.peak_dbfs)
         return Clip(np.rint(pcm * 32767).astype(np.int16), meta | {"voice": "own:recording", "audio": item.audio})
     rng = np.random.default_rng([config.seed, at, 7])

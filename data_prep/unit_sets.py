@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import write_json_lines
+from ..checkpoints.files import expanded, write_json_lines
 from ..model.errors import DuologueError
 from .codec_units import CodecUnits
 from .features import SAMPLE_RATE, EncoderFeatures, Features, MfccFeatures
-from .shards import Clip, ShardedDataset
+from .shards import FAILED_FILE, Clip, ShardedDataset
 from .unit_quality import bit_rate, judge
 from .units import CONFIG_FILE, KMeansUnits, Units
 from .voices import find_voices
@@ -69,6 +69,8 @@ class UnitsConfig:
             raise DuologueError(f"codec={self.codec} needs neither features nor a checkpoint")
         if Path(self.file).name != self.file or not self.file.endswith(".jsonl"):
             raise DuologueError(f"file={self.file}: expected a name that ends in .jsonl, without a folder")
+        if self.file == FAILED_FILE or self.file.startswith("shard-"):
+            raise DuologueError(f"file={self.file} is a file of the data set itself: give another name")
         if self.clusters < 2:
             raise DuologueError(f"clusters={self.clusters}: expected at least 2")
         if self.fit_minutes <= 0:
@@ -114,7 +116,7 @@ def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, An
         tokens, durations = units.spoken(waveform_of(clip))
         rows.append({"id": clip.meta["id"], "units": tokens.tolist(), "durations": durations.tolist()})
         written.append(tokens)
-    write_json_lines(Path(config.data) / config.file, rows)
+    write_json_lines(expanded(config.data) / config.file, rows)
     total, seconds = sum(map(len, written)), dataset.hours * 3600
     counts = {"clips": len(rows), "units": total, "per_second": round(total / seconds, 2),
               "bits_per_second": round(bit_rate(written, seconds), 1)}  # fmt: skip
@@ -128,7 +130,7 @@ def _units_of(config: UnitsConfig, dataset: ShardedDataset) -> Units:
     if dataset.sample_rate != SAMPLE_RATE:
         raise DuologueError(f"{config.data} is at {dataset.sample_rate} Hz: units are made at {SAMPLE_RATE} Hz")
     features = make_features(config)
-    folder = Path(config.quantiser)
+    folder = expanded(config.quantiser)
     if (folder / CONFIG_FILE).exists():
         quantiser = KMeansUnits.load(folder, features)
     else:

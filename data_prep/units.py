@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import write_atomically, write_json
+from ..checkpoints.files import expanded, write_atomically, write_json
 from ..model.errors import DuologueError
 from .features import HOP, SAMPLE_RATE, Features, MfccFeatures
 
@@ -97,7 +97,7 @@ class KMeansUnits:
     def save(self, folder: str | Path) -> None:
         from safetensors.torch import save
 
-        folder = Path(folder)
+        folder = expanded(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"mean": self.mean, "scale": self.scale, "centroids": self.centroids}
         write_atomically(folder / WEIGHTS_FILE, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
@@ -113,7 +113,7 @@ class KMeansUnits:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = Path(folder)
+        folder = expanded(folder)
         try:
             config = json.loads((folder / CONFIG_FILE).read_text())
             tensors = load_file(folder / WEIGHTS_FILE)

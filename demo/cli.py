@@ -9,18 +9,20 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ..checkpoints.outputs import keep_apart, model_path
+from ..checkpoints.program import program
 from ..inference.quiet import quieten
 from ..model.errors import DuologueError
 from .codec_commands import codec_commands
+from .commands import Commands
 from .serve_commands import Model, chat, serve
 
-app = typer.Typer(
+app = Commands(
     name="duologue",
     help="Speech-interaction models: audio in, audio out.\n\n"
     "\b\nTalk to the bundled model in a browser:   duologue chat\n"
@@ -105,6 +107,7 @@ def ask(
         raise DuologueError("give a recording (duologue ask question.wav) or --text")
     if encoder not in ("offline", "windowed"):
         raise DuologueError(f"--encoder is {encoder!r}; it must be offline or windowed")
+    keep_apart({"-o": output}, {"the question": question, "--model": model_path(model)})
     from ..inference.loading import load
 
     reply = load(model, device, dtype, int8, windowed=encoder == "windowed").ask(question, text)
@@ -158,6 +161,7 @@ def listen(
 
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
+    keep_apart({"-o": output, "--events": events}, {"the recording": recording, "--model": model_path(model)})
     from ..inference.assistant import load
     from ..inference.listen import converse
 
@@ -350,6 +354,7 @@ def bench(
     duologue bench lanes -o figures                             conversations in one lane of `duologue serve`
     duologue bench ear --model FOLDER --data work/dev_questions          --encoder windowed, before it is relied on
     """
+    keep_apart({"-o": output}, {"--data": data, "--model": model_path(model)})
     if suite == "states":
         from ..inference.bench_states import run as run_states
 
@@ -386,23 +391,17 @@ app.add_typer(
 )
 
 
-def _say(message: Any) -> None:
-    """An error as one line on stderr."""
-    print(f"duologue: error: {' '.join(str(message).split())}", file=sys.stderr)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; always ends in :class:`SystemExit`."""
     quieten()
+    program(lambda: _run(arguments))
+
+
+def _run(arguments: list[str] | None) -> None:
     try:
         app(args=arguments, prog_name="duologue")
-    except DuologueError as error:
-        _say(error)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library not in _EXTRAS:
             raise
-        _say(f"this command needs {library}: pip install 'duologue[{_EXTRAS[library]}]'")
-    except OSError as error:  # a full disk, a folder without permission, a port that is taken
-        _say(f"{error.filename}: {error.strerror}" if error.filename else error)
-    sys.exit(2)
+        raise DuologueError(f"this command needs {library}: pip install 'duologue[{_EXTRAS[library]}]'") from None

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..checkpoints.outputs import keep_apart, model_path
 from ..model.errors import DuologueError
+from .commands import Commands
 
-codec_commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+codec_commands = Commands(no_args_is_help=True, rich_markup_mode=None)
 CodecModel = Annotated[
     str, typer.Option("--model", "-m", help="A bundled name (nano-codec), a folder (duologue import), or a hub id.")
 ]
@@ -32,6 +34,7 @@ def codec_encode(
     """
     if codebooks is not None and kbps is not None:
         raise DuologueError("give --codebooks or --kbps, and not both")
+    keep_apart({"CODES": codes}, {"RECORDING": recording, "--model": model_path(model)})
     from ..inference.codec_files import encode, load_codec
 
     codec = load_codec(model)
@@ -51,6 +54,7 @@ def codec_decode(
     \b
     duologue codec decode speech.codes speech.wav
     """
+    keep_apart({"OUTPUT": output}, {"CODES": codes, "--model": model_path(model)})
     from ..inference.codec_files import decode, load_codec
 
     info = decode(load_codec(model), codes, output)
@@ -70,6 +74,7 @@ def codec_pairs(
     \b
     duologue codec pairs data/speech_held_out pairs --limit 100
     """
+    keep_apart({"OUTPUT": output}, {"DATA": data, "--model": model_path(model)})
     from ..checkpoints.card_facts import digest
     from ..checkpoints.source import resolve
     from ..inference.codec_files import load_codec

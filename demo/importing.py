@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..checkpoints.files import with_home
+from ..checkpoints.outputs import keep_apart
 from ..checkpoints.source import resolve_foreign
 from ..model.errors import DuologueError
 
@@ -34,13 +36,16 @@ def run(kind: str, source: str, dest: Path, options: list[str]) -> Path:
     if kind not in KINDS:
         raise DuologueError(f"there is no importer {kind!r}; there are {', '.join(KINDS)}")
     module = import_module(f"..{KINDS[kind]}", __package__)
-    return Path(module.run(resolve_foreign(source), dest, _options(module, kind, options)))
+    given = _options(module, kind, options)
+    texts = {name: value for name, value in vars(given).items() if isinstance(value, str)}
+    keep_apart({"DEST": dest}, {"SOURCE": source, **texts}, replaces=True)
+    return Path(module.run(resolve_foreign(source), dest, given))
 
 
 def _options(module: ModuleType, kind: str, given: list[str]) -> Any:
     kinds = typing.get_type_hints(module.Options)
     values: dict[str, Any] = {}
-    for entry in given:
+    for entry in map(with_home, given):
         key, sep, text = entry.partition("=")
         if not sep or key not in kinds:
             known = f"it takes {', '.join(f'{name}=…' for name in kinds)}" if kinds else "it takes none"

@@ -23,7 +23,10 @@ from typing import Any
 
 from ..checkpoints import store
 from ..checkpoints.config_io import config_from_dict
+from ..checkpoints.files import expanded, with_home
+from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import load_part, read_part, save_part
+from ..checkpoints.program import program
 from ..checkpoints.source import CONFIG, resolve
 from ..data_prep.vocabulary import save_tokenizer
 from ..model.adaptor import AdaptorConfig
@@ -53,7 +56,9 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
     Raises:
         DuologueError: a part without a run, a run without that part, tensors that do not fit.
     """
+    sources = tuple(map(with_home, sources))
     given = dict(entry.partition("=")[::2] for entry in sources)
+    keep_apart({"the folder": out}, {part: _all(source) for part, source in given.items()}, replaces=True)
     if "codec" in given and "vocoder" in given:
         raise DuologueError("vocoder=… and codec=… are two voices: give one of them")
     voice = CodecVoice.of(read_codec(given["codec"])) if "codec" in given else None
@@ -83,8 +88,13 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
 
 def read_run(folder: str | Path) -> dict[str, Any]:
     """The recipe that a run was made by; nothing where the folder is no run's."""
-    path = Path(folder) / RECIPE
+    path = expanded(folder) / RECIPE
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _all(source: str) -> list[str]:
+    """The folders of a mean."""
+    return [folder for _, folder in shares_of(source)]
 
 
 def _first(source: str) -> str:
@@ -138,6 +148,8 @@ def assemble_codec(out: str | Path, run: str | Path) -> Path:
     Raises:
         DuologueError: no such run, or its weights do not fit its recipe.
     """
+    out, run = expanded(out), expanded(run)
+    keep_apart({"the folder": out}, {"codec": run}, replaces=True)
     if not read_run(run):
         raise DuologueError(f"{run} is no run of the recipe codec: it has no {RECIPE}")
     codec = read_codec(run)
@@ -152,11 +164,15 @@ def assemble_codec(out: str | Path, run: str | Path) -> Path:
     return save_part(out, "codec", codec.half(), config, card)
 
 
+def main() -> None:
+    """The command line."""
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    if len(sys.argv) == 3 and sys.argv[2].startswith("codec="):
+        print(assemble_codec(sys.argv[1], sys.argv[2].removeprefix("codec=")))
+    else:
+        print(assemble(sys.argv[1], tuple(sys.argv[2:])))
+
+
 if __name__ == "__main__":
-    try:
-        if len(sys.argv) == 3 and sys.argv[2].startswith("codec="):
-            print(assemble_codec(sys.argv[1], sys.argv[2].removeprefix("codec=")))
-        else:
-            print(assemble(sys.argv[1], tuple(sys.argv[2:])))
-    except (DuologueError, IndexError) as error:
-        raise SystemExit(f"duologue: error: {error if str(error) else __doc__}") from None
+    program(main)

@@ -24,7 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checkpoints import store
+from ..checkpoints.files import expanded, with_home
+from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import load_part
+from ..checkpoints.program import program
 from ..model.codec import Codec, CodecConfig
 from ..model.errors import DuologueError
 from ..model.llm import LLM
@@ -116,7 +119,8 @@ def grow(out: str | Path, sources: tuple[str, ...]) -> Path:
     Raises:
         DuologueError: another part, no such model, or sizes that cannot be reached.
     """
-    given = dict(entry.partition("=")[::2] for entry in sources)
+    given = dict(entry.partition("=")[::2] for entry in map(with_home, sources))
+    keep_apart({"the folder": out}, given)
     if given.keys() not in ({"llm"}, {"unit_decoder", "codec"}):
         raise DuologueError("give llm=MODEL, or unit_decoder=MODEL codec=CODEC: what is to grow")
     model: SpeechLM = store.load(given.get("llm") or given["unit_decoder"]).model
@@ -128,14 +132,18 @@ def grow(out: str | Path, sources: tuple[str, ...]) -> Path:
             raise DuologueError(f"{given['unit_decoder']} has no unit decoder")
         entries = load_part(given["codec"], "codec", CodecConfig, Codec).quantiser.entries[0]
         name, part = "unit_decoder", grown_unit_decoder(model.unit_decoder, NANO_CODEC_UNIT_DECODER, entries)
-    folder = Path(out)
+    folder = expanded(out)
     folder.mkdir(parents=True, exist_ok=True)
     save_parts({name: part}, folder / WEIGHTS)
     return folder
 
 
+def main() -> None:
+    """The command line."""
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    print(grow(sys.argv[1], tuple(sys.argv[2:])))
+
+
 if __name__ == "__main__":
-    try:
-        print(grow(sys.argv[1], tuple(sys.argv[2:])))
-    except (DuologueError, IndexError) as error:
-        raise SystemExit(f"duologue: error: {error if str(error) else __doc__}") from None
+    program(main)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..checkpoints.files import expanded
 from ..model.errors import DuologueError
 from .ema import Ema
 from .engine import make_accelerator
@@ -82,7 +82,7 @@ class _Run(Saves):
         from accelerate.utils import DistributedType
 
         self.recipe, self.task = recipe, task
-        self.folder = Path(recipe.out)
+        self.folder = expanded(recipe.out)
         self.accelerator = make_accelerator(recipe)
         kind = self.accelerator.distributed_type
         self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
+from ..checkpoints.files import with_home
+from ..checkpoints.outputs import keep_apart
 from ..model.errors import DuologueError
 from .recipe import Recipe, override
 
@@ -17,6 +20,7 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
     """The recipe of a stage with ``preset=`` and every other ``key=value`` applied."""
     if stage not in STAGES:
         raise DuologueError(f"unknown recipe {stage!r}; the recipes are: {', '.join(STAGES)}")
+    overrides = [with_home(entry) for entry in overrides]
     module = importlib.import_module(f".recipes.{stage}", __package__)
     presets = [entry.partition("=")[2] for entry in overrides if entry.startswith("preset=")]
     preset = presets[-1] if presets else "nano"
@@ -35,10 +39,24 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
     return override(recipe, ["".join(entry) for entry in entries if entry[0] != "preset"])
 
 
+INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of recipes that name what is read
+
+
+def _keep_apart(recipe: Recipe) -> None:
+    """Raises DuologueError where the run's folder is one that it reads."""
+    from .run_folder import shares_of
+
+    read: dict[str, Any] = {f"{name}=": getattr(recipe, name, None) for name in INPUTS}
+    means = (entry.partition("=")[2] for entry in recipe.start)
+    read["start="] = [folder for mean in means for _, folder in shares_of(mean)]
+    keep_apart({"out=": recipe.out}, read)
+
+
 def run(stage: str, overrides: list[str]) -> dict[str, float]:
     """Train a stage, or go on with it: ``run("asr_pretrain", ["steps=1000", "out=runs/a"])``."""
     from .loop import train
 
     recipe = resolve(stage, overrides)
+    _keep_apart(recipe)
     task = recipe.build()
     return train(recipe, task)

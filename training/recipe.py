@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..checkpoints.files import write_text
+from ..checkpoints.files import with_home, write_text
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def override(recipe: R, overrides: list[str]) -> R:
     """The recipe with ``key=value`` changes. Unknown keys and unreadable values are errors."""
     kinds = typing.get_type_hints(type(recipe))
     changes: dict[str, Any] = {}
-    for entry in overrides:
+    for entry in map(with_home, overrides):
         key, sep, text = entry.partition("=")
         if not sep:
             raise DuologueError(f"override is {entry!r}; it must be key=value, for example steps=1000")

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.files import appearing, write_atomically, write_text
+from ..checkpoints.files import appearing, expanded, write_atomically, write_text
 from ..checkpoints.source import one_line
 from ..model.errors import DuologueError
 
@@ -78,7 +78,7 @@ def shares_of(source: str) -> list[tuple[float, str]]:
     Raises:
         DuologueError: some have a share and others not, or the shares do not make one.
     """
-    if "+" not in source or Path(source).exists():
+    if "+" not in source or expanded(source).exists():
         return [(1.0, source)]
     pieces = [piece.rpartition("*") for piece in source.split("+")]
     try:
@@ -91,7 +91,7 @@ def shares_of(source: str) -> list[tuple[float, str]]:
 
 
 def _weights_in(folder: str, entry: str) -> Path:
-    path = Path(folder) if folder.endswith(".safetensors") else Path(folder) / WEIGHTS
+    path = expanded(folder) if folder.endswith(".safetensors") else expanded(folder) / WEIGHTS
     if not path.is_file():
         raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
     return path

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints.files import expanded
 from ..data_prep.shards import Clip
 from ..model.errors import DuologueError
 from .data import Corpus, to_float
@@ -37,7 +38,7 @@ def read_units(folder: str | Path, file: str = UNITS_FILE) -> dict[str, SpokenUn
     Raises:
         DuologueError: no such file, or a line that does not say how long each unit lasts.
     """
-    path = Path(folder) / file
+    path = expanded(folder) / file
     if not path.is_file():
         raise DuologueError(f"{path} is missing: prepare the units of {folder} first")
     table = {}
@@ -70,7 +71,7 @@ class UnitCorpus:
         tables = [read_units(folder, file) for folder in folders]
         for folder, dataset, table in zip(folders, self.corpus.sets, tables, strict=True):
             for meta in dataset.metas:
-                name, path = meta["id"], Path(folder) / file
+                name, path = meta["id"], expanded(folder) / file
                 if name not in table:
                     raise DuologueError(f"{path} has no units for clip {name}: prepare the units again")
                 spoken = table[name]

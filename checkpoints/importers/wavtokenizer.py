@@ -21,6 +21,7 @@ from ...model.errors import DuologueError
 from ...model.quantiser import QuantiserConfig
 from ...model.seanet import SEANetConfig
 from ...model.vocos import VocosConfig
+from ..files import expanded
 from ..parts import save_part
 from ..source import one_line
 from ..weights import assign, made
@@ -195,7 +196,7 @@ class Options:
 def run(source: Path, dest: Path, options: Options) -> Path:
     """Import a ``.ckpt``, or the folder that holds one with its ``.yaml``, to a folder for ``load_part``."""
     checkpoint = only(source, ".ckpt") if source.is_dir() else source
-    config = Path(options.config) if options.config else only(checkpoint.parent, ".yaml")
+    config = expanded(options.config) if options.config else only(checkpoint.parent, ".yaml")
     sizes, tensors = convert(*read(checkpoint, config), options.bandwidth_id)
     codec = made(lambda: Codec(sizes))
     assign(codec, tensors, str(checkpoint))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...checkpoints.files import expanded
+from ...checkpoints.outputs import keep_apart, model_path
 from ...model.errors import DuologueError
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def run(request: Request) -> None:
     if suite not in SUITES:
         raise DuologueError(f"unknown suite {suite!r}: the suites are {', '.join(SUITES)}")
     _check(request)
+    _keep_apart(request)
     if suite == "s2s":
         _s2s(request)
     elif suite == "asr":
@@ -119,6 +122,19 @@ def _check(request: Request) -> None:
         raise DuologueError("give a model (--model), or what another system said (--outputs), and not both")
     if (request.judge is None) != (request.judge_model is None):
         raise DuologueError("a judge needs both --judge (its address) and --judge-model (its name)")
+
+
+def _keep_apart(request: Request) -> None:
+    """The reports' folder is none that is read, nor one that holds a file that is read."""
+    read: dict[str, list[Path]] = {
+        "--data": [request.data] if request.data else [],
+        "--outputs": [request.outputs] if request.outputs else [],
+        "a report": list(request.reports),
+    }
+    folders = {what: [path.parent if path.is_file() else path for path in paths] for what, paths in read.items()}
+    folders["--model"] = [model_path(request.model)] if request.model else []
+    folders["--utmos"] = [expanded(request.utmos)] if request.utmos else []
+    keep_apart({"-o": request.output}, folders)
 
 
 def _needs(path: Path | None, suite: str, what: str) -> Path:

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import expanded
+from ...checkpoints.program import program
 from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
 
@@ -190,7 +192,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Real-time-paced load on a server.")
     parser.add_argument("url")
-    parser.add_argument("recordings", type=Path, nargs="+")
+    parser.add_argument("recordings", type=expanded, nargs="+")
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--speaking", type=float, default=0.5, help="share of time that each client speaks")
@@ -202,12 +204,8 @@ def main() -> None:
     report = measure(
         given.url, given.recordings, given.sessions, given.seconds, given.api_key, given.speaking, given.every
     )
-    try:
-        print(json.dumps(asyncio.run(report), indent=1))
-    except DuologueError as error:
-        print(f"duologue: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    print(json.dumps(asyncio.run(report), indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

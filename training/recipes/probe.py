@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints.ears import load_ear
-from ...checkpoints.files import write_text
+from ...checkpoints.files import expanded, write_text
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
 from ...model.mel import LogMel, LogMelConfig
 from ..characters import LABELS, ctc_batch, ctc_loss, greedy
@@ -193,7 +192,7 @@ class Probe(Task):
         layers, source = len(self.encoder.blocks), self.recipe.source
         kept = {"source": source, "layers": layers, "hidden": self.recipe.hidden, "reach": self.recipe.reach}
         text = json.dumps(kept | {"sets": sets}, indent=1)
-        write_text(Path(self.recipe.out) / FILE, text + "\n")
+        write_text(expanded(self.recipe.out) / FILE, text + "\n")
         return figures
 
     def _rows(self, corpus: Corpus) -> list[dict[str, Any]]:
