@@ -19,7 +19,7 @@ from ..checkpoints.program import program
 from ..inference.quiet import quieten
 from ..model.errors import DuologueError
 from .codec_commands import codec_commands
-from .commands import Commands
+from .home import Commands
 from .serve_commands import Model, chat, serve
 
 app = Commands(

@@ -9,7 +9,7 @@ import typer
 
 from ..checkpoints.outputs import keep_apart, model_path
 from ..model.errors import DuologueError
-from .commands import Commands
+from .home import Commands
 
 codec_commands = Commands(no_args_is_help=True, rich_markup_mode=None)
 CodecModel = Annotated[
