@@ -6,8 +6,10 @@ PYTHON ?= python3
 # More arguments for pip. On Linux without a GPU, --extra-index-url with the address of PyTorch's CPU builds saves
 # gigabytes of CUDA libraries.
 PIP_ARGS ?=
-# More arguments for `duologue chat` (ARGS="--port 8000") and for pytest (ARGS="-k store").
+# More arguments for `duologue chat` (ARGS="--port 8000") and for pytest (ARGS="-k store"; "-n 0": in one process).
 ARGS ?=
+# Tests run in a process for each core, at most four: each takes about 1 GB of memory.
+PYTEST = $(BIN)/python -m pytest tests -m "not slow and not gpu" -n logical --maxprocesses 4 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +22,7 @@ chat: $(VENV)/.ready-demo
 	$(BIN)/duologue chat $(ARGS)
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest tests -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # mypy must meet the root under its name, duologue: a scratch folder holds a link that is called so.
 lint: $(VENV)/.ready-test

@@ -2,6 +2,8 @@
 
 Either is started for each sentence (13 and 25 ms) and is given the same options. They say the same words in the same
 manner; samples agree only where the versions do.
+
+    python -m duologue.data_prep.espeak -v en-us -w FILE TEXT    either of them on a command line
 """
 
 from __future__ import annotations
@@ -52,3 +54,8 @@ def espeak_accents() -> frozenset[str]:
 @functools.cache
 def espeak_variants() -> frozenset[str]:
     return frozenset(line.split("!v/")[1].split("   ")[0].strip() for line in _listed("variant") if "!v/" in line)
+
+
+if __name__ == "__main__":
+    found = espeak_command()
+    sys.exit("espeak-ng is not installed" if found is None else subprocess.call([*found, *sys.argv[1:]]))

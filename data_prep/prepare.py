@@ -61,7 +61,7 @@ class SpeechConfig:
     workers: processes; 0 takes one a processor
     shard_size: clips a shard; a run resumes by whole shards
     split: which wordings and operands: train, dev or test
-    voices: train, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
+    voices: train, espeak, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
     drills: the share of clips that are numbers, letters and words instead (see sentences.py)
     alone: the share of drills that are a digit or a word alone
     only: the categories of questions there are, such as clock,orders, or kinds of them, such as follow_again; "": all

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..model.errors import DuologueError
-from .synthesis import BUILT_IN, Engine, Voice, require
+from .espeak import espeak_command
+from .synthesis import BUILT_IN, Engine, SynthesisError, Voice, require
 from .tts_command import arguments_of, require_command
 
 ACCENTS = ("en-029", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us", "en-us-nyc")
@@ -131,7 +132,12 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
 
 def require_voices(voices: Sequence[Voice]) -> None:
     """Raises SynthesisError or DuologueError that names the programs which are not there."""
-    require(*sorted({voice.engine for voice in voices if voice.engine in BUILT_IN}))
+    try:
+        require(*sorted({voice.engine for voice in voices if voice.engine in BUILT_IN}))
+    except SynthesisError as error:
+        if any(voice.engine in (Engine.FLITE, Engine.FESTIVAL) for voice in voices) and espeak_command() is not None:
+            raise SynthesisError(f"{error}; voices=espeak needs none of them") from None
+        raise
     for voice in voices:
         if voice.engine is Engine.COMMAND:
             require_command(voice.name)

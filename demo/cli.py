@@ -193,8 +193,9 @@ def prepare(
     duologue prepare instructions source=spoken.jsonl out=data/mine instructions and answers, spoken
     duologue prepare questions                                      lists what is missing; a wrong key, what there is
 
-    Speech is made by Debian's espeak-ng, flite and festival, which must be installed; with voices=more by RHVoice and
-    ttspico, with voices=neural by Kokoro; or by a command of yours: tts_command="my-tts --text {text} --out {wav}".
+    Speech is made by Debian's espeak-ng, flite and festival, which must be installed; with voices=espeak by espeak-ng
+    alone, which pip brings too (duologue[voices]); with voices=more by RHVoice and ttspico; with voices=neural by
+    Kokoro; or by a command of yours: tts_command="my-tts --text {text} --out {wav}".
     """
     from ..data_prep.prepare import main as run
 

@@ -78,14 +78,15 @@ def test_beeps_are_tones_with_silence_between() -> None:
 
 
 def test_a_set_is_written_and_resumed(recordings: Path, tmp_path: Path) -> None:
-    config = SoundsConfig(source=str(recordings), out=str(tmp_path / "set"), n=6, shard_size=3, asked=0.0, workers=1)
+    few = {"n": 6, "shard_size": 3, "workers": 1}
+    config = SoundsConfig(source=str(recordings), out=str(tmp_path / "set"), asked=0.0, voices="dev", **few)
     assert prepare_sounds(config, progress=False)["clips"] == 6
     first = [clip["id"] for clip in ShardedDataset(config.out).metas]
     assert prepare_sounds(config, progress=False)["clips"] == 6 and len(set(first)) == 6
 
 
 def test_bad_settings_are_refused(recordings: Path, tmp_path: Path) -> None:
-    good = SoundsConfig(source=str(recordings), out=str(tmp_path / "set"))
+    good = SoundsConfig(source=str(recordings), out=str(tmp_path / "set"), voices="dev")
     for changes, message in (({"part": "train"}, "part=train"), ({"asked": 2.0}, r"asked=2\.0"), ({"n": 0}, "n=0")):
         with pytest.raises(DuologueError, match=message):
             replace(good, **changes)

@@ -53,6 +53,7 @@ def mute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "require_voices", lambda voices: None)
 
 
+@pytest.mark.programs
 def test_one_and_two_workers_make_the_same(tmp_path: Path) -> None:
     for workers in (1, 2):
         settings = [f"workers={workers}", "n=16", "seed=5", "shard_size=4", f"voices={VOICES}"]

@@ -42,6 +42,7 @@ with wave.open(wav, "wb") as file:
 """
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("engine", list(COMMANDS))
 def test_a_real_synthesiser_as_a_command(engine: Engine) -> None:
     need(engine)

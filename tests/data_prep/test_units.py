@@ -208,6 +208,7 @@ def test_a_feature_that_knows_its_position_is_caught() -> None:
     assert shift_stability(leaky, [tones(7)[0]], shifts=(1, 5, 20)) == 0
 
 
+@pytest.mark.programs
 def test_flite_tells_its_phones() -> None:
     if shutil.which("flite") is None:
         pytest.skip("flite is not installed")
@@ -249,6 +250,7 @@ def test_the_recipe_writes_units_beside_the_shards(tmp_path: Path) -> None:
         main("units", settings[:2])
 
 
+@pytest.mark.programs
 def test_the_recipe_judges_its_units(tmp_path: Path) -> None:
     if shutil.which("flite") is None:
         pytest.skip("flite is not installed")

@@ -158,6 +158,7 @@ def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, mo
     assert report["figures"]["overall"]["questions"] == 1
 
 
+@pytest.mark.programs
 def test_by_the_real_ear_and_printed(assistant: Assistant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pocketsphinx")
     report = run(model=assistant, out=tmp_path, voices="espeak:en-us", questions=1)
