@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from ..model.encoder import WhisperEncoder, WhisperEncoderConfig
 from ..model.errors import DuologueError
 from ..model.mel import LogMel, LogMelConfig
 from .config_io import config_from_dict
+from .files import read_object, read_text
 from .parts import FORMAT, EncoderPart, read_part
 from .source import CONFIG, WEIGHTS, resolve
 from .store import read_model_config
@@ -37,7 +37,7 @@ def load_ear(name: str) -> tuple[LogMel, WhisperEncoder]:
 
 
 def _sizes_of_run(run: Path) -> tuple[LogMelConfig, WhisperEncoderConfig]:
-    recipe = json.loads((run / RUN).read_text(encoding="utf-8"))
+    recipe = read_object(run / RUN)
     if "mel" not in recipe or "encoder" not in recipe or not (run / WEIGHTS).is_file():
         raise DuologueError(f"{run} is not a run that has trained an encoder: expected one of asr_pretrain or ssl")
     return config_from_dict(LogMelConfig, recipe["mel"]), config_from_dict(WhisperEncoderConfig, recipe["encoder"])
@@ -45,7 +45,7 @@ def _sizes_of_run(run: Path) -> tuple[LogMelConfig, WhisperEncoderConfig]:
 
 def _sizes_of_checkpoint(folder: Path) -> tuple[LogMelConfig, WhisperEncoderConfig]:
     path = folder / CONFIG
-    if path.is_file() and f'"{FORMAT}"' in path.read_text(encoding="utf-8"):
+    if path.is_file() and f'"{FORMAT}"' in read_text(path):
         part = config_from_dict(EncoderPart, read_part(folder, "encoder"))
         return part.mel, part.encoder
     model = read_model_config(folder)

@@ -132,7 +132,15 @@ def lines(text: str) -> list[str]:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Raises DuologueError naming a file that is missing, cannot be read, or is not JSON."""
-    return _parsed(read_text(path), os.fspath(path))
+    return _parsed(read_text(path), f"{os.fspath(path)} is")
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A JSON object. Raises DuologueError as :func:`read_json`, and where the file holds something else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DuologueError(f"{os.fspath(path)} holds no JSON object")
+    return found
 
 
 def read_json_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -150,7 +158,7 @@ def numbered_json_lines(path: str | os.PathLike[str]) -> list[tuple[int, dict[st
     for number, line in enumerate(lines(read_text(path)), start=1):
         if not line.strip():
             continue
-        obj = _parsed(line, f"{os.fspath(path)}, line {number}")
+        obj = _parsed(line, f"{os.fspath(path)}, line {number}:")
         if not isinstance(obj, dict):
             raise DuologueError(f"{os.fspath(path)}, line {number}: expected a JSON object, found {type(obj).__name__}")
         objects.append((number, obj))
@@ -162,9 +170,9 @@ def _parsed(text: str, where: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f" at line {error.lineno}" if error.lineno > 1 else ""
-        raise DuologueError(f"{where}: not JSON ({error.msg}{place})") from None
+        raise DuologueError(f"{where} not JSON ({error.msg}{place})") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise DuologueError(f"{where}: not JSON that can be read ({error})") from None
+        raise DuologueError(f"{where} not JSON that can be read ({error})") from None
 
 
 @contextmanager

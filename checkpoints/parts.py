@@ -22,8 +22,9 @@ from ..model.encoder import WhisperEncoderConfig
 from ..model.errors import DuologueError
 from ..model.mel import LogMelConfig
 from .config_io import config_from_dict, config_to_dict
+from .files import read_object
 from .folders import replaceable, replacing
-from .source import CARD, CONFIG, WEIGHTS, one_line, resolve
+from .source import CARD, CONFIG, WEIGHTS, resolve
 from .weights import fill, made, named_tensors
 
 FORMAT = "duologue-part/1"
@@ -81,12 +82,11 @@ def read_part(folder: str | Path, part: str) -> dict[str, Any]:
     path = resolve(folder) / CONFIG
     if not path.is_file():
         raise DuologueError(f"{folder} is not a folder of an imported {part}: it has no {CONFIG}")
+    found = read_object(path)
     try:
-        stored = config_from_dict(StoredPart, json.loads(path.read_text(encoding="utf-8")))
-    except DuologueError as error:  # a ValueError too, so it comes first
+        stored = config_from_dict(StoredPart, found)
+    except DuologueError as error:
         raise DuologueError(f"{path} is not that of an imported {part} (duologue import): {error}") from None
-    except ValueError as error:
-        raise DuologueError(f"{path} is not JSON: {one_line(error)}") from None
     if stored.format != FORMAT or stored.part != part:
         raise DuologueError(f"{path} is a {stored.part!r} in format {stored.format!r}; wanted: {part!r} in {FORMAT!r}")
     return stored.config

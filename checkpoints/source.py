@@ -33,11 +33,15 @@ def resolve(name_or_path: str | Path) -> Path:
             raise DuologueError(f"the bundled model {name!r} is not in this copy: {BUNDLED[name]}")
         return folder
     folder = Path(name).expanduser()
-    if not folder.exists() and previous(folder).is_dir():
-        folder = previous(folder)  # a save was cut off between its two renames
-    if folder.is_dir():
+    try:
+        if not folder.exists() and previous(folder).is_dir():
+            folder = previous(folder)  # a save was cut off between its two renames
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (OSError, ValueError) as error:  # a name that no file system takes
+        raise DuologueError(f"{_cut(name)!r} names no folder: {_cut(str(error))}") from None
+    if is_folder:
         return folder
-    if folder.exists():
+    if exists:
         raise DuologueError(f"{name} is a file; a model is a folder with {CONFIG}, {WEIGHTS} and {TOKENIZER}")
     return _download(name)
 
@@ -89,5 +93,8 @@ def _download(name: str, patterns: list[str] = _HUB_FILES) -> Path:
 
 def one_line(error: BaseException) -> str:
     """An exception's message on one line of at most 160 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 160 else text[:157] + "..."

@@ -24,6 +24,7 @@ from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
 from ..model.windowed_ear import WindowConfig
 from .config_io import config_from_dict, config_to_dict
+from .files import read_json
 from .folders import replaceable, replacing
 from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
 from .spread import spread, to_int8
@@ -215,10 +216,7 @@ def _read_config(folder: Path) -> StoredConfig:
     path = folder / CONFIG
     if not path.is_file():
         raise DuologueError(f"{folder} is not a model folder: it has no {CONFIG}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DuologueError(f"{path} is not JSON: {one_line(error)}") from None
+    data = read_json(path)
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
         raise DuologueError(f"{path} has format {found!r}; this version reads {FORMAT!r}")

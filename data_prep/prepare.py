@@ -18,6 +18,7 @@ import numpy as np
 
 from ..checkpoints.files import with_home
 from ..checkpoints.outputs import keep_apart
+from ..checkpoints.settings import finite, whole
 from ..model.errors import DuologueError
 from . import recordings, vocabulary
 from .asides import aside
@@ -245,6 +246,9 @@ def prepare(recipe: str, config: SpeechConfig, *, progress: bool = True) -> dict
     )
 
 
+_READ: dict[str, Callable[[str], Any]] = {"int": whole, "float": finite, "str": str}
+
+
 def parse_overrides(config: type[C], overrides: list[str]) -> C:
     """ "key=value" strings -> the recipe's config. Raises DuologueError for an unknown key or a value that is none."""
     fields = {field.name: field for field in dataclasses.fields(config)}  # type: ignore[arg-type]
@@ -257,7 +261,7 @@ def parse_overrides(config: type[C], overrides: list[str]) -> C:
             raise DuologueError(f"unknown key {key!r}: expected one of {', '.join(fields)}")
         kind = str(fields[key].type)
         try:
-            values[key] = {"int": int, "float": float, "str": str}[kind](value)
+            values[key] = _READ[kind](value)
         except ValueError:
             raise DuologueError(
                 f"{key}={value}: expected {'a whole number' if kind == 'int' else 'a number'}"

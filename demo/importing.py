@@ -50,10 +50,10 @@ def _options(module: ModuleType, kind: str, given: list[str]) -> Any:
         if not sep or key not in kinds:
             known = f"it takes {', '.join(f'{name}=…' for name in kinds)}" if kinds else "it takes none"
             raise DuologueError(f"option {entry!r} of importer {kind}: {known}")
-        whole = int in (kinds[key], *typing.get_args(kinds[key]))
-        if whole and not text.isdigit():
+        number = int in (kinds[key], *typing.get_args(kinds[key]))
+        if number and not (text.isascii() and text.isdigit() and len(text) < 10):
             raise DuologueError(f"option {entry}: the value must be a whole number")
-        values[key] = int(text) if whole else text
+        values[key] = int(text) if number else text
     required = [f.name for f in dataclasses.fields(module.Options) if f.default is dataclasses.MISSING]
     if missing := [name for name in required if name not in values]:
         raise DuologueError(f"importer {kind} needs {', '.join(f'{name}=…' for name in missing)}")

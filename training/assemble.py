@@ -14,7 +14,6 @@ optional: OUT encoder=RUN adaptor=RUN llm=RUN [unit_decoder=RUN vocoder=FOLDER].
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from dataclasses import replace
@@ -23,7 +22,7 @@ from typing import Any
 
 from ..checkpoints import store
 from ..checkpoints.config_io import config_from_dict
-from ..checkpoints.files import expanded, with_home
+from ..checkpoints.files import expanded, read_object, with_home
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import load_part, read_part, save_part
 from ..checkpoints.program import program
@@ -89,7 +88,7 @@ def assemble(out: str | Path, sources: tuple[str, ...]) -> Path:
 def read_run(folder: str | Path) -> dict[str, Any]:
     """The recipe that a run was made by; nothing where the folder is no run's."""
     path = expanded(folder) / RECIPE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _all(source: str) -> list[str]:

@@ -11,12 +11,12 @@ tokens, by its own chat template: the speech stands where the user's words would
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.config_io import config_from_dict
+from ..checkpoints.files import read_object
 from ..checkpoints.parts import EncoderPart, read_part
 from ..checkpoints.source import CONFIG, one_line, resolve
 from ..checkpoints.store import load_tokenizer, read_model_config
@@ -60,7 +60,7 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
         run = folder / "recipe.json"
         found: dict[str, Any]
         if run.is_file():
-            found = json.loads(run.read_text(encoding="utf-8"))
+            found = read_object(run)
         elif part == "encoder":
             found = read_part(folder, part)
         elif "model" in _config(folder):
@@ -71,7 +71,7 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
         if part == "encoder":
             ear = config_from_dict(EncoderPart, {key: found.get(key) for key in ("mel", "encoder")})
             changes |= {"mel": ear.mel, "encoder": ear.encoder}
-        elif found.get("llm") is None:
+        elif not isinstance(found.get("llm"), dict):
             raise DuologueError(f"{run} is that of a stage without a language model: name another run or a folder")
         else:
             changes |= {"llm": found["llm"], "tokenizer": found.get("tokenizer")}
@@ -83,7 +83,7 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
 def _config(folder: Path) -> dict[str, Any]:
     """What config.json says; nothing, where there is none."""
     path = folder / CONFIG
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def shape_of(llm: dict[str, Any]) -> tuple[int, int]:

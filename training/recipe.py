@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..checkpoints.files import with_home, write_text
+from ..checkpoints.settings import finite, whole
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
@@ -59,12 +60,25 @@ class Recipe:
             raise DuologueError(f"bad_share is {self.bad_share}; it must be a share of steps, 0 to below 1")
         if self.best is not None and not self.best.startswith(("min:", "max:")):
             raise DuologueError(f"best is {self.best!r}; it must be min:NAME or max:NAME, for example min:loss")
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise DuologueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        self.check_least(1, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep")
+        numbers = [field.name for field in dataclasses.fields(self) if field.type in ("int", "float")]
+        self.check_least(0, *numbers)
+        if self.workers > 256:
+            raise DuologueError(f"workers is {self.workers}; it must be at most 256")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise DuologueError(f"betas is {self.betas}; both must be 0 to below 1, for example 0.9,0.98")
+        for name in ("out", "learn"):
+            if not getattr(self, name):
+                raise DuologueError(f"{name} is empty; it must name {'a folder' if name == 'out' else 'what learns'}")
         for entry in self.start:
             if "=" not in entry:
                 raise DuologueError(f"start entry is {entry!r}; it must be PREFIX=FOLDER, for example encoder=runs/asr")
+
+    def check_least(self, least: int, *names: str) -> None:
+        """Raises DuologueError unless each of these fields is at least so much."""
+        for name in names:
+            if not getattr(self, name) >= least:
+                raise DuologueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
     def check_shares(self, *names: str) -> None:
         """Raises DuologueError unless each of these fields is a share."""
@@ -101,30 +115,38 @@ R = TypeVar("R", bound=Recipe)
 
 def _parse(text: str, kind: Any, key: str) -> Any:
     """The value that ``text`` means for a field of type ``kind``; tuples are comma-separated."""
-    origin = typing.get_origin(kind)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if text.lower() == "none":
+        if text.lower() == "none" and type(None) in args:
             return None
-        return _parse(text, next(a for a in typing.get_args(kind) if a is not type(None)), key)
+        return _parse(text, next(a for a in args if a is not type(None)), key)
+    if origin is tuple:
+        parts = [part for part in text.split(",") if part]
+        if args[-1] is not Ellipsis and len(parts) != len(args):
+            raise DuologueError(f"{key}={text}: it must be {len(args)} values with a comma between, not {len(parts)}")
+        return tuple(_parse(part, args[0], key) for part in parts)
+    if dataclasses.is_dataclass(kind):
+        names = ", ".join(f"{key}.{field.name}" for field in dataclasses.fields(kind))
+        raise DuologueError(f"{key}={text}: {key} is no single value: the preset gives its {names}")
+    if origin is dict:
+        raise DuologueError(f"{key}={text}: {key} is no single value: the preset gives its sizes")
     try:
-        if origin is tuple:
-            item = typing.get_args(kind)[0]
-            return tuple(_parse(part, item, key) for part in text.split(",") if part)
         if kind is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         if kind is int:
-            return int(text)
+            return whole(text)
         if kind is float:
-            return float(text)
+            return finite(text)
         return text
     except (ValueError, KeyError):
         name = getattr(kind, "__name__", str(kind))
-        raise DuologueError(f"{key}={text}: the value must be of type {name}") from None
+        only = ", and finite" if kind is float else ""
+        raise DuologueError(f"{key}={text}: the value must be of type {name}{only}") from None
 
 
 def override(recipe: R, overrides: list[str]) -> R:
     """The recipe with ``key=value`` changes. Unknown keys and unreadable values are errors."""
-    kinds = typing.get_type_hints(type(recipe))
+    kinds = {key: kind for key, kind in typing.get_type_hints(type(recipe)).items() if key != "stage"}
     changes: dict[str, Any] = {}
     for entry in map(with_home, overrides):
         key, sep, text = entry.partition("=")

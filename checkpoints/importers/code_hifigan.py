@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ...model.errors import DuologueError
 from ...model.vocoder import UnitVocoder, UnitVocoderConfig
+from ..files import read_object
 from ..parts import save_part
 from ..weights import assign, made
 from . import KeyTable, fold_weight_norm, imported_card, rename_keys
-from .files import as_state_dict, read_json, read_tensors
+from .files import as_state_dict, read_tensors
 from .pickles import load_tensors
 
 SOURCE = "CodeGenerator"
@@ -108,7 +109,7 @@ def read(source: Path, config: str | None = None) -> tuple[dict[str, Tensor], di
         if not files:
             raise DuologueError(f"{source} holds no file g_*: the weights of a {SOURCE}")
         source = files[-1]  # the latest
-    settings = read_json(source.parent / "config.json" if config is None else Path(config).expanduser())
+    settings = read_object(source.parent / "config.json" if config is None else Path(config).expanduser())
     if source.suffix == ".safetensors":
         return read_tensors(source), settings
     found = load_tensors(source)

@@ -18,10 +18,11 @@ from ...model.codec import Codec, CodecConfig
 from ...model.errors import DuologueError
 from ...model.quantiser import QuantiserConfig
 from ...model.seanet import SEANetConfig
+from ..files import read_object
 from ..parts import save_part
 from ..weights import assign, made
 from . import KeyTable, fold_weight_norm, imported_card, rename_keys
-from .files import read_folder, read_json, read_tensors
+from .files import read_folder, read_tensors
 
 SOURCE = "EnCodec"
 LAYER = r"(?:model|layers)"  # EnCodec's list of layers, or transformers'
@@ -42,7 +43,7 @@ def read(source: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         DuologueError: nothing is there, or something else, or it would have to run code to be read.
     """
     if source.is_dir():
-        return read_folder(source), read_json(source / "config.json")
+        return read_folder(source), read_object(source / "config.json")
     if not source.is_file():
         raise DuologueError(f"there is no file {source}")
     return read_tensors(source), None

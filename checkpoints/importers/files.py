@@ -16,18 +16,6 @@ from .pickles import load_tensors
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        DuologueError: no such file, or it holds something else.
-    """
-    data = files.read_json(path)
-    if not isinstance(data, dict):
-        raise DuologueError(f"{path} holds no JSON object")
-    return data
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A state dict from a safetensors file or a PyTorch one, memory-mapped.
 
@@ -69,7 +57,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
-    places = read_json(index).get("weight_map")
+    places = files.read_object(index).get("weight_map")
     if not isinstance(places, dict):
         raise DuologueError(f"{index} has no weight_map")
     tensors: dict[str, Tensor] = {}

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ...model.errors import DuologueError
+from ..files import read_object
 from ..weights import assign, made
 from . import KeyTable, rename_keys
 from .fairseq_wav2vec2 import key_table
-from .files import as_state_dict, read_folder, read_json
+from .files import as_state_dict, read_folder
 from .pickles import load_arrays, load_fairseq
 
 SOURCE = "HuBERT"
@@ -83,7 +84,7 @@ def read_hubert(source: Path, heads: int | None = None) -> tuple[Any, bool]:
     from transformers import HubertConfig, HubertModel
 
     if source.is_dir():
-        settings = read_json(source / "config.json")
+        settings = read_object(source / "config.json")
         if settings.get("model_type") != "hubert":
             raise DuologueError(f"{source} is a {settings.get('model_type')}, not a hubert")
         fields = settings | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
@@ -91,7 +92,7 @@ def read_hubert(source: Path, heads: int | None = None) -> tuple[Any, bool]:
         preprocessor = source / "preprocessor_config.json"
         normalise = settings.get("feat_extract_norm") == "layer"
         if preprocessor.is_file():
-            normalise = bool(read_json(preprocessor).get("do_normalize", normalise))
+            normalise = bool(read_object(preprocessor).get("do_normalize", normalise))
     else:
         found = load_fairseq(source)
         if not isinstance(found, dict) or "model" not in found:

@@ -21,9 +21,10 @@ from ...model.tokens import TokenLayout
 from ...model.transformer import RopeScaling
 from ...model.unit_decoder import UnitDecoderConfig
 from .. import store
+from ..files import read_object
 from ..weights import assign, made
 from . import KeyTable, code_hifigan, imported_card, rename_keys, whisper
-from .files import read_folder, read_json
+from .files import read_folder
 from .llm import once
 from .whisper import encoder_config
 
@@ -219,7 +220,7 @@ def run(source: Path, dest: Path, options: Options) -> Path:
     elif not any(name.startswith(ENCODER) for name in tensors):
         raise DuologueError(f"{source} holds no speech encoder: name its file, whisper=large-v3.pt")
     tokenizer = store.load_tokenizer(source)
-    config, tensors = convert(tensors, read_json(source / "config.json"), prompt_of(tokenizer), heads)
+    config, tensors = convert(tensors, read_object(source / "config.json"), prompt_of(tokenizer), heads)
     if options.vocoder is not None:
         vocoder = code_hifigan.build(Path(options.vocoder).expanduser())
         config = replace(config, vocoder=vocoder.config)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ...model.errors import DuologueError
 from ...model.llm import LLM
+from ..files import read_object
 from ..parts import save_part
 from ..source import one_line
 from ..store import load_tokenizer
 from ..weights import assign, made
 from . import KeyTable, imported_card, rename_keys
-from .files import read_folder, read_json
+from .files import read_folder
 
 SOURCE = "transformers"
 NOT_OF_THE_MODEL = ("architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map")
@@ -71,7 +72,7 @@ def once(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def run(source: Path, dest: Path, options: Options) -> Path:
     """Import a model folder of transformers to a folder that a recipe takes by ``llm=DEST``."""
-    config, tensors = convert(read_folder(source), read_json(source / "config.json"))
+    config, tensors = convert(read_folder(source), read_object(source / "config.json"))
     model = made(lambda: LLM(config))
     assign(model, once(model, tensors), str(source))
     tokenizer = load_tokenizer(source)

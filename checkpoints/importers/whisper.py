@@ -15,10 +15,11 @@ from torch import Tensor
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.errors import DuologueError
 from ...model.mel import LogMelConfig
+from ..files import read_object
 from ..parts import EncoderPart, save_part
 from ..weights import assign, made
 from . import KeyTable, imported_card, rename_keys
-from .files import as_state_dict, read_folder, read_json, read_tensors
+from .files import as_state_dict, read_folder, read_tensors
 from .pickles import load_tensors
 
 SOURCE = "Whisper"
@@ -100,7 +101,7 @@ def read_encoder(source: Path, heads: int | None = None) -> tuple[dict[str, Tens
     source: a ``.pt`` of openai-whisper, a folder of transformers, or a file with the encoder's bare state dict.
     """
     if source.is_dir():
-        heads = read_json(source / "config.json").get("encoder_attention_heads", heads)
+        heads = read_object(source / "config.json").get("encoder_attention_heads", heads)
         return rename_keys(read_folder(source), TRANSFORMERS, SOURCE), heads
     if source.suffix == ".safetensors":
         return read_tensors(source), heads

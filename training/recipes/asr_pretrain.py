@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...data_prep.vocabulary import token_ids
 from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
+from ...model.errors import DuologueError
 from ...model.mel import LogMel, LogMelConfig
 from ..augment_spec import spec_augment
 from ..characters import LABELS, ctc_batch, ctc_loss, greedy
@@ -44,6 +45,12 @@ class AsrPretrainRecipe(Recipe):
     attention_weight: float = 0.5
     augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        disguise_of(self.augment)
+        if not self.dropout < 1:
+            raise DuologueError(f"dropout is {self.dropout}; it must be below 1")
 
     def build(self) -> AsrPretrain:
         """The task of this recipe."""

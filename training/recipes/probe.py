@@ -49,6 +49,11 @@ class ProbeRecipe(Recipe):
     dev_clips: int = 200  # of each held-out set
     augment: str = "light"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_least(1, "dev_clips")
+        disguise_of(self.augment)
+
     def build(self) -> Probe:
         """The task of this recipe."""
         return Probe(self)

@@ -67,6 +67,8 @@ class SpeechToTextRecipe(Recipe):
         if unknown := set(self.text_only) - set(Category):
             raise DuologueError(f"text_only is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
         self.check_shares("practice")
+        self.check_least(1, "row_tokens")
+        disguise_of(self.augment)
         if self.tokenizer is not None and (self.ctc_weight or self.text_share):
             raise DuologueError(
                 f"ctc_weight is {self.ctc_weight} and text_share {self.text_share}, which need nano's words; with the "

@@ -42,6 +42,7 @@ class TextSftRecipe(Recipe):
         if unknown := set(self.favour) - set(Category):
             raise DuologueError(f"favour is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
         self.check_shares("practice")
+        self.check_least(1, "row_tokens", *(["dialogues"] if self.dialogues is not None else []))
 
     def build(self) -> TextSft:
         """The task of this recipe."""

@@ -47,6 +47,8 @@ class UnitDecoderRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_shares("history")
+        self.check_least(1, "hop")
         if self.tokenizer is not None and self.history:
             raise DuologueError(
                 f"history is {self.history}, which needs nano's words; with the tokens of {self.tokenizer} it must be 0"
