@@ -108,17 +108,25 @@ class Seat:
 
     def tick(self, pcm: np.ndarray, arrived: float | None = None) -> asyncio.Future[Done]:
         """One frame of microphone, (frame,) float32; ``arrived``: when, by time.monotonic(), if not now."""
-        return self._engine._give(self._lane, self.line, "tick", (pcm,), arrived)
+        return self._give("tick", (pcm,), arrived)
 
     def call(self, method: str, *args: Any, patience: float = 0.0) -> asyncio.Future[Done]:
         """Any method of the session. What can wait so many seconds gives way to frames."""
-        return self._engine._give(self._lane, self.line, method, args, None, patience)
+        return self._give(method, args, None, patience)
+
+    def _give(
+        self, method: str, args: tuple[Any, ...], arrived: float | None, patience: float = 0.0
+    ) -> asyncio.Future[Done]:
+        future = self._engine._give(self._lane, self.line, method, args, arrived, patience)
+        if self.left:
+            self._engine._drop(self.line)
+        return future
 
     def leave(self) -> None:
         """The conversation is over: all it remembered is dropped."""
         if not self.left:
             self.left = True
-            self._engine._leave(self._lane, self.line)
+            self._engine._leave(self._lane, self)
 
 
 @dataclass
@@ -152,7 +160,7 @@ class Engine:
         self.config = config
         self.late_ms: deque[tuple[float, float]] = deque(maxlen=4096)  # when, and how late, the last frames
         self.on_frame: Callable[[Done], None] = lambda done: None
-        self.on_leave: Callable[[], None] = lambda: None  # there may be room for another conversation
+        self.on_leave: Callable[[Seat], None] = lambda seat: None  # there may be room for another conversation
         self._pinging: asyncio.Task[None] | None = None
         self._lanes: list[_LaneLink] = []
         self._numbers = itertools.count(1)
@@ -295,16 +303,20 @@ class Engine:
                     self._send(lane, Job(PING, next(self._numbers), "", (), 0.0))
             await asyncio.sleep(_PING_S)
 
-    def _leave(self, lane: _LaneLink, line: int) -> None:
+    def _leave(self, lane: _LaneLink, seat: Seat) -> None:
         lane.seats -= 1
         if not self.seats:
             self.late_ms.clear()  # where nobody is, nobody is late any more
-        self._send(lane, Job(line, 0, "", (), 0.0))
+        self._send(lane, Job(seat.line, 0, "", (), 0.0))
+        self._drop(seat.line)
+        self.on_leave(seat)
+
+    def _drop(self, line: int) -> None:
+        """Nobody waits for what this line is asked to do."""
         for number, (_, its, future) in list(self._waiting.items()):
             if its == line:
                 del self._waiting[number]
                 future.cancel()
-        self.on_leave()
 
     def _listen(self, lane: _LaneLink) -> None:
         """In a thread of its own: results of a lane, handed to the loop."""

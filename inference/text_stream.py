@@ -10,6 +10,7 @@ from ..data_prep.spoken import normalise
 from ..model.errors import DuologueError
 from ..model.tokens import TokenLayout
 
+TOKENS = 4096  # of one text
 _NAMED = 5  # words that the model does not know
 
 
@@ -20,7 +21,7 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
     so markers in it ("<reply>") are words like any other.
 
     Raises:
-        DuologueError: no words.
+        DuologueError: no words, or more tokens than TOKENS.
     """
 
     def encode(words: str) -> list[int]:
@@ -33,7 +34,9 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
     if strange(ids) and (spoken := normalise(text)):
         text, ids = spoken, encode(spoken)
     if not ids:
-        raise DuologueError(f"the question {text!r} has no words")
+        raise DuologueError(f"the question {text[:80]!r} has no words")
+    if len(ids) > TOKENS:
+        raise DuologueError(f"the text has {len(ids)} tokens; at most {TOKENS} are read")
     if not strange(ids):
         return ids, []
     unknown = (word for word in dict.fromkeys(text.split()) if strange(encode(word)))

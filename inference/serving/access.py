@@ -11,7 +11,7 @@ import hmac
 import json
 import math
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +36,8 @@ class AccessConfig:
     root_path: the folder that a proxy puts the service in ("/talk"), whether it passes it on or not.
     message_bytes: of one WebSocket message. request_bytes: of one HTTP request.
     messages_per_s: of one connection, on average over ten seconds.
-    session_s: of one conversation. sessions_per_key: at a time; None: as many as fit.
+    session_s: of one conversation. sessions_per_key: session slots of one key at a time, those of its HTTP requests
+        included; None: with several keys all but one, otherwise as many as there are.
     """
 
     keys: tuple[str, ...] = ()
@@ -253,24 +254,3 @@ async def refuse(scope: Any, send: Any, error: RequestError, retry_s: int | None
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": f"{kind}.start", "status": error.status, "headers": headers})
     await send({"type": f"{kind}.body", "body": body})
-
-
-class PerKey:
-    """Conversations at a time of each key."""
-
-    def __init__(self, limit: int | None) -> None:
-        self._limit, self._counts = limit, Counter[int]()
-
-    def enter(self, key: int) -> None:
-        """One more.
-
-        Raises:
-            RequestError: it has as many as it may.
-        """
-        if self._limit is not None and self._counts[key] >= self._limit:
-            raise RequestError(f"this key has {self._limit} conversations already", "rate_limit_exceeded", status=429)
-        self._counts[key] += 1
-
-    def leave(self, key: int) -> None:
-        """One less."""
-        self._counts[key] -= 1

@@ -31,8 +31,10 @@ from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
 from ..session import Session
 from ..session_state import SessionConfig
-from .access import Access, AccessConfig, PerKey, Rate, refuse
+from .access import Access, AccessConfig, Rate, refuse
+from .admission import Admission
 from .errors import RequestError
+from .limits import TOO_LONG, Limits, Throttle
 from .listening import TlsConfig
 from .metrics import Metrics
 from .questioner import Questioner
@@ -52,6 +54,7 @@ class ServeConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     tls: TlsConfig | None = None
+    limits: Limits = field(default_factory=Limits)
     grace_s: float = 30.0  # that answers under way have to finish on shutdown
 
 
@@ -61,8 +64,13 @@ class Service:
     def __init__(self, config: ServeConfig, assistant: Any, vad: Any = None) -> None:
         self.config, self.assistant, self._vad = config, assistant, vad
         self.engine: Engine | None = None
-        self.metrics = Metrics(lambda: self.engine.seats if self.engine else 0, self._room, self._processes)
-        self.per_key = PerKey(config.access.sessions_per_key)
+        self.admission: Admission | None = None
+        self.metrics = Metrics(
+            lambda: self.engine.seats if self.engine else 0,
+            self._room,
+            self._processes,
+            lambda: self.admission.waiting if self.admission else 0,
+        )
         self.sessions: set[RealtimeSession] = set()
         self._mute: str | None = None  # why the model cannot converse, if it cannot
         self.draining = False
@@ -81,6 +89,10 @@ class Service:
             self._mute = str(error)
         self.engine = await Engine.start(lambda: self.assistant, self.config.engine, self._vad, model=self.config.model)
         self.engine.on_frame = lambda done: self.metrics.frame(done.late_ms)
+        access = self.config.access
+        self.admission = Admission(
+            self.engine, self.config.limits, access.sessions_per_key, len(access.keys), self.metrics.waited
+        )
 
     async def stop(self) -> None:
         """End it."""
@@ -97,75 +109,87 @@ class Service:
         for session in sessions:
             session.closed.set()
 
-    def door(self) -> Engine:
-        """The engine, if anybody may come in.
+    def admitting(self) -> Admission:
+        """Admission control, if anybody may come in.
 
         Raises:
             RequestError: not now.
         """
-        if self.draining or self.engine is None:
+        if self.draining or self.admission is None:
             raise RequestError("the server is shutting down", "server_shutting_down", status=503)
-        return self.engine
+        return self.admission
 
-    def questioner(self) -> Questioner:
-        """A seat for one question.
+    def questioner(self, key: int = -1) -> Questioner:
+        """A session slot for one question, now.
 
         Raises:
-            RequestError, EngineFull: not now.
+            RequestError, EngineFull: there is none.
         """
-        return Questioner(self.door(), self.assistant.input_rate)
+        return Questioner(self.admitting().sit(key), self.assistant.input_rate)
+
+    async def queued(self, key: int) -> Questioner:
+        """A session slot for one question, as soon as there is one.
+
+        Raises:
+            RequestError, EngineFull: too many wait already.
+        """
+        return Questioner(await self.admitting().wait(key), self.assistant.input_rate)
 
     async def converse(self, socket: WebSocket) -> None:
         """One client, from its coming to its going."""
         key = socket.scope.get("key", -1)
         try:
-            self.per_key.enter(key)
-        except RequestError as error:
-            self.metrics.refused(error.code)
-            await refuse(socket.scope, socket.send, error)
+            if self._mute is not None:
+                raise RequestError(self._mute, "unsupported_value", "model")
+            seat = self.admitting().sit(key, SessionConfig())
+        except DuologueError as error:
+            known = self.refusal(error)
+            await refuse(socket.scope, socket.send, known, known.retry_s)
             return
+        offered = socket.scope.get("subprotocols", [])
+        outbox: asyncio.Queue[str] = asyncio.Queue(_OUTBOX)
+        writes = self.assistant.model.config.layout.transcript is not None
+        session = RealtimeSession(
+            seat, _Outbox(outbox).put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
+            writes, self.metrics.event, questioner=lambda: self.questioner(key), limits=self.config.limits,
+        )  # fmt: skip
+        self.sessions.add(session)
         try:
-            try:
-                if self._mute is not None:
-                    raise RequestError(self._mute, "unsupported_value", "model")
-                seat = self.door().sit(SessionConfig())
-            except EngineFull as full:
-                self.metrics.refused("server_overloaded")
-                overloaded = RequestError(str(full), "server_overloaded", status=503)
-                await refuse(socket.scope, socket.send, overloaded, full.retry_s)
-                return
-            except RequestError as error:
-                self.metrics.refused(error.code)
-                await refuse(socket.scope, socket.send, error)
-                return
-            offered = socket.scope.get("subprotocols", [])
-            outbox: asyncio.Queue[str] = asyncio.Queue(_OUTBOX)
-            writes = self.assistant.model.config.layout.transcript is not None
-            session = RealtimeSession(
-                seat, _Outbox(outbox).put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
-                writes, self.metrics.event, questioner=self.questioner,
-            )  # fmt: skip
-            self.sessions.add(session)
-            try:
-                await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
-                await session.open()
-                await self._serve(socket, session, outbox)
-            finally:
-                self.sessions.discard(session)
-                await session.close()
+            await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
+            await session.open()
+            await self._serve(socket, session, outbox)
         finally:
-            self.per_key.leave(key)
+            self.sessions.discard(session)
+            await session.close()
+
+    def refusal(self, error: DuologueError) -> RequestError:
+        """An error as the API gives it, counted if somebody is refused."""
+        known = error if isinstance(error, RequestError) else RequestError(str(error))
+        if isinstance(error, EngineFull):
+            known = RequestError(str(error), "server_overloaded", status=503)
+            known.retry_s = error.retry_s
+        if known.status in (413, 429, 503) or known.code == TOO_LONG:
+            self.metrics.refused(known.code)
+        return known
 
     async def _serve(self, socket: WebSocket, session: RealtimeSession, outbox: asyncio.Queue[str]) -> None:
         """Until one of: the client goes, does not read, sends too much; the session fails or is over; we shut down."""
         reading = asyncio.create_task(self._read(socket, session))
         writing = asyncio.create_task(_write(socket, outbox))
         closing = asyncio.create_task(session.closed.wait())
-        tasks = (reading, writing, closing)
+        idling = asyncio.create_task(session.idle())
+        tasks = (reading, writing, closing, idling)
         try:
             async with asyncio.timeout(self.config.access.session_s):
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             code = 1001 if self.draining else 1011
+            if idling.done() and not (reading.done() or writing.done() or closing.done()):
+                minutes = self.config.limits.idle_s / 60
+                session.error(
+                    RequestError(f"no audio and no event has come for {minutes:g} minutes", "session_idle_timeout")
+                )
+                self.metrics.idle()
+                code = 1000
         except TimeoutError:
             session.error(RequestError("the session has lasted as long as it may", "session_expired"))
             code = 1000
@@ -191,7 +215,8 @@ class Service:
 
     async def _read(self, socket: WebSocket, session: RealtimeSession) -> int:
         """The client's messages; returns the code to close with (1006: it is gone already)."""
-        rate = Rate(self.config.access.messages_per_s)
+        limits = self.config.limits
+        rate, throttle = Rate(self.config.access.messages_per_s), Throttle(limits.burst_bytes, limits.bytes_per_s)
         while True:
             message = await socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -206,6 +231,8 @@ class Service:
                 session.error(RequestError("an event is a text message of JSON, not a binary one", "invalid_json"))
             else:
                 await session.handle(text)
+                if (wait_s := throttle.wait_s(len(text))) > 0:
+                    await asyncio.sleep(wait_s)
 
 
 class _Outbox:
@@ -264,11 +291,8 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None, sign_ins: S
 
     @app.exception_handler(DuologueError)
     async def failed(request: Request, error: DuologueError) -> Response:
-        if isinstance(error, EngineFull):
-            service.metrics.refused("server_overloaded")
-            known, headers = RequestError(str(error), "server_overloaded", status=503), {"retry-after": "5"}
-        else:
-            known, headers = error if isinstance(error, RequestError) else RequestError(str(error)), {}
+        known = service.refusal(error)
+        headers = {} if known.retry_s is None else {"retry-after": str(known.retry_s)}
         return JSONResponse({"error": known.body()}, known.status, headers)
 
     @app.exception_handler(RequestValidationError)

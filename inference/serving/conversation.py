@@ -22,7 +22,8 @@ from ..events import Event, EventKind, Tick
 from .errors import RequestError
 from .events import event
 from .formats import Framer
-from .items import Item, Items, new_id
+from .items import Item, Items, new_id, newest
+from .limits import Limits
 from .pacing import Pacer
 from .response import Response
 from .response_params import ResponseParams
@@ -57,6 +58,8 @@ class Conversation:
         transcribes: bool,
         on_event: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None,
     ) -> None:
+        self._past_chars = Limits().past_chars  # that the session is told of, where it has to read the items again
+        self._reading: asyncio.Future[Done] | None = None  # the past, by the session
         self.seat, self._write, self._on_event = seat, send, on_event
         self._rate, self._output_rate = input_rate, output_rate
         self._frame = FRAME_MS * input_rate // 1000
@@ -168,14 +171,26 @@ class Conversation:
         self._stale = True
         self._sync()
 
-    def _sync(self) -> None:
+    def _sync(self, now: bool = False) -> None:
+        """Let the session read the items anew, if it has to; ``now``: even while it reads what they were before."""
         if self._stale and self.response is None and not self._decided and self._held is None:
+            if self._reading is not None and not now:
+                return  # a client may add hundreds of items: they are read once the last have been
             self._stale = False
-            self._ask("remember", self.items.past())
+            reading = self._reading = self._ask("remember", newest(self.items.past(), self._past_chars))
+            reading.add_done_callback(self._read)
 
-    def _ask(self, method: str, *args: Any) -> None:
+    def _read(self, reading: asyncio.Future[Done]) -> None:
+        if reading is self._reading:
+            self._reading = None
+            if not reading.cancelled():
+                self._sync()
+
+    def _ask(self, method: str, *args: Any) -> asyncio.Future[Done]:
         """Something of the session that nobody waits for."""
-        self.seat.call(method, *args).add_done_callback(self._called)
+        future = self.seat.call(method, *args)
+        future.add_done_callback(self._called)
+        return future
 
     def _called(self, future: asyncio.Future[Done]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:

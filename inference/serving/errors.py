@@ -12,8 +12,10 @@ from ...model.errors import DuologueError
 class RequestError(DuologueError):
     """A request that cannot be met.
 
-    code, param: as in the API's error objects. status: of an HTTP answer.
+    code, param: as in the API's error objects. status: of an HTTP answer. retry_s: when to ask again, if that is known.
     """
+
+    retry_s: int | None = None
 
     def __init__(self, message: str, code: str = "invalid_value", param: str | None = None, status: int = 400) -> None:
         super().__init__(message)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import RequestError, field_error
 from .items import new_id
+from .limits import Limits, check_texts, check_values
 
 
 def _by_type(union: Any) -> dict[str, type[BaseModel]]:
@@ -21,6 +22,7 @@ def _by_type(union: Any) -> dict[str, type[BaseModel]]:
 CLIENT = _by_type(RealtimeClientEvent)
 SERVER = _by_type(RealtimeServerEvent)
 _DEEPEST = 32  # levels of nesting that any event has use for
+_WITH_SOUND = ("input_audio_buffer.append", "conversation.item.create", "response.create")
 
 
 def read_object(text: str | bytes, what: str) -> dict[str, Any]:
@@ -45,18 +47,20 @@ def read_object(text: str | bytes, what: str) -> dict[str, Any]:
     return data
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(text: str, limits: Limits) -> dict[str, Any]:
     """A client's message as an event whose fields are there and of the right types.
 
     Raises:
         RequestError: it is none; ``event_id`` of the error says which, if the message had one.
     """
+    check_values(text, limits)
     data = read_object(text, "the message")
     if _depth(data) > _DEEPEST:
         raise RequestError(f"the event is nested deeper than {_DEEPEST} levels", "invalid_json")
     kind = data.get("type")
     if not isinstance(kind, str):
         raise RequestError("the event has no type", "missing_required_parameter", "type")
+    check_texts(data, limits.text_chars, "audio" if kind in _WITH_SOUND else None)
     if kind not in CLIENT:
         raise RequestError(f"there is no client event {kind[:80]!r}", "invalid_value", "type")
     if kind != "session.update":  # which the settings check whole, what they were before included

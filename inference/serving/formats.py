@@ -87,6 +87,12 @@ def from_base64(text: str) -> bytes:
         raise DuologueError("the audio is not base64") from None
 
 
+def in_seconds(data: bytes, format_: AudioFormat) -> list[bytes]:
+    """Pieces of a second each, so that no step with a long sound is long."""
+    size = format_.rate * (2 if format_ is AudioFormat.PCM else 1)
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
 def to_base64(pcm: np.ndarray, rate: int, format_: AudioFormat) -> str:
     """A whole sound (n,) at ``rate`` as base64 in the format."""
     import soxr

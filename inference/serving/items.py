@@ -20,6 +20,14 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(12)}"
 
 
+def newest(past: list[tuple[str, str]], characters: int) -> list[tuple[str, str]]:
+    """The last questions and answers, so many that they have no more characters."""
+    kept = len(past)
+    while kept and (characters := characters - sum(map(len, past[kept - 1]))) >= 0:
+        kept -= 1
+    return past[kept:]
+
+
 @dataclass
 class Item:
     """One message.

@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _LATE = (0.005, 0.01, 0.02, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06, 0.08, 0.12, 0.16, 0.32, 0.64)
+_QUEUED = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _WAIT = (0.16, 0.24, 0.32, 0.4, 0.48, 0.56, 0.64, 0.72, 0.8, 0.96, 1.2, 1.6, 2.4)
 
 
@@ -26,7 +27,11 @@ class Metrics:
     """The service's own registry, so that two in one process do not meet."""
 
     def __init__(
-        self, sessions: Callable[[], float], room: Callable[[], float], processes: Callable[[], Iterable[int]]
+        self,
+        sessions: Callable[[], float],
+        room: Callable[[], float],
+        processes: Callable[[], Iterable[int]],
+        queue: Callable[[], float] = lambda: 0,
     ) -> None:
         self.registry = CollectorRegistry()
         Gauge(
@@ -34,6 +39,7 @@ class Metrics:
         ).set_function(lambda: sum(map(_resident, processes())))
         Gauge("duologue_sessions", "Conversations now", registry=self.registry).set_function(sessions)
         Gauge("duologue_room", "Conversations that fit", registry=self.registry).set_function(room)
+        Gauge("duologue_queue", "Requests that wait for a session slot", registry=self.registry).set_function(queue)
         self._late = Histogram(
             "duologue_tick_lateness_seconds",
             "From when a frame of 80 ms was due to when it was done",
@@ -53,6 +59,13 @@ class Metrics:
         self._responses = Counter(
             "duologue_responses_total", "Answers by their end", ["status"], registry=self.registry
         )
+        self._waits = Histogram(
+            "duologue_queue_seconds", "That requests waited for a session slot", buckets=_QUEUED, registry=self.registry
+        )
+        self._left = Counter(
+            "duologue_clients_left_total", "Requests whose client left before the answer", registry=self.registry
+        )
+        self._idle = Counter("duologue_idle_sessions_total", "Sessions ended for idleness", registry=self.registry)
         self._errors = Counter("duologue_errors_total", "Error events sent", ["code"], registry=self.registry)
 
     def frame(self, late_ms: float) -> None:
@@ -62,6 +75,18 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Somebody was not let in."""
         self._refusals.labels(reason).inc()
+
+    def waited(self, seconds: float) -> None:
+        """A request has got its session slot."""
+        self._waits.observe(seconds)
+
+    def left(self) -> None:
+        """A client left before its answer."""
+        self._left.inc()
+
+    def idle(self) -> None:
+        """A session was ended because nothing came from its client."""
+        self._idle.inc()
 
     def event(self, kind: str, fields: dict[str, Any]) -> None:
         """A session's event."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...model.speech_lm import Sampling
 from .errors import RequestError
-from .items import Item
+from .items import Item, newest
 from .questioner import Questioner
 from .response import Response
 from .usage import frames, usage, words
@@ -48,6 +48,10 @@ class Question:
         if not texts and not sounds:
             raise RequestError("there is nothing to answer: no item of the user", "nothing_to_answer")
         return cls(past, " ".join(texts), np.concatenate([np.zeros(0, np.float32), *sounds]))
+
+    def recent(self, characters: int) -> Question:
+        """The same with no more of the past than so many characters: the newest."""
+        return Question(newest(self.past, characters), self.text, self.sound)
 
 
 class OutOfBand:

@@ -11,7 +11,7 @@ import numpy as np
 from ...data_prep.audio import read_audio
 from ...model.speech_lm import Sampling
 from ..asking import Step
-from ..engine import Engine, Seat
+from ..engine import Seat
 
 _CHUNK_S = 0.16  # of a recording are heard in one job
 _PATIENCE_S = 1.0  # that a job may wait for the frames of conversations
@@ -21,12 +21,11 @@ class Questioner:
     """One question, heard or read, and its answer.
 
     Args:
-        engine: gives the seat; raises EngineFull if it has none. rate: of the model's ear, Hz.
+        seat: the session slot that it takes. rate: of the model's ear, Hz.
     """
 
-    def __init__(self, engine: Engine, rate: int) -> None:
-        self._rate = rate
-        self._seat: Seat = engine.sit(None)
+    def __init__(self, seat: Seat, rate: int) -> None:
+        self._rate, self._seat = rate, seat
 
     async def ask(self, method: str, *args: Any) -> Any:
         """One job."""

@@ -22,8 +22,9 @@ from ..engine import FRAME_S, EngineFull
 from .conversation import Conversation
 from .errors import RequestError
 from .events import parse, read_object
-from .formats import AudioFormat, Framer, from_base64
+from .formats import AudioFormat, Framer, from_base64, in_seconds
 from .items import Item
+from .limits import Limits
 from .out_of_band import OutOfBand, Question
 from .questioner import Questioner
 from .response import Response
@@ -39,12 +40,14 @@ class RealtimeSession(Conversation):
     """A conversation whose client speaks the protocol.
 
     Args:
-        questioner: gives a seat for a response outside the conversation.
+        questioner: gives a session slot for a response outside the conversation.
+        limits: of the client.
     """
 
-    def __init__(self, *args: Any, questioner: Callable[[], Questioner]) -> None:
+    def __init__(self, *args: Any, questioner: Callable[[], Questioner], limits: Limits) -> None:
         super().__init__(*args)
-        self._questioner = questioner
+        self._questioner, self._limits, self._past_chars = questioner, limits, limits.past_chars
+        self._heard_of = time.monotonic()  # the client
         self._asides: list[OutOfBand] = []
 
     async def close(self) -> None:
@@ -58,11 +61,19 @@ class RealtimeSession(Conversation):
         await super().finish()
         await asyncio.gather(*(aside.task for aside in self._asides), return_exceptions=True)
 
+    async def idle(self) -> None:
+        """Returns once nothing has come from the client for too long, and it waits for nothing."""
+        while (left := self._heard_of + self._limits.idle_s - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+            if self._busy or self._pacer.under_way or self._asides:
+                self._heard_of = time.monotonic()
+
     async def handle(self, message: str) -> None:
         """One message of the client. Whatever is wrong with it becomes an error event."""
+        self._heard_of = time.monotonic()
         event_id = None
         try:
-            data = parse(message)
+            data = parse(message, self._limits)
             event_id = data.get("event_id")
             handler = self._HANDLERS.get(data["type"])
             if handler is None:  # of a later version of the protocol
@@ -100,16 +111,18 @@ class RealtimeSession(Conversation):
         waiting_s = (self._pacer.under_way + len(self._waiting)) * FRAME_S + len(sound) / 2 / self._framer.format.rate
         if waiting_s > _BACKLOG_S:
             raise RequestError(f"{waiting_s:.0f} s of audio wait to be heard", "input_audio_buffer_full", "audio")
-        frames = self._framer.push(sound)
+        width = 2 if self._framer.format is AudioFormat.PCM else 1
         self._last_sound = time.monotonic()
-        if self.settings.detection is None:
-            width = 2 if self._framer.format is AudioFormat.PCM else 1
-            self._uncommitted_ms += len(sound) * 1000 / width / self._framer.format.rate
-            self._keep(frames)
-            self._pump()
-        else:
-            for frame in frames:
-                self._pacer.push(frame)
+        for part in in_seconds(sound, self._framer.format):  # a client may append minutes at once
+            frames = self._framer.push(part)
+            if self.settings.detection is None:
+                self._uncommitted_ms += len(part) * 1000 / width / self._framer.format.rate
+                self._keep(frames)
+                self._pump()
+            else:
+                for frame in frames:
+                    self._pacer.push(frame)
+            await asyncio.sleep(0)
 
     async def _commit(self, data: dict[str, Any]) -> None:
         if self.settings.detection is not None:
@@ -144,7 +157,7 @@ class RealtimeSession(Conversation):
         self._send("input_audio_buffer.cleared")
 
     async def _create_item(self, data: dict[str, Any]) -> None:
-        item = self._item_of(data["item"])
+        item = await asyncio.to_thread(self._item_of, data["item"])
         before = self.items.add(item, data.get("previous_item_id"))
         if item.role == "user" and data.get("previous_item_id") is None:
             item.wanted = True
@@ -212,6 +225,7 @@ class RealtimeSession(Conversation):
         if self._held is not None:
             await self._answer_held(params)
             return
+        self._sync(now=True)
         last = self.items.last("user")
         asked = wanted or ([last] if last is not None and last.text else [])
         if not asked:
@@ -255,7 +269,11 @@ class RealtimeSession(Conversation):
         if len(self._asides) >= _ASIDES:
             raise RequestError(f"{_ASIDES} responses outside the conversation are under way", "rate_limit_exceeded")
         given, settings = params.context, self.settings
-        question = Question.of(self.items if given is None else map(self._given, given))
+        if given is not None and len(given) > self._limits.messages:
+            most = self._limits.messages
+            raise RequestError(f"there are {len(given)} items; at most {most} are read", param="response.input")
+        items = self.items if given is None else map(self._given, given)
+        question = Question.of(items).recent(self._limits.past_chars if given is None else self._limits.text_chars)
 
         def begin() -> Response:
             return Response(self._send, None, settings, self._output_rate, None, params)
@@ -309,7 +327,11 @@ class RealtimeSession(Conversation):
         if sounds:
             item.spoken, item.text, item.about = True, None, "\n".join(texts)
             framer = Framer(self.settings.input, self._rate, self._frame)
-            for frame in (*(f for sound in sounds for f in framer.push(sound)), *framer.flush()):
+            for sound in sounds:
+                for part in in_seconds(sound, self.settings.input):
+                    for frame in framer.push(part):
+                        item.hear(frame)
+            for frame in framer.flush():
                 item.hear(frame)
         else:
             item.text = "\n".join(texts)

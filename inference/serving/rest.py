@@ -1,6 +1,7 @@
 """The API's three HTTP endpoints, as far as the loaded model can serve them; its answers are the ``openai`` package's.
 
-A request takes a seat of the engine for as long as it lasts (questioner.py).
+A request waits for a session slot (admission.py) and has it for as long as it lasts (questioner.py), or until its
+client hangs up (answering.py).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import io
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, File, Form, Request, UploadFile
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from openai.types.audio import Transcription, TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from starlette.formparsers import MultiPartParser
@@ -25,11 +27,13 @@ from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling
 from ..asking import Step
 from . import openapi
+from .answering import Stream, while_there
 from .app import Service
+from .body import decoded, read_body
 from .errors import RequestError
-from .events import read_object
-from .formats import AudioFormat, Resampler, encode, from_base64
+from .formats import AudioFormat, Resampler, encode
 from .items import new_id
+from .limits import check_texts
 from .questioner import Questioner
 
 _FILES = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", None), "opus": ("OGG", "OPUS")}
@@ -40,8 +44,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
     """The endpoints."""
     MultiPartParser.spool_max_size = service.config.access.request_bytes  # no recording goes to disk
 
+    limits = service.config.limits
+
     @app.post("/v1/audio/transcriptions")
     async def transcriptions(
+        request: Request,
         file: Annotated[UploadFile, File()],
         model: Annotated[str, Form()] = "",
         response_format: Annotated[str, Form()] = "json",
@@ -52,12 +59,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if service.assistant.model.config.layout.transcript is None:
             _unsupported("this model does not write down what it hears", "model")
         recording = await file.read()
-        asker = service.questioner()
+        asker = await while_there(request, _queued(service, request), service.metrics)
         words = _transcript(asker, recording)
         if stream:
-            return StreamingResponse(_transcript_events(asker, words), media_type="text/event-stream")
+            return Stream(_transcript_events(asker, words), asker, "text/event-stream")
         try:
-            text = "".join([word async for word in words])
+            text = await while_there(request, _joined(words), service.metrics)
         finally:
             asker.leave()
         if response_format == "text":
@@ -66,7 +73,8 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/audio/speech", openapi_extra=openapi.SPEECH)
     async def speech(request: Request) -> Response:
-        body = await _json(request)
+        body = await read_body(await request.body(), limits)
+        check_texts(body, limits.text_chars)
         text, format_ = body.get("input"), body.get("response_format", "mp3")
         if not isinstance(text, str) or not 1 <= len(text) <= 4096:
             raise RequestError("input must be a text of 1 to 4096 characters", "invalid_value", "input")
@@ -77,12 +85,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if body.get("stream_format", "audio") != "audio":
             _unsupported("stream_format must be audio", "stream_format")
         _needs_voice(service)
-        asker = service.questioner()
+        asker = await while_there(request, _queued(service, request), service.metrics)
         try:
-            await asker.ask("dictate", text)
+            await while_there(request, asker.ask("dictate", text), service.metrics)
             if format_ == "pcm":
-                return StreamingResponse(_speech(asker, service), media_type=_MEDIA[format_])
-            pcm = [step.pcm async for step in asker.steps(Sampling())]
+                return Stream(_speech(asker, service), asker, _MEDIA[format_])
+            pcm = [step.pcm for step in await while_there(request, _steps(asker, Sampling()), service.metrics)]
         except DuologueError as error:
             asker.leave()
             raise error if isinstance(error, RequestError) else RequestError(str(error), param="input") from None
@@ -95,28 +103,34 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/chat/completions", openapi_extra=openapi.COMPLETIONS)
     async def completions(request: Request) -> Response:
-        body = await _json(request)
+        body = await read_body(await request.body(), limits)
+        check_texts(body, limits.text_chars, "data")
         _check_completion(body)
         spoken = "audio" in (body.get("modalities") or ["text"])
         if spoken:
             _needs_voice(service)
-        past, question, about = _messages(body.get("messages"))
+        past, question, about = _messages(body.get("messages"), limits.messages)
+        recording = None if isinstance(question, str) else await decoded(question.data)
         sampling = _sampling(body)
-        asker = service.questioner()
-        try:
+
+        async def read(asker: Questioner) -> None:
             for asked, answer in past:
                 await asker.ask("recall", asked, answer)
-            if isinstance(question, str):
-                await asker.ask("read", question)
+            if recording is not None:
+                await asker.hear(recording, about)
             else:
-                await asker.hear(question, about)
+                await asker.ask("read", question)
+
+        asker = await while_there(request, _queued(service, request), service.metrics)
+        try:
+            await while_there(request, read(asker), service.metrics)
         except BaseException:
             asker.leave()
             raise
         if body.get("stream"):
-            return StreamingResponse(_chunks(asker, service, sampling, spoken), media_type="text/event-stream")
+            return Stream(_chunks(asker, service, sampling, spoken), asker, "text/event-stream")
         try:
-            steps = [step async for step in asker.steps(sampling)]
+            steps = await while_there(request, _steps(asker, sampling), service.metrics)
         finally:
             asker.leave()
         message: dict[str, Any] = {"role": "assistant", "content": "".join(step.text for step in steps).strip()}
@@ -143,8 +157,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return JSONResponse(completion.model_dump(exclude_unset=True))
 
 
-async def _json(request: Request) -> dict[str, Any]:
-    return read_object(await request.body(), "the request")
+async def _queued(service: Service, request: Request) -> Questioner:
+    """A session slot, as soon as there is one."""
+    return await service.queued(request.scope.get("key", -1))
+
+
+async def _steps(asker: Questioner, sampling: Sampling) -> list[Step]:
+    return [step async for step in asker.steps(sampling)]
+
+
+async def _joined(words: AsyncIterator[str]) -> str:
+    return "".join([word async for word in words])
 
 
 def _unsupported(message: str, param: str) -> None:
@@ -241,7 +264,7 @@ def _sampling(body: dict[str, Any]) -> Sampling:
         raise RequestError(str(error)) from None
 
 
-def _messages(messages: Any) -> tuple[list[tuple[str, str]], str | bytes, str]:
+def _messages(messages: Any, most: int) -> tuple[list[tuple[str, str]], str | _Sound, str]:
     """What was said before, the question (a text or a recording), and what is asked in writing about a recording.
 
     Raises:
@@ -249,6 +272,8 @@ def _messages(messages: Any) -> tuple[list[tuple[str, str]], str | bytes, str]:
     """
     if not isinstance(messages, list) or not messages:
         raise RequestError("messages must be a list of at least one message", "invalid_value", "messages")
+    if len(messages) > most:
+        raise RequestError(f"there are {len(messages)} messages; at most {most} are read", "invalid_value", "messages")
     past: list[tuple[str, str]] = []
     asked: list[str] = []
     for i, message in enumerate(messages):
@@ -274,7 +299,14 @@ def _messages(messages: Any) -> tuple[list[tuple[str, str]], str | bytes, str]:
     return past, " ".join(asked), ""
 
 
-def _content(message: dict[str, Any], where: str) -> tuple[str, bytes | None]:
+@dataclass(frozen=True)
+class _Sound:
+    """A recording, in base64."""
+
+    data: str | memoryview
+
+
+def _content(message: dict[str, Any], where: str) -> tuple[str, _Sound | None]:
     """A message's texts, joined, and its recording."""
     content = message.get("content")
     if content is None and message.get("role") == "assistant":
@@ -286,16 +318,16 @@ def _content(message: dict[str, Any], where: str) -> tuple[str, bytes | None]:
     if not isinstance(parts, list) or not parts:
         raise RequestError(f"{where}.content must be a text or a list of parts", "invalid_value", f"{where}.content")
     texts: list[str] = []
-    sound: bytes | None = None
+    sound: _Sound | None = None
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind == "input_audio" and message["role"] == "user" and sound is None:
             audio = part.get("input_audio")
-            if not isinstance(audio, dict) or not isinstance(audio.get("data"), str):
+            if not isinstance(audio, dict) or not isinstance(audio.get("data"), (str, memoryview)):
                 raise RequestError(f"{where}: input_audio needs data", "invalid_value", f"{where}.content")
-            sound = from_base64(audio["data"])
+            sound = _Sound(audio["data"])
         else:
             _unsupported(f"content of type {str(kind)[:40]!r} is not served here", f"{where}.content")
     return " ".join(texts), sound

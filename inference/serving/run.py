@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from .app import ServeConfig, Service, create_app
+from .handshake import PatientProtocol
 from .listening import address, listen
 from .progress import Progress
 
@@ -112,6 +113,7 @@ def server_of(config: ServeConfig, app: Any) -> GracefulServer:
         app,
         log_level="warning",
         access_log=False,
+        http=PatientProtocol,
         ws_max_size=config.access.message_bytes,
         ws_ping_interval=20,
         ws_ping_timeout=20,

@@ -29,6 +29,7 @@ from duologue.inference.asking import Asking
 from duologue.inference.engine import EngineConfig
 from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.app import ServeConfig
+from duologue.inference.serving.limits import Limits
 from duologue.inference.serving.run import serve
 from duologue.inference.session_state import SessionState
 from duologue.model.errors import DuologueError
@@ -126,7 +127,8 @@ def test_a_key_has_so_many_conversations(locked) -> None:
 
 
 def test_who_cannot_be_served_in_time_is_not_let_in() -> None:
-    config = ServeConfig(model="tiny", engine=EngineConfig(sessions=1, late_ms=1e9))
+    engine = EngineConfig(sessions=1, late_ms=1e9)
+    config = ServeConfig(model="tiny", engine=engine, limits=Limits(wait_s=0.2))
     with running(config) as found, found.client().realtime.connect(model="tiny") as inside:
         collect(inside, "session.created")
         status, error = refusal(found)
