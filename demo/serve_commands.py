@@ -98,8 +98,14 @@ def serve(
     keyfile: Keyfile = None,
     lanes: Lanes = 0,
     sessions: Annotated[int | None, typer.Option(min=1, help="Conversations at most, instead of what fits.")] = None,
-    sessions_per_key: Annotated[int | None, typer.Option(min=1, help="Conversations at a time of each key.")] = None,
+    sessions_per_key: Annotated[
+        int | None,
+        typer.Option(min=1, help="Session slots of each key at a time; with several keys all but one, if not given."),
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="That a conversation may last.")] = 60.0,
+    idle_minutes: Annotated[
+        float, typer.Option(min=0.01, help="That a conversation may last without audio or an event of its client.")
+    ] = 5.0,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for answers to finish in when it is ended.")] = 30.0,
 ) -> None:
     """Serve conversations to programs: OpenAI's Realtime API over WebSocket, and its audio endpoints over HTTP.
@@ -124,10 +130,11 @@ def serve(
         progress("importing libraries")
         from ..inference.engine import EngineConfig
         from ..inference.serving.app import ServeConfig
+        from ..inference.serving.limits import Limits
         from ..inference.serving.run import serve as run
 
-        engine = EngineConfig(lanes=lanes, sessions=sessions)
-        config = ServeConfig(model=model, engine=engine, access=access, tls=tls, grace_s=grace)
+        engine, limits = EngineConfig(lanes=lanes, sessions=sessions), Limits(idle_s=60 * idle_minutes)
+        config = ServeConfig(model=model, engine=engine, access=access, limits=limits, tls=tls, grace_s=grace)
         run(
             config,
             host,

@@ -26,6 +26,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 from ...model.errors import DuologueError
 from ..engine import Engine, EngineConfig, EngineFull
@@ -294,6 +295,11 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None, sign_ins: S
         known = service.refusal(error)
         headers = {} if known.retry_s is None else {"retry-after": str(known.retry_s)}
         return JSONResponse({"error": known.body()}, known.status, headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        service.metrics.left()
+        return Response(status_code=499)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:

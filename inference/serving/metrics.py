@@ -9,7 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-_LATE = (0.005, 0.01, 0.02, 0.03, 0.035, 0.04, 0.045, 0.05, 0.06, 0.08, 0.12, 0.16, 0.32, 0.64)
+_LATE_MS = (2.5, 5, 7.5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 100, 120, 160, 320, 640, 1280, 2560)
+_LATE = tuple(ms / 1000 for ms in _LATE_MS)
 _QUEUED = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _WAIT = (0.16, 0.24, 0.32, 0.4, 0.48, 0.56, 0.64, 0.72, 0.8, 0.96, 1.2, 1.6, 2.4)
 

@@ -10,6 +10,8 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,7 +26,7 @@ from tiny_assistant import HEARD, SAID
 from websockets.sync.client import connect
 
 from duologue.inference.engine import EngineConfig, EngineFull
-from duologue.inference.serving import handshake
+from duologue.inference.serving import flood, handshake
 from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.admission import Admission
 from duologue.inference.serving.answering import Stream
@@ -238,6 +240,30 @@ def test_who_leaves_gives_the_slot_back_at_once(slow, stream: bool, text: str) -
         time.sleep(0.1)
         assert slow.steps < 90, "of 120 steps"
         assert "duologue_clients_left_total 1.0" in httpx.get(f"{found.url}/metrics").text or stream
+
+
+def test_who_breaks_off_while_sending_is_no_fault_of_ours(server, caplog) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.sendall(HEAD.format(1000).encode() + b'{"messages": ')
+    with socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.sendall(HEAD.replace("chat/completions", "audio/speech").format(1000).encode())
+    wait(lambda: not server.server.server_state.tasks)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_the_flood_bench_reports(server) -> None:
+    """Its requests are answered or refused, and leave nothing behind."""
+    server.service.engine.late_ms.clear()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        path.write_bytes(wav(sound((1.0, True))))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(flood, "_BEFORE_S", 0.3)
+            report = asyncio.run(flood.measure(server.url, [path], users=2, seconds=1.0, spans=2, pause_s=0.02))
+    assert report["inside"] == 2 and not report["lost"] and report["sessions_left"] == 0
+    assert report["frames"][0] > 0 and report["frames"][1] > 0 and report["health"].keys() == {"ok"}
+    assert report["requests"]["300076 bytes: 400"] > 0 and report["requests"]["left in the middle of sending"] > 0
+    assert flood.percentile_ms({0.01: 50.0, 0.02: 100.0, float("inf"): 100.0}, 0.75) == 15.0
 
 
 def test_a_stream_that_never_began_gives_the_slot_back() -> None:

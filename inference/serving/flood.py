@@ -1,0 +1,237 @@
+"""Does what one client sends delay others? Users who speak, without and with clients that flood the server with text.
+
+    python -m duologue.inference.serving.flood demo/assets/*.flac                  a server of its own, nano
+    python -m duologue.inference.serving.flood demo/assets/*.flac --url http://127.0.0.1:8000
+
+The users (load.py) talk all the time, in spans of which every second one has the others in it: one client sends a text
+of 300 KB to be answered again and again, and every other time one that is as long as it may be; another breaks off in
+the middle of sending that, or while its longest text is read. The report, one JSON object, has the p99 lateness of all
+frames without and with them, in milliseconds, and its ratio: 1.5 at most is wanted. The server must have more session
+slots than users (``--sessions`` of ``duologue serve``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ...data_prep.audio import read_audio
+from ...model.errors import DuologueError
+from .limits import Limits
+from .load import RATE, Outcome, read, talk
+
+_TEXT = "what is seven plus two "
+_PATH = "/v1/chat/completions"
+_BEFORE_S = 3.0  # from when the users are inside to the first span
+_LEAVE_S = 0.3  # from a text to its client's leaving
+
+
+@dataclass
+class Flood:
+    """What became of the requests, by HTTP status or what was done; and how long /health took at most (s)."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    health_s: float = 0.0
+    health: Counter[str] = field(default_factory=Counter)
+
+
+def _body(characters: int) -> bytes:
+    text = (_TEXT * (characters // len(_TEXT) + 1))[:characters].rsplit(" ", 1)[0]
+    return json.dumps({"model": "any", "messages": [{"role": "user", "content": text}], "max_tokens": 8}).encode()
+
+
+async def _send(url: str, key: str, bodies: list[bytes], pause_s: float, seen: Flood) -> None:
+    """One client that sends these in turn and waits for each answer."""
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    async with httpx.AsyncClient(timeout=60) as client:
+        while True:
+            for body in bodies:
+                try:
+                    answer = await client.post(url + _PATH, content=body, headers=headers)
+                    seen.statuses[f"{len(body)} bytes: {answer.status_code}"] += 1
+                except httpx.HTTPError as error:
+                    seen.statuses[type(error).__name__] += 1
+                await asyncio.sleep(pause_s)
+
+
+async def _leave(url: str, key: str, half: bytes, whole: bytes, pause_s: float, seen: Flood) -> None:
+    """One that leaves in the middle of sending ``half``, and while ``whole`` is read."""
+    host, port = url.rpartition("//")[2].rsplit(":", 1)
+    for i in range(1_000_000):
+        body = half if i % 2 else whole
+        head = f"POST {_PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        try:
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            writer.write(head.encode() + (body[: len(body) // 2] if i % 2 else body))
+            await writer.drain()
+            await asyncio.sleep(0.0 if i % 2 else _LEAVE_S)
+            writer.transport.abort()
+            seen.statuses["left in the middle of sending" if i % 2 else "left while it was read"] += 1
+        except OSError as error:
+            seen.statuses[type(error).__name__] += 1
+        await asyncio.sleep(pause_s)
+
+
+async def _health(url: str, seen: Flood) -> None:
+    async with httpx.AsyncClient(timeout=60) as client:
+        while True:
+            began = time.monotonic()
+            answer = await client.get(f"{url}/health")
+            seen.health_s = max(seen.health_s, time.monotonic() - began)
+            seen.health[answer.json()["status"]] += 1
+            await asyncio.sleep(0.5)
+
+
+def percentile_ms(counts: dict[float, float], part: float) -> float:
+    """The lateness that so large a part of the frames does not exceed, milliseconds: linear within a bucket (s)."""
+    wanted, low, below = part * counts[float("inf")], 0.0, 0.0
+    for bound in sorted(counts):
+        if counts[bound] >= wanted:
+            inside = counts[bound] - below
+            return 1e3 * (low + (bound - low) * (wanted - below) / inside if inside and bound < float("inf") else low)
+        low, below = bound, counts[bound]
+    return 1e3 * low
+
+
+@contextlib.asynccontextmanager
+async def _others(url: str, key: str, characters: int, pause_s: float, seen: Flood) -> AsyncIterator[None]:
+    longest = _body(Limits().text_chars // 2)  # of the context of a small model too
+    tasks = [
+        asyncio.create_task(_send(url, key, [_body(characters), longest], pause_s, seen)),
+        asyncio.create_task(_leave(url, key, _body(characters), longest, pause_s, seen)),
+        asyncio.create_task(_health(url, seen)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                seen.statuses[repr(result)[:80]] += 1
+
+
+async def measure(
+    url: str,
+    recordings: list[Path],
+    *,
+    users: int = 4,
+    seconds: float = 30.0,
+    spans: int = 4,
+    characters: int = 300_000,
+    pause_s: float = 0.05,
+    key: str = "none",
+) -> dict[str, Any]:
+    """So many users who speak, in so many spans of so long, every second one with the flood: what a report says."""
+    import soxr
+
+    sounds = [soxr.resample(read_audio(path, 16_000), 16_000, RATE) for path in recordings]
+    outcome, seen = Outcome(), Flood()
+    totals: list[Counter[float]] = [Counter(), Counter()]
+    rows = []
+    async with asyncio.TaskGroup() as group:
+        for i in range(users):
+            order = [sounds[(i + j) % len(sounds)] for j in range(len(sounds))]
+            group.create_task(talk(url, key, order, 0.9, _BEFORE_S + spans * seconds, 0.02 * i, outcome))
+        await asyncio.sleep(_BEFORE_S)
+        for span in range(spans):
+            before = await asyncio.to_thread(read, url, key)
+            async with contextlib.AsyncExitStack() as stack:
+                if span % 2:
+                    await stack.enter_async_context(_others(url, key, characters, pause_s, seen))
+                await asyncio.sleep(seconds)
+            after = await asyncio.to_thread(read, url, key)
+            counts = {bound: count - before.late.get(bound, 0) for bound, count in after.late.items()}
+            totals[span % 2].update(counts)
+            rows.append({"flood": bool(span % 2), "p99_late_ms": round(percentile_ms(counts, 0.99), 1)})
+    await asyncio.sleep(1.0)
+    left = await asyncio.to_thread(read, url, key)
+    parts = (0.5, 0.95, 0.99)
+    found = [{f"p{100 * part:g}": round(percentile_ms(dict(each), part), 2) for part in parts} for each in totals]
+    return {
+        "users": users,
+        "inside": outcome.inside,
+        "lost": outcome.lost,
+        "errors": outcome.events["error"],
+        "answers": dict(outcome.statuses),
+        "frames": [total[float("inf")] for total in totals],
+        "late_ms_without": found[0],
+        "late_ms_with": found[1],
+        "p99_ratio": round(found[1]["p99"] / max(1e-9, found[0]["p99"]), 2),
+        "spans": rows,
+        "requests": dict(seen.statuses),
+        "health": dict(seen.health),
+        "health_slowest_s": round(seen.health_s, 3),
+        "sessions_left": left.sessions,
+        "client_behind_ms": round(1e3 * outcome.behind_s, 1),
+    }
+
+
+@contextlib.contextmanager
+def _server(model: str, users: int, lanes: int) -> Iterator[str]:
+    """A server of one's own: its address."""
+    command = [sys.executable, "-m", "duologue", "serve", "--model", model, "--port", "0", "--lanes", str(lanes)]
+    command += ["--sessions", str(users + 2)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as run:
+        assert run.stdout is not None
+        try:
+            for line in run.stdout:
+                if found := re.search(r"http://[^\s/]+", line):
+                    yield found[0]
+                    return
+            raise DuologueError("the server did not start; see the message above")
+        finally:
+            run.terminate()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Users who speak, without and with a flood of text.")
+    parser.add_argument("recordings", type=Path, nargs="+")
+    parser.add_argument("--url", help="a server that runs; otherwise one is started")
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--lanes", type=int, default=0)
+    parser.add_argument("--users", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of one span")
+    parser.add_argument("--spans", type=int, default=4)
+    parser.add_argument("--characters", type=int, default=300_000)
+    parser.add_argument("--pause", type=float, default=0.05, help="seconds between two requests of one client")
+    parser.add_argument("--api-key", default="none")
+    given = parser.parse_args()
+    try:
+        with contextlib.ExitStack() as stack:
+            url = given.url or stack.enter_context(_server(given.model, given.users, given.lanes))
+            report = measure(
+                url.rstrip("/"),
+                given.recordings,
+                users=given.users,
+                seconds=given.seconds,
+                spans=given.spans,
+                characters=given.characters,
+                pause_s=given.pause,
+                key=given.api_key,
+            )
+            print(json.dumps(asyncio.run(report), indent=1))
+    except DuologueError as error:
+        print(f"duologue: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
