@@ -64,16 +64,6 @@ def need(engine: Engine) -> None:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("engine", BUILT_IN)
-def test_every_engine_speaks(engine: Engine) -> None:
-    need(engine)
-    pcm = synthesise(TEXT, SAMPLES[engine])
-    assert pcm.dtype == np.int16 and pcm.ndim == 1
-    assert 1.2 < len(pcm) / synthesis.SAMPLE_RATE < 4.5
-    assert np.abs(pcm.astype(int)).max() > 3000
-    np.testing.assert_array_equal(pcm, synthesise(TEXT, SAMPLES[engine]))
-
-
 def test_other_rates_become_16_khz() -> None:
     need(Engine.ESPEAK)
     raw, rate = synthesis._espeak(TEXT, SAMPLES[Engine.ESPEAK], None)
@@ -97,8 +87,15 @@ def pitch(pcm: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("engine", BUILT_IN)
-def test_pitch_and_rate_are_obeyed(engine: Engine) -> None:
+def test_every_engine_speaks_as_it_is_told(engine: Engine) -> None:
+    """One test for each engine, so that a machine without it skips one."""
     need(engine)
+    pcm = synthesise(TEXT, SAMPLES[engine])
+    assert pcm.dtype == np.int16 and pcm.ndim == 1
+    assert 1.2 < len(pcm) / synthesis.SAMPLE_RATE < 4.5
+    assert np.abs(pcm.astype(int)).max() > 3000
+    np.testing.assert_array_equal(pcm, synthesise(TEXT, SAMPLES[engine]))
+
     low, high = MANNERS[engine]
     fast_low, slow_high = (synthesise(TEXT, SAMPLES[engine], manner) for manner in (low, high))
     assert len(slow_high) > 1.3 * len(fast_low)
@@ -108,13 +105,10 @@ def test_pitch_and_rate_are_obeyed(engine: Engine) -> None:
     # and one manner leaves no trace in the next sentence
     np.testing.assert_array_equal(synthesise(TEXT, SAMPLES[engine], low), fast_low)
 
-
-@pytest.mark.parametrize("engine", [*DEBIAN, Engine.PICO, Engine.KOKORO])
-def test_an_unknown_voice_is_an_error(engine: Engine) -> None:
-    need(engine)
-    with pytest.raises(SynthesisError, match="nobody"):
-        synthesise(TEXT, Voice(engine=engine, name="nobody"))
-    synthesise("hello", SAMPLES[engine])  # and does no harm
+    if engine is not Engine.RHVOICE:
+        with pytest.raises(SynthesisError, match="nobody"):
+            synthesise(TEXT, Voice(engine=engine, name="nobody"))
+        np.testing.assert_array_equal(synthesise(TEXT, SAMPLES[engine]), pcm)  # and does no harm
 
 
 def test_espeaks_library_speaks_as_the_program_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,21 +224,17 @@ def test_only_words_are_said(text: str) -> None:
             synthesise(text, voice)
 
 
-def test_festival_that_died_is_started_again() -> None:
+def test_festival_that_died_or_hangs_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     need(Engine.FESTIVAL)
     first = synthesise("hello", SAMPLES[Engine.FESTIVAL])
     synthesis._Festival.shared().process.kill()
     synthesis._Festival.shared().process.wait()
     np.testing.assert_array_equal(synthesise("hello", SAMPLES[Engine.FESTIVAL]), first)
-
-
-def test_festival_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    need(Engine.FESTIVAL)
     monkeypatch.setattr(synthesis, "TIMEOUT", 0.0)
     with pytest.raises(SynthesisError, match="took over"):
         synthesise(TEXT, SAMPLES[Engine.FESTIVAL])
     monkeypatch.undo()
-    assert len(synthesise("hello", SAMPLES[Engine.FESTIVAL]))
+    np.testing.assert_array_equal(synthesise("hello", SAMPLES[Engine.FESTIVAL]), first)
 
 
 def test_a_letter_is_called_by_its_name() -> None:
