@@ -171,6 +171,7 @@ def _filled(name: str, model: str, **values: str) -> str:
 
 def _examples() -> str:
     return "".join(
-        f'<button type="button" class="example" data-file="page-assets/{file}">{html.escape(label)}</button>'
+        f'<button type="button" class="example" disabled data-later data-file="page-assets/{file}">'
+        f"{html.escape(label)}</button>"
         for label, file, _, _ in EXAMPLES
     )

@@ -21,5 +21,6 @@ tabs.forEach((tab, i) => {
     next.focus();
   });
 });
+for (const each of document.querySelectorAll("[data-later]")) each.disabled = false; // until now nothing would have come of them
 window.duologue = new Conversation();
 window.recordings = new Recordings();

@@ -31,7 +31,7 @@ FLAGS = [
     "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream", "--autoplay-policy=no-user-gesture-required",
 ]  # fmt: skip
-PATIENCE = 30_000  # ms, for a busy machine
+PATIENCE = 150_000  # ms, for a busy machine
 DURATION = "document.querySelector('{} audio')?.duration"
 
 
@@ -152,6 +152,31 @@ def test_the_live_conversation_by_keyboard(tab) -> None:  # type: ignore[no-unty
     texts = tab.locator(".turn p").all_inner_texts()
     assert texts == ["what is 3 plus 4", SAID]
     tab.wait_for_function("[...window.duologue.played.values()][0] > 24000")
+
+
+@pytest.mark.browser
+def test_without_a_microphone_it_says_why_and_goes_on_in_writing(browser, address: str) -> None:  # type: ignore[no-untyped-def]
+    """As a page has it that came over plain http from another machine."""
+    context = browser.new_context()
+    context.add_init_script(
+        "Object.defineProperty(window, 'isSecureContext', { value: false });"
+        "delete Navigator.prototype.mediaDevices; delete window.AudioWorkletNode;"
+        "delete BaseAudioContext.prototype.audioWorklet"
+    )
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    page.get_by_text("this page came over plain http from another machine").first.wait_for()
+    assert page.get_by_role("button", name="Start talking").is_disabled()
+    page.get_by_label("Or write", exact=True).fill("what is 3 plus 4")
+    page.keyboard.press("Enter")
+    page.locator("#live-transcript").get_by_text(SAID).wait_for()
+    page.get_by_role("tab", name="Audio analysis").click()
+    assert page.get_by_role("button", name="Record", exact=True).is_disabled()
+    page.get_by_role("button", name=EXAMPLES[0][0]).click()
+    page.get_by_role("link", name="Save").wait_for()
+    assert page.evaluate("[...window.duologue.played.values()][0]") > 24_000  # spoken, too
+    context.close()
 
 
 def recordings(tab) -> None:  # type: ignore[no-untyped-def]
