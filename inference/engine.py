@@ -247,6 +247,8 @@ class Engine:
         Raises:
             EngineFull: there is none.
         """
+        if self.stuck and not self.room():
+            raise EngineFull("the server does not come back from what it does: try again later")
         lanes = [lane for lane in self._lanes if lane.seats < self.room(lane)]
         if not lanes or self.seats >= self.room():
             raise EngineFull(

@@ -42,7 +42,8 @@ from .questioner import Questioner
 from .realtime import RealtimeSession
 from .sign_in import SignIns
 
-_OUTBOX = 2_000  # events that may wait for a client that does not read; then it is taken for dead
+# Events that may wait for a client that does not read, and characters of them; then it is taken for dead.
+_OUTBOX, _OUTBOX_CHARS = 2_000, 64 << 20
 _STUCK_S = 20.0  # that one event may take to be sent
 _log = logging.getLogger(__name__)
 
@@ -148,10 +149,10 @@ class Service:
             await refuse(socket.scope, socket.send, known, known.retry_s)
             return
         offered = socket.scope.get("subprotocols", [])
-        outbox: asyncio.Queue[str] = asyncio.Queue(_OUTBOX)
+        outbox = Outbox()
         writes = self.assistant.model.config.layout.transcript is not None
         session = RealtimeSession(
-            seat, _Outbox(outbox).put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
+            seat, outbox.put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
             writes, self.metrics.event, questioner=lambda: self.questioner(key), limits=self.config.limits,
         )  # fmt: skip
         self.sessions.add(session)
@@ -173,9 +174,9 @@ class Service:
             self.metrics.refused(known.code)
         return known
 
-    async def _serve(self, socket: WebSocket, session: RealtimeSession, outbox: asyncio.Queue[str]) -> None:
+    async def _serve(self, socket: WebSocket, session: RealtimeSession, outbox: Outbox) -> None:
         """Until one of: the client goes, does not read, sends too much; the session fails or is over; we shut down."""
-        reading = asyncio.create_task(self._read(socket, session))
+        reading = asyncio.create_task(self._read(socket, session, outbox))
         writing = asyncio.create_task(_write(socket, outbox))
         closing = asyncio.create_task(session.closed.wait())
         idling = asyncio.create_task(session.idle())
@@ -199,7 +200,7 @@ class Service:
         if not writing.done() and code != 1006:  # what was said last is still sent
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
-                    while not outbox.empty():
+                    while not outbox.empty:
                         await asyncio.sleep(0.01)
         for task in tasks:
             task.cancel()
@@ -214,7 +215,7 @@ class Service:
                 async with asyncio.timeout(2):
                     await socket.close(code)
 
-    async def _read(self, socket: WebSocket, session: RealtimeSession) -> int:
+    async def _read(self, socket: WebSocket, session: RealtimeSession, outbox: Outbox) -> int:
         """The client's messages; returns the code to close with (1006: it is gone already)."""
         limits = self.config.limits
         rate, throttle = Rate(self.config.access.messages_per_s), Throttle(limits.burst_bytes, limits.bytes_per_s)
@@ -231,31 +232,49 @@ class Service:
             if text is None:
                 session.error(RequestError("an event is a text message of JSON, not a binary one", "invalid_json"))
             else:
+                before = outbox.written
                 await session.handle(text)
-                if (wait_s := throttle.wait_s(len(text))) > 0:
+                if (wait_s := throttle.wait_s(len(text) + outbox.written - before)) > 0:
                     await asyncio.sleep(wait_s)
 
 
-class _Outbox:
-    """What is to be sent. A client that lets too much wait is cut off: the writer fails."""
+class Outbox:
+    """What is to be sent. A client that lets too much wait is cut off: there is nothing more to come.
 
-    def __init__(self, queue: asyncio.Queue[str]) -> None:
-        self._queue = queue
+    written: characters, so far.
+    """
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        self._chars, self._full, self.written = 0, False, 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether all has been taken."""
+        return self._queue.empty()
 
     def put(self, text: str) -> None:
-        if self._queue.full():
+        """One more event."""
+        self.written += len(text)
+        if self._full:
+            return
+        self._chars += len(text)
+        if self._queue.qsize() >= _OUTBOX or self._chars > _OUTBOX_CHARS:
+            self._full = True
             while not self._queue.empty():
                 self._queue.get_nowait()
-            self._queue.put_nowait("")
-        elif self._queue.maxsize:
-            self._queue.put_nowait(text)
+            text = ""
+        self._queue.put_nowait(text)
+
+    async def take(self) -> str:
+        """The next one; "": there is none to come."""
+        text = await self._queue.get()
+        self._chars -= len(text)
+        return text
 
 
-async def _write(socket: WebSocket, outbox: asyncio.Queue[str]) -> None:
-    while True:
-        text = await outbox.get()
-        if not text:
-            return
+async def _write(socket: WebSocket, outbox: Outbox) -> None:
+    while text := await outbox.take():
         async with asyncio.timeout(_STUCK_S):
             await socket.send_text(text)
 

@@ -14,7 +14,7 @@ from typing import Any
 from ...model.errors import DuologueError
 from .errors import RequestError
 from .events import read_object
-from .limits import Limits, check_values
+from .limits import Limits, check_marks
 
 _LONG = 1 << 16  # bytes: a string of so many is cut out
 _AT_ONCE = 1 << 20  # characters of base64 that are decoded in one go: 1 ms
@@ -35,7 +35,7 @@ async def read_body(body: bytes, limits: Limits) -> dict[str, Any]:
             "too_large",
             status=413,
         )
-    check_values(rest, limits)
+    check_marks(rest, limits)
     data = read_object(rest, "the request")
     return _filled(data, cut) if cut else data
 
@@ -63,8 +63,8 @@ def _cut(body: bytes, limits: Limits) -> tuple[bytes, dict[str, memoryview]]:
     view, name, done, at, quotes = memoryview(body), secrets.token_hex(16), 0, 0, 0
     while (start := body.find(b'"', at)) >= 0:
         quotes += 1
-        if quotes > limits.values:
-            raise RequestError(f"the JSON has more than {limits.values} strings", "too_large", status=413)
+        if quotes > limits.marks:
+            raise RequestError(f"the JSON has more than {limits.marks} strings", "too_large", status=413)
         end = _end(body, start + 1)
         if end < 0:
             break

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import RequestError, field_error
 from .items import new_id
-from .limits import Limits, check_texts, check_values
+from .limits import Limits, check_marks, check_texts
 
 
 def _by_type(union: Any) -> dict[str, type[BaseModel]]:
@@ -44,6 +44,8 @@ def read_object(text: str | bytes, what: str) -> dict[str, Any]:
         raise RequestError(f"{what} is not JSON", "invalid_json") from None
     if not isinstance(data, dict):
         raise RequestError(f"{what} is not a JSON object", "invalid_json")
+    if _depth(data) > _DEEPEST:
+        raise RequestError(f"{what} is nested deeper than {_DEEPEST} levels", "invalid_json")
     return data
 
 
@@ -53,14 +55,12 @@ def parse(text: str, limits: Limits) -> dict[str, Any]:
     Raises:
         RequestError: it is none; ``event_id`` of the error says which, if the message had one.
     """
-    check_values(text, limits)
+    check_marks(text, limits)
     data = read_object(text, "the message")
-    if _depth(data) > _DEEPEST:
-        raise RequestError(f"the event is nested deeper than {_DEEPEST} levels", "invalid_json")
     kind = data.get("type")
     if not isinstance(kind, str):
         raise RequestError("the event has no type", "missing_required_parameter", "type")
-    check_texts(data, limits.text_chars, "audio" if kind in _WITH_SOUND else None)
+    check_texts(data, limits, "audio" if kind in _WITH_SOUND else None)
     if kind not in CLIENT:
         raise RequestError(f"there is no client event {kind[:80]!r}", "invalid_value", "type")
     if kind != "session.update":  # which the settings check whole, what they were before included

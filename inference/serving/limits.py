@@ -20,7 +20,8 @@ class Limits:
         :mod:`...inference.text_stream`, and what the model's context holds.)
     past_chars: characters of a Realtime conversation that are remembered where it has to be read again.
     messages: of one request.
-    values: commas, colons and brackets of one JSON text: what it costs to read it.
+    marks: commas, colons and brackets of one JSON text, those in its texts too: what it costs to read it.
+    values: in it.
     json_bytes: of one JSON text, the base64 of recordings left out.
     queue: requests that may wait for a session slot; with several API keys, at most half of them of one key.
     wait_s: that a request may wait there.
@@ -32,7 +33,8 @@ class Limits:
     text_chars: int = 16_000
     past_chars: int = 8_000
     messages: int = 256
-    values: int = 50_000
+    marks: int = 50_000
+    values: int = 5_000
     json_bytes: int = 1 << 20
     queue: int = 64
     wait_s: float = 30.0
@@ -46,18 +48,21 @@ class Limits:
                 raise DuologueError(f"{field.name} is {getattr(self, field.name)}; it must be above 0")
 
 
-def check_texts(data: dict[str, Any], most: int, audio: str | None = None) -> None:
+def check_texts(data: dict[str, Any], limits: Limits, audio: str | None = None) -> None:
     """All texts of what a client sent, each and together, whatever field they are in; only recordings are left out.
 
     Args:
-        most: characters. audio: the name of fields that hold recordings.
+        audio: the name of fields that hold recordings.
 
     Raises:
-        RequestError: one text is too long, or all are together.
+        RequestError: one text is too long, or all are together; or there are too many values.
     """
-    together, level = 0, [("", data)]
+    most, together, values, level = limits.text_chars, 0, 0, [("", data)]
     while level:
         path, value = level.pop()
+        values += 1
+        if values > limits.values:
+            raise RequestError(f"the JSON has more than {limits.values} values", "too_large", status=413)
         if isinstance(value, (str, memoryview)):
             if len(value) > most:
                 raise RequestError(f"{path} has {len(value)} characters; a text has at most {most}", TOO_LONG, path)
@@ -71,15 +76,15 @@ def check_texts(data: dict[str, Any], most: int, audio: str | None = None) -> No
         raise RequestError(f"the texts have {together} characters together; they may have {most}", TOO_LONG)
 
 
-def check_values(text: bytes | str, limits: Limits) -> None:
-    """Raises RequestError where a JSON text has more values than can be read at once, whatever they are."""
-    marks = ",:[{"
+def check_marks(text: bytes | str, limits: Limits) -> None:
+    """Raises RequestError where a JSON text has more in it than can be read at once, whatever that is."""
     if isinstance(text, bytes):
-        values = sum(text.count(mark.encode()) for mark in marks)
+        found = sum(text.count(mark) for mark in (b",", b":", b"[", b"{"))
     else:
-        values = sum(text.count(mark) for mark in marks)
-    if values > limits.values:
-        raise RequestError(f"the JSON has more than {limits.values} values ({values})", "too_large", status=413)
+        found = sum(text.count(mark) for mark in ",:[{")
+    if found > limits.marks:
+        what = "commas, colons and brackets"
+        raise RequestError(f"the JSON has {found} {what}; at most {limits.marks} are read", "too_large", status=413)
 
 
 class Throttle:

@@ -8,6 +8,7 @@ has and these models have no use for: functions, MCP, images, prompt templates, 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import time
@@ -24,7 +25,7 @@ from .errors import RequestError
 from .events import parse, read_object
 from .formats import AudioFormat, Framer, from_base64, in_seconds
 from .items import Item
-from .limits import Limits
+from .limits import Limits, check_texts
 from .out_of_band import OutOfBand, Question
 from .questioner import Questioner
 from .response import Response
@@ -93,6 +94,8 @@ class RealtimeSession(Conversation):
         if not isinstance(change, dict):
             raise RequestError("session must be an object", "missing_required_parameter", "session")
         settings = self.settings.updated(change)
+        twice = dataclasses.replace(self._limits, text_chars=2 * self._limits.text_chars)
+        check_texts(settings.session, twice)  # what was set before counts too
         manual, was_manual = settings.detection is None, self.settings.detection is None
         if settings.input is not self.settings.input:
             self._framer = Framer(settings.input, self._rate, self._frame)
@@ -171,7 +174,8 @@ class RealtimeSession(Conversation):
 
     async def _retrieve_item(self, data: dict[str, Any]) -> None:
         item = self.items.find(data["item_id"], code="item_retrieve_invalid_item_id")  # which clients wait for
-        self._send("conversation.item.retrieved", item=item.seen(self.settings.output))
+        seen = await asyncio.to_thread(item.seen, self.settings.output)
+        self._send("conversation.item.retrieved", item=seen)
 
     async def _delete_item(self, data: dict[str, Any]) -> None:
         item = self.items.find(data["item_id"])

@@ -74,7 +74,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/audio/speech", openapi_extra=openapi.SPEECH)
     async def speech(request: Request) -> Response:
         body = await read_body(await request.body(), limits)
-        check_texts(body, limits.text_chars)
+        check_texts(body, limits)
         text, format_ = body.get("input"), body.get("response_format", "mp3")
         if not isinstance(text, str) or not 1 <= len(text) <= 4096:
             raise RequestError("input must be a text of 1 to 4096 characters", "invalid_value", "input")
@@ -104,7 +104,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", openapi_extra=openapi.COMPLETIONS)
     async def completions(request: Request) -> Response:
         body = await read_body(await request.body(), limits)
-        check_texts(body, limits.text_chars, "data")
+        check_texts(body, limits, "data")
         _check_completion(body)
         spoken = "audio" in (body.get("modalities") or ["text"])
         if spoken:

@@ -30,7 +30,7 @@ from duologue.inference.serving import flood, handshake
 from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.admission import Admission
 from duologue.inference.serving.answering import Stream
-from duologue.inference.serving.app import ServeConfig
+from duologue.inference.serving.app import Outbox, ServeConfig
 from duologue.inference.serving.body import decoded, read_body
 from duologue.inference.serving.errors import RequestError
 from duologue.inference.serving.limits import Limits, Throttle, check_texts
@@ -102,7 +102,10 @@ def test_json_has_a_size(server) -> None:
         (b'{"messages": [' + b"{}," * 1_000_000 + b"{}]}", 413),
         (b'{"messages": [' + b"1," * 60_000 + b"1]}", 413),
         (b'{"messages": "' + b"\\u0041" * 300_000 + b'"}', 413),
+        (b'{"messages": [' + b"1," * 6_000 + b"1]}", 413),
         (b"[" * 40_000, 400),
+        (b'{"x":"' + b"A" * 100_000 + b'","a":' + b"[" * 600 + b"1" + b"]" * 600 + b"}", 400),
+        (b'{"a":' + b"[" * 40 + b"1" + b"]" * 40 + b"}", 400),
         (b'{"a":' * 20_000, 400),
         (b'"' * 200_000, 413),
     ):
@@ -131,11 +134,14 @@ def test_a_body_is_read_as_json(text: str) -> None:
 
 
 def test_limits_are_named() -> None:
+    ten = Limits(text_chars=10, values=20)
     with pytest.raises(RequestError, match=r"a\.b\.1 has 11 characters; a text has at most 10"):
-        check_texts({"a": {"b": ["x", "y" * 11]}}, 10)
+        check_texts({"a": {"b": ["x", "y" * 11]}}, ten)
     with pytest.raises(RequestError, match="12 characters together; they may have 10"):
-        check_texts({"a": "x" * 5, "b": "x" * 5}, 10)
-    check_texts({"a": {"audio": "x" * 100}}, 10, "audio")
+        check_texts({"a": "x" * 5, "b": "x" * 5}, ten)
+    check_texts({"a": {"audio": "x" * 100}}, ten, "audio")
+    with pytest.raises(RequestError, match="more than 20 values"):
+        check_texts({"a": [1] * 20}, ten)
     with pytest.raises(DuologueError, match="queue is 0; it must be above 0"):
         Limits(queue=0)
 
@@ -169,6 +175,17 @@ def test_texts_of_a_realtime_session_have_a_length(server, event) -> None:
         collect(connection, "input_audio_buffer.cleared")
 
 
+def test_a_session_does_not_grow(server) -> None:
+    """However many fields a client sets."""
+    with server.client().realtime.connect(model="tiny") as connection:
+        collect(connection, "session.created")
+        for i in range(6):
+            connection.send({"type": "session.update", "session": {"type": "realtime", f"x{i}": "what " * 3_000}})
+        collect(connection, "error")
+        (session,) = server.service.sessions
+        assert len(json.dumps(session.settings.session)) < 40_000
+
+
 def test_a_realtime_event_has_so_many_values(server) -> None:
     with connect(ws(server)) as socket_:
         socket_.recv()
@@ -178,6 +195,18 @@ def test_a_realtime_event_has_so_many_values(server) -> None:
         response = {"conversation": "none", "input": items}
         socket_.send(json.dumps({"type": "response.create", "response": response}))
         assert "300 items; at most 256" in json.loads(socket_.recv())["error"]["message"]
+
+
+def test_who_does_not_read_is_cut_off() -> None:
+    """Whatever is sent to it is kept no longer than there is room for."""
+    outbox = Outbox()
+    for _ in range(50):
+        outbox.put("x" * (4 << 20))
+    assert asyncio.run(outbox.take()) == "" and outbox.empty and outbox.written == 50 * (4 << 20)
+    outbox = Outbox()
+    for _ in range(5_000):
+        outbox.put("x")
+    assert asyncio.run(outbox.take()) == ""
 
 
 def test_many_items_are_read_once_the_last_has_come(server, monkeypatch) -> None:
