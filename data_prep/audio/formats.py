@@ -6,13 +6,16 @@ demuxer that the first bytes call for, so that no playlist or other list of file
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import IO
 
 FORMATS = "WAV, FLAC, Ogg, MP3, M4A, AAC or WebM"
 _MOV = ("ftyp", "moov", "mdat", "wide", "free", "skip")
 _GSM_FRAME, _GSM_FRAMES = 33, 5  # bytes; frames that must agree, for a byte alone says little
 _OGG_HEADER = 27 + 255  # bytes of a page at most, before what it holds
-MOST_LINKS = 1000  # of a chained Ogg
+_MOST_BOXES = 2**17  # of an MP4, at its top
+MOST_LINKS = 1000  # recordings in one file
 
 
 def demuxer(file: IO[bytes]) -> str | None:
@@ -38,28 +41,58 @@ def demuxer(file: IO[bytes]) -> str | None:
     return "mp3" if tagged else None
 
 
-def ogg_links(file: IO[bytes], size: int) -> list[int]:
-    """Where the recordings of an Ogg file begin, which `cat` and radio stations join to chains: offsets in bytes.
+def links(file: IO[bytes], size: int, kind: str | None) -> list[int]:
+    """Where the recordings begin that `cat`, or a radio station, joined to one file: offsets in bytes, 0 the first.
 
-    A recording begins with the pages that are marked as the first ones of its streams (RFC 3533, 6). At most
-    MOST_LINKS + 1 are sought.
+    kind: the demuxer. MP3, AAC and WebM may be joined without a seam; of FLAC, libsndfile says that it is damaged.
+    At most MOST_LINKS + 1 are sought.
     """
-    starts = [0]
+    seek = {"ogg": _ogg_links, "wav": _wav_links, "mov": _mov_links}.get(kind or "")
+    return [0, *itertools.islice(seek(file, size), MOST_LINKS)] if seek is not None else [0]
+
+
+def _wav_links(file: IO[bytes], size: int) -> Iterator[int]:
+    at = 0
+    while True:
+        file.seek(at + 4)
+        length = int.from_bytes(file.read(4), "little")
+        at += 8 + length + length % 2
+        file.seek(at)
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return
+        yield at
+
+
+def _mov_links(file: IO[bytes], size: int) -> Iterator[int]:
+    at = 0
+    for _ in range(_MOST_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        if at and head[4:8] == b"ftyp":
+            yield at
+        length = int.from_bytes(head[:4], "big")
+        at += int.from_bytes(head[8:16], "big") if length == 1 else length
+        if length == 0 or at >= size:
+            return
+
+
+def _ogg_links(file: IO[bytes], size: int) -> Iterator[int]:
+    """Each begins with the pages that are marked as the first ones of its streams (RFC 3533, 6)."""
     at, page_at, begins, lost = 0, 0, True, 0
-    while at < size and max(lost, len(starts)) <= MOST_LINKS:
+    while at < size and lost <= MOST_LINKS:
         file.seek(at)
         header = file.read(_OGG_HEADER)
         if header[:4] != b"OggS" or len(header) < 27:  # the page before is cut short
             at, lost = _find(file, b"OggS", page_at + 4), lost + 1
             if at < 0:
-                break
+                return
             continue
         first = bool(header[5] & 2)
         if first and not begins:
-            starts.append(at)
+            yield at
         begins, page_at = first, at
         at += 27 + header[26] + sum(header[27 : 27 + header[26]])
-    return starts
 
 
 def _find(file: IO[bytes], wanted: bytes, at: int) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...model.errors import DuologueError
-from .sources import File
+from .sources import File, part_of
 from .track import BLOCK, Track
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def sndfile_track(file: File) -> Track | None:
 
 
 def _open(file: File) -> soundfile.SoundFile:
-    file.handle.seek(0)
     if file.descriptor is None:
-        return _sequential()(file.handle)
+        return _sequential()(part_of(file, 0, file.size).handle)
+    file.handle.seek(0)
     return _sequential()(file.descriptor, closefd=False)  # without a call of Python for each piece
 
 

@@ -27,7 +27,7 @@ _DECODERS = (
     "aac", "alac", "opus", "libopus", "vorbis", "libvorbis", "flac", "mp3", "mp3float", "mp2", "mp2float", "speex",
     "libspeex", "gsm", "gsm_ms", "amrnb", "amrwb", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt",
 )  # fmt: skip
-_STREAMS = ("aac", "mp3", "gsm", "ogg")  # they may begin and end anywhere, within a packet too
+_STREAMS = ("aac", "mp3", "gsm", "ogg")  # they may begin anywhere, and are taken up again after a damage
 _READINGS = 8  # of a file: so many times its size may be read, and _MORE bytes
 _MORE = 2**26
 _SILENT_PACKETS = 10_000  # in a row, of which no sound comes
@@ -133,27 +133,24 @@ def _frames(container: InputContainer, demuxer: str) -> Iterator[AudioFrame]:
     """The decoded sound.
 
     Raises:
-        av.FFmpegError: a packet is damaged; of what is a stream by nature, the first and the last ones may be.
+        ValueError, av.FFmpegError: a packet is damaged. The last ones may be, and of what is a stream by nature, a few.
     """
     import av
     from av.stream import Discard
 
     stream = container.streams.best("audio")
-    begun, without, broken = False, 0, None
     for other in container.streams:
         if other is not stream:
             other.discard = Discard.all
+    good, damaged, without = 0, 0, 0
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except av.InvalidDataError as error:
-            broken, frames = error, []
-        without = 0 if frames else without + 1
-        if without > _SILENT_PACKETS:
-            raise ValueError("there is no sound in it")
+        except av.FFmpegError:
+            damaged, frames = damaged + 1, []
+        good, without = good + len(frames), 0 if frames else without + 1
+        if without > _SILENT_PACKETS or (frames and damaged > (good / 10 + 2 if demuxer in _STREAMS else 0)):
+            raise ValueError("packets are damaged")
         for frame in frames:
             assert isinstance(frame, av.AudioFrame)
-            if broken is not None and (begun or demuxer not in _STREAMS):
-                raise broken
-            begun, broken = True, None
             yield frame

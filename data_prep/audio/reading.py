@@ -1,10 +1,10 @@
 """Recordings -> float32 mono at the rate that is asked for. Every way in leads here; bad recordings are caught here.
 
-libsndfile reads what it knows, FFmpeg the rest (pyav.py); a chained Ogg is read link by link. Each failure is one
-:class:`DuologueError` line: no such file, a folder, an empty file, no samples, text called ``.wav``, a FLAC or M4A that
-is cut short or damaged (part of it could be heard, but half a question is not the question), NaN or infinite samples,
-more than :data:`MAX_SECONDS`. A WAV, Ogg or WebM that simply ends early is read up to where it ends, as a recording
-that was stopped. Silence is a recording like any other.
+libsndfile reads what it knows, FFmpeg the rest (pyav.py); files that were joined to one are read one by one. Each
+failure is one :class:`DuologueError` line: no such file, a folder, an empty file, no samples, text called ``.wav``, a
+FLAC or M4A that is cut short or damaged (part of it could be heard, but half a question is not the question), NaN or
+infinite samples, more than :data:`MAX_SECONDS`. A WAV, Ogg or WebM that simply ends early is read up to where it ends,
+as a recording that was stopped. Silence is a recording like any other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from ...model.errors import DuologueError
 from .arrays import array_track, pair_of
 from .channels import average, carrying
-from .formats import FORMATS, MOST_LINKS, demuxer, ogg_links
+from .formats import FORMATS, MOST_LINKS, demuxer, links
 from .libsndfile import sndfile_track
 from .pyav import av_track
 from .sources import MAX_PIPED, AudioSource, File, opened, part_of
@@ -117,15 +117,17 @@ def _is_known(head: bytes) -> bool:
 
 
 def _tracks(file: File) -> list[Track]:
-    """The sound of a file: one track, or those of the links of a chained Ogg."""
+    """The sound of a file: one track, or several of a chain."""
     kind = demuxer(file.handle)
-    starts = ogg_links(file.handle, file.size) if kind == "ogg" else [0]
+    starts = links(file.handle, file.size, kind)
     if len(starts) > MOST_LINKS:
         raise DuologueError(f"{file.name} is a chain of more than {MOST_LINKS} recordings")
     parts = [file] if len(starts) == 1 else [part_of(file, *ends) for ends in pairwise([*starts, file.size])]
     tracks = []
     for part in parts:
-        track = sndfile_track(part) or (av_track(part, kind) if kind is not None else None)
+        track = sndfile_track(part) if kind != "mp3" else None  # of MP3, its decoder writes to stderr
+        if track is None and kind is not None:
+            track = av_track(part, kind)
         if track is None:
             if kind is None:
                 raise DuologueError(f"{file.name} is not a recording that can be read: give {FORMATS}")

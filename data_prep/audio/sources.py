@@ -131,15 +131,19 @@ class _Part:
         self._file, self._start, self._size, self._at = file, start, size, 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
+        """Never an error, which libsndfile cannot take: of a place that is not there, nothing is read."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
         return self._at
 
     def tell(self) -> int:
         return self._at
 
     def read(self, count: int) -> bytes:
+        count = min(count, self._size - self._at)
+        if count <= 0:
+            return b""
         self._file.seek(self._start + self._at)
-        piece = self._file.read(max(0, min(count, self._size - self._at)))
+        piece = self._file.read(count)
         self._at += len(piece)
         return piece
 
