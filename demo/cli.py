@@ -18,7 +18,7 @@ from ..checkpoints.outputs import keep_apart, model_path
 from ..checkpoints.program import program
 from ..inference.quiet import quieten
 from ..model.errors import DuologueError
-from .codec_commands import codec_commands
+from .codec_commands import SOUND_FILES, codec_commands
 from .home import Commands
 from .serve_commands import Model, chat, serve
 
@@ -79,7 +79,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def ask(
-    question: Annotated[Path | None, typer.Argument(help="A recording: WAV, FLAC, Ogg or MP3 at any rate.")] = None,
+    question: Annotated[Path | None, typer.Argument(help=f"A recording: {SOUND_FILES}; - for standard input.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the spoken reply here (.wav).")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Ask in writing instead of a recording.")] = None,
     model: Model = "nano",
@@ -98,6 +98,7 @@ def ask(
     \b
     duologue ask question.wav                       print the reply
     duologue ask question.wav -o reply.wav          and write its speech
+    sox -d -t wav - | duologue ask -                a recording from a pipe
     duologue ask --text "what is two plus three"    ask in writing
     duologue ask question.wav --json | jq .text     for scripts
     duologue ask clip.wav --text "what sound is this?" -m Qwen/Qwen2-Audio-7B-Instruct
@@ -108,9 +109,11 @@ def ask(
     if encoder not in ("offline", "windowed"):
         raise DuologueError(f"--encoder is {encoder!r}; it must be offline or windowed")
     keep_apart({"-o": output}, {"the question": question, "--model": model_path(model)})
+    from ..data_prep.audio import from_argument
     from ..inference.loading import load
 
-    reply = load(model, device, dtype, int8, windowed=encoder == "windowed").ask(question, text)
+    recording = None if question is None else from_argument(question)
+    reply = load(model, device, dtype, int8, windowed=encoder == "windowed").ask(recording, text)
     seconds = len(reply.waveform) / reply.sample_rate
     if output is not None and len(reply.waveform):
         from ..data_prep.audio import write_wav
@@ -142,7 +145,7 @@ def ask(
 
 @app.command()
 def listen(
-    recording: Annotated[Path, typer.Argument(help="What the microphone hears: WAV, FLAC, Ogg or MP3 at any rate.")],
+    recording: Annotated[Path, typer.Argument(help=f"What the microphone hears: {SOUND_FILES}; - too.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="What the loudspeaker says meanwhile (.wav).")],
     events: Annotated[
         Path | None, typer.Option("--events", help="Write what happened here, a JSON object a line.")
@@ -162,10 +165,11 @@ def listen(
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
     keep_apart({"-o": output, "--events": events}, {"the recording": recording, "--model": model_path(model)})
+    from ..data_prep.audio import from_argument
     from ..inference.assistant import load
     from ..inference.listen import converse
 
-    converse(load(model), recording, output, events, PRESETS[preset], typer.echo)
+    converse(load(model), from_argument(recording), output, events, PRESETS[preset], typer.echo)
 
 
 app.command()(chat)

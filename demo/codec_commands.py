@@ -11,6 +11,7 @@ from ..checkpoints.outputs import keep_apart, model_path
 from ..model.errors import DuologueError
 from .home import Commands
 
+SOUND_FILES = "WAV, FLAC, Ogg, MP3, M4A, AAC or WebM at any rate"  # the formats of data_prep/audio
 codec_commands = Commands(no_args_is_help=True, rich_markup_mode=None)
 CodecModel = Annotated[
     str, typer.Option("--model", "-m", help="A bundled name (nano-codec), a folder (duologue import), or a hub id.")
@@ -19,7 +20,7 @@ CodecModel = Annotated[
 
 @codec_commands.command("encode")
 def codec_encode(
-    recording: Annotated[Path, typer.Argument(help="WAV, FLAC, Ogg or MP3 at any rate and of any length.")],
+    recording: Annotated[Path, typer.Argument(help=f"{SOUND_FILES}, of any length; - for standard input.")],
     codes: Annotated[Path, typer.Argument(help="The file of codes to write (safetensors).")],
     model: CodecModel = "nano-codec",
     codebooks: Annotated[int | None, typer.Option(min=1, help="How many of the codec's codebooks; all.")] = None,
@@ -35,10 +36,12 @@ def codec_encode(
     if codebooks is not None and kbps is not None:
         raise DuologueError("give --codebooks or --kbps, and not both")
     keep_apart({"CODES": codes}, {"RECORDING": recording, "--model": model_path(model)})
+    from ..data_prep.audio import from_argument
     from ..inference.codec_files import encode, load_codec
 
     codec = load_codec(model)
-    info = encode(codec, recording, codes, codec.config.codebooks_for(kbps) if kbps is not None else codebooks)
+    codebooks = codebooks if kbps is None else codec.config.codebooks_for(kbps)
+    info = encode(codec, from_argument(recording), codes, codebooks)
     rate = codec.config.bit_rate(info.codebooks) / 1000
     typer.echo(f"{codes}: {info.samples / info.sample_rate:.2f} s in {info.frames} frames, {rate:.2f} kbit/s", err=True)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.files import appearing
 from ..checkpoints.parts import load_part
-from ..data_prep.audio import read_pieces
+from ..data_prep.audio import AudioSource, read_pieces
 from ..model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
 from ..model.errors import DuologueError
 from ..model.streaming import Streaming
@@ -81,7 +81,9 @@ def decoding(codec: Codec, codebooks: int) -> Streaming:
 
 
 @torch.inference_mode()
-def encode(codec: Codec, source: Path, out: Path, codebooks: int | None = None, progress: bool = True) -> CodesInfo:
+def encode(
+    codec: Codec, source: AudioSource, out: Path, codebooks: int | None = None, progress: bool = True
+) -> CodesInfo:
     """A recording -> a file of codes, which appears whole or not at all.
 
     Raises:
@@ -92,10 +94,10 @@ def encode(codec: Codec, source: Path, out: Path, codebooks: int | None = None, 
     state, samples, frames = stage.init_state(), 0, 0
     with appearing(out) as file, _bar("encoding", progress) as show:
         file.write(b" " * HEADER)
-        for share, piece in read_pieces(source, codec.config.sample_rate):
+        for fraction, piece in read_pieces(source, codec.config.sample_rate):
             samples += len(piece)
             frames += _write_codes(file, stage.step(torch.from_numpy(piece)[None], state), kind)
-            show(share)
+            show(fraction)
         frames += _write_codes(file, stage.flush(state), kind)
         info = CodesInfo(frames=frames, codebooks=stage.codebooks, samples=samples,
                          sample_rate=codec.config.sample_rate, codec=fingerprint(codec))  # fmt: skip
@@ -188,14 +190,14 @@ def _write_sound(sound: Any, waveform: Tensor, left: int) -> int:
 
 @contextmanager
 def _bar(name: str, wanted: bool) -> Iterator[Callable[[float], None]]:
-    """A progress bar, where stderr is a terminal; it takes the share done."""
+    """A progress bar, where stderr is a terminal; it takes the fraction done."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     if not wanted or not console.is_terminal:
-        yield lambda share: None
+        yield lambda fraction: None
         return
     with Progress(console=console, transient=True) as bar:
         row = bar.add_task(name, total=1.0)
-        yield lambda share: bar.update(row, completed=share)
+        yield lambda fraction: bar.update(row, completed=fraction)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data_prep.audio import read_audio, write_wav
+from ..data_prep.audio import AudioSource, read_audio, write_wav
 from .duplex import DuplexConfig
 from .events import Tick, write_events
 from .session import Session
@@ -24,7 +24,7 @@ def replay(session: Session, waveform: np.ndarray) -> Iterator[Tick]:
 
 def converse(
     assistant: Any,
-    recording: Path,
+    recording: AudioSource,
     output: Path,
     events: Path | None = None,
     duplex: DuplexConfig | None = None,

@@ -6,7 +6,7 @@ them.
 """
 
 from .reading import MAX_SECONDS, read_audio, read_pieces
-from .sources import AudioSource, shown
+from .sources import AudioSource, from_argument, shown
 from .writing import write_wav
 
-__all__ = ["MAX_SECONDS", "AudioSource", "read_audio", "read_pieces", "shown", "write_wav"]
+__all__ = ["MAX_SECONDS", "AudioSource", "from_argument", "read_audio", "read_pieces", "shown", "write_wav"]

@@ -40,4 +40,5 @@ def average(block: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(block[:, chosen[0]])
     weights = np.zeros(block.shape[1], np.float32)
     weights[chosen] = 1 / len(chosen)
-    return block @ weights
+    with np.errstate(invalid="ignore", over="ignore"):  # what is no number stays none
+        return block @ weights

@@ -28,6 +28,8 @@ def sndfile_track(file: File) -> Track | None:
             rate, channels, form = sound.samplerate, sound.channels, sound.format
             announced = sound.frames if sound.frames < _UNKNOWN else None
             cut = _announced_bytes(sound.extra_info)
+            if sound.subtype.startswith("MPEG"):  # its decoder writes to stderr; FFmpeg's does not
+                return None
     except (soundfile.SoundFileError, ValueError):
         return None
 

@@ -125,7 +125,7 @@ def _tracks(file: File) -> list[Track]:
     parts = [file] if len(starts) == 1 else [part_of(file, *ends) for ends in pairwise([*starts, file.size])]
     tracks = []
     for part in parts:
-        track = sndfile_track(part) if kind != "mp3" else None  # of MP3, its decoder writes to stderr
+        track = sndfile_track(part) if kind != "mp3" else None
         if track is None and kind is not None:
             track = av_track(part, kind)
         if track is None:

@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,19 @@ def shown(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in raw.decode("utf-8", "backslashreplace"))
 
 
+def from_argument(path: str | os.PathLike[str]) -> AudioSource:
+    """What an argument of a command line means: a path, or "-" for standard input.
+
+    Raises:
+        DuologueError: nothing but a keyboard is connected to standard input.
+    """
+    if os.fspath(path) != "-":
+        return path
+    if sys.stdin is None or sys.stdin.isatty():
+        raise DuologueError("- is standard input: pipe a recording into it")
+    return sys.stdin.buffer
+
+
 @contextlib.contextmanager
 def opened(
     source: Any, known: Callable[[bytes], bool], most: int | None = MAX_PIPED, name: str | None = None
@@ -82,7 +96,7 @@ def opened(
 
 def _open(name: str, path: str | os.PathLike[str]) -> IO[bytes]:
     try:
-        return open(path, "rb", buffering=0)
+        return open(os.path.expanduser(path), "rb", buffering=0)
     except IsADirectoryError:
         raise DuologueError(f"{name} is a folder, not a recording: give a file ({FORMATS})") from None
     except (FileNotFoundError, ValueError):  # ValueError: a name that no file can have
