@@ -7,6 +7,7 @@ demuxer that the first bytes call for, so that no playlist or other list of file
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import IO
 
@@ -14,7 +15,7 @@ FORMATS = "WAV, FLAC, Ogg, MP3, M4A, AAC or WebM"
 _MOV = ("ftyp", "moov", "mdat", "wide", "free", "skip")
 _GSM_FRAME, _GSM_FRAMES = 33, 5  # bytes; frames that must agree, for a byte alone says little
 _OGG_HEADER = 27 + 255  # bytes of a page at most, before what it holds
-_MOST_BOXES = 2**17  # of an MP4, at its top
+_MOST_BOXES, _BLOCK = 2**17, 2**20  # of an MP4, at its top; bytes
 MOST_LINKS = 1000  # recordings in one file
 
 
@@ -65,16 +66,41 @@ def _wav_links(file: IO[bytes], size: int) -> Iterator[int]:
 
 
 def _mov_links(file: IO[bytes], size: int) -> Iterator[int]:
+    for at, kind, _ in _boxes(file, size):
+        if at and kind == b"ftyp":
+            yield at
+
+
+def _boxes(file: IO[bytes], size: int) -> Iterator[tuple[int, bytes, int]]:
+    """(begin, kind, end) of what an MP4 has at its top; the last one may be unreadable."""
     at = 0
     for _ in range(_MOST_BOXES):
         file.seek(at)
         head = file.read(16)
-        if at and head[4:8] == b"ftyp":
-            yield at
         length = int.from_bytes(head[:4], "big")
-        at += int.from_bytes(head[8:16], "big") if length == 1 else length
-        if length == 0 or at >= size:
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        end = at + length if length >= 8 else size
+        yield at, head[4:8], end
+        if end >= size:
             return
+        at = end
+
+
+def mov_samples(file: IO[bytes], size: int) -> int:
+    """How many samples an MP4 says that it has. FFmpeg makes room for all of them before it reads any."""
+    found = 0
+    for at, kind, end in _boxes(file, size):
+        if kind == b"mdat":
+            continue
+        while at < min(end, size):
+            file.seek(at)
+            block = file.read(min(_BLOCK + 16, end - at))
+            for where in re.finditer(rb"stsz....(....)(....)|stz2....(....)(....)|trun....(....)", block, re.DOTALL):
+                if where.start() < _BLOCK:
+                    found += int.from_bytes(where[2] or where[4] or where[5], "big")
+            at += _BLOCK
+    return found
 
 
 def _ogg_links(file: IO[bytes], size: int) -> Iterator[int]:

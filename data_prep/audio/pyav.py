@@ -15,7 +15,7 @@ import numpy as np
 
 from ...model.errors import DuologueError
 from .arrays import as_floats
-from .formats import FORMATS
+from .formats import FORMATS, mov_samples
 from .sources import File
 from .track import Track
 
@@ -31,6 +31,7 @@ _STREAMS = ("aac", "mp3", "gsm", "ogg")  # they may begin anywhere, and are take
 _READINGS = 8  # of a file: so many times its size may be read, and _MORE bytes
 _MORE = 2**26
 _SILENT_PACKETS = 10_000  # in a row, of which no sound comes
+_INDEXED = 2**22  # samples of an MP4, of 24 bytes in memory each
 _LOST_S = 0.2  # that an M4A may lack of the length that it announces
 
 
@@ -59,6 +60,8 @@ def av_track(file: File, demuxer: str) -> Track | None:
     import av
 
     name = file.name
+    if demuxer == "mov" and mov_samples(file.handle, file.size) > max(_INDEXED, file.size):
+        return None
     try:
         with _open(file, demuxer) as container:
             stream = container.streams.best("audio")
