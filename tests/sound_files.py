@@ -89,7 +89,25 @@ def elsewhere(path: Path) -> bytes:
     alias = struct.pack(">I10xB27s12xB63s16xHH16x", 0, 1, b"v", 1, b"f", 0, 0)  # flags 0: not in this file
     alias += struct.pack(">HH", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">HH", 0xFFFF, 0)
     dref = box(b"dref", struct.pack(">II", 0, 1), box(b"alis", alias))
-    return with_box(muxed(tone(16_000), 16_000, "ipod", "pcm_s16le" if False else "alac"), _DREF, dref)
+    return with_box(muxed(tone(16_000), 16_000, "ipod", "alac"), _DREF, dref)
+
+
+def playlists(path: Path, url: str) -> dict[str, bytes]:
+    """Files that name another one, at a path and at an address, by a name that each may have."""
+    m3u8 = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n"
+    sdp = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n"
+    mpd = '<?xml version="1.0"?><MPD type="static"><Period><BaseURL>{}</BaseURL></Period></MPD>'
+    return {
+        "path.m3u8": m3u8.format(path).encode(),
+        "url.m3u8": m3u8.format(url).encode(),
+        "path.wav": f"ffconcat version 1.0\nfile '{path}'\n".encode(),
+        "url.mp3": f"ffconcat version 1.0\nfile '{url}'\n".encode(),
+        "mark.webm": b"\xef\xbb\xbf" + m3u8.format(path).encode(),
+        "key.m4a": m3u8.replace("#EXTINF", f'#EXT-X-KEY:METHOD=AES-128,URI="{url}"\n#EXTINF').format(path).encode(),
+        "stream.sdp": sdp.encode(),
+        "dash.mpd": mpd.format(url).encode(),
+        "elsewhere.m4a": elsewhere(path),
+    }
 
 
 _DREF = (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref")

@@ -14,6 +14,7 @@ from typing import IO
 FORMATS = "WAV, FLAC, Ogg, MP3, M4A, AAC or WebM"
 _MOV = ("ftyp", "moov", "mdat", "wide", "free", "skip")
 _GSM_FRAME, _GSM_FRAMES = 33, 5  # bytes; frames that must agree, for a byte alone says little
+_EBML = b"\x1aE\xdf\xa3"  # begins a WebM
 _OGG_HEADER = 27 + 255  # bytes of a page at most, before what it holds
 _MOST_BOXES, _BLOCK = 2**17, 2**20  # of an MP4, at its top; bytes
 MOST_LINKS = 1000  # recordings in one file
@@ -28,7 +29,7 @@ def demuxer(file: IO[bytes]) -> str | None:
         head = file.read(256)
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
         return "wav"
-    if head[:4] == b"\x1aE\xdf\xa3":
+    if head.startswith(_EBML):
         return "matroska"
     if head[4:8].decode("latin-1") in _MOV:
         return "mov"
@@ -45,10 +46,10 @@ def demuxer(file: IO[bytes]) -> str | None:
 def links(file: IO[bytes], size: int, kind: str | None) -> list[int]:
     """Where the recordings begin that `cat`, or a radio station, joined to one file: offsets in bytes, 0 the first.
 
-    kind: the demuxer. MP3, AAC and WebM may be joined without a seam; of FLAC, libsndfile says that it is damaged.
+    kind: the demuxer. MP3 and AAC are streams, which may be joined; of joined FLAC, libsndfile says that it is damaged.
     At most MOST_LINKS + 1 are sought.
     """
-    seek = {"ogg": _ogg_links, "wav": _wav_links, "mov": _mov_links}.get(kind or "")
+    seek = {"ogg": _ogg_links, "wav": _wav_links, "mov": _mov_links, "matroska": _matroska_links}.get(kind or "")
     return [0, *itertools.islice(seek(file, size), MOST_LINKS)] if seek is not None else [0]
 
 
@@ -101,6 +102,14 @@ def mov_samples(file: IO[bytes], size: int) -> int:
                     found += int.from_bytes(where[2] or where[4] or where[5], "big")
             at += _BLOCK
     return found
+
+
+def _matroska_links(file: IO[bytes], size: int) -> Iterator[int]:
+    at = 0
+    while (at := _find(file, _EBML, at + len(_EBML))) >= 0:
+        file.seek(at)
+        if re.search(rb"\x42\x82.(webm|matroska)", file.read(80), re.DOTALL):  # the header's DocType
+            yield at
 
 
 def _ogg_links(file: IO[bytes], size: int) -> Iterator[int]:

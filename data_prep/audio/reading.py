@@ -126,8 +126,8 @@ def _tracks(file: File) -> list[Track]:
     tracks = []
     for part in parts:
         track = sndfile_track(part) if kind != "mp3" else None
-        if track is None and kind is not None:
-            track = av_track(part, kind)
+        if kind is not None and (track is None or track.announced == 0):  # 0: a WAV that nobody closed, or an empty one
+            track = av_track(part, kind) or track
         if track is None:
             if kind is None:
                 raise DuologueError(f"{file.name} is not a recording that can be read: give {FORMATS}")
