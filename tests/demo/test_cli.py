@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -99,6 +100,30 @@ def test_a_model_without_a_voice(run: Any, question: str, tmp_path: Path) -> Non
     status, out, err = run("ask", question, "-m", folder, "-o", str(tmp_path / "reply.wav"))
     assert (status, out) == (2, f"{SAID}\n")
     assert "has no speech" in err and not (tmp_path / "reply.wav").exists()
+
+
+@pytest.mark.parametrize("where", ["-", "/dev/fd/{}"])
+def test_a_recording_from_a_pipe(
+    run: Any, model: str, question: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    out = str(tmp_path / "out.wav")
+    for command in (["ask", "-m", model], ["listen", "-m", model, "-o", out], ["codec", "encode"]):
+        inward, outward = os.pipe()
+        with open(inward, "rb") as file, open(outward, "wb") as pipe:  # 24 kB: there is room in a pipe
+            pipe.write(Path(question).read_bytes())
+            pipe.close()
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+            where_to = [str(tmp_path / "codes")] if command[0] == "codec" else []
+            status, _, err = run(*command, where.format(inward), *where_to)
+            assert status == 0, err
+    assert (tmp_path / "codes").stat().st_size > 1_000 and soundfile.info(out).duration == pytest.approx(0.75, abs=0.01)
+
+
+def test_the_help_says_which_files_are_read(run: Any) -> None:
+    from duologue.data_prep.audio.formats import FORMATS
+
+    for command in (["ask"], ["listen"], ["codec", "encode"]):
+        assert FORMATS in " ".join(run(*command, "--help")[1].split())
 
 
 # Bad input: one line on stderr, status 2.
