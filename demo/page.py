@@ -137,11 +137,11 @@ def _add_sign_in(app: FastAPI, config: ServeConfig, sign_ins: SignIns) -> None:
 
     @app.post(SIGN_IN, include_in_schema=False)
     async def sign_in(request: Request) -> Response:
+        given = parse_qs((await _short_body(request)).decode("utf-8", "replace")).get("key", [""])[0].strip()
         address = request.client.host if request.client else ""
-        wait_s = math.ceil(tries.wait_s(address))
+        wait_s = math.ceil(tries.wait_s(address))  # from here on nothing is awaited: of many at once, few are tried
         if wait_s:
             return form(f"Too many wrong keys. Try again in {wait_s} seconds.", 429, {"retry-after": str(wait_s)})
-        given = parse_qs((await _short_body(request)).decode("utf-8", "replace")).get("key", [""])[0].strip()
         key = keys.find(given)
         if key is None:
             tries.failed(address)

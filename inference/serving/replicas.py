@@ -31,6 +31,7 @@ class Replicas(BaseModel):
 
     model: a bundled name, a folder that every machine can read, or a hub id. cpus: that Ray sets aside for each.
     lanes, sessions: of each replica, see :class:`~..engine.EngineConfig`.
+    allow_host: names that it goes by, with commas between, besides addresses in digits and its machine's own.
     grace_s: that conversations have to end in when a replica is stopped.
     """
 
@@ -41,6 +42,7 @@ class Replicas(BaseModel):
     lanes: int = 0
     sessions: int | None = None
     sessions_per_key: int | None = None
+    allow_host: str = ""
     grace_s: float = 30.0
 
 
@@ -75,6 +77,8 @@ def app(arguments: Replicas) -> Application:
         access=AccessConfig(
             keys=tuple(os.environ.get("DUOLOGUE_API_KEY", "").split()),
             sessions_per_key=arguments.sessions_per_key,
+            bound="0.0.0.0",  # Ray listens, where it is told to
+            hosts=tuple(filter(None, arguments.allow_host.split(","))),
         ),
         grace_s=arguments.grace_s,
     )

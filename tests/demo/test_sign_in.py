@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -126,6 +127,20 @@ def test_wrong_keys_are_limited_and_a_cookie_goes_on(limited: Running) -> None:
         assert f"Try again in {answer.headers['retry-after']} seconds" in answer.text
     assert httpx.get(locked.url, headers=who).status_code == 200
     assert httpx.get(f"{locked.url}/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+def test_many_forms_at_once_are_no_more_tries(limited: Running) -> None:
+    """All their headers come before any of their bodies."""
+    forms = [socket.create_connection(("127.0.0.1", limited.port), timeout=20) for _ in range(12)]
+    for form in forms:
+        form.sendall(b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nConnection: close\r\n\r\n")
+    httpx.get(f"{limited.url}/health")
+    for form in forms:
+        form.sendall(b"key=wrong")
+    statuses = [form.recv(100).split(b" ")[1] for form in forms]
+    for form in forms:
+        form.close()
+    assert sorted(statuses) == [b"401"] * 5 + [b"429"] * 7
 
 
 def test_wrong_bearers_are_limited_but_lock_out_nobody_who_was_right() -> None:
