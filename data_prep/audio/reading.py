@@ -41,6 +41,7 @@ def read_audio(
     *,
     longest: float = MAX_SECONDS,
     whole: bool = False,
+    channel: int | None = None,
     name: str | None = None,
 ) -> np.ndarray:
     """Read any recording as mono at ``sample_rate``.
@@ -53,6 +54,7 @@ def read_audio(
         sample_rate: rate of the result in Hz.
         longest: seconds; a longer recording is refused.
         whole: refuse a WAV that ends before its header says so, too.
+        channel: hear this one alone, from 0.
         name: what messages call it; else its path.
 
     Returns:
@@ -66,7 +68,7 @@ def read_audio(
         early = next((track.ends_early for track in tracks if track.ends_early), "")
         if whole and early:
             raise DuologueError(f"{name} is cut short: {early}")
-        pieces = [piece for _, piece in _mono(name, tracks, sample_rate, longest)]
+        pieces = [piece for _, piece in _mono(name, tracks, sample_rate, longest, channel)]
     waveform = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
     if not len(waveform):
         raise DuologueError(f"{name} has no samples (0 s): record something")
@@ -162,12 +164,19 @@ class _Decoded:
             )
 
 
-def _mono(name: str, tracks: list[Track], sample_rate: int, longest: float) -> Iterator[tuple[float, np.ndarray]]:
+def _mono(
+    name: str, tracks: list[Track], sample_rate: int, longest: float, channel: int | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
     """(seconds so far, the next piece (n,) of the mono signal at ``sample_rate``)."""
     decoded, resampler = _Decoded(name, longest), _Resampler(sample_rate)
     for track in tracks:
         _check_header(track, replace(decoded))
-        chosen, blocks = (np.zeros(1, np.intp), track.blocks()) if track.channels == 1 else _compared(track, decoded)
+        if not 0 <= (channel or 0) < track.channels:
+            raise DuologueError(f"{name} has {track.channels} channels; there is no channel {channel}")
+        if channel is not None or track.channels == 1:
+            chosen, blocks = np.array([channel or 0]), track.blocks()
+        else:
+            chosen, blocks = _compared(track, decoded)
         for block in blocks:
             decoded.count(len(block), track)
             part = average(block, chosen)  # (n,)

@@ -43,7 +43,7 @@ METRICS = (
     Metric(key="bits_a_second", name="Bits a second", better=Better.NEITHER),
     Metric(key="real_time_factor", name="Real-time factor", better=Better.LOWER),
 )
-AUDIO = (".wav", ".flac", ".ogg", ".mp3")
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm")
 
 
 def run(

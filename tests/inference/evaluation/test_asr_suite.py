@@ -83,6 +83,35 @@ def test_sets_on_disk(write: object, wanted: list[tuple[str, str]], tmp_path: Pa
     assert all(len(read_audio(utterance.sound())) == 8_000 for utterance in found), "of a cut, its part alone"
 
 
+def test_what_a_lhotse_manifest_may_lead_to(tmp_path: Path) -> None:
+    """One channel of a recording in a file; no command is run, no address opened, no playlist followed."""
+    import wave
+
+    from lhotse import CutSet, MonoCut, Recording
+    from lhotse.audio.source import AudioSource
+
+    with wave.open(str(tmp_path / "two.wav"), "wb") as file:
+        file.setparams((2, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.repeat(np.array([[1_000, -3_000]], "<i2"), 16_000, 0).tobytes())
+    (tmp_path / "list.wav").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/two.wav\n")
+    sources = [
+        AudioSource("file", [0, 1], str(tmp_path / "two.wav")), AudioSource("command", [0, 1], f"touch {tmp_path}/ran"),
+        AudioSource("url", [0, 1], "http://127.0.0.1:1/q.wav"), AudioSource("file", [0, 1], str(tmp_path / "list.wav")),
+    ]  # fmt: skip
+    cuts = [
+        MonoCut(str(at), 0.25, 0.5, 1, recording=Recording(str(at), [source], 16_000, 16_000, 1.0, [0, 1]))
+        for at, source in enumerate(sources)
+    ]
+    CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl")
+    good, *bad = find_utterances(tmp_path / "cuts.jsonl")
+    heard = read_audio(good.sound())
+    assert len(heard) == 8_000 and np.allclose(heard, -3_000 / 32_768, atol=1e-4)
+    for utterance, told in zip(bad, ("in one file are read", "in one file are read", "not a recording"), strict=True):
+        with pytest.raises(DuologueError, match=told):
+            utterance.sound()
+    assert not (tmp_path / "ran").exists()
+
+
 def test_sets_that_are_none(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "no", "there is no"), (tmp_path, "no set that is known")):
         with pytest.raises(DuologueError, match=reason):
