@@ -173,10 +173,8 @@ def _mono(
         _check_header(track, replace(decoded))
         if not 0 <= (channel or 0) < track.channels:
             raise DuologueError(f"{name} has {track.channels} channels; there is no channel {channel}")
-        if channel is not None or track.channels == 1:
-            chosen, blocks = np.array([channel or 0]), track.blocks()
-        else:
-            chosen, blocks = _compared(track, decoded)
+        one = channel is not None or track.channels == 1
+        chosen, blocks = (np.array([channel or 0]), track.blocks()) if one else _compared(track, decoded)
         for block in blocks:
             decoded.count(len(block), track)
             part = average(block, chosen)  # (n,)

@@ -109,7 +109,7 @@ def _lhotse(path: Path) -> Iterator[Utterance]:
 
 def _cut_sound(cut: Any) -> np.ndarray:
     """(n,) of a lhotse cut: by our reader, for lhotse also opens addresses and runs commands that a manifest names."""
-    recording = getattr(cut, "recording", None)
+    recording: Any = getattr(cut, "recording", None)
     sources = [] if recording is None else recording.sources
     if len(sources) != 1 or sources[0].type != "file" or recording.transforms or not isinstance(cut.channel, int):
         raise DuologueError(f"{cut.id}: of lhotse's cuts, parts of one channel of a recording in one file are read")
