@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from duologue.data_prep import synthesis
-from duologue.data_prep.espeak import espeak_accents, espeak_variants, library_command
+from duologue.data_prep.espeak import espeak_accents, espeak_command, espeak_variants, library_command
 from duologue.data_prep.synthesis import (
     BUILT_IN,
     DEBIAN,
@@ -134,6 +134,18 @@ def test_an_unknown_variant_is_an_error() -> None:
     need(Engine.ESPEAK)
     with pytest.raises(SynthesisError, match="nobody"):
         synthesise(TEXT, Voice(engine=Engine.ESPEAK, name="en-us+nobody"))
+
+
+@pytest.mark.parametrize(("options", "wanted"), [("-D\n\tdeterministic", ["-D"]), ("-q\n\tquiet", [])])
+def test_breath_is_the_same_noise_each_time(
+    options: str, wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """espeak-ng seeds it by the time of day from 1.52 on, unless told not to."""
+    program = tmp_path / "espeak-ng"
+    program.write_text(f"#!{sys.executable}\nprint('usage:\\n' + {options!r})\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert espeak_command() == [str(program), *wanted]
 
 
 RHVOICE = """#!{python}
