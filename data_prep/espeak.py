@@ -1,6 +1,6 @@
 """espeak-ng: the program where it is installed, else its library, which the package espeakng-loader brings.
 
-Either is started for each sentence (13 and 25 ms) and is given the same options. They say the same words in the same
+Either is started for each sentence and is given the same options. They say the same words in the same
 manner; samples agree only where the versions do.
 
     python -m duologue.data_prep.espeak -v en-us -w FILE TEXT    either of them on a command line
@@ -29,7 +29,7 @@ def library_command() -> list[str] | None:
     package = importlib.util.find_spec("espeakng_loader")
     if package is None or package.origin is None:
         return None
-    return [sys.executable, "-I", "-S", str(SCRIPT), str(Path(package.origin).parent)]  # -S: no packages; saves 10 ms
+    return [sys.executable, "-I", "-S", str(SCRIPT), str(Path(package.origin).parent)]  # without site-packages: faster
 
 
 @functools.cache
