@@ -121,8 +121,8 @@ def _add_sign_in(app: FastAPI, config: ServeConfig, sign_ins: SignIns) -> None:
     keys = Keys(config.access.keys)
 
     def form(message: str = "", status: int = 401, headers: dict[str, str] | None = None) -> Response:
-        told = "" if message else "hidden"
-        shown = _filled("sign_in.html", model=config.model, message=html.escape(message), told=told)
+        hidden = "" if message else "hidden"
+        shown = _filled("sign_in.html", model=config.model, message=html.escape(message), hidden=hidden)
         policy = _HEADERS["content-security-policy"].replace("style-src 'self'", "style-src 'unsafe-inline'")
         return HTMLResponse(shown, status, {**_HEADERS, "content-security-policy": policy, **(headers or {})})
 

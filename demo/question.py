@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import soxr
 
 from ..data_prep.audio import AudioSource, read_audio
-from ..model.errors import DuologueError
 
 RATE = 24_000  # Hz, of the protocol's sound
 LONGEST_S = 60.0  # of a recording: what fits into one message
@@ -18,11 +16,7 @@ def sound_of(recording: AudioSource) -> np.ndarray:
     Raises:
         DuologueError: it cannot be read, or is too long.
     """
-    sound = read_audio(recording, 16_000)
-    seconds = len(sound) / 16_000
-    if seconds > LONGEST_S:
-        raise DuologueError(f"the recording lasts {seconds:.0f} s; at most {LONGEST_S:.0f} s can be asked about")
-    return np.asarray(soxr.resample(sound, 16_000, RATE))
+    return read_audio(recording, RATE, longest=LONGEST_S)
 
 
 def pcm16_of(recording: AudioSource) -> bytes:

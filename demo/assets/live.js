@@ -77,7 +77,7 @@ export class Conversation {
   sound() {
     if (!this.context) {
       this.context = new AudioContext({ sampleRate: RATE });
-      this.speaker = new Speaker(this.context, (item, at) => this.sounded(item, at));
+      this.speaker = new Speaker(this.context, (item, at) => this.firstSample(item, at));
     }
     return this.context.resume();
   }
@@ -137,7 +137,7 @@ export class Conversation {
   }
 
   // From the user's last loud sample to the answer's first.
-  sounded(item, at) {
+  firstSample(item, at) {
     if (this.loudUntil && this.figure) this.show("page", 1000 * (at - this.loudUntil));
   }
 

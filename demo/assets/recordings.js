@@ -1,5 +1,5 @@
 // Recordings: asked aloud, or asked about in writing. Each question is a connection of its own, in which what was said
-// before is told in words; what is asked while an answer is spoken is answered next.
+// before is given in words; what is asked while an answer is spoken is answered next.
 import { RATE, Speaker, noMicrophone, openMicrophone, pcmOf, wavOf } from "./sound.js";
 import { base64Of, connect, reason, samplesOf, samplesOfBase64 } from "./service.js";
 
@@ -144,7 +144,7 @@ export class Recordings {
     const content = [];
     if (samples) content.push({ type: "input_audio", audio: base64Of(samples) });
     if (text) content.push({ type: "input_text", text });
-    const told = this.past.flatMap(([asked, said]) => [
+    const history = this.past.flatMap(([asked, said]) => [
       { type: "message", role: "user", content: [{ type: "input_text", text: asked }] },
       { type: "message", role: "assistant", content: [{ type: "output_text", text: said }] },
     ]);
@@ -156,7 +156,7 @@ export class Recordings {
       socket.onopen = () => {
         opened = true;
         send({ type: "session.update", session: SESSION });
-        for (const item of [...told, { type: "message", role: "user", content }]) send({ type: "conversation.item.create", item });
+        for (const item of [...history, { type: "message", role: "user", content }]) send({ type: "conversation.item.create", item });
         send({ type: "response.create" });
         this.asked = performance.now();
       };

@@ -8,7 +8,7 @@ export class Speaker {
   constructor(context, started = () => {}) {
     this.context = context;
     this.started = started; // called with an item, and when its first sample will be played
-    this.held = [];
+    this.pending = [];
     this.playing = []; // { item, node, at, samples }
     this.over = new Map(); // by item: samples of pieces that have ended or were cut
     this.until = 0; // when the last sample is played, or was
@@ -18,14 +18,14 @@ export class Speaker {
   }
 
   put(item, samples) {
-    this.held.push({ item, samples });
-    const waiting = this.held.reduce((sum, piece) => sum + piece.samples.length, 0);
+    this.pending.push({ item, samples });
+    const waiting = this.pending.reduce((sum, piece) => sum + piece.samples.length, 0);
     if (this.until > this.context.currentTime || waiting >= RESERVE_S * RATE) this.end();
   }
 
-  // Play what is held, however little: no more will come, or enough has.
+  // Play what is pending, however little: no more will come, or enough has.
   end() {
-    for (const { item, samples } of this.held.splice(0)) {
+    for (const { item, samples } of this.pending.splice(0)) {
       if (!samples.length) continue;
       const buffer = this.context.createBuffer(1, samples.length, RATE);
       buffer.copyToChannel(Float32Array.from(samples, (x) => x / 32768), 0);
@@ -50,7 +50,7 @@ export class Speaker {
       piece.node.stop();
       this.ended(piece);
     }
-    this.held = [];
+    this.pending = [];
     this.until = Math.min(this.until, this.context.currentTime);
   }
 

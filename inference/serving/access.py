@@ -30,7 +30,7 @@ _KNOWN = 1_024  # addresses and keys that were right once: wrong keys from there
 class AccessConfig:
     """Limits.
 
-    keys: API keys, any of which opens the door; none: it stands open.
+    keys: API keys, any of which lets in; none: everybody may come in.
     origins: of web pages, besides our own, that may use the service ("https://example.org"; "*": all).
     bound: the address that is listened on. hosts: other names that the service goes by (see :class:`Hosts`).
     root_path: the folder that a proxy puts the service in ("/talk"), whether it passes it on or not.

@@ -53,15 +53,34 @@ def test_a_recording_goes_there_comes_back_as_samples_and_is_asked_about(server)
 
 
 def test_what_cannot_be_asked_about_is_said(server) -> None:
-    for recording, told in (
+    for recording, expected in (
         (b"what is this", "not a recording"),
         (b"", "empty"),
         (wav(np.zeros(round((LONGEST_S + 1) * 16_000), np.float32)), "at most 60 s"),
     ):
-        with pytest.raises(DuologueError, match=told):
+        with pytest.raises(DuologueError, match=expected):
             sound_of(recording)
         answer = httpx.post(f"{server.url}/page/recording", content=recording)
-        assert answer.status_code == 400 and told in answer.json()["error"]["message"]
+        assert answer.status_code == 400 and expected in answer.json()["error"]["message"]
+
+
+def test_what_a_browser_records_is_read(server) -> None:
+    """WebM with Opus and M4A with AAC, as MediaRecorder and phones make them."""
+    av = pytest.importorskip("av")
+    wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000).astype(np.float32)
+    for kind, codec in (("webm", "libopus"), ("ipod", "aac")):
+        file = io.BytesIO()
+        with av.open(file, "w", format=kind) as container:
+            stream = container.add_stream(codec, rate=48_000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+            frame.sample_rate = 48_000
+            fifo = av.AudioFifo()
+            fifo.write(frame)
+            for part in [*fifo.read_many(stream.codec_context.frame_size or 960), None]:
+                container.mux(stream.encode(part))
+        answer = httpx.post(f"{server.url}/page/recording", content=file.getvalue())
+        assert answer.status_code == 200, answer.text
+        assert len(answer.content) / 2 / RATE == pytest.approx(1, abs=0.1)
 
 
 def test_samples_are_those_of_the_sound() -> None:

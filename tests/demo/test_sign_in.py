@@ -144,11 +144,11 @@ def test_many_forms_at_once_are_no_more_tries(limited: Running) -> None:
 
 
 def test_wrong_bearers_are_limited_but_lock_out_nobody_who_was_right() -> None:
-    door = Access(None, AccessConfig(keys=(KEY, OTHER)))
+    access = Access(None, AccessConfig(keys=(KEY, OTHER)))
 
     def tried(key: str, address: str = "1.2.3.4") -> int:
         try:
-            door._key({"authorization": f"Bearer {key}"}, address)
+            access._key({"authorization": f"Bearer {key}"}, address)
         except RequestError as error:
             return error.status
         return 200
@@ -159,7 +159,7 @@ def test_wrong_bearers_are_limited_but_lock_out_nobody_who_was_right() -> None:
     assert (tried(OTHER), tried(KEY), tried(OTHER, "1.2.3.5")) == (429, 200, 200)
     for i in range(2_000):
         tried(KEY, f"10.0.{i // 250}.{i % 250}")
-    assert len(door._known) == 1_024
+    assert len(access._known) == 1_024
 
 
 def test_a_form_is_short(locked: Running) -> None:

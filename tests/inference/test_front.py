@@ -222,13 +222,13 @@ def test_tls(certificate: tuple[Path, Path]) -> None:
 
 def test_bad_certificates(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     chain, key = certificate
-    for certfile, keyfile, told in (
+    for certfile, keyfile, expected in (
         (tmp_path / "no.pem", None, "is no file"),
         (chain, None, "cannot be used"),
         (key, chain, "cannot be used"),
         (Path(__file__), key, "cannot be used"),
     ):
-        with pytest.raises(DuologueError, match=told):
+        with pytest.raises(DuologueError, match=expected):
             TlsConfig(certfile=certfile, keyfile=keyfile)
 
 
