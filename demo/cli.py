@@ -81,7 +81,9 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def ask(
     question: Annotated[Path | None, typer.Argument(help=f"A recording: {SOUND_FILES}; - for standard input.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the spoken reply here (.wav).")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Ask in writing instead of a recording.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="Ask in writing: instead of a recording, or about it.")
+    ] = None,
     model: Model = "nano",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
@@ -101,7 +103,7 @@ def ask(
     sox -d -t wav - | duologue ask -                a recording from a pipe
     duologue ask --text "what is two plus three"    ask in writing
     duologue ask question.wav --json | jq .text     for scripts
-    duologue ask clip.wav --text "what sound is this?" -m Qwen/Qwen2-Audio-7B-Instruct
+    duologue ask clip.wav --text "what sound is this?"                  about a recording, which may be a sound
     duologue ask question.wav -m omni --device cuda --dtype bfloat16    an imported model
     """
     if question is None and text is None:

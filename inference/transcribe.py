@@ -14,6 +14,7 @@ import torch
 from ..model.errors import DuologueError
 from ..model.speech_lm import DialogueState, Sampling
 from .assistant import Assistant
+from .speech_segments import detect, dictated, framed
 from .text_stream import TextStream
 
 _MOST = Sampling()  # its max_tokens bounds a transcript
@@ -26,9 +27,9 @@ class _Hypothesis:
     words: list[int]
 
 
-@torch.inference_mode()
 def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1) -> str:
-    """The words that ``assistant`` writes down for (n,) samples at its rate.
+    """The words that ``assistant`` writes down for (n,) samples at its rate: "" where nobody speaks. Long speech is cut
+    at its pauses, and each part is heard by itself.
 
     Args:
         beam: how many hypotheses are followed; 1: the likeliest token each time.
@@ -38,6 +39,16 @@ def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1) -> str
     """
     if beam < 1:
         raise DuologueError(f"beam={beam}: it must be at least 1")
+    if assistant.model.config.layout.transcript is None:
+        raise DuologueError("this model writes no transcript of what it hears; only its replies can be measured")
+    clip = framed(waveform)
+    heard = dictated(assistant.model, waveform, clip, detect(assistant.vad, clip))
+    return " ".join(words for part in heard.parts if (words := _words(assistant, part, beam)))
+
+
+@torch.inference_mode()
+def _words(assistant: Assistant, waveform: np.ndarray, beam: int) -> str:
+    """The words in one part (n,)."""
     model, layout = assistant.model, assistant.model.config.layout
     state = model.init_state()
     model.begin_turn(state)

@@ -18,10 +18,10 @@ import torch
 
 from ..model.errors import DuologueError
 from ..model.speech_lm import DialogueState, ReplyStep, Sampling, SpeechLM, TokenKind
-from .text_stream import TextStream
+from .speech_segments import Recording
+from .text_stream import TextStream, ids_of
 
 CHUNK_MS = 160
-SILENCE = 10 ** (-50 / 20)  # a recording that never exceeds -50 dBFS holds no speech
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,8 @@ class Reply:
     text: the reply; transcript: the question as the model understood it ("" for a model that does not write it down).
     waveform: (n,) float32 in [-1, 1] at sample_rate, empty for a model without a voice.
     units: the speech units it was made from.
-    warning: what may explain a poor reply (a silent recording, words that the model does not know, a reply cut short).
-        The reply is still the model's own.
+    warning: what may explain a poor reply (words that the model does not know, a reply cut short), which is still the
+        model's own; or why there is none (nobody speaks in the recording).
     """
 
     text: str
@@ -101,7 +101,10 @@ class Turn(Iterator[ReplyChunk]):
 
     Args:
         model, tokenizer: whose turn it is; ``state`` is advanced in place.
-        question: samples (n,) float32 at the model's rate, or the ids of a typed text.
+        question: what is heard of a recording, samples (n,) float32 at the model's rate, or the ids of a typed text. A
+            recording too long to be heard at once is written down part by part, and then read; one of which nothing is
+            heard gets no reply.
+        about: ids of what is asked in writing about the recording.
         warnings: what is known to be wrong with the question already.
         on_end: called once the reply is whole.
     """
@@ -112,18 +115,21 @@ class Turn(Iterator[ReplyChunk]):
         tokenizer: Any,
         state: DialogueState,
         sampling: Sampling,
-        question: np.ndarray | list[int],
+        question: Recording | list[int],
         *,
+        about: list[int] | None = None,
         warnings: tuple[str, ...] = (),
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self._model, self._state, self._sampling, self._question = model, state, sampling, question
-        self._on_end = on_end
+        self._tokenizer = tokenizer
+        self._about, self._on_end = about or [], on_end
         self._warnings = list(warnings)
         self._input_rate = model.config.mel.sample_rate  # Hz
         self._output_rate = output_rate(model)  # Hz
         self._clock = _Clock()
         self._text, self._transcript = TextStream(tokenizer), TextStream(tokenizer)
+        self._dictated = ""  # what was written down part by part
         self._pcm: list[np.ndarray] = []
         self._units: list[int] = []
         self._told = 0  # units that chunks have told of
@@ -144,12 +150,12 @@ class Turn(Iterator[ReplyChunk]):
     def reply(self) -> Reply:
         """Everything so far; complete once the iteration has ended."""
         waveform = np.concatenate([np.zeros(0, np.float32), *self._pcm])
-        audio_s = len(self._question) / self._input_rate if isinstance(self._question, np.ndarray) else 0.0
+        audio_s = self._question.seconds if isinstance(self._question, Recording) else 0.0
         reply_s = len(waveform) / self._output_rate
         total = self._clock.now
         return Reply(
             text=self._text.text.strip(),
-            transcript=self._transcript.text.strip(),
+            transcript=(self._dictated + self._transcript.text).strip(),
             waveform=waveform,
             sample_rate=self._output_rate,
             units=list(self._units),
@@ -170,14 +176,19 @@ class Turn(Iterator[ReplyChunk]):
 
     @torch.inference_mode()
     def _run(self) -> Generator[ReplyChunk]:
-        model, state = self._model, self._state
+        model, state, question = self._model, self._state, self._question
         self._clock.start()
-        sampling = self._room(self._sampling)
-        if isinstance(self._question, np.ndarray):
-            self._hear(self._question)
+        if isinstance(question, Recording) and len(question.parts) == 1:
+            sampling = self._room(self._length(question.parts[0]) + len(self._about))
+            self._hear(question.parts[0])
         else:
-            self._heard = self._clock.now
-            model.read_text(torch.tensor([self._question], device=model.device), state)  # (1, T)
+            ids = question if isinstance(question, list) else (yield from self._write_down(question.parts))
+            self._heard = self._heard or self._clock.now
+            if not ids:  # nobody has asked anything
+                self._clock.stop()
+                return
+            sampling = self._room(len(ids))
+            model.read_text(torch.tensor([ids], device=model.device), state)  # (1, T)
         step = model.reply_step(state, sampling)
         while step.kind is not TokenKind.END:
             yield from self._emit(step, step.pcm)
@@ -199,7 +210,22 @@ class Turn(Iterator[ReplyChunk]):
             model.listen(chunk, state)
         self._heard = self._clock.now
         model.listen(last, state)
+        if self._about:
+            model.ask_about(self._about, state)
         model.end_turn(state)
+
+    def _write_down(self, parts: list[np.ndarray]) -> Generator[ReplyChunk, None, list[int]]:
+        """The ids of the words in parts of speech (n,), each heard by itself."""
+        for part in parts:
+            before = " " if self._dictated else ""
+            self._heard = self._clock.now
+            for delta in written_down(self._model, self._tokenizer, part):
+                self._dictated += before + delta
+                yield from self._hand_out("", before + delta, np.zeros(0, np.float32))
+                before = ""
+        if not self._dictated.strip():
+            return self._about
+        return [*ids_of(self._tokenizer, self._model.config.layout, self._dictated)[0], *self._about]
 
     def _emit(self, step: ReplyStep, pcm: torch.Tensor) -> Iterator[ReplyChunk]:
         """Hand out what a step made, if it made anything, with the clock standing meanwhile."""
@@ -209,6 +235,9 @@ class Turn(Iterator[ReplyChunk]):
             text_delta, transcript_delta = self._text.end(), self._transcript.end()
         samples = pcm.flatten().float().clamp(-1, 1).cpu().numpy()  # (n,)
         self._units += step.units.flatten().tolist()
+        yield from self._hand_out(text_delta, transcript_delta, samples)
+
+    def _hand_out(self, text_delta: str, transcript_delta: str, samples: np.ndarray) -> Iterator[ReplyChunk]:
         if self._first_word is None and (text_delta or transcript_delta):
             self._first_word = self._clock.now
         if len(samples):
@@ -229,22 +258,22 @@ class Turn(Iterator[ReplyChunk]):
             self._told = len(self._units)
             self._clock.start()
 
-    def _room(self, sampling: Sampling) -> Sampling:
-        """As many tokens at most as the language model has positions left behind the question.
+    def _length(self, waveform: np.ndarray) -> int:
+        """Positions that (n,) samples take at most."""
+        model, listen_s = self._model, self._model.config.listen_s
+        samples = len(waveform) if listen_s is None else listen_s * self._input_rate
+        return int(samples * Fraction(model.mel.rate * model.encoder.rate * model.adaptor.rate)) + 1
+
+    def _room(self, length: int) -> Sampling:
+        """As many tokens at most as the language model has positions left behind a question of this length.
 
         Raises:
             DuologueError: the question does not fit behind what has been said.
         """
-        config, prompt = self._model.config, self._model.config.prompt
-        positions: int | None = config.llm.get("max_position_embeddings")
+        sampling, prompt = self._sampling, self._model.config.prompt
+        positions: int | None = self._model.config.llm.get("max_position_embeddings")
         if positions is None:
             return sampling
-        if isinstance(self._question, np.ndarray):
-            model = self._model
-            samples = len(self._question) if config.listen_s is None else config.listen_s * self._input_rate
-            length = int(samples * Fraction(model.mel.rate * model.encoder.rate * model.adaptor.rate)) + 1
-        else:
-            length = len(self._question)
         used = self._state.llm.length
         prompt_length = max(len(prompt.prefix_ids), len(prompt.next_prefix_ids)) + len(prompt.suffix_ids) + 2
         room = positions - used - length - prompt_length
@@ -254,6 +283,22 @@ class Turn(Iterator[ReplyChunk]):
                 f"the question takes {length} positions, but the model has {positions}{said or ': ask a shorter one'}"
             )
         return dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, room))
+
+
+@torch.inference_mode()
+def written_down(model: SpeechLM, tokenizer: Any, part: np.ndarray) -> Iterator[str]:
+    """The transcript of (n,) samples, which are heard by themselves, as it is written."""
+    state, sampling, text = model.init_state(), Sampling(), TextStream(tokenizer)
+    model.begin_turn(state)
+    model.listen(torch.from_numpy(part)[None], state)
+    model.end_turn(state)
+    step = model.reply_step(state, sampling, aloud=False)
+    while not state.speaking and step.kind is not TokenKind.END:
+        if step.kind is TokenKind.TRANSCRIPT and (delta := text.push(step.token)):
+            yield delta
+        step = model.reply_step(state, sampling, aloud=False)
+    if delta := text.end():
+        yield delta
 
 
 def output_rate(model: SpeechLM) -> int:

@@ -34,6 +34,7 @@ from ..duplex import FRAME_MS, PRESETS
 from ..events import EventKind
 from ..session import Session
 from ..session_state import SessionConfig
+from ..turn import Timings
 from .page import Section, table
 from .plots import curves, histogram, number
 from .recognise import resampled
@@ -188,7 +189,7 @@ def _growth(assistant: Assistant, asked: list[tuple[str, Voice]], speakers: tupl
     by_question: dict[str, list[tuple[float, float]]] = {"delay": [], "listening": []}
     for seconds in LENGTHS_S:
         wave = np.resize(speech, seconds * SAMPLE_RATE)
-        found = [assistant.ask((SAMPLE_RATE, wave), sampling=Sampling(max_tokens=8)).timings for _ in range(_REPEATS)]
+        found = [_timings(assistant, wave) for _ in range(_REPEATS)]
         last = [timing.first_word_ms for timing in found]
         by_question["delay"].append((seconds, percentiles(last)["p50"] or 0.0))
         by_question["listening"].append((seconds, float(np.median([timing.listen_ms for timing in found]))))
@@ -197,6 +198,14 @@ def _growth(assistant: Assistant, asked: list[tuple[str, Voice]], speakers: tupl
     out: Row = {"question_delay": by_question["delay"], "listening": by_question["listening"], "reply": by_reply}
     exponents = {name: growth_exponent(*zip(*line, strict=True)) for name, line in out.items() if line}
     return out | {"exponents": exponents}
+
+
+def _timings(assistant: Assistant, wave: np.ndarray) -> Timings:
+    """Of one question (n,), heard as it is, however long."""
+    turn = assistant.stream((SAMPLE_RATE, wave), sampling=Sampling(max_tokens=8), as_recorded=True)
+    for _ in turn:
+        pass
+    return turn.reply().timings
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from duologue.inference.assistant import Assistant
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM
 
-from tiny_assistant import SAID, tiny_assistant  # isort: skip
+from tiny_assistant import SAID, Loudness, tiny_assistant  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def question() -> tuple[int, np.ndarray]:
 
 
 def answer(checkpoint: store.Checkpoint) -> tuple[str, np.ndarray]:
-    reply = Assistant(checkpoint.model, checkpoint.tokenizer).ask(question())
+    reply = Assistant(checkpoint.model, checkpoint.tokenizer, vad=Loudness()).ask(question())
     return reply.text, reply.waveform
 
 

@@ -107,8 +107,8 @@ def test_from_a_folder_of_theirs_to_an_answer(tmp_path: Path, kind: str) -> None
     for name, tensor in model.llm.lm.state_dict().items():
         assert torch.equal(tensor, theirs[name].half().float()), name  # learn=adaptor left it as it was
     question = np.random.default_rng(1).standard_normal(8000).astype(np.float32) / 10
-    reply = assistant.ask((16000, (question * 32768).clip(-32768, 32767).astype(np.int16)))
-    assert reply.text and not reply.transcript
+    turn = assistant.stream((16000, (question * 32768).clip(-32768, 32767).astype(np.int16)), as_recorded=True)
+    assert "".join(chunk.text_delta for chunk in turn) and not turn.reply().transcript
     assert assistant.ask(text="Who are you?").text is not None
 
 
