@@ -28,12 +28,16 @@ class Step:
 
 
 class Asking:
-    """A conversation without a clock: recall what was said before, hear or read a question, step until the end."""
+    """A conversation without a clock: recall what was said before, hear or read a question, step until the end.
 
-    def __init__(self, assistant: Any) -> None:
+    vad: the voice activity detector.
+    """
+
+    def __init__(self, assistant: Any, vad: Any) -> None:
         self._model: SpeechLM = assistant.model
         self._tokenizer = assistant.tokenizer
-        self._state = self._model.init_state()
+        self._vad, self._detecting = vad, vad.init_state()
+        self._state = self._asked = self._model.init_state()  # asked: in which the question is heard
         self._text, self._transcript = TextStream(self._tokenizer), TextStream(self._tokenizer)
         self._dictated: list[int] | None = None
 
@@ -48,6 +52,7 @@ class Asking:
             DuologueError: no words.
         """
         ids, unknown = ids_of(self._tokenizer, self._model.config.layout, text)
+        self._asked = self._state
         self._model.read_text(torch.tensor([ids]), self._state)
         return unknown
 
@@ -63,13 +68,20 @@ class Asking:
         self._model.read_text(torch.tensor([ids]), self._state)
         self._dictated = [*ids, self._model.config.layout.eos]
 
-    def begin(self) -> None:
-        """A spoken question begins."""
-        self._model.begin_turn(self._state)
+    def detect(self, pcm: np.ndarray) -> np.ndarray:
+        """Probabilities of speech in a recording's next (n,) samples, one a window of 512."""
+        found: np.ndarray = self._vad.step(torch.from_numpy(pcm)[None], self._detecting)[0].cpu().numpy()
+        return found
+
+    def begin(self, apart: bool = False) -> None:
+        """A spoken question begins; ``apart``: speech that is only written down, and not remembered."""
+        self._asked = self._model.init_state() if apart else self._state
+        self._transcript = TextStream(self._tokenizer)
+        self._model.begin_turn(self._asked)
 
     def hear(self, pcm: np.ndarray) -> None:
         """More of it, (n,) float32 at the model's rate."""
-        self._model.listen(torch.from_numpy(pcm)[None], self._state)
+        self._model.listen(torch.from_numpy(pcm)[None], self._asked)
 
     def about(self, text: str) -> None:
         """A written question about it.
@@ -78,28 +90,28 @@ class Asking:
             DuologueError: no words.
         """
         ids, _ = ids_of(self._tokenizer, self._model.config.layout, text)
-        self._model.must_fit(len(ids), self._state)
-        self._model.ask_about(ids, self._state)
+        self._model.must_fit(len(ids), self._asked)
+        self._model.ask_about(ids, self._asked)
 
     def end(self) -> None:
         """It is over: an answer may follow."""
-        self._model.end_turn(self._state)
+        self._model.end_turn(self._asked)
 
     def step(self, sampling: Sampling, tokens: int = 4) -> Step:
         """So many tokens of the answer, or fewer at its end."""
         text, transcript, sound = "", "", [np.zeros(0, np.float32)]
         for _ in range(tokens):
             dictated = None if self._dictated is None else self._dictated.pop(0)
-            step = self._model.reply_step(self._state, sampling, forced=dictated)
+            step = self._model.reply_step(self._asked, sampling, forced=dictated)
             sound.append(_samples(step.pcm))
             if step.kind is TokenKind.REPLY:
                 text += self._text.push(step.token)
             elif step.kind is TokenKind.TRANSCRIPT:
                 transcript += self._transcript.push(step.token)
             elif step.kind is TokenKind.END:
-                sound.append(_samples(self._model.reply_flush(self._state)))
+                sound.append(_samples(self._model.reply_flush(self._asked)))
                 text, transcript = text + self._text.end(), transcript + self._transcript.end()
-                full = self._state.generated >= sampling.max_tokens
+                full = self._asked.generated >= sampling.max_tokens
                 return Step(text, transcript, np.concatenate(sound), True, full)
         return Step(text, transcript, np.concatenate(sound), False)
 

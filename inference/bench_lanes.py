@@ -21,7 +21,7 @@ import torch
 from ..checkpoints.files import write_json
 from .duplex import FRAME_MS
 from .gathering import MOST
-from .lane import FRAME_S, Job, Lane
+from .lane import FRAME_S, AllSpeech, Job, Lane
 from .session_state import SessionConfig
 
 SPEECH = 25  # frames, and as many of silence
@@ -90,7 +90,7 @@ def measure(assistant: Any, vad: Any, conversations: int, frames: int, shared: b
     """So many frames of each of so many conversations."""
     clients = _Clients(conversations, frames, apart)
     link: Any = clients
-    lane = Lane(assistant, vad, link, link, most=MOST if shared else 0, clock=clients.clock)
+    lane = Lane(assistant, AllSpeech(vad), link, link, most=MOST if shared else 0, clock=clients.clock)
     try:
         lane.serve()
     except EOFError:

@@ -127,7 +127,7 @@ class Service:
         Raises:
             RequestError, EngineFull: there is none.
         """
-        return Questioner(self.admitting().sit(key), self.assistant.input_rate)
+        return Questioner(self.admitting().sit(key), self.assistant.model)
 
     async def queued(self, key: int) -> Questioner:
         """A session slot for one question, as soon as there is one.
@@ -135,7 +135,7 @@ class Service:
         Raises:
             RequestError, EngineFull: too many wait already.
         """
-        return Questioner(await self.admitting().wait(key), self.assistant.input_rate)
+        return Questioner(await self.admitting().wait(key), self.assistant.model)
 
     async def converse(self, socket: WebSocket) -> None:
         """One client, from its coming to its going."""

@@ -60,7 +60,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             _unsupported("this model does not write down what it hears", "model")
         recording = await file.read()
         asker = await while_there(request, _queued(service, request), service.metrics)
-        words = _transcript(asker, recording)
+        words = asker.dictation(recording)
         if stream:
             return Stream(_transcript_events(asker, words), asker, "text/event-stream")
         try:
@@ -177,19 +177,6 @@ def _unsupported(message: str, param: str) -> None:
 def _needs_voice(service: Service) -> None:
     if service.assistant.model.vocoder is None:
         _unsupported("this model has no voice", "model")
-
-
-async def _transcript(asker: Questioner, recording: bytes) -> AsyncIterator[str]:
-    """What is heard in a recording, word by word; the answer to it is not made."""
-    await asker.hear(recording)
-    begun = False
-    async for step in asker.steps(Sampling()):
-        text = step.transcript if begun else step.transcript.lstrip()
-        begun = begun or bool(text)
-        if text:
-            yield text
-        if step.text:
-            return
 
 
 async def _transcript_events(asker: Questioner, words: AsyncIterator[str]) -> AsyncIterator[str]:
