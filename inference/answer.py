@@ -34,12 +34,20 @@ class Answer(State):
     transcript: list[int] = field(default_factory=list)
     words: list[tuple[int, int, int]] = field(default_factory=list)
     sounded: list[int] = field(default_factory=list)
+    empty: bool = False  # there was nothing to answer
     told: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have told
 
     @classmethod
     def begin(cls, dialogue: DialogueState) -> Self:
         """One of which nothing has been written, behind a question that is over."""
         return cls(dialogue, torch.zeros(1, 0, dtype=torch.long), torch.zeros(0))
+
+    @classmethod
+    def none(cls, before: DialogueState) -> Self:
+        """One without words, to a turn in which nothing was said; the dialogue goes on as it was before that turn."""
+        answer = cls.begin(before.clone())
+        answer.written = answer.ended = answer.empty = True
+        return answer
 
     @property
     def heard(self) -> int:

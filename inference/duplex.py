@@ -83,6 +83,7 @@ class Heard:
     speech: somebody speaks; speech_ms, silence_ms: see :class:`~.speech_gate.SpeechGate`.
     speaking: the answer has samples left or to come. audible: some of it has been played.
     unread: an opinion on the words of the turn is still to come, once the answer to it is being prepared.
+    withheld: silence while a button is down, which does not make the turn longer.
     """
 
     speech: bool
@@ -92,6 +93,7 @@ class Heard:
     audible: bool = False
     verdict: Verdict | None = None
     unread: bool = False
+    withheld: bool = False
 
 
 @dataclass
@@ -121,7 +123,7 @@ class DuplexPolicy(State):
 
     def _listening(self, heard: Heard) -> list[Action]:
         config = self.config
-        self.turn_ms += FRAME_MS
+        self.turn_ms += 0 if heard.withheld else FRAME_MS
         if heard.speech:
             self.spoken_ms += FRAME_MS
             if self.turn_ms >= config.longest_turn_ms:

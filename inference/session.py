@@ -35,6 +35,7 @@ from .loudness import Loudness
 from .memory import Memory
 from .session_state import SessionConfig, SessionState
 from .speech_gate import SpeechGate
+from .speech_segments import CONFIG as SEGMENTS
 from .text_stream import ids_of
 
 _AT_ONCE = 10**6  # ms: longer than any wait
@@ -135,7 +136,10 @@ class Session:
         return Tick(torch.cat(played).numpy(), events)
 
     def press(self, down: bool = True) -> None:
-        """Push-to-talk: the user has the turn from ``press()`` to ``press(False)``, whatever is heard."""
+        """Push-to-talk: the user has the turn from ``press()`` to ``press(False)``, however long they are silent.
+
+        A turn in which nobody speaks, and about which nothing is asked in writing, gets an answer without words.
+        """
         self.state.pressed = down
 
     def hands_free(self) -> None:
@@ -247,11 +251,9 @@ class Session:
         audible = answer is not None and not s.held and (answer.played > 0 or s.before is None)
         # Until a sample of the answer has been played, the turn may turn out not to have ended.
         if s.policy.mode is Mode.LISTENING or (s.policy.mode is Mode.ANSWERING and not audible and not s.held):
-            self.model.listen(pcm[None], s.dialogue)
-            s.turn.append(pcm)
+            self._hear(pcm, s.dialogue)
         if s.over is not None:
-            self.model.listen(pcm[None], s.over)
-            s.turn.append(pcm)
+            self._hear(pcm, s.over)
         speech, speech_ms, silence_ms = s.gate.open, s.gate.speech_ms, s.gate.silence_ms
         if s.pressed is not None:
             speech, speech_ms, silence_ms = s.pressed, _AT_ONCE * s.pressed, _AT_ONCE * (not s.pressed)
@@ -261,10 +263,11 @@ class Session:
             speech=speech,
             speech_ms=speech_ms,
             silence_ms=silence_ms,
-            speaking=answer is not None and not answer.over,
+            speaking=answer is not None and (s.held or not answer.over),
             audible=audible,
             verdict=self._verdict(),
             unread=self._unread(),
+            withheld=bool(s.pressed and s.quiet),
         )
         was_speaking = s.policy.mode is Mode.ANSWERING
         for action in s.policy.step(heard):
@@ -301,6 +304,10 @@ class Session:
 
     def _speculate(self, events: list[Event]) -> None:
         s = self.state
+        if s.pressed is not None and s.said_ms < SEGMENTS.shortest_ms and not s.about:  # a button was pressed, no more
+            assert s.before is not None
+            s.answer = Answer.none(s.before)
+            return
         ended = s.dialogue.clone()
         self.model.ask_about(s.about, ended)
         self.model.end_turn(ended)
@@ -358,9 +365,46 @@ class Session:
 
     def _begin_turn(self, dialogue: DialogueState) -> None:
         """The user's turn began a little before now."""
-        self.state.turn = list(self.state.recent)
+        s = self.state
         self.model.begin_turn(dialogue)
-        self.model.listen(torch.cat(self.state.turn)[None], dialogue)
+        s.turn, s.quiet, s.said_ms = [], [], 0
+        *before, now = s.recent
+        if s.pressed:
+            s.quiet = before
+            self._hear(now, dialogue)
+        else:
+            s.said_ms = FRAME_MS * s.gate.open
+            self._listen_to(s.recent, dialogue)
+
+    def _hear(self, pcm: Tensor, dialogue: DialogueState) -> None:
+        """A frame of the user's turn. While a button is down silence is not heard, but for short pauses and what stands
+        just before and behind a sound, as in a recording (speech_segments.py)."""
+        s = self.state
+        s.said_ms += FRAME_MS * s.gate.open
+        if s.pressed is None:
+            self._listen_to([pcm], dialogue)
+            return
+        margin, pause = SEGMENTS.margin_ms // FRAME_MS, SEGMENTS.pause_ms // FRAME_MS
+        s.quiet.append(pcm)
+        if s.pressed and not (s.gate.open or self._sounds(pcm)):
+            if len(s.quiet) > pause:
+                del s.quiet[pause // 2]
+        elif s.pressed:
+            self._listen_to(s.quiet if s.turn else s.quiet[-1 - margin :], dialogue)
+            s.quiet = []
+        elif s.turn:
+            self._listen_to(s.quiet[:margin], dialogue)
+            s.quiet = []
+
+    def _listen_to(self, frames: list[Tensor], dialogue: DialogueState) -> None:
+        if frames:
+            self.model.listen(torch.cat(frames)[None], dialogue)
+            self.state.turn += frames
+
+    def _sounds(self, pcm: Tensor) -> bool:
+        """Whether a frame is about as loud as the user."""
+        level = 10 * torch.log10(pcm.double().square().mean() + 1e-12)
+        return float(level) > self.state.loudness.usual_dbfs - SEGMENTS.sound_db
 
     def _go_on_behind(self, before: DialogueState) -> None:
         """Go on behind ``before``: if a turn is under way, hear it again from its beginning."""
@@ -370,7 +414,8 @@ class Session:
             return
         s.before, s.dialogue, s.answer, s.policy.prepared = before, before.clone(), None, False
         self.model.begin_turn(s.dialogue)
-        self.model.listen(torch.cat(s.turn)[None], s.dialogue)
+        if s.turn:
+            self.model.listen(torch.cat(s.turn)[None], s.dialogue)
 
     def _verdict(self) -> Verdict | None:
         """What the monitor makes of what is being said, if there is one and it is certain; noise if it is too faint."""
@@ -401,7 +446,7 @@ class Session:
         """The conversation goes on behind the answer, of which so many words were heard: these."""
         s = self.state
         assert s.answer is not None
-        words = s.memory.keep(s.answer, heard)
+        words = [] if s.answer.empty else s.memory.keep(s.answer, heard)
         s.dialogue, s.before, s.over, s.answer, s.about, s.held = s.answer.dialogue, None, None, None, [], False
         return words
 

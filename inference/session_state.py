@@ -86,3 +86,5 @@ class SessionState(State):
     about: list[int] = field(default_factory=list)  # what was asked in writing about the turn, as ids
     now_ms: int = 0
     pressed: bool | None = None  # the button of push-to-talk; None: hands-free
+    quiet: list[Tensor] = field(default_factory=list)  # frames while it is down that are not heard, or not yet
+    said_ms: int = 0  # of speech in the turn
