@@ -13,7 +13,7 @@ from ..model.errors import DuologueError
 
 def to_int8(module: nn.Module) -> None:
     """Replace the weights of all linear layers below ``module`` by int8 with a scale for each row; they are multiplied
-    in the layers' own dtype. An output layer that is tied to the embeddings stays as it is.
+    in the layers' own dtype, whatever that is. An output layer that is tied to the embeddings stays as it is.
 
     Raises:
         DuologueError: torchao is not installed.

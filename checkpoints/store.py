@@ -100,7 +100,7 @@ def load(
         dtype: of the parameters; buffers (tables of angles, filters) stay as they are.
         device_map: parts by name -> device, to spread a model over several (``{"llm.lm.model.layers.0": 1, …}``); the
             rest goes to ``device``.
-        int8: keep the language model's matrices as 8-bit integers, with a scale a row. Needs torchao.
+        int8: keep the language model's matrices as 8-bit integers with a scale a row (torchao): less memory, not time.
         window: hear while the user speaks with an encoder that was made for whole clips (see model/windowed_ear.py);
             ``None``: as it was made, for the numbers it had at home.
     Raises:

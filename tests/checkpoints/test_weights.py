@@ -131,6 +131,34 @@ def test_int8_weights_of_the_language_model(tmp_path: Path) -> None:
     assert answer(small)[1].dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_assistant_answers_in_int8_on_a_cpu(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Also in float32, in which a small model's other matrices are laid out for few rows. Tolerance: 2 % of the states;
+    what a scripted model says is the same.
+    """
+    from duologue.inference.assistant import load
+
+    random = tiny_assistant(scripted=False)
+    folder = store.save(tmp_path / "random", random.model, random.tokenizer)
+    plain, small = load(str(folder), dtype=dtype), load(str(folder), dtype=dtype, int8=True)
+    embeds = plain.model.llm.embed(torch.arange(20)[None])
+    with torch.no_grad():
+        wanted, found = (each.model.llm(embeds).hidden.float() for each in (plain, small))
+    assert 0 < (found - wanted).norm() / wanted.norm() < 0.02
+    scripted = tiny_assistant()
+    folder = store.save(tmp_path / "scripted", scripted.model, scripted.tokenizer)
+    reply = load(str(folder), dtype=dtype, int8=True).ask((16_000, np.zeros(16_000, np.float32)))
+    assert reply.text == load(str(folder), dtype=dtype).ask((16_000, np.zeros(16_000, np.float32))).text == SAID
+    assert np.isfinite(reply.waveform).all()
+
+
+def test_nano_says_the_same_in_int8() -> None:
+    from duologue.inference.loading import load
+
+    reply = load("nano", int8=True).ask(text="what is two plus three")
+    assert reply.text == "two plus three is five"
+
+
 def test_int8_leaves_an_output_layer_that_is_tied_to_the_embeddings() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
