@@ -2,12 +2,14 @@
 
 A pickle is a program that may name any function and have it called. Here only names on a short list mean what they
 say: those that rebuild tensors, arrays and plain containers. Objects that fairseq, omegaconf and scikit-learn keep
-beside their numbers become :class:`Inert`, which holds their fields and does nothing. Any other name is refused.
+beside their numbers become :class:`Inert`, which holds their fields and does nothing; none of these packages is needed.
+Any other name is refused.
 """
 
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -18,16 +20,23 @@ import torch
 from ...model.errors import DuologueError
 from ..source import one_line
 
+# What means what it says: tensors, arrays and plain containers. One list for all importers.
 HARMLESS = {
     ("collections", "OrderedDict"), ("collections", "defaultdict"), ("builtins", "set"), ("builtins", "frozenset"),
-    ("builtins", "dict"), ("builtins", "list"), ("builtins", "int"), ("builtins", "float"), ("builtins", "str"),
-    ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype"),
+    ("builtins", "dict"), ("builtins", "list"), ("builtins", "int"), ("builtins", "float"), ("builtins", "complex"),
+    ("builtins", "bool"), ("builtins", "bytearray"), ("_codecs", "encode"), ("numpy", "ndarray"),
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
     ("torch._utils", "_rebuild_tensor"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter"),
     ("torch", "Size"), ("torch", "device"),
 }  # fmt: skip
-INERT = ("argparse.", "fairseq.", "omegaconf.", "sklearn.", "pathlib.")  # modules whose classes keep fields
+# Modules whose names stand for nothing but objects that keep fields; none of them is imported.
+INERT = (
+    "argparse.", "antlr4.", "dataclasses.", "datetime.", "enum.", "fairseq.", "hydra.", "lightning.",
+    "lightning_fabric.", "numpy.random.", "omegaconf.", "pathlib.", "pytorch_lightning.", "sklearn.", "typing.",
+)  # fmt: skip
+INERT_NAMES = {("builtins", "str"), ("builtins", "bytes"), ("builtins", "tuple"), ("operator", "getitem")}  # Union[…]
+_PYTHON_2 = {"long": "int", "unicode": "str"}
 
 
 class Inert:
@@ -52,21 +61,42 @@ def _find(module: str, name: str) -> Any:
         _Refused: it is not on the list.
     """
     if module == "__builtin__":  # Python 2 called it that
-        module = "builtins"
+        module, name = "builtins", _PYTHON_2.get(name, name)
+    if (module, name) == ("numpy", "dtype"):
+        return _dtype
     if (module, name) in HARMLESS:
         return getattr(__import__(module.replace("numpy.core", "numpy._core"), fromlist=[name]), name)
-    if module == "torch" and (name.endswith("Storage") or isinstance(getattr(torch, name, None), torch.dtype)):
-        return getattr(torch, name)
-    if f"{module}.".startswith(INERT):
+    found = getattr(torch, name, None) if module == "torch" and name.isidentifier() else None
+    if isinstance(found, torch.dtype) or (name.endswith("Storage") and isinstance(found, type)):
+        return found
+    if f"{module}.".startswith(INERT) or (module, name) in INERT_NAMES:
         return type(name, (Inert,), {})
     raise _Refused(f"{module}.{name}")
 
 
-class _Unpickler(pickle.Unpickler):
-    """For ``torch.load``, which adds how storages are found."""
+def _dtype(*how: Any) -> np.dtype[Any]:
+    dtype = np.dtype(*how)
+    if dtype.hasobject:
+        raise _Refused("an array of Python objects")
+    return dtype
+
+
+class _Unpickler(pickle._Unpickler):
+    """By the list. The one in Python: its memo is a dictionary, so that no opcode makes it as large as it likes."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         return _find(module, name)
+
+    def load_build(self) -> None:
+        """Fields for an object; never for a class or a function, which others use too."""
+        made = self.stack[-2]  # type: ignore[attr-defined]
+        if isinstance(made, type) or (callable(made) and not isinstance(made, Inert)):
+            raise _Refused(f"fields of {getattr(made, '__name__', made)}")
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 class _Pickling:
@@ -81,37 +111,40 @@ class _Pickling:
 
 
 def load_tensors(path: Path) -> Any:
-    """A PyTorch file of tensors and plain containers, its tensors memory-mapped where the file's form allows it.
-
-    Raises:
-        DuologueError: no such file, not a PyTorch file, or one that names anything else.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise _refusal(path, error) from None
-
-
-def load_fairseq(path: Path) -> Any:
-    """A fairseq checkpoint; what it keeps of fairseq's and omegaconf's objects is :class:`Inert`.
+    """A PyTorch file, its tensors memory-mapped where its form allows it. Objects beside them are :class:`Inert`.
 
     Raises:
         DuologueError: no such file, not a PyTorch file, or one that names anything that is not known to be harmless.
     """
     try:
+        with path.open("rb") as file:
+            beginning = file.read(4)
+        if beginning != _ZIP and beginning[:1] != pickle.PROTO:
+            raise DuologueError(f"{path} is not a PyTorch checkpoint: it is neither a zip nor a pickle")
+        if beginning == _ZIP and _is_program(path):
+            raise _Refused("a TorchScript program")
         return torch.load(
-            path, map_location="cpu", weights_only=False, pickle_module=_Pickling, mmap=_is_zip(path)
+            path, map_location="cpu", weights_only=False, pickle_module=_Pickling, mmap=beginning == _ZIP
         )  # fmt: skip
+    except FileNotFoundError:
+        raise DuologueError(f"there is no file {path}") from None
     except _Refused as error:
         raise _executes(path, error) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError) as error:
-        raise _refusal(path, error) from None
+    except DuologueError:
+        raise
+    except Exception as error:  # damaged bytes make a pickle fail in any way
+        raise DuologueError(f"{path} is not a PyTorch checkpoint: {one_line(error)}") from None
 
 
-def _is_zip(path: Path) -> bool:
-    """Whether the file is of the form that can be mapped (since PyTorch 1.6)."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+load_fairseq = load_tensors  # what fairseq keeps beside its tensors is on the same list
+
+_ZIP = b"PK\x03\x04"  # the form that can be mapped, since PyTorch 1.6
+
+
+def _is_program(path: Path) -> bool:
+    """Whether torch.load would hand the file on to TorchScript, which runs what is in it."""
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _executes(path: Path, name: object) -> DuologueError:
@@ -121,25 +154,10 @@ def _executes(path: Path, name: object) -> DuologueError:
     )
 
 
-def _refusal(path: Path, error: Exception) -> DuologueError:
-    text = one_line(error)
-    if isinstance(error, FileNotFoundError):
-        return DuologueError(f"there is no file {path}")
-    if path.is_file():
-        with path.open("rb") as file:
-            beginning = file.read(1)
-        if beginning not in (b"P", b"\x80"):  # a zip, a pickle
-            return DuologueError(f"{path} is not a PyTorch checkpoint: it is neither a zip nor a pickle")
-    if "Unsupported global" in str(error) or "Unsupported operand" in str(error) or "GLOBAL" in str(error):
-        named = str(error).partition("GLOBAL ")[2].split(" ")[0] or "something else than tensors"
-        return _executes(path, named)
-    return DuologueError(f"{path} is not a PyTorch checkpoint: {text}")
-
-
-class _ArrayUnpickler(pickle._Unpickler):  # the one in Python, for joblib puts arrays between the pickle's own bytes
+class _ArrayUnpickler(_Unpickler):
     """Plain pickles, and joblib's: behind each of its array wrappers stands the array as raw bytes."""
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(_Unpickler.dispatch)
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
@@ -151,7 +169,7 @@ class _ArrayUnpickler(pickle._Unpickler):  # the one in Python, for joblib puts 
         return _find(module, name)
 
     def load_build(self) -> None:
-        super().load_build()  # type: ignore[misc]
+        super().load_build()
         if isinstance(self.stack[-1], _JoblibArray):  # type: ignore[attr-defined]
             self.stack[-1] = self.stack[-1].read(self.file)  # type: ignore[attr-defined]
 
