@@ -165,6 +165,14 @@ def numbered_json_lines(path: str | os.PathLike[str]) -> list[tuple[int, dict[st
     return objects
 
 
+def text_of(obj: Mapping[str, Any], field: str, where: str) -> str:
+    """A field that must be text. Raises DuologueError that says where it is missing, null, or a number."""
+    if not isinstance(obj.get(field), str):
+        found = repr(obj[field])[:40] if field in obj else "missing"
+        raise DuologueError(f"{where}: the field {field!r} is {found}, and must be text")
+    return str(obj[field])
+
+
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)

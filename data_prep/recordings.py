@@ -17,7 +17,6 @@ knows the speaker); the acceptance speaker is in neither part:
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -28,12 +27,13 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.files import expanded
+from ..checkpoints.files import expanded, numbered_json_lines, text_of
 from ..model.errors import DuologueError
 from .audio import read_audio, shown
+from .plain_text import heard
 from .shards import Clip, Failure, ShardedDataset, ShardWriter
 from .splits import stable_fraction
-from .spoken import UNITS, normalise
+from .spoken import UNITS
 
 MANIFEST = "manifest.jsonl"
 SET_ASIDE = {("fsdd", "lucas"): "dev", ("fsdd", "yweweler"): "acceptance"}
@@ -52,6 +52,9 @@ class Part(StrEnum):
     NOISES_DEV = "noises_dev"
     SPEECH = "speech"
     SPEECH_HELD_OUT = "speech_held_out"
+
+
+CODEC_PARTS = (Part.SPEECH, Part.SPEECH_HELD_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +103,13 @@ def prepare(config: RecordingsConfig) -> dict[str, Any]:
         clips, failures = [], []
         for entry in chosen[start : start + config.shard_clips]:
             try:
+                meta = describe(entry, part)
                 pcm = read_recording(expanded(config.source) / entry["audio"], config.sample_rate)
                 pcm = set_loudness(pcm, config.sample_rate, config.level_dbfs, config.peak_dbfs)
             except DuologueError as error:
                 failures.append(Failure(entry["audio"], str(error)))
                 continue
-            clips.append(Clip(np.rint(pcm * 32767).astype(np.int16), describe(entry, part)))
+            clips.append(Clip(np.rint(pcm * 32767).astype(np.int16), meta))
         writer.write(shard, clips, failures)
     return writer.finish()
 
@@ -116,14 +120,9 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         raise DuologueError(f"{folder} has no {MANIFEST}: give a folder of recordings with one")
     entries = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DuologueError(f"{file}, line {number}: not JSON ({error.msg})") from None
-        for field in ("audio", "set"):
-            if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
-                raise DuologueError(f"{file}, line {number}: expected an object with the text field {field!r}")
+    for number, entry in numbered_json_lines(file):
+        for field in ("audio", "set", *(name for name in ("text", "licence") if name in entry)):
+            text_of(entry, field, f"{file}, line {number}")
         entries.append(entry)
     repeated = [path for path, count in Counter(entry["audio"] for entry in entries).items() if count > 1]
     if repeated:
@@ -133,7 +132,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
 
 def select(entries: list[dict[str, Any]], part: Part, sets: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The entries that belong to `part`, by the rules of this module's docstring."""
-    divide = speech_part_of if part in (Part.SPEECH, Part.SPEECH_HELD_OUT) else part_of
+    divide = speech_part_of if part in CODEC_PARTS else part_of
     return [entry for entry in entries if divide(entry) == part and (not sets or entry["set"] in sets)]
 
 
@@ -153,28 +152,40 @@ def part_of(entry: Mapping[str, Any]) -> Part | None:
             return None
         fold = Path(entry["audio"]).name.split("-")[0] if entry["set"] == "esc10" else ""
         return Part.NOISES_DEV if fold == "4" or stable_fraction(entry["audio"]) < 0.1 else Part.NOISES
-    if not words_of(entry):
+    if not entry.get("text", "").strip() and not words_of(entry):
         return None
     aside = SET_ASIDE.get((entry["set"], str(entry.get("speaker"))))
     return Part(aside) if aside else Part.TRAIN
 
 
 def words_of(entry: Mapping[str, Any]) -> str:
-    """What is said, as normalised words; "" if the manifest does not tell."""
-    if entry.get("text"):
-        return normalise(entry["text"])
+    """What is said, as words; "" if the manifest does not tell. Raises DuologueError that names what is no word."""
+    if entry.get("text", "").strip():
+        try:
+            return heard(entry["text"])
+        except DuologueError as error:
+            raise DuologueError(f"text {entry['text'][:60]!r}: {error}") from None
     digit = entry.get("digit")
     return UNITS[digit] if isinstance(digit, int) and 0 <= digit <= 9 else ""
 
 
 def describe(entry: Mapping[str, Any], part: Part) -> dict[str, Any]:
-    """A clip's fields in the data set, offset and length aside."""
+    """A clip's fields in the data set, offset and length aside. Raises DuologueError as `words_of`, except for a codec.
+
+    A codec asks for no words: what is none is kept as it is written.
+    """
     sound = part in (Part.NOISES, Part.NOISES_DEV)
+    try:
+        text = "" if sound else words_of(entry)
+    except DuologueError:
+        if part not in CODEC_PARTS:
+            raise
+        text = entry["text"]
     who = entry.get("label") if sound else entry.get("speaker")
     return {
         "id": entry["audio"],
-        "text": "" if sound else words_of(entry),
-        "voice": f"{entry['set']}:{who if isinstance(who, str) else 'unknown'}",
+        "text": text,
+        "voice": f"{entry['set']}:{who if isinstance(who, str | int) else 'unknown'}",
         "set": entry["set"],
         "licence": entry.get("licence") or "unknown",
         "source": entry.get("source_repo") or "unknown",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 
 import numpy as np
 
@@ -47,15 +48,44 @@ def number_in_words(n: int) -> str:
 
 
 _SIGNS = {"+": "plus", "-": "minus", "*": "times", "×": "times"}
+WRITTEN_SIGNS = {"%": "percent", "&": "and", "=": "equals"}
+_LATIN = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "ı": "i", "ʼ": "'"})
+
+
+def folded(text: str) -> str:
+    """Lower case, Latin letters without their marks ("Café": "cafe"), any space a plain one; all else as it is."""
+    kept, latin = [], False
+    for letter in unicodedata.normalize("NFC", text):
+        whole = unicodedata.category(letter)[0] not in "LM" and not letter.isdecimal()  # "²" is another word than "2"
+        for part in (letter if whole else unicodedata.normalize("NFKD", letter)).lower().translate(_LATIN):
+            if unicodedata.combining(part):
+                if latin:
+                    continue  # on other letters (й, が) a mark makes another letter
+            else:
+                latin = part in LETTERS
+            if unicodedata.category(part) != "Cf":  # what is not seen: soft hyphens, byte-order marks
+                kept.append(part)
+    return re.sub(r"\s", " ", unicodedata.normalize("NFC", "".join(kept)))
 
 
 def normalise(text: str) -> str:
-    """Any text as nano's words: lower case, digits and signs between them in words, all else but letters dropped."""
-    text = re.sub(r"(?<=\d)\s*([+*×]|\s-\s)\s*(?=\d)", lambda match: f" {_SIGNS[match[1].strip()]} ", text)
+    """Any text as nano's words: lower case, digits and signs between them in words, without what is not said.
+
+    No letter is dropped: those of other scripts, and numbers above 9999, stay as they are, and are no words of nano's.
+    """
+    text = re.sub(r"(?<=\d)\s*([+*×]|\s-\s)\s*(?=\d)", lambda match: f" {_SIGNS[match[1].strip()]} ", folded(text))
     text = re.sub(
-        r"\d+", lambda match: f" {number_in_words(int(match[0]))} " if len(match[0]) < 5 else " ", text.lower()
+        r"\d+", lambda match: f" {number_in_words(int(match[0])) if len(match[0]) < 5 else match[0]} ", text
     )
-    return " ".join(re.sub(r"[^a-z ]", "", re.sub(r"[-\s]+", " ", text)).split())
+    for sign, word in WRITTEN_SIGNS.items():
+        text = text.replace(sign, f" {word} ")
+    return " ".join("".join(letter for letter in text.replace("-", " ") if _is_kept(letter)).split())
+
+
+def _is_kept(letter: str) -> bool:
+    """Letters, marks and numbers; and what stands for a letter that is not known."""
+    kind = unicodedata.category(letter)
+    return letter == " " or kind[0] in "LMN" or kind in ("Cs", "Co")
 
 
 def contains_slot(reply: str, slot: str) -> bool:

@@ -138,8 +138,8 @@ def test_credits_count_by_set_and_licence(folder):
     [
         (None, "has no manifest.jsonl"),
         ("{", r"line 1: not JSON"),
-        ('{"audio": "a.wav"}\n', "line 1: expected an object with the text field 'set'"),
-        ("[1]\n", "line 1: expected an object"),
+        ('{"audio": "a.wav"}\n', "line 1: the field 'set' is missing"),
+        ("[1]\n", "line 1: expected a JSON object"),
         ('{"audio": "a.wav", "set": "x"}\n' * 2, "lists a.wav more than once"),
     ],
 )
