@@ -92,6 +92,11 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def broken(text: str) -> bool:
+    """Whether it holds half a surrogate pair, which is no character: ``"\\ud83d"`` in JSON, a name that is no UTF-8."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a file: UTF-8, or by its byte-order mark UTF-16 or UTF-32. The mark is left out.
 
@@ -132,7 +137,7 @@ def lines(text: str) -> list[str]:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Raises DuologueError naming a file that is missing, cannot be read, or is not JSON."""
-    return _parsed(read_text(path), f"{os.fspath(path)} is")
+    return parsed(read_text(path), os.fspath(path))
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -158,7 +163,7 @@ def numbered_json_lines(path: str | os.PathLike[str]) -> list[tuple[int, dict[st
     for number, line in enumerate(lines(read_text(path)), start=1):
         if not line.strip():
             continue
-        obj = _parsed(line, f"{os.fspath(path)}, line {number}:")
+        obj = parsed(line, f"{os.fspath(path)}, line {number}")
         if not isinstance(obj, dict):
             raise DuologueError(f"{os.fspath(path)}, line {number}: expected a JSON object, found {type(obj).__name__}")
         objects.append((number, obj))
@@ -173,14 +178,21 @@ def text_of(obj: Mapping[str, Any], field: str, where: str) -> str:
     return str(obj[field])
 
 
-def _parsed(text: str, where: str) -> Any:
+def name_of(obj: Mapping[str, Any], field: str, where: str) -> str:
+    """A field that names something: text, or a whole number. Raises as :func:`text_of`."""
+    value = obj.get(field)
+    return str(value) if type(value) is int else text_of(obj, field, where)
+
+
+def parsed(text: str, where: str) -> Any:
+    """The value of a JSON text; ``where`` names it in the error."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = f" at line {error.lineno}" if error.lineno > 1 else ""
-        raise DuologueError(f"{where} not JSON ({error.msg}{place})") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise DuologueError(f"{where} not JSON that can be read ({error})") from None
+        place = f"{where}, line {error.lineno}" if "\n" in text.strip() else where
+        raise DuologueError(f"{place} is not JSON ({error.msg})") from None
+    except (ValueError, RecursionError):  # Python's limits
+        raise DuologueError(f"{where} is not JSON that can be read: a number too long, or too many brackets") from None
 
 
 @contextmanager

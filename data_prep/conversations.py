@@ -12,13 +12,12 @@ Sources: Taori et al., "Stanford Alpaca" (2023), its data release; the ShareGPT 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.files import expanded
+from ..checkpoints.files import expanded, lines, parsed, read_text
 from ..model.errors import DuologueError
 
 TURNS_FILE = "turns.jsonl"
@@ -79,30 +78,22 @@ def read_instructions(file: str | Path) -> list[Conversation]:
 
 def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
     """(where it stands, object) of each entry of an array or of each line."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DuologueError(f"{file} is not UTF-8: byte {error.start} cannot be read") from None
+    text = read_text(file)
     if text.lstrip().startswith("["):
-        values = enumerate(_json(text, str(file)), start=1)
+        values = enumerate(parsed(text, str(file)), start=1)
         entries = [(f"{file}, entry {number}", value) for number, value in values]
     else:
-        lines = [(f"{file}, line {number}", line) for number, line in enumerate(text.split("\n"), start=1)]
-        entries = [(where, _json(line, where)) for where, line in lines if line.strip()]
+        entries = [
+            (where, parsed(line, where))
+            for number, line in enumerate(lines(text), start=1)
+            if line.strip() and (where := f"{file}, line {number}")
+        ]
     for where, value in entries:
         if not isinstance(value, dict):
             raise DuologueError(f"{where}: expected a JSON object, found {type(value).__name__}")
     if not entries:
         raise DuologueError(f"{file} is empty: expected conversations")
     return entries
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{where}, line {error.lineno}" if "\n" in text.strip() else where
-        raise DuologueError(f"{place}: not JSON ({error.msg})") from None
 
 
 def _own(entry: dict[str, Any], where: str, at: int) -> Conversation:

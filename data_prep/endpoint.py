@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..checkpoints.files import broken, encoded
 from ..model.errors import DuologueError
 
 _LATER = "run the command again to go on"
@@ -59,6 +60,8 @@ class Endpoint:
 
         Raises RefusedError where only this request is at fault, DuologueError where no other would fare better.
         """
+        if any(broken(message["content"]) for message in messages):
+            raise RefusedError("the text has half a surrogate pair, which is no character and cannot be sent")
         request: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": temperature}
         key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         with self._lock:
@@ -113,6 +116,8 @@ def _read(journal: Path) -> dict[str, str]:
     lines = journal.read_bytes().split(b"\n")
     answers = {}
     for number, line in enumerate(lines[:-1], start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             answers[row["key"]] = str(row["answer"])
@@ -128,7 +133,7 @@ def _append(journal: Path, row: dict[str, str]) -> None:
     size = journal.stat().st_size if journal.exists() else 0
     try:
         with open(journal, "ab") as file:
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            file.write(encoded(json.dumps(row, ensure_ascii=False) + "\n"))
     except OSError as error:
         if journal.exists():
             os.truncate(journal, size)

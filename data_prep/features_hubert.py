@@ -5,7 +5,6 @@ Source: Hsu et al., "HuBERT" (arXiv 2106.07447), section 3; layer 11 of mHuBERT 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints.files import read_object
 from ..checkpoints.source import one_line
 from ..model.errors import DuologueError
 from .features import HOP, SAMPLE_RATE, fingerprint
@@ -98,7 +98,7 @@ class HubertFeatures:
 def _imported(folder: Path) -> bool:
     """Whether units lie in the folder that were fitted on frames which begin with their samples."""
     try:
-        return json.loads((folder / CONFIG_FILE).read_text())["features"].get("centred") is False
+        return read_object(folder / CONFIG_FILE)["features"].get("centred") is False
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return False
 

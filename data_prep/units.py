@@ -8,7 +8,6 @@ Source: k-means units of HuBERT (Hsu et al., arXiv 2106.07447) as used by LLaMA-
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import expanded, write_atomically, write_json
+from ..checkpoints.files import expanded, read_object, write_atomically, write_json
 from ..model.errors import DuologueError
 from .features import HOP, SAMPLE_RATE, Features, MfccFeatures
 
@@ -114,14 +113,16 @@ class KMeansUnits:
         from safetensors.torch import load_file
 
         folder = expanded(folder)
+        if not (folder / CONFIG_FILE).is_file():
+            raise DuologueError(f"{folder} holds no units: expected {CONFIG_FILE} and {WEIGHTS_FILE}")
         try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
+            config = read_object(folder / CONFIG_FILE)
             tensors = load_file(folder / WEIGHTS_FILE)
             stored = config["features"]
             mean, scale, centroids = (tensors[name] for name in ("mean", "scale", "centroids"))
         except FileNotFoundError:
             raise DuologueError(f"{folder} holds no units: expected {CONFIG_FILE} and {WEIGHTS_FILE}") from None
-        except (json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
+        except (KeyError, TypeError, SafetensorError) as error:
             raise DuologueError(f"{folder}: its units cannot be read ({error!r}); fit them again") from None
         if features is None and stored["kind"] == "mfcc":
             features = MfccFeatures(stored["coefficients"], stored["n_mels"], stored["n_fft"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from ..checkpoints.files import read_object
 from ..checkpoints.source import CONFIG, resolve, resolve_foreign
 from ..checkpoints.store import device_of, dtype_of
 from ..model.errors import DuologueError
@@ -39,6 +39,6 @@ def load(
 
 def _is_qwen2_audio(folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("model_type") == "qwen2_audio")
-    except (OSError, ValueError, AttributeError):
+        return bool(read_object(folder / CONFIG).get("model_type") == "qwen2_audio")
+    except DuologueError:
         return False

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..checkpoints.files import broken
 from ..data_prep.spoken import normalise
 from ..model.errors import DuologueError
 from ..model.tokens import TokenLayout
@@ -30,6 +31,8 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
     def strange(ids: list[int]) -> bool:
         return not all(layout.is_text(id_) for id_ in ids)
 
+    if broken(text):
+        raise DuologueError(f"the text {text[:40]!r} has half a surrogate pair, which is no character")
     ids = encode(text)
     if strange(ids) and (spoken := normalise(text)):
         text, ids = spoken, encode(spoken)

@@ -7,14 +7,13 @@ codec are as they came, and all last one frame.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.files import expanded
+from ..checkpoints.files import expanded, numbered_json_lines
 from ..data_prep.shards import Clip
 from ..model.errors import DuologueError
 from .data import Corpus, to_float
@@ -42,12 +41,11 @@ def read_units(folder: str | Path, file: str = UNITS_FILE) -> dict[str, SpokenUn
     if not path.is_file():
         raise DuologueError(f"{path} is missing: prepare the units of {folder} first")
     table = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, row in numbered_json_lines(path):
         try:
-            row = json.loads(line)
             units, durations = np.array(row["units"], np.int64), np.array(row["durations"], np.int64)
             name = row["id"]
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DuologueError(f"{path}, line {number}: expected id, units and durations ({error!r})") from None
         if units.shape != durations.shape or units.ndim != 1 or (units < 0).any() or (durations < 1).any():
             raise DuologueError(

@@ -21,7 +21,7 @@ from ...model.errors import DuologueError
 from ...model.quantiser import QuantiserConfig
 from ...model.seanet import SEANetConfig
 from ...model.vocos import VocosConfig
-from ..files import expanded
+from ..files import expanded, read_text
 from ..parts import save_part
 from ..source import one_line
 from ..weights import assign, made
@@ -72,8 +72,8 @@ def read(checkpoint: Path, config: Path) -> tuple[dict[str, Tensor], dict[str, A
     if not isinstance(content, dict) or "state_dict" not in content:
         raise DuologueError(f"{checkpoint} is not a {SOURCE} checkpoint: it has no 'state_dict'")
     try:
-        fields = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        fields = yaml.safe_load(read_text(config))
+    except yaml.YAMLError as error:
         raise DuologueError(f"{config} is not YAML: {one_line(error)}") from None
     return as_state_dict(content["state_dict"], str(checkpoint)), fields
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.files import read_json_lines
+from ...checkpoints.files import name_of, numbered_json_lines, read_text, text_of
 from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
 from ..assistant import Assistant
@@ -130,14 +130,18 @@ def _metrics(beam: int) -> tuple[Metric, ...]:
 def _of_files(folder: Path) -> Callable[[str], str]:
     path = folder / HYPOTHESES
     if path.is_file():
-        known = {str(entry["id"]): str(entry["text"]) for entry in read_json_lines(path)}
+        known = {
+            name_of(entry, "id", where): text_of(entry, "text", where)
+            for number, entry in numbered_json_lines(path)
+            if (where := f"{path}, line {number}")
+        }
         return lambda name: known.get(name, "")
     if not folder.is_dir() or next(folder.rglob("*.txt"), None) is None:
         raise DuologueError(f"{folder} holds neither {HYPOTHESES} nor texts (ID.txt)")
 
     def read(name: str) -> str:
         text = folder / f"{name}.txt"
-        return text.read_text(encoding="utf-8").strip() if text.is_file() else ""
+        return read_text(text).strip() if text.is_file() else ""
 
     return read
 

@@ -16,7 +16,6 @@ scripts score.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import read_json_lines
+from ...checkpoints.files import name_of, numbered_json_lines, read_json, read_json_lines, text_of
 from ...data_prep.audio import read_audio
 from ...data_prep.recordings import MANIFEST
 from ...data_prep.spoken import normalise
@@ -67,7 +66,7 @@ def run(
     """
     kind, entries = read_entries(data)
     entries = entries[:limit]
-    replies = {} if outputs is None else {str(e["id"]): str(e["response"]) for e in read_json_lines(outputs)}
+    replies = {} if outputs is None else _replies(outputs)
     speaker = find_voices(voices or "dev")[0]
     assistant, source = (None, None) if model is None else loaded(model)
     if assistant is not None:
@@ -116,31 +115,35 @@ def read_entries(data: Path) -> tuple[str, list[Row]]:
     path = data / MANIFEST if data.is_dir() else data
     if not path.is_file():
         raise DuologueError(f"there is no {path}: give a folder with a {MANIFEST}, or a JSON file of AIR-Bench or MMAU")
-    if path.suffix == ".jsonl":
-        found = [dict(entry) for entry in read_json_lines(path)]
-    else:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DuologueError(f"{path} is no JSON: {error}") from None
+    found = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
     if not isinstance(found, list) or not found or not all(isinstance(entry, dict) for entry in found):
         raise DuologueError(f"{path}: expected a list of objects")
     first = found[0]
-    if "choice_a" in first:
-        return AIR_BENCH, [_air_bench(entry) for entry in found]
-    if "choices" in first:
-        return MMAU, [_mmau(entry) for entry in found]
-    labelled = [entry for entry in found if entry.get("label")]
-    if not labelled:
+    kind, read = LABELS, _label
+    if "choice_a" in first or "choices" in first:
+        kind, read = (AIR_BENCH, _air_bench) if "choice_a" in first else (MMAU, _mmau)
+    entries = []
+    for at, entry in enumerate(found, start=1):
+        if kind != LABELS or entry.get("label"):
+            try:
+                made = read(entry)
+            except KeyError as error:
+                raise DuologueError(f"{path}, entry {at}: it has no {error}") from None
+            for field in ("id", "audio", "asked", "answer", *(["response"] if made["response"] is not None else [])):
+                text_of(made, field, f"{path}, entry {at}")
+            entries.append(made)
+    if not entries:
         raise DuologueError(f"{path}: its entries have neither a label nor choices")
-    return LABELS, [
-        {
-            "id": entry["audio"], "audio": entry["audio"], "answer": entry["label"], "choices": [],
-            "category": str(entry.get("category") or entry.get("set") or entry["label"]),
-            "asked": entry.get("question") or QUESTION, "response": entry.get("response"),
-        }
-        for entry in labelled
-    ]  # fmt: skip
+    return kind, entries
+
+
+def _replies(path: Path) -> dict[str, str]:
+    """id -> what another system said."""
+    found = {}
+    for line, entry in numbered_json_lines(path):
+        where = f"{path}, line {line}"
+        found[name_of(entry, "id", where)] = text_of(entry, "response", where)
+    return found
 
 
 def is_right(kind: str, reply: str, entry: Row) -> bool:
@@ -176,6 +179,14 @@ def _right_letter(entry: Row) -> str:
         if choice == entry["answer"]:
             return name
     raise DuologueError(f"its answer {entry['answer']!r} is none of its choices")
+
+
+def _label(entry: Row) -> Row:
+    return {
+        "id": entry["audio"], "audio": entry["audio"], "answer": entry["label"], "choices": [],
+        "category": str(entry.get("category") or entry.get("set") or entry["label"]),
+        "asked": entry.get("question") or QUESTION, "response": entry.get("response"),
+    }  # fmt: skip
 
 
 def _air_bench(entry: Row) -> Row:

@@ -14,7 +14,6 @@ Source of the measures: WavTokenizer (arXiv 2408.16532), section 4.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import read_json, read_object
 from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
 from .page import PLAYER_RATE, Section, example, table
@@ -128,7 +128,7 @@ def read_codes(path: Path) -> list[list[int]]:
     if not path.is_file():
         return []
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         books = found if found and isinstance(found[0], list) else [found]
         return [[int(code) for code in book] for book in books]
     except (ValueError, TypeError, LookupError):
@@ -161,13 +161,7 @@ def _facts(data: Path) -> dict[str, Any]:
     path = data / "codec.json"
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DuologueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise DuologueError(f"{path}: expected an object with codebook_size and times")
-    return found
+    return read_object(path)
 
 
 def _speaker() -> SpeakerEncoder | None:

@@ -1,22 +1,24 @@
 """`duologue evaluate compare A B …`: reports side by side, and whether the systems differ.
 
 Each report is a folder of an earlier evaluation, all of the same suite. The first is the one that the others are
-compared with, over the items that both measured: the difference with its 95 % interval and a two-sided p by paired
-bootstrap. A difference counts when it survives Holm's correction over all metrics of that pair, at 5 %.
+compared with, over the items that both measured, the same question of the same set: the difference with its 95 %
+interval and a two-sided p by paired bootstrap. A difference counts when it survives Holm's correction over all metrics
+of that pair, at 5 %.
 """
 
 from __future__ import annotations
 
-import json
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.files import write_json, write_text
+from ...checkpoints.files import read_object, write_json, write_text
 from ...checkpoints.markdown import table as markdown_table
 from ...model.errors import DuologueError
 from .page import Section, describe, document, section, table
+from .pairing import Pairing, pair_up
 from .plots import bars, number
 from .reporting import from_json
 from .statistics import Difference, Metric, compare, holm
@@ -28,7 +30,7 @@ def run(reports: Sequence[Path], out: Path, *, seed: int = 0, quiet: bool = Fals
     """Compare the reports and write compare.json, report.html and summary.md into ``out``.
 
     Raises:
-        DuologueError: fewer than two, one that is no report, or reports of different suites.
+        DuologueError: fewer than two, one that is no report, reports of different suites, or without a row in common.
     """
     if len(reports) < 2:
         raise DuologueError("compare needs two reports or more: the folders of earlier evaluations")
@@ -37,15 +39,25 @@ def run(reports: Sequence[Path], out: Path, *, seed: int = 0, quiet: bool = Fals
     suites = sorted({report["settings"]["suite"] for report in found})
     if len(suites) > 1:
         raise DuologueError(f"the reports are of different suites: {', '.join(suites)}")
+    pairs: list[dict[str, Any]] = []
+    for name, other in zip(names[1:], found[1:], strict=True):
+        pairing = pair_up(found[0], other, (names[0], name))
+        pairs.append(
+            {
+                "a": names[0],
+                "b": name,
+                "rows": len(pairing.a),
+                "left_out": pairing.left_out,
+                "note": pairing.note,
+                "differences": differences(found[0], other, pairing, seed),
+            }
+        )
     out.mkdir(parents=True, exist_ok=True)
-    pairs: list[dict[str, Any]] = [
-        {"a": names[0], "b": name, "differences": differences(found[0], other, seed)}
-        for name, other in zip(names[1:], found[1:], strict=True)
-    ]
     title = f"Compared: {', '.join(names)}"
     sections = [_side_by_side(names, found), *(_pair(pair) for pair in pairs)]
     note = "".join(
-        f'<p class="dim">{name}: {describe(report["settings"])}</p>' for name, report in zip(names, found, strict=True)
+        f'<p class="dim">{html.escape(name)}: {html.escape(describe(report["settings"]))}</p>'
+        for name, report in zip(names, found, strict=True)
     )
     page = document(title, f"<h1>{title}</h1>{note}" + "".join(section(part) for part in sections))
     result = {
@@ -60,12 +72,11 @@ def run(reports: Sequence[Path], out: Path, *, seed: int = 0, quiet: bool = Fals
     return result
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any], seed: int = 0) -> list[Difference]:
-    """Every metric that both reports have, with `differs` after Holm's correction."""
+def differences(a: Mapping[str, Any], b: Mapping[str, Any], pairing: Pairing, seed: int = 0) -> list[Difference]:
+    """Every metric that both reports have, over the paired rows, with `differs` after Holm's correction."""
     known = {entry["id"] for entry in b["metrics"]}
     metrics = [from_json(entry) for entry in a["metrics"] if entry["id"] in known]
-    rows = [{str(row["id"]): row for row in report["rows"] if not row.get("failed")} for report in (a, b)]
-    raw = [compare(metric, rows[0], rows[1], seed) for metric in metrics]
+    raw = [compare(metric, pairing.a, pairing.b, seed) for metric in metrics]
     held = holm([difference.p for difference in raw])
     return [
         Difference(**{**_fields(difference), "differs": differs}) for difference, differs in zip(raw, held, strict=True)
@@ -89,12 +100,9 @@ def _fields(difference: Difference) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     file = path / "report.json" if path.is_dir() else path
-    try:
-        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DuologueError(f"there is no {file}: give the folder of an earlier evaluation") from None
-    except ValueError as error:
-        raise DuologueError(f"{file} is no JSON: {error}") from None
+    if not file.is_file():
+        raise DuologueError(f"there is no {file}: give the folder of an earlier evaluation")
+    report = read_object(file)
     if not {"settings", "metrics", "rows"} <= set(report):
         raise DuologueError(f"{file} is no report of `duologue evaluate`: it has no settings, metrics and rows")
     return report
@@ -149,6 +157,8 @@ def _cells(difference: Difference) -> tuple[str, ...]:
 
 def _pair(pair: Mapping[str, Any]) -> Section:
     body = table(_COLUMNS, [_cells(difference) for difference in pair["differences"]], (1, 2, 3, 4, 5))
+    if pair["note"]:
+        body = f'<p class="dim">{html.escape(pair["note"])}</p>{body}'
     return Section(title=f"A: {pair['a']}, B: {pair['b']}", body=body)
 
 
@@ -156,7 +166,8 @@ def _markdown(title: str, pairs: Sequence[Mapping[str, Any]]) -> str:
     parts = [f"## {title}"]
     for pair in pairs:
         rows = [_cells(difference) for difference in pair["differences"]]
-        parts += [f"A: {pair['a']}, B: {pair['b']}", markdown_table(_COLUMNS, rows, (1, 2, 3, 4, 5))]
+        note = [pair["note"]] if pair["note"] else []
+        parts += [f"A: {pair['a']}, B: {pair['b']}", *note, markdown_table(_COLUMNS, rows, (1, 2, 3, 4, 5))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -172,4 +183,6 @@ def _print(pairs: Sequence[Mapping[str, Any]], page: Path) -> None:
         for difference in pair["differences"]:
             shown.add_row(*_cells(difference))
         console.print(shown)
+        if pair["note"]:
+            console.print(pair["note"], markup=False)
     console.print(str(page), markup=False)

@@ -7,14 +7,13 @@ system.
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import write_text
+from ...checkpoints.files import read_json, read_json_lines, write_text
 from ...data_prep.audio import read_audio
 from .page import Section, document, player, report_body, table
 from .statistics import Finding
@@ -63,10 +62,10 @@ def _went_wrong(row: dict[str, Any]) -> bool:
 
 
 def _dialogue(folder: Path, row: dict[str, Any], sound: bool) -> str:
-    truth = json.loads((folder / "scene.json").read_text(encoding="utf-8"))
+    truth = read_json(folder / "scene.json")
     heard, said = (read_audio(folder / name, _RATE) for name in ("input.wav", "output.wav"))
     path = folder / "events.jsonl"
-    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    events = read_json_lines(path) if path.is_file() else []
     verdict = ", ".join(
         f"{key.replace('_', ' ')} {value}"
         for key, value in row.items()

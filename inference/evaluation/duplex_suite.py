@@ -15,7 +15,6 @@ to a question and to what is nobody's question alike.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...checkpoints.files import write_json, write_text
+from ...checkpoints.files import read_json, write_json, write_text
 from ...data_prep.audio import read_audio, write_wav
 from ...data_prep.spoken import normalise
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, require
@@ -179,8 +178,10 @@ def write_scene(scene: Scene, folder: Path) -> None:
 def read_scene(folder: Path) -> Scene:
     """What :func:`write_scene` wrote. Raises DuologueError where it cannot be read."""
     try:
-        return Scene.from_truth(json.loads((folder / "scene.json").read_text(encoding="utf-8")),
+        return Scene.from_truth(read_json(folder / "scene.json"),
                                 read_audio(folder / "input.wav", SAMPLE_RATE))  # fmt: skip
+    except DuologueError:
+        raise
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DuologueError(f"{folder / 'scene.json'} is no scene: {error!r}") from None
 

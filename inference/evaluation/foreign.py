@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import read_json_lines
+from ...checkpoints.files import name_of, numbered_json_lines, read_text, text_of
 from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
 from .endpoint_judge import EndpointJudge, JudgeConfig
@@ -32,6 +32,7 @@ from .s2s_page import examples
 from .speech_judge import SpeechJudge
 
 MANIFEST = "manifest.jsonl"
+TEXTS = ("audio", "reply", "question", "transcript", "answer", "slot")
 
 
 def run(
@@ -86,18 +87,23 @@ def read_entries(folder: Path) -> list[Row]:
         raise DuologueError(f"there is no folder {folder}: give one with WAVs and texts, or with a {MANIFEST}")
     path = folder / MANIFEST
     if path.is_file():
-        entries = [dict(entry) for entry in read_json_lines(path)]
-        if missing := [at for at, entry in enumerate(entries, start=1) if "id" not in entry]:
-            raise DuologueError(f"{path}, line {missing[0]}: an entry needs an id")
+        entries = []
+        for number, entry in numbered_json_lines(path):
+            where = f"{path}, line {number}"
+            for field in TEXTS:
+                if entry.get(field) is not None:
+                    text_of(entry, field, where)
+            entries.append(entry | {"id": name_of(entry, "id", where)})
     else:
         entries = [{"id": wav.stem} for wav in sorted(folder.glob("*.wav"))]
     if not entries:
         raise DuologueError(f"{folder} has neither WAVs nor a {MANIFEST}")
     for entry in entries:
-        entry.setdefault("audio", f"{entry['id']}.wav")
+        if entry.get("audio") is None:
+            entry["audio"] = f"{entry['id']}.wav"
         text = folder / f"{entry['id']}.txt"
         if entry.get("reply") is None:
-            entry["reply"] = text.read_text(encoding="utf-8").strip() if text.is_file() else None
+            entry["reply"] = read_text(text).strip() if text.is_file() else None
     return entries
 
 

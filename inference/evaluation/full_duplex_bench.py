@@ -20,14 +20,13 @@ A root may hold such folders, or tasks that hold them. Formats: the benchmark's 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import write_json
+from ...checkpoints.files import read_json, write_json
 from ...data_prep.audio import read_audio, write_wav
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
@@ -270,10 +269,7 @@ def _span(event: dict[str, Any], folder: Path) -> tuple[float, float]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DuologueError(f"{path} is no JSON: {error}") from None
+    return read_json(path)
 
 
 def _people(root: Path) -> dict[str, list[float]]:

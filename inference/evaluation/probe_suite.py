@@ -6,10 +6,10 @@ how much it is better than the best of either, over the same clips, by paired bo
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.files import read_json
 from ...model.errors import DuologueError
 from .page import Section, table
 from .plots import curves, number
@@ -28,14 +28,14 @@ def run(*, data: Path, out: Path, seed: int = 0, quiet: bool = False) -> dict[st
         DuologueError: ``data`` is no run of `probe` that has got to its first save.
     """
     path = data / FILE
+    if not path.is_file():
+        raise DuologueError(f"{data} has no {FILE}: duologue train probe source=… out={data} writes it")
+    found = read_json(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
         rows = [
             row | {"id": f"{name}/{row['id']}", "set": name} for name, rows in found["sets"].items() for row in rows
         ]
         layers, source = int(found["layers"]), found["source"] or "random weights"
-    except FileNotFoundError:
-        raise DuologueError(f"{data} has no {FILE}: duologue train probe source=… out={data} writes it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DuologueError(f"{path} cannot be read ({error!r}): train the probe again") from None
     if not rows:

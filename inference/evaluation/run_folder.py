@@ -15,7 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.files import write_json, write_text
+from ...checkpoints.files import (
+    read_json_lines,
+    read_object,
+    write_atomically,
+    write_json,
+)
 from ...checkpoints.source import WEIGHTS
 from ...model.errors import DuologueError
 from ..assistant import Assistant, load
@@ -32,7 +37,7 @@ def open_folder(out: Path, settings: Mapping[str, Any]) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "settings.json"
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_object(path)
         other = [name for name in settings if before.get(name) != settings[name]]
         if other:
             raise DuologueError(f"{out} holds figures of another {' and '.join(other)}: choose another folder")
@@ -57,10 +62,10 @@ def resume_rows(
 
     An item at which it raises DuologueError gets a row all the same: its ``failed`` says why.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last has no line end
-    rows = [json.loads(line) for line in lines][: len(items)]
-    write_text(path, "".join(f"{line}\n" for line in lines[: len(rows)]))
-    with path.open("a", encoding="utf-8") as file:
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last may end in the middle of a letter
+    write_atomically(path, b"".join(line + b"\n" for line in whole[: len(items)]))
+    rows = read_json_lines(path)
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for at, item in progress(items[len(rows) :], title, len(rows), len(items), quiet):
             line = json.dumps(work(at, item), ensure_ascii=False)
             file.write(f"{line}\n")

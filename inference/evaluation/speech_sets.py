@@ -12,16 +12,15 @@ Every utterance knows its set (the split's folder, the voice), so that figures c
 
 from __future__ import annotations
 
-import csv
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import read_json_lines
+from ...checkpoints.files import lines, numbered_json_lines, read_text, text_of
 from ...data_prep.audio import AudioSource, read_audio
 from ...data_prep.recordings import MANIFEST, MAX_RECORDING_S
 from ...data_prep.synthesis import SAMPLE_RATE, synthesise
@@ -98,7 +97,7 @@ def _lhotse(path: Path) -> Iterator[Utterance]:
         raise DuologueError(f"{path} is no lhotse manifest: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(cuts, CutSet):
         raise DuologueError(f"{path} holds no cuts: make them of its recordings and supervisions (lhotse cut simple)")
-    for cut in cuts:
+    for cut in _each(cuts, path):
         text = " ".join(part.text for part in cut.supervisions if part.text)
 
         def sound(cut: Any = cut) -> AudioSource:
@@ -123,16 +122,31 @@ def _recording(path: str, rate: int, channel: int | None) -> np.ndarray:
     return read_audio(path, rate, longest=MAX_RECORDING_S, channel=channel)
 
 
+def _each(cuts: Iterable[Any], path: Path) -> Iterator[Any]:
+    """They are read one by one, and so they fail."""
+    left = iter(cuts)
+    while True:
+        try:
+            cut = next(left)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DuologueError(f"{path} is no lhotse manifest: {' '.join(str(error).split())[:200]}") from None
+        yield cut
+
+
 def _ours(folder: Path) -> Iterator[Utterance]:
-    for entry in read_json_lines(folder / MANIFEST):
-        if entry.get("text"):
-            path = folder / entry["audio"]
-            yield Utterance(id=entry["audio"], text=entry["text"], set=entry.get("set", folder.name), sound=_path(path))
+    for number, entry in numbered_json_lines(folder / MANIFEST):
+        where = f"{folder / MANIFEST}, line {number}"
+        if "text" in entry and text_of(entry, "text", where).strip():
+            name = text_of(entry, "audio", where)
+            part = text_of(entry, "set", where) if "set" in entry else folder.name
+            yield Utterance(id=name, text=entry["text"], set=part, sound=_path(folder / name))
 
 
 def _librispeech(path: Path, root: Path) -> Iterator[Utterance]:
     split = path.relative_to(root).parts[0] if len(path.relative_to(root).parts) > 3 else root.name
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines(read_text(path)):
         name, _, text = line.partition(" ")
         if name:
             yield Utterance(id=name, text=text, set=split, sound=_path(path.parent / f"{name}.flac"))
@@ -141,7 +155,7 @@ def _librispeech(path: Path, root: Path) -> Iterator[Utterance]:
 def _aishell(folder: Path) -> Iterator[Utterance]:
     sounds = {path.stem: path for path in sorted((folder / "wav").rglob("*.wav"))}
     for table in sorted((folder / "transcript").glob("*.txt")):
-        for line in table.read_text(encoding="utf-8").splitlines():
+        for line in lines(read_text(table)):
             name, _, text = line.partition(" ")
             if name in sounds:  # the transcript covers all splits, of which only some may be there
                 part = sounds[name].relative_to(folder / "wav").parts[0]
@@ -149,12 +163,12 @@ def _aishell(folder: Path) -> Iterator[Utterance]:
 
 
 def _fleurs(path: Path) -> Iterator[Utterance]:
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            if len(row) < 4:
-                raise DuologueError(f"{path}: a line of Fleurs has id, file, raw text and text, tabs between: {row}")
-            where = path.parent / "audio" / path.stem / row[1]
-            yield Utterance(id=Path(row[1]).stem, text=row[3], set=path.stem, sound=_path(where))
+    for number, line in enumerate(lines(read_text(path)), start=1):
+        row = line.split("\t")
+        if len(row) < 4:
+            raise DuologueError(f"{path}, line {number}: Fleurs has id, file, raw text and text, tabs between: {row}")
+        where = path.parent / "audio" / path.stem / row[1]
+        yield Utterance(id=Path(row[1]).stem, text=row[3], set=path.stem, sound=_path(where))
 
 
 def _path(path: Path) -> Callable[[], AudioSource]:

@@ -159,7 +159,7 @@ def test_lines_end_at_a_line_feed_alone() -> None:
 @pytest.mark.parametrize("line", ["{", "[1]", "null", '{"a": 1} {"a": 2}', "[" * 9000, "1" * 5000])
 def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "rows").write_text(f'{{"a": 1}}\n\n   \n{line}\n')
-    with pytest.raises(DuologueError, match=f"^{tmp_path}/rows, line 4: [^\n]+$"):
+    with pytest.raises(DuologueError, match=rf"^{tmp_path}/rows, line 4(:| is not JSON) [^\n]+$"):
         read_json_lines(tmp_path / "rows")
 
 

@@ -80,7 +80,7 @@ def test_our_own_form(tmp_path: Path) -> None:
         ('{"turns": [{"text": "a", "reply_audio": "b.wav"}]}', "line 2, turn 1: 'reply_audio' without 'reply'"),
         ('{"id": "a", "turns": [{"text": "a"}]}', "the id 'a' more than once"),
         ("[1]", "line 2: expected a JSON object, found list"),
-        ("{", "line 2: not JSON"),
+        ("{", "line 2 is not JSON"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
@@ -95,7 +95,7 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, complaint: str) -> Non
     [
         ("", "is empty"),
         ("[]", "is empty"),
-        ('[{"instruction": "a"},\n{"instruction" "b"}]', "line 2: not JSON"),
+        ('[{"instruction": "a"},\n{"instruction" "b"}]', "line 2 is not JSON"),
         ('[{"question": "a"}]', "entry 1: expected 'instruction' .Alpaca.*found 'question'"),
         ('[{"instruction": ["a"]}]', "entry 1: 'instruction' is"),
         ('{"conversations": {}}', "line 1: 'conversations' is no list"),

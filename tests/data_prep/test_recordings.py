@@ -137,7 +137,7 @@ def test_credits_count_by_set_and_licence(folder):
     ("manifest", "message"),
     [
         (None, "has no manifest.jsonl"),
-        ("{", r"line 1: not JSON"),
+        ("{", r"line 1 is not JSON"),
         ('{"audio": "a.wav"}\n', "line 1: the field 'set' is missing"),
         ("[1]\n", "line 1: expected a JSON object"),
         ('{"audio": "a.wav", "set": "x"}\n' * 2, "lists a.wav more than once"),
