@@ -57,7 +57,7 @@ def test_labels(tmp_path: Path) -> None:
              {"audio": "b.wav", "set": "esc", "label": "rain", "response": "a train"}, {"audio": "c.wav"}]  # fmt: skip
     report = run(tmp_path, "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     assert report["metrics"][0]["value"] == 0.5 and report["metrics"][0]["count"] == 2
-    for text, reason in (("{}", "expected a list"), ("[{}]", "neither a label nor choices"), ("no", "is no JSON")):
+    for text, reason in (("{}", "expected a list"), ("[{}]", "neither a label nor choices"), ("no", "is not JSON")):
         with pytest.raises(DuologueError, match=reason):
             run(tmp_path, "bad.json", text)
     with pytest.raises(DuologueError, match="there is no"):
