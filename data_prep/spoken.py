@@ -79,13 +79,13 @@ def normalise(text: str) -> str:
     )
     for sign, word in WRITTEN_SIGNS.items():
         text = text.replace(sign, f" {word} ")
-    return " ".join("".join(letter for letter in text.replace("-", " ") if _is_kept(letter)).split())
+    return " ".join("".join(letter for letter in text.replace("-", " ") if letter == " " or is_letter(letter)).split())
 
 
-def _is_kept(letter: str) -> bool:
-    """Letters, marks and numbers; and what stands for a letter that is not known."""
-    kind = unicodedata.category(letter)
-    return letter == " " or kind[0] in "LMN" or kind in ("Cs", "Co")
+def is_letter(character: str) -> bool:
+    """Whether something is lost where it is left out: letters, marks, numbers, what stands for a letter not known."""
+    kind = unicodedata.category(character)
+    return kind[0] in "LMN" or kind in ("Cs", "Co")
 
 
 def contains_slot(reply: str, slot: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data_prep.spoken import is_letter
 from ..model.errors import DuologueError
 from .augment import AugmentConfig, augment
 from .data import Corpus, Plan, pad, to_float
@@ -22,12 +23,12 @@ def labels_of(texts: list[str]) -> tuple[Tensor, Tensor]:
     """The labels of all texts one behind another, and (B,) how many of them each has.
 
     Raises:
-        DuologueError: a text has a character that is no label: no letter of it is left out.
+        DuologueError: a text has a letter or number that is no label; only punctuation is left out.
     """
     for text in texts:
-        if strange := next((c for c in text if c not in CHARACTERS), None):
+        if strange := next((c for c in text if c not in CHARACTERS and is_letter(c)), None):
             raise DuologueError(f"the text {text[:60]!r} has {strange!r}; labels are a to z, ' and spaces")
-    rows = [torch.tensor([CHARACTERS.index(c) + 1 for c in text], dtype=torch.long) for text in texts]
+    rows = [torch.tensor([CHARACTERS.index(c) + 1 for c in text if c in CHARACTERS]).long() for text in texts]
     return torch.cat(rows), torch.tensor([len(row) for row in rows])
 
 
