@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_a_set_is_written_and_resumed(recordings: Path, tmp_path: Path) -> None:
     assert prepare_sounds(config, progress=False)["clips"] == 6
     first = [clip["id"] for clip in ShardedDataset(config.out).metas]
     assert prepare_sounds(config, progress=False)["clips"] == 6 and len(set(first)) == 6
+
+
+def test_a_recording_that_cannot_be_read_is_a_failed_clip(recordings: Path, tmp_path: Path) -> None:
+    """It cost the whole run before."""
+    source = tmp_path / "recordings"
+    shutil.copytree(recordings, source)
+    (source / "1-0.wav").write_text("no sound")
+    out = tmp_path / "set"
+    config = SoundsConfig(source=str(source), out=str(out), asked=0.0, voices="dev", n=30, shard_size=15, workers=1)
+    counts = prepare_sounds(config, progress=False)
+    reasons = (out / "failed.jsonl").read_text()
+    assert counts["clips"] + counts["failed"] == 30 and counts["clips"] > 15
+    assert counts["failed"] == reasons.count("1-0.wav is not a recording") > 0
 
 
 def test_bad_settings_are_refused(recordings: Path, tmp_path: Path) -> None:
