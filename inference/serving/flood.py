@@ -4,8 +4,8 @@
     python -m duologue.inference.serving.flood demo/assets/*.flac --url http://127.0.0.1:8000
 
 The users (load.py) talk all the time, in spans of which every second one has the others in it: one client sends a text
-of 300 KB to be answered again and again, and every other time one that is as long as it may be; another breaks off in
-the middle of sending that, or while its longest text is read. The report, one JSON object, has the p99 lateness of all
+of 300 KB to be answered again and again; another half as much as may be sent, which is read; a third breaks off in the
+middle of sending the one, and while the other is read. The report, one JSON object, has the p99 lateness of all
 frames without and with them, in milliseconds, and its ratio: 1.5 at most is wanted. The server must have more session
 slots than users (``--sessions`` of ``duologue serve``).
 """
@@ -54,18 +54,17 @@ def _body(characters: int) -> bytes:
     return json.dumps({"model": "any", "messages": [{"role": "user", "content": text}], "max_tokens": 8}).encode()
 
 
-async def _send(url: str, key: str, bodies: list[bytes], pause_s: float, seen: Flood) -> None:
-    """One client that sends these in turn and waits for each answer."""
+async def _send(url: str, key: str, body: bytes, pause_s: float, seen: Flood) -> None:
+    """One client that sends this again and again, and waits for each answer."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     async with httpx.AsyncClient(timeout=60) as client:
         while True:
-            for body in bodies:
-                try:
-                    answer = await client.post(url + _PATH, content=body, headers=headers)
-                    seen.statuses[f"{len(body)} bytes: {answer.status_code}"] += 1
-                except httpx.HTTPError as error:
-                    seen.statuses[type(error).__name__] += 1
-                await asyncio.sleep(pause_s)
+            try:
+                answer = await client.post(url + _PATH, content=body, headers=headers)
+                seen.statuses[f"{len(body)} bytes: {answer.status_code}"] += 1
+            except httpx.HTTPError as error:
+                seen.statuses[type(error).__name__] += 1
+            await asyncio.sleep(pause_s)
 
 
 async def _leave(url: str, key: str, half: bytes, whole: bytes, pause_s: float, seen: Flood) -> None:
@@ -110,10 +109,11 @@ def percentile_ms(counts: dict[float, float], part: float) -> float:
 
 @contextlib.asynccontextmanager
 async def _others(url: str, key: str, characters: int, pause_s: float, seen: Flood) -> AsyncIterator[None]:
-    longest = _body(Limits().text_chars // 2)  # of the context of a small model too
+    long = _body(Limits().text_chars // 2)  # which fits into the context of a small model too
     tasks = [
-        asyncio.create_task(_send(url, key, [_body(characters), longest], pause_s, seen)),
-        asyncio.create_task(_leave(url, key, _body(characters), longest, pause_s, seen)),
+        asyncio.create_task(_send(url, key, _body(characters), pause_s, seen)),
+        asyncio.create_task(_send(url, key, long, pause_s, seen)),
+        asyncio.create_task(_leave(url, key, _body(characters), long, pause_s, seen)),
         asyncio.create_task(_health(url, seen)),
     ]
     try:

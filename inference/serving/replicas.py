@@ -65,8 +65,8 @@ class Replica:
     def check_health(self) -> None:
         """Raises if it is to be started anew."""
         engine = self._served.state.service.engine
-        if engine is not None and not engine.alive:
-            raise RuntimeError("a lane of the engine has ended")
+        if engine is not None and (engine.stuck or not engine.alive):
+            raise RuntimeError("a worker of the engine has ended, or does not come back from what it does")
 
 
 def app(arguments: Replicas) -> Application:

@@ -339,7 +339,7 @@ def test_beyond_the_queue_it_is_said_when_to_ask_again(slow) -> None:
         assert complete(found, ASKED).status_code == 200
         slow.on = True
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
-            long = pool.submit(complete, found, [{"role": "user", "content": "what " * 1900}])
+            long = pool.submit(complete, found, [{"role": "user", "content": "what " * 900}])
             wait(lambda: found.service.engine.seats == 1)
             others = [pool.submit(complete, found, ASKED) for _ in range(3)]
             refused = [other.result() for other in others]
