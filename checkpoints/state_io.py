@@ -56,7 +56,9 @@ def load_state(path: str | Path) -> Any:
         if metadata.get("format") != _FORMAT:
             raise DuologueError(f"{path} is no saved state of format {_FORMAT}")
         return _made(json.loads(metadata["state"]), tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
+    except TypeError as error:  # a dataclass with other fields
+        raise DuologueError(f"{path} was saved by another version of Duologue: {error}") from None
+    except (SafetensorError, KeyError, ValueError, AttributeError, ImportError) as error:
         raise DuologueError(f"{path} is not a whole saved state: {error}") from None
 
 

@@ -285,6 +285,9 @@ def evaluate(
         int | None, typer.Option("--count", "--questions", min=1, help="How many (duplex: scenes of each kind).")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="duplex, latency: responsive, balanced or patient.")] = None,
+    kinds: Annotated[
+        str | None, typer.Option(help="duplex: only such scenes, with commas between: question, echo, …")
+    ] = None,
     without: Annotated[
         str | None, typer.Option(help="duplex: speculation, monitor, words, echo: what does it bring?")
     ] = None,
@@ -325,7 +328,7 @@ def evaluate(
     run(
         Request(
             suite=suite, output=output, reports=tuple(reports or ()), model=model, outputs=outputs, data=data,
-            export=export, profile=profile, voices=voices, count=count, preset=preset, without=without,
+            export=export, profile=profile, voices=voices, count=count, kinds=kinds, preset=preset, without=without,
             beam=beam, normaliser=normaliser, recogniser=recogniser, judge=judge, judge_model=judge_model, utmos=utmos,
             voice=voice, seed=seed,
         )

@@ -61,7 +61,7 @@ def chat(
     duologue chat --host 0.0.0.0 --certfile chain.pem --keyfile key.pem
                                       reachable from other machines, whose browsers want https for a microphone
     duologue chat --origin https://example.org      behind a proxy: see docs/serve.md
-    duologue chat --terminal          without a browser; headphones are better: nothing cancels an echo here
+    duologue chat --terminal          without a browser; the loudspeaker's echo is taken out
     duologue chat --terminal --url http://gpu:8000    with the model elsewhere
     """
     if url is not None and not terminal:

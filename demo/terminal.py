@@ -1,7 +1,7 @@
 """`duologue chat --terminal`: the voice chat without a browser. A client of /v1/realtime, like the page.
 
 The microphone stays open; what is said is heard while the answer plays, and an answer that is spoken over stops. A
-typed line is a question too. Nothing cancels an echo here, so headphones are better than loudspeakers.
+typed line is a question too. The loudspeaker's echo is taken out of the microphone (docs/echo.md).
 """
 
 from __future__ import annotations

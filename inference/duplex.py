@@ -84,6 +84,7 @@ class Heard:
     speaking: the answer has samples left or to come. audible: some of it has been played.
     unread: an opinion on the words of the turn is still to come, once the answer to it is being prepared.
     withheld: silence while a button is down, which does not make the turn longer.
+    mistaken: what was taken for speech until now, without a pause, was the loudspeaker's echo.
     """
 
     speech: bool
@@ -94,6 +95,7 @@ class Heard:
     verdict: Verdict | None = None
     unread: bool = False
     withheld: bool = False
+    mistaken: bool = False
 
 
 @dataclass
@@ -123,6 +125,9 @@ class DuplexPolicy(State):
 
     def _listening(self, heard: Heard) -> list[Action]:
         config = self.config
+        if heard.mistaken and self.turn_ms == self.spoken_ms:
+            self.mode, self.prepared = Mode.IDLE, False
+            return [Action.IGNORE]
         self.turn_ms += 0 if heard.withheld else FRAME_MS
         if heard.speech:
             self.spoken_ms += FRAME_MS
@@ -169,7 +174,7 @@ class DuplexPolicy(State):
             return self._interrupt(heard)
         if heard.verdict is Verdict.QUERY:  # as short as "stop"
             return self._interrupt(heard)
-        if heard.silence_ms >= self.config.resume_ms:
+        if heard.mistaken or heard.silence_ms >= self.config.resume_ms:
             self.mode = Mode.ANSWERING
             return [Action.RESUME]
         return []

@@ -39,6 +39,7 @@ from .speech_segments import CONFIG as SEGMENTS
 from .text_stream import ids_of
 
 _AT_ONCE = 10**6  # ms: longer than any wait
+_MISTAKEN_MS = 320  # of an echo may have been taken for speech, until it is known
 _FADE_MS = 10  # so that falling silent at once is not a click
 
 
@@ -245,7 +246,11 @@ class Session:
     def _one_frame(self, pcm: Tensor, events: list[Event]) -> Tensor:
         s = self.state
         s.now_ms += FRAME_MS
-        self._gate(pcm, events)
+        pcm, echo, found = s.echo.hear(pcm, self.config.echo)
+        mistaken = found and echo and s.pressed is None and s.gate.open and s.gate.speech_ms <= _MISTAKEN_MS
+        if mistaken:
+            s.loudness.new_turn()
+        self._gate(pcm, echo, events)
         s.recent.append(pcm)
         answer = s.answer if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED) else None
         audible = answer is not None and not s.held and (answer.played > 0 or s.before is None)
@@ -268,6 +273,7 @@ class Session:
             verdict=self._verdict(),
             unread=self._unread(),
             withheld=bool(s.pressed and s.quiet),
+            mistaken=mistaken,
         )
         was_speaking = s.policy.mode is Mode.ANSWERING
         for action in s.policy.step(heard):
@@ -282,8 +288,8 @@ class Session:
         )
         return played
 
-    def _gate(self, pcm: Tensor, events: list[Event]) -> None:
-        gate, echo = self.state.gate, self.state.echo.hear(pcm) > self.config.echo
+    def _gate(self, pcm: Tensor, echo: bool, events: list[Event]) -> None:
+        gate = self.state.gate
         for probability in self.vad.step(pcm[None], self.state.vad)[0].tolist():
             was_open = gate.open
             gate.push(0.0 if echo else probability)

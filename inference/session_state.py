@@ -24,8 +24,10 @@ class SessionConfig:
     certain: from which probability on what the monitor says of a turn counts: "query", "noise", "wait". Answering in a
         pause is a query too many, answering nobody's question a noise too few.
     certain_over: the same of what is said over an answer: a query ends it, a noise does not.
-    echo: a frame of which more than this share is what was just played is no speech (see echo.py); 1: never.
-    echo_ms: how late an echo may come.
+    echo: what was played is taken out of what is heard (see echo.py); where that leaves less than ``1 - echo`` of the
+        echo's energy, nobody speaks. 1: nothing is taken out.
+    echo_ms: how late an echo may come: the longest round trip of a client, from what is played to what is heard of it.
+        It holds from the session's beginning.
     tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms (of a transcript only those
         count that nobody foresaw), and of how many speech units sound may be made: what a frame may cost. A frame of
         speech is two to four units long.
@@ -46,8 +48,8 @@ class SessionConfig:
     sampling: Sampling = field(default_factory=Sampling)
     certain: tuple[float, float, float] = (0.93, 0.55, 0.6)
     certain_over: tuple[float, float, float] = (0.6, 0.9, 0.6)
-    echo: float = 0.3
-    echo_ms: int = 400
+    echo: float = 0.7
+    echo_ms: int = 1600
     tokens_a_frame: int = 3
     units_a_frame: int = 6
     ahead_ms: int = 640
@@ -61,6 +63,8 @@ class SessionConfig:
         for name, values in (("certain", self.certain), ("certain_over", self.certain_over), ("echo", (self.echo,))):
             if not all(0 <= value <= 1 for value in values):
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if not 0 <= self.echo_ms <= 10_000:
+            raise DuologueError(f"session: echo_ms is {self.echo_ms}; it must be 0 to 10000 ms")
         for name in ("tokens_a_frame", "units_a_frame", "ahead_ms", "history"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")

@@ -27,6 +27,10 @@ METRICS = (
     Metric(key="response_ms", name="Response heard after, median", unit="ms", better=_LOW, statistic=_P50),
     Metric(key="response_ms", name="Response heard after, 95th", unit="ms", better=_LOW, statistic=_P95),
     Metric(key="echo_interrupted", name="Interrupted by its own echo", unit="%", better=_LOW),
+    Metric(key="echo_answered", name="Answered its own echo", unit="%", better=_LOW),
+    Metric(key="echo_stopped", name="Interrupted over its echo", unit="%"),
+    Metric(key="echo_stop_ms", name="Stop latency over its echo, median", unit="ms", better=_LOW, statistic=_P50),
+    Metric(key="echo_stop_ms", name="Stop latency over its echo, 95th", unit="ms", better=_LOW, statistic=_P95),
 )
 # (kind, field of the verdict, measure)
 _SHARES = (
@@ -49,6 +53,9 @@ _SHARES = (
     (SceneKind.QUESTION, "endpoint_ms", "endpoint_ms"),
     (SceneKind.QUESTION, "compute_ms", "compute_ms"),
     (SceneKind.QUESTION, "response_ms", "response_ms"),
+    (SceneKind.ECHO, "echo_answered", "echo_answered"),
+    (SceneKind.ECHO_INTERRUPTION, "stopped", "echo_stopped"),
+    (SceneKind.ECHO_INTERRUPTION, "stop_ms", "echo_stop_ms"),
 )
 
 

@@ -41,11 +41,12 @@ from .duplex_measures import METRICS, measures
 from .duplex_page import write_page
 from .environment import environment
 from .judge import is_right
+from .loudspeaker import Microphone
 from .page import markdown
 from .recognise import Recogniser
 from .reporting import good_rows, print_findings
 from .run_folder import guarded, progress, resume_rows
-from .scenes import Scene, SceneKind, render
+from .scenes import ECHOING, Scene, SceneKind, render
 from .statistics import evaluate, percentiles, share
 
 Row = dict[str, Any]
@@ -53,7 +54,10 @@ Segment = tuple[int, int]  # ms
 
 _JOIN_MS = 320  # a shorter gap is inside one utterance
 _GOES_ON_MS = 400  # of speech after a disturbance: the answer was not given up
-_OVER = (SceneKind.BACK_CHANNEL, SceneKind.COUGH, SceneKind.INTERRUPTION, SceneKind.STOP, SceneKind.RECALL)
+_OVER = (
+    SceneKind.BACK_CHANNEL, SceneKind.COUGH, SceneKind.INTERRUPTION, SceneKind.STOP, SceneKind.RECALL,
+    SceneKind.ECHO_INTERRUPTION,
+)  # fmt: skip
 
 
 def run(
@@ -63,6 +67,7 @@ def run(
     profile: str = "quick",
     voices: str | None = None,
     scenes: int | None = None,
+    kinds: Sequence[str] = (),
     preset: str = "balanced",
     without: Sequence[str] = (),
     seed: int = 0,
@@ -74,13 +79,14 @@ def run(
 
     Args:
         scenes: how many of each kind; quick: 4, card: 34.
+        kinds: of which kinds; none: of all. Scenes with an echo are for our own sessions alone.
         preset: whose waits the session keeps.
         without: what the session does without, to see what it brings: speculation, monitor, words or echo.
         outputs: a folder of scenes in which another system left its output.wav files: play nothing, judge those.
         export: only write the scenes into ``out``, for another system to play.
 
     Raises:
-        DuologueError: an unknown profile, preset or voice, a missing synthesiser or output.wav.
+        DuologueError: an unknown profile, kind, preset or voice, a missing synthesiser or output.wav.
     """
     if profile not in ("quick", "card"):
         raise DuologueError(f"unknown profile {profile!r}: the profiles are quick, card")
@@ -98,8 +104,8 @@ def run(
     else:
         speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
         require(*{voice.engine for voice in speakers})
-        kinds = [kind for kind in SceneKind if not (export and kind is SceneKind.ECHO)]
-        items = [(kind, index) for index in range(count) for kind in kinds]
+        chosen = [kind for kind in _kinds(kinds) if not (export and kind in ECHOING)]
+        items = [(kind, index) for index in range(count) for kind in chosen]
     if export:
         for kind, index in progress(items, "writing", 0, len(items), quiet):
             scene = render(kind, index, seed, speakers)
@@ -133,9 +139,9 @@ def run(
     rows = resume_rows(out / "judged.jsonl", "playing", list(enumerate(items)), guarded(work, name), quiet)
     good = good_rows(rows)
     settings = {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers],
-                "scenes": count if outputs is None else len(items), "preset": None if outputs else preset,
-                "without": list(without), "outputs": None if outputs is None else str(outputs),
-                "seed": seed}  # fmt: skip
+                "scenes": count if outputs is None else len(items), "kinds": list(kinds),
+                "preset": None if outputs else preset, "without": list(without),
+                "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
     findings = [found for metric in METRICS if (found := evaluate(metric, good, seed)).count]
     report: dict[str, Any] = {
         "settings": settings,
@@ -151,6 +157,14 @@ def run(
     if not quiet:
         print_findings("Who speaks when", findings, report["broken"], page)
     return report
+
+
+def _kinds(names: Sequence[str]) -> list[SceneKind]:
+    known = {kind.value: kind for kind in SceneKind}
+    for name in names:
+        if name not in known:
+            raise DuologueError(f"there are no scenes of kind {name!r}; the kinds are {', '.join(known)}")
+    return [known[name] for name in names] or list(SceneKind)
 
 
 def session_without(config: SessionConfig, parts: Sequence[str]) -> SessionConfig:
@@ -191,19 +205,16 @@ def play(assistant: Assistant, scene: Scene, folder: Path, config: SessionConfig
     session = Session(assistant, config, vad)
     wave = read_audio(folder / "input.wav", session.input_rate)
     wave = np.pad(wave, (0, -len(wave) % session.frame))
-    back = np.zeros(len(wave) + session.input_rate, np.float32)  # the loudspeaker, as the microphone will hear it
-    delay, gain = scene.echo_ms * session.input_rate // 1000, 10 ** (scene.echo_db / 20) if scene.echo_ms else 0.0
+    microphone = Microphone(scene.echo, len(wave))
     played, costs = [], []
     events: list[Event] = []
     for at in range(0, len(wave), session.frame):
+        heard = microphone.hear(wave[at : at + session.frame], at)
         started = time.perf_counter()
-        tick = session.tick(wave[at : at + session.frame] + back[at : at + session.frame])
+        tick = session.tick(heard)
         costs.append(1e3 * (time.perf_counter() - started))
-        if gain:
-            heard = _resampled(tick.pcm, session.output_rate, session.input_rate)
-            begin = at + session.frame + delay
-            room = back[begin : begin + len(heard)]
-            room += gain * heard[: len(room)]
+        if scene.echo is not None:
+            microphone.play(_resampled(tick.pcm, session.output_rate, session.input_rate), at + session.frame)
         played.append(tick.pcm)
         events += tick.events
     write_wav(folder / "output.wav", np.concatenate(played), session.output_rate)
@@ -293,6 +304,8 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
                 return row | {"given_up": any(e.kind is EventKind.INTERRUPTED and e.at_ms >= onset for e in events)}
             return row | {"given_up": not goes_on and not is_right(answer(0), first.answer, first.slot, by_ear=True)}
         row |= {"stop_ms": speaking[1] - onset}
+        if scene.kind is SceneKind.ECHO_INTERRUPTION:
+            row |= {"stopped": any(e.kind is EventKind.INTERRUPTED and e.at_ms >= onset for e in events)}
         if scene.kind is SceneKind.STOP:
             return row | {"obeyed": after < 1000}
         if scene.kind is SceneKind.RECALL:
@@ -310,6 +323,8 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
         "right": is_right(answer(end), first.answer, first.slot, by_ear=not events),
         "response_ms": next((max(0, a - end) for a, b in segments if b > end), None),
         "interrupted": sum(e.kind is EventKind.INTERRUPTED for e in events),
+        "ducked": sum(e.kind is EventKind.DUCKED for e in events),
+        "echo_answered": sum(e.kind is EventKind.ANSWER_STARTED for e in events) > 1,
     }
     decided = [e.at_ms for e in events if e.kind is EventKind.ANSWER_STARTED and e.at_ms >= end]
     audible = [e.at_ms for e in events if e.kind is EventKind.ANSWER_AUDIBLE and e.at_ms >= end]
@@ -372,6 +387,9 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
         "compute_ms": percentiles([row.get("compute_ms") for row in of[SceneKind.QUESTION]]),
         "response_ms": percentiles([row["response_ms"] for row in of[SceneKind.QUESTION]]),
         "echo_interrupted": share(row["interrupted"] > 0 for row in of[SceneKind.ECHO]),
+        "echo_answered": share(row["echo_answered"] for row in of[SceneKind.ECHO]),
+        "echo_stopped": share(row["stopped"] for row in of[SceneKind.ECHO_INTERRUPTION]),
+        "echo_stop_ms": percentiles([row["stop_ms"] for row in of[SceneKind.ECHO_INTERRUPTION]]),
         "tick_ms": percentiles(costs) | {"p99": float(np.percentile(costs, 99)) if costs else None},
         "valid": {kind.value: len(of[kind]) for kind in SceneKind},
     }

@@ -30,6 +30,7 @@ class Request:
     profile: str | None = None
     voices: str | None = None
     count: int | None = None
+    kinds: str | None = None
     preset: str | None = None
     without: str | None = None
     beam: int | None = None
@@ -48,7 +49,7 @@ _USES = {
     "asr": "model outputs data profile voices count beam normaliser",
     "codec": "data count utmos",
     "probe": "data",
-    "duplex": "model outputs data export profile voices count preset without recogniser judge judge_model",
+    "duplex": "model outputs data export profile voices count kinds preset without recogniser judge judge_model",
     "audio_analysis": "model outputs data voices count",
     "voicebench": "model data count judge judge_model",
     "latency": "model profile voices count preset",
@@ -205,6 +206,7 @@ def _duplex(request: Request) -> None:
         return
     duplex_suite.run(
         model=request.model or "nano", out=request.output, profile=request.profile or "quick", voices=request.voices,
-        scenes=request.count, preset=preset, without=tuple((request.without or "").split(",")),
-        seed=request.seed, outputs=request.outputs, export=request.export,
+        scenes=request.count, kinds=tuple(filter(None, (request.kinds or "").split(","))), preset=preset,
+        without=tuple((request.without or "").split(",")), seed=request.seed, outputs=request.outputs,
+        export=request.export,
     )  # fmt: skip

@@ -22,10 +22,13 @@ from ...data_prep.kinds import Category
 from ...data_prep.recordings import trimmed
 from ...data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
 from ...model.errors import DuologueError
+from .loudspeaker import Echo
 
 LEVEL_DBFS = -24.0  # root mean square of the user's speech
 FLOOR_DBFS = -66.0  # of the room
+OVER_ECHO_DBFS = LEVEL_DBFS - 6  # of who speaks over an echo: as loud as it, if it is 6 dB fainter than the user
 ROOM_S = 6.0  # for an answer, after the last thing that is said
+ECHO_S = 3.0  # more, for its echo
 
 BACK_CHANNELS = ("uh", "yeah", "okay", "right", "good", "so")  # what is said without wanting the turn
 STOPS = ("stop", "please stop", "stop it")
@@ -51,6 +54,10 @@ class SceneKind(Enum):
     STOP = "stop"  # "stop" over the answer: to be obeyed
     RECALL = "recall"  # "what did you say" over the answer: to be told what was heard of it, and no more
     ECHO = "echo"  # the assistant's own voice comes back: to be ignored; only for whoever can be fed in a loop
+    ECHO_INTERRUPTION = "echo_interruption"  # another question over the answer and its echo: to be answered instead
+
+
+ECHOING = (SceneKind.ECHO, SceneKind.ECHO_INTERRUPTION)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class Scene:
     """A microphone recording and the truth about it.
 
     spans: all that is heard, in order. The user's turns are those of ``turns``: what was asked, its answer and slot.
-    echo_ms, echo_db: of an echo scene: how much later and fainter the loudspeaker is heard in the microphone.
+    echo: how the loudspeaker is heard in the microphone; None: not at all.
     """
 
     name: str
@@ -76,8 +83,7 @@ class Scene:
     pcm: np.ndarray  # (n,) float32 at 16 kHz
     spans: tuple[Span, ...]
     turns: tuple[Dialogue, ...]
-    echo_ms: int = 0
-    echo_db: float = 0.0
+    echo: Echo | None = None
 
     def truth(self) -> dict[str, object]:
         """All but the samples, as plain JSON values."""
@@ -88,8 +94,7 @@ class Scene:
             "duration_ms": 1000 * len(self.pcm) // SAMPLE_RATE,
             "spans": [vars(span) for span in self.spans],
             "turns": [{"question": t.question, "answer": t.answer, "slot": t.slot} for t in self.turns],
-            "echo_ms": self.echo_ms,
-            "echo_db": self.echo_db,
+            "echo": None if self.echo is None else vars(self.echo),
         }
 
     @classmethod
@@ -99,8 +104,8 @@ class Scene:
             Dialogue(category=Category.OUTSIDE, kind="", template="", operands="", **turn) for turn in truth["turns"]
         )
         spans = tuple(Span(**span) for span in truth["spans"])
-        kind, echo = SceneKind(truth["kind"]), (truth["echo_ms"], truth["echo_db"])
-        return cls(truth["name"], kind, truth["voice"], pcm, spans, tuple(turns), *echo)
+        echo = None if truth.get("echo") is None else Echo(**truth["echo"])
+        return cls(truth["name"], SceneKind(truth["kind"]), truth["voice"], pcm, spans, tuple(turns), echo)
 
 
 class _Tape:
@@ -148,7 +153,7 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
     rng = np.random.default_rng([seed, index, list(SceneKind).index(kind)])
     voice = voices[index % len(voices)]
     tape, turns = _Tape(voice, rng), []
-    echo_ms, echo_db = 0, 0.0
+    echo = None
     tape.wait(rng.uniform(0.5, 1.5))
     if kind is SceneKind.NOISE:
         for _ in range(int(rng.integers(2, 5))):
@@ -172,8 +177,10 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
     else:
         turns.append(_question(seed, index, kind, 0, long=kind is not SceneKind.QUESTION))
         tape.say(turns[0].question)
+        if kind in ECHOING:
+            echo = Echo.draw(index, rng)
         if kind is SceneKind.ECHO:
-            echo_ms, echo_db = int(rng.integers(20, 301)), -20.0
+            tape.wait(ECHO_S)
         elif kind is not SceneKind.QUESTION:
             tape.wait(rng.uniform(1.5, 2.0))  # by then it is being answered
             if kind is SceneKind.BACK_CHANNEL:
@@ -188,7 +195,7 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
                 tape.say(again)
             else:
                 turns.append(_question(seed, index, kind, 1))
-                tape.say(turns[1].question)
+                tape.say(turns[1].question, level_dbfs=LEVEL_DBFS if echo is None else OVER_ECHO_DBFS)
     tape.wait(ROOM_S)
     return Scene(
         f"{kind.value}-{seed}-{index:04d}",
@@ -197,8 +204,7 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
         tape.finish(),
         tuple(tape.spans),
         tuple(turns),
-        echo_ms,
-        echo_db,
+        echo,
     )
 
 

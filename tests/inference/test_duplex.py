@@ -119,6 +119,17 @@ def test_a_false_alarm_and_an_interruption() -> None:
     assert room.frames(6, False) == [Action.SPECULATE, Action.ANSWER], "and it is answered in its turn"
 
 
+def test_an_echo_taken_for_speech_is_taken_back() -> None:
+    """Over the answer: go on at once. After it: nobody's turn, unless there was a pause, so somebody else's speech."""
+    config, quiet = DuplexConfig(), {"speech": False, "speech_ms": 0, "silence_ms": FRAME_MS}
+    ducked = DuplexPolicy(config, mode=Mode.DUCKED, over_ms=160)
+    assert ducked.step(Heard(**quiet, speaking=True, audible=True, mistaken=True)) == [Action.RESUME]
+    begun = DuplexPolicy(config, mode=Mode.LISTENING, turn_ms=160, spoken_ms=160)
+    assert begun.step(Heard(**quiet, mistaken=True)) == [Action.IGNORE] and begun.mode is Mode.IDLE
+    after_a_pause = DuplexPolicy(config, mode=Mode.LISTENING, turn_ms=800, spoken_ms=400)
+    assert after_a_pause.step(Heard(**quiet, mistaken=True)) == [] and after_a_pause.mode is Mode.LISTENING
+
+
 def test_a_word_as_short_as_stop_interrupts_if_the_monitor_says_so() -> None:
     room = Room(PLAIN)
     room.frames(5, True)

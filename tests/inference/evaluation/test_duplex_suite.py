@@ -160,13 +160,16 @@ def test_an_echo_reaches_the_microphone(tmp_path: Path) -> None:
             heard.append(x[0].numpy().copy())
             return super().step(x, state)
 
-    play(tiny_assistant(), scene, tmp_path, SessionConfig(), Listening())
+    play(tiny_assistant(), scene, tmp_path, SessionConfig(echo=1.0), Listening())  # nothing is taken out
     microphone, loudspeaker = np.concatenate(heard), read_audio(tmp_path / "output.wav")
-    delay = scene.echo_ms * 16 + 1_280  # and the frame in which it is played
-    echo = microphone[: len(scene.pcm)] - scene.pcm
-    wanted = np.zeros(len(echo))
-    wanted[delay:] = 0.1 * loudspeaker[: len(echo) - delay]
-    assert wanted.any() and np.abs(echo - wanted).max() < 1e-3
+    assert scene.echo is not None
+    delay = scene.echo.delay_ms * 16 + 1_280  # and the frame in which it is played
+    wanted = np.zeros(len(scene.pcm))
+    size = 2 * len(loudspeaker)
+    back = np.fft.irfft(np.fft.rfft(loudspeaker, size) * np.fft.rfft(scene.echo.response(), size))
+    wanted[delay:] = back[: len(scene.pcm) - delay]
+    wanted = np.clip(scene.pcm + wanted, -1, 1)
+    assert np.abs(wanted - scene.pcm).max() > 0.01 and np.abs(microphone[: len(wanted)] - wanted).max() < 1e-3
 
 
 def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +188,7 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     assert again["rows"] == report["rows"] and json.loads((tmp_path / "a" / "report.json").read_text())["rows"]
     # Another system's outputs: judged without playing anything; one that is missing is named, and in no figure.
     foreign = tmp_path / "b"
-    assert duplex_suite.run(out=foreign, scenes=1, export=True, **settings) == {"scenes": len(report["rows"]) - 1}
+    assert duplex_suite.run(out=foreign, scenes=1, export=True, **settings) == {"scenes": len(report["rows"]) - 2}
     for scene in sorted(foreign.iterdir()):
         (scene / "output.wav").write_bytes((tmp_path / "a" / scene.name / "output.wav").read_bytes())
     next(foreign.glob("noise-*/output.wav")).unlink()
@@ -199,6 +202,17 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
         duplex_suite.run(outputs=tmp_path, out=tmp_path / "d", quiet=True)
     with pytest.raises(DuologueError, match="no preset 'hasty'"):
         duplex_suite.run(out=tmp_path / "e", preset="hasty", **settings)
+
+
+def test_only_some_kinds_of_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
+    monkeypatch.setattr(duplex_suite, "Recogniser", lambda: lambda pcm, rate: SAID)
+    settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True, "scenes": 1}
+    report = duplex_suite.run(out=tmp_path / "a", kinds=("echo", "echo_interruption"), **settings)
+    assert [row["kind"] for row in report["rows"]] == ["echo", "echo_interruption"] and not report["broken"]
+    assert "echo_interrupted" in {entry["id"] for entry in report["metrics"]}
+    with pytest.raises(DuologueError, match="no scenes of kind 'ecko'; the kinds are question, pause, "):
+        duplex_suite.run(out=tmp_path / "b", kinds=("ecko",), **settings)
 
 
 def test_figures_of_nothing_are_none() -> None:
