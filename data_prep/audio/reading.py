@@ -109,7 +109,10 @@ def _opened(source: AudioSource, most_piped: int | None, name: str | None = None
     with opened(source, _is_known, most_piped, name) as file:
         if file.size == 0:
             raise DuologueError(f"{file.name} is empty (0 bytes): give a recording")
-        yield file.name, _tracks(file)
+        try:
+            yield file.name, _tracks(file)
+        except OSError as error:  # a disk that fails, a network that is gone
+            raise DuologueError(f"cannot read {file.name}: {error.strerror or error}") from None
 
 
 def _is_known(head: bytes) -> bool:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from sound_files import encoded, streamed_flac, tone
 
-from duologue.data_prep.audio import from_argument, read_audio, read_pieces
+from duologue.data_prep.audio import from_argument, read_audio, read_pieces, sources
 from duologue.data_prep.recordings import read_recording
 from duologue.model.errors import DuologueError
 
@@ -160,6 +160,18 @@ def pcm(kind: str) -> np.ndarray:
     info = np.iinfo(kind)
     middle = 0.0 if info.min < 0 else (info.max + 1) / 2
     return np.clip(np.round(SINE.astype(float) * (info.max + 1 - middle) + middle), info.min, info.max).astype(kind)
+
+
+def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.FileIO):
+        def read(self, count: int = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    (tmp_path / "q.wav").write_bytes(WAV)
+    monkeypatch.setattr(sources, "_open", lambda name, path: Failing(path))
+    for read in (read_audio, lambda path: read_recording(path, 16_000), lambda path: list(read_pieces(path, 16_000))):
+        with pytest.raises(DuologueError, match=r"cannot read .*q\.wav: Input/output error"):
+            read(tmp_path / "q.wav")
 
 
 FORMS: dict[str, Callable[[], Any]] = {
