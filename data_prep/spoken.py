@@ -54,6 +54,8 @@ _LATIN = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d"
 
 def folded(text: str) -> str:
     """Lower case, Latin letters without their marks ("Café": "cafe"), any space a plain one; all else as it is."""
+    if text.isascii():
+        return re.sub(r"\s", " ", text.lower())
     kept, latin = [], False
     for letter in unicodedata.normalize("NFC", text):
         whole = unicodedata.category(letter)[0] not in "LM" and not letter.isdecimal()  # "²" is another word than "2"

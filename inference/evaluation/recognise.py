@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...checkpoints.source import one_line
 from ...model.errors import DuologueError
 
 RATE = 16_000  # Hz, what the acoustic models were trained on
@@ -98,7 +99,7 @@ class WhisperEar:
             self._processor: Any = AutoProcessor.from_pretrained(path)
             self._model: Any = WhisperForConditionalGeneration.from_pretrained(path).eval()
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = one_line(error)
             raise DuologueError(f"no Whisper model at {path!r}: {reason}") from None
         self.name = f"Whisper ({path})"
 
