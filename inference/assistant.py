@@ -69,8 +69,9 @@ def _lay_out_for_few_rows(model: SpeechLM) -> None:
     where a matrix narrows (60, 86). With many rows both are alike. Matrices of 8-bit integers stay as they are.
     """
     for module in model.modules():
-        plain = isinstance(module, nn.Linear) and type(module.weight) is nn.Parameter
-        if plain and module.out_features >= module.in_features:
+        if isinstance(module, nn.Linear) and module.out_features >= module.in_features:
+            if type(module.weight) is not nn.Parameter:
+                continue
             module.weight.data = module.weight.data.t().contiguous().t()
 
 

@@ -13,6 +13,7 @@ pYIN, Mauch and Dixon (ICASSP 2014); Wan et al. (arXiv 1710.10467).
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from typing import Any
 
@@ -26,6 +27,7 @@ SILENT = 1e-4  # a waveform that never exceeds -80 dBFS
 _HOP, _MELS = 160, 80  # samples; bands
 _FLOOR = 1e-5  # of a mel band, before the logarithm
 _SHORT_S = 0.25  # PESQ wants a quarter of a second
+_SHORTEST_S = 0.1  # PLCMOS and STOI cannot measure less
 _UNEVEN_S = 0.1  # more than this between the lengths of a pair is no codec's padding
 
 DNSMOS = Metric(key="dnsmos", name="DNSMOS, overall", unit="MOS")
@@ -47,17 +49,22 @@ SIMILARITY = Metric(key="similarity", name="Speaker similarity")
 
 
 def unreferenced(waveform: np.ndarray) -> dict[str, list[float]]:
-    """Measures of UNREFERENCED. A second run gives the same (PLCMOS draws its raters; here from a fixed seed).
+    """Measures of UNREFERENCED, without those for which the recording is too short (PLCMOS: 0.1 s).
+
+    A second run gives the same (PLCMOS draws its raters; here from a fixed seed).
 
     Raises:
-        DuologueError: silence, or speechmos is not installed.
+        DuologueError: silence, samples that are not finite, or speechmos is not installed.
     """
     _check(waveform)
+    waveform = np.clip(waveform, -1.0, 1.0)
     dnsmos, plcmos = _speechmos()
     before = np.random.get_state()
     np.random.seed(0)
     try:
-        found, lossy = dnsmos.run(waveform, sr=RATE), plcmos.run(waveform, sr=RATE)
+        found = dnsmos.run(waveform, sr=RATE)
+        if len(waveform) >= _SHORTEST_S * RATE:
+            found["plcmos"] = plcmos.run(waveform, sr=RATE)["plcmos"]
     finally:
         np.random.set_state(before)
     names = {
@@ -65,15 +72,18 @@ def unreferenced(waveform: np.ndarray) -> dict[str, list[float]]:
         "dnsmos_signal": "sig_mos",
         "dnsmos_background": "bak_mos",
         "dnsmos_p808": "p808_mos",
+        "plcmos": "plcmos",
     }
-    return {key: [float(found[name]), 1.0] for key, name in names.items()} | {"plcmos": [float(lossy["plcmos"]), 1.0]}
+    measured = {key: float(found[name]) for key, name in names.items() if name in found}
+    return {key: [value, 1.0] for key, value in measured.items() if math.isfinite(value)}
 
 
 def referenced(decoded: np.ndarray, reference: np.ndarray) -> dict[str, list[float]]:
     """Measures of REFERENCED; PESQ and STOI are left out where they are not defined (no speech, or too little).
 
     Raises:
-        DuologueError: silence, lengths that are not a pair's, or a package that is not installed.
+        DuologueError: silence, samples that are not finite, lengths that are not a pair's, or a package that is not
+            installed.
     """
     if abs(len(decoded) - len(reference)) > _UNEVEN_S * RATE:
         raise DuologueError(
@@ -82,6 +92,8 @@ def referenced(decoded: np.ndarray, reference: np.ndarray) -> dict[str, list[flo
         )
     _check(reference, "the reference")
     length = min(len(decoded), len(reference))
+    if not length or not np.isfinite(decoded).all():
+        raise DuologueError("the decoded signal has no samples, or some that are not finite")
     decoded, reference = decoded[:length], reference[:length]
     found = {"mel_distance": [mel_distance(decoded, reference), 1.0]}
     found |= {"voicing_f1": _f1(voiced(decoded), voiced(reference))}
@@ -111,6 +123,8 @@ def stoi(decoded: np.ndarray, reference: np.ndarray) -> float | None:
     """None where less than 30 frames (0.4 s) of speech are left: pystoi would answer 1e-5."""
     from pystoi import stoi as measure
 
+    if len(reference) < _SHORTEST_S * RATE:
+        return None
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Not enough STFT frames")
         try:
@@ -153,8 +167,15 @@ class SpeakerEncoder:
         return np.asarray(self._encoder.embed_utterance((waveform * level).astype(np.float32)))
 
 
+def audible(waveform: np.ndarray) -> bool:
+    """Whether it can be measured: it has samples, all of them finite, and not only silence."""
+    return len(waveform) > 0 and bool(np.isfinite(waveform).all()) and float(np.abs(waveform).max()) >= SILENT
+
+
 def _check(waveform: np.ndarray, name: str = "the recording") -> None:
-    if len(waveform) == 0 or float(np.abs(waveform).max()) < SILENT:
+    if not np.isfinite(waveform).all():
+        raise DuologueError(f"{name} has samples that are not finite")
+    if not audible(waveform):
         raise DuologueError(f"{name} is silent: it has no quality to measure")
 
 

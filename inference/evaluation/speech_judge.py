@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from ...model.errors import DuologueError
 from .endpoint_judge import EndpointJudge
 from .judge import is_right
-from .quality import RATE, SILENT, SpeakerEncoder, unreferenced
+from .quality import RATE, SpeakerEncoder, audible, unreferenced
 from .recognise import Ear
 from .run_folder import Row
 from .words import error_measures, normaliser
@@ -53,7 +54,7 @@ class SpeechJudge:
             found |= error_measures(row["transcript"], row["question"], self.how, "transcript_")
         judged = row.get("answer") and row.get("slot")
         question, reply = row.get("question") or "", row.get("reply") or ""
-        if wave is not None and len(wave) and float(np.abs(wave).max()) >= SILENT:
+        if wave is not None and audible(wave):
             heard = out["heard"] = self.ear(wave, RATE)
             if reply:
                 found |= error_measures(heard, reply, self.how, "reply_")
@@ -77,14 +78,19 @@ class SpeechJudge:
         return out
 
     def quality(self, wave: np.ndarray) -> dict[str, list[float]]:
-        """How it sounds, by everything that needs no reference."""
+        """How it sounds, by everything that needs no reference and that can measure it; nothing of silence."""
+        if not audible(wave):
+            return {}
         found = unreferenced(wave)
-        return found if self._utmos is None else found | {"utmos": [self._utmos(wave), 1.0]}
+        if self._utmos is not None and math.isfinite(score := self._utmos(wave)):
+            found["utmos"] = [score, 1.0]
+        return found
 
     def _resembles(self, wave: np.ndarray, like: np.ndarray) -> dict[str, list[float]]:
-        if self.speaker is None:
+        if self.speaker is None or not audible(like):
             return {}
-        return {"similarity": [float(self.speaker(wave) @ self.speaker(like)), 1.0]}
+        similarity = float(self.speaker(wave) @ self.speaker(like))
+        return {"similarity": [similarity, 1.0]} if math.isfinite(similarity) else {}
 
 
 def load_utmos(folder: str) -> Callable[[np.ndarray], float]:
