@@ -32,6 +32,8 @@ class SegmentConfig:
 
     margin_ms: heard before and behind speech, for the quiet beginnings and ends of words.
     shortest_ms: less speech than that, by itself, is none.
+    certain: a recording holds speech only if this probability of it is reached somewhere. (A noise that begins all at
+        once is taken for speech at first, but not so surely.)
     pause_ms: longer silence inside a turn is shortened to this.
     cut_ms, together_s: what is only written down is cut at pauses from cut_ms on, but for what lasts no longer than
         together_s: most likely one sentence.
@@ -42,6 +44,7 @@ class SegmentConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     margin_ms: int = 320
     shortest_ms: int = 128
+    certain: float = 0.9
     pause_ms: int = 960
     cut_ms: int = 224
     together_s: float = 3.0
@@ -168,6 +171,8 @@ def spoken(probabilities: np.ndarray, config: SegmentConfig = CONFIG) -> list[tu
             start = at + 1 - gate.speech_ms // WINDOW_MS
         elif was_open and not gate.open:
             runs.append((start, at))
+    if not any(probabilities[first:end].max() >= config.certain for first, end in runs):
+        return []
     return [run for near in _grouped(runs, config.cut_ms // WINDOW_MS) if _speech_ms(near) >= config.shortest_ms
             for run in near]  # fmt: skip
 

@@ -124,6 +124,7 @@ def test_a_click_is_no_speech() -> None:
     clicks = np.tile([1.0, 1.0, 1.0] + [0.0] * 30, 10)
     assert segments.spoken(clicks) == []
     assert segments.spoken(np.array([0, 0, 1, 1, 1, 0.5, 0, 0])) == [(2, 6)]
+    assert segments.spoken(np.full(40, 0.8)) == [], "nobody is sure"
 
 
 @settings(max_examples=25)
@@ -199,7 +200,8 @@ def test_a_long_question_is_written_down_part_by_part(tiny: Assistant) -> None:
 
 
 def test_what_is_no_speech_has_no_words(nano: Assistant) -> None:
-    for wave in (silence(3), silence(40), noise(5), noise(5, 0.002), tones(5)):
+    sudden = np.concatenate([silence(1), noise(3, 0.3), silence(1), tones(3)])
+    for wave in (silence(3), silence(40), noise(5), noise(5, 0.002), tones(5), sudden):
         reply = nano.ask((RATE, wave))
         assert (reply.transcript, reply.text) == ("", "") and "no speech was heard" in str(reply.warning)
         assert transcribe(nano, wave) == ""
