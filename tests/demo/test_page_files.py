@@ -53,7 +53,7 @@ def test_no_posted_path_becomes_a_copy_that_can_be_read(found: Running, secret: 
         {"video": {"path": str(secret), "meta": kind}, "meta": kind},
     )
     with httpx.Client(base_url=found.url, timeout=30) as client:
-        for number, file in ((n, file) for n in range(12) for file in files):
+        for number, file in enumerate(files):
             call = {"data": [file, None, []], "fn_index": number, "session_hash": f"x{number}"}
             for path in ("/gradio_api/queue/join", f"/gradio_api/run/{number}", "/gradio_api/component_server", "/"):
                 answer = client.post(path, json=call)
