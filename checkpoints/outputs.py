@@ -16,7 +16,9 @@ Name = str | os.PathLike[str]
 Names = Name | Iterable[Name] | None
 
 
-def keep_apart(outputs: Mapping[str, Names], inputs: Mapping[str, Names], *, replaces: bool = False) -> None:
+def keep_apart(
+    outputs: Mapping[str, Names], inputs: Mapping[str, Names], *, replaces: bool = False, mixes: bool = False
+) -> None:
     """Refuse an output that is an input, one of the files of a folder that is an input, or another output.
 
     Paths are compared by what they lead to: links, ``./x`` and hard links are seen through. Devices and FIFOs are not
@@ -26,6 +28,7 @@ def keep_apart(outputs: Mapping[str, Names], inputs: Mapping[str, Names], *, rep
         outputs: what a user calls each (``"-o"``), and its path or paths; None: not given.
         inputs: the same. A name that is no path (a hub id) does no harm, nor does one of what is not there.
         replaces: the outputs are folders that are replaced whole, so no input may lie in one.
+        mixes: the inputs are folders that are read with all that lies below, so no output may lie in one.
     """
     written, read = _pairs(outputs), [(what, path) for what, path in _pairs(inputs) if path.exists()]
     for (what, out), (other, source) in itertools.product(written, read):
@@ -35,6 +38,8 @@ def keep_apart(outputs: Mapping[str, Names], inputs: Mapping[str, Names], *, rep
             raise DuologueError(f"{what} {out} is a file of {other} {source}: write to another place")
         if replaces and _inside(source, out):
             raise DuologueError(f"{what} {out} would replace {other}, which lies in it: write to another place")
+        if mixes and source.is_dir() and _inside(out, source):
+            raise DuologueError(f"{what} {out} would become a part of {other} {source}: write to another place")
     for (what, out), (other, second) in itertools.combinations(written, 2):
         if _same(out, second):
             raise DuologueError(f"{what} and {other} are both {out}: write to two places")

@@ -136,6 +136,9 @@ def _keep_apart(request: Request) -> None:
     folders["--model"] = [model_path(request.model)] if request.model else []
     folders["--utmos"] = [expanded(request.utmos)] if request.utmos else []
     keep_apart({"-o": request.output}, folders)
+    if request.suite == "duplex":  # a benchmark's folder is searched for sounds; one of scenes is not
+        searched = [path for path in (request.data, request.outputs) if path and not any(path.glob("*/scene.json"))]
+        keep_apart({"-o": request.output}, {"the benchmark": searched}, mixes=True)
 
 
 def _needs(path: Path | None, suite: str, what: str) -> Path:

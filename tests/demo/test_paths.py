@@ -31,6 +31,7 @@ COMMANDS = {
                "hubert-kmeans model FOLDER kmeans=FOLDER/config.json layer=1"],
     "evaluate": ["asr --data FOLDER -o FOLDER", "asr --outputs FOLDER -o FOLDER", "s2s --outputs FOLDER -o FOLDER",
                  "codec --data FOLDER -o FOLDER", "duplex --data FOLDER -o FOLDER",
+                 "duplex --data FOLDER -o FOLDER/figures", "duplex --outputs FOLDER -o FOLDER/figures",
                  "voicebench --data FOLDER -o FOLDER",
                  "audio_analysis --data data --outputs FOLDER/rows.jsonl -o FOLDER", "s2s -m FOLDER -o FOLDER",
                  "compare other FOLDER -o FOLDER", "compare other FOLDER/config.json -o FOLDER"],
@@ -135,7 +136,7 @@ def test_the_home_folder_in_values(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "codec decode ~/none.codes ~/out.wav", "codec pairs ~/none pairs", "evaluate asr --data=~/none -o f",
         "evaluate compare ~/none ~/none2 -o figures", "prepare recordings source=~/none out=~/out",
-        "prepare turns source=~/none out=out", "prepare units data=~/none quantiser=q", "bench ear --data=~/none",
+        "prepare turns source=~/none out=out", "prepare units data=~/none quantiser=q",
         "prepare rewrite source=~/none out=o endpoint=http://x/v1 model=m",
         "train codec preset=tiny data=~/none out=~/run",
     ],
