@@ -169,5 +169,6 @@ def test_by_the_real_ear_and_printed(assistant: Assistant, tmp_path: Path, capsy
     else:
         assert speech["synthesiser_wer"] is speech["difference"] is None
     printed = " ".join(capsys.readouterr().out.split())
-    assert "Compute delay" in printed and "Answered right, by" in printed and "report.html" in printed
+    assert "Compute delay" in printed and "Answered right, by" in printed
+    assert "report.html" in printed.replace(" ", ""), "a long path goes on in the next line"
     assert {"dnsmos", "plcmos"} <= {entry["id"] for entry in report["metrics"]}
