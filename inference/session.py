@@ -208,7 +208,10 @@ class Session:
             raise DuologueError("the past cannot be changed while an answer is under way: truncate it first")
 
         def words(text: str) -> list[int]:
-            ids = ids_of(self.assistant.tokenizer, layout, text)[0] if text.strip() else []
+            try:
+                ids = ids_of(self.assistant.tokenizer, layout, text)[0] if text.strip() else []
+            except DuologueError:  # no words, or too many to be remembered: not a reason to end the session
+                return []
             return [id_ for id_ in ids if layout.is_text(id_)]
 
         newest = ((words(question), words(answer)) for question, answer in reversed(past))

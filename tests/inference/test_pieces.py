@@ -109,8 +109,14 @@ def test_batches_of_pieces_are_not_long(assistant, fed) -> None:
 
 def test_a_past_is_as_long_as_is_remembered(assistant, fed) -> None:
     session = Session(assistant, CONFIG, Loudness())
-    session.remember([("what is two", "it makes nine")] * 5000)
+    session.remember([("what " * 5000, "it makes nine"), *[("what is two", "it makes nine")] * 5000])
     assert sum(fed) <= assistant.model.config.history and 50 < len(session.state.memory.past) < 200
+
+
+def test_a_past_that_cannot_be_read_ends_no_session(assistant) -> None:
+    session = Session(assistant, CONFIG, Loudness())
+    session.remember([("what " * 5000, "it makes nine"), ("what is two", "it makes nine")])
+    assert [len(question) for question, _ in session.state.memory.past] == [0, 3]
 
 
 def test_what_does_not_fit_the_context_is_an_error(assistant) -> None:
