@@ -300,9 +300,10 @@ class Figures:
         """Take back the rows after the checkpoint that the run goes on from; the file loses them at the next save.
 
         Raises:
-            DuologueError: a run that begins at 0, and figures of several saves. (One was killed in its first.)
+            DuologueError: a run that begins at 0, and figures of several saves with weights. (One was killed in its
+                first.)
         """
-        if first == 0 and len(self.rows) > 1:
+        if first == 0 and len(self.rows) > 1 and self.path.with_name(WEIGHTS).exists():
             raise DuologueError(
                 f"{self.path} has the figures of {len(self.rows)} saves, to step {self.rows[-1]['step']}, but there is "
                 f"no checkpoint to go on from; nothing was changed: restore state-*, give another out, or move "

@@ -20,7 +20,7 @@ from ..model.errors import DuologueError
 from .ema import Ema
 from .engine import build_whole
 from .recipe import Recipe
-from .run_folder import BEST, WEIGHTS, Figures, States, read_state, save_parts, states, warn
+from .run_folder import BEST, FIGURES, WEIGHTS, Figures, States, read_state, save_parts, states, warn
 from .scalars import Scalars
 from .task import Rival, Task
 
@@ -159,7 +159,7 @@ class Saves:
             if scalars.fault:
                 faults.append(scalars.fault)
         if done == self.recipe.steps and not self._everywhere(not faults):
-            faults.append("its checkpoint was not written, so that the same command writes all again")
+            faults.append("its checkpoint was not written, so that the last steps are done again")
         elif self.sharded:
             attempt(f"state-{done:08d}", lambda: self._save_sharded(done))
         elif self.main:
@@ -195,7 +195,12 @@ class Saves:
             whole = ", ".join(steps) or "nothing of this run"
             raise DuologueError(
                 f"the last save, of step {self.recipe.steps}, failed: {'; '.join(faults)}; whole in {self.folder}: "
-                f"{whole}; once there is room, the same command goes on from the newest checkpoint"
+                f"{whole}; once there is room, the same command "
+                + (
+                    "goes on from the newest checkpoint"
+                    if self.first or any("state-" in n for n in steps)
+                    else f"begins anew, when {WEIGHTS} and {FIGURES} are moved away"
+                )
             )
 
     # Under FSDP and DeepSpeed no process has all of the weights: accelerate writes a folder, each process its share.
