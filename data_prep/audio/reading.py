@@ -14,6 +14,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -149,21 +150,21 @@ class _Decoded:
 
     name: str
     longest: float  # s
-    seconds: float = 0.0
+    seconds: Fraction = Fraction()  # exact: ten minutes in blocks are no more than ten minutes
     samples: int = 0  # of all channels
 
     def count(self, frames: int, track: Track) -> None:
         """Add frames. A header may be wrong about the length, so both are counted: what it says and what comes."""
-        self.seconds += frames / track.rate
+        self.seconds += Fraction(frames, track.rate)
         self.samples += frames * track.channels
         if self.seconds > self.longest:
             raise DuologueError(
-                f"{self.name} lasts {self.seconds:.0f} s: at most {self.longest:.0f} s can be read at once"
+                f"{self.name} lasts {float(self.seconds):.6g} s: at most {self.longest:.0f} s can be read at once"
             )
         if self.samples > self.longest * MAX_SAMPLES_PER_S:
             raise DuologueError(
-                f"{self.name} has {track.channels} channels at {track.rate} Hz for {self.seconds:.0f} s: at most "
-                f"{self.longest * MAX_SAMPLES_PER_S / 1e6:.0f} million samples can be read at once"
+                f"{self.name} has {track.channels} channels at {track.rate} Hz for {float(self.seconds):.0f} s: "
+                f"at most {self.longest * MAX_SAMPLES_PER_S / 1e6:.0f} million samples can be read at once"
             )
 
 
@@ -183,10 +184,10 @@ def _mono(
             part = average(block, chosen)  # (n,)
             finite = np.isfinite(part)
             if not finite.all():
-                at = decoded.seconds - (len(part) - int(np.argmin(finite))) / track.rate
+                at = float(decoded.seconds) - (len(part) - int(np.argmin(finite))) / track.rate
                 raise DuologueError(f"{name} has a sample that is no number (NaN or infinite) at {at:.3f} s")
-            yield decoded.seconds, resampler.push(part, track.rate)
-    yield decoded.seconds, resampler.flush()
+            yield float(decoded.seconds), resampler.push(part, track.rate)
+    yield float(decoded.seconds), resampler.flush()
 
 
 def _check_header(track: Track, decoded: _Decoded) -> None:
