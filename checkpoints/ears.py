@@ -10,7 +10,7 @@ from ..model.encoder import WhisperEncoder, WhisperEncoderConfig
 from ..model.errors import DuologueError
 from ..model.mel import LogMel, LogMelConfig
 from .config_io import config_from_dict
-from .files import read_object, read_text
+from .files import expanded, read_object, read_text
 from .parts import FORMAT, EncoderPart, read_part
 from .source import CONFIG, WEIGHTS, resolve
 from .store import read_model_config
@@ -25,7 +25,7 @@ def load_ear(name: str) -> tuple[LogMel, WhisperEncoder]:
     Raises:
         DuologueError: there is no encoder, or its tensors do not fit its sizes.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if (folder / RUN).is_file():
         mel, sizes = _sizes_of_run(folder)
     else:

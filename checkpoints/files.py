@@ -34,8 +34,8 @@ _MARKS = (  # the longer first: UTF-32 begins as UTF-16 does
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path whose ``~`` is the home folder."""
-    return Path(path).expanduser()
+    """A path whose ``~`` is the home folder; ``~name`` of nobody known here is a file of that name."""
+    return Path(os.path.expanduser(path))
 
 
 def with_home(text: str) -> str:

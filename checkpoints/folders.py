@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..model.errors import DuologueError
+from .files import expanded
 from .source import CONFIG, previous
 
 
@@ -19,7 +20,7 @@ def replaceable(folder: str | Path) -> Path:
     Raises:
         DuologueError: something is there that is neither a model folder nor an empty one.
     """
-    path = Path(folder).expanduser().absolute()
+    path = expanded(folder).absolute()
     if path.exists() and not (path / CONFIG).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise DuologueError(f"cannot save a model to {path}: it exists and is not a model folder")
     return path

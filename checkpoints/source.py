@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..model.errors import DuologueError
+from .files import expanded
 
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 # Models that are folders beside this file, and how one that is not there is made.
@@ -32,7 +33,7 @@ def resolve(name_or_path: str | Path) -> Path:
         if not (folder / CONFIG).is_file():
             raise DuologueError(f"the bundled model {name!r} is not in this copy: {BUNDLED[name]}")
         return folder
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     try:
         if not folder.exists() and previous(folder).is_dir():
             folder = previous(folder)  # a save was cut off between its two renames
@@ -57,7 +58,7 @@ def resolve_foreign(name: str) -> Path:
     Raises:
         DuologueError: neither.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name and path.exists():
         return path
     return _download(name, _FOREIGN_FILES)

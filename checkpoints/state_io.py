@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..model.errors import DuologueError
 from ..model.kv_cache import KVBuffer
-from .files import write_atomically
+from .files import expanded, write_atomically
 
 _PACKAGE = __name__.rpartition(".checkpoints.")[0]
 _FORMAT = "duologue-state/1"
@@ -46,7 +46,7 @@ def load_state(path: str | Path) -> Any:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise DuologueError(f"no saved state {path}")
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.files import expanded
 from ..checkpoints.folders import replaceable, replacing
 from ..checkpoints.importers import imported_card
 from ..checkpoints.importers.hubert_kmeans import read_centroids, read_hubert
@@ -44,7 +45,7 @@ def run(source: Path, dest: Path, options: Options) -> Path:
 
     dest = replaceable(dest)
     model, normalise = read_hubert(source, options.heads)
-    centroids = read_centroids(Path(options.kmeans).expanduser())
+    centroids = read_centroids(expanded(options.kmeans))
     width = model.config.hidden_size
     if centroids.shape[1] != width:
         raise DuologueError(f"{options.kmeans} clusters {centroids.shape[1]} numbers a frame; {source} makes {width}")

@@ -111,9 +111,11 @@ def ask(
     if encoder not in ("offline", "windowed"):
         raise DuologueError(f"--encoder is {encoder!r}; it must be offline or windowed")
     keep_apart({"-o": output}, {"the question": question, "--model": model_path(model)})
-    from ..data_prep.audio import from_argument
+    from ..data_prep.audio import from_argument, require_wav
     from ..inference.loading import load
 
+    if output is not None:
+        require_wav(output)
     recording = None if question is None else from_argument(question)
     reply = load(model, device, dtype, int8, windowed=encoder == "windowed").ask(recording, text)
     seconds = len(reply.waveform) / reply.sample_rate
@@ -167,10 +169,11 @@ def listen(
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
     keep_apart({"-o": output, "--events": events}, {"the recording": recording, "--model": model_path(model)})
-    from ..data_prep.audio import from_argument
+    from ..data_prep.audio import from_argument, require_wav
     from ..inference.assistant import load
     from ..inference.listen import converse
 
+    require_wav(output)
     converse(load(model), from_argument(recording), output, events, PRESETS[preset], typer.echo)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..checkpoints.files import expanded
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _tls(certfile: Path | None, keyfile: Path | None) -> TlsConfig | None:
         return None
     from ..inference.serving.listening import TlsConfig
 
-    return TlsConfig(certfile=certfile.expanduser(), keyfile=keyfile and keyfile.expanduser())
+    return TlsConfig(certfile=expanded(certfile), keyfile=keyfile and expanded(keyfile))
 
 
 def _terminal(model: str, lanes: int, url: str | None, keys: list[str]) -> None:

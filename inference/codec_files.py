@@ -22,7 +22,7 @@ from torch import Tensor
 from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.files import appearing
 from ..checkpoints.parts import load_part
-from ..data_prep.audio import AudioSource, read_pieces
+from ..data_prep.audio import AudioSource, read_pieces, writing_wav
 from ..model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
 from ..model.errors import DuologueError
 from ..model.streaming import Streaming
@@ -33,7 +33,6 @@ HEADER = 1024  # bytes before the codes, the header padded with spaces
 # Windows through which a decoder that is no stream is run; up to 40 s of sound are one window, which is the whole run.
 BLOCK_S, CONTEXT_S = 32.0, 8.0
 PIECE_S = 4.0  # decoded at a time
-LARGEST_WAV = 2**32 - 4096  # bytes; a longer one is written as RF64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,33 +157,24 @@ def decode(codec: Codec, source: Path, out: Path, progress: bool = True) -> Code
     Raises:
         DuologueError: not a file of codes, or of another codec's; the file cannot be written.
     """
-    import soundfile
-
     info, codes = read_info(source)
     if info.codec != fingerprint(codec):
         raise DuologueError(f"{source} was encoded by another codec than this one: name that one with --model")
-    if out.suffix.lower() != ".wav":
-        raise DuologueError(f"{out}: sound is written as WAV, so give a name that ends in .wav")
     stage, left = decoding(codec, info.codebooks), info.samples
     state, size = stage.init_state(), max(1, round(PIECE_S * codec.config.frame_rate))
-    container = "WAV" if 2 * info.samples < LARGEST_WAV else "RF64"
-    with (
-        appearing(out) as file,
-        soundfile.SoundFile(file, "w", info.sample_rate, 1, "PCM_16", format=container) as sound,
-        _bar("decoding", progress) as show,
-    ):
+    with writing_wav(out, info.sample_rate, info.samples) as write, _bar("decoding", progress) as show:
         for start in range(0, info.frames, size):
             rows = codes[start : min(start + size, info.frames)].astype(np.int64)  # (T, K)
-            left -= _write_sound(sound, stage.step(torch.from_numpy(rows.T)[None], state), left)
+            left -= _write_sound(write, stage.step(torch.from_numpy(rows.T)[None], state), left)
             show(min(1.0, (start + size) / info.frames))
-        _write_sound(sound, stage.flush(state), left)
+        _write_sound(write, stage.flush(state), left)
     return info
 
 
-def _write_sound(sound: Any, waveform: Tensor, left: int) -> int:
+def _write_sound(write: Callable[[np.ndarray], None], waveform: Tensor, left: int) -> int:
     """Append (1, n), at most ``left`` samples of it; how many."""
-    samples = waveform[0, :left].float().clamp(-1, 1).cpu().numpy()
-    sound.write(samples)
+    samples = waveform[0, :left].float().cpu().numpy()
+    write(samples)
     return len(samples)
 
 

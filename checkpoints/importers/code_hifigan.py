@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...model.errors import DuologueError
 from ...model.vocoder import UnitVocoder, UnitVocoderConfig
-from ..files import read_object
+from ..files import expanded, read_object
 from ..parts import save_part
 from ..weights import assign, made
 from . import KeyTable, fold_weight_norm, imported_card, rename_keys
@@ -109,7 +109,7 @@ def read(source: Path, config: str | None = None) -> tuple[dict[str, Tensor], di
         if not files:
             raise DuologueError(f"{source} holds no file g_*: the weights of a {SOURCE}")
         source = files[-1]  # the latest
-    settings = read_object(source.parent / "config.json" if config is None else Path(config).expanduser())
+    settings = read_object(source.parent / "config.json" if config is None else expanded(config))
     if source.suffix == ".safetensors":
         return read_tensors(source), settings
     found = load_tensors(source)

@@ -21,7 +21,7 @@ from ...model.tokens import TokenLayout
 from ...model.transformer import RopeScaling
 from ...model.unit_decoder import UnitDecoderConfig
 from .. import store
-from ..files import read_object
+from ..files import expanded, read_object
 from ..weights import assign, made
 from . import KeyTable, code_hifigan, imported_card, rename_keys, whisper
 from .files import read_folder
@@ -215,14 +215,14 @@ def run(source: Path, dest: Path, options: Options) -> Path:
     """Import a released folder to a model that ``duologue ask --model DEST`` runs."""
     tensors, heads = read_folder(source), options.heads
     if options.whisper is not None:
-        ear, heads = whisper.read_encoder(Path(options.whisper).expanduser(), heads)
+        ear, heads = whisper.read_encoder(expanded(options.whisper), heads)
         tensors |= {ENCODER + name: tensor for name, tensor in ear.items()}
     elif not any(name.startswith(ENCODER) for name in tensors):
         raise DuologueError(f"{source} holds no speech encoder: name its file, whisper=large-v3.pt")
     tokenizer = store.load_tokenizer(source)
     config, tensors = convert(tensors, read_object(source / "config.json"), prompt_of(tokenizer), heads)
     if options.vocoder is not None:
-        vocoder = code_hifigan.build(Path(options.vocoder).expanduser())
+        vocoder = code_hifigan.build(expanded(options.vocoder))
         config = replace(config, vocoder=vocoder.config)
         tensors |= {f"vocoder.{name}": tensor for name, tensor in vocoder.state_dict().items()}
     model = made(lambda: SpeechLM(config))

@@ -7,6 +7,9 @@ them.
 
 from .reading import MAX_SECONDS, read_audio, read_pieces
 from .sources import AudioSource, from_argument, shown
-from .writing import write_wav
+from .writing import require_wav, write_wav, writing_wav
 
-__all__ = ["MAX_SECONDS", "AudioSource", "from_argument", "read_audio", "read_pieces", "shown", "write_wav"]
+__all__ = [
+    "MAX_SECONDS", "AudioSource", "from_argument", "read_audio", "read_pieces", "require_wav", "shown", "write_wav",
+    "writing_wav",
+]  # fmt: skip

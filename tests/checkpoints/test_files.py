@@ -124,6 +124,9 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HOME", str(tmp_path))
     write_text("~/file", "text")
     assert read_text("~/file") == "text" and (tmp_path / "file").is_file()
+    monkeypatch.chdir(tmp_path)
+    write_text("~nobody-of-that-name.txt", "text")
+    assert (tmp_path / "~nobody-of-that-name.txt").is_file()
 
 
 def test_a_name_as_long_as_names_may_be(tmp_path: Path) -> None:

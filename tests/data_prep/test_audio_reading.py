@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import struct
 
 import numpy as np
@@ -245,6 +246,13 @@ def test_too_long() -> None:
     silence = encoded(np.zeros(int((MAX_SECONDS + 1) * 8_000), np.float32), 8_000, "FLAC")
     refused(silence, "lasts 601 s: at most 600 s")
     refused((8_000, np.zeros(int((MAX_SECONDS + 1) * 8_000), np.int8)), "lasts 601 s")
+    refused((8_000, np.zeros(int(MAX_SECONDS * 8_000) + 800, np.int8)), r"lasts 600\.1 s: at most 600 s")
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_as_long_as_can_be_is_not_too_long(rate: int) -> None:
+    """Seconds of many blocks, added in floats, would come to 600.0000000000002."""
+    assert len(read_audio((rate, np.zeros(int(MAX_SECONDS) * rate, np.int8)), 4_000)) == MAX_SECONDS * 4_000
 
 
 def test_length_is_counted_while_decoding() -> None:
@@ -256,7 +264,7 @@ def test_length_is_counted_while_decoding() -> None:
         2 * ogg(1.0),
     ):
         assert len(read_audio(data, longest=2.1)) > 31_000
-        with pytest.raises(DuologueError, match=r"lasts [12] s: at most 1 s can be read"):
+        with pytest.raises(DuologueError, match=r"lasts [12][.0-9]* s: at most 1 s can be read"):
             read_audio(data, longest=1.45)
 
 
@@ -340,3 +348,19 @@ def test_a_failed_write_leaves_nothing(tmp_path: os.PathLike) -> None:
     with pytest.raises(DuologueError, match="is a folder"):
         write_wav(os.path.join(tmp_path, "folder.wav"), tone(16_000), 16_000)
     assert os.listdir(tmp_path) == ["folder.wav"]
+
+
+@pytest.mark.parametrize("seconds", [0.2, 3.0])
+def test_a_disk_that_is_full_is_one_line(seconds: float, tmp_path: os.PathLike, capfd: pytest.CaptureFixture) -> None:
+    """libsndfile is given a file of Python's, out of which no exception comes."""
+    file = os.path.join(tmp_path, "reply.wav")
+    write_wav(file, tone(16_000, 0.1), 16_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
+    try:
+        with pytest.raises(DuologueError, match=r"cannot write .*reply\.wav: File too large"):
+            write_wav(file, tone(16_000, seconds), 16_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == ["reply.wav"] and len(read_audio(file)) == 1_600
+    assert capfd.readouterr().err == ""
