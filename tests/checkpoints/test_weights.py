@@ -147,8 +147,8 @@ def test_an_assistant_answers_in_int8_on_a_cpu(tmp_path: Path, dtype: torch.dtyp
     assert 0 < (found - wanted).norm() / wanted.norm() < 0.02
     scripted = tiny_assistant()
     folder = store.save(tmp_path / "scripted", scripted.model, scripted.tokenizer)
-    reply = load(str(folder), dtype=dtype, int8=True).ask((16_000, np.zeros(16_000, np.float32)))
-    assert reply.text == load(str(folder), dtype=dtype).ask((16_000, np.zeros(16_000, np.float32))).text == SAID
+    reply = load(str(folder), dtype=dtype, int8=True).ask(text="what is two plus two")
+    assert reply.text == load(str(folder), dtype=dtype).ask(text="what is two plus two").text == SAID
     assert np.isfinite(reply.waveform).all()
 
 
