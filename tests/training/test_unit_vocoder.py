@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_refused(replies, change, message):
 @pytest.mark.parametrize(
     "text,message",
     [
-        ("not json\n", "line 1: expected id, units and durations"),
+        ("not json\n", "line 1 is not JSON"),
         ('{"id": "clip-0", "units": [1]}\n', "line 1: expected"),
         ('{"id": "clip-0", "units": [1, 2], "durations": [1]}\n', "as many durations"),
         ('{"id": "clip-0", "units": [1], "durations": [0]}\n', "at least 1"),
