@@ -1,8 +1,8 @@
 """Files read and written in one way, by all of Duologue: each is written whole or not at all; text is UTF-8.
 
 Writing follows links, keeps a file's permissions, and never replaces a device, a FIFO or a socket. Reading takes a
-byte-order mark, and lines end at a line feed alone (with or without a carriage return before it): U+2028 and its like
-are letters of a text. What cannot be read is one line that names the file and the place.
+byte-order mark, and lines end at a line feed, a carriage return, or both: U+2028 and its like are letters of a text.
+What cannot be read is one line that names the file and the place.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def decoded(data: bytes, name: str | os.PathLike[str]) -> str:
 
 
 def lines(text: str) -> list[str]:
-    """Lines without their ends, which are LF or CR LF and nothing else; a mark where files were joined is left out."""
-    found = [line.removesuffix("\r").removeprefix("\ufeff") for line in text.split("\n")]
+    """Lines without their ends, LF, CR LF or CR and nothing else; a mark where files were joined is left out."""
+    found = [line.removeprefix("\ufeff") for line in re.split("\r\n|\n|\r", text)]
     return found if found[-1] else found[:-1]
 
 
@@ -182,6 +182,18 @@ def name_of(obj: Mapping[str, Any], field: str, where: str) -> str:
     """A field that names something: text, or a whole number. Raises as :func:`text_of`."""
     value = obj.get(field)
     return str(value) if type(value) is int else text_of(obj, field, where)
+
+
+def texts_by_id(path: str | os.PathLike[str], field: str) -> dict[str, str]:
+    """``{"id": …, field: …}`` a line. Raises DuologueError as the readers above, and for an id that comes twice."""
+    found: dict[str, str] = {}
+    for number, entry in numbered_json_lines(path):
+        where = f"{os.fspath(path)}, line {number}"
+        name = name_of(entry, "id", where)
+        if name in found:
+            raise DuologueError(f"{where}: the id {name!r} is there more than once")
+        found[name] = text_of(entry, field, where)
+    return found
 
 
 def parsed(text: str, where: str) -> Any:

@@ -11,7 +11,7 @@ import string
 import unicodedata
 
 from ..model.errors import DuologueError
-from .spoken import WRITTEN_SIGNS, folded, normalise
+from .spoken import WRITTEN_SIGNS, folded, normalise, thousands_joined
 
 SPOKEN_SIGNS = {**WRITTEN_SIGNS, "+": "plus", "×": "times"}
 CONTRACTIONS = (
@@ -35,8 +35,7 @@ def plain(text: str) -> str:
 
 def heard(text: str) -> str:
     """The words of a transcript, which are those that are heard: "don't" stays one word, "dont". Raises as `plain`."""
-    text = _straight(text)
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)  # 1,000
+    text = thousands_joined(_straight(text))
     text = re.sub(r"(?<!\w)-(?=\d)|(?<=\d) +- +(?=\d)", " minus ", text)
     text = re.sub(r"(?<=\d)\.(\d+)", lambda match: " point " + " ".join(match[1]), text)
     text = re.sub(r"(?<=\d) *\* *(?=\d)", " times ", text)

@@ -47,6 +47,7 @@ def number_in_words(n: int) -> str:
     return " ".join(parts)
 
 
+_BETWEEN_WORDS = "[-‐-―−/_…]"  # hyphens, dashes: "yes—it is" is three words
 _SIGNS = {"+": "plus", "-": "minus", "*": "times", "×": "times"}
 WRITTEN_SIGNS = {"%": "percent", "&": "and", "=": "equals"}
 _LATIN = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ł": "l", "ı": "i", "ʼ": "'"})
@@ -75,13 +76,20 @@ def normalise(text: str) -> str:
 
     No letter is dropped: those of other scripts, and numbers above 9999, stay as they are, and are no words of nano's.
     """
-    text = re.sub(r"(?<=\d)\s*([+*×]|\s-\s)\s*(?=\d)", lambda match: f" {_SIGNS[match[1].strip()]} ", folded(text))
+    text = thousands_joined(folded(text))
+    text = re.sub(r"(?<=\d)\s*([+*×]|\s-\s)\s*(?=\d)", lambda match: f" {_SIGNS[match[1].strip()]} ", text)
     text = re.sub(
         r"\d+", lambda match: f" {number_in_words(int(match[0])) if len(match[0]) < 5 else match[0]} ", text
     )
     for sign, word in WRITTEN_SIGNS.items():
         text = text.replace(sign, f" {word} ")
-    return " ".join("".join(letter for letter in text.replace("-", " ") if letter == " " or is_letter(letter)).split())
+    text = re.sub(_BETWEEN_WORDS, " ", text)
+    return " ".join("".join(letter for letter in text if letter == " " or is_letter(letter)).split())
+
+
+def thousands_joined(text: str) -> str:
+    """ "1,000" -> "1000"; "1, 000" and "1,00" stay."""
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
 
 
 def is_letter(character: str) -> bool:

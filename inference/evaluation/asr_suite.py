@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.files import name_of, numbered_json_lines, read_text, text_of
+from ...checkpoints.files import read_text, texts_by_id
 from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
 from ..assistant import Assistant
 from ..transcribe import transcribe
-from .page import PLAYER_RATE, Section, aligned, example, table
+from .page import Section, aligned, example, sounds, table
 from .plots import bars, number
 from .reporting import finish, good_rows, ranked
 from .run_folder import Row, guarded, loaded, open_folder, resume_rows
@@ -105,14 +105,14 @@ def run(
     sets = [(name, [row for row in good if row["set"] == name]) for name in sorted({row["set"] for row in good})]
     metrics = _metrics(beam)
     more = [(name, [evaluate(metric, part, seed) for metric in metrics]) for name, part in sets]
-    sounds = {utterance.id: utterance for utterance in utterances}
+    spoken = {utterance.id: utterance for utterance in utterances}
     return finish(
         folder,
         "Speech recognition",
         settings=settings,
         metrics=metrics,
         rows=rows,
-        sections=[_sets(more), *_worst(good, sounds, how)],
+        sections=[_sets(more), *_worst(good, spoken, how)],
         more=more,
         quiet=quiet,
     )
@@ -130,11 +130,7 @@ def _metrics(beam: int) -> tuple[Metric, ...]:
 def _of_files(folder: Path) -> Callable[[str], str]:
     path = folder / HYPOTHESES
     if path.is_file():
-        known = {
-            name_of(entry, "id", where): text_of(entry, "text", where)
-            for number, entry in numbered_json_lines(path)
-            if (where := f"{path}, line {number}")
-        }
+        known = texts_by_id(path, "text")
         return lambda name: known.get(name, "")
     if not folder.is_dir() or next(folder.rglob("*.txt"), None) is None:
         raise DuologueError(f"{folder} holds neither {HYPOTHESES} nor texts (ID.txt)")
@@ -153,7 +149,7 @@ def _sets(parts: Sequence[tuple[str, Sequence[Finding]]]) -> Section:
     return Section(title="By set", body=table(columns, rows, tuple(range(1, len(columns)))) + plot)
 
 
-def _worst(rows: list[Row], sounds: dict[str, Utterance], how: str) -> list[Section]:
+def _worst(rows: list[Row], spoken: dict[str, Utterance], how: str) -> list[Section]:
     out = []
     order = ranked(rows, "wer", Better.LOWER)
     wrong = [row for row in order[::-1] if row["measures"]["wer"][0]]
@@ -161,9 +157,7 @@ def _worst(rows: list[Row], sounds: dict[str, Utterance], how: str) -> list[Sect
         cards = []
         for at, row in enumerate(chosen):
             errors, words = row["measures"]["wer"]
-            waves = {}
-            if at < _HEARD:
-                waves = {"sound": read_audio(sounds[row["id"]].sound(), PLAYER_RATE)}
+            waves = sounds({"sound": spoken[row["id"]].sound} if at < _HEARD else {})
             lines = [(row["id"], f"{row['set']}, {errors:.0f} errors in {words:.0f} words"), ("said", row["text"])]
             if "beam" in row:
                 lines.append(("with the beam", row["beam"]))

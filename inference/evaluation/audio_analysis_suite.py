@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import name_of, numbered_json_lines, read_json, read_json_lines, text_of
+from ...checkpoints.files import read_json, read_json_lines, text_of, texts_by_id
 from ...data_prep.audio import read_audio
 from ...data_prep.recordings import MANIFEST
 from ...data_prep.spoken import normalise
@@ -31,7 +32,7 @@ from ...data_prep.synthesis import SAMPLE_RATE, require, synthesise
 from ...data_prep.voices import find_voices
 from ...model.errors import DuologueError
 from ..assistant import Assistant
-from .page import PLAYER_RATE, Section, example, table
+from .page import Section, example, sounds, table
 from .plots import bars, number
 from .reporting import finish, good_rows
 from .run_folder import Row, guarded, loaded, open_folder, resume_rows
@@ -139,11 +140,7 @@ def read_entries(data: Path) -> tuple[str, list[Row]]:
 
 def _replies(path: Path) -> dict[str, str]:
     """id -> what another system said."""
-    found = {}
-    for line, entry in numbered_json_lines(path):
-        where = f"{path}, line {line}"
-        found[name_of(entry, "id", where)] = text_of(entry, "response", where)
-    return found
+    return texts_by_id(path, "response")
 
 
 def is_right(kind: str, reply: str, entry: Row) -> bool:
@@ -219,8 +216,7 @@ def _examples(rows: list[Row], where: Path) -> Section:
     order = sorted(rows, key=lambda row: row["measures"]["right"][0])
     cards = []
     for row in [*order[:_SHOWN], *order[_SHOWN:][-_SHOWN:]]:
-        path = where / row["audio"]
-        waves = {"clip": read_audio(path, PLAYER_RATE)} if path.is_file() else {}
+        waves = sounds({"clip": partial(Path, where / row["audio"])})
         verdict = "right" if row["measures"]["right"][0] else "wrong"
         lines = [(verdict, row["id"]), ("asked", row["asked"]), ("answer", row["answer"]), ("reply", row["response"])]
         cards.append(example([(a, str(b)) for a, b in lines], waves))

@@ -21,6 +21,7 @@ A root may hold such folders, or tasks that hold them. Formats: the benchmark's 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from ..session_state import SessionConfig
 from . import fdb_metrics as measure
 from .duplex_suite import speech_segments
 from .endpoint_judge import BEHAVIOURS, EndpointJudge, JudgeConfig
-from .page import PLAYER_RATE, Section, example, table
+from .page import Section, example, sounds, table
 from .plots import number
 from .recognise import RATE, Ear, TimedWord, find_ear, resampled
 from .reporting import finish, good_rows
@@ -306,8 +307,7 @@ def _examples(task: str, rows: list[Row], data: Path, played: Path) -> Section:
     cards = []
     for row in rows[:_SHOWN]:
         shown = [(key.replace("_", " "), number(a / w)) for key, (a, w) in row["measures"].items()]
-        waves = {name: read_audio(where / row["id"] / f"{name}.wav", PLAYER_RATE)
-                 for name, where in (("input", data), ("output", played))
-                 if (where / row["id"] / f"{name}.wav").is_file()}  # fmt: skip
+        files = {name: where / row["id"] / f"{name}.wav" for name, where in (("input", data), ("output", played))}
+        waves = sounds({name: partial(Path, file) for name, file in files.items()})
         cards.append(example([(row["id"], row["said"] or "–"), *shown], waves))
     return Section(title=f"Dialogues: {task.replace('_', ' ')}", body="".join(cards))

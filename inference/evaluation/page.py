@@ -7,16 +7,19 @@ report is a verdict a metric, then sections, then what could not be measured and
 from __future__ import annotations
 
 import base64
+import contextlib
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...checkpoints.markdown import table as markdown_table
+from ...data_prep.audio import AudioSource, read_audio
+from ...model.errors import DuologueError
 from .plots import number
 from .statistics import Better, Finding
 from .words import Aligned
@@ -166,12 +169,24 @@ def aligned(steps: Sequence[Aligned]) -> str:
     return f"<p>{' '.join(out)}</p>"
 
 
+def sounds(named: Mapping[str, Callable[[], AudioSource]]) -> dict[str, np.ndarray]:
+    """Recordings for the players of a card, by name, without those that cannot be read: they are in no figure either,
+    or their words alone are."""
+    found = {}
+    for name, source in named.items():
+        with contextlib.suppress(DuologueError):
+            found[name] = read_audio(source(), PLAYER_RATE)
+    return found
+
+
 def player(wave: np.ndarray, rate: int = PLAYER_RATE) -> str:
     """(n,) as an audio element with the sound in it."""
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, wave, rate, format="OGG", subtype="VORBIS")
+    with soundfile.SoundFile(buffer, "w", rate, 1, "VORBIS", format="OGG") as sound:
+        for start in range(0, len(wave), rate):  # of more than two minutes at once, libvorbis overflows the stack
+            sound.write(wave[start : start + rate])
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<audio controls preload="none" src="data:audio/ogg;base64,{data}"></audio>'
 

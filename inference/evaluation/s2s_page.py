@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...data_prep.audio import read_audio
 from .chunk_sizes import chunk_table
-from .page import PLAYER_RATE, Section, aligned, example, table
+from .page import Section, aligned, example, sounds, table
 from .plots import bars, curves, histogram, number
 from .reporting import good_rows, ranked
 from .run_folder import Row
@@ -120,7 +120,7 @@ def _card(row: Row, path: Path, key: str, ear: str) -> str:
     lines += [(name, row[name]) for name in ("question", "transcript", "answer") if row.get(name)]
     lines.append(("reply", row.get("reply") or "–"))
     lines.append((key.replace("_", " "), number(amount / weight, "%" if key.endswith("wer") else "")))
-    waves = {"speech": read_audio(path, PLAYER_RATE)} if path.is_file() else {}
+    waves = sounds({"speech": partial(Path, path)})
     heard = row.get("heard")
     steps = ""
     if heard is not None and row.get("reply"):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...checkpoints.files import lines, numbered_json_lines, read_text, text_of
-from ...data_prep.audio import AudioSource, read_audio
+from ...data_prep.audio import MAX_RATE, MIN_RATE, AudioSource, read_audio
 from ...data_prep.recordings import MANIFEST, MAX_RECORDING_S
 from ...data_prep.synthesis import SAMPLE_RATE, synthesise
 from ...data_prep.voices import find_voices, require_voices
@@ -98,7 +98,10 @@ def _lhotse(path: Path) -> Iterator[Utterance]:
     if not isinstance(cuts, CutSet):
         raise DuologueError(f"{path} holds no cuts: make them of its recordings and supervisions (lhotse cut simple)")
     for cut in _each(cuts, path):
-        text = " ".join(part.text for part in cut.supervisions if part.text)
+        texts = [part.text for part in cut.supervisions if part.text is not None]
+        if strange := [text for text in texts if not isinstance(text, str)]:
+            raise DuologueError(f"{path}: the text of {cut.id} is {strange[0]!r:.40}, and must be text")
+        text = " ".join(filter(None, texts))
 
         def sound(cut: Any = cut) -> AudioSource:
             return cut.sampling_rate, _cut_sound(cut)
@@ -112,6 +115,8 @@ def _cut_sound(cut: Any) -> np.ndarray:
     sources = [] if recording is None else recording.sources
     if len(sources) != 1 or sources[0].type != "file" or recording.transforms or not isinstance(cut.channel, int):
         raise DuologueError(f"{cut.id}: of lhotse's cuts, parts of one channel of a recording in one file are read")
+    if not MIN_RATE <= cut.sampling_rate <= MAX_RATE:
+        raise DuologueError(f"{cut.id}: it says {cut.sampling_rate} Hz: from {MIN_RATE} to {MAX_RATE} Hz can be read")
     channel = cut.channel if len(recording.channel_ids) > 1 else None
     wave = _recording(str(sources[0].source), cut.sampling_rate, channel)
     return wave[round(cut.start * cut.sampling_rate) : round(cut.end * cut.sampling_rate)]
@@ -164,6 +169,8 @@ def _aishell(folder: Path) -> Iterator[Utterance]:
 
 def _fleurs(path: Path) -> Iterator[Utterance]:
     for number, line in enumerate(lines(read_text(path)), start=1):
+        if not line.strip():
+            continue
         row = line.split("\t")
         if len(row) < 4:
             raise DuologueError(f"{path}, line {number}: Fleurs has id, file, raw text and text, tabs between: {row}")

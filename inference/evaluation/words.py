@@ -9,6 +9,7 @@ Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervis
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,16 +25,18 @@ def normaliser(name: str) -> Callable[[str], str]:
     if name == "plain":
         return normalise
     if name == "english":
-        from whisper_normalizer.english import EnglishTextNormalizer
+        from whisper_normalizer.english import EnglishTextNormalizer as Normaliser
+    elif name == "basic":
+        from whisper_normalizer.basic import BasicTextNormalizer as Normaliser
+    else:
+        raise DuologueError(f"unknown normaliser {name!r}: the normalisers are {', '.join(NORMALISERS)}")
+    whisper = Normaliser()
+    return lambda text: " ".join(whisper(_seen(text)).split())
 
-        english = EnglishTextNormalizer()
-        return lambda text: " ".join(english(text).split())
-    if name == "basic":
-        from whisper_normalizer.basic import BasicTextNormalizer
 
-        basic = BasicTextNormalizer()
-        return lambda text: " ".join(basic(text).split())
-    raise DuologueError(f"unknown normaliser {name!r}: the normalisers are {', '.join(NORMALISERS)}")
+def _seen(text: str) -> str:
+    """Without what is not seen (zero-width spaces, byte-order marks, directions), which Whisper's normalisers keep."""
+    return "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,9 +152,10 @@ def test_another_encoding_is_one_line_with_the_place(tmp_path: Path) -> None:
             read_text(path)
 
 
-def test_lines_end_at_a_line_feed_alone() -> None:
+def test_lines_end_at_no_other_character() -> None:
     within = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg"
     assert lines(f"{within}\r\n\n{within}") == [within, "", within]
+    assert lines(f"{within}\r{within}\r") == [within, within], "of an old Macintosh"
     assert lines("") == [] and lines("\n") == [""]
     assert lines("\ufeffone\n\ufefftwo") == ["one", "two"]
 

@@ -435,6 +435,8 @@ def test_normalise() -> None:
     assert normalise("3 + 4, 9 - 2 and 3*5") == "three plus four nine minus two and three times five"
     assert normalise("a well-known 47-year-old") == "a well known forty seven year old"
     assert normalise("  Hello,\n WORLD! ") == "hello world"
+    assert normalise("Yes—it is/was … a_b") == "yes it is was a b", "words that a mark parts are not joined"
+    assert normalise("1,024") == "one thousand twenty four" and normalise("1, 2,30") == "one two thirty"
 
 
 @pytest.mark.parametrize(

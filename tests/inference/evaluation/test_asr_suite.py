@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +114,28 @@ def test_what_a_lhotse_manifest_may_lead_to(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("field", ['"text": 5', '"text": ["a"]', '"sampling_rate": 0'])
+def test_a_lhotse_manifest_that_is_wrong(field: str, tmp_path: Path) -> None:
+    lhotse(tmp_path)
+    manifest = gzip.decompress((tmp_path / "cuts.jsonl.gz").read_bytes()).decode()
+    name = field.split(":")[0]
+    (tmp_path / "cuts.jsonl").write_text(re.sub(rf'{name}: ("[^"]*"|\d+)', field, manifest))
+    with pytest.raises(DuologueError, match="must be text" if "text" in field else "it says 0 Hz"):
+        for utterance in find_utterances(tmp_path / "cuts.jsonl"):
+            utterance.sound()
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n\n"])
+def test_lines_of_tables_end_in_any_way(end: str, tmp_path: Path) -> None:
+    for write, file in ((librispeech, "test-clean/61/70968/61-70968.trans.txt"), (fleurs, "test.tsv")):
+        root = tmp_path / write.__name__
+        root.mkdir()
+        write(root)
+        before = [utterance.text for utterance in find_utterances(root)]
+        (root / file).write_text((root / file).read_text().replace("\n", end), newline="")
+        assert [utterance.text for utterance in find_utterances(root)] == before
+
+
 def test_sets_that_are_none(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "no", "there is no"), (tmp_path, "no set that is known")):
         with pytest.raises(DuologueError, match=reason):
@@ -135,6 +159,23 @@ def test_another_systems_words(tmp_path: Path) -> None:
     assert "<del>a</del>" in page and "<ins>the</ins>" in page and page.count("<audio") >= 2
     with pytest.raises(DuologueError, match="and not both"):
         asr_suite.run(out=tmp_path / "x")
+
+
+def test_words_are_measured_where_a_recording_cannot_be_read(tmp_path: Path) -> None:
+    """The page has no player for it. A name that comes twice is refused: which words would count?"""
+    librispeech(tmp_path / "set")
+    (tmp_path / "set/test-clean/61/70968/61-70968-0001.flac").write_text("no recording")
+    (tmp_path / "set/test-clean/61/70968/61-70968-0000.flac").unlink()
+    (tmp_path / "words").mkdir()
+    file = tmp_path / "words/hypotheses.jsonl"
+    file.write_text(
+        '{"id": "61-70968-0000", "text": "he began"}\n{"id": "61-70968-0001", "text": "a\u200b complaint"}\n'
+    )
+    report = asr_suite.run(outputs=tmp_path / "words", data=tmp_path / "set", out=tmp_path / "out", quiet=True)
+    assert report["metrics"][0]["value"] == pytest.approx(1 / 5)
+    file.write_text(2 * '{"id": "61-70968-0000", "text": "he began"}\n')
+    with pytest.raises(DuologueError, match=r"hypotheses\.jsonl, line 2: the id '61-70968-0000' is there more than once"):
+        asr_suite.run(outputs=tmp_path / "words", data=tmp_path / "set", out=tmp_path / "again", quiet=True)
 
 
 def test_ours_and_a_broken_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
-from duologue.inference.evaluation.page import Section, aligned, example, table, verdict
+from duologue.inference.evaluation.page import Section, aligned, example, player, table, verdict
 from duologue.inference.evaluation.plots import bars, curves, histogram, number
 from duologue.inference.evaluation.reporting import finish, from_json, ranked
 from duologue.inference.evaluation.statistics import Better, Metric, Statistic, evaluate
@@ -25,6 +28,13 @@ PLAY = """(async () => {
   await audio.play();
   return audio.duration;
 })()"""
+
+
+def test_a_long_recording_has_a_player() -> None:
+    """Of more than two minutes at once, libvorbis ended the process (a stack overflow)."""
+    head, _, data = player(np.zeros(150 * 16_000, np.float32)).partition("base64,")
+    sound, rate = soundfile.read(io.BytesIO(base64.b64decode(data.partition('"')[0])))
+    assert "audio" in head and len(sound) == 150 * rate
 
 
 def rows(count: int = 40) -> list[dict[str, Any]]:

@@ -49,6 +49,8 @@ def test_normalisers() -> None:
     assert normaliser("basic")("Grüß Gott, 世界!") == "grüß gott 世界"
     assert normaliser("plain")("It's 3") == "its three"
     assert word_errors(["it is 3"], ["it's three"], "english").errors == 0
+    for name in ("english", "basic", "plain"):  # what is not seen is no word, and makes none another
+        assert normaliser(name)("\ufeffwhat\u200b is\u00ad \u202enine") == normaliser(name)("what is nine")
     with pytest.raises(DuologueError, match="unknown normaliser 'klingon'"):
         normaliser("klingon")
 
