@@ -130,6 +130,8 @@ def read_entries(data: Path) -> tuple[str, list[Row]]:
                 made = read(entry)
             except KeyError as error:
                 raise DuologueError(f"{path}, entry {at}: it has no {error}") from None
+            except DuologueError as error:
+                raise DuologueError(f"{path}, entry {at}: {error}") from None
             for field in ("id", "audio", "asked", "answer", *(["response"] if made["response"] is not None else [])):
                 text_of(made, field, f"{path}, entry {at}")
             entries.append(made)
@@ -198,10 +200,13 @@ def _air_bench(entry: Row) -> Row:
 
 
 def _mmau(entry: Row) -> Row:
+    if not isinstance(entry["choices"], list):
+        raise DuologueError(f"its choices are {entry['choices']!r:.40}, and must be a list")
+    choices = [str(choice) for choice in entry["choices"]]
     return {
         "id": str(entry.get("id", entry["audio_id"])), "audio": entry["audio_id"],
         "category": str(entry.get("task", entry.get("category", "all"))), "answer": entry["answer"],
-        "asked": f"{entry['question']} {', '.join(map(str, entry['choices']))}", "choices": entry["choices"],
+        "asked": f"{entry['question']} {', '.join(choices)}", "choices": choices,
         "response": entry.get("model_output", entry.get("model_prediction", entry.get("response"))),
     }  # fmt: skip
 

@@ -103,8 +103,16 @@ def _read(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise DuologueError(f"there is no {file}: give the folder of an earlier evaluation")
     report = read_object(file)
-    if not {"settings", "metrics", "rows"} <= set(report):
-        raise DuologueError(f"{file} is no report of `duologue evaluate`: it has no settings, metrics and rows")
+    try:
+        whole = (
+            isinstance(report["settings"]["suite"], str)
+            and all(from_json(entry) for entry in report["metrics"])
+            and all("id" in row and isinstance(row.get("measures", {}), dict) for row in report["rows"])
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise DuologueError(f"{file} is no report of `duologue evaluate`, which has settings, metrics and rows")
     return report
 
 

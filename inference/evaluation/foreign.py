@@ -114,6 +114,9 @@ def _judge(hearing: SpeechJudge, entry: Row, folder: Path, like: np.ndarray | No
     measures.pop("synthesiser_wer", None), measures.pop("synthesiser_cer", None)  # `like` says other words
     if entry.get("reply") is not None and entry.get("answer") and entry.get("slot"):
         measures["right"] = [is_right(entry["reply"], entry["answer"], entry["slot"]), 1]
-    if entry.get("compute_delay_ms") is not None:
-        measures["compute_delay_ms"] = [float(entry["compute_delay_ms"]), 1]
+    delay = entry.get("compute_delay_ms")
+    if delay is not None:
+        if not isinstance(delay, int | float):
+            raise DuologueError(f"compute_delay_ms is {delay!r:.40}, and must be a number")
+        measures["compute_delay_ms"] = [float(delay), 1]
     return dict(entry) | {"failed": None, "heard": verdict["heard"], "measures": measures}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ def pair_up(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[str, str] =
     Raises:
         DuologueError: they have none in common, with what differs.
     """
-    rows = [{str(row["id"]): row for row in report["rows"]} for report in (a, b)]
+    rows = [_by_id(report["rows"]) for report in (a, b)]
     left: Counter[str] = Counter()
     shared = []
     for key in rows[0]:
@@ -62,6 +62,18 @@ def pair_up(a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[str, str] =
         settings = [name for name in SETTINGS if a["settings"].get(name) != b["settings"].get(name)]
         hint = f"; their settings differ in {', '.join(settings)}" if settings else ""
         raise DuologueError(f"{names[0]} and {names[1]} have no row in common: {why}{hint}")
+    return found
+
+
+def _by_id(rows: Sequence[dict[str, Any]]) -> Rows:
+    """Each row by its id; the second of an id, which some benchmarks have, is another than the first."""
+    found: Rows = {}
+    for row in rows:
+        name, times = str(row["id"]), 1
+        while name in found:
+            times += 1
+            name = f"{row['id']} ({times})"
+        found[name] = row
     return found
 
 

@@ -162,10 +162,12 @@ def score(entry: Row, subset: str, grader: EndpointJudge | None, seed: int) -> R
         right = _plain(drawn) == _plain(_needed(entry, "reference"))
         found |= {kind: [right, 1], "no_letter": [named is None, 1]}
     elif kind == IFEVAL:
-        arguments = zip(_needed(entry, "instruction_id_list"), _needed(entry, "kwargs"), strict=True)
-        checks = [(name, given or {}) for name, given in arguments]
+        checks = _instructions(entry)
         for how, check in (("strict", follows), ("loose", follows_loosely)):
-            kept = [held for name, given in checks if (held := check(reply, name, given)) is not None]
+            try:
+                kept = [held for name, given in checks if (held := check(reply, name, given)) is not None]
+            except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
+                raise DuologueError(f"its kwargs do not fit its instructions: {error!r}") from None
             if kept:
                 found[f"ifeval_{how}_prompt"] = [all(kept), 1]
                 found[f"ifeval_{how}_instruction"] = [sum(kept), len(kept)]
@@ -227,8 +229,20 @@ def _name_of(path: Path) -> Any:
     return lambda entry: f"{path.stem}: {entry.get('id', entry.get('key', str(entry.get('prompt'))[:60]))}"
 
 
+def _instructions(entry: Row) -> list[tuple[str, dict[str, Any]]]:
+    names, arguments = _needed(entry, "instruction_id_list"), _needed(entry, "kwargs")
+    lists = isinstance(names, list) and isinstance(arguments, list) and len(names) == len(arguments)
+    if not lists or not all(isinstance(given or {}, dict) for given in arguments) or not all(map(_is_text, names)):
+        raise DuologueError("its instruction_id_list and kwargs must be lists, of as many texts as objects")
+    return [(name, given or {}) for name, given in zip(names, arguments, strict=True)]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _needed(entry: Row, field: str) -> Any:
-    if field not in entry:
+    if entry.get(field) is None or entry[field] == "":
         raise DuologueError(f"it has no {field!r}, which its subset needs")
     return entry[field]
 

@@ -174,7 +174,7 @@ def test_words_are_measured_where_a_recording_cannot_be_read(tmp_path: Path) -> 
     report = asr_suite.run(outputs=tmp_path / "words", data=tmp_path / "set", out=tmp_path / "out", quiet=True)
     assert report["metrics"][0]["value"] == pytest.approx(1 / 5)
     file.write_text(2 * '{"id": "61-70968-0000", "text": "he began"}\n')
-    with pytest.raises(DuologueError, match=r"hypotheses\.jsonl, line 2: the id '61-70968-0000' is there more than once"):
+    with pytest.raises(DuologueError, match=r"line 2: the id '61-70968-0000' is there more than once"):
         asr_suite.run(outputs=tmp_path / "words", data=tmp_path / "set", out=tmp_path / "again", quiet=True)
 
 

@@ -57,6 +57,26 @@ def test_the_same_id_is_not_the_same_question(tmp_path: Path) -> None:
         assert "compared over 4 rows; left out: 6 with another question" in text
 
 
+def test_rows_of_one_id_are_all_compared(tmp_path: Path) -> None:
+    rows = [row(at % 3, question=f"number {at}") for at in range(6)]
+    found = pair_up(report(rows), report(rows[:5]))
+    assert len(found.a) == len(found.b) == 5 and found.left_out == {"of A alone": 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"settings": None}, {"settings": {}}, {"metrics": None}, {"metrics": [{}]}, {"rows": None}, {"rows": [3]},
+        {"rows": [{"question": "q"}]}, {"rows": [{"id": 1, "measures": None}]},
+    ],
+)  # fmt: skip
+def test_what_is_no_report_is_one_line(wrong: dict[str, Any], tmp_path: Path) -> None:
+    good = report([row(0)])
+    folders = [stored(tmp_path / name, found) for name, found in (("a", good), ("b", good | wrong))]
+    with pytest.raises(DuologueError, match=r"b/report\.json is no report of"):
+        compare.run(folders, tmp_path / "out", quiet=True)
+
+
 def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:
     a, b = report([row(0), row(1)], seed=0), report([row(0, question="x"), row(2)], seed=1)
     folders = [stored(tmp_path / name, found) for name, found in (("a", a), ("b", b))]

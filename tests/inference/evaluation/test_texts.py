@@ -245,6 +245,39 @@ def test_a_typed_text_of_half_a_pair_is_refused() -> None:
         ids_of(None, layout, "what is \ud83d")
 
 
+@pytest.mark.parametrize(
+    ("subset", "fields"),
+    [
+        ("openbookqa", {"reference": None}), ("bbh", {"reference": ""}), ("sd-qa", {"reference": ""}),
+        ("ifeval", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": None}),
+        ("ifeval", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": []}),
+        ("ifeval", {"instruction_id_list": [3], "kwargs": [{}]}),
+        ("ifeval", {"instruction_id_list": ["length_constraints:number_words"], "kwargs": ["x"]}),
+        ("ifeval", {"instruction_id_list": ["length_constraints:number_words"], "kwargs": [{"num_words": "x"}]}),
+        ("ifeval", {"instruction_id_list": ["keywords:existence"], "kwargs": [{}]}),
+    ],
+)  # fmt: skip
+def test_an_entry_that_cannot_be_scored_is_a_broken_one(subset: str, fields: dict, tmp_path: Path) -> None:
+    """And neither a wrong answer nor the end of the run."""
+    good = {"id": 1, "prompt": "p", "response": "A.", "reference": "A", "instruction_id_list": [], "kwargs": []}
+    (tmp_path / "data").mkdir()
+    entries = [good, good | {"id": 2} | fields]
+    (tmp_path / f"data/x-{subset}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    report = voicebench_suite.run(data=tmp_path / "data", out=tmp_path / "out", quiet=True)
+    assert [bool(row["failed"]) for row in report["rows"]] == [False, True]
+
+
+@pytest.mark.parametrize("choices", [None, "dog", 3])
+def test_choices_that_are_none(choices: object, tmp_path: Path) -> None:
+    entry = {"audio_id": "a", "question": "q", "choices": choices, "answer": "dog"}
+    (tmp_path / "f.json").write_text(json.dumps([entry]))
+    with pytest.raises(DuologueError, match=r"f\.json, entry 1: its choices are .* must be a list"):
+        audio_analysis_suite.read_entries(tmp_path / "f.json")
+    (tmp_path / "f.json").write_text(json.dumps([entry | {"choices": [1, 2], "model_output": "dog"}]))
+    report = audio_analysis_suite.run(data=tmp_path / "f.json", out=tmp_path / "out", quiet=True)
+    assert report["metrics"][0]["value"] == 1.0
+
+
 def test_a_benchmarks_file_with_a_line_separator_is_scored(tmp_path: Path) -> None:
     rows = [{"prompt": "a\u2028b", "response": "The answer is B.", "reference": "B"}]
     (tmp_path / "data").mkdir()
