@@ -266,7 +266,8 @@ def parse_overrides(config: type[C], overrides: list[str]) -> C:
             raise DuologueError(
                 f"{key}={value}: expected {'a whole number' if kind == 'int' else 'a number'}"
             ) from None
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
+    missing = [name for name, field in fields.items() if values.get(name, field.default) in (dataclasses.MISSING, "")
+               and field.default is dataclasses.MISSING]  # fmt: skip
     if missing:
         raise DuologueError(f"missing {', '.join(f'{name}=…' for name in missing)}")
     return config(**values)

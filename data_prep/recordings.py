@@ -123,6 +123,9 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     for number, entry in numbered_json_lines(file):
         for field in ("audio", "set", *(name for name in ("text", "licence") if name in entry)):
             text_of(entry, field, f"{file}, line {number}")
+        digit = entry.get("digit")
+        if digit is not None and (type(digit) is not int or not 0 <= digit <= 9):
+            raise DuologueError(f"{file}, line {number}: the field 'digit' is {digit!r:.40}, and must be 0 to 9")
         entries.append(entry)
     repeated = [path for path, count in Counter(entry["audio"] for entry in entries).items() if count > 1]
     if repeated:

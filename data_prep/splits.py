@@ -22,8 +22,8 @@ class Split(StrEnum):
 
 
 def stable_fraction(key: str) -> float:
-    """A number in [0, 1) that depends on nothing but `key`."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    """A number in [0, 1) that depends on nothing but `key`, which may be a file's name that is no UTF-8."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
 
 def operand_split(key: str) -> Split:

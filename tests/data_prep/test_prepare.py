@@ -201,6 +201,7 @@ def test_a_voice_does_not_depend_on_the_sentence() -> None:
     ("overrides", "complaint"),
     [
         (["n=3"], "missing out"),
+        (["out="], "missing out"),
         (["out=x", "m=3"], "unknown key 'm'"),
         (["out=x", "n=three"], "n=three: expected a whole number"),
         (["out=x", "n=2.5"], "whole number"),

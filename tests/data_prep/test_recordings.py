@@ -140,6 +140,8 @@ def test_credits_count_by_set_and_licence(folder):
         ("{", r"line 1 is not JSON"),
         ('{"audio": "a.wav"}\n', "line 1: the field 'set' is missing"),
         ("[1]\n", "line 1: expected a JSON object"),
+        ('{"audio": "a.wav", "set": "x", "digit": "3"}\n', "line 1: the field 'digit' is '3', and must be 0 to 9"),
+        ('{"audio": "a.wav", "set": "x", "digit": 12}\n', "line 1: the field 'digit' is 12"),
         ('{"audio": "a.wav", "set": "x"}\n' * 2, "lists a.wav more than once"),
     ],
 )
@@ -176,6 +178,8 @@ def test_words_and_parts_of_odd_entries():
     assert words_of({"digit": 0}) == "zero" and words_of({"text": "x-ray"}) == "x ray" and words_of({"digit": 12}) == ""
     assert part_of({"set": "new", "audio": "a", "text": "hi", "speaker": "lucas"}) == Part.TRAIN  # another Lucas
     assert part_of({"set": "new", "audio": "a"}) is None
+    for name in ("caf\udce9.wav", "\ud83d"):  # names that are no UTF-8, as Python has them
+        assert part_of({"set": "noise", "audio": name}) and speech_part_of({"set": "new", "audio": name})
 
 
 def test_the_command_line_reaches_it(folder):
