@@ -203,7 +203,7 @@ def test_an_example_is_answered(tab) -> None:  # type: ignore[no-untyped-def]
 def test_the_microphone_then_a_typed_question(tab) -> None:  # type: ignore[no-untyped-def]
     recordings(tab)
     tab.get_by_role("button", name="Record", exact=True).click()
-    tab.wait_for_timeout(1_000)
+    tab.wait_for_timeout(2_500)  # a second of quiet, then the question
     tab.get_by_role("button", name="Stop", exact=True).click()
     spoken(tab)
     tab.get_by_role("button", name="Record", exact=True).wait_for()  # ready for the next question at once
