@@ -83,7 +83,7 @@ class Heard:
     speech: somebody speaks; speech_ms, silence_ms: see :class:`~.speech_gate.SpeechGate`.
     speaking: the answer has samples left or to come. audible: some of it has been played.
     unread: an opinion on the words of the turn is still to come, once the answer to it is being prepared.
-    withheld: silence while a button is down, which does not make the turn longer.
+    withheld: a button is down, so that the turn lasts until it is let go, however long that is.
     mistaken: what was taken for speech until now, without a pause, was the loudspeaker's echo.
     """
 

@@ -134,8 +134,8 @@ class Gathering:
             if not isinstance(job, _Job):  # not in a job: there is nobody to share with
                 return step(*args)
             assert job.parent is not None
-            if isinstance(args[0], Tensor) and args[0].ndim == 3:
-                job.count(args[0].shape[1])
+            if isinstance(args[0], Tensor):
+                job.count(int(_size(args)))
             self._calls.append(_Call(job, step, args, (step, kind_of(args))))
             return job.parent.switch()
 

@@ -49,7 +49,7 @@ class Done:
 
     played: samples of the answer under way that have been played, or that had been when it ended.
     full: whether that answer ended because it had as many tokens as it may have.
-    late_ms: from when it was due to when it was done.
+    late_ms: from when it was due to when it was done; 0 in a long turn of push-to-talk: nobody waits.
     """
 
     value: Any
@@ -189,14 +189,16 @@ class Lane:
         except Exception as error:  # a fault of ours must end one conversation, not all
             _log.exception("%s failed", job.method)
             value = EngineFault(f"{type(error).__name__} in {job.method}")
-        mode = Mode.IDLE
+        mode, late = Mode.IDLE, 1e3 * max(0.0, self._clock() - due)
         if isinstance(line.who, Session):
             state = line.who.state
+            if state.written is not None and (state.answer is None or not state.answer.played):
+                late = 0.0
             mode = state.policy.mode
             if state.answer is not None:
                 tokens = state.answer.dialogue.generated
                 line.played, line.full = state.answer.played, tokens >= line.who.config.sampling.max_tokens
-        done = Done(value, mode, line.played, line.full, 1e3 * max(0.0, self._clock() - due))
+        done = Done(value, mode, line.played, line.full, late)
         self._results.send((job.line, job.number, done))
         line.under_way = None
         self._begin(line)

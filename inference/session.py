@@ -27,6 +27,7 @@ from ..model.errors import DuologueError
 from ..model.monitor import VERDICTS, Verdict, together
 from ..model.speech_lm import DialogueState, SpeechLM
 from ..model.streaming import Streaming
+from . import long_turn
 from .answer import Answer
 from .duplex import FRAME_MS, DuplexPolicy, Heard, Mode
 from .echo import EchoGuard
@@ -37,6 +38,7 @@ from .session_state import SessionConfig, SessionState
 from .speech_gate import SpeechGate
 from .speech_segments import CONFIG as SEGMENTS
 from .text_stream import ids_of
+from .turn import written_down
 
 _AT_ONCE = 10**6  # ms: longer than any wait
 _MISTAKEN_MS = 320  # of an echo may have been taken for speech, until it is known
@@ -139,7 +141,8 @@ class Session:
     def press(self, down: bool = True) -> None:
         """Push-to-talk: the user has the turn from ``press()`` to ``press(False)``, however long they are silent.
 
-        A turn in which nobody speaks, and about which nothing is asked in writing, gets an answer without words.
+        A turn in which nobody speaks, and about which nothing is asked in writing, gets an answer without words. Speech
+        too long to be heard at once is written down part by part meanwhile, and read as a question in writing.
         """
         self.state.pressed = down
 
@@ -275,7 +278,7 @@ class Session:
             audible=audible,
             verdict=self._verdict(),
             unread=self._unread(),
-            withheld=bool(s.pressed and s.quiet),
+            withheld=bool(s.pressed),
             mistaken=mistaken,
         )
         was_speaking = s.policy.mode is Mode.ANSWERING
@@ -316,6 +319,9 @@ class Session:
         if s.pressed is not None and s.said_ms < SEGMENTS.shortest_ms and not s.about:  # a button was pressed, no more
             assert s.before is not None
             s.answer = Answer.none(s.before)
+            return
+        if s.written is not None:
+            self._read_written()
             return
         ended = s.dialogue.clone()
         self.model.ask_about(s.about, ended)
@@ -376,7 +382,7 @@ class Session:
         """The user's turn began a little before now."""
         s = self.state
         self.model.begin_turn(dialogue)
-        s.turn, s.quiet, s.said_ms = [], [], 0
+        s.turn, s.quiet, s.said_ms, s.written = [], [], 0, None
         *before, now = s.recent
         if s.pressed:
             s.quiet = before
@@ -406,9 +412,30 @@ class Session:
             s.quiet = []
 
     def _listen_to(self, frames: list[Tensor], dialogue: DialogueState) -> None:
-        if frames:
+        s = self.state
+        if not frames:
+            return
+        s.turn += frames
+        if s.written is None and s.pressed is not None and long_turn.begins(self.model, s.said_ms, s.turn):
+            s.written = ""  # from now on the dialogue hears no more of it
+        if s.written is None:
             self.model.listen(torch.cat(frames)[None], dialogue)
-            self.state.turn += frames
+        else:
+            s.written, s.turn = long_turn.write_some(self.assistant, self.vad, s.written, s.turn)
+
+    def _read_written(self) -> None:
+        """A long turn is over: write down the rest of it, and read all as a question in writing."""
+        s, layout = self.state, self.model.config.layout
+        assert s.written is not None and s.before is not None
+        s.written, s.turn = long_turn.write_rest(self.assistant, self.vad, s.written, s.turn)
+        ids = [*(ids_of(self.assistant.tokenizer, layout, s.written)[0] if s.written else []), *s.about]
+        if not ids:
+            s.answer = Answer.none(s.before)
+            return
+        read = s.before.clone()
+        self.model.read_text(torch.tensor([ids]), read)
+        s.answer = Answer.begin(read)
+        s.answer.transcript = ids
 
     def _sounds(self, pcm: Tensor) -> bool:
         """Whether a frame is about as loud as the user."""
@@ -423,7 +450,7 @@ class Session:
             return
         s.before, s.dialogue, s.answer, s.policy.prepared = before, before.clone(), None, False
         self.model.begin_turn(s.dialogue)
-        if s.turn:
+        if s.turn and s.written is None:
             self.model.listen(torch.cat(s.turn)[None], s.dialogue)
 
     def _verdict(self) -> Verdict | None:
@@ -457,6 +484,7 @@ class Session:
         assert s.answer is not None
         words = [] if s.answer.empty else s.memory.keep(s.answer, heard)
         s.dialogue, s.before, s.over, s.answer, s.about, s.held = s.answer.dialogue, None, None, None, [], False
+        s.written = None
         return words
 
     def _speak(self, events: list[Event], was_speaking: bool) -> Tensor:

@@ -85,7 +85,8 @@ class SessionState(State):
     echo: EchoGuard
     recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
     memory: Memory  # of the turns that are over
-    turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, frames of (1280,)
+    turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, (n,) each, and is not written
+    written: str | None = None  # of a turn too long to be heard at once: what is written down; None: it is not so long
     held: bool = False  # the turn is over, and its answer waits to be asked for
     about: list[int] = field(default_factory=list)  # what was asked in writing about the turn, as ids
     now_ms: int = 0

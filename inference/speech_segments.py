@@ -184,20 +184,37 @@ def parts(
 
     pack: as few as can be, for a model that takes as long over a short one.
     """
+    return [part for _, _, part in _placed(clip, runs, longest_s, pack, config)]
+
+
+def complete(
+    model: SpeechLM, clip: np.ndarray, probabilities: np.ndarray, config: SegmentConfig = CONFIG
+) -> tuple[list[np.ndarray], int]:
+    """Of speech that goes on behind this clip: the parts that are complete, samples (m,) each, and the sample at which
+    the rest begins."""
+    found = list(_placed(clip, spoken(probabilities), longest_s(model), not model.streams, config))
+    pause = config.pause_ms // WINDOW_MS
+    end = len(clip) // WINDOW
+    if found and found[-1][1] > end - pause:  # the last may go on
+        return [part for _, _, part in found[:-1]], found[-1][0] * WINDOW
+    return [part for _, _, part in found], max(0, end - pause) * WINDOW
+
+
+def _placed(
+    clip: np.ndarray, runs: list[tuple[int, int]], longest_s: float, pack: bool, config: SegmentConfig
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The parts, and the windows [start, stop) that each comes from."""
     margin, most = config.margin_ms // WINDOW_MS, int(longest_s * SAMPLE_RATE) // WINDOW
     small = most - 2 * margin if pack else int(config.together_s * SAMPLE_RATE) // WINDOW
     levels, found = _levels(clip), []
     for near in _together(_grouped(runs, config.cut_ms // WINDOW_MS), small, config):
         found += [near] if _length(near, config) <= most - 2 * margin else _cut(near, levels, most - 2 * margin)
-    out, edges = [], [[(0, -2 * margin)], *found, [(len(levels) + 2 * margin, 0)]]
+    edges = [[(0, -2 * margin)], *found, [(len(levels) + 2 * margin, 0)]]
     for before, part, behind in zip(edges, found, edges[2:], strict=False):
         first, end = part[0][0], part[-1][1]
-        start, stop = (
-            first - min(margin, (first - before[-1][1]) // 2),
-            end + min(margin, (behind[0][0] - end + 1) // 2),
-        )
-        out.append(_joined(clip, part, max(0, start), stop, config))
-    return out
+        start = max(0, first - min(margin, (first - before[-1][1]) // 2))
+        stop = end + min(margin, (behind[0][0] - end + 1) // 2)
+        yield start, stop, _joined(clip, part, start, stop, config)
 
 
 def _turn(

@@ -25,7 +25,6 @@ from ..speech_gate import GateConfig
 from .errors import RequestError, field_error
 from .formats import AudioFormat
 
-_LONGEST_MS = 120_000  # of one turn without turn detection
 _EAGER = {"low": "patient", "medium": "balanced", "high": "responsive", "auto": "balanced"}
 _SEMANTIC = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
 _SERVER = {
@@ -181,7 +180,7 @@ class Settings:
         detection = self.detection
         base = SessionConfig(sampling=sampling)
         if detection is None:
-            duplex = DuplexConfig(longest_turn_ms=_LONGEST_MS, shortest_turn_ms=0)
+            duplex = DuplexConfig(shortest_turn_ms=0)
             return dataclasses.replace(base, duplex=duplex, monitor=False, on_request=True)
         base = dataclasses.replace(
             base, interruptible=bool(detection["interrupt_response"]), on_request=not detection["create_response"]
