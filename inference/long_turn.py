@@ -19,14 +19,15 @@ from . import speech_segments as segments
 from .turn import written_down
 
 
-def begins(model: SpeechLM, said_ms: int, turn: list[Tensor]) -> bool:
-    """Whether a turn (samples (n,) each, and how much of it is speech) is too long for a model that can write it down.
+def begins(model: SpeechLM, turn: list[Tensor], speaking: bool) -> bool:
+    """Whether a turn, samples (n,) each, becomes too long for a model that can write it down: somebody speaks on.
 
     A model that cannot hears all of it as one turn.
     """
     if model.config.layout.transcript is None:
         return False
-    return said_ms / 1000 > segments.longest_s(model) or _seconds(model, turn) > segments.hears_s(model)
+    longest = segments.longest_s(model) + segments.CONFIG.margin_ms / 1000
+    return _seconds(model, turn) > (longest if speaking else segments.hears_s(model))
 
 
 def write_some(assistant: Any, vad: Streaming, written: str, turn: list[Tensor]) -> tuple[str, list[Tensor]]:

@@ -38,7 +38,6 @@ from .session_state import SessionConfig, SessionState
 from .speech_gate import SpeechGate
 from .speech_segments import CONFIG as SEGMENTS
 from .text_stream import ids_of
-from .turn import written_down
 
 _AT_ONCE = 10**6  # ms: longer than any wait
 _MISTAKEN_MS = 320  # of an echo may have been taken for speech, until it is known
@@ -416,7 +415,7 @@ class Session:
         if not frames:
             return
         s.turn += frames
-        if s.written is None and s.pressed is not None and long_turn.begins(self.model, s.said_ms, s.turn):
+        if s.written is None and s.pressed is not None and long_turn.begins(self.model, s.turn, s.gate.open):
             s.written = ""  # from now on the dialogue hears no more of it
         if s.written is None:
             self.model.listen(torch.cat(frames)[None], dialogue)

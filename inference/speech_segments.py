@@ -37,7 +37,7 @@ class SegmentConfig:
     pause_ms: longer silence inside a turn is shortened to this.
     cut_ms, together_s: what is only written down is cut at pauses from cut_ms on, but for what lasts no longer than
         together_s: most likely one sentence.
-    longest_s: of speech that is heard at once; more is cut at its longest pauses.
+    longest_s: of speech, pauses included, that is heard at once; more is cut at its longest pauses.
     sound_db: sound so far under the speech is silence; about_db: the same where it is asked about in writing.
     """
 
@@ -88,8 +88,8 @@ def asked(
     if not len(turn):
         return Recording(seconds, [], (_nothing(waveform),))
     longest, whole_clips = longest_s(model), model.config.listen_s is not None and not model.streams
-    speech = sum(end - first for first, end in runs) * WINDOW / SAMPLE_RATE
-    if speech > longest and model.config.layout.transcript is not None and not about:
+    speech = _length(runs, CONFIG) * WINDOW / SAMPLE_RATE
+    if speech > longest and model.config.layout.transcript is not None:
         return Recording(seconds, parts(clip, runs, longest, not model.streams))
     if whole_clips and _little(waveform, turn):
         turn = waveform  # the released numbers of such an encoder are those of the clips as they were recorded
@@ -278,7 +278,7 @@ def _together(groups: list[list[tuple[int, int]]], small: int, config: SegmentCo
 
 
 def _length(runs: list[tuple[int, int]], config: SegmentConfig) -> int:
-    """Windows from the first to the last, long pauses shortened."""
+    """Windows from the first to the last, long pauses shortened: 0 where there are none."""
     pauses = sum(min(b[0] - a[1], config.pause_ms // WINDOW_MS) for a, b in itertools.pairwise(runs))
     return pauses + sum(end - first for first, end in runs)
 

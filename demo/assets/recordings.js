@@ -4,6 +4,7 @@ import { RATE, Speaker, noMicrophone, openMicrophone, pcmOf, wavOf } from "./sou
 import { base64Of, connect, reason, samplesOf, samplesOfBase64 } from "./service.js";
 
 const $ = (id) => document.getElementById(id);
+const PIECE = 32 * RATE; // samples in one message, in whole frames: a message has a limit
 const SESSION = { type: "realtime", audio: { input: { turn_detection: null, transcription: { model: "local" } } } };
 
 export class Recordings {
@@ -141,9 +142,10 @@ export class Recordings {
 
   // One connection: resolves when the answer is whole.
   converse(samples, text, happened) {
-    const content = [];
-    if (samples) content.push({ type: "input_audio", audio: base64Of(samples) });
-    if (text) content.push({ type: "input_text", text });
+    const asked = [];
+    for (let at = 0; samples && at < samples.length; at += PIECE) asked.push([{ type: "input_audio", audio: base64Of(samples.subarray(at, at + PIECE)) }]);
+    if (!asked.length) asked.push([]);
+    if (text) asked.at(-1).push({ type: "input_text", text });
     const history = this.past.flatMap(([asked, said]) => [
       { type: "message", role: "user", content: [{ type: "input_text", text: asked }] },
       { type: "message", role: "assistant", content: [{ type: "output_text", text: said }] },
@@ -156,7 +158,8 @@ export class Recordings {
       socket.onopen = () => {
         opened = true;
         send({ type: "session.update", session: SESSION });
-        for (const item of [...history, { type: "message", role: "user", content }]) send({ type: "conversation.item.create", item });
+        const items = asked.map((content) => ({ type: "message", role: "user", content }));
+        for (const item of [...history, ...items]) send({ type: "conversation.item.create", item });
         send({ type: "response.create" });
         this.asked = performance.now();
       };

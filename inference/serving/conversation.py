@@ -33,6 +33,7 @@ from .usage import frames, usage, words
 
 _QUIET_S = 0.24  # a microphone that has sent nothing for so long has stopped
 _WRITE_FRAMES = 10  # within which a turn that waits for its answer is written down
+_AT_ONCE = 12  # frames that are handed over before others have their turn
 _UNDECIDED = -1  # frames: the session has not come to the turn's end yet
 
 
@@ -88,6 +89,7 @@ class Conversation:
         self._last_sound = 0.0  # when the client appended any, by time.monotonic()
         self._waiting: list[np.ndarray | Item] = []  # without turn detection: frames not heard yet, and commits
         self._pressed = False
+        self._feeding = False  # an item's sound is on its way to the session
         self._uncommitted_ms = 0.0
         self._idle_since_ms = 0
         self._tokens: int | str | None = None  # of the answer under way, if it has a limit of its own
@@ -225,9 +227,14 @@ class Conversation:
             return
         self._transcription.item = spoken[-1]
         self._ask("press", True)
+        self._feeding = True
         for item in spoken:
-            for frame in item.waveform().reshape(-1, self._frame):
+            waveform = await asyncio.to_thread(item.waveform)
+            for i, frame in enumerate(waveform.reshape(-1, self._frame)):
                 self._pacer.make_up(frame)
+                if i % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        self._feeding = False
         self._ask("press", False)
         self._pacer.make_up()
         self._ask("respond")
@@ -287,7 +294,7 @@ class Conversation:
 
     def _due(self, next_: float) -> float | None:
         """When a frame of silence is due where there is no microphone and something is to be said."""
-        if not self._busy:
+        if not self._busy or self._feeding:
             return None
         if self._held_frames > 0 or (self.response is not None and not self.response.spoken):
             return 0.0  # nobody listens: as fast as it goes

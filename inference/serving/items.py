@@ -12,7 +12,8 @@ from .errors import RequestError
 from .formats import AudioFormat, to_base64
 
 ITEMS = 500  # of one conversation; where there are more, the oldest is forgotten
-_HEARD_S = 300  # of sound that a conversation keeps for `retrieve`; the oldest is dropped first
+LONGEST_S = 600  # of sound in one turn
+_HEARD_S = 660  # of sound that a conversation keeps; the oldest is dropped first
 
 
 def new_id(kind: str) -> str:
@@ -56,6 +57,11 @@ class Item:
     def waveform(self) -> np.ndarray:
         """Its sound, (n,) float32 at ``rate``."""
         return np.concatenate([np.zeros(0, np.int16), *self.sound]).astype(np.float32) / 32768
+
+    @property
+    def seconds(self) -> float:
+        """Of its sound."""
+        return sum(map(len, self.sound)) / self.rate
 
     def seen(self, sound: AudioFormat | None = None) -> dict[str, Any]:
         """As the protocol shows it; with its sound, if a format is given."""
@@ -147,6 +153,6 @@ class Items:
     def _drop_old_sound(self) -> None:
         left = float(_HEARD_S)
         for item in reversed(self._items):
-            left -= sum(map(len, item.sound)) / item.rate
+            left -= item.seconds
             if left < 0:
                 item.sound = []

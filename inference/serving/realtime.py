@@ -24,7 +24,7 @@ from .conversation import Conversation
 from .errors import RequestError
 from .events import parse, read_object
 from .formats import AudioFormat, Framer, from_base64, in_seconds
-from .items import Item
+from .items import LONGEST_S, Item
 from .limits import Limits, check_texts
 from .out_of_band import OutOfBand, Question
 from .questioner import Questioner
@@ -32,6 +32,7 @@ from .response import Response
 from .response_params import ResponseParams
 
 _BACKLOG_S = 120  # of sound that may wait to be heard; more is refused
+_HELD_S = 20  # of sound that may be under way in a turn that the client ends; then it is read no further for a while
 _SHORTEST_MS = 100  # of sound that can be committed, as in the API
 _ASIDES = 4  # responses outside the conversation that may be under way at a time
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class RealtimeSession(Conversation):
         self._questioner, self._limits, self._past_chars = questioner, limits, limits.past_chars
         self._heard_of = time.monotonic()  # the client
         self._asides: list[OutOfBand] = []
+        self._cut = False  # without turn detection: some of the turn's sound was refused
 
     async def close(self) -> None:
         """Leave."""
@@ -102,6 +104,7 @@ class RealtimeSession(Conversation):
         self.settings = settings
         await self.seat.call("configure", settings.config())
         if manual and not was_manual:
+            self._uncommitted_ms, self._cut = 0.0, False
             await self._forget_turn()
             await self.seat.call("press", False)
         elif was_manual and not manual:
@@ -110,18 +113,30 @@ class RealtimeSession(Conversation):
         self._send("session.updated", session=settings.session)
 
     async def _append(self, data: dict[str, Any]) -> None:
+        manual = self.settings.detection is None
+        if manual and self._cut:
+            return  # without what was refused before it, it would be another turn
         sound = from_base64(data["audio"])
-        waiting_s = (self._pacer.under_way + len(self._waiting)) * FRAME_S + len(sound) / 2 / self._framer.format.rate
-        if waiting_s > _BACKLOG_S:
-            raise RequestError(f"{waiting_s:.0f} s of audio wait to be heard", "input_audio_buffer_full", "audio")
         width = 2 if self._framer.format is AudioFormat.PCM else 1
+        sound_s = len(sound) / width / self._framer.format.rate
+        # Without turn detection the client is read no faster than it is heard (see below).
+        waiting_s = (len(self._waiting) + (0 if manual else self._pacer.under_way)) * FRAME_S + sound_s
+        why = f"{waiting_s:.0f} s of audio wait to be heard" if waiting_s > _BACKLOG_S else ""
+        if manual and self._uncommitted_ms / 1000 + sound_s > LONGEST_S:
+            why = f"a turn has at most {LONGEST_S} s of audio"
+        if why:
+            self._cut = manual
+            rest = "; nothing more is taken until the buffer is committed or cleared" if manual else ""
+            raise RequestError(f"{why}{rest}", "input_audio_buffer_full", "audio")
         self._last_sound = time.monotonic()
         for part in in_seconds(sound, self._framer.format):  # a client may append minutes at once
             frames = self._framer.push(part)
-            if self.settings.detection is None:
+            if manual:
                 self._uncommitted_ms += len(part) * 1000 / width / self._framer.format.rate
                 self._keep(frames)
                 self._pump()
+                while self._pacer.under_way * FRAME_S > _HELD_S and not self.closed.is_set():
+                    await asyncio.sleep(FRAME_S)
             else:
                 for frame in frames:
                     self._pacer.push(frame)
@@ -141,7 +156,7 @@ class RealtimeSession(Conversation):
                 "input_audio_buffer_commit_empty",
             )
         self._keep(self._framer.flush())
-        item, self._turn, self._uncommitted_ms = self._turn, None, 0.0
+        item, self._turn, self._uncommitted_ms, self._cut = self._turn, None, 0.0, False
         assert item is not None
         self._waiting.append(item)
         self._committed(item)
@@ -152,7 +167,7 @@ class RealtimeSession(Conversation):
         if self.settings.detection is None:
             last = max((i + 1 for i, what in enumerate(self._waiting) if isinstance(what, Item)), default=0)
             del self._waiting[last:]
-            self._turn, self._uncommitted_ms = None, 0.0
+            self._turn, self._uncommitted_ms, self._cut = None, 0.0, False
             if self._pressed:
                 await self._forget_turn()
         elif self._held is None:
@@ -161,6 +176,10 @@ class RealtimeSession(Conversation):
 
     async def _create_item(self, data: dict[str, Any]) -> None:
         item = await asyncio.to_thread(self._item_of, data["item"])
+        waiting_s = item.seconds + sum(other.seconds for other in self.items if other.wanted)
+        if waiting_s > LONGEST_S:
+            what = f"{waiting_s:.0f} s of sound wait for a response: at most {LONGEST_S} s can be answered at once"
+            raise RequestError(what, "invalid_value", "item.content")
         before = self.items.add(item, data.get("previous_item_id"))
         if item.role == "user" and data.get("previous_item_id") is None:
             item.wanted = True

@@ -52,5 +52,5 @@ class Transcription:
                 item_id=item.id,
                 content_index=0,
                 transcript=item.text or "",
-                usage={"type": "duration", "seconds": round(sum(map(len, item.sound)) / item.rate, 2)},
+                usage={"type": "duration", "seconds": round(item.seconds, 2)},
             )
