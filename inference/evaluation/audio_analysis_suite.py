@@ -83,7 +83,11 @@ def run(
             wave = read_audio(where / entry["audio"], SAMPLE_RATE)
             asked = synthesise(normalise(entry["asked"]), speaker).astype(np.float32) / 32_768
             pause = np.zeros(round(_PAUSE_S * SAMPLE_RATE), np.float32)
-            reply: str | None = assistant.ask((SAMPLE_RATE, np.concatenate([wave, pause, asked]))).text
+            # as recorded: beside the question's speech, a soft sound would be taken for silence
+            turn = assistant.stream((SAMPLE_RATE, np.concatenate([wave, pause, asked])), as_recorded=True)
+            for _ in turn:
+                pass
+            reply: str | None = turn.reply().text
         else:
             reply = replies.get(entry["id"]) if outputs is not None else entry["response"]
         if reply is None:

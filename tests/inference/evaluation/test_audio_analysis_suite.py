@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_assistant import tiny_assistant
 
+from duologue.data_prep.audio import write_wav
+from duologue.inference import speech_segments
 from duologue.inference.evaluation import audio_analysis_suite as suite
+from duologue.inference.speech_segments import Recording
 from duologue.model.errors import DuologueError
 
 
@@ -50,6 +55,22 @@ def test_mmau_and_another_systems_file(tmp_path: Path) -> None:
     report = run(tmp_path, "mmau.json", json.dumps(entries), outputs=tmp_path / "said.jsonl")
     assert {name: part[0]["value"] for name, part in report["parts"].items()} == {"sound": 1.0, "music": 0.0}
     assert report["figures"]["mean_over_categories"] == 0.5
+
+
+def test_all_of_a_clip_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However soft it is beside the question, of which the detector would hear nothing else."""
+    heard: list[int] = []
+
+    def whole(model: object, waveform: np.ndarray) -> Recording:
+        heard.append(len(waveform))
+        return Recording(1.0, [waveform])
+
+    monkeypatch.setattr(speech_segments, "whole", whole)
+    monkeypatch.setattr(suite, "require", lambda engine: None)
+    monkeypatch.setattr(suite, "synthesise", lambda text, voice: np.full(8_000, 9_000, np.int16))
+    write_wav(tmp_path / "a.wav", 1e-3 * np.random.default_rng(0).standard_normal(16_000), 16_000)
+    run(tmp_path, "manifest.jsonl", '{"audio": "a.wav", "set": "esc", "label": "dog"}\n', model=tiny_assistant())
+    assert heard == [16_000 + 8_000 + 8_000], "the clip, a pause, the question"
 
 
 def test_labels(tmp_path: Path) -> None:
