@@ -15,7 +15,7 @@ from duologue.data_prep.dialogues import Dialogue, Split, generate
 from duologue.inference.assistant import Assistant, Sampling, load
 from duologue.inference.evaluation.judge import is_right
 
-WRITTEN, SPOKEN = 30, 10
+WRITTEN, SPOKEN = 50, 20
 SHORT = Sampling(max_tokens=16)  # longer than most right replies
 
 

@@ -24,13 +24,13 @@ from duologue.training.turns import Row, decode, pack, spoken_words_loss
 
 
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
-    recipe = replace(asr_pretrain.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "run"), steps=200)
+    recipe = replace(asr_pretrain.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "run"))
     task = recipe.build()
     figures = train(recipe, task, progress=False)
-    assert figures["ctc"] < 0.25, "nats a character"
+    assert figures["ctc"] < 0.2, "nats a character"
     waves = [task.corpus[i].pcm.astype(np.float32) / 32768 for i in range(8)]
     heard = task.transcribe(waves)
-    assert error_rate(heard, [task.corpus[i].meta["text"] for i in range(8)]) < 0.15, heard  # of characters
+    assert error_rate(heard, [task.corpus[i].meta["text"] for i in range(8)]) < 0.05, heard  # of characters
 
 
 def test_text_sft_overfits_eight_dialogues(tmp_path: Path) -> None:
