@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from ..checkpoints.outputs import keep_apart, model_path
-from ..checkpoints.program import program
+from ..checkpoints.program import program, say
 from ..inference.quiet import quieten
 from ..model.errors import DuologueError
 from .codec_commands import SOUND_FILES, codec_commands
@@ -174,7 +174,7 @@ def listen(
     from ..inference.listen import converse
 
     require_wav(output)
-    converse(load(model), from_argument(recording), output, events, PRESETS[preset], typer.echo)
+    converse(load(model), from_argument(recording), output, events, PRESETS[preset], say)
 
 
 app.command()(chat)
@@ -371,19 +371,19 @@ def bench(
     if suite == "states":
         from ..inference.bench_states import run as run_states
 
-        run_states(preset, output, typer.echo)
+        run_states(preset, output, say)
         return
     if suite == "lanes":
         from ..inference.bench_lanes import run as run_lanes
 
-        run_lanes(model, output, typer.echo)
+        run_lanes(model, output, say)
         return
     if suite == "ear":
         from ..inference import bench_ear
 
         if data is None:
             raise DuologueError("bench ear needs --data FOLDER, a data set of recordings (duologue prepare)")
-        bench_ear.run(model, data, count, device, dtype, output, typer.echo)
+        bench_ear.run(model, data, count, device, dtype, output, say)
         return
     if suite != "streaming":
         raise DuologueError(f"there is no bench {suite!r}; it must be streaming, ear, states or lanes")
@@ -392,7 +392,7 @@ def bench(
         raise DuologueError(f"--widths is {widths!r}; it must be numbers with commas between")
     from ..inference.bench_streaming import run
 
-    run(preset, tuple(map(int, wide)), tokens, device, dtype, output, typer.echo)
+    run(preset, tuple(map(int, wide)), tokens, device, dtype, output, say)
 
 
 app.add_typer(
