@@ -7,7 +7,6 @@ import numpy as np
 from ..data_prep.audio import AudioSource, read_audio
 
 RATE = 24_000  # Hz, of the protocol's sound
-LONGEST_S = 60.0  # of a recording: what fits into one message
 
 
 def sound_of(recording: AudioSource) -> np.ndarray:
@@ -16,7 +15,7 @@ def sound_of(recording: AudioSource) -> np.ndarray:
     Raises:
         DuologueError: it cannot be read, or is too long.
     """
-    return read_audio(recording, RATE, longest=LONGEST_S)
+    return read_audio(recording, RATE)
 
 
 def pcm16_of(recording: AudioSource) -> bytes:

@@ -228,6 +228,22 @@ def test_what_is_asked_meanwhile_is_answered_next(tab: "Page") -> None:
 
 
 @pytest.mark.browser
+def test_a_recording_of_a_minute_and_a_half_is_heard_whole(tab: "Page", tmp_path: Path) -> None:
+    """It is more than one message of the protocol may hold."""
+    noise, quiet = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 7), np.zeros(16_000)
+    write_wav(tmp_path / "long.wav", np.concatenate([noise, quiet] * 12).astype(np.float32), 16_000)
+    recordings(tab)
+    with tab.expect_file_chooser() as chooser:
+        tab.get_by_role("button", name="Upload file").click()
+    chooser.value.set_files(tmp_path / "long.wav")
+    tab.wait_for_function(f"{DURATION.format('#chosen')} > 90")
+    tab.get_by_label("Ask in writing").fill("what is seven")
+    tab.keyboard.press("Enter")
+    spoken(tab)
+    assert " ".join([HEARD] * 12 + ["what is seven"]) in tab.locator("#conversation").inner_text()
+
+
+@pytest.mark.browser
 def test_a_sound_is_uploaded_and_asked_about_twice(tab) -> None:  # type: ignore[no-untyped-def]
     recordings(tab)
     with tab.expect_file_chooser() as chooser:

@@ -13,8 +13,9 @@ pytest.importorskip("fastapi")
 from running_server import ENGINE, collect, running, sound
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
+from duologue.data_prep.audio import MAX_SECONDS
 from duologue.demo.page import create_page
-from duologue.demo.question import LONGEST_S, RATE, pcm16_of, sound_of
+from duologue.demo.question import RATE, pcm16_of, sound_of
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
 
@@ -26,9 +27,9 @@ def server():
         yield found
 
 
-def wav(wave: np.ndarray) -> bytes:
+def wav(wave: np.ndarray, rate: int = 16_000) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, wave, 16_000, format="WAV")
+    soundfile.write(file, wave, rate, format="WAV")
     return file.getvalue()
 
 
@@ -56,7 +57,7 @@ def test_what_cannot_be_asked_about_is_said(server) -> None:
     for recording, expected in (
         (b"what is this", "not a recording"),
         (b"", "empty"),
-        (wav(np.zeros(round((LONGEST_S + 1) * 16_000), np.float32)), "at most 60 s"),
+        (wav(np.zeros(round((MAX_SECONDS + 1) * 8_000), np.float32), 8_000), "at most 600 s"),
     ):
         with pytest.raises(DuologueError, match=expected):
             sound_of(recording)
