@@ -141,7 +141,7 @@ def device_of(name: str) -> torch.device:
         DuologueError: torch does not know it, or this machine does not have it.
     """
     try:
-        torch.empty(0, device=name)
+        torch.zeros(1, device=name).cpu()  # of "meta" there is nothing to be had
     except (RuntimeError, AssertionError) as error:
         raise DuologueError(f"device {name!r} cannot be used: {one_line(error)}") from None
     return torch.device(name)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.state_io import load_state, save_state
+from ..data_prep.audio import mono
 from ..model.errors import DuologueError
 from ..model.monitor import VERDICTS, Verdict, together
 from ..model.speech_lm import DialogueState, SpeechLM
@@ -123,16 +124,20 @@ class Session:
 
     @torch.inference_mode()
     def tick(self, pcm: np.ndarray) -> Tick:
-        """Hear (n,) float samples, n a multiple of 80 ms; return what is to be played meanwhile.
+        """Hear (n,) samples, n a multiple of 80 ms; return what is to be played meanwhile.
+
+        Args:
+            pcm: of numpy or torch: floats in [-1, 1], or integers of 8, 16 or 32 bits at full scale.
 
         Raises:
-            DuologueError: another number of samples, or samples that are not finite.
+            DuologueError: another number of samples, or samples that are no finite numbers.
         """
+        pcm = mono(pcm)
         if pcm.ndim != 1 or len(pcm) == 0 or len(pcm) % self.frame:
             raise DuologueError(f"a tick has {pcm.shape} samples; it must have a multiple of {self.frame} (80 ms)")
         if not np.isfinite(pcm).all():
             raise DuologueError("a tick has samples that are not finite numbers")
-        frames = torch.from_numpy(np.ascontiguousarray(pcm, dtype=np.float32)).split(self.frame)
+        frames = torch.from_numpy(np.ascontiguousarray(pcm)).split(self.frame)
         events: list[Event] = []
         played = [self._one_frame(frame, events) for frame in frames]
         return Tick(torch.cat(played).numpy(), events)

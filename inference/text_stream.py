@@ -31,6 +31,8 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
     def strange(ids: list[int]) -> bool:
         return not all(layout.is_text(id_) for id_ in ids)
 
+    if not isinstance(text, str):
+        raise DuologueError(f"a text is a str, not {type(text).__name__}")
     if broken(text):
         raise DuologueError(f"the text {text[:40]!r} has half a surrogate pair, which is no character")
     ids = encode(text)

@@ -80,6 +80,15 @@ def array_track(rate: Any, samples: Any) -> Track:
     return Track(rate=int(hertz), channels=array.shape[1], announced=len(array), blocks=blocks)
 
 
+def mono(samples: Any) -> np.ndarray:
+    """(n,) or whatever shape it has, of numpy, torch or a list, as float32; integers are at full scale.
+
+    Raises:
+        DuologueError: they are no sound.
+    """
+    return as_floats(_array(samples))
+
+
 def _array(samples: Any) -> np.ndarray:
     """Anything that holds numbers as an array of numpy's, of a kind that ``as_floats`` takes."""
     torch = sys.modules.get("torch")  # without it, nothing is a tensor

@@ -76,6 +76,7 @@ def test_what_it_refuses() -> None:
         ("micro", (), "cpu", "float32", r"no preset 'micro'; it must be nano or llama-omni-8b"),
         ("nano", (250,), "cpu", "float32", r"width 250 must be a multiple of the 64 channels of a head"),
         ("nano", (), "tpu9", "float32", r"device 'tpu9' cannot be used"),
+        ("nano", (), "meta", "float32", r"device 'meta' cannot be used"),
         ("nano", (), "cpu", "int4", r"dtype is 'int4'; it must be float32"),
     ):
         with pytest.raises(DuologueError, match=message):

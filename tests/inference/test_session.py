@@ -119,6 +119,23 @@ def test_the_size_of_a_tick_changes_nothing(assistant, frames: int) -> None:
     assert np.array_equal(pcm, other) and events == theirs
 
 
+def test_samples_in_any_form_are_heard_alike(assistant) -> None:
+    """int16, as microphones give it, is no float that is 32,768 times too loud."""
+    frame = Session(assistant).frame
+    samples = (3_000 * np.sin(np.arange(frame) / 10)).astype(np.int16)
+    floats = samples.astype(np.float32) / 32_768
+    for given in (samples, samples.astype(np.int32) << 16, floats.astype(np.float64), floats.tolist(),
+                  torch.from_numpy(floats), torch.from_numpy(floats).double().requires_grad_()):  # fmt: skip
+        heard: list[np.ndarray] = []
+        session = Session(assistant)
+        session._one_frame = lambda pcm, events, heard=heard: heard.append(pcm.numpy()) or pcm
+        session.tick(given)
+        assert heard[0].dtype == np.float32 and np.array_equal(heard[0], floats)
+    for given in (None, b"12" * frame, ["a"] * frame, np.zeros(frame, np.complex64), np.full(frame, np.nan)):
+        with pytest.raises(DuologueError, match=r"samples are|not finite"):
+            Session(assistant).tick(given)
+
+
 def test_a_pause_inside_a_question_is_waited_for(assistant) -> None:
     _, events = run(make(assistant), sound((0.4, False), (0.6, True), (0.35, False), (0.6, True), (3.0, False)))
     assert kinds(events, EventKind.ANSWER_STARTED) == [EventKind.ANSWER_STARTED]

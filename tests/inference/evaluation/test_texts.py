@@ -243,6 +243,8 @@ def test_a_typed_text_of_half_a_pair_is_refused() -> None:
     layout = TokenLayout(bos=0, eos=1, pad=2, text=(3, 10), units=0)
     with pytest.raises(DuologueError, match="half a surrogate pair"):
         ids_of(None, layout, "what is \ud83d")
+    with pytest.raises(DuologueError, match="a text is a str, not bytes"):
+        ids_of(None, layout, b"what is two")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
