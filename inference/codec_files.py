@@ -160,6 +160,10 @@ def decode(codec: Codec, source: Path, out: Path, progress: bool = True) -> Code
     info, codes = read_info(source)
     if info.codec != fingerprint(codec):
         raise DuologueError(f"{source} was encoded by another codec than this one: name that one with --model")
+    most = info.frames * codec.config.sample_rate / codec.config.frame_rate
+    if info.sample_rate != codec.config.sample_rate or not 0 < info.samples <= most:
+        raise DuologueError(f"{source} is damaged: {info.frames} frames are not {info.samples} samples at "
+                            f"{info.sample_rate} Hz")  # fmt: skip
     stage, left = decoding(codec, info.codebooks), info.samples
     state, size = stage.init_state(), max(1, round(PIECE_S * codec.config.frame_rate))
     with writing_wav(out, info.sample_rate, info.samples) as write, _bar("decoding", progress) as show:

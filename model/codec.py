@@ -76,9 +76,9 @@ class CodecConfig:
             DuologueError: less than one of them needs.
         """
         each = self.bit_rate(1) / 1000
-        if kbps < each:
+        if not kbps >= each:  # NaN is not
             raise DuologueError(f"{kbps:g} kbit/s is too little for this codec: one codebook is {each:.3g} kbit/s")
-        return min(self.quantiser.codebooks, int(kbps / each))
+        return min(self.quantiser.codebooks, int(min(kbps / each, 2**31)))
 
 
 def published(tokens_a_second: int) -> CodecConfig:

@@ -131,6 +131,7 @@ def test_windows_come_out_in_time_and_together():
         (("encode", ".", "codes"), "is a folder"),
         (("encode", "in.wav", "codes", "--codebooks", "3"), "codebooks is 3; this codec has 2"),
         (("encode", "in.wav", "codes", "--kbps", "0.1"), r"0\.1 kbit/s is too little .* one codebook is 0\.25 kbit/s"),
+        (("encode", "in.wav", "codes", "--kbps", "nan"), "nan kbit/s is too little"),
         (("encode", "in.wav", "codes", "--kbps", "1", "--codebooks", "1"), "not both"),
         (("encode", "in.wav", "nowhere/codes"), "cannot write .*nowhere/codes"),
         (("decode", "in.wav", "out.wav"), "is no file of codes"),
@@ -182,6 +183,18 @@ def test_codes_out_of_range_are_refused(folder, tmp_path):
     facts = {"format": "duologue-codes/1", "samples": "320", "sample_rate": "16000", "codec": fingerprint(model)}
     save_file({"codes": torch.full((1, 2), 40, dtype=torch.uint16)}, tmp_path / "codes", metadata=facts)
     with pytest.raises(DuologueError, match="codes go from 40 to 40; they must be 0 to 31"):
+        decode(model, tmp_path / "codes", tmp_path / "out.wav", progress=False)
+    assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate"), [("9999", "16000"), ("-5", "16000"), ("0", "16000"), ("320", "0"), ("320", "24000")]
+)
+def test_codes_whose_facts_do_not_fit_are_refused(folder, tmp_path, samples, rate):
+    model = load_codec(str(folder))
+    facts = {"format": "duologue-codes/1", "samples": samples, "sample_rate": rate, "codec": fingerprint(model)}
+    save_file({"codes": torch.zeros(1, 2, dtype=torch.uint16)}, tmp_path / "codes", metadata=facts)
+    with pytest.raises(DuologueError, match=r"codes is damaged: 1 frames are not .* samples"):
         decode(model, tmp_path / "codes", tmp_path / "out.wav", progress=False)
     assert not (tmp_path / "out.wav").exists()
 
