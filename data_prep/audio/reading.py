@@ -33,6 +33,7 @@ MAX_SECONDS = 600.0
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz: below and above, a header is wrong rather than the microphone unusual
 MAX_CHANNELS = 64
 MAX_SAMPLES_PER_S = 384_000  # of all channels, over the longest recording: eight at 48 kHz, two at 192 kHz
+ID3V1 = 128  # bytes of such a tag
 KEPT_SAMPLES = 2**24  # of a recording of several channels, decoded; of a longer one, it is decoded twice
 
 
@@ -128,7 +129,8 @@ def _tracks(file: File) -> list[Track]:
     starts = links(file.handle, file.size, kind)
     if len(starts) > MOST_LINKS:
         raise DuologueError(f"{file.name} is a chain of more than {MOST_LINKS} recordings")
-    parts = [file] if len(starts) == 1 else [part_of(file, *ends) for ends in pairwise([*starts, file.size])]
+    end = file.size - (ID3V1 if kind == "flac" and _is_tagged(file) else 0)
+    parts = [file] if [*starts, end] == [0, file.size] else [part_of(file, *ends) for ends in pairwise([*starts, end])]
     tracks = []
     for part in parts:
         track = sndfile_track(part) if kind != "mp3" else None
@@ -142,6 +144,12 @@ def _tracks(file: File) -> list[Track]:
             )
         tracks.append(track)
     return tracks
+
+
+def _is_tagged(file: File) -> bool:
+    """Whether it ends with an ID3v1 tag, which some programs put behind a FLAC, and libFLAC takes for damage."""
+    file.handle.seek(max(0, file.size - ID3V1))
+    return file.handle.read(3) == b"TAG"
 
 
 @dataclass

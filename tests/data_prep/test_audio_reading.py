@@ -139,6 +139,13 @@ def test_a_chain_whose_first_link_is_cut() -> None:
     assert 1.5 * 16_000 + 8_000 < found < 4.5 * 16_000
 
 
+def test_flac_with_a_tag_behind_it() -> None:
+    whole = encoded(tone(16_000, 0.5), 16_000, "FLAC")
+    for flac in (whole, streamed_flac(whole)):
+        assert len(read_audio(flac + b"TAG" + b"x" * 125)) == 8_000
+    refused(whole + b"x" * 128, "cut short or damaged")
+
+
 def test_joined_flac_is_refused() -> None:
     flac = encoded(tone(16_000), 16_000, "FLAC")
     refused(flac + flac, "cut short or damaged")
