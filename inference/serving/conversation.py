@@ -89,7 +89,7 @@ class Conversation:
         self._last_sound = 0.0  # when the client appended any, by time.monotonic()
         self._waiting: list[np.ndarray | Item] = []  # without turn detection: frames not heard yet, and commits
         self._pressed = False
-        self._feeding = False  # an item's sound is on its way to the session
+        self._feeding: asyncio.Task[None] | None = None  # the sound of items is on its way to the session
         self._uncommitted_ms = 0.0
         self._idle_since_ms = 0
         self._tokens: int | str | None = None  # of the answer under way, if it has a limit of its own
@@ -105,6 +105,8 @@ class Conversation:
 
     async def close(self) -> None:
         """Leave."""
+        if self._feeding is not None:
+            self._feeding.cancel()
         self._pacer.stop()
         self.seat.leave()
         self._waiting, self._recent = [], []
@@ -226,20 +228,35 @@ class Conversation:
         if not spoken:
             return
         self._transcription.item = spoken[-1]
-        self._ask("press", True)
-        self._feeding = True
-        for item in spoken:
-            waveform = await asyncio.to_thread(item.waveform)
-            for i, frame in enumerate(waveform.reshape(-1, self._frame)):
-                self._pacer.make_up(frame)
-                if i % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        self._feeding = False
+        self._feeding = asyncio.create_task(self._feed(spoken))
+
+    async def _feed(self, spoken: list[Item]) -> None:
+        """Let the session hear these items, no more at a time than others can wait for."""
+        try:
+            self._ask("press", True)
+            for item in spoken:
+                waveform = await asyncio.to_thread(item.waveform)
+                for i, frame in enumerate(waveform.reshape(-1, self._frame), 1):
+                    self._pacer.make_up(frame)
+                    if i % _AT_ONCE == 0:
+                        await self._pacer.caught_up()
+            self._fed()
+        except Exception as fault:  # a fault of ours must not leave a client waiting for ever
+            self._fail(fault)
+
+    def _fed(self) -> None:
+        """The session has heard the items, or is to hear no more of them: what was appended meanwhile comes next."""
+        self._feeding = None
         self._ask("press", False)
         self._pacer.make_up()
         self._ask("respond")
-        if self.settings.detection is not None:
-            self._ask("hands_free")
+        if self.settings.detection is None:
+            return
+        self._ask("hands_free")
+        frames, self._waiting = self._waiting, []
+        for frame in frames:
+            if not isinstance(frame, Item):
+                self._pacer.push(frame)
 
     async def _limit(self, tokens: int | str | None) -> None:
         """As many tokens as this one response may have."""
@@ -260,7 +277,14 @@ class Conversation:
 
     async def _cancel_response(self, reason: str, samples: int | None = None) -> None:
         response = self.response
-        heard = (await self.seat.call("truncate", samples)).value
+        if self._feeding is not None:  # it has not been heard to its end
+            self._feeding.cancel()
+            self._transcription.drop()
+            await self.seat.call("discard")
+            self._fed()
+            heard = ""
+        else:
+            heard = (await self.seat.call("truncate", samples)).value
         if response is not None and response is self.response:
             self._end_response("cancelled", reason, heard)
 
@@ -294,7 +318,7 @@ class Conversation:
 
     def _due(self, next_: float) -> float | None:
         """When a frame of silence is due where there is no microphone and something is to be said."""
-        if not self._busy or self._feeding:
+        if not self._busy or self._feeding is not None:
             return None
         if self._held_frames > 0 or (self.response is not None and not self.response.spoken):
             return 0.0  # nobody listens: as fast as it goes

@@ -57,6 +57,11 @@ class Pacer:
         """Frames that have not been heard yet."""
         return len(self._submitted)
 
+    async def caught_up(self) -> None:
+        """Returns once all that is under way now has been heard."""
+        if self._submitted:
+            await asyncio.wait([self._last])
+
     def wake(self) -> None:
         """A frame may be due where none was."""
         self._wanted.set()

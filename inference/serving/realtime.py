@@ -32,7 +32,7 @@ from .response import Response
 from .response_params import ResponseParams
 
 _BACKLOG_S = 120  # of sound that may wait to be heard; more is refused
-_HELD_S = 20  # of sound that may be under way in a turn that the client ends; then it is read no further for a while
+_HELD_S = 4  # of sound that may be under way in a turn that the client ends; then it is read no further for a while
 _SHORTEST_MS = 100  # of sound that can be committed, as in the API
 _ASIDES = 4  # responses outside the conversation that may be under way at a time
 _log = logging.getLogger(__name__)
@@ -99,6 +99,8 @@ class RealtimeSession(Conversation):
         twice = dataclasses.replace(self._limits, text_chars=2 * self._limits.text_chars)
         check_texts(settings.session, twice)  # what was set before counts too
         manual, was_manual = settings.detection is None, self.settings.detection is None
+        if manual != was_manual and self._feeding is not None:
+            await asyncio.wait([self._feeding])
         if settings.input is not self.settings.input:
             self._framer = Framer(settings.input, self._rate, self._frame)
         self.settings = settings
@@ -137,6 +139,8 @@ class RealtimeSession(Conversation):
                 self._pump()
                 while self._pacer.under_way * FRAME_S > _HELD_S and not self.closed.is_set():
                     await asyncio.sleep(FRAME_S)
+            elif self._feeding is not None:
+                self._waiting += frames
             else:
                 for frame in frames:
                     self._pacer.push(frame)
@@ -170,6 +174,8 @@ class RealtimeSession(Conversation):
             self._turn, self._uncommitted_ms, self._cut = None, 0.0, False
             if self._pressed:
                 await self._forget_turn()
+        elif self._feeding is not None:
+            self._waiting = []
         elif self._held is None:
             await self._forget_turn()
         self._send("input_audio_buffer.cleared")

@@ -139,6 +139,30 @@ def test_the_event_loop_goes_on_while_a_long_item_is_handed_over(
     assert max(handed_over.count(turn) for turn in set(handed_over)) <= 1000 / 80
 
 
+@pytest.mark.parametrize("detection", [None, "server_vad"])
+def test_a_long_item_is_cancelled_while_it_is_heard(connection: Any, detection: str | None) -> None:
+    """And leaves no trace."""
+    kind = None if detection is None else {"type": detection}
+    connection.session.update(session={"type": "realtime", "audio": {"input": {"turn_detection": kind}}})
+    connection.conversation.item.create(item=item(joined(sentences(20))))
+    connection.response.create()
+    connection.response.cancel()
+    done = next(event for event in connection if event.type == "response.done")
+    assert done.response.status == "cancelled" and not done.response.output
+    connection.conversation.item.create(item=item(*sentences(1)))
+    connection.response.create()
+    assert answered(connection)[:3] == (HEARD, SAID, [])
+
+
+def test_what_is_said_while_an_item_is_heard_comes_behind_it(connection: Any) -> None:
+    detection: Any = {"type": "server_vad", "interrupt_response": False}
+    connection.session.update(session={"type": "realtime", "audio": {"input": {"turn_detection": detection}}})
+    connection.conversation.item.create(item=item(joined(sentences(8))))
+    connection.response.create()
+    connection.input_audio_buffer.append(audio=base64.b64encode(bytes(2 * RATE)).decode())
+    assert answered(connection)[:3] == (" ".join([HEARD] * 8), SAID, [])
+
+
 def test_the_sound_of_a_turn_is_kept_and_more_than_can_be_answered_is_refused(
     connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
