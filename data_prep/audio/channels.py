@@ -26,7 +26,7 @@ def carrying(blocks: Iterable[np.ndarray], channels: int) -> np.ndarray:
         covariance = products / max(1, frames) - np.outer(sums, sums) / max(1, frames) ** 2
     if not np.isfinite(covariance).all():
         return np.arange(channels)  # no sound; what is wrong is said where it is read
-    power = covariance.diagonal()
+    power = covariance.diagonal().clip(0.0)  # of silence, rounding may leave less than nothing
     heard = np.flatnonzero(power >= _QUIET * power.max())
     apart = power[heard].mean() / len(heard)
     if covariance[np.ix_(heard, heard)].mean() < _CANCELLED * apart:
