@@ -26,7 +26,7 @@ class Sampling:
     max_tokens: int = 256  # of one reply, what was heard included; then it ends
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < float("inf"):
             raise DuologueError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise DuologueError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
@@ -42,10 +42,11 @@ def pick(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
     # On the CPU in float32, where the generator lives: the same seed gives the same reply on any device.
-    probabilities = (logits.float().cpu() / sampling.temperature).softmax(dim=-1)
+    temperature = min(max(sampling.temperature, 1e-6), 1e6)  # beyond these float32 overflows, and nothing differs
+    probabilities = (logits.float().cpu() / temperature).softmax(dim=-1)
     if sampling.top_p < 1:
         ordered, order = probabilities.sort(descending=True)
-        ordered[ordered.cumsum(0) - ordered >= sampling.top_p] = 0  # the likeliest token always stays
+        ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= sampling.top_p] = 0  # the likeliest token always stays
         return int(order[torch.multinomial(ordered, 1, generator=rng)])
     return int(torch.multinomial(probabilities, 1, generator=rng))
 
