@@ -248,7 +248,6 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for name, value in new.items():
         inside = merged.get(name)
-        kind = inside["type"] if name == "turn_detection" and isinstance(inside, dict) else None
         if name in ("audio", "input", "output") and not isinstance(value, dict):
             if value is None:
                 continue
@@ -259,7 +258,7 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             isinstance(value, dict)
             and isinstance(inside, dict)
             and name != "format"
-            and value.get("type", kind) == kind
+            and (name != "turn_detection" or value.get("type", inside["type"]) == inside["type"])
         ):
             value = _merged(inside, value)
         merged[name] = value
