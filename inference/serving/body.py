@@ -65,7 +65,7 @@ def _cut(body: bytes, limits: Limits) -> tuple[bytes, dict[str, memoryview]]:
         quotes += 1
         if quotes > limits.marks:
             raise RequestError(f"the JSON has more than {limits.marks} strings", "too_large", status=413)
-        end = _end(body, start + 1)
+        end = _end(body, start + 1, limits.json_bytes)
         if end < 0:
             break
         if end - start > _LONG and body.find(b"\\", start, end) < 0:
@@ -76,9 +76,12 @@ def _cut(body: bytes, limits: Limits) -> tuple[bytes, dict[str, memoryview]]:
     return b"".join([*parts, view[done:]]), cut
 
 
-def _end(body: bytes, at: int) -> int:
-    """Where the string that begins there ends; -1: nowhere."""
+def _end(body: bytes, at: int, most: int) -> int:
+    """Where the string that begins there ends; -1: nowhere. One with a backslash is no recording: it has a length."""
+    start = at
     while (end := body.find(b'"', at)) >= 0:
+        if end > start + most and body.find(b"\\", start, end) >= 0:
+            raise RequestError(f"the JSON has a text of more than {most} bytes", "too_large", status=413)
         before = end
         while before > at and body[before - 1] == 0x5C:  # a backslash
             before -= 1

@@ -78,7 +78,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         text, format_ = body.get("input"), body.get("response_format", "mp3")
         if not isinstance(text, str) or not 1 <= len(text) <= 4096:
             raise RequestError("input must be a text of 1 to 4096 characters", "invalid_value", "input")
-        if format_ not in _MEDIA:
+        if not isinstance(format_, str) or format_ not in _MEDIA:
             _unsupported(f"response_format {str(format_)[:40]!r}: there are {', '.join(_MEDIA)}", "response_format")
         if body.get("speed", 1) != 1:
             _unsupported("this model speaks at one speed: 1", "speed")
