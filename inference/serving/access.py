@@ -10,11 +10,12 @@ import hashlib
 import hmac
 import json
 import math
+import re
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from ...model.errors import DuologueError
 from .errors import RequestError
@@ -23,6 +24,8 @@ from .sign_in import SignIns, Tries
 
 _SUBPROTOCOL_KEY = "openai-insecure-api-key."  # how a browser, which cannot set headers, gives its key
 SIGN_IN = "/sign-in"  # where a page, if there is one, takes a key
+_ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@\[\]:]+)(:\d{1,5})?")
+_AGAIN_S = 5  # to try again after, where all are busy with long requests
 _KNOWN = 1_024  # addresses and keys that were right once: wrong keys from there do not lock them out
 
 
@@ -34,7 +37,8 @@ class AccessConfig:
     origins: of web pages, besides our own, that may use the service ("https://example.org"; "*": all).
     bound: the address that is listened on. hosts: other names that the service goes by (see :class:`Hosts`).
     root_path: the folder that a proxy puts the service in ("/talk"), whether it passes it on or not.
-    message_bytes: of one WebSocket message. request_bytes: of one HTTP request.
+    message_bytes: of one WebSocket message. request_bytes: of one HTTP request. requests_bytes: of all HTTP requests
+        that are under way, together.
     messages_per_s: of one connection, on average over ten seconds.
     session_s: of one conversation. sessions_per_key: session slots of one key at a time, those of its HTTP requests
         included; None: with several keys all but one, otherwise as many as there are.
@@ -47,6 +51,7 @@ class AccessConfig:
     root_path: str = ""
     message_bytes: int = 4 << 20
     request_bytes: int = 32 << 20
+    requests_bytes: int = 512 << 20
     messages_per_s: float = 200.0
     session_s: float = 3600.0
     sessions_per_key: int | None = None
@@ -56,8 +61,7 @@ class AccessConfig:
             if len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key:
                 raise DuologueError("an API key has at least 8 characters, ASCII without spaces")
         for origin in self.origins:
-            parts = urlsplit(origin)
-            if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise DuologueError(f"the origin is {origin!r}; it must be like https://example.org, or *")
         for host in self.hosts:
             if not host or "/" in host or " " in host:
@@ -65,7 +69,7 @@ class AccessConfig:
         root = self.root_path
         if root and (root[0] != "/" or root[-1] == "/" or set(root) & set("?# ")):
             raise DuologueError(f"the root path is {root!r}; it must be like /talk")
-        for name in ("message_bytes", "request_bytes", "messages_per_s", "session_s"):
+        for name in ("message_bytes", "request_bytes", "requests_bytes", "messages_per_s", "session_s"):
             if getattr(self, name) <= 0:
                 raise DuologueError(f"{name} is {getattr(self, name)}; it must be above 0")
 
@@ -83,6 +87,14 @@ class Rate:
         self._when = now
         self._left -= 1
         return self._left >= 0
+
+
+def _joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by their names; of one that came several times, all values: what is checked is what all of them say."""
+    found: dict[str, str] = {}
+    for name, value in ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw):
+        found[name] = f"{found[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in found else value
+    return found
 
 
 def _digest(key: str) -> bytes:
@@ -126,14 +138,15 @@ class Access:
         self._app, self._config, self._sign_ins = app, config, sign_ins
         self._keys = Keys(config.keys)
         self._hosts = Hosts(config.bound, config.hosts, config.origins)
-        self._tries = Tries(at_once=100, every_s=1.0)
+        self._under_way = 0  # bytes of HTTP requests
+        self._tries = Tries(at_once=100, every_s=1.0, all_at_once=1_000, all_every_s=0.1)
         self._known: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _joined(scope["headers"])
         scope = {**scope, "path": self._path(scope["path"]), "key": -1}
         try:
             if scope["path"] != "/health":
@@ -168,7 +181,7 @@ class Access:
         origin = headers.get("origin")
         if origin is None or "*" in self._config.origins or origin in self._config.origins:
             return
-        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin.lower() not in [f"{scheme}://{headers.get('host', '').lower()}" for scheme in ("http", "https")]:
             raise RequestError("pages of this origin may not use the service", "origin_not_allowed", status=403)
 
     def _authenticate(self, scope: Any, headers: dict[str, str]) -> Any:
@@ -210,18 +223,24 @@ class Access:
         return found
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        """An HTTP request: HEAD is a GET without its body; a body without a length that proves too long is refused."""
-        left, begun = self._config.request_bytes, False
+        """An HTTP request: HEAD is a GET without its body; a body that proves too long, or one too many, is refused."""
+        config, came, begun = self._config, 0, False
+        refusal: RequestError | None = None
 
         async def counted() -> Any:
-            nonlocal left
+            nonlocal came, refusal
             message = await receive()
-            left -= len(message.get("body", b""))
-            return message if left >= 0 else {"type": "http.disconnect"}
+            size = len(message.get("body", b""))
+            came, self._under_way = came + size, self._under_way + size
+            if came > config.request_bytes:
+                refusal = self._too_large()
+            elif size and self._under_way > config.requests_bytes:
+                refusal = RequestError("too many long requests are under way", "server_overloaded", status=503)
+            return message if refusal is None else {"type": "http.disconnect"}
 
         async def sent(message: Any) -> None:
             nonlocal begun
-            if left < 0 and not begun:
+            if refusal is not None and not begun:
                 return  # what the application makes of a body that broke off
             begun = True
             await send({**message, "body": b""} if head and "body" in message else message)
@@ -230,10 +249,12 @@ class Access:
         try:
             await self._app({**scope, "method": "GET"} if head else scope, counted, sent)
         except Exception:
-            if left >= 0 or begun:
+            if refusal is None or begun:
                 raise
-        if left < 0 and not begun:
-            await refuse(scope, send, self._too_large())
+        finally:
+            self._under_way -= came
+        if refusal is not None and not begun:
+            await refuse(scope, send, refusal, _AGAIN_S if refusal.status == 503 else None)
 
     def _too_large(self) -> RequestError:
         most = self._config.request_bytes
