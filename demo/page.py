@@ -14,7 +14,6 @@ and written as FLAC by soundfile.
 
 from __future__ import annotations
 
-import asyncio
 import html
 import math
 from pathlib import Path
@@ -29,7 +28,9 @@ from starlette.types import Scope
 
 from ..inference.assistant import Assistant
 from ..inference.serving.access import SIGN_IN, Keys
+from ..inference.serving.answering import while_there
 from ..inference.serving.app import ServeConfig, create_app
+from ..inference.serving.decoding import Decoding
 from ..inference.serving.errors import RequestError
 from ..inference.serving.run import serve
 from ..inference.serving.sign_in import SignIns, Tries, set_cookie
@@ -69,10 +70,13 @@ def create_page(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI
     async def root() -> Response:
         return HTMLResponse(page, headers=_HEADERS)
 
+    decoding = Decoding()
+
     @app.post("/page/recording", include_in_schema=False)
     async def recording(request: Request) -> Response:
         """A recording as 16-bit samples at 24 kHz."""
-        pcm = await asyncio.to_thread(pcm16_of, await request.body())
+        body = await request.body()
+        pcm = await while_there(request, decoding(pcm16_of, body), app.state.service.metrics)
         return Response(pcm, media_type="application/octet-stream")
 
     app.mount("/page-assets", _Assets(directory=ASSETS))

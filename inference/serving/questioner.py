@@ -18,6 +18,7 @@ from ...model.speech_lm import Sampling, SpeechLM
 from .. import speech_segments as segments
 from ..asking import Step
 from ..engine import Seat
+from .decoding import decode
 
 _CHUNK_S = 0.16  # of a recording are heard in one job
 _PATIENCE_S = 1.0  # that a job may wait for the frames of conversations
@@ -44,7 +45,7 @@ class Questioner:
         Raises:
             DuologueError: it cannot be read, or nobody speaks in it and nothing is asked about it.
         """
-        pcm = await asyncio.to_thread(read_audio, recording, self._rate)
+        pcm = await decode(read_audio, recording, self._rate)
         await self.listen(pcm, about)
         return len(pcm) / self._rate
 
@@ -70,7 +71,7 @@ class Questioner:
         Raises:
             DuologueError: it cannot be read.
         """
-        pcm = await asyncio.to_thread(read_audio, recording, self._rate)
+        pcm = await decode(read_audio, recording, self._rate)
         heard = await self._segments(segments.dictated, pcm)
         async for delta in self._write_down(heard.parts):
             yield delta
