@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import uvicorn
 
 from .app import ServeConfig, Service, create_app
-from .handshake import PatientProtocol
+from .handshake import PatientProtocol, PatientWebSocket
 from .listening import address, listen
 from .progress import Progress
 
@@ -114,6 +115,8 @@ def server_of(config: ServeConfig, app: Any) -> GracefulServer:
         log_level="warning",
         access_log=False,
         http=PatientProtocol,
+        ws=PatientWebSocket,
+        timeout_graceful_shutdown=max(1, math.ceil(config.grace_s)),  # a body may never end
         ws_max_size=config.access.message_bytes,
         ws_ping_interval=20,
         ws_ping_timeout=20,
@@ -122,6 +125,10 @@ def server_of(config: ServeConfig, app: Any) -> GracefulServer:
         ssl_certfile=config.tls.certfile if config.tls else None,
         ssl_keyfile=config.tls.keyfile if config.tls else None,
     )
-    # It calls every refused WebSocket a fault of the application's, after having sent the refusal.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in record.getMessage())
+    logging.getLogger("uvicorn.error").addFilter(_is_ours)
     return GracefulServer(settings, app.state.service)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what uvicorn calls a fault: a WebSocket that was refused, after the refusal; text that is no UTF-8."""
+    return not any(text in record.getMessage() for text in ("completing handshake", "Invalid UTF-8"))
