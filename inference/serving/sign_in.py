@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 COOKIE = "duologue_session"
 LASTS_S = 12 * 3600
-_MOST = 1_000  # tokens; the oldest ends first
+_MOST = 1_000  # tokens of one key; its oldest ends first
 _ADDRESSES = 4_096  # whose wrong keys are counted
 
 
@@ -29,9 +29,10 @@ class SignIns:
     def open(self, key: int) -> str:
         """A new token."""
         token = secrets.token_urlsafe(32)
+        same = [known for known, (its, _) in self._found.items() if its == key]
+        for known in same[: max(0, len(same) + 1 - _MOST)]:
+            del self._found[known]
         self._found[_digest(token)] = (key, self._now() + LASTS_S)
-        while len(self._found) > _MOST:
-            self._found.popitem(last=False)
         return token
 
     def key(self, cookies: str) -> int | None:
