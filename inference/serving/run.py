@@ -130,5 +130,7 @@ def server_of(config: ServeConfig, app: Any) -> GracefulServer:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Not what uvicorn calls a fault: a WebSocket that was refused, after the refusal; text that is no UTF-8."""
+    """Not what uvicorn calls a fault: a refused WebSocket, text that is no UTF-8, a request cut off by the shutdown."""
+    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+        return False
     return not any(text in record.getMessage() for text in ("completing handshake", "Invalid UTF-8"))

@@ -177,13 +177,14 @@ def test_who_reads_nothing_is_cut_off(raw: socket.socket, monkeypatch: pytest.Mo
     assert not isinstance(ended.value, TimeoutError)
 
 
-def test_a_body_that_never_ends_does_not_keep_the_server_from_ending() -> None:
+def test_a_body_that_never_ends_does_not_keep_the_server_from_ending(caplog: pytest.LogCaptureFixture) -> None:
     with running(ServeConfig(model="tiny", engine=ENGINE, grace_s=0.5)) as found:
         raw = socket.create_connection(("127.0.0.1", found.port), timeout=10)
         raw.sendall(BEGUN + b"{")
         assert httpx.get(f"{found.url}/health").status_code == 200
         began = time.monotonic()
     assert time.monotonic() - began < 10
+    assert not [record for record in caplog.records if record.exc_info]
     raw.close()
 
 
