@@ -3,11 +3,12 @@
     python -m duologue.inference.serving.flood demo/assets/*.flac                  a server of its own, nano
     python -m duologue.inference.serving.flood demo/assets/*.flac --url http://127.0.0.1:8000
 
-The users (load.py) talk all the time, in spans of which every second one has the others in it: one client sends a text
-of 300 KB to be answered again and again; another half as much as may be sent, which is read; a third breaks off in the
-middle of sending the one, and while the other is read. The report, one JSON object, has the p99 lateness of all
-frames without and with them, in milliseconds, and its ratio: 1.5 at most is wanted. The server must have more session
-slots than users (``--sessions`` of ``duologue serve``).
+The users (load.py) talk, each for half of the time unless told otherwise, in spans of which every second one has the
+others in it: one client sends a text of 300 KB to be answered again and again; another half as much as may be sent,
+which is read; a third breaks off in the middle of sending the one, and while the other is read. The report, one JSON
+object, has the p99 lateness of all frames without and with them, in milliseconds, and its ratio: 1.5 at most is wanted.
+A client that is itself late gives its later frames more time, so ``client_behind_ms`` must be small. The server must
+have more session slots than users (``--sessions`` of ``duologue serve``).
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from .load import RATE, Outcome, read, talk
 _TEXT = "what is seven plus two "
 _PATH = "/v1/chat/completions"
 _BEFORE_S = 3.0  # from when the users are inside to the first span
+_START_S = 4.0  # that the process of the others may take to start
 _LEAVE_S = 0.3  # from a text to its client's leaving
 
 
@@ -47,6 +51,12 @@ class Flood:
     statuses: Counter[str] = field(default_factory=Counter)
     health_s: float = 0.0
     health: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Flood) -> None:
+        """What became of another span's."""
+        self.statuses.update(other.statuses)
+        self.health.update(other.health)
+        self.health_s = max(self.health_s, other.health_s)
 
 
 def _body(characters: int) -> bytes:
@@ -107,23 +117,43 @@ def percentile_ms(counts: dict[float, float], part: float) -> float:
     return 1e3 * low
 
 
-@contextlib.asynccontextmanager
-async def _others(url: str, key: str, characters: int, pause_s: float, seen: Flood) -> AsyncIterator[None]:
-    long = _body(Limits().text_chars // 2)  # which fits into the context of a small model too
+async def _others(url: str, key: str, characters: int, pause_s: float, seconds: float) -> Flood:
+    """The clients that flood the server, for so long."""
+    seen, long = Flood(), _body(Limits().text_chars // 2)  # which fits into the context of a small model too
     tasks = [
         asyncio.create_task(_send(url, key, _body(characters), pause_s, seen)),
         asyncio.create_task(_send(url, key, long, pause_s, seen)),
         asyncio.create_task(_leave(url, key, _body(characters), long, pause_s, seen)),
         asyncio.create_task(_health(url, seen)),
     ]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Exception):
+            seen.statuses[repr(result)[:80]] += 1
+    return seen
+
+
+def _flood(results: Connection, *how: Any) -> None:
+    """The whole life of their process. It gives way: elsewhere they would run on machines of their own."""
+    os.nice(10)
+    results.send(asyncio.run(_others(*how)))
+
+
+async def _flooded(*how: Any) -> Flood:
+    """Flood the server from a process of its own, lest the users be late for it."""
+    results, theirs = Pipe(duplex=False)
+    process = get_context("spawn").Process(target=_flood, args=(theirs, *how), daemon=True)
+    process.start()
+    theirs.close()
     try:
-        yield
+        seen: Flood = await asyncio.to_thread(results.recv)
+    except EOFError:
+        raise DuologueError("the flood did not run to its end; see the message above") from None
     finally:
-        for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                seen.statuses[repr(result)[:80]] += 1
+        process.terminate()
+    return seen
 
 
 async def measure(
@@ -135,6 +165,7 @@ async def measure(
     spans: int = 4,
     characters: int = 300_000,
     pause_s: float = 0.05,
+    speaking: float = 0.5,
     key: str = "none",
 ) -> dict[str, Any]:
     """So many users who speak, in so many spans of so long, every second one with the flood: what a report says."""
@@ -144,16 +175,17 @@ async def measure(
     outcome, seen = Outcome(), Flood()
     totals: list[Counter[float]] = [Counter(), Counter()]
     rows = []
+    talking_s = _BEFORE_S + spans * (seconds + _START_S / 2)
     async with asyncio.TaskGroup() as group:
         for i in range(users):
             order = [sounds[(i + j) % len(sounds)] for j in range(len(sounds))]
-            group.create_task(talk(url, key, order, 0.9, _BEFORE_S + spans * seconds, 0.02 * i, outcome))
+            group.create_task(talk(url, key, order, speaking, talking_s, 0.02 * i, outcome))
         await asyncio.sleep(_BEFORE_S)
         for span in range(spans):
             before = await asyncio.to_thread(read, url, key)
-            async with contextlib.AsyncExitStack() as stack:
-                if span % 2:
-                    await stack.enter_async_context(_others(url, key, characters, pause_s, seen))
+            if span % 2:
+                seen.add(await _flooded(url, key, characters, pause_s, seconds))
+            else:
                 await asyncio.sleep(seconds)
             after = await asyncio.to_thread(read, url, key)
             counts = {bound: count - before.late.get(bound, 0) for bound, count in after.late.items()}
@@ -212,6 +244,7 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=4)
     parser.add_argument("--characters", type=int, default=300_000)
     parser.add_argument("--pause", type=float, default=0.05, help="seconds between two requests of one client")
+    parser.add_argument("--speaking", type=float, default=0.5, help="fraction of the time that each user speaks")
     parser.add_argument("--api-key", default="none")
     given = parser.parse_args()
     try:
@@ -225,6 +258,7 @@ def main() -> None:
                 spans=given.spans,
                 characters=given.characters,
                 pause_s=given.pause,
+                speaking=given.speaking,
                 key=given.api_key,
             )
             print(json.dumps(asyncio.run(report), indent=1))
