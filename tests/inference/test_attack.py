@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 pytest.importorskip("fastapi")
 import httpx
 import websockets
-from running_server import collect, pcm16, running, sound, wait
+from running_server import ENGINE, collect, pcm16, running, sound, wait
 from websockets.sync.client import connect
 
+from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.events import CLIENT
+from duologue.inference.serving.limits import Limits
 
 SECRET = "the words of another session"
 EXAMPLES, A_BATCH = 40, 8
@@ -134,7 +136,8 @@ class Attack:
 
 @pytest.fixture(scope="module")
 def attack(caplog_module):
-    with running() as found, found.client().realtime.connect(model="x") as other:
+    patient = ServeConfig(model="tiny", engine=ENGINE, limits=Limits(idle_s=3600))  # the other one says nothing
+    with running(patient) as found, found.client().realtime.connect(model="x") as other:
         content = [{"type": "input_text", "text": SECRET}]
         other.conversation.item.create(item={"type": "message", "role": "user", "content": content, "id": "first"})
         collect(other, "conversation.item.done")
