@@ -40,6 +40,7 @@ from .load import RATE, Outcome, read, talk
 _TEXT = "what is seven plus two "
 _PATH = "/v1/chat/completions"
 _BEFORE_S = 3.0  # from when the users are inside to the first span
+SERVED = Limits().text_chars // 2  # characters that fit into the context of a small model too
 _START_S = 4.0  # that the process of the others may take to start
 _LEAVE_S = 0.3  # from a text to its client's leaving
 
@@ -117,15 +118,16 @@ def percentile_ms(counts: dict[float, float], part: float) -> float:
     return 1e3 * low
 
 
-async def _others(url: str, key: str, characters: int, pause_s: float, seconds: float) -> Flood:
+async def _others(url: str, key: str, characters: int, served: int, pause_s: float, seconds: float) -> Flood:
     """The clients that flood the server, for so long."""
-    seen, long = Flood(), _body(Limits().text_chars // 2)  # which fits into the context of a small model too
+    seen, long = Flood(), _body(served or characters)
     tasks = [
         asyncio.create_task(_send(url, key, _body(characters), pause_s, seen)),
-        asyncio.create_task(_send(url, key, long, pause_s, seen)),
         asyncio.create_task(_leave(url, key, _body(characters), long, pause_s, seen)),
         asyncio.create_task(_health(url, seen)),
     ]
+    if served:
+        tasks.append(asyncio.create_task(_send(url, key, long, pause_s, seen)))
     await asyncio.sleep(seconds)
     for task in tasks:
         task.cancel()
@@ -164,6 +166,7 @@ async def measure(
     seconds: float = 30.0,
     spans: int = 4,
     characters: int = 300_000,
+    served: int = SERVED,
     pause_s: float = 0.05,
     speaking: float = 0.5,
     key: str = "none",
@@ -184,7 +187,7 @@ async def measure(
         for span in range(spans):
             before = await asyncio.to_thread(read, url, key)
             if span % 2:
-                seen.add(await _flooded(url, key, characters, pause_s, seconds))
+                seen.add(await _flooded(url, key, characters, served, pause_s, seconds))
             else:
                 await asyncio.sleep(seconds)
             after = await asyncio.to_thread(read, url, key)
@@ -243,6 +246,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of one span")
     parser.add_argument("--spans", type=int, default=4)
     parser.add_argument("--characters", type=int, default=300_000)
+    parser.add_argument("--served", type=int, default=SERVED, help="characters of the text that is read; 0: none")
     parser.add_argument("--pause", type=float, default=0.05, help="seconds between two requests of one client")
     parser.add_argument("--speaking", type=float, default=0.5, help="fraction of the time that each user speaks")
     parser.add_argument("--api-key", default="none")
@@ -257,6 +261,7 @@ def main() -> None:
                 seconds=given.seconds,
                 spans=given.spans,
                 characters=given.characters,
+                served=given.served,
                 pause_s=given.pause,
                 speaking=given.speaking,
                 key=given.api_key,
