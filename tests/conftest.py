@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -92,3 +93,13 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.write(0, clips)
     writer.finish()
     return folder
+
+
+@pytest.fixture(scope="module")
+def nano(root: Path) -> Any:
+    """The bundled assistant."""
+    from duologue.inference.assistant import load
+
+    if not (root / "checkpoints" / "nano" / "config.json").is_file():
+        pytest.skip("nano is not in this copy")
+    return load("nano")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from test_lane import begins, serve
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio
-from duologue.inference.assistant import Assistant, load
+from duologue.inference.assistant import Assistant
 from duologue.inference.duplex import DuplexConfig, Mode
 from duologue.inference.events import Event, EventKind
 from duologue.inference.lane import Job
@@ -28,13 +27,6 @@ QUIET = np.zeros(FRAME, np.float32)
 @pytest.fixture(scope="module")
 def tiny() -> Assistant:
     return tiny_assistant()
-
-
-@pytest.fixture(scope="module")
-def nano(root: Path) -> Iterator[Assistant]:
-    if not (root / "checkpoints" / "nano" / "config.json").is_file():
-        pytest.skip("nano is not in this copy")
-    yield load("nano")
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio
-from duologue.inference.assistant import Assistant, load
+from duologue.inference.assistant import Assistant
 from duologue.inference.duplex import Mode
 from duologue.inference.events import Event, EventKind
 from duologue.inference.session import Session
@@ -22,13 +21,6 @@ RATE, FRAME = 16_000, 1_280
 @pytest.fixture(scope="module")
 def tiny() -> Assistant:
     return tiny_assistant()
-
-
-@pytest.fixture(scope="module")
-def nano(root: Path) -> Iterator[Assistant]:
-    if not (root / "checkpoints" / "nano" / "config.json").is_file():
-        pytest.skip("nano is not in this copy")
-    yield load("nano")
 
 
 def silence(seconds: float) -> np.ndarray:

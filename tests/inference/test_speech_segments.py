@@ -3,7 +3,6 @@ pauses: the segments by themselves, with a tiny model, and with nano."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 from duologue.checkpoints.importers.silero_vad import load_vad
 from duologue.data_prep.audio import read_audio
 from duologue.inference import speech_segments as segments
-from duologue.inference.assistant import Assistant, load
+from duologue.inference.assistant import Assistant
 from duologue.inference.transcribe import transcribe
 from duologue.model.errors import DuologueError
 from duologue.model.vad import WINDOW
@@ -54,13 +53,6 @@ def heard(waveform: np.ndarray, about: bool = False, assistant: Assistant | None
 @pytest.fixture(scope="module")
 def tiny() -> Assistant:
     return tiny_assistant()
-
-
-@pytest.fixture(scope="module")
-def nano(root: Path) -> Iterator[Assistant]:
-    if not (root / "checkpoints" / "nano" / "config.json").is_file():
-        pytest.skip("nano is not in this copy")
-    yield load("nano")
 
 
 @pytest.fixture(scope="module")
