@@ -13,11 +13,11 @@ from duologue.model.errors import DuologueError
 
 def test_cloning_and_cutting_do_not_grow_with_the_conversation() -> None:
     sizes = CacheSizes(layers=4, kv_heads=4, head_dim=64, dtype=torch.float32, device="cpu")
-    short, long = measure(sizes, 64), measure(sizes, 4096)
+    short, long = measure(sizes, 64), measure(sizes, 16384)
     assert long.clone_us < 5 * short.clone_us and long.truncate_us < 5 * short.truncate_us
     assert short.diverge_us is not None and long.diverge_us is not None
     assert long.diverge_us > 10 * long.clone_us, "the copy of the second that goes on is what costs"
-    assert long.held_bytes == 4096 * 2 * 4 * 4 * 64 * 4 == long.diverge_bytes
+    assert long.held_bytes == 16384 * 2 * 4 * 4 * 64 * 4 == long.diverge_bytes
 
 
 def test_bytes_are_those_of_the_tensors() -> None:
