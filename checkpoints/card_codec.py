@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..model.codec import Codec, CodecConfig
+from ..model.codec.codec import Codec, CodecConfig
 from ..model.errors import DuologueError
 from .card import data_section, folder_mib, licence_section, training_section
 from .card_evaluation import NOT_MEASURED

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from ..model.encoder import WhisperEncoder, WhisperEncoderConfig
+from ..model.audio_encoder.mel import LogMel, LogMelConfig
+from ..model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from ..model.errors import DuologueError
-from ..model.mel import LogMel, LogMelConfig
 from .config_io import config_from_dict
 from .files import expanded, read_object, read_text
 from .parts import FORMAT, EncoderPart, read_part

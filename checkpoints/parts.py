@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ..model.encoder import WhisperEncoderConfig
+from ..model.audio_encoder.mel import LogMelConfig
+from ..model.audio_encoder.whisper import WhisperEncoderConfig
 from ..model.errors import DuologueError
-from ..model.mel import LogMelConfig
 from .config_io import config_from_dict, config_to_dict
 from .files import read_object
 from .folders import replaceable, replacing

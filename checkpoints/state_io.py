@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..model.errors import DuologueError
-from ..model.kv_cache import KVBuffer
+from ..model.layers.kv_cache import KVBuffer
 from .files import expanded, write_atomically
 
 _PACKAGE = __name__.rpartition(".checkpoints.")[0]

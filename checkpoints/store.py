@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..model.audio_encoder.windowed import WindowConfig
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
-from ..model.windowed_ear import WindowConfig
 from .config_io import config_from_dict, config_to_dict
 from .files import read_json
 from .folders import replaceable, replacing
@@ -101,8 +101,8 @@ def load(
         device_map: parts by name -> device, to spread a model over several (``{"llm.lm.model.layers.0": 1, …}``); the
             rest goes to ``device``.
         int8: keep the language model's matrices as 8-bit integers with a scale a row (torchao): less memory, not time.
-        window: hear while the user speaks with an encoder that was made for whole clips (see model/windowed_ear.py);
-            ``None``: as it was made, for the numbers it had at home.
+        window: hear while the user speaks with an encoder that was made for whole clips (see
+            model/audio_encoder/windowed.py); ``None``: as it was made, for the numbers it had at home.
     Raises:
         DuologueError: one line that says what is missing, extra, misshapen or unreachable.
     """

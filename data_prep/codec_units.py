@@ -1,4 +1,4 @@
-"""A codec's codes as speech units: waveform in, one token a frame out, none merged (see model/codec_voice.py)."""
+"""A codec's codes as speech units: waveform in, one token a frame out, none merged (model/codec/codec_vocoder.py)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.parts import load_part
-from ..model.codec import Codec, CodecConfig
-from ..model.codec_voice import CodecVoiceConfig
+from ..model.codec.codec import Codec, CodecConfig
+from ..model.codec.codec_vocoder import CodecVoiceConfig
 
 
 class CodecUnits:

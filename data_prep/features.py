@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.encoder import WhisperEncoder
+from ..model.audio_encoder.mel import LogMel, mel_filters
+from ..model.audio_encoder.whisper import WhisperEncoder
 from ..model.errors import DuologueError
-from ..model.mel import LogMel, mel_filters
 
 SAMPLE_RATE = 16_000  # Hz
 HOP = 320  # samples a frame: 50 Hz

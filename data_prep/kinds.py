@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .facts import (
+from .facts import (  # fmt: skip
     CAPITALS,
     COLOURS,
     DAYS,
@@ -17,7 +17,7 @@ from .facts import (
     SPELLING_WORDS,
     UNIT_TABLE,
     YOUNG,
-)  # fmt: skip
+)
 from .kind import Answer, Category, Domain, Kind, Operands, single
 from .phrasings import PHRASINGS
 from .small_talk import INTENTS, OUTSIDE, Intent

@@ -21,10 +21,10 @@ from torch import nn
 
 from ..checkpoints import store
 from ..data_prep.audio import AudioSource, read_audio
+from ..model.audio_encoder.windowed import WindowConfig
 from ..model.errors import DuologueError
 from ..model.speech_lm import DialogueState, Sampling, SpeechLM
 from ..model.streaming import Streaming
-from ..model.windowed_ear import WindowConfig
 from . import speech_segments as segments
 from .text_stream import ids_of
 from .turn import Reply, ReplyChunk, Timings, Turn, output_rate

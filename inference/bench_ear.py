@@ -17,9 +17,9 @@ from torch import Tensor
 from ..checkpoints import store
 from ..checkpoints.files import write_json
 from ..data_prep.shards import ShardedDataset
+from ..model.audio_encoder.windowed import WindowConfig, WindowedEar, interior_error
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM
-from ..model.windowed_ear import WindowConfig, WindowedEar, interior_error
 
 PIECE_MS = 80  # of the microphone
 WINDOWS = tuple(

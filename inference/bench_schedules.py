@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ..checkpoints.store import read_model_config
 from ..model.errors import DuologueError
-from ..model.transformer import RopeScaling
-from ..model.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
-from ..model.vocoder import UnitVocoder, UnitVocoderConfig
+from ..model.layers.transformer import RopeScaling
+from ..model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from ..model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 
 PIECE = 40  # units that the reference's vocoder speaks at a time
 PRESETS = ("nano", "llama-omni-8b")

@@ -1,9 +1,9 @@
 """``duologue bench states``: what it costs to clone a conversation, to cut it, and to let two clones go their own ways.
 
 A full-duplex session clones its conversation whenever it prepares an answer and cuts it whenever an answer is
-interrupted. Caches are shared views (see ``model/kv_cache.py``), so neither copies anything; of two clones that both go
-on, the second copies what it sees, once. For nano all of it is timed here; for a language model of 8 B parameters the
-views are timed on tensors without storage, and bytes are counted.
+interrupted. Caches are shared views (see ``model/layers/kv_cache.py``), so neither copies anything; of two clones that
+both go on, the second copies what it sees, once. For nano all of it is timed here; for a language model of 8 B
+parameters the views are timed on tensors without storage, and bytes are counted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from ..checkpoints.files import write_json
 from ..checkpoints.store import read_model_config
 from ..model.errors import DuologueError
-from ..model.kv_cache import KVBuffer
-from ..model.llm import LLMState
+from ..model.language_model.causal_lm import LLMState
+from ..model.layers.kv_cache import KVBuffer
 
 POSITIONS = (128, 1024, 8192)
 TIMES = 200

@@ -24,8 +24,8 @@ from ..checkpoints.files import write_json
 from ..checkpoints.store import device_of, dtype_of
 from ..checkpoints.weights import made, made_on
 from ..model.errors import DuologueError
-from ..model.llm import LLM
-from ..model.unit_decoder import UnitDecoder, UnitDecoderConfig
+from ..model.language_model.causal_lm import LLM
+from ..model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from .bench_plot import write_plot
 from .bench_schedules import PIECE, Cost, Load, Mouth, Sizes, Stopwatch, exponent, sizes_of, with_width
 

@@ -23,10 +23,10 @@ from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.files import appearing
 from ..checkpoints.parts import load_part
 from ..data_prep.audio import AudioSource, read_pieces, writing_wav
-from ..model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
+from ..model.codec.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
 from ..model.errors import DuologueError
+from ..model.layers.windowed import Windowed
 from ..model.streaming import Streaming
-from ..model.windowed import Windowed
 
 FORMAT = "duologue-codes/1"
 HEADER = 1024  # bytes before the codes, the header padded with spaces

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import Enum
 
+from ..model.duplex.monitor import Verdict
 from ..model.errors import DuologueError
-from ..model.monitor import Verdict
 from ..model.streaming import State
 
 FRAME_MS = 80

@@ -23,7 +23,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 from torch import Tensor
 
-from ..model.batching import kind_of, together
+from ..model.layers.batching import kind_of, together
 from .duplex import FRAME_MS
 
 MOST = 16  # steps in one batch: beyond, a conversation's share gets hardly smaller, and everyone waits longer

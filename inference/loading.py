@@ -7,8 +7,8 @@ from pathlib import Path
 from ..checkpoints.files import read_object
 from ..checkpoints.source import CONFIG, resolve, resolve_foreign
 from ..checkpoints.store import device_of, dtype_of
+from ..model.audio_encoder.windowed import WindowConfig
 from ..model.errors import DuologueError
-from ..model.windowed_ear import WindowConfig
 from . import qwen2_audio
 from .assistant import Assistant
 from .assistant import load as load_assistant

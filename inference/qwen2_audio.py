@@ -27,11 +27,11 @@ from ..checkpoints.source import one_line
 from ..data_prep.audio import AudioSource, read_audio
 from ..model.dialogue_state import pick
 from ..model.errors import DuologueError
-from ..model.kv_cache import KVBuffer
-from ..model.llm import LLMState, transformers_cache
+from ..model.language_model.causal_lm import LLMState, transformers_cache
+from ..model.layers.kv_cache import KVBuffer
+from ..model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder
+from ..model.speech_decoder.unit_vocoder import UnitVocoder
 from ..model.speech_lm import Sampling
-from ..model.unit_decoder import CTCCollapse, UnitDecoder
-from ..model.vocoder import UnitVocoder
 from .turn import Reply, Timings
 
 GREEDY = Sampling()

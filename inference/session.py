@@ -24,8 +24,8 @@ from torch import Tensor
 from ..checkpoints.config_io import config_to_dict
 from ..checkpoints.state_io import load_state, save_state
 from ..data_prep.audio import mono
+from ..model.duplex.monitor import VERDICTS, Verdict, together
 from ..model.errors import DuologueError
-from ..model.monitor import VERDICTS, Verdict, together
 from ..model.speech_lm import DialogueState, SpeechLM
 from ..model.streaming import Streaming
 from . import long_turn

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..model.duplex.vad import SAMPLE_RATE, WINDOW
 from ..model.errors import DuologueError
 from ..model.streaming import State
-from ..model.vad import SAMPLE_RATE, WINDOW
 
 WINDOW_MS = 1000 * WINDOW // SAMPLE_RATE  # 32
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..model.duplex.vad import SAMPLE_RATE, WINDOW
 from ..model.speech_lm import SpeechLM
-from ..model.vad import SAMPLE_RATE, WINDOW
 from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
 
 SILENCE = 10 ** (-50 / 20)  # a recording that never exceeds -50 dBFS holds no speech

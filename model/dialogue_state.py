@@ -9,12 +9,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .ctc_prefix import CTCPrefix
+from .decoding.ctc_prefix import CTCPrefix
 from .errors import DuologueError
-from .llm import LLMState
+from .language_model.causal_lm import LLMState
+from .speech_decoder.unit_decoder import CollapseState, UnitDecoderState
 from .streaming import ChainState, State
 from .tokens import TokenKind
-from .unit_decoder import CollapseState, UnitDecoderState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,20 +24,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adaptor import Adaptor, AdaptorConfig
-from .codec_voice import CodecVoice, CodecVoiceConfig
-from .ctc_prefix import NEVER, CTCPrefix
+from .adaptor.stack import Adaptor, AdaptorConfig
+from .audio_encoder.mel import LogMel, LogMelConfig
+from .audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from .audio_encoder.windowed import WindowConfig, WindowedEar
+from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
+from .decoding.ctc_prefix import NEVER, CTCPrefix
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
-from .encoder import WhisperEncoder, WhisperEncoderConfig
+from .duplex.monitor import Monitor, MonitorConfig
 from .errors import DuologueError
-from .llm import LLM
-from .mel import LogMel, LogMelConfig
-from .monitor import Monitor, MonitorConfig
+from .language_model.causal_lm import LLM
+from .speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from .speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from .streaming import Chain
 from .tokens import TokenKind, TokenLayout, check_ids
-from .unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
-from .vocoder import UnitVocoder, UnitVocoderConfig
-from .windowed_ear import WindowConfig, WindowedEar
 
 VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
 _HEARD_S = 0.64  # of sound that are encoded in one step

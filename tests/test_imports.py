@@ -79,12 +79,12 @@ def test_direction(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "source", "breach"),
     [
-        ("model/mel.py", "from ..checkpoints.store import load", "model must not import checkpoints"),
-        ("model/mel.py", "def f():\n    from .. import checkpoints", "model must not import checkpoints"),
+        ("model/audio_encoder/mel.py", "from ..checkpoints.store import load", "model must not import checkpoints"),
+        ("model/audio_encoder/mel.py", "def f():\n    from .. import checkpoints", "model must not import checkpoints"),
         ("training/recipes/x.py", "from ...inference.assistant import load", "training must not import inference"),
         ("inference/x.py", "from ..training import loop", "inference must not import training"),
-        ("demo/x.py", "import duologue.model.mel", "relative import"),
-        ("demo/x.py", "from duologue.model.mel import LogMel", "relative import"),
+        ("demo/x.py", "import duologue.model.audio_encoder.mel", "relative import"),
+        ("demo/x.py", "from duologue.model.audio_encoder.mel import LogMel", "relative import"),
         ("demo/x.py", "from model.mel import LogMel", "without its package"),
     ],
 )

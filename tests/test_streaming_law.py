@@ -15,27 +15,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from duologue.model.adaptor import Adaptor, AdaptorConfig
-from duologue.model.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
-from duologue.model.codec_voice import CodecVoice
-from duologue.model.conv import StreamingConv1d, StreamingConvTranspose1d
-from duologue.model.duration import DurationPredictor
-from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
-from duologue.model.framed_conv import FramedConv1d, FramedConvTranspose1d, ResidualLSTM
-from duologue.model.hifigan import Fusion, Generator, ResidualBlock
-from duologue.model.istft import ISTFT
-from duologue.model.kv_cache import KVBuffer
-from duologue.model.llm import LLM, LLMState
-from duologue.model.mel import LogMel, LogMelConfig
-from duologue.model.quantiser import QuantiserConfig
-from duologue.model.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
-from duologue.model.source_filter import SourceFilter, SourceFilterConfig
-from duologue.model.spectral_encoder import SpectralEncoder, SpectralEncoderConfig
+from duologue.model.adaptor.stack import Adaptor, AdaptorConfig
+from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.codec.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
+from duologue.model.codec.codec_vocoder import CodecVoice
+from duologue.model.codec.quantiser import QuantiserConfig
+from duologue.model.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
+from duologue.model.codec.spectral_encoder import SpectralEncoder, SpectralEncoderConfig
+from duologue.model.codec.vocos import VocosConfig, VocosDecoder
+from duologue.model.duplex.vad import VAD
+from duologue.model.language_model.causal_lm import LLM, LLMState
+from duologue.model.layers.conv import StreamingConv1d, StreamingConvTranspose1d
+from duologue.model.layers.framed_conv import FramedConv1d, FramedConvTranspose1d, ResidualLSTM
+from duologue.model.layers.istft import ISTFT
+from duologue.model.layers.kv_cache import KVBuffer
+from duologue.model.speech_decoder.duration import DurationPredictor
+from duologue.model.speech_decoder.hifigan import Fusion, Generator, ResidualBlock
+from duologue.model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
+from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.model.streaming import Chain, Streaming
-from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
-from duologue.model.vad import VAD
-from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
-from duologue.model.vocos import VocosConfig, VocosDecoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,15 +13,15 @@ import torch
 from duologue.checkpoints import store
 from duologue.data_prep.vocabulary import token_ids, tokenizer_json
 from duologue.inference.assistant import Assistant
-from duologue.model.adaptor import AdaptorConfig, AdaptorState
-from duologue.model.encoder import WhisperEncoderConfig
-from duologue.model.mel import LogMelConfig
+from duologue.model.adaptor.stack import AdaptorConfig, AdaptorState
+from duologue.model.audio_encoder.mel import LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
+from duologue.model.duplex.vad import WINDOW
+from duologue.model.speech_decoder.unit_decoder import UnitDecoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from duologue.model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
 from duologue.model.streaming import Streaming
 from duologue.model.tokens import TokenLayout
-from duologue.model.unit_decoder import UnitDecoderConfig
-from duologue.model.vad import WINDOW
-from duologue.model.vocoder import UnitVocoderConfig
 
 UNITS = 20
 SCRIPT = "<transcript> what is seven plus forty two <reply> it makes the number nine <eos>"  # no token twice

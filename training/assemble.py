@@ -28,15 +28,15 @@ from ..checkpoints.parts import load_part, read_part, save_part
 from ..checkpoints.program import program
 from ..checkpoints.source import CONFIG, resolve
 from ..data_prep.vocabulary import save_tokenizer
-from ..model.adaptor import AdaptorConfig
-from ..model.codec import Codec, CodecConfig
-from ..model.codec_voice import CodecVoice
-from ..model.encoder import WhisperEncoderConfig
+from ..model.adaptor.stack import AdaptorConfig
+from ..model.audio_encoder.mel import LogMelConfig
+from ..model.audio_encoder.whisper import WhisperEncoderConfig
+from ..model.codec.codec import Codec, CodecConfig
+from ..model.codec.codec_vocoder import CodecVoice
 from ..model.errors import DuologueError
-from ..model.mel import LogMelConfig
+from ..model.speech_decoder.unit_decoder import UnitDecoderConfig
+from ..model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from ..model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
-from ..model.unit_decoder import UnitDecoderConfig
-from ..model.vocoder import UnitVocoderConfig
 from .chat_tokens import joined_config
 from .recipes.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
 from .run_folder import load_parts, shares_of

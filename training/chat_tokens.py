@@ -22,14 +22,14 @@ from ..checkpoints.source import CONFIG, one_line, resolve
 from ..checkpoints.store import load_tokenizer, read_model_config
 from ..checkpoints.weights import made
 from ..data_prep.vocabulary import token_ids
-from ..model.adaptor import AdaptorConfig
-from ..model.encoder import WhisperEncoderConfig
+from ..model.adaptor.stack import AdaptorConfig
+from ..model.audio_encoder.mel import LogMelConfig
+from ..model.audio_encoder.whisper import WhisperEncoderConfig
 from ..model.errors import DuologueError
-from ..model.llm import LLM
-from ..model.mel import LogMelConfig
+from ..model.language_model.causal_lm import LLM
+from ..model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ..model.speech_lm import PromptConfig, SpeechLMConfig, VoiceConfig
 from ..model.tokens import TokenLayout
-from ..model.unit_decoder import UnitDecoderConfig
 from .recipe import Recipe
 from .turns import TurnTokens
 

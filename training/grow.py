@@ -28,11 +28,11 @@ from ..checkpoints.files import expanded, with_home
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import load_part
 from ..checkpoints.program import program
-from ..model.codec import Codec, CodecConfig
+from ..model.codec.codec import Codec, CodecConfig
 from ..model.errors import DuologueError
-from ..model.llm import LLM
+from ..model.language_model.causal_lm import LLM
+from ..model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from ..model.speech_lm import SpeechLM
-from ..model.unit_decoder import UnitDecoder, UnitDecoderConfig
 from .recipes.nano import NANO_CODEC_UNIT_DECODER, nano_llm
 from .run_folder import WEIGHTS, save_parts
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..model.errors import DuologueError
-from ..model.llm import LLM
+from ..model.language_model.causal_lm import LLM
 
 
 def add_lora(llm: LLM, rank: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..data_prep.dialogues import Dialogue, behind_another_turn
 from ..data_prep.vocabulary import token_ids
-from ..model.llm import LLM
+from ..model.language_model.causal_lm import LLM
 from ..model.speech_lm import PromptConfig
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ...model.errors import DuologueError
-from ...model.vocoder import UnitVocoder, UnitVocoderConfig
+from ...model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from ..files import expanded, read_object
 from ..parts import save_part
 from ..weights import assign, made

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...model.codec import Codec, CodecConfig
+from ...model.codec.codec import Codec, CodecConfig
+from ...model.codec.quantiser import QuantiserConfig
+from ...model.codec.seanet import SEANetConfig
 from ...model.errors import DuologueError
-from ...model.quantiser import QuantiserConfig
-from ...model.seanet import SEANetConfig
 from ..files import read_object
 from ..parts import save_part
 from ..weights import assign, made

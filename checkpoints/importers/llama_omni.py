@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...model.adaptor import AdaptorConfig
+from ...model.adaptor.stack import AdaptorConfig
+from ...model.audio_encoder.mel import LogMelConfig
 from ...model.errors import DuologueError
-from ...model.mel import LogMelConfig
+from ...model.layers.transformer import RopeScaling
+from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ...model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
 from ...model.tokens import TokenLayout
-from ...model.transformer import RopeScaling
-from ...model.unit_decoder import UnitDecoderConfig
 from .. import store
 from ..files import expanded, read_object
 from ..weights import assign, made

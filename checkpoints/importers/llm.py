@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...model.errors import DuologueError
-from ...model.llm import LLM
+from ...model.language_model.causal_lm import LLM
 from ..files import read_object
 from ..parts import save_part
 from ..source import one_line

@@ -6,8 +6,8 @@ from importlib.resources import files
 
 import torch
 
+from ...model.duplex.vad import VAD
 from ...model.errors import DuologueError
-from ...model.vad import VAD
 from . import KeyTable, rename_keys
 
 KEYS: KeyTable = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...model.errors import DuologueError
-from ...model.utmos import UTMOS, UTMOSConfig
+from ...model.quality.utmos import UTMOS, UTMOSConfig
 from ..parts import save_part
 from ..weights import assign, made
 from . import KeyTable, imported_card, rename_keys

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...model.codec import Codec, CodecConfig
+from ...model.codec.codec import Codec, CodecConfig
+from ...model.codec.quantiser import QuantiserConfig
+from ...model.codec.seanet import SEANetConfig
+from ...model.codec.vocos import VocosConfig
 from ...model.errors import DuologueError
-from ...model.quantiser import QuantiserConfig
-from ...model.seanet import SEANetConfig
-from ...model.vocos import VocosConfig
 from ..files import expanded, read_text
 from ..parts import save_part
 from ..source import one_line

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
+from ...model.audio_encoder.mel import LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.errors import DuologueError
-from ...model.mel import LogMelConfig
 from ..files import read_object
 from ..parts import EncoderPart, save_part
 from ..weights import assign, made

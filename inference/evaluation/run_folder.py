@@ -15,12 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.files import (
-    read_json_lines,
-    read_object,
-    write_atomically,
-    write_json,
-)
+from ...checkpoints.files import read_json_lines, read_object, write_atomically, write_json
 from ...checkpoints.source import WEIGHTS
 from ...model.errors import DuologueError
 from ..assistant import Assistant, load

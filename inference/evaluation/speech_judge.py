@@ -101,7 +101,7 @@ def load_utmos(folder: str) -> Callable[[np.ndarray], float]:
     import torch
 
     from ...checkpoints.parts import load_part
-    from ...model.utmos import SHORTEST, UTMOS, UTMOSConfig
+    from ...model.quality.utmos import SHORTEST, UTMOS, UTMOSConfig
 
     network = load_part(folder, "utmos", UTMOSConfig, UTMOS)
 

@@ -12,7 +12,7 @@ import torch
 from duologue.checkpoints.card_codec import PUBLISHED, collect, main, render
 from duologue.checkpoints.card_facts import digest
 from duologue.checkpoints.parts import save_part
-from duologue.model.codec import Codec
+from duologue.model.codec.codec import Codec
 from duologue.model.errors import DuologueError
 from duologue.training.recipe import save_recipe
 from duologue.training.recipes.codec import recipe

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from duologue.checkpoints.importers import rename_keys
 from duologue.checkpoints.importers.code_hifigan import convert
 from duologue.model.errors import DuologueError
-from duologue.model.vocoder import UnitVocoder
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "code_hifigan"
 

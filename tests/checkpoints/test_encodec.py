@@ -9,7 +9,7 @@ from transformers import EncodecConfig, EncodecModel
 from duologue.checkpoints.importers.encodec import Options, convert, read, run
 from duologue.checkpoints.parts import load_part
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
-from duologue.model.codec import Codec, CodecConfig
+from duologue.model.codec.codec import Codec, CodecConfig
 from duologue.model.errors import DuologueError
 
 

@@ -22,9 +22,9 @@ from duologue.checkpoints.importers import whisper
 from duologue.checkpoints.parts import EncoderPart, load_part, read_part
 from duologue.checkpoints.weights import fill, made
 from duologue.demo.importing import KINDS, run
-from duologue.model.encoder import WhisperEncoder
+from duologue.model.audio_encoder.whisper import WhisperEncoder
 from duologue.model.errors import DuologueError
-from duologue.model.llm import LLM
+from duologue.model.language_model.causal_lm import LLM
 
 # Whisper.
 

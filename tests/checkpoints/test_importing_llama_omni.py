@@ -20,7 +20,7 @@ from duologue.checkpoints import store
 from duologue.checkpoints.importers import llama_omni
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
 from duologue.demo.importing import run
-from duologue.model.encoder import sinusoids
+from duologue.model.audio_encoder.whisper import sinusoids
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import PromptConfig, Sampling, SpeechLM, TokenKind
 

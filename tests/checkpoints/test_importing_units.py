@@ -26,7 +26,7 @@ from duologue.data_prep.features_hubert import HubertFeatures
 from duologue.data_prep.units import KMeansUnits
 from duologue.demo.importing import run
 from duologue.model.errors import DuologueError
-from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 
 
 def test_code_hifigan(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import torch
 import duologue
 from duologue.checkpoints.importers import silero_vad
 from duologue.data_prep.audio import read_audio
+from duologue.model.duplex.vad import SAMPLE_RATE, WINDOW
 from duologue.model.errors import DuologueError
-from duologue.model.vad import SAMPLE_RATE, WINDOW
 
 QUESTION = Path(duologue.__file__).parent / "demo" / "assets" / "capital.flac"
 

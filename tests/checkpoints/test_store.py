@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from duologue.checkpoints import folders, source, store
-from duologue.model.adaptor import AdaptorConfig
-from duologue.model.encoder import WhisperEncoderConfig
+from duologue.model.adaptor.stack import AdaptorConfig
+from duologue.model.audio_encoder.mel import LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.errors import DuologueError
-from duologue.model.mel import LogMelConfig
+from duologue.model.speech_decoder.unit_decoder import UnitDecoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from duologue.model.speech_lm import PromptConfig, SpeechLM, SpeechLMConfig
 from duologue.model.tokens import TokenLayout
-from duologue.model.unit_decoder import UnitDecoderConfig
-from duologue.model.vocoder import UnitVocoderConfig
 
 MARKERS = ("<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<transcript>", "<reply>")
 WORDS = ("one", "two", "three", "plus", "is")

@@ -12,7 +12,7 @@ from duologue.checkpoints.importers.utmos22_strong import Options, convert, run
 from duologue.checkpoints.parts import load_part
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
 from duologue.model.errors import DuologueError
-from duologue.model.utmos import UTMOS, UTMOSConfig
+from duologue.model.quality.utmos import UTMOS, UTMOSConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "utmos22_strong"
 FACTS = json.loads((GOLDEN / "config.json").read_text())

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from duologue.checkpoints.importers.wavtokenizer import Options, convert, read, run
 from duologue.checkpoints.parts import load_part
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
-from duologue.model.codec import Codec, CodecConfig, CodecEncoding, published
+from duologue.model.codec.codec import Codec, CodecConfig, CodecEncoding, published
 from duologue.model.errors import DuologueError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wavtokenizer"

@@ -214,7 +214,7 @@ def test_two_gigabytes_are_loaded_within_115_percent(tmp_path: Path, dtype: str)
         size = sum(p.numel() * p.element_size() for p in model.parameters())
         print(json.dumps({{"size": size, "peak": peak() - before, "total": total}}))
     """
-    from duologue.model.llm import LLM
+    from duologue.model.language_model.causal_lm import LLM
 
     shapes = named_tensors(made(lambda: LLM(CONFIG_OF_TWO_GIGABYTES)))
     tensors = {name: torch.full(x.shape, 2**-10, dtype=torch.bfloat16) for name, x in shapes.items()}

@@ -13,7 +13,7 @@ import pytest
 
 from duologue.data_prep import dialogues as grammar
 from duologue.data_prep import vocabulary
-from duologue.data_prep.dialogues import (
+from duologue.data_prep.dialogues import (  # fmt: skip
     Dialogue,
     Split,
     behind_another_turn,
@@ -23,11 +23,11 @@ from duologue.data_prep.dialogues import (
     template_id,
     template_table,
     templates_of,
-)  # fmt: skip
+)
 from duologue.data_prep.domain import KIND_OF, KINDS, PRACTICE, Category
 from duologue.data_prep.facts import CAPITALS, DAYS, MONTHS, OPPOSITES
 from duologue.data_prep.splits import operand_split
-from duologue.data_prep.spoken import (
+from duologue.data_prep.spoken import (  # fmt: skip
     INTERJECTIONS,
     LEAD_INS,
     TRAILERS,
@@ -35,7 +35,7 @@ from duologue.data_prep.spoken import (
     letters_marked,
     normalise,
     number_in_words,
-)  # fmt: skip
+)
 
 N = 3000
 NUMBER = {number_in_words(n): n for n in range(10000)}

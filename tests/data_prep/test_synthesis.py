@@ -13,17 +13,8 @@ import pytest
 
 from duologue.data_prep import synthesis
 from duologue.data_prep.espeak import espeak_accents, espeak_command, espeak_variants, library_command
-from duologue.data_prep.synthesis import (
-    BUILT_IN,
-    DEBIAN,
-    Engine,
-    Prosody,
-    SynthesisError,
-    Voice,
-    require,
-    synthesise,
-)
-from duologue.data_prep.voices import (
+from duologue.data_prep.synthesis import BUILT_IN, DEBIAN, Engine, Prosody, SynthesisError, Voice, require, synthesise
+from duologue.data_prep.voices import (  # fmt: skip
     ACCEPTANCE_VOICES,
     DEV_VOICES,
     REPLY_VOICE,
@@ -32,7 +23,7 @@ from duologue.data_prep.voices import (
     VOICE_SETS,
     draw_voice,
     find_voices,
-)  # fmt: skip
+)
 from duologue.model.errors import DuologueError
 
 pytestmark = pytest.mark.programs

@@ -18,9 +18,9 @@ from duologue.data_prep.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.unit_quality import bit_rate, flite_phones, frame_labels, phone_purity, shift_stability
 from duologue.data_prep.units import KMeansUnits, deduplicate
 from duologue.data_prep.voices import REPLY_VOICE
-from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.errors import DuologueError
-from duologue.model.mel import LogMel, LogMelConfig
 
 FREQUENCIES = (300.0, 700.0, 1500.0, 3000.0)
 
@@ -266,7 +266,7 @@ def test_the_recipe_judges_its_units(tmp_path: Path) -> None:
 def test_a_codecs_tokens_are_units(tmp_path: Path) -> None:
     """One a frame of the codec's own, repeats and all; the clip comes back as the codec decodes it."""
     from duologue.checkpoints.parts import save_part
-    from duologue.model.codec import Codec, CodecConfig
+    from duologue.model.codec.codec import Codec, CodecConfig
     from duologue.training.recipes.codec import recipe
 
     data = tmp_path / "replies"

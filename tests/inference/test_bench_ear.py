@@ -18,7 +18,7 @@ from duologue.data_prep.voices import find_voices
 from duologue.demo.cli import main
 from duologue.inference import bench_ear
 from duologue.inference.bench_ear import compare
-from duologue.model.windowed_ear import WindowConfig
+from duologue.model.audio_encoder.windowed import WindowConfig
 
 
 def noise(seconds: float, seed: int = 0) -> torch.Tensor:

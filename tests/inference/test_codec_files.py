@@ -18,12 +18,12 @@ from duologue.data_prep.audio import write_wav
 from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.demo.cli import main
 from duologue.inference.codec_files import decode, decoding, encode, fingerprint, load_codec
-from duologue.model.codec import Codec, CodecConfig, CodecDecoding, published
+from duologue.model.codec.codec import Codec, CodecConfig, CodecDecoding, published
+from duologue.model.codec.quantiser import QuantiserConfig
+from duologue.model.codec.seanet import SEANetConfig
+from duologue.model.codec.vocos import VocosConfig
 from duologue.model.errors import DuologueError
-from duologue.model.quantiser import QuantiserConfig
-from duologue.model.seanet import SEANetConfig
-from duologue.model.vocos import VocosConfig
-from duologue.model.windowed import Windowed
+from duologue.model.layers.windowed import Windowed
 
 
 def codec(causal: bool, seed: int = 0) -> Codec:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from duologue.inference.duplex import FRAME_MS, PRESETS, Action, DuplexConfig, DuplexPolicy, Heard, Mode
 from duologue.inference.speech_gate import WINDOW_MS, GateConfig, SpeechGate
+from duologue.model.duplex.monitor import Verdict
 from duologue.model.errors import DuologueError
-from duologue.model.monitor import Verdict
 
 
 class Room:

@@ -36,7 +36,7 @@ from duologue.inference.serving.errors import RequestError
 from duologue.inference.serving.limits import Limits, Throttle, check_texts
 from duologue.inference.session_state import SessionConfig
 from duologue.model.errors import DuologueError
-from duologue.model.llm import LLM
+from duologue.model.language_model.causal_lm import LLM
 
 ONE = EngineConfig(sessions=1, late_ms=1e9)
 HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n"

@@ -18,7 +18,7 @@ from duologue.inference.lane import Job
 from duologue.inference.session import Session
 from duologue.inference.session_state import SessionConfig
 from duologue.inference.transcribe import transcribe
-from duologue.model.adaptor import AdaptorState
+from duologue.model.adaptor.stack import AdaptorState
 
 RATE, FRAME = 16_000, 1_280
 QUIET = np.zeros(FRAME, np.float32)

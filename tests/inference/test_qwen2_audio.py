@@ -21,9 +21,9 @@ from transformers import (
 from duologue.inference.loading import load
 from duologue.inference.qwen2_audio import AudioChat, Mouth
 from duologue.model.errors import DuologueError
+from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.model.speech_lm import Sampling
-from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
-from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
 
 FEW = Sampling(max_tokens=6)
 

@@ -16,9 +16,9 @@ from duologue.inference.listen import replay
 from duologue.inference.loudness import LoudnessConfig
 from duologue.inference.session import Session
 from duologue.inference.session_state import SessionConfig
+from duologue.model.duplex.monitor import VERDICTS, Verdict
 from duologue.model.errors import DuologueError
-from duologue.model.llm import LLM
-from duologue.model.monitor import VERDICTS, Verdict
+from duologue.model.language_model.causal_lm import LLM
 
 RATE, FRAME = 16_000, 1_280
 CONFIG = SessionConfig(duplex=DuplexConfig(endpoint_ms=400, speculate_ms=160, interrupt_ms=320, resume_ms=240))

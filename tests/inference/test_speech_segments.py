@@ -16,8 +16,8 @@ from duologue.data_prep.audio import read_audio
 from duologue.inference import speech_segments as segments
 from duologue.inference.assistant import Assistant
 from duologue.inference.transcribe import transcribe
+from duologue.model.duplex.vad import WINDOW
 from duologue.model.errors import DuologueError
-from duologue.model.vad import WINDOW
 
 RATE = 16_000
 QUESTIONS = {

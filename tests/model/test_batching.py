@@ -6,15 +6,15 @@ import pytest
 import torch
 from test_llm import FAMILIES, build
 
-from duologue.model.adaptor import Adaptor, AdaptorConfig
-from duologue.model.batching import kind_of, together
-from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
-from duologue.model.kv_cache import KVBuffer
-from duologue.model.llm import LLMState
-from duologue.model.mel import LogMel, LogMelConfig
+from duologue.model.adaptor.stack import Adaptor, AdaptorConfig
+from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.duplex.vad import VAD
+from duologue.model.language_model.causal_lm import LLMState
+from duologue.model.layers.batching import kind_of, together
+from duologue.model.layers.kv_cache import KVBuffer
+from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.streaming import Chain, State
-from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
-from duologue.model.vad import VAD
 
 CONVERSATIONS = 5
 

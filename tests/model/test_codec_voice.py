@@ -11,13 +11,13 @@ import torch
 from tiny_assistant import HEARD, SAID, tiny_assistant, tiny_config
 
 from duologue.checkpoints import store
-from duologue.model.codec import Codec, CodecConfig, published
-from duologue.model.codec_voice import CodecVoice, CodecVoiceConfig
+from duologue.model.codec.codec import Codec, CodecConfig, published
+from duologue.model.codec.codec_vocoder import CodecVoice, CodecVoiceConfig
+from duologue.model.codec.quantiser import QuantiserConfig
+from duologue.model.codec.seanet import SEANetConfig
+from duologue.model.codec.vocos import VocosConfig
 from duologue.model.errors import DuologueError
-from duologue.model.quantiser import QuantiserConfig
-from duologue.model.seanet import SEANetConfig
 from duologue.model.speech_lm import SpeechLM
-from duologue.model.vocos import VocosConfig
 
 UNITS = 24
 CODEC = CodecConfig(

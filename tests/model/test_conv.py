@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duologue.model.conv import AlignState, StreamingConv1d, StreamingConvTranspose1d
 from duologue.model.errors import DuologueError
+from duologue.model.layers.conv import AlignState, StreamingConv1d, StreamingConvTranspose1d
 
 
 def stream(stage, x, lengths):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from duologue.model.ctc_prefix import CTCPrefix
+from duologue.model.decoding.ctc_prefix import CTCPrefix
 
 BLANK = 0
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.model.errors import DuologueError
-from duologue.model.kv_cache import KVBuffer
+from duologue.model.layers.kv_cache import KVBuffer
 
 
 def frames(first, count):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from duologue.model.errors import DuologueError
-from duologue.model.llm import LLM
+from duologue.model.language_model.causal_lm import LLM
 
 SMALL = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0}  # fmt: skip

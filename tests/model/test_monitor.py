@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_assistant import tiny_assistant, tiny_config
 
+from duologue.model.duplex.monitor import VERDICTS, Monitor, MonitorConfig, Verdict, together
 from duologue.model.errors import DuologueError
-from duologue.model.monitor import VERDICTS, Monitor, MonitorConfig, Verdict, together
 from duologue.model.speech_lm import Sampling, SpeechLM, TokenKind
 
 QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))

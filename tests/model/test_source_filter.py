@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from duologue.model.errors import DuologueError
-from duologue.model.source_filter import Source, SourceFilterConfig
+from duologue.model.speech_decoder.source_filter import Source, SourceFilterConfig
 
 SIZES = SourceFilterConfig(hop=320, pieces=2, cepstrum=20, noise_cepstrum=10, n_fft=1024)
 PIECE = 160

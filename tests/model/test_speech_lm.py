@@ -6,15 +6,15 @@ import dataclasses
 import pytest
 import torch
 
-from duologue.model.adaptor import AdaptorConfig
+from duologue.model.adaptor.stack import AdaptorConfig
+from duologue.model.audio_encoder.mel import LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.dialogue_state import pick
-from duologue.model.encoder import WhisperEncoderConfig
 from duologue.model.errors import DuologueError
-from duologue.model.mel import LogMelConfig
+from duologue.model.speech_decoder.unit_decoder import UnitDecoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from duologue.model.speech_lm import PromptConfig, Sampling, SpeechLM, SpeechLMConfig, TokenKind
 from duologue.model.tokens import TokenLayout
-from duologue.model.unit_decoder import UnitDecoderConfig
-from duologue.model.vocoder import UnitVocoderConfig
 
 BOS, EOS, PAD, USER, TRANSCRIPT, REPLY, QUERY = 1, 2, 0, 3, 4, 5, 6
 LAYOUT = TokenLayout(

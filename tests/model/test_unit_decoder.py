@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from transformers.models.llama.modeling_llama import LlamaConfig, LlamaModel
 
 from duologue.model.errors import DuologueError
-from duologue.model.transformer import RopeScaling, banded_attention
-from duologue.model.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from duologue.model.layers.transformer import RopeScaling, banded_attention
+from duologue.model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
 
 BASE = {"in_dim": 24, "dim": 32, "heads": 4, "ffn_dim": 40, "units": 11, "upsample": 5}
 VARIANTS = {

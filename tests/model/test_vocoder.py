@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from duologue.model.duration import LONGEST, durations_from_log
 from duologue.model.errors import DuologueError
-from duologue.model.source_filter import SourceFilterConfig
-from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
+from duologue.model.speech_decoder.duration import LONGEST, durations_from_log
+from duologue.model.speech_decoder.source_filter import SourceFilterConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 
 TINY = UnitVocoderConfig(
     units=10, embedding_dim=8, channels=32, upsample_rates=(4, 2), upsample_kernels=(8, 4), resblock_kernels=(3, 7),

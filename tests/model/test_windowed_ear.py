@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.audio_encoder.windowed import WindowConfig, WindowedEar, interior_error
 from duologue.model.errors import DuologueError
-from duologue.model.mel import LogMel, LogMelConfig
-from duologue.model.windowed_ear import WindowConfig, WindowedEar, interior_error
 
 
 def ear(norm: Literal["whisper", "causal"] = "whisper", **window: int) -> WindowedEar:

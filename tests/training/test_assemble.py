@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from duologue.checkpoints import store
-from duologue.model.codec import Codec
-from duologue.model.codec_voice import CodecVoice
+from duologue.model.codec.codec import Codec
+from duologue.model.codec.codec_vocoder import CodecVoice
 from duologue.model.errors import DuologueError
+from duologue.model.speech_decoder.unit_decoder import UnitDecoder
 from duologue.model.speech_lm import SpeechLM
-from duologue.model.unit_decoder import UnitDecoder
 from duologue.training.assemble import PARTS, assemble, assemble_codec
 from duologue.training.recipe import save_recipe
 from duologue.training.recipes.nano import NANO_CODEC_UNIT_DECODER, nano_config

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from duologue.checkpoints.parts import load_part
 from duologue.data_prep.shards import Clip, ShardWriter
-from duologue.model.codec import Codec, CodecConfig, causal
+from duologue.model.codec.codec import Codec, CodecConfig, causal
+from duologue.model.codec.quantiser import Quantiser, QuantiserConfig
+from duologue.model.codec.seanet import SEANetConfig
+from duologue.model.codec.vocos import VocosConfig
 from duologue.model.errors import DuologueError
-from duologue.model.quantiser import Quantiser, QuantiserConfig
-from duologue.model.seanet import SEANetConfig
-from duologue.model.vocos import VocosConfig
 from duologue.training.assemble import assemble_codec
 from duologue.training.codebooks import CodebookConfig, Codebooks, kmeans, perplexity
 from duologue.training.discriminators import DiscriminatorConfig

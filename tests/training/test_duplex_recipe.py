@@ -12,8 +12,8 @@ import pytest
 import torch
 from tone_clips import tone_clips
 
+from duologue.model.duplex.monitor import VERDICTS, Verdict
 from duologue.model.errors import DuologueError
-from duologue.model.monitor import VERDICTS, Verdict
 from duologue.training.augment import AugmentConfig
 from duologue.training.loop import train
 from duologue.training.recipes import duplex, speech_to_text

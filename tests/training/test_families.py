@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from duologue.data_prep.vocabulary import token_ids
-from duologue.model.adaptor import AdaptorConfig
-from duologue.model.encoder import WhisperEncoderConfig
-from duologue.model.llm import LLM
-from duologue.model.mel import LogMelConfig
-from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
+from duologue.model.adaptor.stack import AdaptorConfig
+from duologue.model.audio_encoder.mel import LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
+from duologue.model.language_model.causal_lm import LLM
+from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.training.loop import train
 from duologue.training.losses import ctc_unit_frames, ctc_unit_loss
 from duologue.training.recipes import speech_to_text, text_sft

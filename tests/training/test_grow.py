@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from duologue.model.errors import DuologueError
-from duologue.model.llm import LLM
-from duologue.model.unit_decoder import UnitDecoder, UnitDecoderConfig
+from duologue.model.language_model.causal_lm import LLM
+from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.training.grow import grow, grown_llm, grown_unit_decoder
 from duologue.training.recipes.nano import tiny_llm
 

@@ -18,10 +18,10 @@ from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.checkpoints.store import read_model_config
 from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.inference.assistant import load
-from duologue.model.encoder import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.audio_encoder.mel import LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.errors import DuologueError
-from duologue.model.mel import LogMelConfig
-from duologue.model.vocoder import UnitVocoder, UnitVocoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.training.assemble import assemble
 from duologue.training.chat_tokens import SPEECH, chat_tokens, layout_of
 from duologue.training.main import resolve, run

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from duologue.model.errors import DuologueError
-from duologue.model.llm import LLM
+from duologue.model.language_model.causal_lm import LLM
 from duologue.training.loop import train
 from duologue.training.lora import add_lora, is_lora, merged
 from duologue.training.recipes import speech_to_text

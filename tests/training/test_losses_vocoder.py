@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from duologue.model.source_filter import MIDDLE_HZ, Controls
+from duologue.model.speech_decoder.source_filter import MIDDLE_HZ, Controls
 from duologue.training.losses_vocoder import SpectralLoss, SpectralLossConfig, pitch_losses
 
 

@@ -11,7 +11,7 @@ from duologue.data_prep.dialogues import generate
 from duologue.data_prep.shards import Clip, ShardWriter
 from duologue.data_prep.vocabulary import token_ids
 from duologue.model.errors import DuologueError
-from duologue.model.unit_decoder import CTCCollapse
+from duologue.model.speech_decoder.unit_decoder import CTCCollapse
 from duologue.training.loop import train
 from duologue.training.losses import IGNORE, ctc_unit_frames, ctc_unit_loss
 from duologue.training.recipes.unit_decoder import recipe

@@ -11,7 +11,7 @@ import torch
 
 from duologue.data_prep.shards import Clip, ShardedDataset, ShardWriter
 from duologue.model.errors import DuologueError
-from duologue.model.vocoder import UnitVocoder
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder
 from duologue.training.discriminators import DiscriminatorConfig
 from duologue.training.loop import train
 from duologue.training.losses_vocoder import SpectralLoss, SpectralLossConfig

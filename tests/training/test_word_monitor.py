@@ -13,8 +13,8 @@ from tone_clips import tone_clips
 
 from duologue.data_prep.vocabulary import token_ids
 from duologue.model.dialogue_state import DialogueState
+from duologue.model.duplex.monitor import VERDICTS, Monitor, Verdict
 from duologue.model.errors import DuologueError
-from duologue.model.monitor import VERDICTS, Monitor, Verdict
 from duologue.model.speech_lm import Sampling
 from duologue.training.loop import train
 from duologue.training.recipes import word_monitor

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data_prep.vocabulary import token_ids
-from ...model.encoder import WhisperEncoder, WhisperEncoderConfig, sinusoids
+from ...model.audio_encoder.mel import LogMel, LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.errors import DuologueError
-from ...model.mel import LogMel, LogMelConfig
 from ..augment_spec import spec_augment
 from ..characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data import Corpus, Plan, pad, to_float

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...model.codec import Codec, CodecConfig, causal, published, waveform
+from ...model.codec.codec import Codec, CodecConfig, causal, published, waveform
+from ...model.codec.quantiser import QuantiserConfig
+from ...model.codec.spectral_encoder import SpectralEncoderConfig
 from ...model.errors import DuologueError
-from ...model.quantiser import QuantiserConfig
-from ...model.source_filter import SourceFilter, SourceFilterConfig
-from ...model.spectral_encoder import SpectralEncoderConfig
+from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
 from ..codebooks import CodebookConfig, Codebooks, perplexity
 from ..discriminators import DiscriminatorConfig, Discriminators
 from ..losses_vocoder import SpectralLoss, SpectralLossConfig, pitch_losses

@@ -23,7 +23,7 @@ from ...data_prep.dialogues import generate
 from ...data_prep.recordings import trimmed
 from ...data_prep.shards import Clip
 from ...data_prep.vocabulary import token_ids
-from ...model.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
+from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
 from ..augment import AugmentConfig, another_voice, augment
 from ..augment_noise import draw_noise
 from ..data import Corpus, Plan, to_float

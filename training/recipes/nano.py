@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...data_prep.vocabulary import SPECIAL_TOKENS, token_ids
-from ...model.adaptor import AdaptorConfig
-from ...model.encoder import WhisperEncoderConfig
+from ...model.adaptor.stack import AdaptorConfig
+from ...model.audio_encoder.mel import LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoderConfig
+from ...model.duplex.monitor import MonitorConfig
 from ...model.errors import DuologueError
-from ...model.mel import LogMelConfig
-from ...model.monitor import MonitorConfig
-from ...model.source_filter import SourceFilterConfig
+from ...model.speech_decoder.source_filter import SourceFilterConfig
+from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
+from ...model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from ...model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
 from ...model.tokens import TokenLayout
-from ...model.unit_decoder import UnitDecoderConfig
-from ...model.vocoder import UnitVocoderConfig
 from ..augment import AugmentConfig
 from ..augment_spec import SpecAugmentConfig
 from ..turns import nano_tokens

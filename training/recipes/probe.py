@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ...checkpoints.ears import load_ear
 from ...checkpoints.files import expanded, write_text
-from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
-from ...model.mel import LogMel, LogMelConfig
+from ...model.audio_encoder.mel import LogMel, LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from ..characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data import Corpus, Plan, pad, to_float
 from ..metrics import edit_distance

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from ...data_prep.dialogues import Category, generate
 from ...data_prep.spoken import contains_slot
-from ...model.adaptor import AdaptorConfig
-from ...model.encoder import WhisperEncoderConfig
+from ...model.adaptor.stack import AdaptorConfig
+from ...model.audio_encoder.mel import LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoderConfig
 from ...model.errors import DuologueError
-from ...model.llm import LLMOutput
-from ...model.mel import LogMelConfig
+from ...model.language_model.causal_lm import LLMOutput
 from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
 from ..augment import augment
 from ..augment_spec import spec_augment

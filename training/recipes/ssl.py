@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model.encoder import WhisperEncoder, WhisperEncoderConfig
+from ...model.audio_encoder.mel import LogMel, LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from ...model.errors import DuologueError
-from ...model.mel import LogMel, LogMelConfig
 from ..augment import augment
 from ..codebooks import perplexity
 from ..data import Corpus, Plan, pad, to_float

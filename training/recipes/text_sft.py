@@ -18,7 +18,7 @@ from ...data_prep.dialogues import Category, Dialogue, generate
 from ...data_prep.spoken import contains_slot
 from ...data_prep.vocabulary import token_ids
 from ...model.errors import DuologueError
-from ...model.llm import LLM
+from ...model.language_model.causal_lm import LLM
 from ..recipe import Recipe
 from ..task import Batch, Task
 from ..throughput import Load, token_load

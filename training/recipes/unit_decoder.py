@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ...data_prep.dialogues import Split, generate, templates_of
 from ...model.errors import DuologueError
-from ...model.llm import LLM
-from ...model.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from ...model.language_model.causal_lm import LLM
+from ...model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
 from ..chat_tokens import chat_tokens, shape_of
 from ..data import Plan
 from ..losses import IGNORE, ctc_unit_frames, ctc_unit_loss

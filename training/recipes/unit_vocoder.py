@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ...model.conv import StreamingConv1d, StreamingConvTranspose1d
 from ...model.errors import DuologueError
-from ...model.source_filter import SourceFilter, SourceFilterConfig
-from ...model.vocoder import UnitVocoder, UnitVocoderConfig
+from ...model.layers.conv import StreamingConv1d, StreamingConvTranspose1d
+from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
+from ...model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from ..data import to_float
 from ..discriminators import DiscriminatorConfig, Discriminators
 from ..losses_vocoder import SpectralLoss, SpectralLossConfig, pitch_losses

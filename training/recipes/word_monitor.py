@@ -8,7 +8,7 @@ on steps cost next to nothing.
 What it reads must be what it will read. Taught behind true transcripts, nano's took 25 of 301 statements of development
 for questions; behind its own ones, 5.
 
-Source: a head on a frozen language model is Freeze-Omni's (arXiv 2411.00774), section 2.5; see model/monitor.py.
+Source: a head on a frozen language model is Freeze-Omni's (arXiv 2411.00774), section 2.5; see model/duplex/monitor.py.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data_prep.dialogues import generate
+from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig
 from ...model.errors import DuologueError
-from ...model.monitor import VERDICTS, Monitor, MonitorConfig
 from ...model.speech_lm import Sampling, TokenKind
 from ..data import Corpus
 from ..task import Batch

@@ -1,0 +1,159 @@
+"""The unit vocoder: discrete speech units -> waveform, through predicted durations and a generator.
+
+Last stage of a spoken reply. Units with repeats merged (B, U) in, samples (B, n) in [-1, 1] out: each unit lasts a
+whole number of frames, each frame is ``hop`` samples (320 at 16 kHz: 50 Hz). After Polyak et al. 2021, "Speech
+Resynthesis from Discrete Disentangled Self-Supervised Representations", section 3.3, and fairseq's CodeGenerator, whose
+numbers it reproduces; or with a source-filter generator (``source_filter.py``) in the place of HiFi-GAN's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DuologueError
+from ..layers.conv import AlignState, feed
+from ..streaming import State, Streaming
+from .duration import DurationPredictor, DurationState, durations_from_log
+from .hifigan import Generator, GeneratorState
+from .source_filter import SourceFilter, SourceFilterConfig, SourceFilterState
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitVocoderConfig:
+    """Sizes of a unit vocoder."""
+
+    units: int  # size of the unit vocabulary
+    embedding_dim: int = 128
+    channels: int = 512  # of the first layer; halved at every upsampling
+    upsample_rates: tuple[int, ...] = (5, 4, 4, 2, 2)
+    upsample_kernels: tuple[int, ...] = (11, 8, 8, 4, 4)
+    resblock_kernels: tuple[int, ...] = (3, 7, 11)
+    resblock_dilations: tuple[int, ...] = (1, 3, 5)  # the same for every kernel
+    duration_hidden: int = 128
+    duration_kernel: int = 3
+    sample_rate: int = 16000  # Hz
+    source_filter: SourceFilterConfig | None = None  # this generator, and not HiFi-GAN's of the sizes above
+
+    @property
+    def hop(self) -> int:
+        """Samples a frame."""
+        return math.prod(self.upsample_rates) if self.source_filter is None else self.source_filter.hop
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "units": (self.units,), "embedding_dim": (self.embedding_dim,), "channels": (self.channels,),
+            "upsample_rates": self.upsample_rates, "upsample_kernels": self.upsample_kernels,
+            "resblock_kernels": self.resblock_kernels, "resblock_dilations": self.resblock_dilations,
+            "duration_hidden": (self.duration_hidden,), "sample_rate": (self.sample_rate,),
+        }  # fmt: skip
+        for name, values in sizes.items():
+            if not values or min(values) < 1:
+                raise DuologueError(f"vocoder {name} must be at least 1, got {getattr(self, name)}")
+        if len(self.upsample_rates) != len(self.upsample_kernels):
+            raise DuologueError(
+                f"vocoder upsample_rates and upsample_kernels must be as many, got {len(self.upsample_rates)} and "
+                f"{len(self.upsample_kernels)}"
+            )
+        for rate, kernel in zip(self.upsample_rates, self.upsample_kernels, strict=True):
+            if kernel < rate or (kernel - rate) % 2:
+                raise DuologueError(
+                    f"a vocoder upsampling kernel must exceed its rate by an even number, got {kernel} for {rate}"
+                )
+        if self.channels % 2 ** len(self.upsample_rates):
+            raise DuologueError(
+                f"vocoder channels must be divisible by {2 ** len(self.upsample_rates)} "
+                f"(halved {len(self.upsample_rates)} times), got {self.channels}"
+            )
+        if any(kernel % 2 == 0 for kernel in (*self.resblock_kernels, self.duration_kernel)):
+            raise DuologueError(
+                f"vocoder kernels must be odd, got {self.resblock_kernels} and duration_kernel {self.duration_kernel}"
+            )
+
+
+@dataclass
+class VocoderState(State):
+    """Units whose duration is not known yet, and the convolutions of the predictor and the generator."""
+
+    duration: DurationState
+    waiting: AlignState  # embeddings (B, C, *) beside log-durations (B, 1, *)
+    generator: GeneratorState | SourceFilterState
+
+
+class UnitVocoder(Streaming):
+    """Units (B, U) -> samples (B, sum of durations * hop).
+
+    ``rate`` and ``latency`` are the worst case, every unit one frame long; units last longer in speech, so more samples
+    come out, sooner. A stream whose durations are predicted carries one conversation (batch 1), because the rows of a
+    batch would put out different numbers of samples.
+    """
+
+    def __init__(self, config: UnitVocoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.units, config.embedding_dim)
+        self.duration = DurationPredictor(config.embedding_dim, config.duration_hidden, config.duration_kernel)
+        self.generator: Generator | SourceFilter
+        if config.source_filter is not None:
+            self.generator = SourceFilter(config.embedding_dim, config.source_filter, config.sample_rate)
+        else:
+            self.generator = Generator(
+                config.embedding_dim,
+                config.channels,
+                config.upsample_rates,
+                config.upsample_kernels,
+                config.resblock_kernels,
+                config.resblock_dilations,
+            )
+        self.rate = Fraction(config.hop)
+        self.latency = self.duration.latency + self.generator.latency
+
+    def embed(self, units: Tensor) -> Tensor:
+        """Units (B, U) -> embeddings (B, C, U)."""
+        return self.embedding(units).transpose(1, 2)
+
+    def predict_durations(self, units: Tensor) -> Tensor:
+        """Units (B, U) -> frames each unit lasts, (B, U) int64, at least 1."""
+        return durations_from_log(self.duration(self.embed(units))[:, 0])
+
+    def _expand(self, x: Tensor, durations: Tensor) -> Tensor:
+        """Repeat each unit's embedding for as many frames as it lasts: (B, C, U) -> (B, C, T)."""
+        totals = durations.sum(dim=1).tolist()
+        if len(set(totals)) > 1:
+            raise DuologueError(f"rows of a batch must last equally many frames, got {totals}: synthesise one by one")
+        return torch.stack([row.repeat_interleave(d, dim=-1) for row, d in zip(x, durations, strict=True)])
+
+    def forward(self, units: Tensor, durations: Tensor | None = None) -> Tensor:
+        """Samples (B, n). ``durations`` (B, U) in frames (0 for padding); predicted when ``None``."""
+        if durations is None:
+            durations = self.predict_durations(units)
+        elif durations.shape != units.shape:
+            raise DuologueError(
+                f"durations must be shaped as the units, {tuple(units.shape)}, got {tuple(durations.shape)}"
+            )
+        return self.generator(self._expand(self.embed(units), durations))[:, 0]
+
+    def init_state(self, batch_size: int = 1) -> VocoderState:
+        return VocoderState(
+            duration=self.duration.init_state(batch_size),
+            waiting=AlignState.empty(self.embedding.weight, batch_size, [self.config.embedding_dim, 1]),
+            generator=self.generator.init_state(batch_size),
+        )
+
+    def _run(self, units: Tensor, state: VocoderState, last: bool) -> Tensor:
+        x = self.embed(units)  # (B, C, U)
+        log_durations = feed(self.duration, x, state.duration, last)  # (B, 1, U)
+        x, log_durations = state.waiting.push(x, log_durations)
+        frames = self._expand(x, durations_from_log(log_durations[:, 0]))  # (B, C, T)
+        return feed(self.generator, frames, state.generator, last)[:, 0]  # (B, n)
+
+    def step(self, units: Tensor, state: VocoderState) -> Tensor:
+        return self._run(units, state, last=False)
+
+    def flush(self, state: VocoderState) -> Tensor:
+        held = state.waiting.held[0]
+        return self._run(torch.zeros(held.shape[0], 0, dtype=torch.long, device=held.device), state, last=True)
