@@ -26,8 +26,8 @@ from ..model.speech_lm import SpeechLM, SpeechLMConfig
 from .config_io import config_from_dict, config_to_dict
 from .files import read_json
 from .folders import replaceable, replacing
+from .placement import spread, to_int8
 from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
-from .spread import spread, to_int8
 from .weights import DeviceMap, fill, made, named_tensors
 
 FORMAT = "duologue/1"

@@ -6,18 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .facts import (  # fmt: skip
-    CAPITALS,
-    COLOURS,
-    DAYS,
-    MONTHS,
-    OPPOSITES,
-    REPEAT_WORDS,
-    SOUNDS,
-    SPELLING_WORDS,
-    UNIT_TABLE,
-    YOUNG,
-)
+from .facts import CAPITALS, COLOURS, DAYS, MONTHS, OPPOSITES, REPEAT_WORDS, SOUNDS, SPELLING_WORDS, UNIT_TABLE, YOUNG
 from .kind import Answer, Category, Domain, Kind, Operands, single
 from .phrasings import PHRASINGS
 from .small_talk import INTENTS, OUTSIDE, Intent

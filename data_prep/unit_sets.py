@@ -91,7 +91,7 @@ def make_features(config: UnitsConfig) -> Features:
         return HubertFeatures(config.features.partition(":")[2], config.layer)
     if not config.checkpoint:
         return MfccFeatures()
-    from ..checkpoints.ears import load_ear
+    from ..checkpoints.encoders import load_ear
 
     return EncoderFeatures(*load_ear(config.checkpoint), config.layer)
 

@@ -78,7 +78,7 @@ def codec_pairs(
     duologue codec pairs data/speech_held_out pairs --limit 100
     """
     keep_apart({"OUTPUT": output}, {"DATA": data, "--model": model_path(model)})
-    from ..checkpoints.card_facts import digest
+    from ..checkpoints.cards.facts import digest
     from ..checkpoints.source import resolve
     from ..inference.codec_files import load_codec
     from ..inference.codec_pairs import write_pairs

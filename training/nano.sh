@@ -183,7 +183,7 @@ for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b words d
     unit_vocoder; do
     facts+=(--run "$RUNS/$run@$MACHINE")
 done
-"$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG"
+"$PYTHON" -m duologue.checkpoints.cards.speech_lm "$OUT" "${facts[@]}" --log "$LOG"
 [[ $UPTO != checkpoint ]] || exit 0
 
 # 4. Its figures in voices that it never heard, and the card that states them. The folder is named by the weights, so
@@ -191,5 +191,5 @@ done
 figures=$RUNS/figures-$(sha256sum "$OUT/model.safetensors" | cut -c1-12)
 say "figures: $figures"
 duologue evaluate s2s --profile card --model "$OUT" --questions "$(scaled 600 6)" -o "$figures"
-"$PYTHON" -m duologue.checkpoints.card "$OUT" "${facts[@]}" --log "$LOG" --report "$figures/report.json" --accept "$NOTE"
+"$PYTHON" -m duologue.checkpoints.cards.speech_lm "$OUT" "${facts[@]}" --log "$LOG" --report "$figures/report.json" --accept "$NOTE"
 say "done: $OUT"

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...checkpoints.cards.markdown import table as markdown_table
 from ...checkpoints.files import read_object, write_json, write_text
-from ...checkpoints.markdown import table as markdown_table
 from ...model.errors import DuologueError
 from .page import Section, describe, document, section, table
 from .pairing import Pairing, pair_up

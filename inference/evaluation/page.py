@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoints.markdown import table as markdown_table
+from ...checkpoints.cards.markdown import table as markdown_table
 from ...data_prep.audio import AudioSource, read_audio
 from ...model.errors import DuologueError
 from .plots import number

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from duologue.checkpoints.card import CardFacts, collect, folder_mib, main, render
-from duologue.checkpoints.card_evaluation import evaluation_section, interval, summary
-from duologue.checkpoints.card_facts import (
+from duologue.checkpoints.cards.evaluation import evaluation_section, interval, summary
+from duologue.checkpoints.cards.facts import (
     AcceptanceRun,
     data_facts,
     digest,
@@ -20,7 +19,8 @@ from duologue.checkpoints.card_facts import (
     read_acceptance,
     stage_facts,
 )
-from duologue.checkpoints.markdown import table
+from duologue.checkpoints.cards.markdown import table
+from duologue.checkpoints.cards.speech_lm import CardFacts, collect, folder_mib, main, render
 from duologue.model.errors import DuologueError
 
 HOUR = 3600.0

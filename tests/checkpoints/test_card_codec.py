@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from duologue.checkpoints.card_codec import PUBLISHED, collect, main, render
-from duologue.checkpoints.card_facts import digest
+from duologue.checkpoints.cards.codec import PUBLISHED, collect, main, render
+from duologue.checkpoints.cards.facts import digest
 from duologue.checkpoints.parts import save_part
 from duologue.model.codec.codec import Codec
 from duologue.model.errors import DuologueError

@@ -13,7 +13,7 @@ import pytest
 
 from duologue.data_prep import dialogues as grammar
 from duologue.data_prep import vocabulary
-from duologue.data_prep.dialogues import (  # fmt: skip
+from duologue.data_prep.dialogues import (
     Dialogue,
     Split,
     behind_another_turn,
@@ -27,7 +27,7 @@ from duologue.data_prep.dialogues import (  # fmt: skip
 from duologue.data_prep.domain import KIND_OF, KINDS, PRACTICE, Category
 from duologue.data_prep.facts import CAPITALS, DAYS, MONTHS, OPPOSITES
 from duologue.data_prep.splits import operand_split
-from duologue.data_prep.spoken import (  # fmt: skip
+from duologue.data_prep.spoken import (
     INTERJECTIONS,
     LEAD_INS,
     TRAILERS,

@@ -14,7 +14,7 @@ import pytest
 from duologue.data_prep import synthesis
 from duologue.data_prep.espeak import espeak_accents, espeak_command, espeak_variants, library_command
 from duologue.data_prep.synthesis import BUILT_IN, DEBIAN, Engine, Prosody, SynthesisError, Voice, require, synthesise
-from duologue.data_prep.voices import (  # fmt: skip
+from duologue.data_prep.voices import (
     ACCEPTANCE_VOICES,
     DEV_VOICES,
     REPLY_VOICE,

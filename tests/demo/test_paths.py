@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from duologue.checkpoints import card, card_codec
+from duologue.checkpoints.cards import codec as card_codec
+from duologue.checkpoints.cards import speech_lm as card
 from duologue.checkpoints.files import with_home
 from duologue.checkpoints.outputs import keep_apart
 from duologue.demo.cli import app, main

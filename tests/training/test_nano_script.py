@@ -105,7 +105,7 @@ def test_it_stops_where_told_and_goes_on_from_there(script):
     first = script("data")
     assert {words[1] for words in first} == {"prepare"}
     rest = script("checkpoint")
-    assert "prepare" not in {words[1] for words in rest} and rest[-1][0] == "duologue.checkpoints.card"
+    assert "prepare" not in {words[1] for words in rest} and rest[-1][0] == "duologue.checkpoints.cards.speech_lm"
     assert [words[1] for words in script("stages")] == ["train"] * (len(NANO_STAGES) + 5)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from duologue.checkpoints.ears import load_ear
+from duologue.checkpoints.encoders import load_ear
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.inference.evaluation import probe_suite
 from duologue.model.errors import DuologueError

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.ears import load_ear
+from ...checkpoints.encoders import load_ear
 from ...checkpoints.files import expanded, write_text
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig

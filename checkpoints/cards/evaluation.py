@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from ..model.errors import DuologueError
-from .card_facts import AcceptanceRun
+from ...model.errors import DuologueError
+from .facts import AcceptanceRun
 from .markdown import bullets, table
 
 NOT_MEASURED = "not measured"

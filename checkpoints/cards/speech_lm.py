@@ -1,6 +1,6 @@
 """The model card of a checkpoint: README.md, written from what the data sets, the runs and the evaluation left behind.
 
-    python -m duologue.checkpoints.card checkpoints/nano --data work/questions --run runs/asr_pretrain \
+    python -m duologue.checkpoints.cards.speech_lm checkpoints/nano --data work/questions --run runs/asr_pretrain \
         --report figures/report.json --log checkpoints/acceptance.jsonl
 
 Every number comes from a file; what no file says is called not recorded or not measured, never left out. With --before
@@ -16,10 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..model.errors import DuologueError
-from .card_before import NOTHING, behind
-from .card_evaluation import acceptance_table, check_report, evaluation_section, headline, summary
-from .card_facts import (
+from ...model.errors import DuologueError
+from ..files import expanded, read_json, read_text, write_text
+from ..outputs import keep_apart
+from ..program import program
+from ..source import CARD
+from .evaluation import acceptance_table, check_report, evaluation_section, headline, summary
+from .facts import (
     AcceptanceRun,
     DataFacts,
     PartFacts,
@@ -32,11 +35,8 @@ from .card_facts import (
     read_rows,
     stage_facts,
 )
-from .files import expanded, read_json, read_text, write_text
+from .history import NOTHING, behind
 from .markdown import bullets, table
-from .outputs import keep_apart
-from .program import program
-from .source import CARD
 
 SUMMARY = (
     "A small speech-to-speech model: it hears a spoken English question, writes down what it heard, answers, and "
@@ -267,7 +267,7 @@ def read_card(path: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the card of a checkpoint; with --accept, count the report as a look at the acceptance questions first."""
     parser = argparse.ArgumentParser(
-        prog="python -m duologue.checkpoints.card", description=(__doc__ or "").split("\n")[0]
+        prog="python -m duologue.checkpoints.cards.speech_lm", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("folder", type=expanded, help="the checkpoint")
     parser.add_argument("--data", type=expanded, action="append", default=[], help="a data set it learnt from; repeat")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..model.errors import DuologueError
+from ...model.errors import DuologueError
 
 SECTIONS = ("Data", "Training", "Licence")
 NOTHING = "Not recorded."  # what a section without facts says

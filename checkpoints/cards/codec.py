@@ -2,7 +2,7 @@
 
     duologue codec pairs work/speech_held_out work/pairs -m checkpoints/nano-codec
     duologue evaluate codec --data work/pairs -o figures/codec
-    python -m duologue.checkpoints.card_codec checkpoints/nano-codec --run runs/codec --data work/recordings_speech \
+    python -m duologue.checkpoints.cards.codec checkpoints/nano-codec --run runs/codec --data work/recordings_speech \
         --report figures/codec/report.json
 
 Every number of the codec's own comes from a file, or is called not measured; those of others are as published.
@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..model.codec.codec import Codec, CodecConfig
-from ..model.errors import DuologueError
-from .card import data_section, folder_mib, licence_section, training_section
-from .card_evaluation import NOT_MEASURED
-from .card_facts import DataFacts, StageFacts, data_facts, digest, stage_facts
-from .files import expanded, read_json, read_json_lines, write_text
+from ...model.codec.codec import Codec, CodecConfig
+from ...model.errors import DuologueError
+from ..files import expanded, read_json, read_json_lines, write_text
+from ..outputs import keep_apart
+from ..parts import load_part
+from ..program import program
+from ..source import CARD
+from .evaluation import NOT_MEASURED
+from .facts import DataFacts, StageFacts, data_facts, digest, stage_facts
 from .markdown import bullets, table
-from .outputs import keep_apart
-from .parts import load_part
-from .program import program
-from .source import CARD
+from .speech_lm import data_section, folder_mib, licence_section, training_section
 
 LICENCE = "Apache-2.0"
 COURSE = 10  # rows, at most, of how training went
@@ -231,7 +231,7 @@ def _report(path: Path) -> Mapping[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the card of a codec."""
     parser = argparse.ArgumentParser(
-        prog="python -m duologue.checkpoints.card_codec", description=(__doc__ or "").split("\n")[0]
+        prog="python -m duologue.checkpoints.cards.codec", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("folder", type=expanded, help="the codec")
     parser.add_argument("--data", type=expanded, action="append", default=[], help="a data set it learnt from; repeat")

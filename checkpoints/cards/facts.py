@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..model.errors import DuologueError
-from .files import read_json, read_json_lines, write_json_lines
-from .source import WEIGHTS
+from ...model.errors import DuologueError
+from ..files import read_json, read_json_lines, write_json_lines
+from ..source import WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
