@@ -20,20 +20,21 @@ from ..checkpoints.files import with_home
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.settings import finite, whole
 from ..model.errors import DuologueError
-from . import recordings, vocabulary
-from .asides import aside
-from .dialogues import Category, Dialogue, Split, generate, pauses_in, templates_of
-from .domain import KIND_OF, PRACTICE
-from .hearing import SoundsConfig, prepare_sounds
-from .recordings import trimmed
-from .rewriting import RewriteConfig, rewrite
-from .sentences import drill
-from .shard_runs import LEAST, require_at_least, run_shards
-from .shards import Clip, Failure, ShardWriter
-from .spliced import SplicedConfig, prepare_spliced
-from .synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
-from .turn_sets import TurnsConfig, prepare_turns
-from .voices import draw_voice, find_voices, require_voices
+from .datasets import recordings
+from .datasets.recordings import trimmed
+from .datasets.shard_runs import LEAST, require_at_least, run_shards
+from .datasets.shards import Clip, Failure, ShardWriter
+from .nano import vocabulary
+from .nano.asides import aside
+from .nano.dialogues import Category, Dialogue, Split, generate, pauses_in, templates_of
+from .nano.domain import KIND_OF, PRACTICE
+from .nano.sentences import drill
+from .recipes.rewrite import RewriteConfig, rewrite
+from .recipes.sounds import SoundsConfig, prepare_sounds
+from .recipes.spliced import SplicedConfig, prepare_spliced
+from .recipes.turns import TurnsConfig, prepare_turns
+from .speech.synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
+from .speech.voices import draw_voice, find_voices, require_voices
 
 C = TypeVar("C")
 
@@ -278,7 +279,7 @@ def main(recipe: str, overrides: list[str]) -> dict[str, Any]:
     if recipe == "recordings":
         return recordings.prepare(_config(recordings.RecordingsConfig, overrides))
     if recipe == "units":
-        from .unit_sets import UnitsConfig, prepare_units  # needs torch, which the other recipes do without
+        from .recipes.units import UnitsConfig, prepare_units  # needs torch, which the other recipes do without
 
         return prepare_units(_config(UnitsConfig, overrides, out="quantiser"))
     if recipe == "sounds":

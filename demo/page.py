@@ -8,7 +8,7 @@ fonts, no analytics, no request to any other host. Its addresses are relative: i
 With keys, the page is a form that asks for one until a visitor has signed in (../inference/serving/sign_in.py).
 
 The example questions in assets/ are synthetic speech in voices of the training set, made by
-    duologue.data_prep.synthesis.synthesise(text, voice)    with the texts and voices of EXAMPLES
+    duologue.data_prep.speech.synthesis.synthesise(text, voice)    with the texts and voices of EXAMPLES
 and written as FLAC by soundfile.
 """
 

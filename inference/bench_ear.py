@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..checkpoints import store
 from ..checkpoints.files import write_json
-from ..data_prep.shards import ShardedDataset
+from ..data_prep.datasets.shards import ShardedDataset
 from ..model.audio_encoder.windowed import WindowConfig, WindowedEar, interior_error
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM

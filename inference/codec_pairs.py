@@ -21,7 +21,7 @@ import torch
 
 from ..checkpoints.files import write_text
 from ..data_prep.audio import write_wav
-from ..data_prep.shards import ShardedDataset
+from ..data_prep.datasets.shards import ShardedDataset
 from ..model.codec.codec import Codec
 from ..model.errors import DuologueError
 

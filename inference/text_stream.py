@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..checkpoints.files import broken
-from ..data_prep.spoken import normalise
+from ..data_prep.text.spoken import normalise
 from ..model.errors import DuologueError
 from ..model.tokens import TokenLayout
 

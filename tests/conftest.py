@@ -52,8 +52,8 @@ def speech() -> Callable[..., np.ndarray]:
 
     The same samples on every machine. Lower-case words only; read-only, for each sentence is made once.
     """
-    from duologue.data_prep import synthesis
-    from duologue.data_prep.espeak import library_command
+    from duologue.data_prep.speech import synthesis
+    from duologue.data_prep.speech.engines.espeak import library_command
 
     @functools.cache
     def say(text: str, voice: str = "en-us", prosody: synthesis.Prosody | None = None) -> np.ndarray:
@@ -80,8 +80,8 @@ def beeped(text: str) -> np.ndarray:
 @pytest.fixture(scope="session")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of eight questions that needed no synthesiser."""
-    from duologue.data_prep.dialogues import generate
-    from duologue.data_prep.shards import Clip, ShardWriter
+    from duologue.data_prep.datasets.shards import Clip, ShardWriter
+    from duologue.data_prep.nano.dialogues import generate
 
     folder = tmp_path_factory.mktemp("questions")
     clips = []

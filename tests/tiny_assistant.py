@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from duologue.checkpoints import store
-from duologue.data_prep.vocabulary import token_ids, tokenizer_json
+from duologue.data_prep.nano.vocabulary import token_ids, tokenizer_json
 from duologue.inference.assistant import Assistant
 from duologue.model.adaptor.stack import AdaptorConfig, AdaptorState
 from duologue.model.audio_encoder.mel import LogMelConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
 
 RATE = 16_000
 

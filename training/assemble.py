@@ -27,7 +27,7 @@ from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import load_part, read_part, save_part
 from ..checkpoints.program import program
 from ..checkpoints.source import CONFIG, resolve
-from ..data_prep.vocabulary import save_tokenizer
+from ..data_prep.nano.vocabulary import save_tokenizer
 from ..model.adaptor.stack import AdaptorConfig
 from ..model.audio_encoder.mel import LogMelConfig
 from ..model.audio_encoder.whisper import WhisperEncoderConfig

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data_prep.spoken import is_letter
+from ..data_prep.text.spoken import is_letter
 from ..model.errors import DuologueError
 from .augment import AugmentConfig, augment
 from .data import Corpus, Plan, pad, to_float

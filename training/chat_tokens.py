@@ -21,7 +21,7 @@ from ..checkpoints.parts import EncoderPart, read_part
 from ..checkpoints.source import CONFIG, one_line, resolve
 from ..checkpoints.store import load_tokenizer, read_model_config
 from ..checkpoints.weights import made
-from ..data_prep.vocabulary import token_ids
+from ..data_prep.nano.vocabulary import token_ids
 from ..model.adaptor.stack import AdaptorConfig
 from ..model.audio_encoder.mel import LogMelConfig
 from ..model.audio_encoder.whisper import WhisperEncoderConfig

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.live import lengths_of, open_dataset
-from ..data_prep.shards import Clip, Computed
+from ..data_prep.datasets.live import lengths_of, open_dataset
+from ..data_prep.datasets.shards import Clip, Computed
 from ..model.errors import DuologueError
 
 
 class Corpus:
     """Several data sets as one list of clips with their lengths in samples.
 
-    A data set is a folder, or ``live:RECIPE?…``: spoken while it is trained on (see data_prep/live.py).
+    A data set is a folder, or ``live:RECIPE?…``: spoken while it is trained on (see data_prep/datasets/live.py).
     """
 
     def __init__(self, folders: tuple[str, ...]) -> None:

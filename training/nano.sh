@@ -92,7 +92,7 @@ if finished "$WORK/asides2"; then
 else
     say "without RHVoice (bdl, clb) and ttspico: nano hears fewer voices than the card counts"
 fi
-if [[ -n ${DUOLOGUE_KOKORO:-} ]]; then # dozens of people, by a neural synthesiser (data_prep/kokoro.py)
+if [[ -n ${DUOLOGUE_KOKORO:-} ]]; then # dozens of people, by a neural synthesiser (data_prep/speech/engines/kokoro.py)
     prepare questions "$WORK/questions13" n="$(scaled 4000 40)" seed=23 drills=0.15 voices=neural
     prepare questions "$WORK/questions17" n="$(scaled 800 40)" seed=27 drills=1 alone=1 voices=neural
 fi

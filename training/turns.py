@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.dialogues import Dialogue, behind_another_turn
-from ..data_prep.vocabulary import token_ids
+from ..data_prep.nano.dialogues import Dialogue, behind_another_turn
+from ..data_prep.nano.vocabulary import token_ids
 from ..model.language_model.causal_lm import LLM
 from ..model.speech_lm import PromptConfig
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.files import expanded, numbered_json_lines
-from ..data_prep.shards import Clip
+from ..data_prep.datasets.shards import Clip
 from ..model.errors import DuologueError
 from .data import Corpus, to_float
 from .pitch import pitch

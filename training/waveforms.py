@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.shards import ShardedDataset
+from ..data_prep.datasets.shards import ShardedDataset
 from ..model.errors import DuologueError
 from .data import to_float
 from .pitch import pitch

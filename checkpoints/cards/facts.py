@@ -31,7 +31,7 @@ class Credit:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """One data set: what is in its folder, as data_prep/shards.py writes it."""
+    """One data set: what is in its folder, as data_prep/datasets/shards.py writes it."""
 
     name: str  # the folder's
     kind: str  # the recipe that made it: questions, replies, recordings-train

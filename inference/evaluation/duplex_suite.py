@@ -26,9 +26,9 @@ import torch
 
 from ...checkpoints.files import read_json, write_json, write_text
 from ...data_prep.audio import read_audio, write_wav
-from ...data_prep.spoken import normalise
-from ...data_prep.synthesis import SAMPLE_RATE, Voice, require
-from ...data_prep.voices import find_voices
+from ...data_prep.speech.synthesis import SAMPLE_RATE, Voice, require
+from ...data_prep.speech.voices import find_voices
+from ...data_prep.text.spoken import normalise
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant import Assistant, load

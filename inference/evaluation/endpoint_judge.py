@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...data_prep.endpoint import Endpoint, Messages
+from ...data_prep.text.endpoint import Endpoint, Messages
 from ...model.errors import DuologueError
 
 KEY_VARIABLE = "OPENAI_API_KEY"

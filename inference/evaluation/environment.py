@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ...data_prep.espeak import espeak_command
+from ...data_prep.speech.engines.espeak import espeak_command
 
 PACKAGES = (
     "torch", "transformers", "numpy", "soxr", "soundfile", "pocketsphinx", "jiwer", "whisper-normalizer", "speechmos",

@@ -6,7 +6,7 @@ twelve is fifty nine". Texts are compared as lower-case words without punctuatio
 
 from __future__ import annotations
 
-from ...data_prep.spoken import NUMBER_WORDS, normalise
+from ...data_prep.text.spoken import NUMBER_WORDS, normalise
 
 # What sounds alike cannot be told apart by ear: spelled letters and short numbers as an English recogniser writes them.
 HOMOPHONES = {

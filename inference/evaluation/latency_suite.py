@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from ...data_prep.audio import write_wav
-from ...data_prep.dialogues import Split
-from ...data_prep.synthesis import SAMPLE_RATE, Voice, require, synthesise
-from ...data_prep.voices import find_voices
+from ...data_prep.nano.dialogues import Split
+from ...data_prep.speech.synthesis import SAMPLE_RATE, Voice, require, synthesise
+from ...data_prep.speech.voices import find_voices
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling
 from ..assistant import Assistant

@@ -29,9 +29,9 @@ import numpy as np
 
 from ...checkpoints.files import write_json_lines
 from ...data_prep.audio import read_audio, write_wav
-from ...data_prep.dialogues import Dialogue, Split, generate
-from ...data_prep.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
-from ...data_prep.voices import REPLY_VOICE, find_voices
+from ...data_prep.nano.dialogues import Dialogue, Split, generate
+from ...data_prep.speech.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
+from ...data_prep.speech.voices import REPLY_VOICE, find_voices
 from ...model.errors import DuologueError
 from ..assistant import Assistant
 from .chunk_sizes import render_chunks, without_voice

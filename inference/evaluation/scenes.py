@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ...data_prep.dialogues import Dialogue, Split, generate, pauses_in, templates_of
-from ...data_prep.kinds import Category
-from ...data_prep.recordings import trimmed
-from ...data_prep.synthesis import SAMPLE_RATE, Voice, synthesise
+from ...data_prep.datasets.recordings import trimmed
+from ...data_prep.nano.dialogues import Dialogue, Split, generate, pauses_in, templates_of
+from ...data_prep.nano.kinds.basics import Category
+from ...data_prep.speech.synthesis import SAMPLE_RATE, Voice, synthesise
 from ...model.errors import DuologueError
 from .loudspeaker import Echo
 

@@ -4,7 +4,7 @@
     LibriSpeech           …/SPEAKER-CHAPTER.trans.txt beside SPEAKER-CHAPTER-NNNN.flac
     AISHELL               transcript/*.txt ("ID words …") and wav/**/ID.wav
     Fleurs                test.tsv (id, file, raw, words, …) and audio/test/FILE.wav
-    ours                  manifest.jsonl with audio and text (data_prep/recordings.py)
+    ours                  manifest.jsonl with audio and text (data_prep/datasets/recordings.py)
     generated             the grammar's questions in chosen voices
 
 Every utterance knows its set (the split's folder, the voice), so that figures can be given by set.
@@ -22,9 +22,9 @@ import numpy as np
 
 from ...checkpoints.files import lines, numbered_json_lines, read_text, text_of
 from ...data_prep.audio import MAX_RATE, MIN_RATE, AudioSource, read_audio
-from ...data_prep.recordings import MANIFEST, MAX_RECORDING_S
-from ...data_prep.synthesis import SAMPLE_RATE, synthesise
-from ...data_prep.voices import find_voices, require_voices
+from ...data_prep.datasets.recordings import MANIFEST, MAX_RECORDING_S
+from ...data_prep.speech.synthesis import SAMPLE_RATE, synthesise
+from ...data_prep.speech.voices import find_voices, require_voices
 from ...model.errors import DuologueError
 
 _LHOTSE = ("cuts.jsonl.gz", "cuts.jsonl")
@@ -72,7 +72,7 @@ def find_utterances(source: Path) -> Iterator[Utterance]:
 
 def generated(voices: str, count: int, seed: int, split: str) -> Iterator[Utterance]:
     """The grammar's questions; the set is the voice."""
-    from ...data_prep.dialogues import Split
+    from ...data_prep.nano.dialogues import Split
     from .s2s_suite import distinct
 
     speakers = find_voices(voices)

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...data_prep.spoken import normalise
+from ...data_prep.text.spoken import normalise
 from ...model.errors import DuologueError
 
 NORMALISERS = ("english", "basic", "plain")

@@ -22,8 +22,8 @@ from transformers import (
 from duologue.checkpoints.importers import code_hifigan
 from duologue.checkpoints.parts import load_part
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
-from duologue.data_prep.features_hubert import HubertFeatures
-from duologue.data_prep.units import KMeansUnits
+from duologue.data_prep.units.hubert import HubertFeatures
+from duologue.data_prep.units.kmeans import KMeansUnits
 from duologue.demo.importing import run
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig

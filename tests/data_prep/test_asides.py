@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from duologue.data_prep.asides import BACK_CHANNELS, STOPS, aside
-from duologue.data_prep.splits import Split
-from duologue.data_prep.spoken import ALPHABET, number_in_words
+from duologue.data_prep.datasets.splits import Split
+from duologue.data_prep.nano.asides import BACK_CHANNELS, STOPS, aside
+from duologue.data_prep.text.spoken import ALPHABET, number_in_words
 from duologue.inference.evaluation import scenes
 
 

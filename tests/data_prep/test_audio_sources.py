@@ -17,7 +17,7 @@ import torch
 from sound_files import encoded, streamed_flac, tone
 
 from duologue.data_prep.audio import from_argument, read_audio, read_pieces, sources
-from duologue.data_prep.recordings import read_recording
+from duologue.data_prep.datasets.recordings import read_recording
 from duologue.model.errors import DuologueError
 
 SINE = tone(16_000)

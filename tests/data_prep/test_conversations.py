@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from duologue.data_prep.conversations import Conversation, Turn, read_instructions, read_turns
+from duologue.data_prep.datasets.conversations import Conversation, Turn, read_instructions, read_turns
 from duologue.model.errors import DuologueError
 
 ALPACA = [

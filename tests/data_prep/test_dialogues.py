@@ -11,9 +11,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from duologue.data_prep import dialogues as grammar
-from duologue.data_prep import vocabulary
-from duologue.data_prep.dialogues import (
+from duologue.data_prep.datasets.splits import operand_split
+from duologue.data_prep.nano import dialogues as grammar
+from duologue.data_prep.nano import vocabulary
+from duologue.data_prep.nano.dialogues import (
     Dialogue,
     Split,
     behind_another_turn,
@@ -24,10 +25,9 @@ from duologue.data_prep.dialogues import (
     template_table,
     templates_of,
 )
-from duologue.data_prep.domain import KIND_OF, KINDS, PRACTICE, Category
-from duologue.data_prep.facts import CAPITALS, DAYS, MONTHS, OPPOSITES
-from duologue.data_prep.splits import operand_split
-from duologue.data_prep.spoken import (
+from duologue.data_prep.nano.domain import KIND_OF, KINDS, PRACTICE, Category
+from duologue.data_prep.nano.facts import CAPITALS, DAYS, MONTHS, OPPOSITES
+from duologue.data_prep.text.spoken import (
     INTERJECTIONS,
     LEAD_INS,
     TRAILERS,
@@ -391,7 +391,7 @@ def test_slots(reply: str, slot: str, wanted: bool) -> None:
 
 
 def test_the_same_dialogue_in_any_process(drawn: dict[Split, list[Dialogue]]) -> None:
-    code = "from duologue.data_prep.dialogues import generate\nfor i in range(50): print(generate(3, i, 'test'))"
+    code = "from duologue.data_prep.nano.dialogues import generate\nfor i in range(50): print(generate(3, i, 'test'))"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "77"},

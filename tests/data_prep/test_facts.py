@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from duologue.data_prep.facts import (
+from duologue.data_prep.nano.facts import (
     CAPITALS,
     COLOURS,
     DAYS,

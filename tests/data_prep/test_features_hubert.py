@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-from duologue.data_prep.features import HOP, MfccFeatures
-from duologue.data_prep.features_hubert import HubertFeatures
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.data_prep.prepare import main
-from duologue.data_prep.shards import Clip, ShardWriter
-from duologue.data_prep.unit_sets import UnitsConfig, make_features
-from duologue.data_prep.units import KMeansUnits
+from duologue.data_prep.recipes.units import UnitsConfig, make_features
+from duologue.data_prep.units.features import HOP, MfccFeatures
+from duologue.data_prep.units.hubert import HubertFeatures
+from duologue.data_prep.units.kmeans import KMeansUnits
 from duologue.model.errors import DuologueError
 
 SMALL: dict[str, Any] = {

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from duologue.data_prep.hearing import CAPTIONS, WORDINGS, SoundsConfig, beeps, prepare_sounds, sound_clip, texts
-from duologue.data_prep.shards import ShardedDataset
-from duologue.data_prep.splits import Split
-from duologue.data_prep.vocabulary import words
+from duologue.data_prep.datasets.shards import ShardedDataset
+from duologue.data_prep.datasets.splits import Split
+from duologue.data_prep.nano.vocabulary import words
+from duologue.data_prep.recipes.sounds import CAPTIONS, WORDINGS, SoundsConfig, beeps, prepare_sounds, sound_clip, texts
 from duologue.model.errors import DuologueError
 
 RATE = 16_000

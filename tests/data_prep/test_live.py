@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from test_synthesis import need
 
-from duologue.data_prep.live import LiveDataset, lengths_of, open_dataset
+from duologue.data_prep.datasets.live import LiveDataset, lengths_of, open_dataset
+from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import QuestionsConfig, prepare
-from duologue.data_prep.shards import ShardedDataset
-from duologue.data_prep.synthesis import Engine, SynthesisError
+from duologue.data_prep.speech.synthesis import Engine, SynthesisError
 from duologue.model.errors import DuologueError
 from duologue.training.data import Corpus
 
@@ -41,7 +41,7 @@ def test_beside_a_set_on_disk(tmp_path: Path) -> None:
 def test_a_sentence_that_cannot_be_spoken_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     need(Engine.ESPEAK)
     live = LiveDataset(LIVE)
-    from duologue.data_prep import live as module
+    from duologue.data_prep.datasets import live as module
 
     def speak(utterance, real=module.speak):
         if utterance.id == live.metas[0]["id"]:

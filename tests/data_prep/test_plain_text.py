@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duologue.data_prep.plain_text import plain
-from duologue.data_prep.spoken import ALPHABET
+from duologue.data_prep.text.plain_text import plain
+from duologue.data_prep.text.spoken import ALPHABET
 from duologue.model.errors import DuologueError
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from duologue.data_prep import prepare as module
-from duologue.data_prep.dialogues import generate, pauses_in
-from duologue.data_prep.domain import KIND_OF, PRACTICE
+from duologue.data_prep.datasets.shards import ShardedDataset
+from duologue.data_prep.nano.dialogues import generate, pauses_in
+from duologue.data_prep.nano.domain import KIND_OF, PRACTICE
 from duologue.data_prep.prepare import (
     QuestionsConfig,
     RepliesConfig,
@@ -28,10 +29,9 @@ from duologue.data_prep.prepare import (
     reply_at,
     speak,
 )
-from duologue.data_prep.shards import ShardedDataset
-from duologue.data_prep.spoken import NUMBER_WORDS, normalise
-from duologue.data_prep.synthesis import SynthesisError
-from duologue.data_prep.voices import find_voices
+from duologue.data_prep.speech.synthesis import SynthesisError
+from duologue.data_prep.speech.voices import find_voices
+from duologue.data_prep.text.spoken import NUMBER_WORDS, normalise
 from duologue.model.errors import DuologueError
 
 VOICES = "train" if all(shutil.which(program) for program in ("flite", "festival")) else "espeak"

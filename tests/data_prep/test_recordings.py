@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.data_prep.recordings import (
+from duologue.data_prep.datasets.recordings import (
     Part,
     RecordingsConfig,
     credits,
@@ -18,7 +18,7 @@ from duologue.data_prep.recordings import (
     speech_part_of,
     words_of,
 )
-from duologue.data_prep.shards import ShardedDataset
+from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.model.errors import DuologueError
 
 soundfile = pytest.importorskip("soundfile")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, Failing, Messages, serving
 
-from duologue.data_prep.conversations import read_instructions
-from duologue.data_prep.endpoint import Endpoint
+from duologue.data_prep.datasets.conversations import read_instructions
 from duologue.data_prep.prepare import main
-from duologue.data_prep.rewriting import broken_rule
-from duologue.data_prep.spoken import UNITS
+from duologue.data_prep.recipes.rewrite import broken_rule
+from duologue.data_prep.text.endpoint import Endpoint
+from duologue.data_prep.text.spoken import UNITS
 from duologue.model.errors import DuologueError
 
 pytest.importorskip("openai")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.data_prep.shards import Clip, Failure, ShardedDataset, ShardWriter
+from duologue.data_prep.datasets.shards import Clip, Failure, ShardedDataset, ShardWriter
 from duologue.model.errors import DuologueError
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.prepare import main
-from duologue.data_prep.shards import Clip, ShardedDataset, ShardWriter
-from duologue.data_prep.spliced import SplicedConfig, _runs, splice
-from duologue.data_prep.spoken import UNITS
+from duologue.data_prep.recipes.spliced import SplicedConfig, _runs, splice
+from duologue.data_prep.text.spoken import UNITS
 from duologue.model.errors import DuologueError
 
 RATE = 16_000

@@ -11,10 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.data_prep import synthesis
-from duologue.data_prep.espeak import espeak_accents, espeak_command, espeak_variants, library_command
-from duologue.data_prep.synthesis import BUILT_IN, DEBIAN, Engine, Prosody, SynthesisError, Voice, require, synthesise
-from duologue.data_prep.voices import (
+from duologue.data_prep.speech import synthesis
+from duologue.data_prep.speech.engines.espeak import espeak_accents, espeak_command, espeak_variants, library_command
+from duologue.data_prep.speech.synthesis import (
+    BUILT_IN,
+    DEBIAN,
+    Engine,
+    Prosody,
+    SynthesisError,
+    Voice,
+    require,
+    synthesise,
+)
+from duologue.data_prep.speech.voices import (
     ACCEPTANCE_VOICES,
     DEV_VOICES,
     REPLY_VOICE,

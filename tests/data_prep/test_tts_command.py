@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from test_synthesis import need
 
-from duologue.data_prep import tts_command
-from duologue.data_prep.espeak import espeak_command
+from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import main
-from duologue.data_prep.shards import ShardedDataset
-from duologue.data_prep.synthesis import Engine, SynthesisError, Voice, synthesise
-from duologue.data_prep.tts_command import arguments_of, speak_by_command
-from duologue.data_prep.voices import find_voices
+from duologue.data_prep.speech.engines import command as tts_command
+from duologue.data_prep.speech.engines.command import arguments_of, speak_by_command
+from duologue.data_prep.speech.engines.espeak import espeak_command
+from duologue.data_prep.speech.synthesis import Engine, SynthesisError, Voice, synthesise
+from duologue.data_prep.speech.voices import find_voices
 from duologue.model.errors import DuologueError
 
 TEXT = "what is forty seven plus thirty five"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import main
-from duologue.data_prep.shards import ShardedDataset
 from duologue.model.errors import DuologueError
 
 soundfile = pytest.importorskip("soundfile")

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duologue.data_prep.features import HOP, EncoderFeatures, MfccFeatures, fingerprint
+from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.prepare import main
-from duologue.data_prep.shards import Clip, ShardedDataset, ShardWriter
-from duologue.data_prep.unit_quality import bit_rate, flite_phones, frame_labels, phone_purity, shift_stability
-from duologue.data_prep.units import KMeansUnits, deduplicate
-from duologue.data_prep.voices import REPLY_VOICE
+from duologue.data_prep.speech.voices import REPLY_VOICE
+from duologue.data_prep.units.features import HOP, EncoderFeatures, MfccFeatures, fingerprint
+from duologue.data_prep.units.kmeans import KMeansUnits, deduplicate
+from duologue.data_prep.units.quality import bit_rate, flite_phones, frame_labels, phone_purity, shift_stability
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.errors import DuologueError

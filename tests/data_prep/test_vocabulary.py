@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from duologue.data_prep.dialogues import Split, generate, is_held_out
-from duologue.data_prep.sentences import drill, mixed_sentence, number_sentence
-from duologue.data_prep.vocabulary import SPECIAL_TOKENS, save_tokenizer, token_ids, words
+from duologue.data_prep.nano.dialogues import Split, generate, is_held_out
+from duologue.data_prep.nano.sentences import drill, mixed_sentence, number_sentence
+from duologue.data_prep.nano.vocabulary import SPECIAL_TOKENS, save_tokenizer, token_ids, words
 
 
 def test_every_word_is_in_it() -> None:

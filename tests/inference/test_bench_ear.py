@@ -11,10 +11,10 @@ import torch
 from tiny_assistant import tiny_assistant
 
 from duologue.checkpoints import store
-from duologue.data_prep.dialogues import generate
-from duologue.data_prep.shards import Clip, ShardWriter
-from duologue.data_prep.synthesis import synthesise
-from duologue.data_prep.voices import find_voices
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
+from duologue.data_prep.nano.dialogues import generate
+from duologue.data_prep.speech.synthesis import synthesise
+from duologue.data_prep.speech.voices import find_voices
 from duologue.demo.cli import main
 from duologue.inference import bench_ear
 from duologue.inference.bench_ear import compare

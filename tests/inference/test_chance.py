@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_assistant import tiny_assistant
 
-from duologue.data_prep.dialogues import Dialogue, Split, generate
+from duologue.data_prep.nano.dialogues import Dialogue, Split, generate
 from duologue.inference.assistant import Assistant, Sampling, load
 from duologue.inference.evaluation.judge import is_right
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from duologue.checkpoints.parts import save_part
 from duologue.data_prep.audio import write_wav
-from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.demo.cli import main
 from duologue.inference.codec_files import decode, decoding, encode, fingerprint, load_codec
 from duologue.model.codec.codec import Codec, CodecConfig, CodecDecoding, published

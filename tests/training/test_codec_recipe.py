@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from duologue.checkpoints.parts import load_part
-from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.model.codec.codec import Codec, CodecConfig, causal
 from duologue.model.codec.quantiser import Quantiser, QuantiserConfig
 from duologue.model.codec.seanet import SEANetConfig

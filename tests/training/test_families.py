@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from duologue.data_prep.vocabulary import token_ids
+from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.adaptor.stack import AdaptorConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig

@@ -16,7 +16,7 @@ from duologue.checkpoints.importers.llm import Options as LLMOptions
 from duologue.checkpoints.importers.llm import run as import_llm
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.checkpoints.store import read_model_config
-from duologue.data_prep.shards import Clip, ShardWriter
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.inference.assistant import load
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig

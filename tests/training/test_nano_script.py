@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from duologue.data_prep.hearing import SoundsConfig
+from duologue.data_prep.datasets.recordings import RecordingsConfig
 from duologue.data_prep.prepare import RECIPES, parse_overrides
-from duologue.data_prep.recordings import RecordingsConfig
-from duologue.data_prep.spliced import SplicedConfig
+from duologue.data_prep.recipes.sounds import SoundsConfig
+from duologue.data_prep.recipes.spliced import SplicedConfig
 from duologue.training.main import STAGES, resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from duologue.checkpoints.settings import finite, whole
-from duologue.data_prep.hearing import SoundsConfig
+from duologue.data_prep.datasets.recordings import RecordingsConfig
 from duologue.data_prep.prepare import RECIPES, parse_overrides
-from duologue.data_prep.recordings import RecordingsConfig
-from duologue.data_prep.rewriting import RewriteConfig
-from duologue.data_prep.spliced import SplicedConfig
-from duologue.data_prep.turn_sets import TurnsConfig
-from duologue.data_prep.unit_sets import UnitsConfig
+from duologue.data_prep.recipes.rewrite import RewriteConfig
+from duologue.data_prep.recipes.sounds import SoundsConfig
+from duologue.data_prep.recipes.spliced import SplicedConfig
+from duologue.data_prep.recipes.turns import TurnsConfig
+from duologue.data_prep.recipes.units import UnitsConfig
 from duologue.demo.importing import KINDS, run
 from duologue.model.errors import DuologueError
 from duologue.training.main import STAGES, resolve

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import main as prepare
-from duologue.data_prep.shards import ShardedDataset
 from duologue.model.errors import DuologueError
 from duologue.training.codebooks import perplexity
 from duologue.training.loop import train

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from duologue.data_prep.prepare import parse_overrides
-from duologue.data_prep.unit_sets import UnitsConfig
+from duologue.data_prep.recipes.units import UnitsConfig
 from duologue.training.main import resolve
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "training" / "ssl.sh"

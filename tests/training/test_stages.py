@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from duologue.data_prep.dialogues import generate
-from duologue.data_prep.shards import Clip, ShardWriter
-from duologue.data_prep.vocabulary import token_ids
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
+from duologue.data_prep.nano.dialogues import generate
+from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.errors import DuologueError
 from duologue.training.loop import train
 from duologue.training.metrics import error_rate

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from duologue.data_prep.vocabulary import token_ids
+from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.training.recipes.text_sft import cut_short
 from duologue.training.turns import Row, decode, encode
 

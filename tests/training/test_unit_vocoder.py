@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from duologue.data_prep.shards import Clip, ShardedDataset, ShardWriter
+from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder
 from duologue.training.discriminators import DiscriminatorConfig

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tone_clips import tone_clips
 
-from duologue.data_prep.vocabulary import token_ids
+from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.dialogue_state import DialogueState
 from duologue.model.duplex.monitor import VERDICTS, Monitor, Verdict
 from duologue.model.errors import DuologueError

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.vocabulary import token_ids
+from ...data_prep.nano.vocabulary import token_ids
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.errors import DuologueError

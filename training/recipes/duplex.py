@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import generate
-from ...data_prep.recordings import trimmed
-from ...data_prep.shards import Clip
-from ...data_prep.vocabulary import token_ids
+from ...data_prep.datasets.recordings import trimmed
+from ...data_prep.datasets.shards import Clip
+from ...data_prep.nano.dialogues import generate
+from ...data_prep.nano.vocabulary import token_ids
 from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
 from ..augment import AugmentConfig, another_voice, augment
 from ..augment_noise import draw_noise

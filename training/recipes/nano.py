@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...data_prep.vocabulary import SPECIAL_TOKENS, token_ids
+from ...data_prep.nano.vocabulary import SPECIAL_TOKENS, token_ids
 from ...model.adaptor.stack import AdaptorConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoderConfig

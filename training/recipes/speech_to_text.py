@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import Category, generate
-from ...data_prep.spoken import contains_slot
+from ...data_prep.nano.dialogues import Category, generate
+from ...data_prep.text.spoken import contains_slot
 from ...model.adaptor.stack import AdaptorConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoderConfig
@@ -59,7 +59,7 @@ class SpeechToTextRecipe(Recipe):
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
     text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
     text_only: tuple[str, ...] = ()  # categories of questions in them, such as arithmetic; none named: all
-    practice: float = 0.25  # of the questions in them, the share in wordings for practice (data_prep/practice.py)
+    practice: float = 0.25  # of the questions in them, the share in wordings for practice (data_prep/nano/practice.py)
     augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
 
     def __post_init__(self) -> None:

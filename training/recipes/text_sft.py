@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import Category, Dialogue, generate
-from ...data_prep.spoken import contains_slot
-from ...data_prep.vocabulary import token_ids
+from ...data_prep.nano.dialogues import Category, Dialogue, generate
+from ...data_prep.nano.vocabulary import token_ids
+from ...data_prep.text.spoken import contains_slot
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ..recipe import Recipe
@@ -33,7 +33,7 @@ class TextSftRecipe(Recipe):
     llm: dict[str, Any] = field(default_factory=nano_llm)
     row_tokens: int = 128
     question_weight: float = 0.2
-    practice: float = 0.25  # of the questions, the share in wordings for practice (data_prep/practice.py)
+    practice: float = 0.25  # of the questions, the share in wordings for practice (data_prep/nano/practice.py)
     favour: tuple[str, ...] = ()  # categories, such as arithmetic, that every other question is of; none: all alike
     dialogues: int | None = None  # draw from this many only (to overfit in a test); None: without end
 

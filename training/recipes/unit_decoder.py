@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import Split, generate, templates_of
+from ...data_prep.nano.dialogues import Split, generate, templates_of
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.dialogues import generate
+from ...data_prep.nano.dialogues import generate
 from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling, TokenKind

@@ -12,9 +12,9 @@ import pytest
 from tiny_assistant import SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.data_prep.dialogues import is_whole_question
-from duologue.data_prep.synthesis import SAMPLE_RATE
-from duologue.data_prep.voices import find_voices
+from duologue.data_prep.nano.dialogues import is_whole_question
+from duologue.data_prep.speech.synthesis import SAMPLE_RATE
+from duologue.data_prep.speech.voices import find_voices
 from duologue.inference.evaluation import duplex_suite
 from duologue.inference.evaluation.duplex_suite import (
     figures,

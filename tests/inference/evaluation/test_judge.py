@@ -2,7 +2,7 @@
 
 import pytest
 
-from duologue.data_prep.dialogues import Split, generate
+from duologue.data_prep.nano.dialogues import Split, generate
 from duologue.inference.evaluation.judge import is_right
 
 PLUS = ("seven plus forty eight is fifty five", "fifty five")

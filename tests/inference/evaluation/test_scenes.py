@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from duologue.data_prep.dialogues import Split, template_table
-from duologue.data_prep.synthesis import SAMPLE_RATE
-from duologue.data_prep.voices import find_voices
+from duologue.data_prep.nano.dialogues import Split, template_table
+from duologue.data_prep.speech.synthesis import SAMPLE_RATE
+from duologue.data_prep.speech.voices import find_voices
 from duologue.inference.evaluation.scenes import FLOOR_DBFS, LEVEL_DBFS, SceneKind, render
 from duologue.model.errors import DuologueError
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duologue.data_prep.conversations import read_instructions, read_turns
-from duologue.data_prep.endpoint import _append, _read
-from duologue.data_prep.plain_text import heard, plain
-from duologue.data_prep.recordings import Part, RecordingsConfig, describe, prepare, read_manifest
-from duologue.data_prep.shards import Clip, ShardedDataset, ShardWriter
-from duologue.data_prep.spoken import ALPHABET, normalise
+from duologue.data_prep.datasets.conversations import read_instructions, read_turns
+from duologue.data_prep.datasets.recordings import Part, RecordingsConfig, describe, prepare, read_manifest
+from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
+from duologue.data_prep.text.endpoint import _append, _read
+from duologue.data_prep.text.plain_text import heard, plain
+from duologue.data_prep.text.spoken import ALPHABET, normalise
 from duologue.inference.evaluation import asr_suite, audio_analysis_suite, foreign, run_folder, voicebench_suite
 from duologue.inference.evaluation.speech_sets import find_utterances
 from duologue.inference.evaluation.words import word_errors

@@ -1,0 +1,208 @@
+"""The recipes `turns` and `instructions`: somebody's own conversations as a data set, like those of generated ones.
+
+    turns          a folder with turns.jsonl; what has a recording is heard from it, what has none is spoken
+    instructions   a file of Alpaca's or ShareGPT's form; everything is spoken
+    part=questions what is asked, for asr_pretrain and speech_to_text: `text`, and `answer` and `slot` of its reply
+    part=replies   what is answered, for units, unit_decoder and unit_vocoder: `text`, and `question`
+
+Each turn is a clip of its own, with `conversation` and `turn` to tell where it stood. A turn that cannot be used is in
+failed.jsonl with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...checkpoints.files import expanded
+from ...model.errors import DuologueError
+from ..datasets.conversations import Conversation, Turn, read_instructions, read_turns
+from ..datasets.recordings import RecordingsConfig, read_recording, set_loudness
+from ..datasets.shard_runs import require_at_least, run_shards
+from ..datasets.shards import Clip, Failure, ShardWriter
+from ..nano import vocabulary
+from ..speech.synthesis import SAMPLE_RATE, Voice, synthesise
+from ..speech.voices import draw_voice, find_voices, require_voices
+from ..text.plain_text import plain
+
+PARTS = ("questions", "replies")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnsConfig:
+    """
+    source: folder with turns.jsonl and its recordings; or file of instructions
+    out: the folder of the data set, made if need be
+    part: questions or replies, which of the two is said
+    voices: who says what has no recording (see `prepare questions`); empty: train for questions, reply for replies
+    tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
+    unknown: what becomes of a turn with words that nano's tokenizer does not know: skip, or keep (its text will be
+        <unk> to nano's LLM; ears, units and vocoders do not mind)
+    max_words: of a question or a reply; turns with more are left out
+    max_s: seconds a clip; longer ones are left out. nano's ear takes 30
+    seed: another seed gives other voices and manners
+    workers: processes; 0 takes one a processor
+    shard_size: clips a shard; a run resumes by whole shards
+    """
+
+    source: str
+    out: str
+    part: str = "questions"
+    voices: str = ""
+    tts_command: str = ""
+    unknown: str = "skip"
+    max_words: int = 60
+    max_s: float = 30.0
+    seed: int = 0
+    workers: int = 0
+    shard_size: int = 250
+
+    def __post_init__(self) -> None:
+        for name, known in (("part", PARTS), ("unknown", ("skip", "keep"))):
+            if getattr(self, name) not in known:
+                raise DuologueError(f"{name}={getattr(self, name)}: expected {' or '.join(known)}")
+        require_at_least(self, {"max_words": 1, "seed": 0, "workers": 0, "shard_size": 1})
+        if not self.max_s > 0:
+            raise DuologueError(f"max_s={self.max_s}: expected more than 0 seconds")
+        self.speakers()
+
+    def speakers(self) -> tuple[Voice, ...]:
+        return find_voices(self.voices or {"questions": "train", "replies": "reply"}[self.part], self.tts_command)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One clip to be: its words, and the recording of them or None; or, if it cannot be, why."""
+
+    id: str
+    text: str = ""
+    audio: str | None = None
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unknown: tuple[str, ...] = ()  # of its words, those that nano's tokenizer does not know
+    problem: str = ""
+
+
+def plan(conversations: list[Conversation], config: TurnsConfig) -> list[Item]:
+    """Every turn as a clip to be; in the part of the replies, those that have one."""
+    known = frozenset(vocabulary.words())
+    items = []
+    for conversation in conversations:
+        for number, turn in enumerate(conversation.turns):
+            if config.part == "questions" or turn.reply:
+                where = {"conversation": conversation.id, "turn": number}
+                items.append(_item(f"{conversation.id}-{number}", turn, where, config, known))
+    return items
+
+
+def _item(name: str, turn: Turn, where: dict[str, Any], config: TurnsConfig, known: frozenset[str]) -> Item:
+    try:
+        question, answer = (_words(what, text, config) for what, text in (("text", turn.text), ("reply", turn.reply)))
+        slot = plain(turn.slot) if turn.slot else answer
+    except DuologueError as error:
+        return Item(id=name, problem=str(error))
+    fields = where | ({"question": question} if question else {}) | ({"answer": answer, "slot": slot} if answer else {})
+    said, audio = (question, turn.audio) if config.part == "questions" else (answer, turn.reply_audio)
+    if not said:  # a question without its words: the stages learn to write them down first
+        return Item(id=name, problem="the recording has no 'text', the words that are heard in it")
+    unknown = tuple(dict.fromkeys(word for word in f"{question} {answer}".split() if word not in known))
+    problem = f"nano's tokenizer does not know: {', '.join(unknown)}" if unknown and config.unknown == "skip" else ""
+    return Item(id=name, text=said, audio=audio, fields=fields, unknown=unknown, problem=problem)
+
+
+def _words(what: str, text: str | None, config: TurnsConfig) -> str:
+    """Those of a question or a reply; "" for none."""
+    if not text:
+        return ""
+    try:
+        words = plain(text)
+    except DuologueError as error:
+        raise DuologueError(f"{what}: {error}") from None
+    if len(words.split()) > config.max_words:
+        raise DuologueError(f"{what}: {len(words.split())} words, more than max_words={config.max_words}")
+    return words
+
+
+def make_clip(item: Item, at: int, config: TurnsConfig) -> Clip:
+    """Read or speak one clip; `at` is its place in the plan. Raises DuologueError when that fails."""
+    meta: dict[str, Any] = {"id": item.id, "text": item.text, **item.fields}
+    if item.audio:
+        pcm = read_recording(expanded(config.source) / item.audio, SAMPLE_RATE, config.max_s)
+        pcm = set_loudness(pcm, SAMPLE_RATE, RecordingsConfig.level_dbfs, RecordingsConfig.peak_dbfs)
+        return Clip(np.rint(pcm * 32767).astype(np.int16), meta | {"voice": "own:recording", "audio": item.audio})
+    rng = np.random.default_rng([config.seed, at, 7])
+    voice = draw_voice(config.speakers(), rng)
+    prosody = voice.draw(rng)
+    spoken = synthesise(item.text, voice, prosody)
+    if len(spoken) > config.max_s * SAMPLE_RATE:
+        raise DuologueError(f"it lasts {len(spoken) / SAMPLE_RATE:.0f} s, more than max_s={config.max_s:g}")
+    return Clip(spoken, meta | {"voice": voice.key, "prosody": dataclasses.asdict(prosody) if prosody else None})
+
+
+def make_shard(items: list[Item], start: int, config: TurnsConfig) -> tuple[list[Clip], list[Failure]]:
+    """The clips of some items, the first of which has the place `start`; failures are returned, not raised."""
+    clips, failures = [], []
+    for at, item in enumerate(items, start=start):
+        try:
+            if item.problem:
+                raise DuologueError(item.problem)
+            clips.append(make_clip(item, at, config))
+        except DuologueError as error:
+            failures.append(Failure(item.id, str(error)))
+    return clips, failures
+
+
+def prepare_turns(recipe: str, config: TurnsConfig, *, progress: bool = True) -> dict[str, Any]:
+    """Make or complete the data set; returns its counts, and the unknown words that were met.
+
+    Raises DuologueError when the source is wrong or holds nothing of use, a synthesiser is not installed, or the folder
+    holds another data set.
+    """
+    items = plan((read_turns if recipe == "turns" else read_instructions)(config.source), config)
+    if not items:
+        raise DuologueError(f"{config.source} has no {config.part}")
+    unknown = _count_unknown(items, config)
+    useful = [item for item in items if not item.problem]
+    if not useful:
+        hint = f"; {unknown['unknown_words']}; unknown=keep takes them all the same" if unknown else ""
+        raise DuologueError(
+            f"none of the {len(items)} {config.part} of {config.source} can be used; the first ({items[0].id}): "
+            f"{items[0].problem}{hint}"
+        )
+    if not all(item.audio for item in useful):
+        require_voices(config.speakers())
+    # where things lie and how many make them does not decide what they are; what is in the source does
+    parameters = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("source", "out", "workers")}
+    digest = hashlib.sha256(json.dumps([dataclasses.asdict(item) for item in items], sort_keys=True).encode())
+    parameters["turns"] = digest.hexdigest()[:16]
+    writer = ShardWriter(
+        config.out, name=f"{recipe}-{config.part}", sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters
+    )
+    starts = range(0, len(items), config.shard_size)
+    counts = run_shards(
+        writer,
+        [functools.partial(make_shard, items[at : at + config.shard_size], at, config) for at in starts],
+        clips=len(items),
+        shard_size=config.shard_size,
+        workers=config.workers,
+        progress=progress,
+    )
+    return counts | unknown
+
+
+def _count_unknown(items: list[Item], config: TurnsConfig, shown: int = 8) -> dict[str, str]:
+    """{"unknown_words": how many in how many turns, what became of those, and the most frequent}; {} for none."""
+    words = Counter(word for item in items for word in item.unknown)
+    if not words:
+        return {}
+    turns = sum(bool(item.unknown) for item in items)
+    often = sorted(words.items(), key=lambda pair: (-pair[1], pair[0]))[:shown]
+    examples = ", ".join(f"{word} ({count})" for word, count in often)
+    became = "left out" if config.unknown == "skip" else "kept"
+    return {"unknown_words": f"{len(words)} in {turns} of {len(items)} turns, {became}: {examples}"}

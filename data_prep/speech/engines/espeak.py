@@ -1,0 +1,61 @@
+"""espeak-ng: the program where it is installed, else its library, which the package espeakng-loader brings.
+
+Either is started for each sentence and is given the same options. They say the same words in the same
+manner; samples agree only where the versions do.
+
+    python -m duologue.data_prep.speech.engines.espeak -v en-us -w FILE TEXT    either of them on a command line
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("espeak_library.py")
+
+
+def espeak_command() -> list[str] | None:
+    """What a command line of espeak-ng's begins with; None where neither the program nor the package is installed."""
+    program = shutil.which("espeak-ng")
+    return library_command() if program is None else [program, *_steady(program)]
+
+
+def library_command() -> list[str] | None:
+    """The same of the library alone, whatever programs there are."""
+    package = importlib.util.find_spec("espeakng_loader")
+    if package is None or package.origin is None:
+        return None
+    return [sys.executable, "-I", "-S", str(SCRIPT), str(Path(package.origin).parent)]  # without site-packages: faster
+
+
+@functools.cache
+def _steady(program: str) -> list[str]:
+    """From 1.52 on breath is noise with the time of day for a seed, unless -D is given; before, -D is unknown."""
+    options = subprocess.run([program, "--help"], capture_output=True, check=False).stdout
+    return ["-D"] if b"\n-D" in options else []
+
+
+def _listed(language: str) -> list[str]:
+    command = espeak_command()
+    assert command is not None, "callers have asked for it by synthesis.require"
+    done = subprocess.run([*command, f"--voices={language}"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[1:]
+
+
+@functools.cache
+def espeak_accents() -> frozenset[str]:
+    return frozenset(line.split()[1] for line in _listed("en")) | {"en"}
+
+
+@functools.cache
+def espeak_variants() -> frozenset[str]:
+    return frozenset(line.split("!v/")[1].split("   ")[0].strip() for line in _listed("variant") if "!v/" in line)
+
+
+if __name__ == "__main__":
+    found = espeak_command()
+    sys.exit("espeak-ng is not installed" if found is None else subprocess.call([*found, *sys.argv[1:]]))
