@@ -37,9 +37,9 @@ from ..model.errors import DuologueError
 from ..model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ..model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from ..model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
-from .chat_tokens import joined_config
-from .recipes.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
-from .run_folder import load_parts, shares_of
+from .data.chat_tokens import joined_config
+from .loop.run_folder import load_parts, shares_of
+from .presets.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
 
 RECIPE = "recipe.json"
 PARTS = ("encoder", "adaptor", "llm", "unit_decoder", "vocoder", "monitor")  # and, where there is one, word_monitor

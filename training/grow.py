@@ -33,8 +33,8 @@ from ..model.errors import DuologueError
 from ..model.language_model.causal_lm import LLM
 from ..model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from ..model.speech_lm import SpeechLM
-from .recipes.nano import NANO_CODEC_UNIT_DECODER, nano_llm
-from .run_folder import WEIGHTS, save_parts
+from .loop.run_folder import WEIGHTS, save_parts
+from .presets.nano import NANO_CODEC_UNIT_DECODER, nano_llm
 
 LAYERS = "lm.model.layers."
 SILENT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")  # what a layer adds to the stream

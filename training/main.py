@@ -31,7 +31,7 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
     entries = [entry.partition("=") for entry in overrides]
     parts = {key: folder for key, _, folder in entries if key in ("llm", "encoder")}
     if parts:
-        from .chat_tokens import with_parts
+        from .data.chat_tokens import with_parts
 
         starts = ["".join(entry) for entry in entries if entry[0] == "start"]
         recipe = with_parts(override(recipe, starts), parts)  # a part's weights join those that are started from
@@ -44,7 +44,7 @@ INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of reci
 
 def _keep_apart(recipe: Recipe) -> None:
     """Raises DuologueError where the run's folder is one that it reads."""
-    from .run_folder import shares_of
+    from .loop.run_folder import shares_of
 
     read: dict[str, Any] = {f"{name}=": getattr(recipe, name, None) for name in INPUTS}
     means = (entry.partition("=")[2] for entry in recipe.start)
@@ -54,7 +54,7 @@ def _keep_apart(recipe: Recipe) -> None:
 
 def run(stage: str, overrides: list[str]) -> dict[str, float]:
     """Train a stage, or go on with it: ``run("asr_pretrain", ["steps=1000", "out=runs/a"])``."""
-    from .loop import train
+    from .loop.trainer import train
 
     recipe = resolve(stage, overrides)
     _keep_apart(recipe)

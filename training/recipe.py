@@ -15,7 +15,7 @@ from ..checkpoints.settings import finite, whole
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
-    from .task import Task
+    from .loop.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class StageFacts:
-    """One training run: what is in its folder, as training/loop.py writes it."""
+    """One training run: what is in its folder, as training/loop/trainer.py writes it."""
 
     stage: str
     start: tuple[str, ...]

@@ -17,7 +17,7 @@ from duologue.checkpoints.config_io import config_from_dict, config_to_dict
 from duologue.checkpoints.importers.llama_omni import convert
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import PromptConfig, Sampling, SpeechLM, SpeechLMConfig, TokenKind
-from duologue.training.losses import ctc_unit_frames, ctc_unit_loss
+from duologue.training.losses.ctc_units import ctc_unit_frames, ctc_unit_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "llama_omni"
 TOKENS = 24

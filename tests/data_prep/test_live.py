@@ -13,7 +13,7 @@ from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import QuestionsConfig, prepare
 from duologue.data_prep.speech.synthesis import Engine, SynthesisError
 from duologue.model.errors import DuologueError
-from duologue.training.data import Corpus
+from duologue.training.data.corpus import Corpus
 
 LIVE = "live:questions?n=6&seed=3&voices=dev"
 

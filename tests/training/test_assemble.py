@@ -17,9 +17,9 @@ from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder
 from duologue.model.speech_lm import SpeechLM
 from duologue.training.assemble import PARTS, assemble, assemble_codec
+from duologue.training.loop.run_folder import save_parts
+from duologue.training.presets.nano import NANO_CODEC_UNIT_DECODER, nano_config
 from duologue.training.recipe import save_recipe
-from duologue.training.recipes.nano import NANO_CODEC_UNIT_DECODER, nano_config
-from duologue.training.run_folder import save_parts
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.model.errors import DuologueError
-from duologue.training.augment import NO_AUGMENTATION, AugmentConfig, another_voice, augment
-from duologue.training.augment_channel import (
+from duologue.training.augment.augment import NO_AUGMENTATION, AugmentConfig, another_voice, augment
+from duologue.training.augment.channel import (
     colour,
     equaliser,
     mu_law,
@@ -20,9 +20,9 @@ from duologue.training.augment_channel import (
     set_level,
     telephone,
 )
-from duologue.training.augment_noise import NOISE_KINDS, cut, mix, noise_bank
-from duologue.training.augment_spec import SpecAugmentConfig, spec_augment
-from duologue.training.augment_voice import fast_length, resample, revoice, shift_formants, time_scale
+from duologue.training.augment.noise import NOISE_KINDS, cut, mix, noise_bank
+from duologue.training.augment.spec import SpecAugmentConfig, spec_augment
+from duologue.training.augment.voice import fast_length, resample, revoice, shift_formants, time_scale
 
 RATE = 16000
 RATIOS = (0.82, 0.93, 1.07, 1.22)

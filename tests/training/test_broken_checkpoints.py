@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from duologue.model.errors import DuologueError
-from duologue.training import run_folder
-from duologue.training.loop import train
+from duologue.training.loop import run_folder
+from duologue.training.loop.run_folder import load_parts
+from duologue.training.loop.task import Batch, Task
+from duologue.training.loop.trainer import train
 from duologue.training.recipe import Recipe
-from duologue.training.run_folder import load_parts
-from duologue.training.task import Batch, Task
 
 HARD = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 
@@ -281,7 +281,7 @@ def test_the_best_weights_that_could_not_be_written_are_not_the_best_kept(recipe
 def test_curves_that_cannot_be_written_are_written_later(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from duologue.training.scalars import Scalars
+    from duologue.training.loop.scalars import Scalars
 
     scalars = Scalars(tmp_path, first=0)
     scalars.add({"loss": 1.0}, 1)
@@ -298,7 +298,7 @@ def test_curves_that_cannot_be_written_are_written_later(tmp_path: Path) -> None
 
 
 def _process(rank: int, port: int, queue: multiprocessing.Queue) -> None:
-    from duologue.training import saves
+    from duologue.training.loop import saves
 
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     run = saves.Saves()

@@ -21,12 +21,12 @@ from duologue.model.codec.seanet import SEANetConfig
 from duologue.model.codec.vocos import VocosConfig
 from duologue.model.errors import DuologueError
 from duologue.training.assemble import assemble_codec
-from duologue.training.codebooks import CodebookConfig, Codebooks, kmeans, perplexity
-from duologue.training.discriminators import DiscriminatorConfig
-from duologue.training.loop import train
+from duologue.training.data.waveforms import Waveforms
+from duologue.training.loop.run_folder import newest_state
+from duologue.training.loop.trainer import train
+from duologue.training.losses.codebooks import CodebookConfig, Codebooks, kmeans, perplexity
+from duologue.training.losses.discriminators import DiscriminatorConfig
 from duologue.training.recipes.codec import NANO_CODEC, recipe
-from duologue.training.run_folder import newest_state
-from duologue.training.waveforms import Waveforms
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from duologue.training.data import Plan
+from duologue.training.data.corpus import Plan
 
 LENGTHS = np.random.default_rng(0).integers(1000, 100_000, 203)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from duologue.model.errors import DuologueError
-from duologue.training.discriminators import DiscriminatorConfig, Discriminators, PeriodDiscriminator
+from duologue.training.losses.discriminators import DiscriminatorConfig, Discriminators, PeriodDiscriminator
 
 SMALL = DiscriminatorConfig(periods=(2, 3), scales=2, channels=4, max_channels=16)
 

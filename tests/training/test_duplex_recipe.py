@@ -14,10 +14,10 @@ from tone_clips import tone_clips
 
 from duologue.model.duplex.monitor import VERDICTS, Verdict
 from duologue.model.errors import DuologueError
-from duologue.training.augment import AugmentConfig
-from duologue.training.loop import train
+from duologue.training.augment.augment import AugmentConfig
+from duologue.training.data.turns import encode
+from duologue.training.loop.trainer import train
 from duologue.training.recipes import duplex, speech_to_text
-from duologue.training.turns import encode
 
 QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
 

@@ -15,8 +15,8 @@ from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.language_model.causal_lm import LLM
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
-from duologue.training.loop import train
-from duologue.training.losses import ctc_unit_frames, ctc_unit_loss
+from duologue.training.loop.trainer import train
+from duologue.training.losses.ctc_units import ctc_unit_frames, ctc_unit_loss
 from duologue.training.recipes import speech_to_text, text_sft
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "phi", "phi3")

@@ -23,7 +23,7 @@ from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderC
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.training.assemble import assemble
-from duologue.training.chat_tokens import SPEECH, chat_tokens, layout_of
+from duologue.training.data.chat_tokens import SPEECH, chat_tokens, layout_of
 from duologue.training.main import resolve, run
 
 CHATML = (
@@ -140,7 +140,7 @@ def test_rows_are_what_the_model_reads_in_use(tmp_path: Path, kind: str) -> None
     task.eval()
     with torch.no_grad():
         speech, lengths = task.hear(batch)
-        from duologue.training.turns import embed_rows
+        from duologue.training.data.turns import embed_rows
 
         read = embed_rows(task.llm, batch["ids"], tokens, speech, lengths)[row, :first]
     assert torch.allclose(read, heard, atol=1e-4)

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from duologue.training.loop import train
+from duologue.training.loop.run_folder import newest_state
+from duologue.training.loop.trainer import train
 from duologue.training.recipes import asr_pretrain
 from duologue.training.recipes.asr_pretrain import AsrPretrainRecipe
-from duologue.training.run_folder import newest_state
 
 
 def run(recipe: AsrPretrainRecipe) -> None:

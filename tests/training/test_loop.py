@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from duologue.model.errors import DuologueError
-from duologue.training.loop import train
+from duologue.training.loop.run_folder import load_parts, newest_state, save_parts
+from duologue.training.loop.task import Batch, Task, freeze
+from duologue.training.loop.trainer import train
 from duologue.training.recipe import Recipe
-from duologue.training.run_folder import load_parts, newest_state, save_parts
-from duologue.training.task import Batch, Task, freeze
 
 
 class Line(Task):

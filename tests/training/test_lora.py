@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
-from duologue.training.loop import train
-from duologue.training.lora import add_lora, is_lora, merged
+from duologue.training.loop.lora import add_lora, is_lora, merged
+from duologue.training.loop.task import freeze
+from duologue.training.loop.trainer import train
+from duologue.training.presets.nano import tiny_llm
 from duologue.training.recipes import speech_to_text
-from duologue.training.recipes.nano import tiny_llm
-from duologue.training.task import freeze
 
 pytest.importorskip("peft", reason="LoRA's layers are peft's")
 

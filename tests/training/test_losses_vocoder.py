@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from duologue.model.speech_decoder.source_filter import MIDDLE_HZ, Controls
-from duologue.training.losses_vocoder import SpectralLoss, SpectralLossConfig, pitch_losses
+from duologue.training.losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
 
 
 def test_envelopes_of_bands_are_compared_band_by_band() -> None:

@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from duologue.training.pitch import pitch
+from duologue.training.data.pitch import pitch
 
 RATE, HOP = 16000, 160
 

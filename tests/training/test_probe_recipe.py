@@ -14,8 +14,8 @@ from duologue.checkpoints.encoders import load_ear
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.inference.evaluation import probe_suite
 from duologue.model.errors import DuologueError
-from duologue.training.characters import CHARACTERS, greedy, labels_of
-from duologue.training.loop import train
+from duologue.training.data.characters import CHARACTERS, greedy, labels_of
+from duologue.training.loop.trainer import train
 from duologue.training.recipe import save_recipe
 from duologue.training.recipes import ssl
 from duologue.training.recipes.probe import layer_outputs, recipe

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from duologue.training.loop import train
+from duologue.training.loop.trainer import train
 from duologue.training.recipe import Recipe
 from duologue.training.recipes import speech_to_text
 

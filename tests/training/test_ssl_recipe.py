@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import main as prepare
 from duologue.model.errors import DuologueError
-from duologue.training.codebooks import perplexity
-from duologue.training.loop import train
-from duologue.training.random_quantiser import RandomQuantiser, RandomQuantiserConfig
+from duologue.training.loop.run_folder import newest_state
+from duologue.training.loop.trainer import train
+from duologue.training.losses.codebooks import perplexity
+from duologue.training.losses.random_quantiser import RandomQuantiser, RandomQuantiserConfig
 from duologue.training.recipes.ssl import recipe, span_mask
-from duologue.training.run_folder import newest_state
 
 
 def tiny(questions: Path, **changes: object):

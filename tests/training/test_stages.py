@@ -17,10 +17,10 @@ from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.data_prep.nano.dialogues import generate
 from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.errors import DuologueError
-from duologue.training.loop import train
-from duologue.training.metrics import error_rate
+from duologue.training.data.turns import Row, decode, pack, spoken_words_loss
+from duologue.training.loop.trainer import train
+from duologue.training.losses.error_rate import error_rate
 from duologue.training.recipes import asr_pretrain, duplex, speech_to_text, text_sft
-from duologue.training.turns import Row, decode, pack, spoken_words_loss
 
 
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:

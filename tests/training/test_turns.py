@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from duologue.data_prep.nano.vocabulary import token_ids
+from duologue.training.data.turns import Row, decode, encode
 from duologue.training.recipes.text_sft import cut_short
-from duologue.training.turns import Row, decode, encode
 
 BEFORE = ("what is two plus three", "two plus three is five")
 

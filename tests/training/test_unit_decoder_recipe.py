@@ -12,8 +12,8 @@ from duologue.data_prep.nano.dialogues import generate
 from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_decoder import CTCCollapse
-from duologue.training.loop import train
-from duologue.training.losses import IGNORE, ctc_unit_frames, ctc_unit_loss
+from duologue.training.loop.trainer import train
+from duologue.training.losses.ctc_units import IGNORE, ctc_unit_frames, ctc_unit_loss
 from duologue.training.recipes.unit_decoder import recipe
 
 HOP = 320

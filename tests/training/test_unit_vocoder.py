@@ -12,12 +12,12 @@ import torch
 from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder
-from duologue.training.discriminators import DiscriminatorConfig
-from duologue.training.loop import train
-from duologue.training.losses_vocoder import SpectralLoss, SpectralLossConfig
+from duologue.training.data.units import UnitCorpus, read_units
+from duologue.training.loop.run_folder import newest_state
+from duologue.training.loop.trainer import train
+from duologue.training.losses.discriminators import DiscriminatorConfig
+from duologue.training.losses.spectral import SpectralLoss, SpectralLossConfig
 from duologue.training.recipes.unit_vocoder import AdversarialUnitVocoder, recipe, without_weight_norm
-from duologue.training.run_folder import newest_state
-from duologue.training.unit_data import UnitCorpus, read_units
 
 HOP = 320
 

@@ -16,10 +16,10 @@ from duologue.model.dialogue_state import DialogueState
 from duologue.model.duplex.monitor import VERDICTS, Monitor, Verdict
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling
-from duologue.training.loop import train
+from duologue.training.data.turns import decode, encode
+from duologue.training.loop.trainer import train
 from duologue.training.recipes import word_monitor
 from duologue.training.recipes.duplex import UNKNOWN
-from duologue.training.turns import decode, encode
 
 QUERY, NOISE = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE))
 

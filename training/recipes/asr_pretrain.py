@@ -20,15 +20,15 @@ from ...data_prep.nano.vocabulary import token_ids
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.errors import DuologueError
-from ..augment_spec import spec_augment
-from ..characters import LABELS, ctc_batch, ctc_loss, greedy
-from ..data import Corpus, Plan, pad, to_float
-from ..metrics import error_rate
+from ..augment.spec import spec_augment
+from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
+from ..data.corpus import Corpus, Plan, pad, to_float
+from ..data.turns import encode
+from ..loop.task import Batch, Task
+from ..loop.throughput import Load, speech_load
+from ..losses.error_rate import error_rate
+from ..presets.nano import NANO_ENCODER, NANO_MEL, disguise_of
 from ..recipe import Recipe
-from ..task import Batch, Task
-from ..throughput import Load, speech_load
-from ..turns import encode
-from .nano import NANO_ENCODER, NANO_MEL, disguise_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,12 +25,12 @@ from ...model.codec.quantiser import QuantiserConfig
 from ...model.codec.spectral_encoder import SpectralEncoderConfig
 from ...model.errors import DuologueError
 from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
-from ..codebooks import CodebookConfig, Codebooks, perplexity
-from ..discriminators import DiscriminatorConfig, Discriminators
-from ..losses_vocoder import SpectralLoss, SpectralLossConfig, pitch_losses
+from ..data.waveforms import Waveforms
+from ..loop.task import AdversarialTask, Batch, Rival, Task
+from ..losses.codebooks import CodebookConfig, Codebooks, perplexity
+from ..losses.discriminators import DiscriminatorConfig, Discriminators
+from ..losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
 from ..recipe import Recipe
-from ..task import AdversarialTask, Batch, Rival, Task
-from ..waveforms import Waveforms
 
 PRESETS = ("published-75", "published-40", "causal-75", "causal-40", "nano-40")  # besides nano and tiny
 KMEANS_BATCHES = 64  # at most, that k-means begins with

@@ -24,12 +24,12 @@ from ...data_prep.datasets.shards import Clip
 from ...data_prep.nano.dialogues import generate
 from ...data_prep.nano.vocabulary import token_ids
 from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
-from ..augment import AugmentConfig, another_voice, augment
-from ..augment_noise import draw_noise
-from ..data import Corpus, Plan, to_float
-from ..task import Batch
-from ..turns import Row
-from .nano import NANO_MONITOR
+from ..augment.augment import AugmentConfig, another_voice, augment
+from ..augment.noise import draw_noise
+from ..data.corpus import Corpus, Plan, to_float
+from ..data.turns import Row
+from ..loop.task import Batch
+from ..presets.nano import NANO_MONITOR
 from .speech_to_text import SpeechToText, SpeechToTextRecipe
 from .speech_to_text import recipe as stage_1
 

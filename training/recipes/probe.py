@@ -22,13 +22,13 @@ from ...checkpoints.encoders import load_ear
 from ...checkpoints.files import expanded, write_text
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
-from ..characters import LABELS, ctc_batch, ctc_loss, greedy
-from ..data import Corpus, Plan, pad, to_float
-from ..metrics import edit_distance
+from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
+from ..data.corpus import Corpus, Plan, pad, to_float
+from ..loop.task import Batch, Task
+from ..loop.throughput import Load, speech_load
+from ..losses.error_rate import edit_distance
+from ..presets.nano import NANO_ENCODER, NANO_MEL, disguise_of
 from ..recipe import Recipe
-from ..task import Batch, Task
-from ..throughput import Load, speech_load
-from .nano import NANO_ENCODER, NANO_MEL, disguise_of
 
 FILE = "probe.json"
 STANDARD_CLIPS = 64  # from which means and deviations are taken

@@ -29,17 +29,17 @@ from ...model.audio_encoder.whisper import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLMOutput
 from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
-from ..augment import augment
-from ..augment_spec import spec_augment
-from ..chat_tokens import chat_tokens, joined_config, shape_of
-from ..data import Corpus, Plan, pad, to_float
-from ..lora import add_lora, is_lora, merged
-from ..metrics import error_rate
+from ..augment.augment import augment
+from ..augment.spec import spec_augment
+from ..data.chat_tokens import chat_tokens, joined_config, shape_of
+from ..data.corpus import Corpus, Plan, pad, to_float
+from ..data.turns import Row, embed_rows, nano_tokens, pack, spoken_words_loss, train_plainly, weighted_loss
+from ..loop.lora import add_lora, is_lora, merged
+from ..loop.task import Batch, Task
+from ..loop.throughput import Load, speech_load
+from ..losses.error_rate import error_rate
+from ..presets.nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm, without_voice
 from ..recipe import Recipe
-from ..task import Batch, Task
-from ..throughput import Load, speech_load
-from ..turns import Row, embed_rows, nano_tokens, pack, spoken_words_loss, train_plainly, weighted_loss
-from .nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm, without_voice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from ...model.errors import DuologueError
-from ..augment import augment
-from ..codebooks import perplexity
-from ..data import Corpus, Plan, pad, to_float
-from ..random_quantiser import RandomQuantiser, RandomQuantiserConfig
+from ..augment.augment import augment
+from ..data.corpus import Corpus, Plan, pad, to_float
+from ..data.units import read_units
+from ..loop.task import Batch, Task
+from ..loop.throughput import Load, speech_load
+from ..losses.codebooks import perplexity
+from ..losses.random_quantiser import RandomQuantiser, RandomQuantiserConfig
+from ..presets.nano import NANO_ENCODER, NANO_MEL, disguise_of, keeps_time
 from ..recipe import Recipe
-from ..task import Batch, Task
-from ..throughput import Load, speech_load
-from ..unit_data import read_units
-from .nano import NANO_ENCODER, NANO_MEL, disguise_of, keeps_time
 
 NANO_QUANTISER = RandomQuantiserConfig()
 STACK = 2  # mel frames that one of the encoder's describes

@@ -19,11 +19,11 @@ from ...data_prep.nano.vocabulary import token_ids
 from ...data_prep.text.spoken import contains_slot
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
+from ..data.turns import Row, continue_greedily, decode, stack, train_plainly, weighted_loss
+from ..loop.task import Batch, Task
+from ..loop.throughput import Load, token_load
+from ..presets.nano import nano_llm, tiny_llm
 from ..recipe import Recipe
-from ..task import Batch, Task
-from ..throughput import Load, token_load
-from ..turns import Row, continue_greedily, decode, stack, train_plainly, weighted_loss
-from .nano import nano_llm, tiny_llm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,16 @@ from ...data_prep.nano.dialogues import Split, generate, templates_of
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
-from ..chat_tokens import chat_tokens, shape_of
-from ..data import Plan
-from ..losses import IGNORE, ctc_unit_frames, ctc_unit_loss
-from ..metrics import error_rate
+from ..data.chat_tokens import chat_tokens, shape_of
+from ..data.corpus import Plan
+from ..data.turns import Row, nano_tokens, stack
+from ..data.units import UNITS_FILE, UnitCorpus
+from ..loop.task import Batch, Task
+from ..losses.ctc_units import IGNORE, ctc_unit_frames, ctc_unit_loss
+from ..losses.error_rate import error_rate
+from ..presets.nano import NANO_CODEC_UNIT_DECODER, NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm
 from ..recipe import Recipe
-from ..task import Batch, Task
-from ..turns import Row, nano_tokens, stack
-from ..unit_data import UNITS_FILE, UnitCorpus
 from .codec import NANO_CODEC
-from .nano import NANO_CODEC_UNIT_DECODER, NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm
 
 
 @dataclass(frozen=True, kw_only=True)

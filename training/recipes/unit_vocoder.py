@@ -25,13 +25,13 @@ from ...model.errors import DuologueError
 from ...model.layers.conv import StreamingConv1d, StreamingConvTranspose1d
 from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
 from ...model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
-from ..data import to_float
-from ..discriminators import DiscriminatorConfig, Discriminators
-from ..losses_vocoder import SpectralLoss, SpectralLossConfig, pitch_losses
+from ..data.corpus import to_float
+from ..data.units import UnitCorpus
+from ..loop.task import AdversarialTask, Batch, Rival, Task
+from ..losses.discriminators import DiscriminatorConfig, Discriminators
+from ..losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
+from ..presets.nano import NANO_VOCODER
 from ..recipe import Recipe
-from ..task import AdversarialTask, Batch, Rival, Task
-from ..unit_data import UnitCorpus
-from .nano import NANO_VOCODER
 
 NANO_SPECTRAL = SpectralLossConfig()
 NANO_RIVAL = DiscriminatorConfig(channels=16, max_channels=128, periods=(2, 3, 5, 7), scales=2)

@@ -24,11 +24,11 @@ from ...data_prep.nano.dialogues import generate
 from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling, TokenKind
-from ..data import Corpus
-from ..task import Batch
+from ..data.corpus import Corpus
+from ..loop.task import Batch
+from ..presets.nano import NANO_WORD_MONITOR
 from .duplex import UNKNOWN, Duplex, DuplexRecipe
 from .duplex import recipe as duplex_recipe
-from .nano import NANO_WORD_MONITOR
 
 _MOST = Sampling(max_tokens=64)
 _HELD_OUT = 200  # scenes of each held-out set

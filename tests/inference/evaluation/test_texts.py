@@ -23,7 +23,7 @@ from duologue.inference.evaluation.words import word_errors
 from duologue.inference.text_stream import ids_of
 from duologue.model.errors import DuologueError
 from duologue.model.tokens import TokenLayout
-from duologue.training.characters import labels_of
+from duologue.training.data.characters import labels_of
 
 # A reader: what stands in its file for a text, the file's name, and how the text is got back. Texts have no line ends.
 Reader = tuple[str, Callable[[str], str], Callable[[Path], str | None]]

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.files import appearing, expanded, write_atomically, write_text
-from ..checkpoints.source import one_line
-from ..model.errors import DuologueError
+from ...checkpoints.files import appearing, expanded, write_atomically, write_text
+from ...checkpoints.source import one_line
+from ...model.errors import DuologueError
 
 WEIGHTS = "model.safetensors"
 BEST = "best.safetensors"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .recipe import Recipe
+from ..recipe import Recipe
 
 
 def make_optimiser(recipe: Recipe, named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:

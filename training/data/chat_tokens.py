@@ -15,22 +15,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.config_io import config_from_dict
-from ..checkpoints.files import read_object
-from ..checkpoints.parts import EncoderPart, read_part
-from ..checkpoints.source import CONFIG, one_line, resolve
-from ..checkpoints.store import load_tokenizer, read_model_config
-from ..checkpoints.weights import made
-from ..data_prep.nano.vocabulary import token_ids
-from ..model.adaptor.stack import AdaptorConfig
-from ..model.audio_encoder.mel import LogMelConfig
-from ..model.audio_encoder.whisper import WhisperEncoderConfig
-from ..model.errors import DuologueError
-from ..model.language_model.causal_lm import LLM
-from ..model.speech_decoder.unit_decoder import UnitDecoderConfig
-from ..model.speech_lm import PromptConfig, SpeechLMConfig, VoiceConfig
-from ..model.tokens import TokenLayout
-from .recipe import Recipe
+from ...checkpoints.config_io import config_from_dict
+from ...checkpoints.files import read_object
+from ...checkpoints.parts import EncoderPart, read_part
+from ...checkpoints.source import CONFIG, one_line, resolve
+from ...checkpoints.store import load_tokenizer, read_model_config
+from ...checkpoints.weights import made
+from ...data_prep.nano.vocabulary import token_ids
+from ...model.adaptor.stack import AdaptorConfig
+from ...model.audio_encoder.mel import LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoderConfig
+from ...model.errors import DuologueError
+from ...model.language_model.causal_lm import LLM
+from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
+from ...model.speech_lm import PromptConfig, SpeechLMConfig, VoiceConfig
+from ...model.tokens import TokenLayout
+from ..recipe import Recipe
 from .turns import TurnTokens
 
 SPEECH = -200  # stands for an embedding of speech, as in LLaMA-Omni's code: no token of anybody's

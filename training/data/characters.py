@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data_prep.text.spoken import is_letter
-from ..model.errors import DuologueError
-from .augment import AugmentConfig, augment
-from .data import Corpus, Plan, pad, to_float
-from .task import Batch
+from ...data_prep.text.spoken import is_letter
+from ...model.errors import DuologueError
+from ..augment.augment import AugmentConfig, augment
+from ..loop.task import Batch
+from .corpus import Corpus, Plan, pad, to_float
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  # CTC label i + 1; 0 is the blank
 LABELS = len(CHARACTERS) + 1

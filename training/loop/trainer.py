@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import expanded
-from ..model.errors import DuologueError
+from ...checkpoints.files import expanded
+from ...model.errors import DuologueError
+from ..recipe import Recipe, save_recipe
+from .accelerator import make_accelerator
 from .ema import Ema
-from .engine import make_accelerator
 from .optimiser import make_optimiser
-from .recipe import Recipe, save_recipe
 from .run_folder import States, load_parts
 from .saves import Saves
 from .scalars import Scalars

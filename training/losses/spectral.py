@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.audio_encoder.mel import mel_filters
-from ..model.errors import DuologueError
-from ..model.speech_decoder.source_filter import MIDDLE_HZ, Controls
+from ...model.audio_encoder.mel import mel_filters
+from ...model.errors import DuologueError
+from ...model.speech_decoder.source_filter import MIDDLE_HZ, Controls
 
 FLOOR = 1e-7  # of powers: below the quantisation noise of 16-bit audio
 BAND_WINDOW, BANDS = 512, 32  # samples; mel bands whose envelopes are compared

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ..model.errors import DuologueError
-from .augment_channel import colour, equaliser, mu_law, overdrive, requantise, room_response, set_level, telephone
-from .augment_noise import draw_noise, mix
-from .augment_voice import resample, revoice, shift_formants, time_scale
+from ...model.errors import DuologueError
+from .channel import colour, equaliser, mu_law, overdrive, requantise, room_response, set_level, telephone
+from .noise import draw_noise, mix
+from .voice import resample, revoice, shift_formants, time_scale
 
 _QUIETEST_DBFS = -35.0
 

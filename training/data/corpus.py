@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.datasets.live import lengths_of, open_dataset
-from ..data_prep.datasets.shards import Clip, Computed
-from ..model.errors import DuologueError
+from ...data_prep.datasets.live import lengths_of, open_dataset
+from ...data_prep.datasets.shards import Clip, Computed
+from ...model.errors import DuologueError
 
 
 class Corpus:

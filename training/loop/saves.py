@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..checkpoints.source import one_line
-from ..model.errors import DuologueError
+from ...checkpoints.source import one_line
+from ...model.errors import DuologueError
+from ..recipe import Recipe
+from .accelerator import build_whole
 from .ema import Ema
-from .engine import build_whole
-from .recipe import Recipe
 from .run_folder import BEST, FIGURES, WEIGHTS, Figures, States, read_state, save_parts, states, warn
 from .scalars import Scalars
 from .task import Rival, Task

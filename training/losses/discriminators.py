@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from ..model.errors import DuologueError
-from .task import Rival
+from ...model.errors import DuologueError
+from ..loop.task import Rival
 
 SLOPE = 0.1  # of the leaky rectifiers
 
@@ -124,7 +124,7 @@ class SpectrumDiscriminator(nn.Module):
 
 
 class Discriminators(Rival):
-    """All of them; see :class:`~duologue.training.task.Rival`. Samples are (B, n)."""
+    """All of them; see :class:`~duologue.training.loop.task.Rival`. Samples are (B, n)."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()

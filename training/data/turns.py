@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.nano.dialogues import Dialogue, behind_another_turn
-from ..data_prep.nano.vocabulary import token_ids
-from ..model.language_model.causal_lm import LLM
-from ..model.speech_lm import PromptConfig
+from ...data_prep.nano.dialogues import Dialogue, behind_another_turn
+from ...data_prep.nano.vocabulary import token_ids
+from ...model.language_model.causal_lm import LLM
+from ...model.speech_lm import PromptConfig
 
 
 @dataclass(frozen=True, kw_only=True)

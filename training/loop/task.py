@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..model.errors import DuologueError
+from ...model.errors import DuologueError
 from .throughput import Load
 
 Batch = dict[str, Any]

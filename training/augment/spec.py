@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model.errors import DuologueError
+from ...model.errors import DuologueError
 
 
 @dataclass(frozen=True, kw_only=True)

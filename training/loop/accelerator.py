@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ..model.errors import DuologueError
-from .recipe import Recipe
+from ...model.errors import DuologueError
+from ..recipe import Recipe
 
 
 def make_accelerator(recipe: Recipe) -> Any:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.files import expanded, numbered_json_lines
-from ..data_prep.datasets.shards import Clip
-from ..model.errors import DuologueError
-from .data import Corpus, to_float
+from ...checkpoints.files import expanded, numbered_json_lines
+from ...data_prep.datasets.shards import Clip
+from ...model.errors import DuologueError
+from .corpus import Corpus, to_float
 from .pitch import pitch
 
 UNITS_FILE = "units.jsonl"

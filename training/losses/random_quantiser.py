@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.errors import DuologueError
+from ...model.errors import DuologueError
 
 
 @dataclass(frozen=True, kw_only=True)

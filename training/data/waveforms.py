@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data_prep.datasets.shards import ShardedDataset
-from ..model.errors import DuologueError
-from .data import to_float
+from ...data_prep.datasets.shards import ShardedDataset
+from ...model.errors import DuologueError
+from .corpus import to_float
 from .pitch import pitch
 
 

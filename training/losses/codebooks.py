@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.codec.quantiser import Quantiser, QuantiserConfig, nearest
-from ..model.errors import DuologueError
+from ...model.codec.quantiser import Quantiser, QuantiserConfig, nearest
+from ...model.errors import DuologueError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ...model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from ...model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
 from ...model.tokens import TokenLayout
-from ..augment import AugmentConfig
-from ..augment_spec import SpecAugmentConfig
-from ..turns import nano_tokens
+from ..augment.augment import AugmentConfig
+from ..augment.spec import SpecAugmentConfig
+from ..data.turns import nano_tokens
 
 NANO_UNITS = 200
 

@@ -11,8 +11,8 @@ import copy
 import torch
 from torch import nn
 
-from ..model.errors import DuologueError
-from ..model.language_model.causal_lm import LLM
+from ...model.errors import DuologueError
+from ...model.language_model.causal_lm import LLM
 
 
 def add_lora(llm: LLM, rank: int) -> None:
