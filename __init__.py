@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .inference.assistant import Assistant, Reply
-    from .inference.loading import load
-    from .inference.session import Session
+    from .inference.assistant.assistant import Assistant, Reply
+    from .inference.assistant.loading import load
+    from .inference.session.session import Session
     from .model.errors import DuologueError
 
 __version__ = "0.1.0"

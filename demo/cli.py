@@ -16,7 +16,7 @@ import typer
 
 from ..checkpoints.outputs import keep_apart, model_path
 from ..checkpoints.program import program, say
-from ..inference.quiet import quieten
+from ..inference.assistant.quiet import quieten
 from ..model.errors import DuologueError
 from .codec_commands import SOUND_FILES, codec_commands
 from .home import Commands
@@ -112,7 +112,7 @@ def ask(
         raise DuologueError(f"--encoder is {encoder!r}; it must be offline or windowed")
     keep_apart({"-o": output}, {"the question": question, "--model": model_path(model)})
     from ..data_prep.audio import from_argument, require_wav
-    from ..inference.loading import load
+    from ..inference.assistant.loading import load
 
     if output is not None:
         require_wav(output)
@@ -164,14 +164,14 @@ def listen(
     duologue listen talk.wav -o replies.wav --events events.jsonl  for scripts
     duologue listen talk.wav -o replies.wav --preset patient       wait longer before answering
     """
-    from ..inference.duplex import PRESETS
+    from ..inference.session.policy import PRESETS
 
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
     keep_apart({"-o": output, "--events": events}, {"the recording": recording, "--model": model_path(model)})
     from ..data_prep.audio import from_argument, require_wav
-    from ..inference.assistant import load
-    from ..inference.listen import converse
+    from ..inference.assistant.assistant import load
+    from ..inference.session.listen import converse
 
     require_wav(output)
     converse(load(model), from_argument(recording), output, events, PRESETS[preset], say)
@@ -369,17 +369,17 @@ def bench(
     """
     keep_apart({"-o": output}, {"--data": data, "--model": model_path(model)})
     if suite == "states":
-        from ..inference.bench_states import run as run_states
+        from ..inference.bench.states import run as run_states
 
         run_states(preset, output, say)
         return
     if suite == "lanes":
-        from ..inference.bench_lanes import run as run_lanes
+        from ..inference.bench.workers import run as run_lanes
 
         run_lanes(model, output, say)
         return
     if suite == "ear":
-        from ..inference import bench_ear
+        from ..inference.bench import encoder as bench_ear
 
         if data is None:
             raise DuologueError("bench ear needs --data FOLDER, a data set of recordings (duologue prepare)")
@@ -390,7 +390,7 @@ def bench(
     wide = [] if widths is None else widths.split(",")
     if not all(width.isdigit() and int(width) for width in wide):
         raise DuologueError(f"--widths is {widths!r}; it must be numbers with commas between")
-    from ..inference.bench_streaming import run
+    from ..inference.bench.streaming import run
 
     run(preset, tuple(map(int, wide)), tokens, device, dtype, output, say)
 

@@ -37,7 +37,7 @@ def codec_encode(
         raise DuologueError("give --codebooks or --kbps, and not both")
     keep_apart({"CODES": codes}, {"RECORDING": recording, "--model": model_path(model)})
     from ..data_prep.audio import from_argument
-    from ..inference.codec_files import encode, load_codec
+    from ..inference.codec.files import encode, load_codec
 
     codec = load_codec(model)
     codebooks = codebooks if kbps is None else codec.config.codebooks_for(kbps)
@@ -58,7 +58,7 @@ def codec_decode(
     duologue codec decode speech.codes speech.wav
     """
     keep_apart({"OUTPUT": output}, {"CODES": codes, "--model": model_path(model)})
-    from ..inference.codec_files import decode, load_codec
+    from ..inference.codec.files import decode, load_codec
 
     info = decode(load_codec(model), codes, output)
     typer.echo(f"{output}: {info.samples / info.sample_rate:.2f} s", err=True)
@@ -80,8 +80,8 @@ def codec_pairs(
     keep_apart({"OUTPUT": output}, {"DATA": data, "--model": model_path(model)})
     from ..checkpoints.cards.facts import digest
     from ..checkpoints.source import resolve
-    from ..inference.codec_files import load_codec
-    from ..inference.codec_pairs import write_pairs
+    from ..inference.codec.files import load_codec
+    from ..inference.codec.pairs import write_pairs
 
     codec = load_codec(model)
     found = write_pairs(codec, data, output, limit, codebooks=codebooks, weights=digest(resolve(model)))

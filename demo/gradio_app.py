@@ -23,7 +23,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import numpy as np
 
-from ..inference.assistant import Assistant, load
+from ..inference.assistant.assistant import Assistant, load
 from ..model.errors import DuologueError
 
 _FORGET_S = (60, 600)  # every minute: uploads and answers older than ten

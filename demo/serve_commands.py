@@ -12,8 +12,8 @@ from ..checkpoints.files import expanded
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
-    from ..inference.serving.access import AccessConfig
-    from ..inference.serving.listening import TlsConfig
+    from ..inference.serving.http.access import AccessConfig
+    from ..inference.serving.http.listening import TlsConfig
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all, :: for IPv6 too.")]
@@ -71,7 +71,7 @@ def chat(
         _terminal(model, lanes, url, api_key or [])
         return
     from ..checkpoints.source import resolve
-    from ..inference.serving.listening import listen
+    from ..inference.serving.http.listening import listen
     from ..inference.serving.progress import Progress
 
     access, tls = _access(api_key, origin, allow_host, root_path), _tls(certfile, keyfile)
@@ -79,8 +79,8 @@ def chat(
     resolve(model)
     with Progress() as progress:
         progress("importing libraries")
-        from ..inference.engine import EngineConfig
         from ..inference.serving.app import ServeConfig
+        from ..inference.serving.workers.engine import EngineConfig
         from .page import launch
 
         config = ServeConfig(model=model, engine=EngineConfig(lanes=lanes), access=access, tls=tls)
@@ -120,7 +120,7 @@ def serve(
                                                        several copies, by Ray Serve (pip install duologue[replicas])
     """
     from ..checkpoints.source import resolve
-    from ..inference.serving.listening import listen
+    from ..inference.serving.http.listening import listen
     from ..inference.serving.progress import Progress
 
     access = _access(api_key, origin, allow_host, root_path, sessions_per_key=sessions_per_key, session_s=60 * minutes)
@@ -129,10 +129,10 @@ def serve(
     resolve(model)
     with Progress() as progress:
         progress("importing libraries")
-        from ..inference.engine import EngineConfig
         from ..inference.serving.app import ServeConfig
-        from ..inference.serving.limits import Limits
+        from ..inference.serving.http.limits import Limits
         from ..inference.serving.run import serve as run
+        from ..inference.serving.workers.engine import EngineConfig
 
         engine, limits = EngineConfig(lanes=lanes, sessions=sessions), Limits(idle_s=60 * idle_minutes)
         config = ServeConfig(model=model, engine=engine, access=access, limits=limits, tls=tls, grace_s=grace)
@@ -154,7 +154,7 @@ def _access(
     sessions_per_key: int | None = None,
     session_s: float = 3600.0,
 ) -> AccessConfig:
-    from ..inference.serving.access import AccessConfig
+    from ..inference.serving.http.access import AccessConfig
 
     return AccessConfig(
         keys=tuple(keys or ()),
@@ -171,7 +171,7 @@ def _tls(certfile: Path | None, keyfile: Path | None) -> TlsConfig | None:
         if keyfile is not None:
             raise DuologueError("--keyfile goes with --certfile, which names the certificate")
         return None
-    from ..inference.serving.listening import TlsConfig
+    from ..inference.serving.http.listening import TlsConfig
 
     return TlsConfig(certfile=expanded(certfile), keyfile=keyfile and expanded(keyfile))
 
@@ -187,9 +187,9 @@ def _terminal(model: str, lanes: int, url: str | None, keys: list[str]) -> None:
             raise DuologueError(f"--url takes one --api-key, that server's; {len(keys)} were given")
         client.chat(url, keys[0] if keys else None, write)
         return
-    from ..inference.engine import EngineConfig
-    from ..inference.serving.access import AccessConfig
     from ..inference.serving.app import ServeConfig
+    from ..inference.serving.http.access import AccessConfig
+    from ..inference.serving.workers.engine import EngineConfig
 
     # The model in a process of its own, so that the sound device's thread is never kept waiting; and for nobody else.
     access = AccessConfig(keys=(secrets.token_urlsafe(),))

@@ -57,7 +57,7 @@ def own_server(config: Any) -> Iterator[str]:
 
     with Progress() as progress:
         progress(f"loading {config.model}")
-        from ..inference.assistant import load
+        from ..inference.assistant.assistant import load
         from ..inference.serving.app import create_app
         from ..inference.serving.run import prepare
 

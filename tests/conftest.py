@@ -98,7 +98,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def nano(root: Path) -> Any:
     """The bundled assistant."""
-    from duologue.inference.assistant import load
+    from duologue.inference.assistant.assistant import load
 
     if not (root / "checkpoints" / "nano" / "config.json").is_file():
         pytest.skip("nano is not in this copy")

@@ -15,10 +15,10 @@ import soxr
 from openai import OpenAI
 from tiny_assistant import Loudness, tiny_assistant
 
-from duologue.inference.engine import EngineConfig
-from duologue.inference.serving import pacing
 from duologue.inference.serving.app import ServeConfig, Service, create_app
+from duologue.inference.serving.realtime import pacing
 from duologue.inference.serving.run import prepare
+from duologue.inference.serving.workers.engine import EngineConfig
 
 PATIENCE = 60.0  # s, for a busy machine
 # Everyone is let in: how late a busy test machine is says nothing.

@@ -12,7 +12,7 @@ import torch
 
 from duologue.checkpoints import store
 from duologue.data_prep.nano.vocabulary import token_ids, tokenizer_json
-from duologue.inference.assistant import Assistant
+from duologue.inference.assistant.assistant import Assistant
 from duologue.model.adaptor.stack import AdaptorConfig, AdaptorState
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig

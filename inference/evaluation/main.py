@@ -11,7 +11,7 @@ from ...checkpoints.outputs import keep_apart, model_path
 from ...model.errors import DuologueError
 
 if TYPE_CHECKING:
-    from .endpoint_judge import JudgeConfig
+    from .judges.endpoint import JudgeConfig
 
 SUITES = ("s2s", "asr", "codec", "probe", "duplex", "audio_analysis", "voicebench", "latency", "compare")
 
@@ -73,19 +73,19 @@ def run(request: Request) -> None:
     elif suite == "asr":
         _asr(request)
     elif suite == "codec":
-        from . import codec_suite
+        from .suites import codec as codec_suite
 
         data = _needs(request.data, "codec", "--data FOLDER, which holds reference and decoded")
         codec_suite.run(data=data, out=request.output, seed=request.seed, utmos=request.utmos, limit=request.count)
     elif suite == "probe":
-        from . import probe_suite
+        from .suites import probe as probe_suite
 
         data = _needs(request.data, "probe", "--data FOLDER, a run of duologue train probe")
         probe_suite.run(data=data, out=request.output, seed=request.seed)
     elif suite == "duplex":
         _duplex(request)
     elif suite == "audio_analysis":
-        from . import audio_analysis_suite
+        from .suites import audio_analysis as audio_analysis_suite
 
         data = _needs(request.data, suite, "--data FOLDER (with a manifest) or FILE (of AIR-Bench or MMAU)")
         audio_analysis_suite.run(
@@ -93,7 +93,7 @@ def run(request: Request) -> None:
             limit=request.count, seed=request.seed,
         )  # fmt: skip
     elif suite == "voicebench":
-        from . import voicebench_suite
+        from .suites import voicebench as voicebench_suite
 
         data = _needs(request.data, suite, "--data FOLDER (or file) of VoiceBench")
         voicebench_suite.run(
@@ -101,14 +101,14 @@ def run(request: Request) -> None:
             seed=request.seed,
         )  # fmt: skip
     elif suite == "latency":
-        from . import latency_suite
+        from .suites import latency as latency_suite
 
         latency_suite.run(
             model=request.model or "nano", out=request.output, profile=request.profile or "quick",
             voices=request.voices, questions=request.count, preset=request.preset or "balanced", seed=request.seed,
         )  # fmt: skip
     else:
-        from . import compare
+        from .report import compare
 
         compare.run(request.reports, request.output, seed=request.seed)
 
@@ -150,21 +150,21 @@ def _needs(path: Path | None, suite: str, what: str) -> Path:
 def _judge(request: Request) -> JudgeConfig | None:
     if request.judge is None or request.judge_model is None:
         return None
-    from .endpoint_judge import JudgeConfig
+    from .judges.endpoint import JudgeConfig
 
     return JudgeConfig(url=request.judge, model=request.judge_model)
 
 
 def _s2s(request: Request) -> None:
     if request.outputs is not None:
-        from . import foreign
+        from .inputs import foreign
 
         foreign.run(
             outputs=request.outputs, out=request.output, seed=request.seed, ear=request.recogniser or "pocketsphinx",
             normaliser=request.normaliser or "plain", judge=_judge(request), utmos=request.utmos, voice=request.voice,
         )  # fmt: skip
         return
-    from . import s2s_suite
+    from .suites import s2s as s2s_suite
 
     if request.export:
         count = s2s_suite.export(
@@ -181,7 +181,7 @@ def _s2s(request: Request) -> None:
 
 
 def _asr(request: Request) -> None:
-    from . import asr_suite
+    from .suites import asr as asr_suite
 
     asr_suite.run(
         out=request.output, model=None if request.outputs is not None else request.model or "nano",
@@ -191,9 +191,10 @@ def _asr(request: Request) -> None:
 
 
 def _duplex(request: Request) -> None:
-    from ..duplex import PRESETS
-    from ..session_state import SessionConfig
-    from . import duplex_suite, full_duplex_bench
+    from ..session.policy import PRESETS
+    from ..session.state import SessionConfig
+    from .suites import duplex as duplex_suite
+    from .suites import full_duplex_bench
 
     preset = request.preset or "balanced"
     if preset not in PRESETS:

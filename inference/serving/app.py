@@ -29,18 +29,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from ...model.errors import DuologueError
-from ..engine import Engine, EngineConfig, EngineFull
-from ..session import Session
-from ..session_state import SessionConfig
-from .access import Access, AccessConfig, Rate, refuse
-from .admission import Admission
-from .errors import RequestError
-from .limits import TOO_LONG, Limits, Throttle
-from .listening import TlsConfig
-from .metrics import Metrics
-from .questioner import Questioner
-from .realtime import RealtimeSession
-from .sign_in import SignIns
+from ..session.session import Session
+from ..session.state import SessionConfig
+from .http.access import Access, AccessConfig, Rate, refuse
+from .http.admission import Admission
+from .http.limits import TOO_LONG, Limits, Throttle
+from .http.listening import TlsConfig
+from .http.metrics import Metrics
+from .http.sign_in import SignIns
+from .protocol.errors import RequestError
+from .realtime.questioner import Questioner
+from .realtime.realtime import RealtimeSession
+from .workers.engine import Engine, EngineConfig, EngineFull
 
 # Events that may wait for a client that does not read, and characters of them; then it is taken for dead.
 _OUTBOX, _OUTBOX_CHARS = 2_000, 64 << 20
@@ -284,7 +284,7 @@ def create_app(config: ServeConfig, assistant: Any, vad: Any = None, sign_ins: S
 
     sign_ins: those who are signed in, where there is a page to sign in on.
     """
-    from . import rest
+    from .http import rest
 
     service = Service(config, assistant, vad)
 

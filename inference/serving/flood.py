@@ -34,7 +34,7 @@ import httpx
 
 from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
-from .limits import Limits
+from .http.limits import Limits
 from .load import RATE, Outcome, read, talk
 
 _TEXT = "what is seven plus two "

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
 
-from ..engine import EngineConfig
-from .access import AccessConfig
 from .app import ServeConfig, create_app
+from .http.access import AccessConfig
+from .workers.engine import EngineConfig
 
 _ONGOING = 1_000  # requests at a replica before Ray lets more wait outside: our own door refuses long before
 
@@ -56,7 +56,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         import torch
 
-        from ..assistant import load
+        from ..assistant.assistant import load
 
         torch.set_num_threads(1)
         self._served = create_app(self._config, load(self._config.model))

@@ -15,8 +15,8 @@ from typing import Any
 import uvicorn
 
 from .app import ServeConfig, Service, create_app
-from .handshake import PatientProtocol, PatientWebSocket
-from .listening import address, listen
+from .http.handshake import PatientProtocol, PatientWebSocket
+from .http.listening import address, listen
 from .progress import Progress
 
 
@@ -76,7 +76,7 @@ def serve(
     try:
         with progress or Progress() as showing:
             if assistant is None:
-                from ..assistant import load
+                from ..assistant.assistant import load
 
                 showing(f"loading {config.model}")
                 assistant = load(config.model)

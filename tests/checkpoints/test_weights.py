@@ -17,7 +17,7 @@ from torch import nn
 from duologue.checkpoints import store, weights
 from duologue.checkpoints.placement import to_int8
 from duologue.checkpoints.weights import assign, fill, made, named_tensors, without_storage
-from duologue.inference.assistant import Assistant
+from duologue.inference.assistant.assistant import Assistant
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM
 
@@ -136,7 +136,7 @@ def test_an_assistant_answers_in_int8_on_a_cpu(tmp_path: Path, dtype: torch.dtyp
     """Also in float32, in which a small model's other matrices are laid out for few rows. Tolerance: 2 % of the states;
     what a scripted model says is the same.
     """
-    from duologue.inference.assistant import load
+    from duologue.inference.assistant.assistant import load
 
     random = tiny_assistant(scripted=False)
     folder = store.save(tmp_path / "random", random.model, random.tokenizer)
@@ -153,7 +153,7 @@ def test_an_assistant_answers_in_int8_on_a_cpu(tmp_path: Path, dtype: torch.dtyp
 
 
 def test_nano_says_the_same_in_int8() -> None:
-    from duologue.inference.loading import load
+    from duologue.inference.assistant.loading import load
 
     reply = load("nano", int8=True).ask(text="what is two plus three")
     assert reply.text == "two plus three is five"

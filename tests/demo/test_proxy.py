@@ -21,8 +21,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from duologue.demo.page import ASSETS, create_page
-from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.app import ServeConfig
+from duologue.inference.serving.http.access import AccessConfig
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 DOCS = ASSETS.parents[1] / "docs/serve.md"

@@ -16,11 +16,11 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from duologue.demo.page import create_page
-from duologue.inference.serving import sign_in
-from duologue.inference.serving.access import Access, AccessConfig
 from duologue.inference.serving.app import ServeConfig
-from duologue.inference.serving.errors import RequestError
-from duologue.inference.serving.sign_in import SignIns, Tries
+from duologue.inference.serving.http import sign_in
+from duologue.inference.serving.http.access import Access, AccessConfig
+from duologue.inference.serving.http.sign_in import SignIns, Tries
+from duologue.inference.serving.protocol.errors import RequestError
 
 KEY, OTHER = "a-key-of-the-first", "a-key-of-the-second"
 

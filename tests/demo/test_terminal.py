@@ -22,8 +22,8 @@ from tiny_assistant import HEARD, SAID, tiny_assistant
 
 from duologue.checkpoints import store
 from duologue.demo.sound import BLOCK, RATE, Loudspeaker
-from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.app import ServeConfig
+from duologue.inference.serving.http.access import AccessConfig
 
 FAKE = Path(__file__).parent / "fake_sound"
 KEY = "a-key-for-the-terminal"

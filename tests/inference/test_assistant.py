@@ -11,9 +11,9 @@ from torch import nn
 
 from duologue.checkpoints import store
 from duologue.data_prep.audio import write_wav
-from duologue.inference import turn as turns
-from duologue.inference.assistant import Assistant, Sampling, load
-from duologue.inference.text_stream import TextStream, ids_of
+from duologue.inference.assistant import turn as turns
+from duologue.inference.assistant.assistant import Assistant, Sampling, load
+from duologue.inference.assistant.text_stream import TextStream, ids_of
 from duologue.model.errors import DuologueError
 
 RATE = 16_000

@@ -18,8 +18,8 @@ from running_server import ENGINE, collect, pcm16, running, sound, wait
 from websockets.sync.client import connect
 
 from duologue.inference.serving.app import ServeConfig
-from duologue.inference.serving.events import CLIENT
-from duologue.inference.serving.limits import Limits
+from duologue.inference.serving.http.limits import Limits
+from duologue.inference.serving.protocol.events import CLIENT
 
 SECRET = "the words of another session"
 EXAMPLES, A_BATCH = 40, 8

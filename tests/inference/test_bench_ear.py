@@ -16,8 +16,8 @@ from duologue.data_prep.nano.dialogues import generate
 from duologue.data_prep.speech.synthesis import synthesise
 from duologue.data_prep.speech.voices import find_voices
 from duologue.demo.cli import main
-from duologue.inference import bench_ear
-from duologue.inference.bench_ear import compare
+from duologue.inference.bench import encoder as bench_ear
+from duologue.inference.bench.encoder import compare
 from duologue.model.audio_encoder.windowed import WindowConfig
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from duologue.inference import bench_states
-from duologue.inference.bench_states import CacheSizes, filled, measure, run, sizes_of
+from duologue.inference.bench import states as bench_states
+from duologue.inference.bench.states import CacheSizes, filled, measure, run, sizes_of
 from duologue.model.errors import DuologueError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from duologue.inference.bench_schedules import Load, Mouth, sizes_of, with_width
-from duologue.inference.bench_streaming import arithmetic, measure, run
+from duologue.inference.bench.schedules import Load, Mouth, sizes_of, with_width
+from duologue.inference.bench.streaming import arithmetic, measure, run
 from duologue.model.errors import DuologueError
 
 

@@ -12,8 +12,8 @@ import torch
 from tiny_assistant import tiny_assistant
 
 from duologue.data_prep.nano.dialogues import Dialogue, Split, generate
-from duologue.inference.assistant import Assistant, Sampling, load
-from duologue.inference.evaluation.judge import is_right
+from duologue.inference.assistant.assistant import Assistant, Sampling, load
+from duologue.inference.evaluation.judges.slots import is_right
 
 WRITTEN, SPOKEN = 50, 20
 SHORT = Sampling(max_tokens=16)  # longer than most right replies

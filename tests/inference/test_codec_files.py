@@ -17,7 +17,7 @@ from duologue.checkpoints.parts import save_part
 from duologue.data_prep.audio import write_wav
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.demo.cli import main
-from duologue.inference.codec_files import decode, decoding, encode, fingerprint, load_codec
+from duologue.inference.codec.files import decode, decoding, encode, fingerprint, load_codec
 from duologue.model.codec.codec import Codec, CodecConfig, CodecDecoding, published
 from duologue.model.codec.quantiser import QuantiserConfig
 from duologue.model.codec.seanet import SEANetConfig

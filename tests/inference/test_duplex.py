@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duologue.inference.duplex import FRAME_MS, PRESETS, Action, DuplexConfig, DuplexPolicy, Heard, Mode
-from duologue.inference.speech_gate import WINDOW_MS, GateConfig, SpeechGate
+from duologue.inference.front_end.speech_gate import WINDOW_MS, GateConfig, SpeechGate
+from duologue.inference.session.policy import FRAME_MS, PRESETS, Action, DuplexConfig, DuplexPolicy, Heard, Mode
 from duologue.model.duplex.monitor import Verdict
 from duologue.model.errors import DuologueError
 

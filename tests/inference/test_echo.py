@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from duologue.inference.echo import EchoGuard
-from duologue.inference.evaluation.loudspeaker import Echo
+from duologue.inference.evaluation.inputs.loudspeaker import Echo
+from duologue.inference.front_end.echo import EchoGuard
 
 FRAME, REACH = 1_280, 25_600
 

@@ -20,10 +20,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from duologue.demo.page import create_page
-from duologue.inference.serving.access import AccessConfig
 from duologue.inference.serving.app import ServeConfig, create_app
-from duologue.inference.serving.hosts import Hosts
-from duologue.inference.serving.listening import TlsConfig, address, listen
+from duologue.inference.serving.http.access import AccessConfig
+from duologue.inference.serving.http.hosts import Hosts
+from duologue.inference.serving.http.listening import TlsConfig, address, listen
 from duologue.inference.serving.run import serve, server_of
 from duologue.model.errors import DuologueError
 
@@ -263,7 +263,7 @@ def test_it_says_what_it_does_until_it_can_be_reached(
         raise Reached
 
     loaded: list[str] = []
-    monkeypatch.setattr("duologue.inference.assistant.load", lambda name: loaded.append(name) or tiny_assistant())
+    monkeypatch.setattr("duologue.inference.assistant.assistant.load", lambda name: loaded.append(name) or tiny_assistant())
     create = lambda config, assistant: create_app(config, assistant, Loudness())  # noqa: E731
     with pytest.raises(Reached):
         serve(ServeConfig(model="some-model", engine=ENGINE), "127.0.0.1", 0, say=say, create=create)

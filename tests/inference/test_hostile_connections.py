@@ -15,15 +15,16 @@ import pytest
 from running_server import ENGINE, Running, running, wait
 
 from duologue.data_prep.audio import read_audio
-from duologue.inference.engine import EngineFull
-from duologue.inference.serving import decoding, handshake
-from duologue.inference.serving.access import Access, AccessConfig
 from duologue.inference.serving.app import ServeConfig
-from duologue.inference.serving.body import read_body
-from duologue.inference.serving.errors import RequestError
-from duologue.inference.serving.feeding import AT_ONCE_S, Feeder
-from duologue.inference.serving.limits import Limits
-from duologue.inference.serving.settings import Settings
+from duologue.inference.serving.http import handshake
+from duologue.inference.serving.http.access import Access, AccessConfig
+from duologue.inference.serving.http.body import read_body
+from duologue.inference.serving.http.feeding import AT_ONCE_S, Feeder
+from duologue.inference.serving.http.limits import Limits
+from duologue.inference.serving.protocol.errors import RequestError
+from duologue.inference.serving.protocol.settings import Settings
+from duologue.inference.serving.realtime import decoding
+from duologue.inference.serving.workers.engine import EngineFull
 from duologue.model.errors import DuologueError
 
 UPGRADE = (

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_assistant import Loudness, tiny_assistant
 
-from duologue.inference import gathering
-from duologue.inference.bench_lanes import measure
-from duologue.inference.duplex import DuplexConfig
-from duologue.inference.events import EventKind
-from duologue.inference.lane import EngineFault, Job, Lane
-from duologue.inference.session import Session
-from duologue.inference.session_state import SessionConfig
+from duologue.inference.bench.workers import measure
+from duologue.inference.serving.workers import dynamic_batching as gathering
+from duologue.inference.serving.workers.worker import EngineFault, Job, Lane
+from duologue.inference.session.events import EventKind
+from duologue.inference.session.policy import DuplexConfig
+from duologue.inference.session.session import Session
+from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling
 

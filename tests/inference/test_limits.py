@@ -25,16 +25,17 @@ from test_serving import KEY, OTHER, refusal, wav, ws
 from tiny_assistant import HEARD, SAID
 from websockets.sync.client import connect
 
-from duologue.inference.engine import EngineConfig, EngineFull
-from duologue.inference.serving import flood, handshake
-from duologue.inference.serving.access import AccessConfig
-from duologue.inference.serving.admission import Admission
-from duologue.inference.serving.answering import Stream
+from duologue.inference.serving import flood
 from duologue.inference.serving.app import Outbox, ServeConfig
-from duologue.inference.serving.body import decoded, read_body
-from duologue.inference.serving.errors import RequestError
-from duologue.inference.serving.limits import Limits, Throttle, check_texts
-from duologue.inference.session_state import SessionConfig
+from duologue.inference.serving.http import handshake
+from duologue.inference.serving.http.access import AccessConfig
+from duologue.inference.serving.http.admission import Admission
+from duologue.inference.serving.http.body import decoded, read_body
+from duologue.inference.serving.http.limits import Limits, Throttle, check_texts
+from duologue.inference.serving.protocol.errors import RequestError
+from duologue.inference.serving.realtime.answering import Stream
+from duologue.inference.serving.workers.engine import EngineConfig, EngineFull
+from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
 

@@ -12,10 +12,10 @@ import pytest
 from running_server import Running, running
 from tiny_assistant import HEARD, SAID
 
-from duologue.inference.serving import items as items_module
-from duologue.inference.serving import realtime
-from duologue.inference.serving.items import Item, Items
-from duologue.inference.serving.pacing import Pacer
+from duologue.inference.serving.protocol import items as items_module
+from duologue.inference.serving.protocol.items import Item, Items
+from duologue.inference.serving.realtime import realtime
+from duologue.inference.serving.realtime.pacing import Pacer
 
 RATE = 24_000
 

@@ -10,7 +10,7 @@ import pytest
 
 import duologue
 from duologue.data_prep.audio import read_audio
-from duologue.inference.events import EventKind
+from duologue.inference.session.events import EventKind
 
 ASSETS = sorted((Path(duologue.__file__).parent / "demo" / "assets").glob("*.flac"))
 FRAME = 1_280

@@ -11,13 +11,13 @@ from test_lane import begins, serve
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio
-from duologue.inference.assistant import Assistant
-from duologue.inference.duplex import DuplexConfig, Mode
-from duologue.inference.events import Event, EventKind
-from duologue.inference.lane import Job
-from duologue.inference.session import Session
-from duologue.inference.session_state import SessionConfig
-from duologue.inference.transcribe import transcribe
+from duologue.inference.assistant.assistant import Assistant
+from duologue.inference.assistant.transcribe import transcribe
+from duologue.inference.serving.workers.worker import Job
+from duologue.inference.session.events import Event, EventKind
+from duologue.inference.session.policy import DuplexConfig, Mode
+from duologue.inference.session.session import Session
+from duologue.inference.session.state import SessionConfig
 from duologue.model.adaptor.stack import AdaptorState
 
 RATE, FRAME = 16_000, 1_280

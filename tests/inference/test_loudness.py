@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from duologue.inference.loudness import Loudness, LoudnessConfig
+from duologue.inference.front_end.loudness import Loudness, LoudnessConfig
 from duologue.model.errors import DuologueError
 
 

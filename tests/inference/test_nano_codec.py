@@ -11,7 +11,7 @@ import torch
 import duologue
 from duologue.data_prep.audio import read_audio
 from duologue.demo.cli import main
-from duologue.inference.codec_files import load_codec
+from duologue.inference.codec.files import load_codec
 
 ASSETS = sorted((Path(duologue.__file__).parent / "demo" / "assets").glob("*.flac"))
 

@@ -13,11 +13,11 @@ pytest.importorskip("fastapi")
 from running_server import collect, pcm16, running, sound, types, wait
 from tiny_assistant import SAID, tiny_assistant
 
-from duologue.inference.asking import Asking
-from duologue.inference.engine import EngineConfig
+from duologue.inference.assistant.one_shot import Asking
 from duologue.inference.serving.app import ServeConfig
-from duologue.inference.serving.formats import AudioFormat, decode
-from duologue.inference.serving.out_of_band import OutOfBand, Question
+from duologue.inference.serving.protocol.formats import AudioFormat, decode
+from duologue.inference.serving.realtime.out_of_band import OutOfBand, Question
+from duologue.inference.serving.workers.engine import EngineConfig
 from duologue.model.speech_lm import Sampling
 
 OUTSIDE = [

@@ -12,11 +12,11 @@ from running_server import pcm16, running, sound, wait
 from test_lane import CONFIG, FRAME, Link, begins, serve
 from tiny_assistant import Loudness, tiny_assistant
 
-from duologue.inference import engine
-from duologue.inference.lane import Job, Lane
+from duologue.inference.assistant.text_stream import ids_of
 from duologue.inference.serving.app import ServeConfig, create_app
-from duologue.inference.session import Session
-from duologue.inference.text_stream import ids_of
+from duologue.inference.serving.workers import engine
+from duologue.inference.serving.workers.worker import Job, Lane
+from duologue.inference.session.session import Session
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling, TokenKind
 

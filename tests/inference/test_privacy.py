@@ -22,9 +22,9 @@ from tiny_assistant import SAID, Loudness, tiny_assistant
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from duologue.inference.serving import access
-from duologue.inference.serving.access import Access, AccessConfig
 from duologue.inference.serving.app import ServeConfig
+from duologue.inference.serving.http import access
+from duologue.inference.serving.http.access import Access, AccessConfig
 
 KEYS = ("a-key-of-the-first", "a-key-of-the-second", "a-key-of-the-third")
 

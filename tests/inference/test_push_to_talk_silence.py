@@ -9,11 +9,11 @@ import pytest
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio
-from duologue.inference.assistant import Assistant
-from duologue.inference.duplex import Mode
-from duologue.inference.events import Event, EventKind
-from duologue.inference.session import Session
-from duologue.inference.session_state import SessionConfig
+from duologue.inference.assistant.assistant import Assistant
+from duologue.inference.session.events import Event, EventKind
+from duologue.inference.session.policy import Mode
+from duologue.inference.session.session import Session
+from duologue.inference.session.state import SessionConfig
 
 RATE, FRAME = 16_000, 1_280
 

@@ -18,8 +18,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from duologue.inference.loading import load
-from duologue.inference.qwen2_audio import AudioChat, Mouth
+from duologue.inference.assistant.loading import load
+from duologue.inference.assistant.qwen2_audio import AudioChat, Mouth
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig

@@ -15,10 +15,10 @@ from running_server import collect, pcm16, running, samples, sound, types
 from tiny_assistant import HEARD, SAID
 
 from duologue.inference import serving
-from duologue.inference.serving.errors import RequestError
-from duologue.inference.serving.events import CLIENT, SERVER
-from duologue.inference.serving.items import ITEMS, Item, Items
-from duologue.inference.serving.realtime import RealtimeSession
+from duologue.inference.serving.protocol.errors import RequestError
+from duologue.inference.serving.protocol.events import CLIENT, SERVER
+from duologue.inference.serving.protocol.items import ITEMS, Item, Items
+from duologue.inference.serving.realtime.realtime import RealtimeSession
 
 ANSWER = [
     "response.created",
@@ -302,7 +302,7 @@ def test_telephone_sound(connection, kind: str) -> None:
     import soundfile  # noqa: F401
     import soxr
 
-    from duologue.inference.serving.formats import AudioFormat, decode, encode
+    from duologue.inference.serving.protocol.formats import AudioFormat, decode, encode
 
     law = AudioFormat(kind)
     form = {"format": {"type": kind}}

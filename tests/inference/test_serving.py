@@ -25,13 +25,13 @@ from running_server import ENGINE, collect, pcm16, running, sound, wait
 from tiny_assistant import HEARD, SAID, tiny_assistant
 from websockets.sync.client import connect
 
-from duologue.inference.asking import Asking
-from duologue.inference.engine import EngineConfig
-from duologue.inference.serving.access import AccessConfig
+from duologue.inference.assistant.one_shot import Asking
 from duologue.inference.serving.app import ServeConfig
-from duologue.inference.serving.limits import Limits
+from duologue.inference.serving.http.access import AccessConfig
+from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.run import serve
-from duologue.inference.session_state import SessionState
+from duologue.inference.serving.workers.engine import EngineConfig
+from duologue.inference.session.state import SessionState
 from duologue.model.errors import DuologueError
 
 KEY, OTHER = "a-key-of-the-first", "a-key-of-the-second"
@@ -409,8 +409,8 @@ def test_lanes_that_are_processes(tmp_path, capfd) -> None:
     import os
 
     from duologue.checkpoints import store
-    from duologue.inference.engine import Engine, EngineFault, EngineFull
-    from duologue.inference.session_state import SessionConfig
+    from duologue.inference.serving.workers.engine import Engine, EngineFault, EngineFull
+    from duologue.inference.session.state import SessionConfig
 
     assistant = tiny_assistant()
     folder = tmp_path / "tiny"

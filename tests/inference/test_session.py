@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
-from duologue.inference.duplex import DuplexConfig, Mode
-from duologue.inference.events import Event, EventKind
-from duologue.inference.listen import replay
-from duologue.inference.loudness import LoudnessConfig
-from duologue.inference.session import Session
-from duologue.inference.session_state import SessionConfig
+from duologue.inference.front_end.loudness import LoudnessConfig
+from duologue.inference.session.events import Event, EventKind
+from duologue.inference.session.listen import replay
+from duologue.inference.session.policy import DuplexConfig, Mode
+from duologue.inference.session.session import Session
+from duologue.inference.session.state import SessionConfig
 from duologue.model.duplex.monitor import VERDICTS, Verdict
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM

@@ -13,9 +13,9 @@ from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.checkpoints.importers.silero_vad import load_vad
 from duologue.data_prep.audio import read_audio
-from duologue.inference import speech_segments as segments
-from duologue.inference.assistant import Assistant
-from duologue.inference.transcribe import transcribe
+from duologue.inference.assistant.assistant import Assistant
+from duologue.inference.assistant.transcribe import transcribe
+from duologue.inference.front_end import speech_segments as segments
 from duologue.model.duplex.vad import WINDOW
 from duologue.model.errors import DuologueError
 

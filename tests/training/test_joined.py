@@ -17,7 +17,7 @@ from duologue.checkpoints.importers.llm import run as import_llm
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.checkpoints.store import read_model_config
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
-from duologue.inference.assistant import load
+from duologue.inference.assistant.assistant import load
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.errors import DuologueError

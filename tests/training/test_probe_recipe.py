@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from duologue.checkpoints.encoders import load_ear
 from duologue.checkpoints.parts import EncoderPart, save_part
-from duologue.inference.evaluation import probe_suite
+from duologue.inference.evaluation.suites import probe as probe_suite
 from duologue.model.errors import DuologueError
 from duologue.training.data.characters import CHARACTERS, greedy, labels_of
 from duologue.training.loop.trainer import train

@@ -13,10 +13,10 @@ import torch
 from tiny_assistant import HEARD, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.inference.assistant import Sampling
-from duologue.inference.evaluation import asr_suite
-from duologue.inference.evaluation.speech_sets import Utterance, find_utterances
-from duologue.inference.transcribe import transcribe
+from duologue.inference.assistant.assistant import Sampling
+from duologue.inference.assistant.transcribe import transcribe
+from duologue.inference.evaluation.inputs.speech_sets import Utterance, find_utterances
+from duologue.inference.evaluation.suites import asr as asr_suite
 from duologue.model.errors import DuologueError
 
 

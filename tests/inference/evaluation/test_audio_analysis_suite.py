@@ -10,9 +10,9 @@ import pytest
 from tiny_assistant import tiny_assistant
 
 from duologue.data_prep.audio import write_wav
-from duologue.inference import speech_segments
-from duologue.inference.evaluation import audio_analysis_suite as suite
-from duologue.inference.speech_segments import Recording
+from duologue.inference.evaluation.suites import audio_analysis as suite
+from duologue.inference.front_end import speech_segments
+from duologue.inference.front_end.speech_segments import Recording
 from duologue.model.errors import DuologueError
 
 

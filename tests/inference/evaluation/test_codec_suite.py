@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from duologue.data_prep.audio import write_wav
-from duologue.inference.evaluation import codec_suite
-from duologue.inference.evaluation.codec_suite import codebook_use, read_codes
+from duologue.inference.evaluation.suites import codec as codec_suite
+from duologue.inference.evaluation.suites.codec import codebook_use, read_codes
 from duologue.model.errors import DuologueError
 
 

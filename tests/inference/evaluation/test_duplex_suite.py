@@ -15,8 +15,9 @@ from duologue.data_prep.audio import read_audio, write_wav
 from duologue.data_prep.nano.dialogues import is_whole_question
 from duologue.data_prep.speech.synthesis import SAMPLE_RATE
 from duologue.data_prep.speech.voices import find_voices
-from duologue.inference.evaluation import duplex_suite
-from duologue.inference.evaluation.duplex_suite import (
+from duologue.inference.evaluation.inputs.scenes import Scene, SceneKind, _question, render
+from duologue.inference.evaluation.suites import duplex as duplex_suite
+from duologue.inference.evaluation.suites.duplex import (
     figures,
     judge,
     lateness,
@@ -26,9 +27,8 @@ from duologue.inference.evaluation.duplex_suite import (
     speech_segments,
     write_scene,
 )
-from duologue.inference.evaluation.scenes import Scene, SceneKind, _question, render
-from duologue.inference.events import Event, EventKind, write_events
-from duologue.inference.session_state import SessionConfig
+from duologue.inference.session.events import Event, EventKind, write_events
+from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError
 
 VOICES = find_voices("espeak:en-us+f5")

@@ -17,8 +17,10 @@ import pytest
 
 from duologue.checkpoints.files import write_json_lines
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.inference import assistant as assistants
-from duologue.inference.evaluation import compare, foreign, speech_judge
+from duologue.inference.assistant import assistant as assistants
+from duologue.inference.evaluation.inputs import foreign
+from duologue.inference.evaluation.judges import speech as speech_judge
+from duologue.inference.evaluation.report import compare
 from duologue.model.errors import DuologueError
 
 COUNT = 14
@@ -116,7 +118,7 @@ def test_a_worse_system_is_worse_by_the_right_measure_and_no_more(tmp_path: Path
 def test_a_worse_nano(root: Path, tmp_path: Path) -> None:
     if not (root / "checkpoints/nano/config.json").is_file():
         pytest.skip("the bundled model, checkpoints/nano, is not in this copy")
-    from duologue.inference.evaluation import s2s_suite
+    from duologue.inference.evaluation.suites import s2s as s2s_suite
 
     base = tmp_path / "base"
     s2s_suite.export(base, voices="dev", questions=COUNT)

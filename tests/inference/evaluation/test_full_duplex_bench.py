@@ -13,10 +13,10 @@ import pytest
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.inference.evaluation import fdb_metrics as measure
-from duologue.inference.evaluation import full_duplex_bench
-from duologue.inference.evaluation.endpoint_judge import JudgeConfig
-from duologue.inference.evaluation.recognise import TimedWord
+from duologue.inference.evaluation.judges.endpoint import JudgeConfig
+from duologue.inference.evaluation.judges.recognise import TimedWord
+from duologue.inference.evaluation.metrics import full_duplex_bench as measure
+from duologue.inference.evaluation.suites import full_duplex_bench
 from duologue.model.errors import DuologueError
 
 sys.path.append(str(Path(__file__).parents[2] / "data_prep"))

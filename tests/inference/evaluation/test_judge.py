@@ -3,7 +3,7 @@
 import pytest
 
 from duologue.data_prep.nano.dialogues import Split, generate
-from duologue.inference.evaluation.judge import is_right
+from duologue.inference.evaluation.judges.slots import is_right
 
 PLUS = ("seven plus forty eight is fifty five", "fifty five")
 SPELL = ("fire is spelled f i r e", "f i r e")

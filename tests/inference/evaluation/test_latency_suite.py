@@ -10,11 +10,11 @@ import pytest
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.evaluation import main
-from duologue.inference.evaluation.chunk_sizes import latency, without_voice
-from duologue.inference.evaluation.latency_suite import play_in_real_time, reply_costs
 from duologue.inference.evaluation.main import Request
-from duologue.inference.session import Session
-from duologue.inference.session_state import SessionConfig
+from duologue.inference.evaluation.metrics.chunk_sizes import latency, without_voice
+from duologue.inference.evaluation.suites.latency import play_in_real_time, reply_costs
+from duologue.inference.session.session import Session
+from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError
 
 

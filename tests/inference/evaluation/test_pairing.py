@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from duologue.inference.evaluation import compare
-from duologue.inference.evaluation.pairing import pair_up
+from duologue.inference.evaluation.inputs.pairing import pair_up
+from duologue.inference.evaluation.report import compare
 from duologue.model.errors import DuologueError
 
 METRIC = {

@@ -12,8 +12,9 @@ import pytest
 from safetensors.torch import load_file
 
 from duologue.checkpoints.importers import utmos22_strong
-from duologue.inference.evaluation import quality, speech_judge
-from duologue.inference.evaluation.quality import mel_distance, pesq, referenced, stoi, unreferenced, voiced
+from duologue.inference.evaluation.judges import speech as speech_judge
+from duologue.inference.evaluation.metrics import quality
+from duologue.inference.evaluation.metrics.quality import mel_distance, pesq, referenced, stoi, unreferenced, voiced
 from duologue.model.errors import DuologueError
 
 Say = Callable[[str, str], np.ndarray]

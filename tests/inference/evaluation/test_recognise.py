@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from duologue.data_prep.audio import read_audio
-from duologue.inference.evaluation.recognise import Recogniser, find_ear
+from duologue.inference.evaluation.judges.recognise import Recogniser, find_ear
 from duologue.model.errors import DuologueError
 
 pytest.importorskip("pocketsphinx")

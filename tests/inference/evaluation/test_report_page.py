@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from duologue.inference.evaluation.page import Section, aligned, example, player, table, verdict
-from duologue.inference.evaluation.plots import bars, curves, histogram, number
-from duologue.inference.evaluation.reporting import finish, from_json, ranked
-from duologue.inference.evaluation.statistics import Better, Metric, Statistic, evaluate
-from duologue.inference.evaluation.words import Aligned
+from duologue.inference.evaluation.metrics.statistics import Better, Metric, Statistic, evaluate
+from duologue.inference.evaluation.metrics.words import Aligned
+from duologue.inference.evaluation.report.page import Section, aligned, example, player, table, verdict
+from duologue.inference.evaluation.report.plots import bars, curves, histogram, number
+from duologue.inference.evaluation.report.reporting import finish, from_json, ranked
 
 WER = Metric(
     key="wer", name="Word <error> rate", unit="%", better=Better.LOWER, reference=(0.108, "another & its test")

@@ -10,10 +10,11 @@ from tiny_assistant import HEARD, SAID, tiny_assistant
 
 pytest.importorskip("jiwer")
 
-from duologue.inference.assistant import Assistant
-from duologue.inference.evaluation import s2s_suite, speech_judge
-from duologue.inference.evaluation.s2s_figures import figures
-from duologue.inference.evaluation.s2s_suite import run
+from duologue.inference.assistant.assistant import Assistant
+from duologue.inference.evaluation.judges import speech as speech_judge
+from duologue.inference.evaluation.metrics.s2s import figures
+from duologue.inference.evaluation.suites import s2s as s2s_suite
+from duologue.inference.evaluation.suites.s2s import run
 from duologue.model.errors import DuologueError
 
 

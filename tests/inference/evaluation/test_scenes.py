@@ -10,7 +10,7 @@ import pytest
 from duologue.data_prep.nano.dialogues import Split, template_table
 from duologue.data_prep.speech.synthesis import SAMPLE_RATE
 from duologue.data_prep.speech.voices import find_voices
-from duologue.inference.evaluation.scenes import FLOOR_DBFS, LEVEL_DBFS, SceneKind, render
+from duologue.inference.evaluation.inputs.scenes import FLOOR_DBFS, LEVEL_DBFS, SceneKind, render
 from duologue.model.errors import DuologueError
 
 VOICES = find_voices("espeak:en-us+f5,espeak:en-gb+m8")

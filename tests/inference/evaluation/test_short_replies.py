@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from duologue.inference.evaluation import codec_suite
-from duologue.inference.evaluation.quality import RATE, UNREFERENCED, referenced, unreferenced
-from duologue.inference.evaluation.speech_judge import SpeechJudge
-from duologue.inference.evaluation.statistics import evaluate
+from duologue.inference.evaluation.judges.speech import SpeechJudge
+from duologue.inference.evaluation.metrics.quality import RATE, UNREFERENCED, referenced, unreferenced
+from duologue.inference.evaluation.metrics.statistics import evaluate
+from duologue.inference.evaluation.suites import codec as codec_suite
 from duologue.model.errors import DuologueError
 
 

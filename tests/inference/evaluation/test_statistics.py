@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from duologue.inference.evaluation.statistics import (
+from duologue.inference.evaluation.metrics.statistics import (
     Better,
     Metric,
     Statistic,

@@ -17,10 +17,14 @@ from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.text.endpoint import _append, _read
 from duologue.data_prep.text.plain_text import heard, plain
 from duologue.data_prep.text.spoken import ALPHABET, normalise
-from duologue.inference.evaluation import asr_suite, audio_analysis_suite, foreign, run_folder, voicebench_suite
-from duologue.inference.evaluation.speech_sets import find_utterances
-from duologue.inference.evaluation.words import word_errors
-from duologue.inference.text_stream import ids_of
+from duologue.inference.assistant.text_stream import ids_of
+from duologue.inference.evaluation.inputs import foreign
+from duologue.inference.evaluation.inputs.speech_sets import find_utterances
+from duologue.inference.evaluation.metrics.words import word_errors
+from duologue.inference.evaluation.report import run_folder
+from duologue.inference.evaluation.suites import asr as asr_suite
+from duologue.inference.evaluation.suites import audio_analysis as audio_analysis_suite
+from duologue.inference.evaluation.suites import voicebench as voicebench_suite
 from duologue.model.errors import DuologueError
 from duologue.model.tokens import TokenLayout
 from duologue.training.data.characters import labels_of

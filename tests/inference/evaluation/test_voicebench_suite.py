@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from duologue.inference.evaluation import voicebench_suite
-from duologue.inference.evaluation.endpoint_judge import EndpointJudge, JudgeConfig
-from duologue.inference.evaluation.ifeval import CHECKS, follows, follows_loosely
-from duologue.inference.evaluation.voicebench_suite import choice, letter, score, subset_of
+from duologue.inference.evaluation.judges.endpoint import EndpointJudge, JudgeConfig
+from duologue.inference.evaluation.metrics.ifeval import CHECKS, follows, follows_loosely
+from duologue.inference.evaluation.suites import voicebench as voicebench_suite
+from duologue.inference.evaluation.suites.voicebench import choice, letter, score, subset_of
 from duologue.model.errors import DuologueError
 
 sys.path.append(str(Path(__file__).parents[2] / "data_prep"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jiwer
 import pytest
 
-from duologue.inference.evaluation.words import (
+from duologue.inference.evaluation.metrics.words import (
     Aligned,
     WordErrors,
     alignment,

@@ -1,0 +1,81 @@
+"""Between words and token ids: a text that a person typed, and a model's tokens as they come out."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...checkpoints.files import broken
+from ...data_prep.text.spoken import normalise
+from ...model.errors import DuologueError
+from ...model.tokens import TokenLayout
+
+TOKENS = 4096  # of one text
+_NAMED = 5  # words that the model does not know
+
+
+def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], list[str]]:
+    """A typed text as token ids, and the first words that the model does not know, five at most.
+
+    A text that is not all words is read once more in its spoken form, "What is 3 plus 4?" as "what is three plus four";
+    so markers in it ("<reply>") are words like any other.
+
+    Raises:
+        DuologueError: no words, or more tokens than TOKENS.
+    """
+
+    def encode(words: str) -> list[int]:
+        return list(tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))
+
+    def strange(ids: list[int]) -> bool:
+        return not all(layout.is_text(id_) for id_ in ids)
+
+    if not isinstance(text, str):
+        raise DuologueError(f"a text is a str, not {type(text).__name__}")
+    if broken(text):
+        raise DuologueError(f"the text {text[:40]!r} has half a surrogate pair, which is no character")
+    ids = encode(text)
+    if strange(ids) and (spoken := normalise(text)):
+        text, ids = spoken, encode(spoken)
+    if not ids:
+        raise DuologueError(f"the question {text[:80]!r} has no words")
+    if len(ids) > TOKENS:
+        raise DuologueError(f"the text has {len(ids)} tokens; at most {TOKENS} are read")
+    if not strange(ids):
+        return ids, []
+    unknown = (word for word in dict.fromkeys(text.split()) if strange(encode(word)))
+    return ids, list(itertools.islice(unknown, _NAMED))
+
+
+@dataclass
+class TextStream:
+    """Tokens to text as they come: a token that ends inside a character waits for the rest of it."""
+
+    tokenizer: Any
+    text: str = ""
+    _ids: list[int] = field(default_factory=list)
+    _start: int = 0  # decoding begins here, a few tokens back, for the space before a word depends on its neighbour
+    _done: int = 0  # tokens whose text has been given out
+
+    def push(self, token: int) -> str:
+        """The text that ``token`` adds."""
+        self._ids.append(token)
+        return self._advance(final=False)
+
+    def end(self) -> str:
+        """What was held back."""
+        return self._advance(final=True)
+
+    def _advance(self, *, final: bool) -> str:
+        before = self._decode(self._ids[self._start : self._done])
+        after = self._decode(self._ids[self._start :])
+        if len(after) <= len(before) or (after.endswith("\ufffd") and not final):
+            return ""
+        self._start, self._done = self._done, len(self._ids)
+        delta = after[len(before) :]
+        self.text += delta
+        return delta
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

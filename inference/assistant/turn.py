@@ -1,0 +1,306 @@
+"""One turn of a conversation: the question goes in as it would arrive, the reply comes out chunk by chunk, timed.
+
+Speech is fed in chunks of 160 ms, each encoded and put into the language model's cache at once, so that at the end of
+the question only the last chunk is left to hear. Time is measured here, by whoever drives the model, never inside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...model.errors import DuologueError
+from ...model.speech_lm import DialogueState, ReplyStep, Sampling, SpeechLM, TokenKind
+from ..front_end.speech_segments import Recording
+from .text_stream import TextStream, ids_of
+
+CHUNK_MS = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """What one turn cost. Milliseconds of wall clock spent computing; what a consumer does between chunks is not in it.
+
+    compute_delay_ms: from handing over the question's last samples (or its text) to the first samples of the reply
+        ready; None when the reply has no speech.
+    first_word_ms: the same, to the first piece of text that the model writes (its transcript, if it writes one).
+    total_ms: the whole turn, listening included.
+    real_time_factor: total time over the duration of question and reply; below 1 the model keeps up.
+    """
+
+    audio_s: float
+    reply_s: float
+    listen_ms: float
+    compute_delay_ms: float | None
+    first_word_ms: float | None
+    total_ms: float
+    real_time_factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyChunk:
+    """What one step added: text of the reply, text of what was heard, speech (n,) float32 and how many units of it.
+
+    at_ms: computing time since the question's last samples were handed over.
+    """
+
+    text_delta: str
+    transcript_delta: str
+    pcm: np.ndarray
+    units: int = 0
+    at_ms: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One turn's outcome.
+
+    text: the reply; transcript: the question as the model understood it ("" for a model that does not write it down).
+    waveform: (n,) float32 in [-1, 1] at sample_rate, empty for a model without a voice.
+    units: the speech units it was made from.
+    warning: what may explain a poor reply (words that the model does not know, a reply cut short), which is still the
+        model's own; or why there is none (nobody speaks in the recording).
+    """
+
+    text: str
+    transcript: str
+    waveform: np.ndarray
+    sample_rate: int
+    units: list[int]
+    timings: Timings
+    warning: str | None = None
+
+
+@dataclass
+class _Clock:
+    """A stopwatch of computing time: it runs while the model works and stands while a consumer has the chunk."""
+
+    spent: float = 0.0  # s
+    started: float | None = None
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+
+    def stop(self) -> None:
+        self.spent, self.started = self.now, None
+
+    @property
+    def now(self) -> float:
+        return self.spent + (0.0 if self.started is None else time.perf_counter() - self.started)
+
+
+class Turn(Iterator[ReplyChunk]):
+    """A turn under way: iterate over its chunks; :meth:`reply` collects what has come so far.
+
+    Args:
+        model, tokenizer: whose turn it is; ``state`` is advanced in place.
+        question: what is heard of a recording, samples (n,) float32 at the model's rate, or the ids of a typed text. A
+            recording too long to be heard at once is written down part by part, and then read; one of which nothing is
+            heard gets no reply.
+        about: ids of what is asked in writing about the recording.
+        warnings: what is known to be wrong with the question already.
+        on_end: called once the reply is whole.
+    """
+
+    def __init__(
+        self,
+        model: SpeechLM,
+        tokenizer: Any,
+        state: DialogueState,
+        sampling: Sampling,
+        question: Recording | list[int],
+        *,
+        about: list[int] | None = None,
+        warnings: tuple[str, ...] = (),
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        self._model, self._state, self._sampling, self._question = model, state, sampling, question
+        self._tokenizer = tokenizer
+        self._about, self._on_end = about or [], on_end
+        self._warnings = list(warnings)
+        self._input_rate = model.config.mel.sample_rate  # Hz
+        self._output_rate = output_rate(model)  # Hz
+        self._clock = _Clock()
+        self._text, self._transcript = TextStream(tokenizer), TextStream(tokenizer)
+        self._dictated = ""  # what was written down part by part
+        self._pcm: list[np.ndarray] = []
+        self._units: list[int] = []
+        self._told = 0  # units that chunks have told of
+        # Readings of the clock: the last samples handed over, the first text, the first speech.
+        self._heard: float | None = None
+        self._first_word: float | None = None
+        self._first_pcm: float | None = None
+        self._chunks = self._run()
+
+    def __next__(self) -> ReplyChunk:
+        return next(self._chunks)
+
+    @property
+    def compute_delay_ms(self) -> float | None:
+        """See :class:`Timings`; None until the first speech is ready."""
+        return self._since_heard(self._first_pcm)
+
+    def reply(self) -> Reply:
+        """Everything so far; complete once the iteration has ended."""
+        waveform = np.concatenate([np.zeros(0, np.float32), *self._pcm])
+        audio_s = self._question.seconds if isinstance(self._question, Recording) else 0.0
+        reply_s = len(waveform) / self._output_rate
+        total = self._clock.now
+        return Reply(
+            text=self._text.text.strip(),
+            transcript=(self._dictated + self._transcript.text).strip(),
+            waveform=waveform,
+            sample_rate=self._output_rate,
+            units=list(self._units),
+            timings=Timings(
+                audio_s=audio_s,
+                reply_s=reply_s,
+                listen_ms=1e3 * (self._heard or 0.0),
+                compute_delay_ms=self.compute_delay_ms,
+                first_word_ms=self._since_heard(self._first_word),
+                total_ms=1e3 * total,
+                real_time_factor=total / max(audio_s + reply_s, 1e-3),
+            ),
+            warning="; ".join(self._warnings) or None,
+        )
+
+    def _since_heard(self, moment: float | None) -> float | None:
+        return None if moment is None or self._heard is None else 1e3 * (moment - self._heard)
+
+    @torch.inference_mode()
+    def _run(self) -> Generator[ReplyChunk]:
+        model, state, question = self._model, self._state, self._question
+        self._clock.start()
+        if isinstance(question, Recording) and len(question.parts) == 1:
+            sampling = self._room(self._length(question.parts[0]) + len(self._about))
+            self._hear(question.parts[0])
+        else:
+            ids = question if isinstance(question, list) else (yield from self._write_down(question.parts))
+            self._heard = self._heard or self._clock.now
+            if not ids:  # nobody has asked anything
+                self._clock.stop()
+                return
+            sampling = self._room(len(ids))
+            model.read_text(torch.tensor([ids], device=model.device), state)  # (1, T)
+        step = model.reply_step(state, sampling)
+        while step.kind is not TokenKind.END:
+            yield from self._emit(step, step.pcm)
+            step = model.reply_step(state, sampling)
+        if state.generated >= sampling.max_tokens:
+            self._warnings.append(f"the reply was cut short after {sampling.max_tokens} tokens")
+        yield from self._emit(step, torch.cat([step.pcm, model.reply_flush(state)], dim=-1))
+        self._clock.stop()
+        if self._on_end is not None:
+            self._on_end()
+
+    def _hear(self, waveform: np.ndarray) -> None:
+        """Listen to (n,) samples as they would arrive, and note when the last of them are handed over."""
+        model, state = self._model, self._state
+        size = self._input_rate * CHUNK_MS // 1_000
+        *before, last = torch.from_numpy(waveform)[None].split(size, dim=1)  # each (1, up to size)
+        model.begin_turn(state)
+        for chunk in before:
+            model.listen(chunk, state)
+        self._heard = self._clock.now
+        model.listen(last, state)
+        if self._about:
+            model.ask_about(self._about, state)
+        model.end_turn(state)
+
+    def _write_down(self, parts: list[np.ndarray]) -> Generator[ReplyChunk, None, list[int]]:
+        """The ids of the words in parts of speech (n,), each heard by itself."""
+        for part in parts:
+            before = " " if self._dictated else ""
+            self._heard = self._clock.now
+            for delta in written_down(self._model, self._tokenizer, part):
+                self._dictated += before + delta
+                yield from self._hand_out("", before + delta, np.zeros(0, np.float32))
+                before = ""
+        if not self._dictated.strip():
+            return self._about
+        return [*ids_of(self._tokenizer, self._model.config.layout, self._dictated)[0], *self._about]
+
+    def _emit(self, step: ReplyStep, pcm: torch.Tensor) -> Iterator[ReplyChunk]:
+        """Hand out what a step made, if it made anything, with the clock standing meanwhile."""
+        text_delta = self._text.push(step.token) if step.kind is TokenKind.REPLY else ""
+        transcript_delta = self._transcript.push(step.token) if step.kind is TokenKind.TRANSCRIPT else ""
+        if step.kind is TokenKind.END:
+            text_delta, transcript_delta = self._text.end(), self._transcript.end()
+        samples = pcm.flatten().float().clamp(-1, 1).cpu().numpy()  # (n,)
+        self._units += step.units.flatten().tolist()
+        yield from self._hand_out(text_delta, transcript_delta, samples)
+
+    def _hand_out(self, text_delta: str, transcript_delta: str, samples: np.ndarray) -> Iterator[ReplyChunk]:
+        if self._first_word is None and (text_delta or transcript_delta):
+            self._first_word = self._clock.now
+        if len(samples):
+            if self._first_pcm is None:
+                self._first_pcm = self._clock.now
+            self._pcm.append(samples)
+        if text_delta or transcript_delta or len(samples):
+            self._clock.stop()
+            at_ms = self._since_heard(self._clock.now)
+            assert at_ms is not None
+            yield ReplyChunk(
+                text_delta=text_delta,
+                transcript_delta=transcript_delta,
+                pcm=samples,
+                units=len(self._units) - self._told,
+                at_ms=at_ms,
+            )
+            self._told = len(self._units)
+            self._clock.start()
+
+    def _length(self, waveform: np.ndarray) -> int:
+        """Positions that (n,) samples take at most."""
+        model, listen_s = self._model, self._model.config.listen_s
+        samples = len(waveform) if listen_s is None else listen_s * self._input_rate
+        return int(samples * Fraction(model.mel.rate * model.encoder.rate * model.adaptor.rate)) + 1
+
+    def _room(self, length: int) -> Sampling:
+        """As many tokens at most as the language model has positions left behind a question of this length.
+
+        Raises:
+            DuologueError: the question does not fit behind what has been said.
+        """
+        sampling, prompt = self._sampling, self._model.config.prompt
+        positions: int | None = self._model.config.llm.get("max_position_embeddings")
+        if positions is None:
+            return sampling
+        used = self._state.llm.length
+        prompt_length = max(len(prompt.prefix_ids), len(prompt.next_prefix_ids)) + len(prompt.suffix_ids) + 2
+        room = positions - used - length - prompt_length
+        if room < 1:
+            said = f" and {used} of them are taken by what was said before: begin a new conversation" if used else ""
+            raise DuologueError(
+                f"the question takes {length} positions, but the model has {positions}{said or ': ask a shorter one'}"
+            )
+        return dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, room))
+
+
+@torch.inference_mode()
+def written_down(model: SpeechLM, tokenizer: Any, part: np.ndarray) -> Iterator[str]:
+    """The transcript of (n,) samples, which are heard by themselves, as it is written."""
+    state, sampling, text = model.init_state(), Sampling(), TextStream(tokenizer)
+    model.begin_turn(state)
+    model.listen(torch.from_numpy(part)[None], state)
+    model.end_turn(state)
+    step = model.reply_step(state, sampling, aloud=False)
+    while not state.speaking and step.kind is not TokenKind.END:
+        if step.kind is TokenKind.TRANSCRIPT and (delta := text.push(step.token)):
+            yield delta
+        step = model.reply_step(state, sampling, aloud=False)
+    if delta := text.end():
+        yield delta
+
+
+def output_rate(model: SpeechLM) -> int:
+    """Sample rate of the model's speech in Hz (16 kHz, of no samples, for a model without a voice)."""
+    return 16_000 if model.config.vocoder is None else model.config.vocoder.sample_rate

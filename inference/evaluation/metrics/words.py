@@ -1,0 +1,109 @@
+"""Words against words: normalisers, word and character errors with their alignment.
+
+Error rates are jiwer's over texts that a normaliser has made comparable: Whisper's English or basic one, or nano's
+plain words (lower case, digits in words, nothing but letters).
+
+Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv 2212.04356), appendix C.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ....data_prep.text.spoken import normalise
+from ....model.errors import DuologueError
+
+NORMALISERS = ("english", "basic", "plain")
+
+
+@functools.cache
+def normaliser(name: str) -> Callable[[str], str]:
+    """Raises DuologueError for another name than those of NORMALISERS."""
+    if name == "plain":
+        return normalise
+    if name == "english":
+        from whisper_normalizer.english import EnglishTextNormalizer as Normaliser
+    elif name == "basic":
+        from whisper_normalizer.basic import BasicTextNormalizer as Normaliser
+    else:
+        raise DuologueError(f"unknown normaliser {name!r}: the normalisers are {', '.join(NORMALISERS)}")
+    whisper = Normaliser()
+    return lambda text: " ".join(whisper(_seen(text)).split())
+
+
+def _seen(text: str) -> str:
+    """Without what is not seen (zero-width spaces, byte-order marks, directions), which Whisper's normalisers keep."""
+    return "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordErrors:
+    """Substitutions, insertions and deletions over all pairs, and the reference's words."""
+
+    errors: int
+    words: int
+
+    @property
+    def rate(self) -> float | None:
+        """Word error rate; None without words."""
+        return self.errors / self.words if self.words else None
+
+
+def word_errors(hypotheses: Sequence[str], references: Sequence[str], how: str = "plain") -> WordErrors:
+    """Word errors of ``hypotheses`` against ``references``, pair by pair, both normalised."""
+    import jiwer
+
+    if not references:
+        return WordErrors(errors=0, words=0)
+    clean = normaliser(how)
+    out = jiwer.process_words([clean(text) for text in references], [clean(text) for text in hypotheses])
+    missed = out.substitutions + out.deletions
+    return WordErrors(errors=missed + out.insertions, words=missed + out.hits)
+
+
+def character_errors(hypotheses: Sequence[str], references: Sequence[str], how: str = "plain") -> WordErrors:
+    """The same of characters; a space counts as one, as jiwer has it."""
+    import jiwer
+
+    if not references:
+        return WordErrors(errors=0, words=0)
+    clean = normaliser(how)
+    out = jiwer.process_characters([clean(text) for text in references], [clean(text) for text in hypotheses])
+    missed = out.substitutions + out.deletions
+    return WordErrors(errors=missed + out.insertions, words=missed + out.hits)
+
+
+def error_measures(hypothesis: str, reference: str, how: str, prefix: str = "") -> dict[str, list[float]]:
+    """Measures of one pair: wer and cer as [errors, length]. A reference without words adds its insertions alone."""
+    words = word_errors([hypothesis], [reference], how)
+    characters = character_errors([hypothesis], [reference], how)
+    return {f"{prefix}wer": [words.errors, words.words], f"{prefix}cer": [characters.errors, characters.words]}
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """One step of an alignment: what was said, what was understood; kind is equal, substitute, insert or delete."""
+
+    kind: str
+    said: str
+    understood: str
+
+
+def alignment(hypothesis: str, reference: str, how: str = "plain") -> list[Aligned]:
+    """How jiwer lays the two word by word beside each other."""
+    import jiwer
+
+    clean = normaliser(how)
+    out = jiwer.process_words(clean(reference), clean(hypothesis))
+    said, understood = out.references[0], out.hypotheses[0]
+    return [
+        Aligned(
+            chunk.type,
+            " ".join(said[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(understood[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+        )
+        for chunk in out.alignments[0]
+    ]

@@ -1,0 +1,232 @@
+"""Reports for people: one HTML file with everything inside it, and a Markdown summary.
+
+No network and no scripts: styles in the head, plots as SVG, sound as data. Light and dark follow the reader's system. A
+report is a verdict a metric, then sections, then what could not be measured and what it was measured on.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ....checkpoints.cards.markdown import table as markdown_table
+from ....data_prep.audio import AudioSource, read_audio
+from ....model.errors import DuologueError
+from ..metrics.statistics import Better, Finding
+from ..metrics.words import Aligned
+from .plots import number
+
+PLAYER_RATE = 16_000  # Hz
+STYLE = """
+:root{color-scheme:light dark;--ink:#1d2733;--dim:#5d6874;--page:#fff;--card:#f6f7f9;--line:#dfe3e8;
+--a:#2f6fb3;--b:#b3542f;--c:#3b8a5a;--d:#7d55b0;--user:#2f6fb3;--them:#b3542f;--span:#2f6fb322;--bad:#b92525;--good:#23784a}
+@media(prefers-color-scheme:dark){:root{--ink:#e4e8ee;--dim:#9aa4b0;--page:#14181d;--card:#1c2229;--line:#2f3842;
+--a:#7fb2ea;--b:#eaa07f;--c:#7fcf9f;--d:#c0a0ee;--user:#7fb2ea;--them:#eaa07f;--span:#7fb2ea22;--bad:#ff8080;--good:#7fd6a4}}
+*{box-sizing:border-box}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1010px;margin:2rem auto;
+padding:0 1rem}
+h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.1rem;margin:2.2rem 0 .5rem}
+p{margin:.4rem 0}.dim{color:var(--dim)}.bad{color:var(--bad)}.good{color:var(--good)}
+.scroll{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0;width:100%}
+th{text-align:left;font-weight:600;color:var(--dim);font-size:.85rem}
+th,td{padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.example{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;margin:.6rem 0}
+.example p{margin:.15rem 0}audio{height:30px;width:300px;max-width:100%;vertical-align:middle}
+del{color:var(--bad);text-decoration:line-through}ins{color:var(--good);text-decoration:none;border-bottom:2px solid}
+details{margin:.5rem 0}summary{cursor:pointer;color:var(--dim)}pre{overflow-x:auto;font-size:.8rem}
+svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font:11px system-ui,sans-serif}
+svg .label,svg .value{fill:var(--ink);font-size:12px}.bar{fill:var(--a)}.grid{stroke:var(--line)}
+.whisker{stroke:var(--ink);fill:none;stroke-width:1.4}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Part of a page: a heading and HTML that is safe already."""
+
+    title: str
+    body: str
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def report_page(title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section]) -> str:
+    """The page of one suite's report.json."""
+    return document(title, report_body(title, report, findings, sections))
+
+
+def report_body(title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section]) -> str:
+    """The same without head and style."""
+    broken = report["broken"]
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f'<p class="dim">{html.escape(describe(report["settings"]))}</p>',
+        _broken_note(broken),
+        section(Section(title="Figures", body=findings_table(findings))),
+        *(section(part) for part in sections),
+    ]
+    if broken:
+        rows = [(entry["id"], entry["reason"]) for entry in broken]
+        parts.append(section(Section(title="What could not be measured", body=table(("input", "why"), rows))))
+    found = json.dumps(report["environment"], indent=1, ensure_ascii=False)
+    parts.append(
+        f"<h2>Measured with</h2><details><summary>{html.escape(machine(report['environment']))}</summary>"
+        f"<pre>{html.escape(found)}</pre></details>"
+        f"<details><summary>Settings</summary><pre>"
+        f"{html.escape(json.dumps(report['settings'], indent=1, ensure_ascii=False))}</pre></details>"
+    )
+    return "".join(parts)
+
+
+def section(part: Section) -> str:
+    return f"<h2>{html.escape(part.title)}</h2>{part.body}"
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """A line a metric: value, interval, how many, and the verdict."""
+    rows = [(f.metric.name, number(f.value, f.metric.unit), _interval(f), str(f.count), verdict(f)) for f in findings]
+    return table(("metric", "value", "95 % interval", "over", "verdict"), rows, numeric=(1, 2, 3))
+
+
+def verdict(finding: Finding) -> str:
+    """One line that says what the figure means."""
+    metric, value = finding.metric, finding.value
+    if value is None:
+        return "not measured"
+    if metric.reference is None:
+        return _plain_verdict(finding, value)
+    other, whose = metric.reference
+    against = f"{number(other, metric.unit)}, {whose}"
+    if metric.better is Better.NEITHER:
+        return f"beside {against}"
+    if finding.low is not None and finding.high is not None and finding.low <= other <= finding.high:
+        return f"cannot be told from {against}"
+    good = (value > other) == (metric.better is Better.HIGHER)
+    return f"{'better' if good else 'worse'} than {against}"
+
+
+def _plain_verdict(finding: Finding, value: float) -> str:
+    """Of a metric that nothing stands beside: its place on its scale, and whether more ought to be measured."""
+    metric = finding.metric
+    way = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: "a description"}
+    parts = [way[metric.better]]
+    if metric.unit == "MOS":
+        low = int(min(max(value, 1.0), 4.999))
+        names = ("bad", "poor", "fair", "good", "excellent")
+        parts = [f"between {names[low - 1]} ({low}) and {names[low]} ({low + 1})"]
+    elif metric.unit == "%" and value > 0 and metric.better is Better.LOWER:
+        parts = [f"one in {1 / value:.0f}" if value < 0.4 else "often", *parts]
+    if metric.unit == "%" and finding.low is not None and finding.high is not None and finding.high - finding.low > 0.2:
+        parts.append("too few for more than a guess")
+    return "; ".join(parts)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = ()) -> str:
+    """Text in cells; columns in ``numeric`` stand to the right."""
+    classes = ['class="number"' if at in numeric else "" for at in range(len(columns))]
+    head = "".join(f"<th {cls}>{html.escape(name)}</th>" for name, cls in zip(columns, classes, strict=True))
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td {c}>{html.escape(str(cell))}</td>" for cell, c in zip(row, classes, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def example(lines: Sequence[tuple[str, str]], waves: Mapping[str, np.ndarray] | None = None, safe: str = "") -> str:
+    """A card: (name, text) lines, players by name, and HTML that is safe already."""
+    text = "".join(f'<p><span class="dim">{html.escape(a)}:</span> {html.escape(b)}</p>' for a, b in lines)
+    sound = "".join(f'<p><span class="dim">{html.escape(a)}:</span> {player(b)}</p>' for a, b in (waves or {}).items())
+    return f'<div class="example">{text}{safe}{sound}</div>'
+
+
+def aligned(steps: Sequence[Aligned]) -> str:
+    """An alignment in one line: what was missed is struck out, what was put in is underlined."""
+    out = []
+    for step in steps:
+        if step.said and step.kind != "equal":
+            out.append(f"<del>{html.escape(step.said)}</del>")
+        if step.understood:
+            tag = "ins" if step.kind != "equal" else "span"
+            out.append(f"<{tag}>{html.escape(step.understood)}</{tag}>")
+    return f"<p>{' '.join(out)}</p>"
+
+
+def sounds(named: Mapping[str, Callable[[], AudioSource]]) -> dict[str, np.ndarray]:
+    """Recordings for the players of a card, by name, without those that cannot be read: they are in no figure either,
+    or their words alone are."""
+    found = {}
+    for name, source in named.items():
+        with contextlib.suppress(DuologueError):
+            found[name] = read_audio(source(), PLAYER_RATE)
+    return found
+
+
+def player(wave: np.ndarray, rate: int = PLAYER_RATE) -> str:
+    """(n,) as an audio element with the sound in it."""
+    import soundfile
+
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", rate, 1, "VORBIS", format="OGG") as sound:
+        for start in range(0, len(wave), rate):  # of more than two minutes at once, libvorbis overflows the stack
+            sound.write(wave[start : start + rate])
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<audio controls preload="none" src="data:audio/ogg;base64,{data}"></audio>'
+
+
+def markdown(title: str, report: Mapping[str, Any], findings: Sequence[Finding]) -> str:
+    """The figures as a section of a model card."""
+    rows = [(f.metric.name, number(f.value, f.metric.unit), _interval(f), f.count, verdict(f)) for f in findings]
+    columns = ("metric", "value", "95 % interval", "over", "verdict")
+    parts = [f"## {title}", describe(report["settings"]), markdown_table(columns, rows, (1, 2, 3))]
+    if report["broken"]:
+        named = "; ".join(f"{entry['id']}: {entry['reason']}" for entry in report["broken"][:10])
+        parts.append(f"{len(report['broken'])} inputs could not be measured and are in no figure: {named}")
+    parts.append(f"Measured on {machine(report['environment'])}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """The settings in one line."""
+    shown = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            value = value.get("name") or "one that was loaded already"
+        if value is not None and name != "suite":
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            shown.append(f"{name.replace('_', ' ')}: {text if len(text) < 120 else text[:117] + '…'}")
+    return " · ".join(shown)
+
+
+def machine(found: Mapping[str, Any]) -> str:
+    return f"{found['processor']}, {found['cores']} cores, {found['torch_threads']} threads, {found['device']}"
+
+
+def _interval(finding: Finding) -> str:
+    if finding.low is None or finding.high is None:
+        return "–"
+    unit = finding.metric.unit
+    return f"{number(finding.low, unit)} to {number(finding.high, unit)}"
+
+
+def _broken_note(broken: Sequence[Mapping[str, str]]) -> str:
+    if not broken:
+        return ""
+    return f'<p class="bad">{len(broken)} inputs could not be measured and are in no figure; they are named below.</p>'

@@ -1,0 +1,97 @@
+"""The folder of one evaluation: its settings, rows that are only appended to, and the reports made from them.
+
+settings.json    what is measured: another model, seed or set wants another folder
+*.jsonl          one row an item, written as soon as it is known, so that a run which was broken off goes on
+report.json      settings, metrics, figures, environment, rows, broken inputs
+report.html      the same for people, self-contained
+summary.md       the same as a section of a model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ....checkpoints.files import read_json_lines, read_object, write_atomically, write_json
+from ....checkpoints.source import WEIGHTS
+from ....model.errors import DuologueError
+from ...assistant.assistant import Assistant, load
+
+Row = dict[str, Any]
+
+
+def open_folder(out: Path, settings: Mapping[str, Any]) -> Path:
+    """Make the folder, or go on in it.
+
+    Raises:
+        DuologueError: it holds the figures of other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "settings.json"
+    if path.exists():
+        before = read_object(path)
+        other = [name for name in settings if before.get(name) != settings[name]]
+        if other:
+            raise DuologueError(f"{out} holds figures of another {' and '.join(other)}: choose another folder")
+    write_json(path, settings)
+    return out
+
+
+def loaded(model: str | Assistant) -> tuple[Assistant, dict[str, str | None]]:
+    """The model, and what it is called: its name and the hash of its weights."""
+    if isinstance(model, Assistant):
+        return model, {"name": None, "sha256": None}
+    assistant = load(model)
+    assert assistant.path is not None
+    digest = hashlib.sha256((assistant.path / WEIGHTS).read_bytes()).hexdigest()
+    return assistant, {"name": model, "sha256": digest}
+
+
+def resume_rows(
+    path: Path, title: str, items: list[tuple[int, Any]], work: Callable[[int, Any], Row], quiet: bool
+) -> list[Row]:
+    """Do ``work`` for the items that have no row in the file yet, nor a row that was broken off in writing.
+
+    An item at which it raises DuologueError gets a row all the same: its ``failed`` says why.
+    """
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last may end in the middle of a letter
+    write_atomically(path, b"".join(line + b"\n" for line in whole[: len(items)]))
+    rows = read_json_lines(path)
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        for at, item in progress(items[len(rows) :], title, len(rows), len(items), quiet):
+            line = json.dumps(work(at, item), ensure_ascii=False)
+            file.write(f"{line}\n")
+            file.flush()
+            rows.append(json.loads(line))  # as a run that goes on would read it
+    return rows
+
+
+def guarded(work: Callable[[int, Any], Row], name: Callable[[Any], str]) -> Callable[[int, Any], Row]:
+    """``work`` that turns a broken input into a row with its ``id`` and why it ``failed``, instead of an error."""
+
+    def row(at: int, item: Any) -> Row:
+        try:
+            return {"id": name(item), "failed": None} | work(at, item)
+        except DuologueError as error:
+            return {"id": name(item), "failed": str(error)}
+
+    return row
+
+
+def progress(items: Iterable[Any], title: str, done: int, total: int, quiet: bool) -> Iterator[Any]:
+    """The items, with a progress bar on stderr."""
+    if quiet:
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(f"{title:8}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, completed=done)
+        for item in items:
+            yield item
+            bar.advance(task)

@@ -1,0 +1,128 @@
+"""The page of a spoken evaluation: who and what was answered, chunk sizes, decoding time, best and worst replies."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..metrics.chunk_sizes import chunk_table
+from ..metrics.statistics import Better, Finding, measured
+from ..metrics.words import alignment
+from .page import Section, aligned, example, sounds, table
+from .plots import bars, curves, histogram, number
+from .reporting import good_rows, ranked
+from .run_folder import Row
+
+_SHOWN = 5  # examples of a kind
+_FOLLOWS = ("reply_wer", "dnsmos", "utmos")  # what decides which replies are shown
+
+
+def sections(
+    folder: Path, rows: list[Row], found: dict[str, Any], chunked: list[Row], ear: str
+) -> Callable[[Sequence[Finding]], list[Section]]:
+    """What follows the figures, once these are known."""
+
+    def make(_: Sequence[Finding]) -> list[Section]:
+        good = good_rows(rows)
+        return [
+            _groups("By voice", "voice", found["by_voice"]),
+            _groups("By category", "category", found["by_category"]),
+            _delays(good),
+            *_chunks(good, chunked, ear),
+            *examples(good, lambda row: folder / "replies" / f"{row['id']}.wav", ear),
+        ]
+
+    return make
+
+
+def _groups(title: str, name: str, groups: dict[str, Any]) -> Section:
+    columns = (name, "questions", "right", "right by ear", "WER of what it heard")
+    keys = ("right", "right_by_ear", "transcript_wer")
+    rows = [(key, str(part["questions"]), *(number(part[k], "%") for k in keys)) for key, part in groups.items()]
+    plot = bars([(key, part["right"], None, None) for key, part in groups.items()], "%")
+    return Section(title=title, body=table(columns, rows, (1, 2, 3, 4)) + plot)
+
+
+def _delays(rows: list[Row]) -> Section:
+    values = [amount for amount, _ in measured(rows, "compute_delay_ms")]
+    note = "<p class='dim'>Last samples of the question handed over to first samples of the reply ready.</p>"
+    return Section(title="Compute delay", body=note + histogram(values, "compute delay", "ms"))
+
+
+def _chunks(rows: list[Row], chunked: list[Row], ear: str) -> list[Section]:
+    entries = chunk_table(rows, chunked)
+    if entries[0]["latency_ms"] is None:
+        return []
+    utmos = any(entry["utmos_without_context"] is not None for entry in entries)
+    columns = [
+        "Ω, units",
+        "latency, median",
+        "lagging words",
+        "DNSMOS, no context",
+        "PLCMOS, no context",
+        "ASR-WER, no context",
+    ]
+    columns += ["UTMOS, no context"] if utmos else []
+    body = [
+        [
+            "whole reply" if entry["units"] is None else str(entry["units"]),
+            number(entry["latency_ms"], "ms"),
+            number(entry["lagging_words"]),
+            number(entry["dnsmos_without_context"]),
+            number(entry["plcmos_without_context"]),
+            number(entry["reply_wer_without_context"], "%"),
+            *([number(entry["utmos_without_context"])] if utmos else []),
+        ]
+        for entry in entries
+    ]
+    whole = entries[-1]
+    flat = whole["dnsmos_without_context"]
+    points = {
+        "without context": [
+            (e["latency_ms"], e["dnsmos_without_context"]) for e in entries if e["dnsmos_without_context"]
+        ],
+        "with context (ours)": [(e["latency_ms"], flat) for e in entries if flat],
+    }
+    note = (
+        "<p class='dim'>Speech is handed out in chunks of Ω units. This vocoder keeps its state, so its speech is that "
+        f"of the last line whatever Ω is; the figures without context, over {len(chunked)} replies (ear: "
+        f"{html.escape(ear)}), show what chunks that know nothing of each other would cost.</p>"
+    )
+    plot = curves(points, "latency, ms", "DNSMOS", from_zero=False)
+    return [
+        Section(
+            title="Chunk size",
+            body=note + table(columns, body, tuple(range(1, len(columns)))) + plot,
+        )
+    ]
+
+
+def examples(rows: list[Row], sound: Callable[[Row], Path], ear: str) -> list[Section]:
+    """The worst and the best replies by each measure that decides, with their sound."""
+    out = []
+    for key in _FOLLOWS:
+        order = ranked(rows, key, Better.LOWER if key.endswith("wer") else Better.HIGHER)
+        if not order:
+            continue
+        name = {"reply_wer": f"as {ear} understands them", "dnsmos": "by DNSMOS", "utmos": "by UTMOS"}[key]
+        for title, chosen in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
+            cards = "".join(_card(row, sound(row), key, ear) for row in chosen)
+            out.append(Section(title=f"{title} replies {name}", body=cards))
+    return out
+
+
+def _card(row: Row, path: Path, key: str, ear: str) -> str:
+    amount, weight = row["measures"][key]
+    lines = [(row["id"], " · ".join(str(row[name]) for name in ("voice", "category") if row.get(name)))]
+    lines += [(name, row[name]) for name in ("question", "transcript", "answer") if row.get(name)]
+    lines.append(("reply", row.get("reply") or "–"))
+    lines.append((key.replace("_", " "), number(amount / weight, "%" if key.endswith("wer") else "")))
+    waves = sounds({"speech": partial(Path, path)})
+    heard = row.get("heard")
+    steps = ""
+    if heard is not None and row.get("reply"):
+        steps = f'<p class="dim">{html.escape(ear)} heard:</p>{aligned(alignment(heard, row["reply"]))}'
+    return example(lines, waves, steps)

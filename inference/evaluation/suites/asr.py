@@ -1,0 +1,168 @@
+"""`duologue evaluate asr`: what a model understands of recorded speech, as word and character error rates by set.
+
+Understood by the model (greedily, and with a beam), or by another system, whose words are in a file:
+
+    --outputs DIR    DIR/hypotheses.jsonl, {"id": …, "text": …} a line, or DIR/ID.txt for each utterance
+
+Both sides go through Whisper's normaliser for English, or its basic one. A recording that cannot be read is named,
+counted and in no figure; an utterance for which another system wrote nothing counts as nothing understood.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ....checkpoints.files import read_text, texts_by_id
+from ....data_prep.audio import read_audio
+from ....model.errors import DuologueError
+from ...assistant.assistant import Assistant
+from ...assistant.transcribe import transcribe
+from ..inputs.speech_sets import Utterance, find_utterances, generated
+from ..metrics.statistics import Better, Finding, Metric, evaluate
+from ..metrics.words import alignment, error_measures, normaliser
+from ..report.page import Section, aligned, example, sounds, table
+from ..report.plots import bars, number
+from ..report.reporting import finish, good_rows, ranked
+from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
+
+HYPOTHESES = "hypotheses.jsonl"
+PROFILES = {"quick": (60, "dev"), "card": (300, "flite:awb,flite:slt,festival:ked_diphone")}
+_SHOWN, _HEARD = 20, 8  # alignments; those with sound
+
+
+def run(
+    *,
+    out: Path,
+    model: str | Assistant | None = None,
+    outputs: Path | None = None,
+    data: Path | None = None,
+    profile: str = "quick",
+    voices: str | None = None,
+    limit: int | None = None,
+    beam: int = 4,
+    how: str = "english",
+    seed: int = 0,
+    split: str = "test",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Measure and write the reports into ``out``.
+
+    Args:
+        data: a set of recordings (see :mod:`.speech_sets`); None: generated questions in ``voices``.
+        limit: at most so many utterances (of generated ones: how many).
+        beam: width of the beam; 1: greedy alone.
+        how: the normaliser.
+
+    Raises:
+        DuologueError: nothing to understand it, an unknown set, normaliser, profile or voice.
+    """
+    if (model is None) == (outputs is None):
+        raise DuologueError("give a model, or the outputs of another system, and not both")
+    if profile not in PROFILES:
+        raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
+    normaliser(how)
+    count, usual = PROFILES[profile]
+    if data is None:
+        found = generated(voices or usual, limit or count, seed, split)
+    else:
+        found = itertools.islice(find_utterances(data), limit)
+    utterances = list(found)
+    if not utterances:
+        raise DuologueError(f"{data} has no utterances with words")
+    assistant, source = (None, None) if model is None else loaded(model)
+    beam = beam if assistant is not None else 1
+    settings = {
+        "suite": "asr", "model": source, "outputs": None if outputs is None else str(outputs),
+        "data": None if data is None else str(data), "utterances": len(utterances), "beam": beam,
+        "normaliser": how, "seed": seed,
+        "voices": sorted({u.set for u in utterances}) if data is None else None,
+    }  # fmt: skip
+    folder = open_folder(out, settings)
+    understood = _of_files(outputs) if outputs is not None else None
+
+    def work(at: int, utterance: Utterance) -> Row:
+        row: Row = {"set": utterance.set, "text": utterance.text}
+        if understood is not None:
+            row["greedy"] = understood(utterance.id)
+        else:
+            assert assistant is not None
+            wave = read_audio(utterance.sound(), assistant.input_rate)
+            row["greedy"] = transcribe(assistant, wave)
+            if beam > 1:
+                row["beam"] = transcribe(assistant, wave, beam=beam)
+        measures = error_measures(row["greedy"], utterance.text, how)
+        if "beam" in row:
+            measures |= error_measures(row["beam"], utterance.text, how, "beam_")
+        return row | {"measures": measures}
+
+    rows = resume_rows(
+        folder / "heard.jsonl", "listening", list(enumerate(utterances)), guarded(work, lambda u: u.id), quiet
+    )
+    good = good_rows(rows)
+    sets = [(name, [row for row in good if row["set"] == name]) for name in sorted({row["set"] for row in good})]
+    metrics = _metrics(beam)
+    more = [(name, [evaluate(metric, part, seed) for metric in metrics]) for name, part in sets]
+    spoken = {utterance.id: utterance for utterance in utterances}
+    return finish(
+        folder,
+        "Speech recognition",
+        settings=settings,
+        metrics=metrics,
+        rows=rows,
+        sections=[_sets(more), *_worst(good, spoken, how)],
+        more=more,
+        quiet=quiet,
+    )
+
+
+def _metrics(beam: int) -> tuple[Metric, ...]:
+    wide = f", beam of {beam}"
+    names = (("wer", "Word error rate"), ("cer", "Character error rate"))
+    found = [Metric(key=key, name=name, unit="%", better=Better.LOWER) for key, name in names]
+    if beam > 1:
+        found += [Metric(key=f"beam_{key}", name=name + wide, unit="%", better=Better.LOWER) for key, name in names]
+    return tuple(found)
+
+
+def _of_files(folder: Path) -> Callable[[str], str]:
+    path = folder / HYPOTHESES
+    if path.is_file():
+        known = texts_by_id(path, "text")
+        return lambda name: known.get(name, "")
+    if not folder.is_dir() or next(folder.rglob("*.txt"), None) is None:
+        raise DuologueError(f"{folder} holds neither {HYPOTHESES} nor texts (ID.txt)")
+
+    def read(name: str) -> str:
+        text = folder / f"{name}.txt"
+        return read_text(text).strip() if text.is_file() else ""
+
+    return read
+
+
+def _sets(parts: Sequence[tuple[str, Sequence[Finding]]]) -> Section:
+    columns = ("set", "utterances", *(found.metric.name for found in parts[0][1])) if parts else ("set",)
+    rows = [(name, str(found[0].count), *(number(f.value, "%") for f in found)) for name, found in parts]
+    plot = bars([(name, found[0].value, found[0].low, found[0].high) for name, found in parts], "%")
+    return Section(title="By set", body=table(columns, rows, tuple(range(1, len(columns)))) + plot)
+
+
+def _worst(rows: list[Row], spoken: dict[str, Utterance], how: str) -> list[Section]:
+    out = []
+    order = ranked(rows, "wer", Better.LOWER)
+    wrong = [row for row in order[::-1] if row["measures"]["wer"][0]]
+    for title, chosen in (("Worst understood", wrong[:_SHOWN]), ("Best understood", order[:3])):
+        cards = []
+        for at, row in enumerate(chosen):
+            errors, words = row["measures"]["wer"]
+            waves = sounds({"sound": spoken[row["id"]].sound} if at < _HEARD else {})
+            lines = [(row["id"], f"{row['set']}, {errors:.0f} errors in {words:.0f} words"), ("said", row["text"])]
+            if "beam" in row:
+                lines.append(("with the beam", row["beam"]))
+            cards.append(example(lines, waves, aligned(alignment(row["greedy"], row["text"], how))))
+        if cards:
+            note = '<p class="dim">Struck out: said and not understood. Underlined: understood instead.</p>'
+            out.append(Section(title=title, body=note + "".join(cards)))
+    return out

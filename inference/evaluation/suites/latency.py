@@ -1,0 +1,259 @@
+"""`duologue evaluate latency`: how long a person waits, in its parts, and how that grows.
+
+    endpoint    last sample of the user's speech -> the decision to answer (stream time of a session)
+    compute     the decision -> the first sample of the reply is there
+    total       their sum, the time to first audio; all three from sessions that are paced in real time
+    warm, cold  compute delay of a turn in a process that has answered before, and of a process's first
+    growth      the exponent b of cost ~ length^b: of the delay and of listening by length of the question, of the reply
+                by its number of tokens. 0: it does not grow; 1: linear
+
+Percentiles are over questions. The machine's load is in the report: figures of a busy machine say so.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ....data_prep.audio import write_wav
+from ....data_prep.nano.dialogues import Split
+from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, require, synthesise
+from ....data_prep.speech.voices import find_voices
+from ....model.errors import DuologueError
+from ....model.speech_lm import Sampling
+from ...assistant.assistant import Assistant
+from ...assistant.turn import Timings
+from ...session.events import EventKind
+from ...session.policy import FRAME_MS, PRESETS
+from ...session.session import Session
+from ...session.state import SessionConfig
+from ..judges.recognise import resampled
+from ..metrics.statistics import Better, Metric, Statistic, growth_exponent, measured, percentiles
+from ..report.page import Section, table
+from ..report.plots import curves, histogram, number
+from ..report.reporting import finish
+from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
+from .s2s import distinct
+
+PROFILES = {"quick": 8, "card": 60}  # questions in real time
+LENGTHS_S = (2, 4, 8, 16, 32)  # of questions
+TOKENS = (16, 32, 64, 128, 256)  # of a reply
+_REPEATS, _COLD = 5, 3
+_ROOM_S = 4.0  # for an answer to begin
+_P50, _P95 = Statistic.P50, Statistic.P95
+
+
+def _pair(key: str, name: str, best: tuple[float, str] | None = None) -> tuple[Metric, Metric]:
+    first = Metric(key=key, name=f"{name}, median", unit="ms", better=Better.LOWER, statistic=_P50, reference=best)
+    return first, Metric(key=key, name=f"{name}, 95th", unit="ms", better=Better.LOWER, statistic=_P95)
+
+
+METRICS = (
+    *_pair("endpoint_ms", "Endpoint delay"),
+    *_pair("compute_ms", "Compute delay, in real time"),
+    *_pair("total_ms", "Time to first audio"),
+    *_pair("warm_ms", "Compute delay of a turn, warm", (226.0, "LLaMA-Omni-8B on its GPU at 10 units")),
+    *_pair("cold_ms", "Compute delay of a process's first turn"),
+    Metric(key="late", name="Frames that came later than 80 ms", unit="%", better=Better.LOWER),
+)
+
+
+def run(
+    *,
+    model: str | Assistant,
+    out: Path,
+    profile: str = "quick",
+    voices: str | None = None,
+    questions: int | None = None,
+    preset: str = "balanced",
+    seed: int = 0,
+    split: str = "test",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Measure and write the reports into ``out``.
+
+    Raises:
+        DuologueError: an unknown profile, preset or voice, a synthesiser that is not installed.
+    """
+    if profile not in PROFILES:
+        raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
+    if preset not in PRESETS:
+        raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
+    speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
+    require(*{voice.engine for voice in speakers})
+    assistant, source = loaded(model)
+    count = questions or PROFILES[profile]
+    settings = {
+        "suite": "latency", "profile": profile, "model": source, "voices": [voice.key for voice in speakers],
+        "questions": count, "preset": preset, "seed": seed, "split": split,
+    }  # fmt: skip
+    folder = open_folder(out, settings)
+    asked = [(dialogue.question, speakers[at % len(speakers)]) for at, dialogue in
+             enumerate(distinct(seed, count, Split(split)))]  # fmt: skip
+    from ....checkpoints.importers.silero_vad import load_vad
+
+    vad = load_vad()
+    assistant.warm_up()
+
+    def paced(at: int, item: tuple[str, Voice]) -> Row:
+        question, voice = item
+        pcm = synthesise(question, voice).astype(np.float32) / 32_768
+        found = assistant.ask((SAMPLE_RATE, pcm)).timings
+        row = play_in_real_time(Session(assistant, SessionConfig(duplex=PRESETS[preset]), vad), pcm)
+        if found.compute_delay_ms is not None:
+            row["measures"]["warm_ms"] = [found.compute_delay_ms, 1]
+        return row | {"question": question, "voice": voice.key, "question_s": len(pcm) / SAMPLE_RATE}
+
+    rows = resume_rows(folder / "paced.jsonl", "pacing", list(enumerate(asked)), guarded(paced, lambda i: i[0]), quiet)
+    cold: list[Row] = []
+    if source["name"] is not None:
+        name = str(source["name"])
+        items = list(enumerate(asked[i % count] for i in range(_COLD)))
+        work = guarded(lambda at, item: _cold(name, *item), lambda item: f"cold: {item[0]}")
+        cold = resume_rows(folder / "cold.jsonl", "starting", items, work, quiet)
+    grown = resume_rows(
+        folder / "growth.jsonl", "growing", [(0, None)], lambda at, _: _growth(assistant, asked, speakers), quiet
+    )[0]
+    return finish(
+        folder,
+        "Latency",
+        settings=settings,
+        metrics=METRICS,
+        rows=[*rows, *cold],
+        figures={"growth": grown},
+        sections=[_totals(rows), *_growths(grown)],
+        quiet=quiet,
+    )
+
+
+def play_in_real_time(session: Session, pcm: np.ndarray) -> Row:
+    """Hand a question (n,) at 16 kHz to a session as a microphone would, each frame when it is over; what was waited.
+
+    Frames are handed over by the clock; a frame that took too long delays those after it, as it would for a user.
+    """
+    wave = resampled(pcm, SAMPLE_RATE) if session.input_rate == SAMPLE_RATE else _at(pcm, session.input_rate)
+    end_ms = 1e3 * len(wave) / session.input_rate
+    room = np.zeros(round(_ROOM_S * session.input_rate), np.float32)
+    wave = np.concatenate([wave, room])
+    wave = np.pad(wave, (0, -len(wave) % session.frame))
+    frame_s = session.frame / session.input_rate
+    late, decided, row = 0, None, Row(measures={}, answered=False)
+    frames = len(wave) // session.frame
+    start = time.perf_counter()
+    for at in range(frames):
+        due = start + (at + 1) * frame_s
+        time.sleep(max(0.0, due - time.perf_counter()))
+        tick = session.tick(wave[at * session.frame : (at + 1) * session.frame])
+        now = time.perf_counter()
+        late += now - due > FRAME_MS / 1e3
+        for event in tick.events:
+            if event.kind is EventKind.ANSWER_STARTED and event.at_ms >= end_ms - FRAME_MS:
+                decided = event.at_ms
+            if event.kind is EventKind.ANSWER_AUDIBLE and decided is not None:
+                endpoint, total = max(0.0, decided - end_ms), 1e3 * (now - start) - end_ms
+                row["answered"] = True
+                parts = {"endpoint_ms": endpoint, "compute_ms": total - endpoint, "total_ms": total}
+                row["measures"] = {key: [value, 1] for key, value in parts.items()}
+        if row["answered"]:
+            break
+    row["measures"]["late"] = [late, at + 1]
+    return row
+
+
+def _cold(name: str, question: str, voice: Voice) -> Row:
+    """The first question of a process, which loads the model for it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "question.wav"
+        write_wav(path, synthesise(question, voice).astype(np.float32) / 32_768, SAMPLE_RATE)
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "duologue", "ask", str(path), "--json", "--model", name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        seconds = time.perf_counter() - start
+    if done.returncode:
+        raise DuologueError(f"a new process failed: {done.stderr.strip()[-200:]}")
+    delay = json.loads(done.stdout)["timings"]["compute_delay_ms"]
+    return {"process_s": seconds, "measures": {} if delay is None else {"cold_ms": [delay, 1]}}
+
+
+def _growth(assistant: Assistant, asked: list[tuple[str, Voice]], speakers: tuple[Voice, ...]) -> Row:
+    """Medians over repeats, and their exponents."""
+    speech = np.concatenate([synthesise(question, voice) for question, voice in asked])
+    by_question: dict[str, list[tuple[float, float]]] = {"delay": [], "listening": []}
+    for seconds in LENGTHS_S:
+        wave = np.resize(speech, seconds * SAMPLE_RATE)
+        found = [_timings(assistant, wave) for _ in range(_REPEATS)]
+        last = [timing.first_word_ms for timing in found]
+        by_question["delay"].append((seconds, percentiles(last)["p50"] or 0.0))
+        by_question["listening"].append((seconds, float(np.median([timing.listen_ms for timing in found]))))
+    reply = reply_costs(assistant, max(TOKENS))
+    by_reply = [(count, reply[count - 1]) for count in TOKENS if count <= len(reply)]
+    out: Row = {"question_delay": by_question["delay"], "listening": by_question["listening"], "reply": by_reply}
+    exponents = {name: growth_exponent(*zip(*line, strict=True)) for name, line in out.items() if line}
+    return out | {"exponents": exponents}
+
+
+def _timings(assistant: Assistant, wave: np.ndarray) -> Timings:
+    """Of one question (n,), heard as it is, however long."""
+    turn = assistant.stream((SAMPLE_RATE, wave), sampling=Sampling(max_tokens=8), as_recorded=True)
+    for _ in turn:
+        pass
+    return turn.reply().timings
+
+
+@torch.inference_mode()
+def reply_costs(assistant: Assistant, tokens: int) -> list[float]:
+    """Milliseconds until each token of one reply, and its speech, are there: (tokens,). The reply is made to go on by
+    taking the likeliest word each time, whatever else the model would do; fewer where its positions end."""
+    model, layout = assistant.model, assistant.model.config.layout
+    state = model.init_state()
+    model.read_text(torch.tensor([assistant.tokenizer.encode("hello", add_special_tokens=False)]), state)
+    words = slice(*layout.text)
+    positions = model.config.llm.get("max_position_embeddings", tokens + state.llm.length + 1)
+    tokens = min(tokens, positions - state.llm.length - 1)
+    sampling = Sampling(max_tokens=tokens + 1)
+    costs, start = [], time.perf_counter()
+    for _ in range(tokens):
+        word = int(model.next_logits(state)[words].argmax()) + layout.text[0]
+        model.reply_step(state, sampling, forced=word)
+        costs.append(1e3 * (time.perf_counter() - start))
+    return costs
+
+
+def _at(pcm: np.ndarray, rate: int) -> np.ndarray:
+    import soxr
+
+    return np.asarray(soxr.resample(pcm, SAMPLE_RATE, rate), np.float32)
+
+
+def _totals(rows: list[Row]) -> Section:
+    values = [amount for amount, _ in measured(rows, "total_ms")]
+    missed = sum(not row.get("answered") for row in rows if not row.get("failed"))
+    note = f"<p>{missed} of {len(rows)} questions were not answered within {_ROOM_S:.0f} s.</p>" if missed else ""
+    return Section(
+        title="Time to first audio", body=note + histogram(values, "last speech to first reply sample", "ms")
+    )
+
+
+def _growths(grown: Row) -> list[Section]:
+    names = {
+        "question_delay": ("Delay to the first word, by length of the question", "s"),
+        "listening": ("Computing while listening, by length of the question", "s"),
+        "reply": ("A reply with its speech, by its tokens", "tokens"),
+    }
+    rows = [
+        (title, f"{x:g} {unit}", number(y, "ms"), number(grown["exponents"].get(key)))
+        for key, (title, unit) in names.items()
+        for x, y in grown[key]
+    ]
+    body = table(("what", "length", "cost", "exponent"), rows, (1, 2, 3))
+    for key, (title, unit) in names.items():
+        body += f"<h3>{title}</h3>" + curves({"cost": grown[key]}, unit, "ms", logarithmic=True)
+    return [Section(title="How it grows", body=body)]

@@ -1,0 +1,264 @@
+"""`duologue evaluate s2s`: spoken questions and spoken answers, judged by rule, by ear, by quality, and timed.
+
+Ours are generated questions, asked in chosen voices. Three passes, each a file of rows that is only appended to:
+
+    asked.jsonl     every question asked, the model's transcript and reply, times, memory; speech in replies/*.wav
+    judged.jsonl    what an independent recogniser hears in each reply's speech, and in the synthesiser's own rendering
+                    of the same text; how it sounds; what a judge says of it
+    chunks.jsonl    a few replies synthesised in chunks of Ω units, with and without context
+
+The questions come from held-out wordings and operands (``Split.TEST``); the acceptance voices are never trained on.
+Compute delay is measured by the turn (:mod:`..turn`): last samples handed over -> first reply samples ready. What
+another system said is judged by the same code, from its files (:mod:`.foreign`).
+
+Source of the measures: LLaMA-Omni (arXiv 2409.06666), tables 1 to 3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....checkpoints.files import write_json_lines
+from ....data_prep.audio import read_audio, write_wav
+from ....data_prep.nano.dialogues import Dialogue, Split, generate
+from ....data_prep.speech.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
+from ....data_prep.speech.voices import REPLY_VOICE, find_voices
+from ....model.errors import DuologueError
+from ...assistant.assistant import Assistant
+from ..inputs.foreign import MANIFEST
+from ..judges.endpoint import EndpointJudge, JudgeConfig
+from ..judges.recognise import find_ear
+from ..judges.slots import is_right
+from ..judges.speech import SpeechJudge
+from ..metrics.chunk_sizes import render_chunks, without_voice
+from ..metrics.s2s import METRICS, figures
+from ..report.reporting import finish, good_rows
+from ..report.run_folder import Row, loaded, open_folder, resume_rows
+from ..report.s2s import sections
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How much is measured."""
+
+    questions: int  # over all voices
+    voices: str  # a set or a list, as data_prep.voices.find_voices reads it
+    chunked: int  # replies that are synthesised in chunks of several sizes
+
+
+PROFILES = {
+    "quick": Profile(questions=60, voices="dev", chunked=6),
+    "card": Profile(questions=600, voices="flite:awb,flite:slt,festival:ked_diphone", chunked=30),
+}
+
+
+def run(
+    *,
+    model: str | Assistant,
+    out: str | os.PathLike[str],
+    profile: str = "quick",
+    voices: str | None = None,
+    questions: int | None = None,
+    seed: int = 0,
+    split: str = "test",
+    ear: str = "pocketsphinx",
+    judge: JudgeConfig | None = None,
+    utmos: str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Measure ``model`` and write report.json, report.html and summary.md into ``out``.
+
+    Args:
+        model: a name, a folder, a hub id, or one that is loaded.
+        voices, questions: instead of the profile's.
+        split: which wordings and operands: "test", "dev" or "train".
+        ear: the recogniser of the replies' speech (see :func:`.recognise.find_ear`).
+        judge: a chat model that grades content and style; None: replies are judged by rule alone.
+        utmos: folder of UTMOS weights; None: it is left out.
+        quiet: no progress bar and no tables.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        DuologueError: an unknown profile or voice, a synthesiser that is not installed, or a folder that holds the
+            figures of other settings.
+    """
+    if profile not in PROFILES:
+        raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
+    count = questions or PROFILES[profile].questions
+    speakers = find_voices(voices or PROFILES[profile].voices)
+    require(*{voice.engine for voice in speakers})
+    assistant, source = loaded(model)
+    settings = {
+        "suite": "s2s",
+        "profile": profile,
+        "model": source,
+        "voices": [voice.key for voice in speakers],
+        "questions": count,
+        "seed": seed,
+        "split": split,
+        "recogniser": ear,
+        "judge": None if judge is None else judge.model,
+        "utmos": utmos,
+    }
+    folder = open_folder(Path(out), settings)
+    (folder / "replies").mkdir(exist_ok=True)
+    dialogues = list(enumerate(distinct(seed, count, Split(split))))
+    assistant.warm_up()
+    mute = Assistant(without_voice(assistant.model), assistant.tokenizer)
+    mute.warm_up()
+
+    asked = resume_rows(
+        folder / "asked.jsonl",
+        "asking",
+        dialogues,
+        lambda at, dialogue: _ask(assistant, mute, at, dialogue, speakers[at % len(speakers)], folder),
+        quiet,
+    )
+    grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
+    hearing = SpeechJudge(find_ear(ear), utmos, grader)
+    judged = resume_rows(
+        folder / "judged.jsonl",
+        "judging",
+        list(enumerate(asked)),
+        lambda at, row: _judge(hearing, row, folder),
+        quiet,
+    )
+    rows = [row | verdict | {"measures": row.get("measures", {}) | verdict["measures"]}
+            for row, verdict in zip(asked, judged, strict=True)]  # fmt: skip
+    chunked = [row for row in good_rows(rows) if row["units"]][: PROFILES[profile].chunked]
+    sizes = resume_rows(
+        folder / "chunks.jsonl",
+        "chunking",
+        list(enumerate(chunked)),
+        lambda at, row: render_chunks(assistant, row, hearing),
+        quiet,
+    )
+    found = figures(rows)
+    return finish(
+        folder,
+        "Spoken questions, spoken answers",
+        settings=settings,
+        metrics=METRICS,
+        rows=rows,
+        figures=found,
+        sections=sections(folder, rows, found, sizes, hearing.ear.name),
+        quiet=quiet,
+    )
+
+
+def export(
+    folder: Path, *, profile: str = "quick", voices: str | None = None, questions: int | None = None, seed: int = 0,
+    split: str = "test",
+) -> int:  # fmt: skip
+    """Write the questions for another system to answer: ID.question.wav, and manifest.jsonl with what is right.
+
+    It adds ID.wav (its speech) and ID.txt (its text); `duologue evaluate s2s --outputs FOLDER` judges them.
+    Returns how many questions there are.
+    """
+    count = questions or PROFILES[profile].questions
+    speakers = find_voices(voices or PROFILES[profile].voices)
+    require(*{voice.engine for voice in speakers})
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for at, dialogue in enumerate(distinct(seed, count, Split(split))):
+        voice = speakers[at % len(speakers)]
+        pcm = synthesise(dialogue.question, voice)
+        write_wav(folder / f"{at:04d}.question.wav", pcm.astype(np.float32) / 32_768, SAMPLE_RATE)
+        entries.append({"id": f"{at:04d}", "voice": voice.key, **asdict(dialogue)})
+    write_json_lines(folder / MANIFEST, entries)
+    return count
+
+
+def distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
+    """The first ``count`` dialogues of a seed whose questions differ."""
+    seen: set[str] = set()
+    for index in range(1_000 * count):
+        dialogue = generate(seed, index, split)
+        asked = f"{dialogue.before} {dialogue.question}"
+        if asked not in seen:
+            seen.add(asked)
+            yield dialogue
+            if len(seen) == count:
+                return
+    raise DuologueError(f"the grammar has only {len(seen)} questions for {split}: fewer than {count} were asked for")
+
+
+def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voice: Voice, folder: Path) -> Row:
+    """Ask one question aloud; its row. A voice that fails on a text is a row too, with the reason.
+
+    mute: the same model without a voice, which is asked too: what writing alone takes.
+    """
+    row: Row = {"id": f"{at:04d}", "index": at, "voice": voice.key, **asdict(dialogue), "failed": None}
+    try:
+        pcm = synthesise(dialogue.question, voice)
+    except SynthesisError as error:
+        return row | {"failed": str(error)}
+    talk, written_talk = assistant.converse(), mute.converse()
+    if dialogue.before is not None:  # the turn that the question goes on from is asked in writing
+        row["said_before"] = talk.ask(text=dialogue.before[0]).text
+        written_talk.ask(text=dialogue.before[0])
+    turn = talk.stream((SAMPLE_RATE, pcm))
+    timeline = [(chunk.at_ms, len(chunk.text_delta.split()), chunk.units) for chunk in turn]
+    reply = turn.reply()
+    if len(reply.waveform):
+        write_wav(_speech(folder, row), reply.waveform, reply.sample_rate)
+    timings = reply.timings
+    written = written_talk.ask((SAMPLE_RATE, pcm)).timings
+    right = is_right(reply.text, dialogue.answer, dialogue.slot)
+    return row | {
+        "transcript": reply.transcript,
+        "reply": reply.text,
+        "right": right,
+        "units": reply.units,
+        "timeline": timeline,
+        "warning": reply.warning,
+        "timings": asdict(timings),
+        "peak_rss_mib": _peak_rss_mib(),
+        "measures": {
+            "right": [right, 1],
+            "real_time_factor": [timings.real_time_factor, 1],
+            "decode_speech_s": [(timings.total_ms - timings.listen_ms) / 1e3, 1],
+            "decode_text_s": [(written.total_ms - written.listen_ms) / 1e3, 1],
+        }
+        | {
+            key: [value, 1]
+            for key in ("compute_delay_ms", "first_word_ms")
+            if (value := getattr(timings, key)) is not None
+        },
+    }
+
+
+def _judge(hearing: SpeechJudge, row: Row, folder: Path) -> Row:
+    """What the ear hears in a reply, and in the synthesiser's rendering of the same words; how it sounds."""
+    heard: Row = {"heard": None, "synthesiser_heard": None, "right_by_ear": False, "measures": {}}
+    if row["failed"]:
+        return heard
+    rendering = None
+    if row["reply"]:
+        with contextlib.suppress(SynthesisError):  # a reply without words, or flite is not installed
+            rendering = synthesise(row["reply"], REPLY_VOICE).astype(np.float32) / 32_768
+    path = _speech(folder, row)
+    wave = read_audio(path, SAMPLE_RATE) if path.exists() else None
+    verdict = hearing(row, wave, rendering)
+    return heard | verdict | {"right_by_ear": bool(verdict["measures"].get("right_by_ear", [0])[0])}
+
+
+def _speech(folder: Path, row: Row) -> Path:
+    return folder / "replies" / f"{row['id']}.wav"
+
+
+def _peak_rss_mib() -> float:
+    """The most memory that this process has held so far; in the first pass, before the recogniser is loaded."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1)

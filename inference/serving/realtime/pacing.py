@@ -1,0 +1,110 @@
+"""A session's frames on their way to the engine and back: what the client appends, and silence in its place.
+
+Where a client that is being answered sends nothing, frames of silence take the place of its microphone, one each 80 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..workers.engine import FRAME_S, Done, Seat
+
+_log = logging.getLogger(__name__)
+
+
+class Pacer:
+    """The frames of one session.
+
+    Args:
+        seat: where they are heard. frame: samples in one.
+        due: told when the next frame of silence would be due, by time.monotonic(), says when it is; None: not at all.
+        happened: is told of each frame that has been heard: what came of it, whether it was made up, and itself.
+        failed: is told of what could not be heard.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        frame: int,
+        due: Callable[[float], float | None],
+        happened: Callable[[Done, bool, np.ndarray], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._seat, self._silence = seat, np.zeros(frame, np.float32)
+        self._due, self._happened, self._failed = due, happened, failed
+        self._submitted: list[tuple[bool, np.ndarray]] = []  # made up?
+        self._last_frame = 0.0
+        self._wanted = asyncio.Event()
+        self._clock: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Let silence come when it is due."""
+        self._clock = asyncio.create_task(self._run())
+
+    def stop(self) -> None:
+        """Let nothing more come."""
+        if self._clock is not None:
+            self._clock.cancel()
+        self._submitted = []
+
+    @property
+    def under_way(self) -> int:
+        """Frames that have not been heard yet."""
+        return len(self._submitted)
+
+    async def caught_up(self) -> None:
+        """Returns once all that is under way now has been heard."""
+        if self._submitted:
+            await asyncio.wait([self._last])
+
+    def wake(self) -> None:
+        """A frame may be due where none was."""
+        self._wanted.set()
+
+    def push(self, frame: np.ndarray) -> None:
+        """A frame (frame,) of the client's."""
+        self._tick(frame, made_up=False)
+
+    def make_up(self, frame: np.ndarray | None = None) -> None:
+        """A frame that the client's time does not count; None: silence."""
+        self._tick(self._silence if frame is None else frame, made_up=True)
+
+    def _tick(self, frame: np.ndarray, made_up: bool) -> None:
+        now = time.monotonic()
+        late = now - (self._last_frame + FRAME_S)
+        self._last_frame = now - late if made_up and 0 < late < FRAME_S else now
+        self._submitted.append((made_up, frame))
+        self._last = self._seat.tick(frame, self._last_frame)
+        self._last.add_done_callback(self._ticked)
+
+    def _ticked(self, future: asyncio.Future[Done]) -> None:
+        if future.cancelled() or not self._submitted:
+            return
+        made_up, frame = self._submitted.pop(0)
+        error = future.exception()
+        if error is not None:
+            self._failed(error)
+            return
+        try:
+            self._happened(future.result(), made_up, frame)
+        except Exception as fault:  # a fault of ours must not leave a client waiting for ever
+            _log.exception("a frame's events could not be told")
+            self._failed(fault)
+
+    async def _run(self) -> None:
+        while True:
+            due = self._due(self._last_frame + FRAME_S)
+            if due is None:
+                self._wanted.clear()
+                await self._wanted.wait()
+            elif self._submitted:
+                await asyncio.wait([self._last])
+            elif (wait := due - time.monotonic()) > 0:
+                await asyncio.sleep(wait)
+            else:
+                self.make_up()

@@ -1,0 +1,119 @@
+"""One question outside any conversation's clock, at work in a seat of its own, between the frames of conversations.
+
+Silence in a recording is not heard, and long speech is heard in parts (speech_segments.py); whatever its length, it is
+worked through in pieces so short that nobody else waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+
+from ....data_prep.audio import read_audio
+from ....model.errors import DuologueError
+from ....model.speech_lm import Sampling, SpeechLM
+from ...assistant.one_shot import Step
+from ...front_end import speech_segments as segments
+from ..workers.engine import Seat
+from .decoding import decode
+
+_CHUNK_S = 0.16  # of a recording are heard in one job
+_PATIENCE_S = 1.0  # that a job may wait for the frames of conversations
+
+
+class Questioner:
+    """One question, heard or read, and its answer.
+
+    Args:
+        seat: the session slot that it takes. model: what it hears with.
+    """
+
+    def __init__(self, seat: Seat, model: SpeechLM) -> None:
+        self._model, self._rate = model, model.config.mel.sample_rate  # Hz
+        self._seat = seat
+
+    async def ask(self, method: str, *args: Any) -> Any:
+        """One job."""
+        return (await self._seat.call(method, *args, patience=_PATIENCE_S)).value
+
+    async def hear(self, recording: bytes, about: str = "") -> float:
+        """A recording, whole, and what is asked in writing about it; returns its seconds.
+
+        Raises:
+            DuologueError: it cannot be read, or nobody speaks in it and nothing is asked about it.
+        """
+        pcm = await decode(read_audio, recording, self._rate)
+        await self.listen(pcm, about)
+        return len(pcm) / self._rate
+
+    async def listen(self, pcm: np.ndarray, about: str = "") -> None:
+        """A spoken question, (n,) float32 at the model's rate, and what is asked in writing about it.
+
+        Raises:
+            DuologueError: there is nothing to answer.
+        """
+        about = about.strip()
+        heard = await self._segments(segments.asked, pcm, bool(about))
+        if not heard.parts and not about:
+            raise DuologueError(heard.warnings[0])
+        if len(heard.parts) == 1:
+            await self._hear(heard.parts[0], about=about)
+        else:
+            words = "".join([delta async for delta in self._write_down(heard.parts)])
+            await self.ask("read", f"{words} {about}".strip())
+
+    async def dictation(self, recording: bytes) -> AsyncIterator[str]:
+        """The words in a recording as they are heard; none where nobody speaks.
+
+        Raises:
+            DuologueError: it cannot be read.
+        """
+        pcm = await decode(read_audio, recording, self._rate)
+        heard = await self._segments(segments.dictated, pcm)
+        async for delta in self._write_down(heard.parts):
+            yield delta
+
+    async def _segments(self, plan: Callable[..., segments.Recording], pcm: np.ndarray, *more: Any) -> Any:
+        """What is to be heard of (n,) samples."""
+        clip = await asyncio.to_thread(segments.framed, pcm)
+        found = [await self.ask("detect", piece) for piece in segments.pieces(clip)]
+        probabilities = np.concatenate([np.zeros(0, np.float32), *found])
+        return await asyncio.to_thread(plan, self._model, pcm, clip, probabilities, *more)
+
+    async def _hear(self, part: np.ndarray, *, apart: bool = False, about: str = "") -> None:
+        await self.ask("begin", apart)
+        size = round(_CHUNK_S * self._rate)
+        for start in range(0, len(part), size):
+            await self.ask("hear", part[start : start + size])
+        if about:
+            await self.ask("about", about)
+        await self.ask("end")
+
+    async def _write_down(self, parts: list[np.ndarray]) -> AsyncIterator[str]:
+        """The words in parts of speech (n,), each heard by itself."""
+        said = False
+        for part in parts:
+            await self._hear(part, apart=True)
+            before = " " if said else ""
+            async for step in self.steps(Sampling()):
+                delta = step.transcript if before == "" and said else step.transcript.lstrip()
+                if delta:
+                    yield before + delta
+                    before, said = "", True
+                if step.text:
+                    break
+
+    async def steps(self, sampling: Sampling) -> AsyncIterator[Step]:
+        """The answer as it is made."""
+        ended = False
+        while not ended:
+            step: Step = await self.ask("step", sampling)
+            ended = step.ended
+            yield step
+
+    def leave(self) -> None:
+        """Give the seat back."""
+        self._seat.leave()

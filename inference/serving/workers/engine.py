@@ -1,0 +1,367 @@
+"""Many conversations on one model: who is let in at all, and who runs where.
+
+A conversation stays in the lane that it began in (:mod:`.lane`), where its frames share the stages' steps with others'
+that are due meanwhile (:mod:`.gathering`). Several cores are used by several lanes.
+
+What one frame costs is measured when a lane starts. No more conversations are let in than fit into ``share`` of the
+lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
+
+What sharing brings, of nano, by processor time on one core that others were using too, each table from one run. A
+conversation's share of a step, milliseconds, medians of 25, lengths differing from row to row (of the LLM first for a
+token, then for 160 ms of speech; the ear's is the mean of a frame that completes its 160 ms and one that does not):
+
+    in a batch of       1     2     4     8    16
+    voice detector   1.21  0.41  0.26  0.16  0.13
+    ear              2.85  1.38  0.94  0.77  0.67
+    LLM, 1 place     3.87  1.88  1.04  0.74  1.03
+    LLM, 2 places    2.86  2.08  1.23  0.83  1.03
+    unit decoder     2.67  2.30  1.81  1.79  1.72
+
+And of a whole frame, while somebody speaks all the time (``duologue bench lanes``; late: p50/p95/p99, milliseconds):
+
+    conversations   one by one: cost, late   steps shared: cost, late   all frames at once: cost
+                1   5.71    3/19/33          5.59    4/20/31            5.87
+                2   6.38    4/22/35          6.40    4/21/33            5.46
+                4   7.45    4/29/47          7.30    4/26/38            4.28
+                8   8.84  55/186/200         7.75   11/40/47            4.33
+               12   7.75  781/1368/1473      6.50  37/83/100            4.46
+
+Frames that come spread over time leave little to share until there is no time left; then sharing is what keeps a lane
+from falling behind. So the door counts on what a frame costs in small batches, and bursts are absorbed by larger ones.
+
+    engine = await Engine.start(lambda: load("nano"))
+    seat = engine.sit()                                     raises EngineFull
+    done = await seat.tick(pcm)                             done.value.pcm, done.value.events
+    await seat.call("type", "what is three plus four")      any method of the session
+    seat.leave()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, Pipe
+from queue import SimpleQueue
+from typing import Any, Self
+
+import numpy as np
+
+from ....model.errors import DuologueError
+from ...session.events import Tick
+from ...session.policy import FRAME_MS
+from ...session.state import SessionConfig
+from .worker import FRAME_S, PING, Done, EngineFault, Job, Lane, lane_process
+
+__all__ = ["FRAME_S", "Done", "Engine", "EngineConfig", "EngineFault", "EngineFull", "Seat"]
+
+
+_PING_S = 1.0  # from one question whether a lane goes on to the next
+_STUCK_S = 3.0  # without an answer to it
+
+
+class EngineFull(DuologueError):
+    """There is no room for another conversation now; ``retry_s`` says when to ask again."""
+
+    def __init__(self, message: str, retry_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_s = retry_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Who is let in.
+
+    lanes: processes that compute, each with its own copy of the model; 0: one thread of this process.
+    sessions: at most so many; None: as many as fit.
+    share: of a lane's time that conversations may take together, each counted as if somebody spoke all the time, at
+        what a frame costs on a quiet machine. When all cores are busy it costs twice that, and lateness needs slack:
+        with two lanes on two cores, the server and its clients beside them, one of a hundred frames was late by 30 to
+        35 ms with 8 conversations, half of whose users speak.
+    late_ms: nobody is let in while one of a hundred frames is later than this.
+    """
+
+    lanes: int = 0
+    sessions: int | None = None
+    share: float = 0.25
+    late_ms: float = 40.0
+
+    def __post_init__(self) -> None:
+        if self.lanes < 0 or (self.sessions is not None and self.sessions < 1):
+            raise DuologueError(f"engine: lanes {self.lanes}, sessions {self.sessions}; 0 or more, 1 or more")
+        if not 0 < self.share <= 1 or self.late_ms <= 0:
+            raise DuologueError(f"engine: share {self.share}, late_ms {self.late_ms}; above 0, and share at most 1")
+
+
+class Seat:
+    """One conversation's place in a lane. Its jobs are done in the order in which they are given."""
+
+    def __init__(self, engine: Engine, lane: _LaneLink, line: int) -> None:
+        self._engine, self._lane, self.line = engine, lane, line
+        self.left = False
+
+    def tick(self, pcm: np.ndarray, arrived: float | None = None) -> asyncio.Future[Done]:
+        """One frame of microphone, (frame,) float32; ``arrived``: when, by time.monotonic(), if not now."""
+        return self._give("tick", (pcm,), arrived)
+
+    def call(self, method: str, *args: Any, patience: float = 0.0) -> asyncio.Future[Done]:
+        """Any method of the session. What can wait so many seconds gives way to frames."""
+        return self._give(method, args, None, patience)
+
+    def _give(
+        self, method: str, args: tuple[Any, ...], arrived: float | None, patience: float = 0.0
+    ) -> asyncio.Future[Done]:
+        future = self._engine._give(self._lane, self.line, method, args, arrived, patience)
+        if self.left:
+            self._engine._drop(self.line)
+        return future
+
+    def leave(self) -> None:
+        """The conversation is over: all it remembered is dropped."""
+        if not self.left:
+            self.left = True
+            self._engine._leave(self._lane, self)
+
+
+@dataclass
+class _LaneLink:
+    """The engine's end of a lane.
+
+    jobs: on their way to it; None: there will be no more. (A pipe may be full, and the event loop must not wait.)
+    asked: since when it has not said that it goes on, by time.monotonic(); None: nobody asks.
+    """
+
+    work: Connection
+    results: Connection
+    runner: Any  # a thread or a process
+    jobs: SimpleQueue[Job | None] = field(default_factory=SimpleQueue)
+    cost_ms: float = 0.0
+    seats: int = 0
+    alive: bool = True
+    asked: float | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it runs, and does not come back from what it does."""
+        asked = self.asked
+        return self.alive and asked is not None and time.monotonic() - asked > _STUCK_S
+
+
+class Engine:
+    """All lanes, and the door."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        self.late_ms: deque[tuple[float, float]] = deque(maxlen=4096)  # when, and how late, the last frames
+        self.on_frame: Callable[[Done], None] = lambda done: None
+        self.on_leave: Callable[[Seat], None] = lambda seat: None  # there may be room for another conversation
+        self._pinging: asyncio.Task[None] | None = None
+        self._lanes: list[_LaneLink] = []
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, tuple[_LaneLink, int, asyncio.Future[Done]]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    async def start(
+        cls, load: Callable[[], Any], config: EngineConfig | None = None, vad: Any = None, *, model: str | None = None
+    ) -> Self:
+        """An engine whose lanes are ready.
+
+        Args:
+            load: gives the assistant; called in the one thread.
+            model: its name, which processes load it by.
+            vad: what sessions hear speech with; None: silero. Only for a thread.
+        """
+        engine = cls(config or EngineConfig())
+        for _ in range(max(1, engine.config.lanes)):
+            (work, theirs), (results, theirs_too) = Pipe(), Pipe()
+            if engine.config.lanes:
+                assert model is not None
+                runner: Any = get_context("spawn").Process(
+                    target=lane_process, args=(model, theirs, theirs_too), daemon=True
+                )
+            else:
+                lane = Lane(load(), vad, theirs, theirs_too)
+                runner = threading.Thread(target=lane.run, daemon=True, name="lane")
+            link = _LaneLink(work, results, runner)
+            engine._lanes.append(link)
+            runner.start()
+            if engine.config.lanes:  # so that one side notices when the other is gone
+                theirs.close()
+                theirs_too.close()
+        for link in engine._lanes:
+            first = await asyncio.to_thread(_receive, link.results)
+            if first is None:
+                raise DuologueError("a lane of the engine did not start; see the message above")
+            link.cost_ms = first[2]
+            threading.Thread(target=engine._listen, args=(link,), daemon=True, name="results").start()
+            threading.Thread(target=engine._pass_on, args=(link,), daemon=True, name="jobs").start()
+        engine._pinging = asyncio.create_task(engine._ping())
+        return engine
+
+    @property
+    def seats(self) -> int:
+        """Conversations inside."""
+        return sum(lane.seats for lane in self._lanes)
+
+    @property
+    def processes(self) -> list[int]:
+        """Ids of the lanes that are processes."""
+        return [lane.runner.pid for lane in self._lanes] if self.config.lanes else []
+
+    @property
+    def alive(self) -> bool:
+        """Whether every lane runs."""
+        return all(lane.alive for lane in self._lanes)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a lane runs, and has not come back from what it does for some seconds."""
+        return any(lane.stuck for lane in self._lanes)
+
+    def room(self, lane: _LaneLink | None = None) -> int:
+        """How many conversations fit in all, or in one lane."""
+        if lane is None:
+            rooms = sum(self.room(each) for each in self._lanes)
+            return rooms if self.config.sessions is None else min(rooms, self.config.sessions)
+        if not lane.alive or lane.stuck:
+            return 0
+        fit = int(self.config.share * FRAME_MS / lane.cost_ms) if lane.cost_ms else 64
+        return max(1, fit) if self.config.sessions is None else self.config.sessions
+
+    def p99_late_ms(self, window_s: float = 10.0) -> float:
+        """How late one in a hundred of the last seconds' frames was."""
+        now = time.monotonic()
+        late = [late for when, late in self.late_ms if now - when <= window_s]
+        return float(np.percentile(late, 99)) if len(late) >= 100 else 0.0
+
+    def sit(self, config: SessionConfig | None = None) -> Seat:
+        """A place for a session, or for an :class:`~.asking.Asking` if there is no config.
+
+        Raises:
+            EngineFull: there is none.
+        """
+        if self.stuck and not self.room():
+            raise EngineFull("the server does not come back from what it does: try again later")
+        lanes = [lane for lane in self._lanes if lane.seats < self.room(lane)]
+        if not lanes or self.seats >= self.room():
+            raise EngineFull(
+                f"all {self.room()} conversations that this server has time for are taken: try again later"
+            )
+        if (late := self.p99_late_ms()) > self.config.late_ms:
+            raise EngineFull(f"the server is {late:.0f} ms late with the conversations it has: try again later")
+        lane, line = min(lanes, key=lambda lane: lane.seats), next(self._numbers)
+        lane.seats += 1
+        self._send(lane, Job(line, 0, "", (config,), 0.0))
+        return Seat(self, lane, line)
+
+    async def stop(self) -> None:
+        """End all lanes."""
+        if self._pinging is not None:
+            self._pinging.cancel()
+        for lane in self._lanes:
+            lane.jobs.put(None)
+        for lane in self._lanes:
+            await asyncio.to_thread(lane.runner.join, 5)
+
+    def _give(
+        self,
+        lane: _LaneLink,
+        line: int,
+        method: str,
+        args: tuple[Any, ...],
+        arrived: float | None,
+        patience: float = 0.0,
+    ) -> asyncio.Future[Done]:
+        number, future = next(self._numbers), self._loop.create_future()
+        self._waiting[number] = (lane, line, future)
+        if lane.alive:
+            self._send(lane, Job(line, number, method, args, arrived or time.monotonic(), patience))
+        else:
+            self._finish(lane, line, number, EngineFault("the engine has stopped"))
+        return future
+
+    def _send(self, lane: _LaneLink, job: Job) -> None:
+        lane.jobs.put(job)
+
+    def _pass_on(self, lane: _LaneLink) -> None:
+        """In a thread of its own: jobs, handed to a lane."""
+        with contextlib.suppress(OSError):  # it is gone: its results end too
+            while (job := lane.jobs.get()) is not None:
+                lane.work.send(job)
+        lane.work.close()
+
+    async def _ping(self) -> None:
+        while True:
+            for lane in self._lanes:
+                if lane.asked is None:
+                    lane.asked = time.monotonic()
+                    self._send(lane, Job(PING, next(self._numbers), "", (), 0.0))
+            await asyncio.sleep(_PING_S)
+
+    def _leave(self, lane: _LaneLink, seat: Seat) -> None:
+        lane.seats -= 1
+        if not self.seats:
+            self.late_ms.clear()  # where nobody is, nobody is late any more
+        self._send(lane, Job(seat.line, 0, "", (), 0.0))
+        self._drop(seat.line)
+        self.on_leave(seat)
+
+    def _drop(self, line: int) -> None:
+        """Nobody waits for what this line is asked to do."""
+        for number, (_, its, future) in list(self._waiting.items()):
+            if its == line:
+                del self._waiting[number]
+                future.cancel()
+
+    def _listen(self, lane: _LaneLink) -> None:
+        """In a thread of its own: results of a lane, handed to the loop."""
+        while (result := _receive(lane.results)) is not None:
+            if result[0] == PING:
+                lane.asked = None
+            elif not self._call(self._finish, lane, *result):
+                return
+        self._call(self._lost, lane)
+
+    def _call(self, what: Callable[..., None], *args: Any) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(what, *args)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def _finish(self, lane: _LaneLink, line: int, number: int, done: Any) -> None:
+        entry = self._waiting.pop(number, None)
+        if entry is None or entry[2].done():
+            return
+        future = entry[2]
+        if isinstance(done, Exception):
+            future.set_exception(done)
+            return
+        if isinstance(done.value, Tick):
+            self.late_ms.append((time.monotonic(), done.late_ms))
+            self.on_frame(done)
+        if isinstance(done.value, Exception):
+            future.set_exception(done.value)
+        else:
+            future.set_result(done)
+
+    def _lost(self, lane: _LaneLink) -> None:
+        """A lane has ended by itself: so have its conversations."""
+        lane.alive = False
+        for number, (its, line, _) in list(self._waiting.items()):
+            if its is lane:
+                self._finish(lane, line, number, EngineFault("the engine has stopped"))
+
+
+def _receive(results: Connection) -> Any:
+    try:
+        return results.recv()
+    except (EOFError, OSError):
+        return None

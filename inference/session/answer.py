@@ -1,0 +1,106 @@
+"""An answer under way in a full-duplex session: generated a little ahead of what is played, told as it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
+from ...model.streaming import State
+
+
+@dataclass
+class Answer(State):
+    """An answer, whether it is spoken already or only prepared.
+
+    dialogue: the conversation that it is generated in. units: (1, U) of which no sound has been made yet.
+    waiting: samples (n,) made and not played.
+    words: of each token of the reply: its id, its position, and how many units there were with it.
+    sounded: of each of them that has been made to sound: how many samples had been made by then.
+    written, ended: there are no more tokens; there is no more sound.
+    """
+
+    dialogue: DialogueState
+    units: Tensor
+    waiting: Tensor
+    played: int = 0
+    made: int = 0
+    voiced: int = 0  # units made to sound
+    written: bool = False
+    ended: bool = False
+    transcript: list[int] = field(default_factory=list)
+    words: list[tuple[int, int, int]] = field(default_factory=list)
+    sounded: list[int] = field(default_factory=list)
+    empty: bool = False  # there was nothing to answer
+    told: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have told
+
+    @classmethod
+    def begin(cls, dialogue: DialogueState) -> Self:
+        """One of which nothing has been written, behind a question that is over."""
+        return cls(dialogue, torch.zeros(1, 0, dtype=torch.long), torch.zeros(0))
+
+    @classmethod
+    def none(cls, before: DialogueState) -> Self:
+        """One without words, to a turn in which nothing was said; the dialogue goes on as it was before that turn."""
+        answer = cls.begin(before.clone())
+        answer.written = answer.ended = answer.empty = True
+        return answer
+
+    @property
+    def heard(self) -> int:
+        """How many words of it have been played."""
+        return sum(made <= self.played for made in self.sounded)
+
+    @property
+    def over(self) -> bool:
+        """Whether all of it has been played."""
+        return self.ended and not len(self.waiting)
+
+    def cut(self, dialogue: DialogueState) -> None:
+        """Forget, in ``dialogue``, the words of it that were not heard."""
+        if self.heard < len(self.words):
+            dialogue.truncate(self.words[self.heard][1])
+
+    def advance(self, model: SpeechLM, sampling: Sampling, tokens: int, most: int) -> None:
+        """Write up to ``tokens`` more of it, while there are fewer units than ``most``; make sound of up to as many.
+
+        What was foreseen costs next to nothing, and does not count.
+        """
+        while tokens > 0 and not self.written and self.units.shape[1] < most:
+            step = model.reply_step(self.dialogue, sampling, aloud=False)
+            tokens -= not step.foreseen
+            self.units = torch.cat([self.units, step.units], dim=1)
+            self.written = step.kind is TokenKind.END
+            if step.kind is TokenKind.REPLY:
+                self.words.append((step.token, step.position, self.voiced + self.units.shape[1]))
+            elif step.kind is TokenKind.TRANSCRIPT:
+                self.transcript.append(step.token)
+        now, self.units = self.units[:, :most], self.units[:, most:]
+        pcm = model.sound(now, self.dialogue)
+        self.voiced += now.shape[1]
+        if self.written and not self.units.shape[1]:
+            self.ended = True
+            pcm = torch.cat([pcm, model.reply_flush(self.dialogue)], dim=1)
+        self.made += pcm.shape[1]
+        self.waiting = torch.cat([self.waiting, pcm[0].float().clamp(-1, 1).cpu()])
+        behind = self.words[len(self.sounded) :]
+        self.sounded += [self.made for _, _, units in behind if units <= self.voiced]
+
+    def play(self, count: int) -> Tensor:
+        """The next samples (n,), at most ``count``: fewer at its end, and none while there are too few."""
+        if not self.ended and len(self.waiting) < count:
+            return torch.zeros(0)  # half a frame would be a gap in a word: wait for a whole one
+        now, self.waiting = self.waiting[:count], self.waiting[count:].clone()
+        self.played += len(now)
+        return now
+
+    def tell(self, reply: bool) -> tuple[list[int], list[int]]:
+        """Tokens of the transcript and, if ``reply``, of the reply that have come since the last time."""
+        transcript, words = self.told
+        heard = self.transcript[transcript:]
+        said = [word for word, _, _ in self.words[words:]] if reply else []
+        self.told = len(self.transcript), words + len(said)
+        return heard, said

@@ -1,0 +1,56 @@
+"""What happens in a full-duplex conversation, stamped in stream time; and as lines of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+
+from ...checkpoints.files import read_json_lines, write_json_lines
+
+
+class EventKind(Enum):
+    """What happened."""
+
+    SPEECH_STARTED = "speech_started"
+    SPEECH_STOPPED = "speech_stopped"
+    TURN_IGNORED = "turn_ignored"  # what was heard was nobody's turn
+    USER_TEXT = "user_text"  # a piece of what the model heard
+    ANSWER_STARTED = "answer_started"  # it has been decided to answer
+    ANSWER_TEXT = "answer_text"  # a piece of the answer
+    ANSWER_AUDIBLE = "answer_audible"  # its first sample is played
+    DUCKED = "ducked"
+    RESUMED = "resumed"
+    INTERRUPTED = "interrupted"  # its text: as much of the answer as was heard
+    ANSWER_FINISHED = "answer_finished"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened at ``at_ms`` of the stream."""
+
+    kind: EventKind
+    at_ms: int
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one chunk of microphone brought: as long a chunk for the loudspeaker, (n,) float32, and events."""
+
+    pcm: np.ndarray
+    events: list[Event]
+
+
+def write_events(path: Path, events: Iterable[Event]) -> None:
+    """One JSON object a line: at_ms, kind, text."""
+    write_json_lines(path, ({"at_ms": e.at_ms, "kind": e.kind.value, "text": e.text} for e in events))
+
+
+def read_events(path: Path) -> list[Event]:
+    """What :func:`write_events` wrote; none where there is no such file."""
+    rows = read_json_lines(path) if path.is_file() else []
+    return [Event(EventKind(row["kind"]), row["at_ms"], row["text"]) for row in rows]

@@ -1,0 +1,121 @@
+"""What a session remembers of the turns that are over: the words of each, and how they are forgotten.
+
+The language model's cache holds turns as they were heard, or as they were written (SpeechLMConfig.past_in_words). When
+past turns fill more positions than a conversation is allowed, the oldest whole turns are forgotten until half are left,
+and the rest is remembered in words, a turn a call, so that no single frame pays for it: a second dialogue state grows
+beside the one in use, and takes its place then.
+
+What is ignored leaves no trace, so that a past behind which a model takes everybody for noise would stay for ever.
+Hence half of it is forgotten whenever many turns in a row were ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ...model.speech_lm import DialogueState, SpeechLM
+from ...model.streaming import State
+from .answer import Answer
+
+FORGOTTEN = -1  # the position of a word that the language model holds no more
+MANY = 6  # turns ignored in a row
+
+
+@dataclass
+class Memory(State):
+    """The past, as ids of text."""
+
+    past: list[tuple[list[int], list[int]]] = field(default_factory=list)  # question and answer, as far as it was heard
+    spoken: list[tuple[int, int, int]] = field(default_factory=list)  # the last answer's words: id, position, samples
+    recalled: DialogueState | None = None  # is to replace the dialogue once it remembers all of the past in words
+    remembered: int = 0  # turns of the past that it remembers
+    ignored_now: int = 0  # turns ignored since the last that was answered
+
+    def keep(self, answer: Answer, heard: int) -> list[int]:
+        """An answer is over, of which so many words were heard: these, which are remembered."""
+        words = [word for word, _, _ in answer.words[:heard]]
+        self.past.append((answer.transcript, words))
+        self.ignored_now = 0
+        spoken = zip(answer.words[:heard], answer.sounded, strict=False)
+        self.spoken = [(word, position, made) for (word, position, _), made in spoken]
+        return words
+
+    def cut(self, samples: int | None, model: SpeechLM, dialogue: DialogueState) -> DialogueState | None:
+        """No more of the last answer was heard than that (None: all of it). The dialogue that ends there, or None where
+        nothing changes."""
+        kept = [word for word in self.spoken if samples is None or word[2] <= samples]
+        if len(kept) == len(self.spoken):
+            return None
+        position, self.spoken = self.spoken[len(kept)][1], kept
+        self.past[-1] = (self.past[-1][0], [word for word, _, _ in kept])
+        if position == FORGOTTEN:
+            return self.in_words(model, dialogue)
+        dialogue.truncate(position)
+        return dialogue
+
+    def ignored(self, model: SpeechLM) -> None:
+        """A turn was ignored. After many of them begin to remember only the newer half of the past."""
+        self.ignored_now += 1
+        if self.ignored_now % MANY == 0 and self.past:
+            self.past = self.past[(len(self.past) + 1) // 2 :]
+            self._recall_anew(model)
+
+    def replace(self, newest: Iterable[tuple[list[int], list[int]]], model: SpeechLM, limit: int) -> None:
+        """Let this be the past, the newest turn first: as many turns as fill no more positions than that in words."""
+        left, kept = limit - len(model.config.prompt.prefix_ids), []
+        for question, reply in newest:  # no further than needed: each may be long
+            left -= len(question) + len(reply) + _markers(model)
+            if left < 0:
+                break
+            kept.append((question, reply))
+        self.past, self.spoken, self.recalled = kept[::-1], [], None
+
+    def in_words(self, model: SpeechLM, replaced: DialogueState) -> DialogueState:
+        """A conversation in which all of the past was said in words."""
+        fresh = model.init_state()
+        fresh.rng = replaced.rng
+        for question, reply in self.past:
+            model.recall(question, reply, fresh)
+        return fresh
+
+    def forget_a_little(self, model: SpeechLM, dialogue: DialogueState, limit: int) -> DialogueState:
+        """Between turns: drop the oldest when past turns fill more positions than that; remember one of the others in
+        words. The dialogue to go on with."""
+        if self.recalled is None:
+            if dialogue.llm.length <= limit:
+                return dialogue
+            self._drop_the_oldest(model, limit)
+            self._recall_anew(model)
+        growing = self.recalled
+        assert growing is not None
+        if self.remembered < len(self.past):
+            model.recall(*self.past[self.remembered], growing)
+            self.remembered += 1
+        if self.remembered < len(self.past):
+            return dialogue
+        growing.rng, self.recalled = dialogue.rng, None
+        self.spoken = [(word, FORGOTTEN, made) for word, _, made in self.spoken]
+        return growing
+
+    def forget_at_once(self, model: SpeechLM, dialogue: DialogueState, limit: int) -> DialogueState:
+        """The same where a turn begins, if it cannot wait."""
+        if dialogue.llm.length > 2 * limit:
+            dialogue = self.forget_a_little(model, dialogue, limit)
+            while self.recalled is not None:
+                dialogue = self.forget_a_little(model, dialogue, limit)
+        return dialogue
+
+    def _recall_anew(self, model: SpeechLM) -> None:
+        self.recalled, self.remembered = model.init_state(), 0
+
+    def _drop_the_oldest(self, model: SpeechLM, limit: int) -> None:
+        """Whole turns, until the rest fills half of the limit in words."""
+        spoken = self.spoken
+        self.replace(reversed(self.past), model, limit // 2)
+        self.spoken = spoken
+
+
+def _markers(model: SpeechLM) -> int:
+    """Positions of a turn besides its words'."""
+    return len(model.config.prompt.next_prefix_ids) + len(model.config.prompt.suffix_ids) + 3

@@ -1,0 +1,95 @@
+"""How a full-duplex conversation behaves, and all that it remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ...model.errors import DuologueError
+from ...model.speech_lm import DialogueState, Sampling
+from ...model.streaming import State
+from ..front_end.echo import EchoGuard
+from ..front_end.loudness import Loudness, LoudnessConfig
+from ..front_end.speech_gate import GateConfig, SpeechGate
+from .answer import Answer
+from .memory import Memory
+from .policy import DuplexConfig, DuplexPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """How a session behaves.
+
+    certain: from which probability on what the monitor says of a turn counts: "query", "noise", "wait". Answering in a
+        pause is a query too many, answering nobody's question a noise too few.
+    certain_over: the same of what is said over an answer: a query ends it, a noise does not.
+    echo: what was played is taken out of what is heard (see echo.py); where that leaves less than ``1 - echo`` of the
+        echo's energy, nobody speaks. 1: nothing is taken out.
+    echo_ms: how late an echo may come: the longest round trip of a client, from what is played to what is heard of it.
+        It holds from the session's beginning.
+    tokens_a_frame, units_a_frame: how many tokens an answer may be advanced by in 80 ms (of a transcript only those
+        count that nobody foresaw), and of how many speech units sound may be made: what a frame may cost. A frame of
+        speech is two to four units long.
+    ahead_ms: an answer is generated no further than this ahead of what is played.
+    monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
+    word_monitor: whether it also reads what it has written down before it judges, if it has learnt to.
+    interruptible: whether speech over an answer can stop it.
+    on_request: when a turn is over it is written down, and answered only once :meth:`Session.respond` is called.
+    history: positions of the language model that past turns may fill; None: as many as the model has learnt to go on
+        behind. When there are more, the oldest whole turns are forgotten until half are left, and the rest is
+        remembered in words: a turn a frame while nobody has the turn, or all at once where there was no such time
+        before twice as many were filled.
+    """
+
+    duplex: DuplexConfig = field(default_factory=DuplexConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    loudness: LoudnessConfig = field(default_factory=LoudnessConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    certain: tuple[float, float, float] = (0.93, 0.55, 0.6)
+    certain_over: tuple[float, float, float] = (0.6, 0.9, 0.6)
+    echo: float = 0.7
+    echo_ms: int = 1600
+    tokens_a_frame: int = 3
+    units_a_frame: int = 6
+    ahead_ms: int = 640
+    monitor: bool = True
+    word_monitor: bool = True
+    interruptible: bool = True
+    on_request: bool = False
+    history: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("certain", self.certain), ("certain_over", self.certain_over), ("echo", (self.echo,))):
+            if not all(0 <= value <= 1 for value in values):
+                raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if not 0 <= self.echo_ms <= 10_000:
+            raise DuologueError(f"session: echo_ms is {self.echo_ms}; it must be 0 to 10000 ms")
+        for name in ("tokens_a_frame", "units_a_frame", "ahead_ms", "history"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise DuologueError(f"session: {name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclass
+class SessionState(State):
+    """All that a session remembers."""
+
+    dialogue: DialogueState
+    before: DialogueState | None  # what it was before the turn that is being heard
+    over: DialogueState | None  # while ducked: the answer cut where it stopped, and what is being said over it
+    answer: Answer | None
+    vad: State
+    gate: SpeechGate
+    loudness: Loudness
+    policy: DuplexPolicy
+    echo: EchoGuard
+    recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
+    memory: Memory  # of the turns that are over
+    turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, (n,) each, and is not written
+    written: str | None = None  # of a turn too long to be heard at once: what is written down; None: it is not so long
+    held: bool = False  # the turn is over, and its answer waits to be asked for
+    about: list[int] = field(default_factory=list)  # what was asked in writing about the turn, as ids
+    now_ms: int = 0
+    pressed: bool | None = None  # the button of push-to-talk; None: hands-free
+    quiet: list[Tensor] = field(default_factory=list)  # frames while it is down that are not heard, or not yet
+    said_ms: int = 0  # of speech in the turn
