@@ -81,7 +81,7 @@ def chat(
         progress("importing libraries")
         from ..inference.serving.app import ServeConfig
         from ..inference.serving.workers.engine import EngineConfig
-        from .page import launch
+        from .page.page import launch
 
         config = ServeConfig(model=model, engine=EngineConfig(lanes=lanes), access=access, tls=tls)
         launch(config, host, port, listening=listening, progress=progress)

@@ -346,7 +346,7 @@ def test_serve(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_chat(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = pytest.importorskip("duologue.demo.page")
+    page = pytest.importorskip("duologue.demo.page.page")
     calls: list[Any] = []
     monkeypatch.setattr(page, "launch", lambda *arguments, **named: calls.append((arguments, named)))
     assert run("chat", "--port", "0", "--host", "0.0.0.0")[:2] == (0, "")

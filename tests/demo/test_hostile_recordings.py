@@ -23,7 +23,7 @@ from duologue.checkpoints import store
 from duologue.data_prep.audio import read_audio, read_pieces
 from duologue.data_prep.prepare import main as prepare
 from duologue.demo import cli
-from duologue.demo.page import create_page
+from duologue.demo.page.page import create_page
 from duologue.inference.assistant.assistant import load
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError

@@ -17,7 +17,7 @@ from running_server import ENGINE, running
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.demo.page import ASSETS, EXAMPLES, create_page, launch
+from duologue.demo.page.page import ASSETS, EXAMPLES, create_page, launch
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
 

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 from running_server import ENGINE, Running, running
 from tiny_assistant import Loudness, tiny_assistant
 
-from duologue.demo.page import ASSETS, create_page
+from duologue.demo.page.page import ASSETS, create_page
 from duologue.inference.serving.app import ServeConfig
 
 SECRET = "the words that stand in a file of the host"

@@ -20,7 +20,7 @@ from tiny_assistant import Loudness, tiny_assistant
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from duologue.demo.page import ASSETS, create_page
+from duologue.demo.page.page import ASSETS, create_page
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.http.access import AccessConfig
 

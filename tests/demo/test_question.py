@@ -14,8 +14,8 @@ from running_server import ENGINE, collect, running, sound
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import MAX_SECONDS
-from duologue.demo.page import create_page
-from duologue.demo.question import RATE, pcm16_of, sound_of
+from duologue.demo.page.page import create_page
+from duologue.demo.page.question import RATE, pcm16_of, sound_of
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
 

@@ -19,7 +19,7 @@ from tiny_assistant import Loudness, tiny_assistant
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from duologue.demo.page import create_page
+from duologue.demo.page.page import create_page
 from duologue.inference.serving.app import ServeConfig, create_app
 from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.http.hosts import Hosts

@@ -32,7 +32,7 @@ KEYS = ("a-key-of-the-first", "a-key-of-the-second", "a-key-of-the-third")
 @pytest.fixture(scope="module")
 def locked():
     """The service with the page on it, as `duologue chat` has it, behind keys."""
-    from duologue.demo.page import create_page
+    from duologue.demo.page.page import create_page
 
     config = ServeConfig(model="tiny", engine=ENGINE, access=AccessConfig(keys=KEYS))
     app = create_page(config, tiny_assistant(), Loudness())
@@ -114,7 +114,7 @@ def written() -> Iterator[list[str]]:
 
 def test_sound_is_not_written_to_disk(tmp_path: Path) -> None:
     """A conversation, and recordings over HTTP and to the page, larger than what web servers keep in memory."""
-    from duologue.demo.page import create_page
+    from duologue.demo.page.page import create_page
 
     config = ServeConfig(model="tiny", engine=ENGINE)
     with running(config, app=create_page(config, tiny_assistant(), Loudness())) as found:

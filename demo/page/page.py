@@ -26,14 +26,14 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from ..inference.assistant.assistant import Assistant
-from ..inference.serving.app import ServeConfig, create_app
-from ..inference.serving.http.access import SIGN_IN, Keys
-from ..inference.serving.http.sign_in import SignIns, Tries, set_cookie
-from ..inference.serving.protocol.errors import RequestError
-from ..inference.serving.realtime.answering import while_there
-from ..inference.serving.realtime.decoding import Decoding
-from ..inference.serving.run import serve
+from ...inference.assistant.assistant import Assistant
+from ...inference.serving.app import ServeConfig, create_app
+from ...inference.serving.http.access import SIGN_IN, Keys
+from ...inference.serving.http.sign_in import SignIns, Tries, set_cookie
+from ...inference.serving.protocol.errors import RequestError
+from ...inference.serving.realtime.answering import while_there
+from ...inference.serving.realtime.decoding import Decoding
+from ...inference.serving.run import serve
 from .question import pcm16_of
 
 ASSETS = Path(__file__).parent / "assets"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data_prep.audio import AudioSource, read_audio
+from ...data_prep.audio import AudioSource, read_audio
 
 RATE = 24_000  # Hz, of the protocol's sound
 
