@@ -23,11 +23,11 @@ __version__ = "0.1.0"
 __all__ = ["Assistant", "DuologueError", "Reply", "Session", "__version__", "load"]
 
 _HOMES = {
-    "Assistant": ".inference.assistant",
+    "Assistant": ".inference.assistant.assistant",
     "DuologueError": ".model.errors",
-    "Reply": ".inference.assistant",
-    "Session": ".inference.session",
-    "load": ".inference.loading",
+    "Reply": ".inference.assistant.assistant",
+    "Session": ".inference.session.session",
+    "load": ".inference.assistant.loading",
 }
 
 

@@ -11,7 +11,7 @@ from .files import expanded
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
 # Models that are folders beside this file, and how one that is not there is made.
 BUNDLED = {
-    "nano": "training/nano.sh makes it",
+    "nano": "training/presets/nano.sh makes it",
     "nano-codec": "duologue train codec, then python -m duologue.training.assemble FOLDER codec=RUN make one; name "
     "another's folder with --model",
 }

@@ -20,7 +20,7 @@ KINDS = {
     "llm": "checkpoints.importers.llm",
     "llama-omni": "checkpoints.importers.llama_omni",
     "code-hifigan": "checkpoints.importers.code_hifigan",
-    "hubert-kmeans": "data_prep.import_units",
+    "hubert-kmeans": "data_prep.units.import_units",
     "wavtokenizer": "checkpoints.importers.wavtokenizer",
     "encodec": "checkpoints.importers.encodec",
     "utmos22-strong": "checkpoints.importers.utmos22_strong",

@@ -1,0 +1,4 @@
+"""Using a model: one question, a full-duplex session, a service, an evaluation.
+
+Not here: anything that learns.
+"""

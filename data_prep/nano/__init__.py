@@ -1,0 +1,5 @@
+"""nano's grammar: its kinds of questions, its wordings, its vocabulary.
+
+Here: all that is true of nano alone. Nothing outside this folder and ``training/presets`` imports it; a recipe or a
+suite reaches it by name.
+"""

@@ -1,0 +1,1 @@
+"""Speech units: features, their clusters, codes of a codec, and how good units are."""

@@ -1,0 +1,1 @@
+"""The voice-chat page: what serves it. Its static files lie in ``demo/assets``."""

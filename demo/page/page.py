@@ -7,7 +7,7 @@ fonts, no analytics, no request to any other host. Its addresses are relative: i
 
 With keys, the page is a form that asks for one until a visitor has signed in (../inference/serving/sign_in.py).
 
-The example questions in assets/ are synthetic speech in voices of the training set, made by
+The example questions in assets/examples/ are synthetic speech in voices of the training set, made by
     duologue.data_prep.speech.synthesis.synthesise(text, voice)    with the texts and voices of EXAMPLES
 and written as FLAC by soundfile.
 """
@@ -36,8 +36,8 @@ from ...inference.serving.realtime.decoding import Decoding
 from ...inference.serving.run import serve
 from .question import pcm16_of
 
-ASSETS = Path(__file__).parent / "assets"
-# what the button says, the file in assets/, what it says, its voice
+ASSETS = Path(__file__).parent.parent / "assets"
+# what the button says, the file in assets/examples/, what it says, its voice
 EXAMPLES = (
     ("What is 47 plus 12?", "plus.flac", "what is forty seven plus twelve", "flite:rms"),
     ("What is the capital of France?", "capital.flac", "what is the capital of france", "espeak:en-us+f3"),
@@ -175,7 +175,7 @@ def _filled(name: str, model: str, **values: str) -> str:
 
 def _examples() -> str:
     return "".join(
-        f'<button type="button" class="example" disabled data-later data-file="page-assets/{file}">'
+        f'<button type="button" class="example" disabled data-later data-file="page-assets/examples/{file}">'
         f"{html.escape(label)}</button>"
         for label, file, _, _ in EXAMPLES
     )

@@ -1,0 +1,1 @@
+"""The benches of ``duologue bench``, one file each, and what they share."""

@@ -1,0 +1,1 @@
+"""``duologue evaluate``: suites, what they ask, how they judge and count, and the report."""

@@ -1,7 +1,7 @@
 """Does what one client sends delay others? Users who speak, without and with clients that flood the server with text.
 
-    python -m duologue.inference.serving.flood demo/assets/*.flac                  a server of its own, nano
-    python -m duologue.inference.serving.flood demo/assets/*.flac --url http://127.0.0.1:8000
+    python -m duologue.inference.serving.flood demo/assets/examples/*.flac                  a server of its own, nano
+    python -m duologue.inference.serving.flood demo/assets/examples/*.flac --url http://127.0.0.1:8000
 
 The users (load.py) talk, each for half of the time unless told otherwise, in spans of which every second one has the
 others in it: one client sends a text of 300 KB to be answered again and again; another half as much as may be sent,

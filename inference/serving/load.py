@@ -1,6 +1,6 @@
 """How much a server can take: clients that talk in real time, as many as are wanted, and what became of them.
 
-    python -m duologue.inference.serving.load http://127.0.0.1:8000 demo/assets/*.flac --sessions 8 --seconds 60
+    python -m duologue.inference.serving.load http://127.0.0.1:8000 demo/assets/examples/*.flac --sessions 8
 
 Each client plays the recordings over and over into its session, in chunks of 80 ms when they are due and never sooner.
 Behind each is a pause, as long as makes it speak for the share of time that is wanted. Who is refused does not come

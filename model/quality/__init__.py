@@ -1,0 +1,1 @@
+"""Networks that predict how speech is rated by listeners."""

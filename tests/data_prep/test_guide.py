@@ -30,7 +30,7 @@ def test_one_page() -> None:
 
 def test_the_guide_runs(tmp_path: Path) -> None:
     pytest.importorskip("openai")
-    from test_features_hubert import save_hubert
+    from test_hubert_features import save_hubert
 
     scripts = tmp_path / "bin"
     scripts.mkdir()

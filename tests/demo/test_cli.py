@@ -71,7 +71,7 @@ def test_ask(run: Any, model: str, question: str, tmp_path: Path) -> None:
 
 def test_a_process_of_its_own_says_no_more(model: str, root: Path) -> None:
     """Libraries that are installed beside it, torchao for one, have nothing to say to a user."""
-    question = str(root / "demo" / "assets" / "plus.flac")
+    question = str(root / "demo/assets/examples" / "plus.flac")
     command = [sys.executable, "-m", "duologue", "ask", question, "--model", model]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{SAID}\n", f"heard: {HEARD}\n")

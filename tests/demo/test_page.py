@@ -36,10 +36,10 @@ DURATION = "document.querySelector('{} audio')?.duration"
 
 
 def test_the_examples_are_recordings() -> None:
-    sizes = [(ASSETS / file).stat().st_size for _, file, _, _ in EXAMPLES]
+    sizes = [(ASSETS / "examples" / file).stat().st_size for _, file, _, _ in EXAMPLES]
     assert len(sizes) >= 5 and sum(sizes) < 300_000
     for _, file, text, _ in EXAMPLES:
-        assert 0.05 < len(read_audio(ASSETS / file)) / 16_000 / len(text) < 0.15  # s a letter
+        assert 0.05 < len(read_audio(ASSETS / "examples" / file)) / 16_000 / len(text) < 0.15  # s a letter
         assert set(text) <= set("abcdefghijklmnopqrstuvwxyz ")
 
 
@@ -77,7 +77,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     playwright = pytest.importorskip("playwright.sync_api")
     spoken = tmp_path_factory.mktemp("microphone") / "question.wav"
     # A question; while the answer is spoken, another; then silence, until the recording begins again.
-    question, quiet = read_audio(ASSETS / "plus.flac"), np.zeros(16_000, np.float32)
+    question, quiet = read_audio(ASSETS / "examples/plus.flac"), np.zeros(16_000, np.float32)
     write_wav(spoken, np.concatenate([quiet, question, *3 * [quiet], question, *9 * [quiet]]), 16_000)
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(
@@ -248,7 +248,7 @@ def test_a_sound_is_uploaded_and_asked_about_twice(tab) -> None:  # type: ignore
     recordings(tab)
     with tab.expect_file_chooser() as chooser:
         tab.get_by_role("button", name="Upload file").click()
-    chooser.value.set_files(ASSETS / "hello.flac")
+    chooser.value.set_files(ASSETS / "examples/hello.flac")
     tab.wait_for_function(f"{DURATION.format('#chosen')} > 0.5")
     for turn in (1, 2):  # it stays there, to be asked about again
         tab.get_by_label("Ask in writing").fill("how many beeps were there")

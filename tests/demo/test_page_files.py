@@ -129,7 +129,7 @@ def test_the_page_is_there_and_so_is_all_that_it_names(found: Running) -> None:
         "service.js",
         "sound.js",
         "worklets.js",
-        "plus.flac",
+        "examples/plus.flac",
     ]:
         answer = httpx.get(f"{found.url}/page-assets/{file}")
         assert answer.status_code == 200 and answer.headers["cache-control"] == "no-cache", file

@@ -106,7 +106,7 @@ def test_behind_nginx(proxied: Proxied) -> None:
         page = client.get("").text
         for name in {*re.findall(r'(?:src|href|data-file)="([^"]+)"', page)} - {"data:,"}:
             assert client.get(name).status_code == 200, name
-        recording = (ASSETS / "plus.flac").read_bytes()
+        recording = (ASSETS / "examples/plus.flac").read_bytes()
         assert client.post("page/recording", content=recording, headers=here).status_code == 200
         too_large = client.post("page/recording", content=b"x" * (2 << 20), headers=here)
         assert too_large.status_code == 413 and "nginx" in too_large.text  # which the page puts in its own words

@@ -1,0 +1,1 @@
+"""Augmentation: other voices, rooms, channels, noise; masks over log-mel."""

@@ -1,0 +1,1 @@
+"""Losses, discriminators, and the targets that a stage derives from its input."""

@@ -1,0 +1,1 @@
+"""The kinds of questions that nano answers, and those that it declines."""

@@ -1,0 +1,1 @@
+"""Reports: the folder of a run, tables, plots, pages, comparison."""

@@ -1,0 +1,1 @@
+"""The service as seen by HTTP: routes, keys and sign-in, limits, admission, sockets."""

@@ -1,0 +1,1 @@
+"""One client's session of the Realtime protocol: its conversation, pacing, and requests out of band."""

@@ -25,7 +25,7 @@ def test_silence_and_scraps(ear: Recogniser) -> None:
 
 def test_understands_and_does_not_remember(ear: Recogniser, root: Path) -> None:
     text = "what is forty seven plus twelve"  # in flite's voice rms
-    waveform = read_audio(root / "demo/assets/plus.flac")
+    waveform = read_audio(root / "demo/assets/examples/plus.flac")
     assert ear(waveform, 16_000) == text
     before = ear(0.02 * waveform[::-1], 16_000)
     ear(np.random.default_rng(0).standard_normal(32_000).astype(np.float32), 16_000)  # loud noise

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Rebuild nano, a model as the bundled one, from nothing: its data, its six stages, the checkpoint, its figures, its card.
 #
-#   training/nano.sh                           on two cores or on a GPU, whatever is there
-#   RECORDINGS=folder training/nano.sh         with real recordings too (a folder with manifest.jsonl)
-#   TTS='my-tts {text} {wav}' training/nano.sh with one more voice, which that command speaks in
-#   training/nano.sh data                      up to the data; or up to: stages, checkpoint, figures (all)
-#   SCALE=0.01 WORK=trial/work RUNS=trial/runs OUT=trial/nano training/nano.sh    a hundredth of everything, to see the path run
+#   training/presets/nano.sh                           on two cores or on a GPU, whatever is there
+#   RECORDINGS=folder training/presets/nano.sh         with real recordings too (a folder with manifest.jsonl)
+#   TTS='my-tts {text} {wav}' training/presets/nano.sh with one more voice, which that command speaks in
+#   training/presets/nano.sh data                      up to the data; or up to: stages, checkpoint, figures (all)
+#   SCALE=0.01 WORK=trial/work RUNS=trial/runs OUT=trial/nano training/presets/nano.sh    a hundredth of everything, to see the path run
 #
 # Broken off, it goes on where it stopped: what is there is not made again. The data can be prepared on one machine (it
 # needs espeak-ng, flite and festival; RHVoice, ttspico and Kokoro add voices) and WORK carried to another for the stages,
 # which need none of them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 OUT=${OUT:-checkpoints/nano}         # the checkpoint
 WORK=${WORK:-work}                   # data sets
@@ -26,7 +26,7 @@ PYTHON=${PYTHON:-.venv/bin/python}
 UPTO=${1:-figures}
 
 case $UPTO in data | stages | checkpoint | figures) ;; *)
-    echo "training/nano.sh: there is no step $UPTO; the steps are data, stages, checkpoint, figures" >&2
+    echo "training/presets/nano.sh: there is no step $UPTO; the steps are data, stages, checkpoint, figures" >&2
     exit 2 ;;
 esac
 

@@ -8,7 +8,7 @@ from duologue.data_prep.prepare import parse_overrides
 from duologue.data_prep.recipes.units import UnitsConfig
 from duologue.training.main import resolve
 
-SCRIPT = Path(__file__).resolve().parent.parent.parent / "training" / "ssl.sh"
+SCRIPT = Path(__file__).resolve().parent.parent.parent.parent / "training" / "presets" / "ssl.sh"
 
 # Stands in for Python: writes down what it was asked to do, and makes what the script looks for.
 FAKE = """#!/usr/bin/env bash

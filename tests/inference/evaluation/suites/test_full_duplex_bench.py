@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from chat_server import serving
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
@@ -18,9 +18,6 @@ from duologue.inference.evaluation.judges.recognise import TimedWord
 from duologue.inference.evaluation.metrics import full_duplex_bench as measure
 from duologue.inference.evaluation.suites import full_duplex_bench
 from duologue.model.errors import DuologueError
-
-sys.path.append(str(Path(__file__).parents[2] / "data_prep"))
-from chat_server import serving
 
 
 def said(*times: tuple[float, float]) -> list[TimedWord]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import serving
 
 from duologue.inference.evaluation.judges.endpoint import EndpointJudge, JudgeConfig
 from duologue.inference.evaluation.metrics.ifeval import CHECKS, follows, follows_loosely
 from duologue.inference.evaluation.suites import voicebench as voicebench_suite
 from duologue.inference.evaluation.suites.voicebench import choice, letter, score, subset_of
 from duologue.model.errors import DuologueError
-
-sys.path.append(str(Path(__file__).parents[2] / "data_prep"))
-from chat_server import serving
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from duologue.checkpoints.weights import check_tensors, made, named_tensors
 from duologue.model.codec.codec import Codec, CodecConfig, CodecEncoding, published
 from duologue.model.errors import DuologueError
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "wavtokenizer"
+GOLDEN = Path(__file__).parents[2] / "golden" / "wavtokenizer"
 
 
 def released(ratios, bins, backbone, head):

@@ -12,7 +12,7 @@ import duologue
 from duologue.data_prep.audio import read_audio
 from duologue.inference.session.events import EventKind
 
-ASSETS = sorted((Path(duologue.__file__).parent / "demo" / "assets").glob("*.flac"))
+ASSETS = sorted((Path(duologue.__file__).parent / "demo/assets/examples").glob("*.flac"))
 FRAME = 1_280
 
 

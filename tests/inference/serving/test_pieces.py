@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("fastapi")
 import httpx
 from running_server import pcm16, running, sound, wait
-from test_lane import CONFIG, FRAME, Link, begins, serve
+from test_worker import CONFIG, FRAME, Link, begins, serve
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.assistant.text_stream import ids_of

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # An ear from speech alone, in LUISE's two iterations: labels of a random quantiser, then of its own best middle layer.
 #
-#   DATA=work/questions,work/recordings DEV=work/dev_questions training/ssl.sh
+#   DATA=work/questions,work/recordings DEV=work/dev_questions training/presets/ssl.sh
 #   STEPS=2000 PROBE_STEPS=300 …        shorter; CLUSTERS=500 …   more units
 #
 # Probes choose the layer and say what each iteration has brought: RUNS/ssl_probe/figures and RUNS/ssl2_probe/figures hold
 # the curves over layers, beside random weights and log-mel. Broken off, it goes on where it stopped.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 DATA=${DATA:-work/questions}         # speech, sets with commas between
 LABELLED=${LABELLED:-${DATA%%,*}}    # what the probes learn from: clips with their text

@@ -14,7 +14,7 @@ from duologue.checkpoints.weights import check_tensors, made, named_tensors
 from duologue.model.errors import DuologueError
 from duologue.model.quality.utmos import UTMOS, UTMOSConfig
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "utmos22_strong"
+GOLDEN = Path(__file__).parents[2] / "golden" / "utmos22_strong"
 FACTS = json.loads((GOLDEN / "config.json").read_text())
 HEADS = Options(heads=4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_lane import begins, serve
+from test_worker import begins, serve
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio
@@ -173,7 +173,7 @@ def _errors(wanted: str, found: str) -> float:
 @pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_nano_writes_all_of_its_questions_down(nano: Assistant, root: Path, times: int) -> None:
     names = ("plus", "capital", "day", "spell")
-    waves = [read_audio(root / "demo" / "assets" / f"{name}.flac", RATE) for name in names]
+    waves = [read_audio(root / "demo/assets/examples" / f"{name}.flac", RATE) for name in names]
     gap = np.zeros(RATE // 2, np.float32)
     wave = np.concatenate([part for each in waves * times for part in (each, gap)])
     session = Session(nano)

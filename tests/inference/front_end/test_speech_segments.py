@@ -57,7 +57,7 @@ def tiny() -> Assistant:
 
 @pytest.fixture(scope="module")
 def questions(root: Path) -> dict[str, np.ndarray]:
-    return {name: read_audio(root / "demo" / "assets" / f"{name}.flac", RATE) for name in QUESTIONS}
+    return {name: read_audio(root / "demo/assets/examples" / f"{name}.flac", RATE) for name in QUESTIONS}
 
 
 # The segments.

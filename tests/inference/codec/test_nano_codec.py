@@ -13,7 +13,7 @@ from duologue.data_prep.audio import read_audio
 from duologue.demo.cli import main
 from duologue.inference.codec.files import load_codec
 
-ASSETS = sorted((Path(duologue.__file__).parent / "demo" / "assets").glob("*.flac"))
+ASSETS = sorted((Path(duologue.__file__).parent / "demo/assets/examples").glob("*.flac"))
 
 
 @pytest.fixture(scope="module")

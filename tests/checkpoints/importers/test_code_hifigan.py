@@ -13,7 +13,7 @@ from duologue.checkpoints.importers.code_hifigan import convert
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "code_hifigan"
+GOLDEN = Path(__file__).parents[2] / "golden" / "code_hifigan"
 
 
 @pytest.fixture(scope="module")

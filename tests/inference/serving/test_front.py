@@ -263,7 +263,8 @@ def test_it_says_what_it_does_until_it_can_be_reached(
         raise Reached
 
     loaded: list[str] = []
-    monkeypatch.setattr("duologue.inference.assistant.assistant.load", lambda name: loaded.append(name) or tiny_assistant())
+    load = "duologue.inference.assistant.assistant.load"
+    monkeypatch.setattr(load, lambda name: loaded.append(name) or tiny_assistant())
     create = lambda config, assistant: create_app(config, assistant, Loudness())  # noqa: E731
     with pytest.raises(Reached):
         serve(ServeConfig(model="some-model", engine=ENGINE), "127.0.0.1", 0, say=say, create=create)

@@ -19,7 +19,7 @@ from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import PromptConfig, Sampling, SpeechLM, SpeechLMConfig, TokenKind
 from duologue.training.losses.ctc_units import ctc_unit_frames, ctc_unit_loss
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "llama_omni"
+GOLDEN = Path(__file__).parents[2] / "golden" / "llama_omni"
 TOKENS = 24
 
 

@@ -119,7 +119,7 @@ def _answer(nano: Assistant, wave: np.ndarray) -> tuple[str, str]:
     ],
 )  # fmt: skip
 def test_silence_with_the_button_down_changes_no_answer(nano: Assistant, root: Path, name: str, seconds: int) -> None:
-    wave = read_audio(root / "demo" / "assets" / f"{name}.flac", RATE)
+    wave = read_audio(root / "demo/assets/examples" / f"{name}.flac", RATE)
     wanted = nano.ask((RATE, wave))
     quiet = silence(seconds)
     for parts in ((quiet, wave, quiet), (quiet[:-500], wave))[: 2 if seconds > 3 else 1]:

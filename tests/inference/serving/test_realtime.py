@@ -415,7 +415,7 @@ NOT_SENT = {
 def test_the_whole_protocol_is_accounted_for() -> None:
     """A newer package may bring events: each client event has a handler, each server event is sent or listed above."""
     assert set(RealtimeSession._HANDLERS) == set(CLIENT)
-    source = "".join(path.read_text() for path in Path(serving.__file__).parent.glob("*.py"))
+    source = "".join(path.read_text() for path in Path(serving.__file__).parent.rglob("*.py"))
     source = source.replace("{_EVENT}", TRANSCRIPTION)
     assert {kind for kind in SERVER if f'"{kind}"' not in source} == NOT_SENT
 

@@ -12,7 +12,7 @@ from duologue.data_prep.audio import read_audio
 from duologue.model.duplex.vad import SAMPLE_RATE, WINDOW
 from duologue.model.errors import DuologueError
 
-QUESTION = Path(duologue.__file__).parent / "demo" / "assets" / "capital.flac"
+QUESTION = Path(duologue.__file__).parent / "demo/assets/examples" / "capital.flac"
 
 
 @pytest.fixture(scope="module")
