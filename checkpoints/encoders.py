@@ -19,7 +19,7 @@ from .weights import fill, made
 RUN = "recipe.json"  # a training run's folder holds it, a checkpoint's does not
 
 
-def load_ear(name: str) -> tuple[LogMel, WhisperEncoder]:
+def load_encoder(name: str) -> tuple[LogMel, WhisperEncoder]:
     """Mel and encoder, in evaluation mode, of a run that trained one, a part ``encoder``, or a model (folder, hub id).
 
     Raises:

@@ -42,7 +42,7 @@ _GAP = SAMPLE_RATE // 25  # samples behind the first breath of a question with a
 
 
 @dataclass(frozen=True, kw_only=True)
-class Utterance:
+class SpokenText:
     """What one clip is to be, before anything is spoken."""
 
     id: str
@@ -92,8 +92,8 @@ class SpeechConfig:
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
         for name in ("drills", "alone", "practice", "pauses"):
-            if not 0 <= (share := getattr(self, name)) <= 1:
-                raise DuologueError(f"{name}={share}: expected a share from 0 to 1")
+            if not 0 <= (fraction := getattr(self, name)) <= 1:
+                raise DuologueError(f"{name}={fraction}: expected a share from 0 to 1")
         kinds = [kind for name, kind in KIND_OF.items() if templates_of(name, Split(self.split))]
         if self.practice in (0, 1):  # of what is never drawn one would be sought for ever
             kinds = [kind for kind in kinds if (kind in PRACTICE) == bool(self.practice)]
@@ -134,25 +134,25 @@ class AsidesConfig(SpeechConfig):
     drills: float = 0.0
 
 
-def question_at(index: int, config: SpeechConfig) -> Utterance:
+def question_at(index: int, config: SpeechConfig) -> SpokenText:
     return _utterance(index, config, lambda dialogue: dialogue.question)
 
 
-def reply_at(index: int, config: SpeechConfig) -> Utterance:
+def reply_at(index: int, config: SpeechConfig) -> SpokenText:
     return _utterance(index, config, lambda dialogue: dialogue.answer)
 
 
-def aside_at(index: int, config: SpeechConfig) -> Utterance:
+def aside_at(index: int, config: SpeechConfig) -> SpokenText:
     rng = np.random.default_rng([config.seed, index, 7])
-    text, verdict = aside(config.seed, index, config.split)
+    text, turn_state = aside(config.seed, index, config.split)
     voice = draw_voice(config.speakers(), rng)
-    fields = {"category": "aside", "verdict": verdict}
-    if verdict == "query":
+    fields = {"category": "aside", "verdict": turn_state}
+    if turn_state == "query":
         fields["answer"] = ""  # what is to be obeyed is answered by silence
-    return Utterance(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
+    return SpokenText(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)
 
 
-def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]) -> Utterance:
+def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]) -> SpokenText:
     # one generator a clip, apart from the dialogue's own, which depends on (seed, index) as well
     rng = np.random.default_rng([config.seed, index, 7])
     if rng.random() < config.drills:
@@ -171,10 +171,10 @@ def _utterance(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]
     if config.pauses and "kind" in fields and KIND_OF[fields["kind"]] not in PRACTICE and rng.random() < config.pauses:
         pause = int(rng.choice(pauses_in(text) or [0]))
     name = f"{config.seed}-{index:07d}"
-    return Utterance(id=name, text=text, voice=voice, prosody=prosody, fields=fields, pause=pause)
+    return SpokenText(id=name, text=text, voice=voice, prosody=prosody, fields=fields, pause=pause)
 
 
-def speak(utterance: Utterance) -> Clip:
+def speak(utterance: SpokenText) -> Clip:
     """Raises SynthesisError when the synthesiser fails."""
     words, cut = utterance.text.split(), utterance.pause
     said = [" ".join(part) for part in (words[:cut], words[cut:]) if part]
@@ -198,7 +198,7 @@ def speak(utterance: Utterance) -> Clip:
 class SpeechRecipe:
     name: str
     config: type[SpeechConfig]
-    plan: Callable[[int, SpeechConfig], Utterance]
+    plan: Callable[[int, SpeechConfig], SpokenText]
 
 
 RECIPES: Mapping[str, SpeechRecipe] = {

@@ -374,16 +374,16 @@ def bench(
         run_states(preset, output, say)
         return
     if suite == "lanes":
-        from ..inference.bench.workers import run as run_lanes
+        from ..inference.bench.workers import run as run_workers
 
-        run_lanes(model, output, say)
+        run_workers(model, output, say)
         return
     if suite == "ear":
-        from ..inference.bench import encoder as bench_ear
+        from ..inference.bench import encoder as bench_encoder
 
         if data is None:
             raise DuologueError("bench ear needs --data FOLDER, a data set of recordings (duologue prepare)")
-        bench_ear.run(model, data, count, device, dtype, output, say)
+        bench_encoder.run(model, data, count, device, dtype, output, say)
         return
     if suite != "streaming":
         raise DuologueError(f"there is no bench {suite!r}; it must be streaming, ear, states or lanes")

@@ -33,7 +33,7 @@ AllowHost = Annotated[
 RootPath = Annotated[str, typer.Option(help="The folder that a proxy puts it in, like /talk.")]
 Certfile = Annotated[Path | None, typer.Option(help="TLS: a certificate with its chain, PEM. Then it speaks https.")]
 Keyfile = Annotated[Path | None, typer.Option(help="TLS: the certificate's key, if it is in another file.")]
-Lanes = Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")]
 
 
 def chat(
@@ -46,7 +46,7 @@ def chat(
     root_path: RootPath = "",
     certfile: Certfile = None,
     keyfile: Keyfile = None,
-    lanes: Lanes = 0,
+    workers: Workers = 0,
     terminal: Annotated[bool, typer.Option("--terminal", help="No page: this machine's sound, and text here.")] = False,
     url: Annotated[
         str | None,
@@ -68,7 +68,7 @@ def chat(
     if url is not None and not terminal:
         raise DuologueError("--url goes with --terminal: a server's page is at the address of its `duologue chat`")
     if terminal:
-        _terminal(model, lanes, url, api_key or [])
+        _terminal(model, workers, url, api_key or [])
         return
     from ..checkpoints.source import resolve
     from ..inference.serving.http.listening import listen
@@ -80,10 +80,10 @@ def chat(
     with Progress() as progress:
         progress("importing libraries")
         from ..inference.serving.app import ServeConfig
-        from ..inference.serving.workers.engine import EngineConfig
+        from ..inference.serving.workers.engine import WorkerPoolConfig
         from .page.page import launch
 
-        config = ServeConfig(model=model, engine=EngineConfig(lanes=lanes), access=access, tls=tls)
+        config = ServeConfig(model=model, engine=WorkerPoolConfig(workers=workers), access=access, tls=tls)
         launch(config, host, port, listening=listening, progress=progress)
 
 
@@ -97,7 +97,7 @@ def serve(
     root_path: RootPath = "",
     certfile: Certfile = None,
     keyfile: Keyfile = None,
-    lanes: Lanes = 0,
+    workers: Workers = 0,
     sessions: Annotated[int | None, typer.Option(min=1, help="Conversations at most, instead of what fits.")] = None,
     sessions_per_key: Annotated[
         int | None,
@@ -113,7 +113,7 @@ def serve(
 
     \b
     duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
-    duologue serve --lanes 2                           two processes compute
+    duologue serve --workers 2                           two processes compute
     duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
     duologue serve --origin https://example.org        pages from there may use it, in their visitors' browsers
     serve run duologue.inference.serving.replicas:app model=nano replicas=2
@@ -132,9 +132,9 @@ def serve(
         from ..inference.serving.app import ServeConfig
         from ..inference.serving.http.limits import Limits
         from ..inference.serving.run import serve as run
-        from ..inference.serving.workers.engine import EngineConfig
+        from ..inference.serving.workers.engine import WorkerPoolConfig
 
-        engine, limits = EngineConfig(lanes=lanes, sessions=sessions), Limits(idle_s=60 * idle_minutes)
+        engine, limits = WorkerPoolConfig(workers=workers, sessions=sessions), Limits(idle_s=60 * idle_minutes)
         config = ServeConfig(model=model, engine=engine, access=access, limits=limits, tls=tls, grace_s=grace)
         run(
             config,
@@ -176,7 +176,7 @@ def _tls(certfile: Path | None, keyfile: Path | None) -> TlsConfig | None:
     return TlsConfig(certfile=expanded(certfile), keyfile=keyfile and expanded(keyfile))
 
 
-def _terminal(model: str, lanes: int, url: str | None, keys: list[str]) -> None:
+def _terminal(model: str, workers: int, url: str | None, keys: list[str]) -> None:
     from . import terminal as client
 
     def write(text: str) -> None:
@@ -189,10 +189,10 @@ def _terminal(model: str, lanes: int, url: str | None, keys: list[str]) -> None:
         return
     from ..inference.serving.app import ServeConfig
     from ..inference.serving.http.access import AccessConfig
-    from ..inference.serving.workers.engine import EngineConfig
+    from ..inference.serving.workers.engine import WorkerPoolConfig
 
     # The model in a process of its own, so that the sound device's thread is never kept waiting; and for nobody else.
     access = AccessConfig(keys=(secrets.token_urlsafe(),))
-    engine = EngineConfig(lanes=max(1, lanes))
+    engine = WorkerPoolConfig(workers=max(1, workers))
     with client.own_server(ServeConfig(model=model, engine=engine, access=access)) as address:
         client.chat(address, access.keys[0], write)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .adaptor.stack import Adaptor, AdaptorConfig
 from .audio_encoder.mel import LogMel, LogMelConfig
 from .audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
-from .audio_encoder.windowed import WindowConfig, WindowedEar
+from .audio_encoder.windowed import WindowConfig, WindowedEncoder
 from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
 from .decoding.ctc_prefix import NEVER, CTCPrefix
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
@@ -193,7 +193,7 @@ class SpeechLM(nn.Module):
         """
         ear = Chain(self.mel, self.encoder, self.adaptor)
         if window is not None:
-            ear = Chain(WindowedEar(self.mel, self.encoder, window), self.adaptor)
+            ear = Chain(WindowedEncoder(self.mel, self.encoder, window), self.adaptor)
         self._ear = (ear,)
         self.streams = window is not None
 
@@ -433,12 +433,12 @@ class SpeechLM(nn.Module):
 
     def _joint(self, logits: Tensor, ctc: CTCPrefix) -> Tensor:
         """The language model's logits (V,) and CTC's for a word of the transcript or for its end, ``<reply>``."""
-        layout, share = self.config.layout, self.config.transcript_ctc
+        layout, fraction = self.config.layout, self.config.transcript_ctc
         words, end = ctc.next()
         heard = torch.full_like(words, NEVER)
         heard[slice(*layout.text)] = words[slice(*layout.text)]
         heard[layout.reply] = end
-        return (1 - share) * logits.double().cpu().log_softmax(-1) + share * heard
+        return (1 - fraction) * logits.double().cpu().log_softmax(-1) + fraction * heard
 
     def _kind(self, token: int, state: DialogueState) -> TokenKind:
         layout = self.config.layout

@@ -38,7 +38,7 @@ from ..model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ..model.speech_decoder.unit_vocoder import UnitVocoderConfig
 from ..model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
 from .data.chat_tokens import joined_config
-from .loop.run_folder import load_parts, shares_of
+from .loop.run_folder import load_parts, weighted_runs
 from .presets.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
 
 RECIPE = "recipe.json"
@@ -93,12 +93,12 @@ def read_run(folder: str | Path) -> dict[str, Any]:
 
 def _all(source: str) -> list[str]:
     """The folders of a mean."""
-    return [folder for _, folder in shares_of(source)]
+    return [folder for _, folder in weighted_runs(source)]
 
 
 def _first(source: str) -> str:
     """The folder that tells the sizes: of a mean, its first."""
-    return shares_of(source)[0][1]
+    return weighted_runs(source)[0][1]
 
 
 def _llm_of(source: str, usual: dict[str, Any]) -> dict[str, Any]:

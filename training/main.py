@@ -44,11 +44,11 @@ INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of reci
 
 def _keep_apart(recipe: Recipe) -> None:
     """Raises DuologueError where the run's folder is one that it reads."""
-    from .loop.run_folder import shares_of
+    from .loop.run_folder import weighted_runs
 
     read: dict[str, Any] = {f"{name}=": getattr(recipe, name, None) for name in INPUTS}
     means = (entry.partition("=")[2] for entry in recipe.start)
-    read["start="] = [folder for mean in means for _, folder in shares_of(mean)]
+    read["start="] = [folder for mean in means for _, folder in weighted_runs(mean)]
     keep_apart({"out=": recipe.out}, read)
 
 

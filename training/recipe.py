@@ -36,7 +36,9 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip: float = 1.0  # gradient norm
-    bad_share: float = 0.05  # of the last 100 steps: more than so many with a loss or gradient not finite end the run
+    bad_fraction: float = (
+        0.05  # of the last 100 steps: more than so many with a loss or gradient not finite end the run
+    )
     ema: float = 0.0  # decay of the average of the weights that is evaluated and handed on; 0: the weights themselves
     best: str | None = None  # "min:NAME" or "max:NAME": the figure by which best.safetensors is kept
     seed: int = 0
@@ -56,8 +58,8 @@ class Recipe:
             raise DuologueError(f"precision is {self.precision!r}; it must be 'no' or 'bf16'")
         if not 0 <= self.ema < 1:
             raise DuologueError(f"ema is {self.ema}; it must be 0 (none) or a decay below 1, for example 0.999")
-        if not 0 <= self.bad_share < 1:
-            raise DuologueError(f"bad_share is {self.bad_share}; it must be a share of steps, 0 to below 1")
+        if not 0 <= self.bad_fraction < 1:
+            raise DuologueError(f"bad_fraction is {self.bad_fraction}; it must be a share of steps, 0 to below 1")
         if self.best is not None and not self.best.startswith(("min:", "max:")):
             raise DuologueError(f"best is {self.best!r}; it must be min:NAME or max:NAME, for example min:loss")
         self.check_least(1, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep")
@@ -80,7 +82,7 @@ class Recipe:
             if not getattr(self, name) >= least:
                 raise DuologueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
-    def check_shares(self, *names: str) -> None:
+    def check_fractions(self, *names: str) -> None:
         """Raises DuologueError unless each of these fields is a share."""
         for name in names:
             if not 0 <= getattr(self, name) <= 1:

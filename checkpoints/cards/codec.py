@@ -90,7 +90,7 @@ def render(facts: CodecFacts) -> str:
         "## Use\n\n```sh\n"
         f"duologue codec encode talk.wav talk.codes -m {facts.name}\n"
         f"duologue codec decode talk.codes again.wav -m {facts.name}\n```",
-        "## Figures\n\n" + _figures(facts),
+        "## Figures\n\n" + _metrics(facts),
         "## Sizes\n\n" + _sizes(facts),
         "## Data\n\n" + data_section(facts.data),
         "## Training\n\n" + training_section(facts.stages),
@@ -101,15 +101,15 @@ def render(facts: CodecFacts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _figures(facts: CodecFacts) -> str:
+def _metrics(facts: CodecFacts) -> str:
     """Its own figures with their intervals, and the published ones beside them."""
     others = [f"{one.name}, {one.kbps:g} kbit/s" for one in PUBLISHED]
 
     def ours(key: str, digits: int) -> list[str]:
-        return [_figure(report, key, digits) for report in (facts.report, *facts.beside.values())]
+        return [_metric(report, key, digits) for report in (facts.report, *facts.beside.values())]
 
     def own(key: str, digits: int) -> str:
-        return _figure(facts.report, key, digits)
+        return _metric(facts.report, key, digits)
 
     rows: list[tuple[str, ...]] = [
         ("STOI", *ours("stoi", 3), *(f"{one.stoi:.2f}" for one in PUBLISHED)),
@@ -142,7 +142,7 @@ def _figures(facts: CodecFacts) -> str:
     return "\n\n".join(parts)
 
 
-def _figure(report: Mapping[str, Any] | None, key: str, digits: int) -> str:
+def _metric(report: Mapping[str, Any] | None, key: str, digits: int) -> str:
     """One figure of a report, with its interval."""
     entry = next((entry for entry in report["metrics"] if entry["id"] == key), None) if report is not None else None
     if entry is None or entry["value"] is None:
@@ -159,8 +159,8 @@ def _entries(report: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     rows = []
     for book in books:
         name = "" if len(books) == 1 else f", codebook {book['codebook']}"
-        share = "" if book["utilisation"] is None else f" ({100 * book['utilisation']:.1f} %)"
-        rows.append((f"Entries used{name}", f"{book['used']:,}{share} by {book['tokens']:,} tokens"))
+        fraction = "" if book["utilisation"] is None else f" ({100 * book['utilisation']:.1f} %)"
+        rows.append((f"Entries used{name}", f"{book['used']:,}{fraction} by {book['tokens']:,} tokens"))
         rows.append((f"Perplexity{name}", f"{book['perplexity']:.0f}"))
     return rows
 

@@ -14,18 +14,18 @@ NOT_MEASURED = "not measured"
 _SCORES = ("questions", "right", "right by ear", "transcript WER")
 
 
-def percent(share: float | None) -> str:
-    return NOT_MEASURED if share is None else f"{100 * share:.1f} %"
+def percent(fraction: float | None) -> str:
+    return NOT_MEASURED if fraction is None else f"{100 * fraction:.1f} %"
 
 
-def interval(share: float | None, count: int) -> str:
+def interval(fraction: float | None, count: int) -> str:
     """A share with its 95 % interval (Wilson, JASA 1927): how far it may be luck with so many questions."""
-    if share is None or count == 0:
+    if fraction is None or count == 0:
         return NOT_MEASURED
     z = 1.96
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    spread = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return f"{percent(share)} ({100 * max(0.0, centre - spread):.0f} to {100 * min(1.0, centre + spread):.0f})"
+    centre = (fraction + z * z / (2 * count)) / (1 + z * z / count)
+    spread = z / (1 + z * z / count) * math.sqrt(fraction * (1 - fraction) / count + z * z / (4 * count * count))
+    return f"{percent(fraction)} ({100 * max(0.0, centre - spread):.0f} to {100 * min(1.0, centre + spread):.0f})"
 
 
 def check_report(report: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ def acceptance_table(runs: Sequence[AcceptanceRun]) -> str:
         return "None so far."
     rows = []
     for number, run in enumerate(runs, start=1):
-        found = run.figures
+        found = run.metrics
         delay = found["compute_delay_ms"]
         rows.append(
             (

@@ -56,7 +56,7 @@ class StageFacts:
     lr: float
     precision: str
     hours: float | None  # of wall clock while training, pauses left out
-    figures: dict[str, float]  # the last ones
+    metrics: dict[str, float]  # the last ones
     where: str | None = None  # the machine
 
 
@@ -65,7 +65,7 @@ class AcceptanceRun:
     """One look at the questions and voices that are kept for acceptance."""
 
     weights: str  # digest of model.safetensors
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     note: str = ""
 
 
@@ -131,7 +131,7 @@ def stage_facts(folder: Path, where: str | None = None) -> StageFacts:
         lr=recipe["lr"],
         precision=recipe["precision"],
         hours=_hours(log),
-        figures={key: value for key, value in last.items() if key not in ("step", "time")},
+        metrics={key: value for key, value in last.items() if key not in ("step", "time")},
         where=where,
     )
 
@@ -177,7 +177,7 @@ def log_acceptance(log: Path, run: AcceptanceRun) -> int:
     """
     runs = read_acceptance(log)
     for number, known in enumerate(runs, start=1):
-        if (known.weights, known.figures) == (run.weights, run.figures):
+        if (known.weights, known.metrics) == (run.weights, run.metrics):
             return number
     write_json_lines(log, [asdict(known) for known in (*runs, run)])
     return len(runs) + 1

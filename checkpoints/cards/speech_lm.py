@@ -187,7 +187,7 @@ def training_section(stages: Sequence[StageFacts]) -> str:
         )  # fmt: skip
     columns = ("stage", "learns", "starts from", "steps", "batch", "peak rate", "precision", "hours", "on")
     last = [
-        f"{stage.stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in sorted(stage.figures.items()))
+        f"{stage.stage}: " + ", ".join(f"{key} {value:.4g}" for key, value in sorted(stage.metrics.items()))
         for stage in stages
     ]
     known = [stage.hours for stage in stages if stage.hours is not None]
@@ -200,8 +200,8 @@ def training_section(stages: Sequence[StageFacts]) -> str:
 def licence_section(licence: str, data: Sequence[DataFacts]) -> str:
     """Of the weights, and of what went into them."""
     text = f"The weights and the code are under {licence}."
-    shares = sorted({c.licence for d in data for c in d.credits if "SA" in c.licence})
-    if shares:
+    fractions = sorted({c.licence for d in data for c in d.credits if "SA" in c.licence})
+    if fractions:
         text += (
             " Some recordings above are under share-alike licences; no recording is part of the model or of this "
             "repository."
@@ -293,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         further=given.further,
     )  # fmt: skip
     if given.accept is not None and facts.report is not None:
-        run = AcceptanceRun(weights=digest(given.folder), figures=summary(facts.report), note=given.accept)
+        run = AcceptanceRun(weights=digest(given.folder), metrics=summary(facts.report), note=given.accept)
         log_acceptance(given.log, run)
         facts = replace(facts, acceptance=tuple(read_acceptance(given.log)))
     card = render(facts)

@@ -215,8 +215,8 @@ def run(source: Path, dest: Path, options: Options) -> Path:
     """Import a released folder to a model that ``duologue ask --model DEST`` runs."""
     tensors, heads = read_folder(source), options.heads
     if options.whisper is not None:
-        ear, heads = whisper.read_encoder(expanded(options.whisper), heads)
-        tensors |= {ENCODER + name: tensor for name, tensor in ear.items()}
+        encoder, heads = whisper.read_encoder(expanded(options.whisper), heads)
+        tensors |= {ENCODER + name: tensor for name, tensor in encoder.items()}
     elif not any(name.startswith(ENCODER) for name in tensors):
         raise DuologueError(f"{source} holds no speech encoder: name its file, whisper=large-v3.pt")
     tokenizer = store.load_tokenizer(source)

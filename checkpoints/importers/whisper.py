@@ -117,5 +117,5 @@ def run(source: Path, dest: Path, options: Options) -> Path:
     config, tensors = convert(*read_encoder(source, options.heads))
     model = made(lambda: WhisperEncoder(config))
     assign(model, tensors, str(source))
-    ear = EncoderPart(mel=LogMelConfig(n_mels=config.n_mels, norm="whisper"), encoder=config)
-    return save_part(dest, "encoder", model, ear, imported_card(f"{SOURCE} encoder", source, model))
+    encoder = EncoderPart(mel=LogMelConfig(n_mels=config.n_mels, norm="whisper"), encoder=config)
+    return save_part(dest, "encoder", model, encoder, imported_card(f"{SOURCE} encoder", source, model))

@@ -25,7 +25,7 @@ SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "chatgpt": "ass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
+class WrittenTurn:
     """One question and its answer; paths from the folder of the conversations."""
 
     text: str | None = None  # what is asked, the transcript of `audio` if there is one
@@ -36,12 +36,12 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversation:
+class WrittenConversation:
     id: str
-    turns: tuple[Turn, ...]
+    turns: tuple[WrittenTurn, ...]
 
 
-def read_turns(folder: str | Path) -> list[Conversation]:
+def read_turns(folder: str | Path) -> list[WrittenConversation]:
     """The conversations of a folder's turns.jsonl. Raises DuologueError that names the line with what is wrong."""
     file = expanded(folder) / TURNS_FILE
     if not file.is_file():
@@ -49,7 +49,7 @@ def read_turns(folder: str | Path) -> list[Conversation]:
     return _named_apart(file, [_own(entry, where, at) for at, (where, entry) in enumerate(_entries(file))])
 
 
-def read_instructions(file: str | Path) -> list[Conversation]:
+def read_instructions(file: str | Path) -> list[WrittenConversation]:
     """The conversations of a file in any of the three forms, without recordings.
 
     Raises DuologueError that names the line or the entry with what is wrong.
@@ -96,7 +96,7 @@ def _entries(file: Path) -> list[tuple[str, dict[str, Any]]]:
     return entries
 
 
-def _own(entry: dict[str, Any], where: str, at: int) -> Conversation:
+def _own(entry: dict[str, Any], where: str, at: int) -> WrittenConversation:
     _only(entry, ("id", "turns"), where)
     turns = entry.get("turns")
     if not isinstance(turns, list) or not turns:
@@ -106,7 +106,7 @@ def _own(entry: dict[str, Any], where: str, at: int) -> Conversation:
         place = f"{where}, turn {number}"
         if not isinstance(turn, dict):
             raise DuologueError(f"{place}: expected a JSON object, found {type(turn).__name__}")
-        _only(turn, tuple(Turn.__dataclass_fields__), place)
+        _only(turn, tuple(WrittenTurn.__dataclass_fields__), place)
         for key, value in turn.items():
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise DuologueError(f"{place}: {key!r} is {value!r}, expected text")
@@ -114,25 +114,25 @@ def _own(entry: dict[str, Any], where: str, at: int) -> Conversation:
             raise DuologueError(f"{place}: expected 'text' or 'audio', what is asked")
         if turn.get("reply_audio") and not turn.get("reply"):
             raise DuologueError(f"{place}: 'reply_audio' without 'reply', the words of it")
-        made.append(Turn(**turn))
+        made.append(WrittenTurn(**turn))
     name = entry.get("id")
-    return Conversation(id=f"{at:06d}" if name in (None, "") else str(name), turns=tuple(made))
+    return WrittenConversation(id=f"{at:06d}" if name in (None, "") else str(name), turns=tuple(made))
 
 
-def _alpaca(entry: dict[str, Any], where: str, at: int) -> Conversation:
+def _alpaca(entry: dict[str, Any], where: str, at: int) -> WrittenConversation:
     instruction, more, output = (_text(entry, key, where) for key in ("instruction", "input", "output"))
-    return Conversation(
-        id=f"{at:06d}", turns=(Turn(text=" ".join(f"{instruction} {more}".split()), reply=output or None),)
+    return WrittenConversation(
+        id=f"{at:06d}", turns=(WrittenTurn(text=" ".join(f"{instruction} {more}".split()), reply=output or None),)
     )
 
 
-def _sharegpt(entry: dict[str, Any], where: str, at: int) -> Conversation:
+def _sharegpt(entry: dict[str, Any], where: str, at: int) -> WrittenConversation:
     """Each run of what the person says, with the first answer to it; system prompts and tools are left out."""
     key, who, what = ("messages", "role", "content") if "messages" in entry else ("conversations", "from", "value")
     messages = entry[key]
     if not isinstance(messages, list):
         raise DuologueError(f"{where}: {key!r} is no list")
-    turns: list[Turn] = []
+    turns: list[WrittenTurn] = []
     asked: list[str] = []
     for number, message in enumerate(messages, start=1):
         place = f"{where}, message {number}"
@@ -142,11 +142,11 @@ def _sharegpt(entry: dict[str, Any], where: str, at: int) -> Conversation:
         if speaker == "user":
             asked.append(text)
         elif speaker == "assistant" and asked:
-            turns.append(Turn(text=" ".join(asked), reply=text or None))
+            turns.append(WrittenTurn(text=" ".join(asked), reply=text or None))
             asked = []
     if asked:
-        turns.append(Turn(text=" ".join(asked)))
-    return Conversation(id=f"{at:06d}", turns=tuple(turns))
+        turns.append(WrittenTurn(text=" ".join(asked)))
+    return WrittenConversation(id=f"{at:06d}", turns=tuple(turns))
 
 
 def _text(entry: dict[str, Any], key: str, where: str) -> str:
@@ -162,7 +162,7 @@ def _only(entry: dict[str, Any], known: tuple[str, ...], where: str) -> None:
         raise DuologueError(f"{where}: unknown key {unknown[0]!r}: expected {', '.join(known)}")
 
 
-def _named_apart(file: Path, conversations: list[Conversation]) -> list[Conversation]:
+def _named_apart(file: Path, conversations: list[WrittenConversation]) -> list[WrittenConversation]:
     repeated = [name for name, count in Counter(one.id for one in conversations).items() if count > 1]
     if repeated:
         raise DuologueError(f"{file} has the id {repeated[0]!r} more than once")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...model.errors import DuologueError
-from ..prepare import RECIPES, SpeechConfig, Utterance, parse_overrides, speak
+from ..prepare import RECIPES, SpeechConfig, SpokenText, parse_overrides, speak
 from ..speech.synthesis import SAMPLE_RATE, SynthesisError
 from ..speech.voices import require_voices
 from .shards import Clip, Computed, ShardedDataset
@@ -46,7 +46,7 @@ class LiveDataset:
     def __len__(self) -> int:
         return self.config.n
 
-    def utterance(self, index: int) -> Utterance:
+    def utterance(self, index: int) -> SpokenText:
         return self.recipe.plan(index, self.config)
 
     def _plan(self, index: int) -> dict[str, Any]:

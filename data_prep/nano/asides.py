@@ -175,7 +175,7 @@ STOPS = (
     "quiet please", "no stop", "stop talking", "just stop",
 )  # fmt: skip
 _STATEMENTS, _BACK_CHANNELS = 0.7, 0.18  # shares; the rest is to be obeyed
-_REMARK_SHARE = 0.5  # of the statements
+_REMARK_FRACTION = 0.5  # of the statements
 
 
 def _one(rng: np.random.Generator, among: tuple[str, ...]) -> str:
@@ -192,7 +192,7 @@ def _remark(rng: np.random.Generator) -> str:
 
 
 def _statement(rng: np.random.Generator) -> str:
-    if rng.random() < _REMARK_SHARE:
+    if rng.random() < _REMARK_FRACTION:
         return " ".join((_one(rng, _THINK) + _remark(rng)).split())
     choice = rng.random()
     when = "" if rng.random() < 0.1 else _one(rng, _WHEN)

@@ -242,8 +242,8 @@ def behind_another_turn(template: str, question: str, rng: np.random.Generator) 
 
 def _with_other_words(reply: str, rng: np.random.Generator) -> str:
     """The reply with a tenth of its words to all of them replaced by others that replies have, numbers above all."""
-    share = rng.uniform(0.1, 1)
-    return " ".join(_SAID[int(rng.integers(len(_SAID)))] if rng.random() < share else word for word in reply.split())
+    fraction = rng.uniform(0.1, 1)
+    return " ".join(_SAID[int(rng.integers(len(_SAID)))] if rng.random() < fraction else word for word in reply.split())
 
 
 def count_distinct() -> dict[str, tuple[int, int]]:

@@ -177,9 +177,9 @@ MORE_WORDINGS: dict[str, tuple[str, ...]] = {
 
 
 def _asked_otherwise(kind: Kind) -> Kind:
-    share = 1 if kind.category is Category.SMALL_TALK else 0.5
+    fraction = 1 if kind.category is Category.SMALL_TALK else 0.5
     name, templates = f"{kind.name}_more", MORE_WORDINGS[kind.name]
-    return replace(kind, name=name, templates=templates, weight=share * kind.weight, held_as=kind.key)
+    return replace(kind, name=name, templates=templates, weight=fraction * kind.weight, held_as=kind.key)
 
 
 REWORDED = tuple(_asked_otherwise(kind) for kind in (*FIRST_KINDS, *EVERYDAY) if kind.name in MORE_WORDINGS)

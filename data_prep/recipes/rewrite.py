@@ -17,7 +17,7 @@ from typing import Any
 from ...checkpoints.files import expanded, write_json_lines
 from ...checkpoints.outputs import keep_apart
 from ...model.errors import DuologueError
-from ..datasets.conversations import Conversation, read_instructions
+from ..datasets.conversations import WrittenConversation, read_instructions
 from ..text.endpoint import Endpoint, Messages, RefusedError
 from ..text.plain_text import plain
 
@@ -122,7 +122,7 @@ Spoken = tuple[list[dict[str, str]], str]  # the turns of a conversation, and wh
 
 
 def _all_spoken(
-    conversations: list[Conversation], endpoint: Endpoint, config: RewriteConfig, progress: bool
+    conversations: list[WrittenConversation], endpoint: Endpoint, config: RewriteConfig, progress: bool
 ) -> list[Spoken]:
     """In their order, `concurrency` at a time. The first error of the endpoint ends it; what was answered is kept."""
     from rich.progress import Progress
@@ -130,7 +130,7 @@ def _all_spoken(
     with Progress(disable=not progress) as bar, ThreadPoolExecutor(config.concurrency) as pool:
         task = bar.add_task("rewrite", total=len(conversations))
 
-        def work(conversation: Conversation) -> Spoken:
+        def work(conversation: WrittenConversation) -> Spoken:
             spoken = speak(conversation, endpoint, config)
             bar.advance(task)
             return spoken
@@ -146,7 +146,7 @@ def _all_spoken(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def speak(conversation: Conversation, endpoint: Endpoint, config: RewriteConfig) -> Spoken:
+def speak(conversation: WrittenConversation, endpoint: Endpoint, config: RewriteConfig) -> Spoken:
     """One conversation as it is spoken, up to the first turn that cannot be; later ones would hang in the air."""
     steps = config.steps.split(",")
     turns: list[dict[str, str]] = []

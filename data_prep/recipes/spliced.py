@@ -43,7 +43,7 @@ class SplicedConfig:
     source: str
     out: str
     n: int = 3000
-    share: float = 0.7
+    fraction: float = 0.7
     seed: int = 0
     workers: int = 0
     shard_size: int = 250
@@ -51,8 +51,8 @@ class SplicedConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, LEAST)
-        if not 0 < self.share <= 1:
-            raise DuologueError(f"share={self.share}: expected a share above 0 and at most 1")
+        if not 0 < self.fraction <= 1:
+            raise DuologueError(f"share={self.fraction}: expected a share above 0 and at most 1")
         find_voices(self.voices)
 
 
@@ -91,7 +91,7 @@ def splice(index: int, config: SplicedConfig) -> Clip:
     dialogue = _question(rng, recorded)
     words = dialogue.question.split()
     places = [at for at, word in enumerate(words) if word in recorded]
-    chosen = {at for at in places if rng.random() < config.share} or {places[int(rng.integers(len(places)))]}
+    chosen = {at for at in places if rng.random() < config.fraction} or {places[int(rng.integers(len(places)))]}
     voice = draw_voice(find_voices(config.voices), rng)
     prosody = voice.draw(rng)
     favourite = _one(rng, sorted(recorded[words[min(chosen)]]))

@@ -23,7 +23,7 @@ import numpy as np
 
 from ...checkpoints.files import expanded
 from ...model.errors import DuologueError
-from ..datasets.conversations import Conversation, Turn, read_instructions, read_turns
+from ..datasets.conversations import WrittenConversation, WrittenTurn, read_instructions, read_turns
 from ..datasets.recordings import RecordingsConfig, read_recording, set_loudness
 from ..datasets.shard_runs import require_at_least, run_shards
 from ..datasets.shards import Clip, Failure, ShardWriter
@@ -78,7 +78,7 @@ class TurnsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
+class PlannedClip:
     """One clip to be: its words, and the recording of them or None; or, if it cannot be, why."""
 
     id: str
@@ -89,7 +89,7 @@ class Item:
     problem: str = ""
 
 
-def plan(conversations: list[Conversation], config: TurnsConfig) -> list[Item]:
+def plan(conversations: list[WrittenConversation], config: TurnsConfig) -> list[PlannedClip]:
     """Every turn as a clip to be; in the part of the replies, those that have one."""
     known = frozenset(vocabulary.words())
     items = []
@@ -101,19 +101,21 @@ def plan(conversations: list[Conversation], config: TurnsConfig) -> list[Item]:
     return items
 
 
-def _item(name: str, turn: Turn, where: dict[str, Any], config: TurnsConfig, known: frozenset[str]) -> Item:
+def _item(
+    name: str, turn: WrittenTurn, where: dict[str, Any], config: TurnsConfig, known: frozenset[str]
+) -> PlannedClip:
     try:
         question, answer = (_words(what, text, config) for what, text in (("text", turn.text), ("reply", turn.reply)))
         slot = plain(turn.slot) if turn.slot else answer
     except DuologueError as error:
-        return Item(id=name, problem=str(error))
+        return PlannedClip(id=name, problem=str(error))
     fields = where | ({"question": question} if question else {}) | ({"answer": answer, "slot": slot} if answer else {})
     said, audio = (question, turn.audio) if config.part == "questions" else (answer, turn.reply_audio)
     if not said:  # a question without its words: the stages learn to write them down first
-        return Item(id=name, problem="the recording has no 'text', the words that are heard in it")
+        return PlannedClip(id=name, problem="the recording has no 'text', the words that are heard in it")
     unknown = tuple(dict.fromkeys(word for word in f"{question} {answer}".split() if word not in known))
     problem = f"nano's tokenizer does not know: {', '.join(unknown)}" if unknown and config.unknown == "skip" else ""
-    return Item(id=name, text=said, audio=audio, fields=fields, unknown=unknown, problem=problem)
+    return PlannedClip(id=name, text=said, audio=audio, fields=fields, unknown=unknown, problem=problem)
 
 
 def _words(what: str, text: str | None, config: TurnsConfig) -> str:
@@ -129,7 +131,7 @@ def _words(what: str, text: str | None, config: TurnsConfig) -> str:
     return words
 
 
-def make_clip(item: Item, at: int, config: TurnsConfig) -> Clip:
+def make_clip(item: PlannedClip, at: int, config: TurnsConfig) -> Clip:
     """Read or speak one clip; `at` is its place in the plan. Raises DuologueError when that fails."""
     meta: dict[str, Any] = {"id": item.id, "text": item.text, **item.fields}
     if item.audio:
@@ -145,7 +147,7 @@ def make_clip(item: Item, at: int, config: TurnsConfig) -> Clip:
     return Clip(spoken, meta | {"voice": voice.key, "prosody": dataclasses.asdict(prosody) if prosody else None})
 
 
-def make_shard(items: list[Item], start: int, config: TurnsConfig) -> tuple[list[Clip], list[Failure]]:
+def make_shard(items: list[PlannedClip], start: int, config: TurnsConfig) -> tuple[list[Clip], list[Failure]]:
     """The clips of some items, the first of which has the place `start`; failures are returned, not raised."""
     clips, failures = [], []
     for at, item in enumerate(items, start=start):
@@ -196,7 +198,7 @@ def prepare_turns(recipe: str, config: TurnsConfig, *, progress: bool = True) ->
     return counts | unknown
 
 
-def _count_unknown(items: list[Item], config: TurnsConfig, shown: int = 8) -> dict[str, str]:
+def _count_unknown(items: list[PlannedClip], config: TurnsConfig, shown: int = 8) -> dict[str, str]:
     """{"unknown_words": how many in how many turns, what became of those, and the most frequent}; {} for none."""
     words = Counter(word for item in items for word in item.unknown)
     if not words:

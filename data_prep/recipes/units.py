@@ -91,9 +91,9 @@ def make_features(config: UnitsConfig) -> Features:
         return HubertFeatures(config.features.partition(":")[2], config.layer)
     if not config.checkpoint:
         return MfccFeatures()
-    from ...checkpoints.encoders import load_ear
+    from ...checkpoints.encoders import load_encoder
 
-    return EncoderFeatures(*load_ear(config.checkpoint), config.layer)
+    return EncoderFeatures(*load_encoder(config.checkpoint), config.layer)
 
 
 def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, An
     total, seconds = sum(map(len, written)), dataset.hours * 3600
     counts = {"clips": len(rows), "units": total, "per_second": round(total / seconds, 2),
               "bits_per_second": round(bit_rate(written, seconds), 1)}  # fmt: skip
-    return counts | (_figures(units, dataset, config.judge) if config.judge else {})
+    return counts | (_metrics(units, dataset, config.judge) if config.judge else {})
 
 
 def _units_of(config: UnitsConfig, dataset: ShardedDataset) -> Units:
@@ -141,7 +141,7 @@ def _units_of(config: UnitsConfig, dataset: ShardedDataset) -> Units:
     return quantiser
 
 
-def _figures(units: Units, dataset: ShardedDataset, count: int) -> dict[str, float]:
+def _metrics(units: Units, dataset: ShardedDataset, count: int) -> dict[str, float]:
     """Phone purity where flite is installed and says all the clips in its own manner; stability everywhere."""
     clips = [dataset[index] for index in range(min(count, len(dataset)))]
     keys = {clip.meta["voice"] for clip in clips}

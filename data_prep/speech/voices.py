@@ -32,7 +32,7 @@ DEV_NAMES = (
     "en-gb-x-gbclan+Mario", "en-gb-x-gbcwmd+rob", "en-us+belinda", "en-gb+pedro", "en-gb-scotland+Lee", "en-us+Hugo",
 )  # fmt: skip
 
-_ESPEAK_SHARE, _RMS_SHARE, _KAL16_SHARE, _KAL_SHARE = 0.50, 0.20, 0.15, 0.15
+_ESPEAK_FRACTION, _RMS_FRACTION, _KAL16_FRACTION, _KAL_FRACTION = 0.50, 0.20, 0.15, 0.15
 
 TRAIN_VOICES: tuple[Voice, ...] = (
     *(
@@ -42,15 +42,20 @@ TRAIN_VOICES: tuple[Voice, ...] = (
             pitch=(25, 75),
             spread=(0, 0),
             rate=(120, 215),
-            weight=_ESPEAK_SHARE / len(ACCENTS) / len(TRAIN_VARIANTS),
+            weight=_ESPEAK_FRACTION / len(ACCENTS) / len(TRAIN_VARIANTS),
         )
         for accent in ACCENTS
         for variant in TRAIN_VARIANTS
     ),
-    Voice(engine=Engine.FLITE, name="rms", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_RMS_SHARE),
-    Voice(engine=Engine.FLITE, name="kal16", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_KAL16_SHARE),
+    Voice(engine=Engine.FLITE, name="rms", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_RMS_FRACTION),
+    Voice(engine=Engine.FLITE, name="kal16", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_KAL16_FRACTION),
     Voice(
-        engine=Engine.FESTIVAL, name="kal_diphone", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.4), weight=_KAL_SHARE
+        engine=Engine.FESTIVAL,
+        name="kal_diphone",
+        pitch=(80, 230),
+        spread=(8, 35),
+        rate=(0.8, 1.4),
+        weight=_KAL_FRACTION,
     ),
 )
 # People's voices by statistics, as the acceptance voices are; but not every machine has their programs.
@@ -73,8 +78,8 @@ _KOKORO_OTHERS = (
 )  # fmt: skip
 _MIXTURES = tuple("+".join(two) for two in itertools.combinations(_KOKORO_ENGLISH + _KOKORO_OTHERS[:10], 2))
 NEURAL_VOICES: tuple[Voice, ...] = tuple(
-    Voice(engine=Engine.KOKORO, name=name, pitch=(1, 1), spread=(0, 0), rate=(75, 135), weight=share / len(names))
-    for names, share in ((_KOKORO_ENGLISH, 0.45), (_KOKORO_OTHERS, 0.2), (_MIXTURES, 0.35))
+    Voice(engine=Engine.KOKORO, name=name, pitch=(1, 1), spread=(0, 0), rate=(75, 135), weight=fraction / len(names))
+    for names, fraction in ((_KOKORO_ENGLISH, 0.45), (_KOKORO_OTHERS, 0.2), (_MIXTURES, 0.35))
     for name in names
 )
 DEV_VOICES: tuple[Voice, ...] = tuple(Voice(engine=Engine.ESPEAK, name=name) for name in DEV_NAMES)

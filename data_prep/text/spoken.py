@@ -78,9 +78,7 @@ def normalise(text: str) -> str:
     """
     text = thousands_joined(folded(text))
     text = re.sub(r"(?<=\d)\s*([+*×]|\s-\s)\s*(?=\d)", lambda match: f" {_SIGNS[match[1].strip()]} ", text)
-    text = re.sub(
-        r"\d+", lambda match: f" {number_in_words(int(match[0])) if len(match[0]) < 5 else match[0]} ", text
-    )
+    text = re.sub(r"\d+", lambda match: f" {number_in_words(int(match[0])) if len(match[0]) < 5 else match[0]} ", text)
     for sign, word in WRITTEN_SIGNS.items():
         text = text.replace(sign, f" {word} ")
     text = re.sub(_BETWEEN_WORDS, " ", text)

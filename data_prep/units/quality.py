@@ -74,14 +74,14 @@ def judge(units: Units, clips: Sequence[tuple[Tensor, str]], voice: Voice | None
         clips: waveform (n,) and text of each. Stability takes a fifth of them, at shifts of 1, 3, 8 and 20 frames.
         voice: who says them, in their own manner.
     """
-    figures = {}
+    metrics = {}
     if voice is not None and voice.engine is Engine.FLITE:
         found = [units.encode(waveform) for waveform, _ in clips]  # (T,) each
         frame_s = units.hop / units.sample_rate
         labels = [
             frame_labels(flite_phones(text, voice), len(u), frame_s) for u, (_, text) in zip(found, clips, strict=True)
         ]
-        figures["phone_purity"] = round(phone_purity(torch.cat(found), [one for of in labels for one in of]), 3)
+        metrics["phone_purity"] = round(phone_purity(torch.cat(found), [one for of in labels for one in of]), 3)
     few = [waveform for waveform, _ in clips[: max(1, len(clips) // 5)]]
-    figures["shift_stability"] = round(shift_stability(units, few, (1, 3, 8, 20)), 3)
-    return figures
+    metrics["shift_stability"] = round(shift_stability(units, few, (1, 3, 8, 20)), 3)
+    return metrics

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...checkpoints import store
 from ...checkpoints.files import write_json
 from ...data_prep.datasets.shards import ShardedDataset
-from ...model.audio_encoder.windowed import WindowConfig, WindowedEar, interior_error
+from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder, interior_error
 from ...model.errors import DuologueError
 from ...model.speech_lm import SpeechLM
 
@@ -48,15 +48,16 @@ def compare(
     offline = [first_token(model, clip) for clip in clips]
     rows = []
     for window in windows:
-        ear = WindowedEar(model.mel, model.encoder, window)
-        errors = [interior_error(ear, clip) for clip in clips if clip.shape[1] > model.config.mel.sample_rate]
+        encoder = WindowedEncoder(model.mel, model.encoder, window)
+        errors = [interior_error(encoder, clip) for clip in clips if clip.shape[1] > model.config.mel.sample_rate]
         model.listen_through(window)
         same = [first_token(model, clip) == wanted for clip, wanted in zip(clips, offline, strict=True)]
         hop_ms = 1000 * model.config.mel.hop / model.config.mel.sample_rate
         rows.append(
             {
-                "left_ms": ear.left * hop_ms, "chunk_ms": ear.chunk * hop_ms, "right_ms": ear.right * hop_ms,
-                "lag_ms": 1000 * ear.latency / model.config.mel.sample_rate,
+                "left_ms": encoder.left * hop_ms, "chunk_ms": encoder.chunk * hop_ms,
+                "right_ms": encoder.right * hop_ms,
+                "lag_ms": 1000 * encoder.latency / model.config.mel.sample_rate,
                 "error": float(np.mean(errors)) if errors else None, "agreement": float(np.mean(same)),
             }
         )  # fmt: skip

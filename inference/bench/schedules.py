@@ -26,7 +26,7 @@ PRESETS = ("nano", "llama-omni-8b")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
+class ScheduleCost:
     """What a token becomes: English at 3 tokens a second and 25 units a second, repeats merged."""
 
     units: int = 8
@@ -131,7 +131,7 @@ class Cost:
 class Mouth(nn.Module):
     """Unit decoder and vocoder with random weights, run by either schedule."""
 
-    def __init__(self, sizes: Sizes, load: Load) -> None:
+    def __init__(self, sizes: Sizes, load: ScheduleCost) -> None:
         super().__init__()
         self.load, self.config = load, sizes.unit_decoder
         self.unit_decoder = UnitDecoder(sizes.unit_decoder)

@@ -27,7 +27,7 @@ from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from .plot import write_plot
-from .schedules import PIECE, Cost, Load, Mouth, Sizes, Stopwatch, exponent, sizes_of, with_width
+from .schedules import PIECE, Cost, Mouth, ScheduleCost, Sizes, Stopwatch, exponent, sizes_of, with_width
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def arithmetic(config: UnitDecoderConfig, tokens: int) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype, load: Load) -> dict[str, Any]:
+def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype, load: ScheduleCost) -> dict[str, Any]:
     """One width: ours with full attention, ours with a band of 20 tokens and of 1, and the reference.
 
     A band of one token has no attention to the past, so its exponent is that of all else.
@@ -85,7 +85,7 @@ def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype,
         costs[name] = _faster(mouth.ours(hidden), mouth.ours(hidden))
     mouth.unit_decoder.config = mouth.config = plain.unit_decoder
     costs["reference"] = mouth.reference(hidden)
-    shares = _shares(mouth, hidden)
+    fractions = _fractions(mouth, hidden)
     lengths = [n for n in (tokens // 8, tokens // 4, tokens // 2, tokens) if n >= 4]
     rows = {
         name: {
@@ -98,7 +98,7 @@ def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype,
         for name, cost in costs.items()
     }
     ratio = rows["reference"]["unit_decoder_s"] / rows["ours"]["unit_decoder_s"]  # type: ignore[operator]
-    return {"width": sizes.unit_decoder.dim, "tokens": tokens, "schedules": rows, "ratio": ratio, "reached": shares,
+    return {"width": sizes.unit_decoder.dim, "tokens": tokens, "schedules": rows, "ratio": ratio, "reached": fractions,
             "flops": arithmetic(sizes.unit_decoder, tokens)}  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def _faster(*costs: Cost) -> Cost:
     return min(costs, key=lambda cost: cost.total("unit_decoder"))
 
 
-def _shares(mouth: Mouth, hidden: Tensor) -> dict[str, dict[str, float]]:
+def _fractions(mouth: Mouth, hidden: Tensor) -> dict[str, dict[str, float]]:
     """What each stage reaches, see :func:`reached`, over eight tokens."""
     few = hidden[:, :8]
     fused = few if mouth.config.fuse_token else None
@@ -200,7 +200,7 @@ def run(
     place, kind = device_of(device), dtype_of(dtype)
     if tokens < 8:
         raise DuologueError(f"tokens is {tokens}; it must be at least 8")
-    load = Load()
+    load = ScheduleCost()
     from rich.progress import Progress
 
     with Progress(transient=True) as progress:
@@ -249,5 +249,5 @@ def table(report: dict[str, Any]) -> list[str]:
 
 
 def _reached(name: str, stage: dict[str, float]) -> str:
-    shares = f"{stage['arithmetic']:.0%} of the arithmetic, {stage['bandwidth']:.0%} of the bandwidth of this device"
-    return f"  {name}: {stage['ms_a_token']:.1f} ms a token, {shares}"
+    fractions = f"{stage['arithmetic']:.0%} of the arithmetic, {stage['bandwidth']:.0%} of the bandwidth of this device"
+    return f"  {name}: {stage['ms_a_token']:.1f} ms a token, {fractions}"

@@ -20,7 +20,7 @@ import torch
 
 from ...checkpoints.files import write_json
 from ..serving.workers.dynamic_batching import MOST
-from ..serving.workers.worker import FRAME_S, AllSpeech, Job, Lane
+from ..serving.workers.worker import FRAME_S, AllSpeech, Job, Worker
 from ..session.policy import FRAME_MS
 from ..session.state import SessionConfig
 
@@ -32,7 +32,7 @@ _WARM = 20  # frames of each that are not counted
 
 
 @dataclass(frozen=True)
-class LaneLoad:
+class WorkerLoad:
     """cost_ms: processor time a frame. late_ms: p50, p95, p99 of the frames. busy: share of time that it computed."""
 
     conversations: int
@@ -86,25 +86,27 @@ class _Clients:
             self.late.append(done.late_ms)
 
 
-def measure(assistant: Any, vad: Any, conversations: int, frames: int, shared: bool, apart: float = APART) -> LaneLoad:
+def measure(
+    assistant: Any, vad: Any, conversations: int, frames: int, shared: bool, apart: float = APART
+) -> WorkerLoad:
     """So many frames of each of so many conversations."""
     clients = _Clients(conversations, frames, apart)
     link: Any = clients
-    lane = Lane(assistant, AllSpeech(vad), link, link, most=MOST if shared else 0, clock=clients.clock)
+    worker = Worker(assistant, AllSpeech(vad), link, link, most=MOST if shared else 0, clock=clients.clock)
     try:
-        lane.serve()
+        worker.serve()
     except EOFError:
         computed = clients.computed
     if clients.faults:
         raise clients.faults[0]
     late = tuple(float(each) for each in np.percentile(clients.late, (50, 95, 99)))
     cost, busy = 1e3 * computed / (conversations * frames), computed / clients.clock()
-    return LaneLoad(conversations, shared, apart, cost, late, busy)
+    return WorkerLoad(conversations, shared, apart, cost, late, busy)
 
 
 def run(
     name: str, out: Path | None, say: Callable[[str], None], conversations: Sequence[int] = CONVERSATIONS
-) -> list[LaneLoad]:
+) -> list[WorkerLoad]:
     """Measure on one core, print a table, and write lanes.json to ``out``.
 
     Raises:

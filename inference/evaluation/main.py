@@ -160,7 +160,8 @@ def _s2s(request: Request) -> None:
         from .inputs import foreign
 
         foreign.run(
-            outputs=request.outputs, out=request.output, seed=request.seed, ear=request.recogniser or "pocketsphinx",
+            outputs=request.outputs, out=request.output, seed=request.seed,
+            recogniser=request.recogniser or "pocketsphinx",
             normaliser=request.normaliser or "plain", judge=_judge(request), utmos=request.utmos, voice=request.voice,
         )  # fmt: skip
         return
@@ -175,7 +176,8 @@ def _s2s(request: Request) -> None:
         return
     s2s_suite.run(
         model=request.model or "nano", out=request.output, profile=request.profile or "quick", voices=request.voices,
-        questions=request.count, seed=request.seed, ear=request.recogniser or "pocketsphinx", judge=_judge(request),
+        questions=request.count, seed=request.seed, recogniser=request.recogniser or "pocketsphinx",
+        judge=_judge(request),
         utmos=request.utmos,
     )  # fmt: skip
 
@@ -204,7 +206,7 @@ def _duplex(request: Request) -> None:
         full_duplex_bench.run(
             data=benchmark, out=request.output,
             model=None if request.outputs is not None else request.model or "nano",
-            config=SessionConfig(duplex=PRESETS[preset]), ear=request.recogniser or "pocketsphinx",
+            config=SessionConfig(duplex=PRESETS[preset]), recogniser=request.recogniser or "pocketsphinx",
             judge=_judge(request), limit=request.count, seed=request.seed,
         )  # fmt: skip
         return

@@ -41,7 +41,7 @@ _KEEP = 0.5  # of the spectrum of what is no echo, from block to block
 _FADE = 0.5  # of the echo's level from frame to frame: reverberation beyond the filter
 
 
-class Heard(NamedTuple):
+class EchoEstimate(NamedTuple):
     """A frame (F,) without its echo; whether nothing but echo was in it; whether that has just been found out."""
 
     pcm: Tensor
@@ -78,7 +78,7 @@ class EchoGuard(State):
         path, doubt = zeros(_PARTS, block), zeros(_PARTS, block + 1)
         return cls(zeros(_FRAMES * frame), played, path, doubt, noise=zeros(block + 1))
 
-    def hear(self, pcm: Tensor, echo: float) -> Heard:
+    def hear(self, pcm: Tensor, echo: float) -> EchoEstimate:
         """Take the echo out of a frame (F,).
 
         Args:
@@ -88,7 +88,7 @@ class EchoGuard(State):
         self.heard = torch.cat([self.heard[len(pcm) :], pcm])
         self.level *= _FADE
         if echo >= 1 or not self.played.any():
-            return Heard(pcm, False, False)
+            return EchoEstimate(pcm, False, False)
         rest, found = pcm, False
         if self.delay is not None and self._behind(self.delay, len(pcm)).any():
             rest, said = self._cancel(pcm, self.delay)
@@ -99,7 +99,7 @@ class EchoGuard(State):
                 rest, found = better, True
         if _power(rest) > _power(pcm):
             rest = pcm
-        return Heard(rest, _power(rest) < (1 - echo) * self.level, found)
+        return EchoEstimate(rest, _power(rest) < (1 - echo) * self.level, found)
 
     def play(self, pcm: Tensor) -> None:
         """The loudspeaker plays (F,) next."""

@@ -40,7 +40,7 @@ from .http.sign_in import SignIns
 from .protocol.errors import RequestError
 from .realtime.questioner import Questioner
 from .realtime.realtime import RealtimeSession
-from .workers.engine import Engine, EngineConfig, EngineFull
+from .workers.engine import PoolFull, WorkerPool, WorkerPoolConfig
 
 # Events that may wait for a client that does not read, and characters of them; then it is taken for dead.
 _OUTBOX, _OUTBOX_CHARS = 2_000, 64 << 20
@@ -53,7 +53,7 @@ class ServeConfig:
     """What is served, and to whom."""
 
     model: str = "nano"
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engine: WorkerPoolConfig = field(default_factory=WorkerPoolConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     tls: TlsConfig | None = None
     limits: Limits = field(default_factory=Limits)
@@ -65,10 +65,10 @@ class Service:
 
     def __init__(self, config: ServeConfig, assistant: Any, vad: Any = None) -> None:
         self.config, self.assistant, self._vad = config, assistant, vad
-        self.engine: Engine | None = None
+        self.engine: WorkerPool | None = None
         self.admission: Admission | None = None
         self.metrics = Metrics(
-            lambda: self.engine.seats if self.engine else 0,
+            lambda: self.engine.slots if self.engine else 0,
             self._room,
             self._processes,
             lambda: self.admission.waiting if self.admission else 0,
@@ -89,7 +89,9 @@ class Service:
             Session(self.assistant, vad=self._vad)
         except DuologueError as error:  # it may still serve the other endpoints
             self._mute = str(error)
-        self.engine = await Engine.start(lambda: self.assistant, self.config.engine, self._vad, model=self.config.model)
+        self.engine = await WorkerPool.start(
+            lambda: self.assistant, self.config.engine, self._vad, model=self.config.model
+        )
         self.engine.on_frame = lambda done: self.metrics.frame(done.late_ms)
         access = self.config.access
         self.admission = Admission(
@@ -143,7 +145,7 @@ class Service:
         try:
             if self._mute is not None:
                 raise RequestError(self._mute, "unsupported_value", "model")
-            seat = self.admitting().sit(key, SessionConfig())
+            slot = self.admitting().sit(key, SessionConfig())
         except DuologueError as error:
             known = self.refusal(error)
             await refuse(socket.scope, socket.send, known, known.retry_s)
@@ -152,7 +154,7 @@ class Service:
         outbox = Outbox()
         writes = self.assistant.model.config.layout.transcript is not None
         session = RealtimeSession(
-            seat, outbox.put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
+            slot, outbox.put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
             writes, self.metrics.event, questioner=lambda: self.questioner(key), limits=self.config.limits,
         )  # fmt: skip
         self.sessions.add(session)
@@ -167,7 +169,7 @@ class Service:
     def refusal(self, error: DuologueError) -> RequestError:
         """An error as the API gives it, counted if somebody is refused."""
         known = error if isinstance(error, RequestError) else RequestError(str(error))
-        if isinstance(error, EngineFull):
+        if isinstance(error, PoolFull):
             known = RequestError(str(error), "server_overloaded", status=503)
             known.retry_s = error.retry_s
         if known.status in (413, 429, 503) or known.code == TOO_LONG:

@@ -218,9 +218,9 @@ async def measure(
 
 
 @contextlib.contextmanager
-def _server(model: str, users: int, lanes: int) -> Iterator[str]:
+def _server(model: str, users: int, workers: int) -> Iterator[str]:
     """A server of one's own: its address."""
-    command = [sys.executable, "-m", "duologue", "serve", "--model", model, "--port", "0", "--lanes", str(lanes)]
+    command = [sys.executable, "-m", "duologue", "serve", "--model", model, "--port", "0", "--workers", str(workers)]
     command += ["--sessions", str(users + 2)]
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=settings) as run:
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("recordings", type=Path, nargs="+")
     parser.add_argument("--url", help="a server that runs; otherwise one is started")
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--lanes", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=30.0, help="of one span")
     parser.add_argument("--spans", type=int, default=4)
@@ -253,7 +253,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         with contextlib.ExitStack() as stack:
-            url = given.url or stack.enter_context(_server(given.model, given.users, given.lanes))
+            url = given.url or stack.enter_context(_server(given.model, given.users, given.workers))
             report = measure(
                 url.rstrip("/"),
                 given.recordings,

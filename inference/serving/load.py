@@ -50,7 +50,7 @@ class Outcome:
 
 
 async def talk(
-    url: str, key: str, sounds: list[np.ndarray], share: float, seconds: float, offset: float, outcome: Outcome
+    url: str, key: str, sounds: list[np.ndarray], fraction: float, seconds: float, offset: float, outcome: Outcome
 ) -> None:
     """One client for so long; ``sounds``, each (n,) float32 at 24 kHz, are spoken in turn for that share of time."""
     from websockets.asyncio.client import connect
@@ -62,7 +62,7 @@ async def talk(
         count = -(-len(sound) // size)
         pieces = np.pad(sound, (0, count * size - len(sound))).reshape(count, size)
         chunks += [((np.clip(each, -1, 1) * 32_767).astype("<i2").tobytes(), True) for each in pieces]
-        chunks += [(bytes(2 * size), False)] * round(count * (1 / share - 1))
+        chunks += [(bytes(2 * size), False)] * round(count * (1 / fraction - 1))
     headers = {"Authorization": f"Bearer {key}"}
     try:
         async with connect(f"{url.replace('http', 'ws', 1)}/v1/realtime", additional_headers=headers) as connection:
@@ -122,10 +122,10 @@ def read(url: str, key: str) -> Reading:
     )
 
 
-def percentile(before: dict[float, float], after: dict[float, float], share: float) -> tuple[float, float]:
+def percentile(before: dict[float, float], after: dict[float, float], fraction: float) -> tuple[float, float]:
     """Between which two bounds (ms) that share of the frames' lateness lies."""
     counts = {bound: after[bound] - before.get(bound, 0) for bound in sorted(after)}
-    wanted, below = share * counts[float("inf")], 0.0
+    wanted, below = fraction * counts[float("inf")], 0.0
     for bound, count in counts.items():
         if count >= wanted:
             return 1e3 * below, 1e3 * bound
@@ -151,7 +151,13 @@ async def watch(url: str, key: str, every_s: float, rows: list[dict[str, Any]]) 
 
 
 async def measure(
-    url: str, recordings: list[Path], sessions: int, seconds: float, key: str, share: float = 0.5, every_s: float = 60.0
+    url: str,
+    recordings: list[Path],
+    sessions: int,
+    seconds: float,
+    key: str,
+    fraction: float = 0.5,
+    every_s: float = 60.0,
 ) -> dict[str, Any]:
     """So many clients at once, for so long, each speaking for that share of time: what a report says of it."""
     import soxr
@@ -163,7 +169,7 @@ async def measure(
     async with asyncio.TaskGroup() as clients:
         for i in range(sessions):
             order = [sounds[(i + j) % len(sounds)] for j in range(len(sounds))]
-            clients.create_task(talk(url, key, order, share, seconds, 0.137 * i, outcome))
+            clients.create_task(talk(url, key, order, fraction, seconds, 0.137 * i, outcome))
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching

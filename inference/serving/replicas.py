@@ -21,7 +21,7 @@ from ray.serve import Application
 
 from .app import ServeConfig, create_app
 from .http.access import AccessConfig
-from .workers.engine import EngineConfig
+from .workers.engine import WorkerPoolConfig
 
 _ONGOING = 1_000  # requests at a replica before Ray lets more wait outside: our own door refuses long before
 
@@ -30,7 +30,7 @@ class Replicas(BaseModel):
     """Arguments of the command, KEY=VALUE.
 
     model: a bundled name, a folder that every machine can read, or a hub id. cpus: that Ray sets aside for each.
-    lanes, sessions: of each replica, see :class:`~..engine.EngineConfig`.
+    lanes, sessions: of each replica, see :class:`~..engine.WorkerPoolConfig`.
     allow_host: names that it goes by, with commas between, besides addresses in digits and its machine's own.
     grace_s: that conversations have to end in when a replica is stopped.
     """
@@ -39,7 +39,7 @@ class Replicas(BaseModel):
     model: str = "nano"
     replicas: int = 2
     cpus: float = 1.0
-    lanes: int = 0
+    workers: int = 0
     sessions: int | None = None
     sessions_per_key: int | None = None
     allow_host: str = ""
@@ -73,7 +73,7 @@ def app(arguments: Replicas) -> Application:
     """What `serve run` deploys."""
     config = ServeConfig(
         model=arguments.model,
-        engine=EngineConfig(lanes=arguments.lanes, sessions=arguments.sessions),
+        engine=WorkerPoolConfig(workers=arguments.workers, sessions=arguments.sessions),
         access=AccessConfig(
             keys=tuple(os.environ.get("DUOLOGUE_API_KEY", "").split()),
             sessions_per_key=arguments.sessions_per_key,

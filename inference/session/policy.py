@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import Enum
 
-from ...model.duplex.monitor import Verdict
+from ...model.duplex.monitor import TurnState
 from ...model.errors import DuologueError
 from ...model.streaming import State
 
@@ -77,7 +77,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class TurnInput:
     """One frame as the policy sees it.
 
     speech: somebody speaks; speech_ms, silence_ms: see :class:`~.speech_gate.SpeechGate`.
@@ -92,7 +92,7 @@ class Heard:
     silence_ms: int
     speaking: bool = False
     audible: bool = False
-    verdict: Verdict | None = None
+    turn_state: TurnState | None = None
     unread: bool = False
     withheld: bool = False
     mistaken: bool = False
@@ -109,7 +109,7 @@ class DuplexPolicy(State):
     spoken_ms: int = 0  # of speech in it
     over_ms: int = 0  # of speech over the answer, since it was ducked
 
-    def step(self, heard: Heard) -> list[Action]:
+    def step(self, heard: TurnInput) -> list[Action]:
         """What to do about one more frame."""
         if self.mode is Mode.IDLE:
             return self._listen() if heard.speech else []
@@ -123,7 +123,7 @@ class DuplexPolicy(State):
         self.mode, self.prepared, self.turn_ms, self.spoken_ms = Mode.LISTENING, False, FRAME_MS, FRAME_MS
         return [Action.LISTEN]
 
-    def _listening(self, heard: Heard) -> list[Action]:
+    def _listening(self, heard: TurnInput) -> list[Action]:
         config = self.config
         if heard.mistaken and self.turn_ms == self.spoken_ms:
             self.mode, self.prepared = Mode.IDLE, False
@@ -137,11 +137,11 @@ class DuplexPolicy(State):
                 self.prepared = False
                 return [Action.DROP]
             return []
-        enough: dict[Verdict | None, int] = {
-            Verdict.QUERY: config.query_endpoint_ms,
-            Verdict.WAIT: config.wait_endpoint_ms,
+        enough: dict[TurnState | None, int] = {
+            TurnState.QUERY: config.query_endpoint_ms,
+            TurnState.WAIT: config.wait_endpoint_ms,
         }
-        over = heard.silence_ms >= enough.get(heard.verdict, config.endpoint_ms)
+        over = heard.silence_ms >= enough.get(heard.turn_state, config.endpoint_ms)
         if over and not heard.unread:
             return self._answer(heard)
         if not self.prepared and (over or 0 < config.speculate_ms <= heard.silence_ms):
@@ -149,14 +149,14 @@ class DuplexPolicy(State):
             return [Action.SPECULATE]
         return []
 
-    def _answer(self, heard: Heard) -> list[Action]:
-        if heard.verdict is Verdict.NOISE or self.spoken_ms < self.config.shortest_turn_ms:
+    def _answer(self, heard: TurnInput) -> list[Action]:
+        if heard.turn_state is TurnState.NOISE or self.spoken_ms < self.config.shortest_turn_ms:
             self.mode, self.prepared = Mode.IDLE, False
             return [Action.IGNORE]
         self.mode, self.prepared = Mode.ANSWERING, False
         return [Action.ANSWER]
 
-    def _answering(self, heard: Heard) -> list[Action]:
+    def _answering(self, heard: TurnInput) -> list[Action]:
         if not heard.speaking:
             self.mode = Mode.IDLE
             return [Action.FINISH, *(self._listen() if heard.speech else [])]
@@ -168,20 +168,20 @@ class DuplexPolicy(State):
         self.mode, self.over_ms = Mode.DUCKED, heard.speech_ms
         return [Action.DUCK, *self._interrupt(heard)]
 
-    def _ducked(self, heard: Heard) -> list[Action]:
+    def _ducked(self, heard: TurnInput) -> list[Action]:
         if heard.speech:
             self.over_ms += FRAME_MS
             return self._interrupt(heard)
-        if heard.verdict is Verdict.QUERY:  # as short as "stop"
+        if heard.turn_state is TurnState.QUERY:  # as short as "stop"
             return self._interrupt(heard)
         if heard.mistaken or heard.silence_ms >= self.config.resume_ms:
             self.mode = Mode.ANSWERING
             return [Action.RESUME]
         return []
 
-    def _interrupt(self, heard: Heard) -> list[Action]:
-        long = self.over_ms >= self.config.interrupt_ms and heard.verdict is not Verdict.NOISE
-        if not (long or heard.verdict is Verdict.QUERY):
+    def _interrupt(self, heard: TurnInput) -> list[Action]:
+        long = self.over_ms >= self.config.interrupt_ms and heard.turn_state is not TurnState.NOISE
+        if not (long or heard.turn_state is TurnState.QUERY):
             return []
         self._listen()
         self.turn_ms = self.spoken_ms = self.over_ms

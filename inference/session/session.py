@@ -24,7 +24,7 @@ from torch import Tensor
 from ...checkpoints.config_io import config_to_dict
 from ...checkpoints.state_io import load_state, save_state
 from ...data_prep.audio import mono
-from ...model.duplex.monitor import VERDICTS, Verdict, together
+from ...model.duplex.monitor import TURN_STATES, TurnState, together
 from ...model.errors import DuologueError
 from ...model.speech_lm import DialogueState, SpeechLM
 from ...model.streaming import Streaming
@@ -37,7 +37,7 @@ from . import long_turn
 from .answer import Answer
 from .events import Event, EventKind, Tick
 from .memory import Memory
-from .policy import FRAME_MS, DuplexPolicy, Heard, Mode
+from .policy import FRAME_MS, DuplexPolicy, Mode, TurnInput
 from .state import SessionConfig, SessionState
 
 _AT_ONCE = 10**6  # ms: longer than any wait
@@ -274,13 +274,13 @@ class Session:
             speech, speech_ms, silence_ms = s.pressed, _AT_ONCE * s.pressed, _AT_ONCE * (not s.pressed)
         if audible and not self.config.interruptible:
             speech, speech_ms = False, 0
-        heard = Heard(
+        heard = TurnInput(
             speech=speech,
             speech_ms=speech_ms,
             silence_ms=silence_ms,
             speaking=answer is not None and (s.held or not answer.over),
             audible=audible,
-            verdict=self._verdict(),
+            turn_state=self._turn_state(),
             unread=self._unread(),
             withheld=bool(s.pressed),
             mistaken=mistaken,
@@ -457,13 +457,13 @@ class Session:
         if s.turn and s.written is None:
             self.model.listen(torch.cat(s.turn)[None], s.dialogue)
 
-    def _verdict(self) -> Verdict | None:
+    def _turn_state(self) -> TurnState | None:
         """What the monitor makes of what is being said, if there is one and it is certain; noise if it is too faint."""
         s = self.state
         if not self.config.monitor or s.pressed is not None:
             return None
         if s.loudness.far and s.policy.mode in (Mode.LISTENING, Mode.DUCKED):
-            return Verdict.NOISE
+            return TurnState.NOISE
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
         if dialogue is None or dialogue.judged is None:
             return None
@@ -472,7 +472,7 @@ class Session:
         read = None if prepared is None else prepared.dialogue.read
         probability, index = together(dialogue.judged, read).max(dim=0)
         enough = self.config.certain if listening else self.config.certain_over
-        return VERDICTS[int(index)] if float(probability) >= enough[int(index)] else None
+        return TURN_STATES[int(index)] if float(probability) >= enough[int(index)] else None
 
     def _unread(self) -> bool:
         """Whether the word monitor has yet to read what is being said."""

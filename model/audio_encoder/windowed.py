@@ -56,7 +56,7 @@ class WindowedState(State):
     done: int  # mel frames whose encoder frames have been given out
 
 
-class WindowedEar(Streaming):
+class WindowedEncoder(Streaming):
     """Mel and encoder with a window. It has no weights of its own."""
 
     exact = False
@@ -149,11 +149,13 @@ class WindowedEar(Streaming):
 
 
 @torch.no_grad()
-def interior_error(ear: WindowedEar, waveform: Tensor, edge_ms: int = 400) -> float:
+def interior_error(audio_encoder: WindowedEncoder, waveform: Tensor, edge_ms: int = 400) -> float:
     """Relative error of the stream against the offline ear on clips (B, n), without so much at either end."""
-    state = ear.init_state(waveform.shape[0])
-    pieces = [ear.step(piece, state) for piece in waveform.split(ear.parts[0].config.hop * 16, dim=1)]
-    streamed = torch.cat([*pieces, ear.flush(state)], dim=1)
+    state = audio_encoder.init_state(waveform.shape[0])
+    pieces = [
+        audio_encoder.step(piece, state) for piece in waveform.split(audio_encoder.parts[0].config.hop * 16, dim=1)
+    ]
+    streamed = torch.cat([*pieces, audio_encoder.flush(state)], dim=1)
     edge = edge_ms // 20
-    found, wanted = (frames[:, edge : frames.shape[1] - edge] for frames in (streamed, ear(waveform)))
+    found, wanted = (frames[:, edge : frames.shape[1] - edge] for frames in (streamed, audio_encoder(waveform)))
     return float((found - wanted).norm() / wanted.norm())

@@ -74,12 +74,12 @@ class GroupNorm(nn.GroupNorm):
 
 
 @dataclass
-class ResidualBlockState(State):
+class VocosResidualBlockState(State):
     conv1: ConvState
     conv2: ConvState
 
 
-class ResidualBlock(nn.Module):
+class VocosResidualBlock(nn.Module):
     """Two times norm, swish, convolution, beside the identity. (B, C, T) both ways."""
 
     def __init__(self, c: VocosConfig) -> None:
@@ -89,10 +89,10 @@ class ResidualBlock(nn.Module):
         self.norm2 = GroupNorm(c.groups, c.dim, c.causal)
         self.conv2 = StreamingConv1d(c.dim, c.dim, 3, causal=c.causal)
 
-    def init_state(self, batch_size: int) -> ResidualBlockState:
-        return ResidualBlockState(conv1=self.conv1.init_state(batch_size), conv2=self.conv2.init_state(batch_size))
+    def init_state(self, batch_size: int) -> VocosResidualBlockState:
+        return VocosResidualBlockState(conv1=self.conv1.init_state(batch_size), conv2=self.conv2.init_state(batch_size))
 
-    def forward(self, x: Tensor, state: ResidualBlockState | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: VocosResidualBlockState | None = None) -> Tensor:
         y = F.silu(self.norm1(x))
         y = self.conv1(y) if state is None else self.conv1.step(y, state.conv1)
         y = F.silu(self.norm2(y))
@@ -173,7 +173,7 @@ class VocosState(State):
 
     pending: Tensor  # (B, D_in, < chunk)
     embed: ConvState
-    blocks: list[ResidualBlockState]
+    blocks: list[VocosResidualBlockState]
     attention: FrameAttentionState
     layers: list[ConvState]
     istft: ISTFTState
@@ -186,7 +186,7 @@ class VocosDecoder(Streaming):
         super().__init__()
         c = self.config = config
         self.embed = StreamingConv1d(c.in_dim, c.dim, c.kernel, causal=c.causal)
-        self.blocks = nn.ModuleList(ResidualBlock(c) for _ in range(2 * c.residual_blocks))
+        self.blocks = nn.ModuleList(VocosResidualBlock(c) for _ in range(2 * c.residual_blocks))
         self.attention = FrameAttention(c)
         self.norm_in = GroupNorm(c.groups, c.dim, c.causal)
         self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..errors import DuologueError
 
 
-class Verdict(Enum):
+class TurnState(Enum):
     """What the monitor makes of the speech so far."""
 
     QUERY = "query"  # to be answered, now
@@ -32,7 +32,7 @@ class Verdict(Enum):
     WAIT = "wait"  # not finished
 
 
-VERDICTS = tuple(Verdict)  # in the order of the logits
+TURN_STATES = tuple(TurnState)  # in the order of the logits
 _TRUST = 0.98  # the surest that the word monitor is believed to be
 
 
@@ -55,7 +55,7 @@ class Monitor(nn.Module):
         super().__init__()
         self.config = config
         self.linear1 = nn.Linear(config.in_dim, config.hidden_dim)
-        self.linear2 = nn.Linear(config.hidden_dim, len(VERDICTS))
+        self.linear2 = nn.Linear(config.hidden_dim, len(TURN_STATES))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(F.relu(self.linear1(x)))
@@ -70,7 +70,7 @@ def together(heard: Tensor, read: Tensor | None) -> Tensor:
     """
     if read is None:
         return heard
-    noise = read[VERDICTS.index(Verdict.NOISE)].clamp(1 - _TRUST, _TRUST)
-    weights = torch.stack([noise if verdict is Verdict.NOISE else 1 - noise for verdict in VERDICTS])
+    noise = read[TURN_STATES.index(TurnState.NOISE)].clamp(1 - _TRUST, _TRUST)
+    weights = torch.stack([noise if turn_state is TurnState.NOISE else 1 - noise for turn_state in TURN_STATES])
     both = heard * weights
     return both / both.sum()

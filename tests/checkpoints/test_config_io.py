@@ -35,7 +35,7 @@ class Inner:
 class Outer:
     name: str
     flag: bool
-    share: float
+    fraction: float
     inner: Inner | None
     inners: tuple[Inner, ...] = ()
     pair: tuple[int, float] = (1, 2.0)
@@ -59,7 +59,7 @@ outers = st.builds(
     Outer,
     name=st.text(max_size=4),
     flag=st.booleans(),
-    share=floats,
+    fraction=floats,
     inner=st.none() | inners,
     inners=st.lists(inners, max_size=2).map(tuple),
     pair=st.tuples(st.integers(), floats),
@@ -82,13 +82,13 @@ def test_there_and_back(config: Outer) -> None:
 
 
 GOOD = config_to_dict(
-    Outer(name="n", flag=True, share=1.0, inner=Inner(width=2), names=["x", "y"], extra={"a": None}, counts={"k": 1})
+    Outer(name="n", flag=True, fraction=1.0, inner=Inner(width=2), names=["x", "y"], extra={"a": None}, counts={"k": 1})
 )
 
 
 def test_whole_numbers_are_floats_too() -> None:
-    share = config_from_dict(Outer, GOOD | {"share": 2}).share
-    assert share == 2.0 and type(share) is float
+    fraction = config_from_dict(Outer, GOOD | {"share": 2}).fraction
+    assert fraction == 2.0 and type(fraction) is float
 
 
 @pytest.mark.parametrize(
@@ -135,4 +135,4 @@ def test_every_field_must_be_there(field: str) -> None:
 
 def test_what_has_no_json_form_is_refused() -> None:
     with pytest.raises(DuologueError, match=r"field 'extra\.f' is <"):
-        config_to_dict(Outer(name="", flag=True, share=1.0, inner=None, names=[], extra={"f": object()}, counts={}))
+        config_to_dict(Outer(name="", flag=True, fraction=1.0, inner=None, names=[], extra={"f": object()}, counts={}))

@@ -335,11 +335,11 @@ def test_serve(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(server, "serve", lambda *arguments, **named: calls.append(arguments))
     monkeypatch.setenv("DUOLOGUE_API_KEY", "from-the-environment")
-    status, out, err = run("serve", "--port", "0", "--lanes", "2", "--sessions", "3", "--minutes", "5")
+    status, out, err = run("serve", "--port", "0", "--workers", "2", "--sessions", "3", "--minutes", "5")
     assert (status, out, err) == (0, "", "importing libraries …\n")
     ((config, *where),) = calls
     assert config.model == "nano" and where == ["127.0.0.1", 0]
-    assert config.engine.lanes == 2 and config.engine.sessions == 3
+    assert config.engine.workers == 2 and config.engine.sessions == 3
     assert config.access.keys == ("from-the-environment",) and config.access.session_s == 300
     status, out, err = run("serve", "--api-key", "short")
     assert status == 2 and not out and "at least 8 characters" in err and "short" not in err

@@ -102,7 +102,7 @@ def test_a_conversation_with_an_interruption_and_a_typed_question(server: Runnin
     last = np.flatnonzero(loud[over])
     assert len(last) and (last[-1] + 1) * 40 <= 800, last  # a busy machine is slow; alone it takes some 300 ms
     assert loud[over.stop :].any()
-    wait(lambda: server.service.engine is not None and server.service.engine.seats == 0)
+    wait(lambda: server.service.engine is not None and server.service.engine.slots == 0)
 
 
 @pytest.mark.slow

@@ -18,11 +18,11 @@ from tiny_assistant import Loudness, tiny_assistant
 from duologue.inference.serving.app import ServeConfig, Service, create_app
 from duologue.inference.serving.realtime import pacing
 from duologue.inference.serving.run import prepare
-from duologue.inference.serving.workers.engine import EngineConfig
+from duologue.inference.serving.workers.engine import WorkerPoolConfig
 
 PATIENCE = 60.0  # s, for a busy machine
 # Everyone is let in: how late a busy test machine is says nothing.
-ENGINE = EngineConfig(sessions=64, late_ms=1e9)
+ENGINE = WorkerPoolConfig(sessions=64, late_ms=1e9)
 
 
 @dataclass

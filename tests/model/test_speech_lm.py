@@ -128,10 +128,10 @@ def unforeseen(model, state, **options):
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])  # of CTC: the more, the more of the draft comes true
 @pytest.mark.parametrize("written", [None, [12, 13]])
-def test_a_draft_changes_nothing_but_how_often_the_language_model_is_asked(share, written):
+def test_a_draft_changes_nothing_but_how_often_the_language_model_is_asked(fraction, written):
     """Steps behind a draft are those without one, to rounding: their tokens, where they stand, what they leave behind;
     also of a clone made midway, and where something else is to be written than anybody foresaw."""
-    joint = build(transcript_ctc=share)
+    joint = build(transcript_ctc=fraction)
     state, plain = joint.init_state(7), joint.init_state(7)
     foreseen = 0
     for turn in range(3):
@@ -150,7 +150,7 @@ def test_a_draft_changes_nothing_but_how_often_the_language_model_is_asked(share
                 break
             torch.testing.assert_close(state.hidden, plain.hidden, atol=1e-4, rtol=1e-4)
         assert state.llm.length == plain.llm.length and not state.draft and not state.foreseen
-    assert foreseen >= (6 if share > 0.9 and not written else 3)  # of each turn the first
+    assert foreseen >= (6 if fraction > 0.9 and not written else 3)  # of each turn the first
 
 
 def test_kinds_of_tokens_and_what_is_spoken(model):
@@ -256,9 +256,9 @@ def test_later_turns_go_on_in_one_sequence(model):
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("heard", [None, 0, 1, 2])
-def test_a_past_in_words_is_as_if_it_had_been_typed(share, heard):
+def test_a_past_in_words_is_as_if_it_had_been_typed(fraction, heard):
     """With ``past_in_words`` the next turn begins behind what was written of the last one, as far as it was heard."""
-    model = build(past_in_words=True, transcript_ctc=share)
+    model = build(past_in_words=True, transcript_ctc=fraction)
     state, typed = model.init_state(), model.init_state()
     for turn in range(3):  # the second is typed
         said = [11 + turn, 12]
@@ -482,6 +482,6 @@ def test_picking():
     assert torch.equal(rng.get_state(), before)
     for top_p, wanted in ((1.0, [0.1, 0.2, 0.65, 0.05]), (0.8, [0, 0.2 / 0.85, 0.65 / 0.85, 0]), (0.5, [0, 0, 1, 0])):
         drawn = [pick(logits, Sampling(temperature=1.0, top_p=top_p), rng) for _ in range(2000)]
-        shares = torch.bincount(torch.tensor(drawn), minlength=4) / 2000
-        assert (shares - torch.tensor(wanted)).abs().max() < 0.05
-        assert all(share == 0 for share, want in zip(shares, wanted, strict=True) if want == 0)
+        fractions = torch.bincount(torch.tensor(drawn), minlength=4) / 2000
+        assert (fractions - torch.tensor(wanted)).abs().max() < 0.05
+        assert all(fraction == 0 for fraction, want in zip(fractions, wanted, strict=True) if want == 0)

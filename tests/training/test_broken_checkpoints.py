@@ -220,12 +220,12 @@ def test_a_save_that_fails_is_said_and_tried_again(
 ) -> None:
     task = Line(width, at={15: lambda: limit(30_000), 35: lambda: limit(HARD)})
     with limited():
-        figures = train(replace(recipe, steps=50), task, progress=False)
+        metrics = train(replace(recipe, steps=50), task, progress=False)
     out = Path(recipe.out)
     said = capsys.readouterr().err.splitlines()
     assert [f"the save of step {step} failed" in line for step, line in zip((20, 30), said, strict=True)] == [True] * 2
     assert all("File too large" in line and "tried again at the next" in line for line in said)
-    assert figures["failed_saves"] == 2
+    assert metrics["failed_saves"] == 2
     assert named(out, "state-*") == ["state-00000040.pt", "state-00000050.pt"]
     assert not list(out.glob(".*")), "nothing half-written is left"
     rows = [json.loads(line) for line in (out / "figures.jsonl").read_text().splitlines()]
@@ -270,12 +270,12 @@ def test_each_file_is_tried_again(recipe: LineRecipe, name: str, monkeypatch: py
 
 
 def test_the_best_weights_that_could_not_be_written_are_not_the_best_kept(recipe: LineRecipe) -> None:
-    figures = run_folder.Figures(Path(recipe.out))
-    figures.rows = [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 1.0}]
-    assert figures.is_best("min:loss")
-    figures.best_not_kept()
-    figures.rows.append({"step": 30, "loss": 2.0})
-    assert figures.is_best("min:loss")
+    metrics = run_folder.MetricsLog(Path(recipe.out))
+    metrics.rows = [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 1.0}]
+    assert metrics.is_best("min:loss")
+    metrics.best_not_kept()
+    metrics.rows.append({"step": 30, "loss": 2.0})
+    assert metrics.is_best("min:loss")
 
 
 def test_curves_that_cannot_be_written_are_written_later(tmp_path: Path) -> None:

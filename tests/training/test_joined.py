@@ -64,7 +64,7 @@ def language_model(folder: Path, kind: str) -> Path:
     return import_llm(folder / "theirs", folder / "llm", LLMOptions())
 
 
-def ear(folder: Path) -> Path:
+def encoder(folder: Path) -> Path:
     torch.manual_seed(1)
     sizes = WhisperEncoderConfig(n_mels=80, n_audio_state=24, n_audio_head=2, n_audio_layer=1)
     part = EncoderPart(mel=LogMelConfig(n_mels=80, norm="whisper"), encoder=sizes)
@@ -92,7 +92,7 @@ ONCE = ("preset=tiny", "steps=2", "warmup=0", "save_every=2", "batch_size=3", "l
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_from_a_folder_of_theirs_to_an_answer(tmp_path: Path, kind: str) -> None:
-    llm, hears, data = language_model(tmp_path, kind), ear(tmp_path), recordings(tmp_path / "data")
+    llm, hears, data = language_model(tmp_path, kind), encoder(tmp_path), recordings(tmp_path / "data")
     joined = (*ONCE, f"data={data}", f"llm={llm}")
     speech, mouth = tmp_path / "speech", tmp_path / "mouth"
     assert 0 < run("speech_to_text", [*joined, f"encoder={hears}", "learn=adaptor", f"out={speech}"])["loss"] < 20
@@ -115,7 +115,7 @@ def test_from_a_folder_of_theirs_to_an_answer(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_rows_are_what_the_model_reads_in_use(tmp_path: Path, kind: str) -> None:
     """What is learnt stands behind just the ids that a conversation feeds before it generates."""
-    llm, hears = language_model(tmp_path, kind), ear(tmp_path)
+    llm, hears = language_model(tmp_path, kind), encoder(tmp_path)
     task = resolve(
         "speech_to_text",
         ["preset=tiny", f"data={recordings(tmp_path / 'data')}", f"llm={llm}", f"encoder={hears}", "row_tokens=1"],
@@ -177,7 +177,7 @@ def test_templates_and_layouts(tmp_path: Path) -> None:
 
 
 def test_presets_and_what_is_refused(tmp_path: Path) -> None:
-    llm, hears = language_model(tmp_path, "llama"), ear(tmp_path)
+    llm, hears = language_model(tmp_path, "llama"), encoder(tmp_path)
     recipe: Any = resolve("speech_to_text", ["preset=llama-omni", f"llm={llm}", f"encoder={hears}"])
     assert (recipe.adaptor.in_dim, recipe.adaptor.hidden_dim, recipe.adaptor.out_dim, recipe.adaptor.stack) == (
         24, 2048, 32, 5)  # fmt: skip
@@ -196,7 +196,7 @@ def test_presets_and_what_is_refused(tmp_path: Path) -> None:
         ("speech_to_text", [f"llm={hears}"], r"is a 'encoder' .* wanted: 'llm'"),
         ("speech_to_text", [f"llm={tmp_path / 'theirs'}"], r"is not that of an imported llm"),
         ("speech_to_text", ["llm=./nowhere"], r"unknown model './nowhere'"),
-        ("speech_to_text", [f"llm={llm}", "text_share=0.5"], r"need nano's words; .* both must be 0"),
+        ("speech_to_text", [f"llm={llm}", "text_fraction=0.5"], r"need nano's words; .* both must be 0"),
     ):
         with pytest.raises(DuologueError, match=message):
             resolve(stage, entries)

@@ -17,13 +17,13 @@ class SpecAugmentConfig:
     mel_width: int = 20  # mels, the widest band
     time_masks: int = 2  # stretches a clip
     time_width: int = 30  # frames at 100 Hz, the longest stretch
-    time_share: float = 0.15  # of a clip's frames, the most that one stretch takes
+    time_fraction: float = 0.15  # of a clip's frames, the most that one stretch takes
 
     def __post_init__(self) -> None:
         if min(self.mel_masks, self.mel_width, self.time_masks, self.time_width) < 0:
             raise DuologueError("spec_augment: numbers and widths of masks are 0 or more")
-        if not 0.0 <= self.time_share <= 1.0:
-            raise DuologueError(f"spec_augment: time_share is {self.time_share}, wanted 0 to 1")
+        if not 0.0 <= self.time_fraction <= 1.0:
+            raise DuologueError(f"spec_augment: time_fraction is {self.time_fraction}, wanted 0 to 1")
 
 
 def _stretches(limits: Tensor, masks: int, width: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
@@ -54,7 +54,7 @@ def spec_augment(
     true = torch.full((batch,), frames) if lengths is None else lengths.to("cpu", torch.long).clamp(0, frames)
     bands = torch.full((batch,), mels)
     mel_width = bands.clamp(max=config.mel_width)
-    time_width = (true * config.time_share).floor().clamp(max=config.time_width)
+    time_width = (true * config.time_fraction).floor().clamp(max=config.time_width)
     in_band = _stretches(bands, config.mel_masks, mel_width, mels, generator)[:, :, None]  # (B, M, 1)
     in_time = _stretches(true, config.time_masks, time_width, frames, generator)[:, None, :]  # (B, 1, T)
     inside = (torch.arange(frames) < true[:, None])[:, None, :].to(mel.device)  # (B, 1, T)

@@ -185,12 +185,12 @@ def revoice(
         for source in (pulses, noise)
     )
     bins = np.arange(_WINDOW // 2 + 1) * (sample_rate / _WINDOW)
-    share = (1 - breath) / (1 + np.exp((bins - rng.uniform(2500, 6500)) / 400))  # high up everybody's voice is noise
-    share = np.where(voiced[:, None], share, 0.0).astype(np.float32)
+    fraction = (1 - breath) / (1 + np.exp((bins - rng.uniform(2500, 6500)) / 400))  # high up everybody's voice is noise
+    fraction = np.where(voiced[:, None], fraction, 0.0).astype(np.float32)
     analysis, synthesis = _cepstrum()
     floor = np.float32(1e-6) * power.mean() + np.float32(1e-12)
     envelope = np.exp(np.float32(0.5) * np.log(power + floor) @ analysis @ synthesis.T)
-    made = (share * buzz + np.sqrt(1 - np.square(share)) * hiss) * envelope
+    made = (fraction * buzz + np.sqrt(1 - np.square(fraction)) * hiss) * envelope
     gain = np.sqrt(power.sum(1) / (np.square(made.real) + np.square(made.imag)).sum(1).clip(1e-12))
     pieces = np.fft.irfft(made * gain[:, None], _WINDOW, axis=1) * taper
     out = fit((pieces[1:, :_HOP] + pieces[:-1, _HOP:]).reshape(-1), n)

@@ -37,7 +37,7 @@ def ctc_batch(
     plan: Plan,
     number: int,
     seed: int,
-    disguise: AugmentConfig | None,
+    augmentation: AugmentConfig | None,
     noises: Sequence[np.ndarray] | None = None,
 ) -> tuple[Batch, list[str]]:
     """The plan's batch ``number``: "samples" (B, n), "lengths" (B,), "labels", "label_lengths"; and what is said in it.
@@ -49,8 +49,8 @@ def ctc_batch(
     for item in items:
         clip = corpus[int(item)]
         wave = to_float(clip.pcm)
-        if disguise is not None:
-            wave = augment(wave, np.random.default_rng((seed, epoch, int(item))), disguise, noises)
+        if augmentation is not None:
+            wave = augment(wave, np.random.default_rng((seed, epoch, int(item))), augmentation, noises)
         waves.append(wave)
         texts.append(clip.meta["text"])
     samples, lengths = pad(waves)

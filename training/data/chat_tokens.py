@@ -34,7 +34,7 @@ from ..recipe import Recipe
 from .turns import TurnTokens
 
 SPEECH = -200  # stands for an embedding of speech, as in LLaMA-Omni's code: no token of anybody's
-NANO_ONLY = ("ctc_weight", "text_share", "history")  # what a recipe does with nano's words
+NANO_ONLY = ("ctc_weight", "text_fraction", "history")  # what a recipe does with nano's words
 _ASKED, _ANSWERED = "SPEECHGOESHERE", "ANSWERGOESHERE"
 # For a language model that was never taught to chat.
 _PLAIN = (
@@ -69,8 +69,8 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
         else:
             found = {"llm": read_part(folder, part), "tokenizer": str(folder)}
         if part == "encoder":
-            ear = config_from_dict(EncoderPart, {key: found.get(key) for key in ("mel", "encoder")})
-            changes |= {"mel": ear.mel, "encoder": ear.encoder}
+            encoder = config_from_dict(EncoderPart, {key: found.get(key) for key in ("mel", "encoder")})
+            changes |= {"mel": encoder.mel, "encoder": encoder.encoder}
         elif not isinstance(found.get("llm"), dict):
             raise DuologueError(f"{run} is that of a stage without a language model: name another run or a folder")
         else:

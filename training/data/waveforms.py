@@ -24,7 +24,9 @@ class Waveforms:
         DuologueError: no data, another sample rate, a set shorter than a crop, or shares that do not fit the sets.
     """
 
-    def __init__(self, folders: tuple[str, ...], sample_rate: int, length: int, shares: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self, folders: tuple[str, ...], sample_rate: int, length: int, fractions: tuple[float, ...] = ()
+    ) -> None:
         if not folders:
             raise DuologueError("no data: give at least one folder, for example data=work/recordings")
         self.sets = [ShardedDataset(folder) for folder in folders]
@@ -36,9 +38,11 @@ class Waveforms:
             if not len(ends) or ends[-1] < length:
                 raise DuologueError(f"{folder} holds less than one crop of {length / sample_rate:g} s")
         seconds = np.array([ends[-1] for ends in self.ends], float)
-        if shares and (len(shares) != len(folders) or min(shares) <= 0):
-            raise DuologueError(f"shares are {shares}; they must be as many as the data sets, {len(folders)}, above 0")
-        weights = np.array(shares) if shares else seconds
+        if fractions and (len(fractions) != len(folders) or min(fractions) <= 0):
+            raise DuologueError(
+                f"shares are {fractions}; they must be as many as the data sets, {len(folders)}, above 0"
+            )
+        weights = np.array(fractions) if fractions else seconds
         self.chances = weights / weights.sum()
         self._pitches: dict[tuple[int, int, int], np.ndarray] = {}
 

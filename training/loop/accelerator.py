@@ -38,12 +38,12 @@ def make_accelerator(recipe: Recipe) -> Any:
             f"{world} processes cannot share {recipe.accumulate} batches a step: give accumulate={world} (a step "
             f"is then {world} batches of {recipe.batch_size}) or a multiple of it"
         )
-    share = recipe.accumulate // world
-    accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=share)
+    fraction = recipe.accumulate // world
+    accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=fraction)
     if zero:  # what the recipe says is not to be said again to the launcher
         config = accelerator.state.deepspeed_plugin.deepspeed_config
         config["train_micro_batch_size_per_gpu"] = recipe.batch_size
-        config["gradient_accumulation_steps"] = share
+        config["gradient_accumulation_steps"] = fraction
         config["gradient_clipping"] = recipe.clip
         config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     return accelerator

@@ -24,7 +24,7 @@ from ...model.errors import DuologueError
 
 WEIGHTS = "model.safetensors"
 BEST = "best.safetensors"
-FIGURES = "figures.jsonl"
+METRICS_LOG = "figures.jsonl"
 STATE = re.compile(r"state-(\d{8,})\.pt")
 FORMAT = 1  # of a checkpoint; the first ones do not say so
 _FIELDS = {
@@ -62,17 +62,17 @@ def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
     """
     for entry in start:
         prefix, _, source = entry.partition("=")
-        files = [(share, _weights_in(folder, entry)) for share, folder in shares_of(source)]
+        files = [(fraction, _weights_in(folder, entry)) for fraction, folder in weighted_runs(source)]
         if prefix not in modules:
             raise DuologueError(f"start {entry}: this stage has no part {prefix!r}; it has: {', '.join(modules)}")
         module = modules[prefix]
         try:
-            module.load_state_dict(_mean([(share, _part_of(file, prefix, module)) for share, file in files]))
+            module.load_state_dict(_mean([(fraction, _part_of(file, prefix, module)) for fraction, file in files]))
         except RuntimeError as error:
             raise DuologueError(f"start {entry}: tensors do not fit: {' '.join(str(error).split())}") from None
 
 
-def shares_of(source: str) -> list[tuple[float, str]]:
+def weighted_runs(source: str) -> list[tuple[float, str]]:
     """What a mean is made of: "A+B" -> [(0.5, "A"), (0.5, "B")], "0.3*A+0.7*B", or one folder alone, whatever its name.
 
     Raises:
@@ -82,12 +82,12 @@ def shares_of(source: str) -> list[tuple[float, str]]:
         return [(1.0, source)]
     pieces = [piece.rpartition("*") for piece in source.split("+")]
     try:
-        shares = [float(share) if star else 1 / len(pieces) for share, star, _ in pieces]
+        fractions = [float(fraction) if star else 1 / len(pieces) for fraction, star, _ in pieces]
     except ValueError:
-        shares = []
-    if len({star for _, star, _ in pieces}) > 1 or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+        fractions = []
+    if len({star for _, star, _ in pieces}) > 1 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
         raise DuologueError(f"{source}: a mean is A+B, or 0.3*A+0.7*B with a share for each, which together make 1")
-    return [(share, folder) for share, (*_, folder) in zip(shares, pieces, strict=True)]
+    return [(fraction, folder) for fraction, (*_, folder) in zip(fractions, pieces, strict=True)]
 
 
 def _weights_in(folder: str, entry: str) -> Path:
@@ -114,12 +114,12 @@ def _part_of(file: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
 
 def _mean(weights: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
     """Raises RuntimeError, as load_state_dict does, unless all have the same names and shapes."""
-    share, first = weights[0]
-    total = {name: share * value for name, value in first.items()} if len(weights) > 1 else first
-    for share, other in weights[1:]:
+    fraction, first = weights[0]
+    total = {name: fraction * value for name, value in first.items()} if len(weights) > 1 else first
+    for fraction, other in weights[1:]:
         if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in total.items()}:
             raise RuntimeError("a mean wants tensors of the same names and sizes in each")
-        total = {name: value + share * other[name] for name, value in total.items()}
+        total = {name: value + fraction * other[name] for name, value in total.items()}
     return total
 
 
@@ -201,7 +201,7 @@ class States:
             more = f" (nor can {len(faults) - 1} older ones)" if len(faults) > 1 else ""
             raise DuologueError(
                 f"{faults[0]}{more}; nothing was changed: restore a checkpoint, give another out, or move all "
-                f"state-* and {FIGURES} out of {self.folder} to begin anew"
+                f"state-* and {METRICS_LOG} out of {self.folder} to begin anew"
             )
         return None
 
@@ -271,7 +271,7 @@ class _Remembering:
         self.file.flush()
 
 
-class Figures:
+class MetricsLog:
     """``figures.jsonl``: a row a save.
 
     Raises:
@@ -279,7 +279,7 @@ class Figures:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FIGURES
+        self.path = folder / METRICS_LOG
         self.rows: list[dict[str, Any]] = []
         self._not_kept: set[int] = set()  # steps that were the best, and whose weights could not be written
         try:
@@ -307,7 +307,7 @@ class Figures:
             raise DuologueError(
                 f"{self.path} has the figures of {len(self.rows)} saves, to step {self.rows[-1]['step']}, but there is "
                 f"no checkpoint to go on from; nothing was changed: restore state-*, give another out, or move "
-                f"{FIGURES} away to begin anew"
+                f"{METRICS_LOG} away to begin anew"
             )
         self.rows = [row for row in self.rows if row["step"] <= first]
 

@@ -20,9 +20,9 @@ from ...model.errors import DuologueError
 from ..recipe import Recipe
 from .accelerator import build_whole
 from .ema import Ema
-from .run_folder import BEST, FIGURES, WEIGHTS, Figures, States, read_state, save_parts, states, warn
+from .run_folder import BEST, METRICS_LOG, WEIGHTS, MetricsLog, States, read_state, save_parts, states, warn
 from .scalars import Scalars
-from .task import Rival, Task
+from .task import Discriminator, Task
 
 T = TypeVar("T")
 
@@ -33,19 +33,19 @@ class Saves:
     recipe: Recipe
     folder: Path
     task: Task
-    rival: Rival | None
+    discriminator: Discriminator | None
     ema: Ema | None
     accelerator: Any
     wrapped: Any  # the task, as accelerate prepared it
-    wrapped_rival: Any
+    wrapped_discriminator: Any
     optimiser: Any
-    rival_optimiser: Any
+    discriminator_optimiser: Any
     main: bool  # whether this is the process that writes
     sharded: bool  # FSDP or DeepSpeed: each process has a part of the weights
     first: int  # the step that the run goes on from
     bad: list[int]  # recent steps that were left out
     states: States
-    figures_file: Figures | None
+    metrics_log: MetricsLog | None
     saved: dict[str, int]  # what is whole in the folder, and of which step
     failed_saves: int
 
@@ -76,12 +76,12 @@ class Saves:
         except OSError as error:
             raise DuologueError(f"cannot make the folder out={self.folder}: {error.strerror or error}") from None
 
-    def _begin_figures(self) -> Figures:
-        figures = Figures(self.folder)
-        figures.begin(self.first)
-        return figures
+    def _begin_metrics(self) -> MetricsLog:
+        metrics = MetricsLog(self.folder)
+        metrics.begin(self.first)
+        return metrics
 
-    def _resume(self, optimiser: Any, rival_optimiser: Any) -> None:
+    def _resume(self, optimiser: Any, discriminator_optimiser: Any) -> None:
         """Go on from the newest checkpoint that the main process can read, if there is any."""
         state = self._on_main(self._newest)
         name = [None if state is None else self.states.newest_file]
@@ -100,9 +100,9 @@ class Saves:
             optimiser.load_state_dict(state["optimiser"])
             if self.ema is not None and state["ema"] is not None:
                 self.ema.load(state["ema"])
-            if self.rival is not None:
-                self.rival.load_state_dict(state["rival"])
-                rival_optimiser.load_state_dict(state["rival_optimiser"])
+            if self.discriminator is not None:
+                self.discriminator.load_state_dict(state["rival"])
+                discriminator_optimiser.load_state_dict(state["rival_optimiser"])
             torch.set_rng_state(state["rng"])
             if state["cuda_rng"] is not None and torch.cuda.is_available():
                 torch.cuda.set_rng_state(state["cuda_rng"])
@@ -123,7 +123,7 @@ class Saves:
             )
         return state
 
-    def _save(self, done: int, figures: dict[str, float], scalars: Scalars | None) -> list[str]:
+    def _save(self, done: int, metrics: dict[str, float], scalars: Scalars | None) -> list[str]:
         """Evaluate, then write figures, weights and, last of all, the checkpoint to resume from.
 
         Returns:
@@ -143,18 +143,18 @@ class Saves:
 
         if self.sharded:
             task = self._gathered()
-        if task is not None and self.figures_file is not None and scalars is not None:
+        if task is not None and self.metrics_log is not None and scalars is not None:
             with self.ema.applied(task) if self.ema is not None else contextlib.nullcontext():
                 task.eval()
                 measured = task.evaluate()
                 parts = task.parts()
-                figures |= measured
-                row = {"step": done, "time": round(time.time(), 1)} | figures
-                attempt(self.figures_file.path.name, lambda: self.figures_file.add(row))  # type: ignore[union-attr]
-                best = self.figures_file.is_best(self.recipe.best)
+                metrics |= measured
+                row = {"step": done, "time": round(time.time(), 1)} | metrics
+                attempt(self.metrics_log.path.name, lambda: self.metrics_log.add(row))  # type: ignore[union-attr]
+                best = self.metrics_log.is_best(self.recipe.best)
                 attempt(WEIGHTS, lambda: save_parts(parts, self.folder / WEIGHTS))
                 if best and not attempt(BEST, lambda: save_parts(parts, self.folder / BEST)):
-                    self.figures_file.best_not_kept()
+                    self.metrics_log.best_not_kept()
             scalars.add(measured, done)
             if scalars.fault:
                 faults.append(scalars.fault)
@@ -173,7 +173,7 @@ class Saves:
         return faults
 
     def _state(self, done: int, task: Task) -> dict[str, Any]:
-        rival = self.rival is not None
+        discriminator = self.discriminator is not None
         return {
             "step": done,
             "task": task.state_dict(),
@@ -181,8 +181,8 @@ class Saves:
             "optimiser_kind": self.recipe.optimiser,
             "learn": list(self.recipe.learn),
             "ema": self.ema.average if self.ema is not None else None,
-            "rival": self.accelerator.unwrap_model(self.wrapped_rival).state_dict() if rival else None,
-            "rival_optimiser": self.rival_optimiser.state_dict() if rival else None,
+            "rival": self.accelerator.unwrap_model(self.wrapped_discriminator).state_dict() if discriminator else None,
+            "rival_optimiser": self.discriminator_optimiser.state_dict() if discriminator else None,
             "bad": self.bad,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
@@ -199,7 +199,7 @@ class Saves:
                 + (
                     "goes on from the newest checkpoint"
                     if self.first or any("state-" in n for n in steps)
-                    else f"begins anew, when {WEIGHTS} and {FIGURES} are moved away"
+                    else f"begins anew, when {WEIGHTS} and {METRICS_LOG} are moved away"
                 )
             )
 

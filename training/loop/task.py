@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...model.errors import DuologueError
-from .throughput import Load
+from .throughput import StepCost
 
 Batch = dict[str, Any]
 
@@ -37,7 +37,7 @@ class Task(nn.Module):
         """Figures on held-out data, asked for at every save. None by default."""
         return {}
 
-    def load_of(self, batch: Batch) -> Load | None:
+    def load_of(self, batch: Batch) -> StepCost | None:
         """How much a batch holds, for the figures of throughput; None: they leave it out."""
         return None
 
@@ -50,14 +50,14 @@ class AdversarialTask(Task):
     figures, ``rival.judge(made, recorded)`` what the maker is to lose by it.
     """
 
-    rival_after = 0  # steps that the maker has to itself
+    discriminator_after = 0  # steps that the maker has to itself
 
-    def make_rival(self) -> Rival:
+    def make_discriminator(self) -> Discriminator:
         """A fresh rival."""
         raise NotImplementedError
 
 
-class Rival(nn.Module):
+class Discriminator(nn.Module):
     """See :class:`AdversarialTask`."""
 
     def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -21,7 +21,7 @@ PEAKS = {"B200": 2.25e15, "H200": 9.89e14, "H100": 9.89e14, "A100": 3.12e14, "L4
 
 
 @dataclass(frozen=True)
-class Load:
+class StepCost:
     """How much a batch holds: ``real`` out of ``padded``, in ``unit`` ("tokens", or "s" of speech)."""
 
     real: float
@@ -29,14 +29,14 @@ class Load:
     unit: str
 
 
-def speech_load(lengths: Tensor, samples: Tensor, sample_rate: int) -> Load:
+def speech_load(lengths: Tensor, samples: Tensor, sample_rate: int) -> StepCost:
     """Of clips of (B,) real samples padded to (B, n)."""
-    return Load(float(lengths.sum()) / sample_rate, samples.numel() / sample_rate, "speech_s")
+    return StepCost(float(lengths.sum()) / sample_rate, samples.numel() / sample_rate, "speech_s")
 
 
-def token_load(mask: Tensor) -> Load:
+def token_load(mask: Tensor) -> StepCost:
     """Of rows of tokens with a (B, L) mask of the real ones."""
-    return Load(float(mask.sum()), mask.numel(), "tokens")
+    return StepCost(float(mask.sum()), mask.numel(), "tokens")
 
 
 class Throughput:
@@ -63,7 +63,7 @@ class Throughput:
             self._waited += time.perf_counter() - start
             yield batch
 
-    def add(self, load: Load | None) -> None:
+    def add(self, load: StepCost | None) -> None:
         """One more batch."""
         if load is not None:
             self._real += load.real
@@ -83,7 +83,7 @@ class Throughput:
         self.flops_a_step = float(counter.get_total_flops())
         return made
 
-    def figures(self, device: torch.device, processes: int = 1) -> dict[str, float]:
+    def metrics(self, device: torch.device, processes: int = 1) -> dict[str, float]:
         """``waiting`` and ``padding`` (shares), ``steps_s``, ``<unit>_s`` of all processes, ``mfu`` on a known GPU."""
         elapsed = max(1e-9, time.perf_counter() - self._since)
         out: dict[str, Any] = {"waiting": self._waited / elapsed, "steps_s": self._steps / elapsed}

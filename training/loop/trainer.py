@@ -34,14 +34,14 @@ class _Batches(torch.utils.data.Dataset[Batch]):
 
     def __init__(self, task: Task, recipe: Recipe, first: int, rank: int, world: int) -> None:
         self.task, self.accumulate, self.rank, self.world = task, recipe.accumulate, rank, world
-        self.share = recipe.accumulate // world  # batches a step for each process
+        self.fraction = recipe.accumulate // world  # batches a step for each process
         self.first, self.steps = first, recipe.steps
 
     def __len__(self) -> int:
-        return max(0, self.steps - self.first) * self.share
+        return max(0, self.steps - self.first) * self.fraction
 
     def __getitem__(self, index: int) -> Batch:
-        step, turn = self.first + index // self.share, index % self.share
+        step, turn = self.first + index // self.fraction, index % self.fraction
         return self.task.batch(step * self.accumulate + turn * self.world + self.rank)
 
 
@@ -100,19 +100,23 @@ class _Run(Saves):
         learnt = freeze(task, recipe.learn)
         optimiser = make_optimiser(recipe, learnt)
         self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
-        self.rival = task.make_rival() if isinstance(task, AdversarialTask) else None
-        rival_optimiser = None
-        if self.rival is not None:
-            rival_optimiser = torch.optim.AdamW(self.rival.parameters(), recipe.lr, recipe.betas, weight_decay=0.0)
+        self.discriminator = task.make_discriminator() if isinstance(task, AdversarialTask) else None
+        discriminator_optimiser = None
+        if self.discriminator is not None:
+            discriminator_optimiser = torch.optim.AdamW(
+                self.discriminator.parameters(), recipe.lr, recipe.betas, weight_decay=0.0
+            )
         if not self.sharded:
-            self._resume(optimiser, rival_optimiser)
+            self._resume(optimiser, discriminator_optimiser)
         self.learnt = [parameter for _, parameter in learnt]
         self.wrapped, self.optimiser = self.accelerator.prepare(task, optimiser)
-        if self.rival is not None:
-            self.wrapped_rival, self.rival_optimiser = self.accelerator.prepare(self.rival, rival_optimiser)
+        if self.discriminator is not None:
+            self.wrapped_discriminator, self.discriminator_optimiser = self.accelerator.prepare(
+                self.discriminator, discriminator_optimiser
+            )
         if self.sharded:
             self._resume_sharded()
-        self.figures_file = self._on_main(self._begin_figures)
+        self.metrics_log = self._on_main(self._begin_metrics)
         self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
 
     def train(self, progress: bool) -> dict[str, float]:
@@ -128,30 +132,30 @@ class _Run(Saves):
             prefetch_factor=4 if recipe.workers else None,
             generator=torch.Generator(),  # or the loader would draw from the model's, and a resumed run differ
         )
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         throughput = Throughput()
         incoming = throughput.waiting(iter(loader))
         self.task.train()
-        for step in _progress(self.first, recipe.steps, recipe.stage, figures, progress and self.main):
-            shown = self._step(step, [next(incoming) for _ in range(batches.share)], throughput)
+        for step in _progress(self.first, recipe.steps, recipe.stage, metrics, progress and self.main):
+            shown = self._step(step, [next(incoming) for _ in range(batches.fraction)], throughput)
             done = step + 1
             last = done % recipe.save_every == 0 or done == recipe.steps
             if done % recipe.log_every == 0 or last:
-                figures |= {key: float(value) for key, value in shown.items()}
-                measured = throughput.figures(accelerator.device, accelerator.num_processes)
-                figures |= {key: measured[key] for key in ("waiting", "padding", "mfu") if key in measured}
+                metrics |= {key: float(value) for key, value in shown.items()}
+                measured = throughput.metrics(accelerator.device, accelerator.num_processes)
+                metrics |= {key: measured[key] for key in ("waiting", "padding", "mfu") if key in measured}
                 if self.bad:
-                    figures["left_out"] = float(len(self.bad))
+                    metrics["left_out"] = float(len(self.bad))
                 if self.failed_saves:
-                    figures["failed_saves"] = float(self.failed_saves)
+                    metrics["failed_saves"] = float(self.failed_saves)
                 if scalars is not None:
-                    scalars.add(figures | measured, done)
+                    scalars.add(metrics | measured, done)
             if last:
-                faults = self._save(done, figures, scalars)
+                faults = self._save(done, metrics, scalars)
                 if done == recipe.steps:
                     self._on_main(lambda: self._require_whole(faults))  # noqa: B023
         self.task.eval()
-        return figures
+        return metrics
 
     # One step.
 
@@ -160,8 +164,8 @@ class _Run(Saves):
         rate = recipe.lr_at(step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        if self.rival is not None:
-            for group in self.rival_optimiser.param_groups:
+        if self.discriminator is not None:
+            for group in self.discriminator_optimiser.param_groups:
                 group["lr"] = rate
         shown: dict[str, Any] = {}
         fault = ""
@@ -195,22 +199,22 @@ class _Run(Saves):
         return shown | {"lr": rate, "gradient_norm": norm}
 
     def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
-        if self.rival is None or not isinstance(self.task, AdversarialTask):
+        if self.discriminator is None or not isinstance(self.task, AdversarialTask):
             loss, shown = self.forward(batch)
             return loss, shown
         loss, shown, made, recorded = self.forward(batch)
-        if step < self.task.rival_after:
+        if step < self.task.discriminator_after:
             return loss, shown
-        rival_loss, more = self.wrapped_rival(made.detach(), recorded)
-        if self._everywhere(math.isfinite(rival_loss.item())):
-            self.accelerator.backward(rival_loss)
-            if math.isfinite(self.accelerator.clip_grad_norm_(self.rival.parameters(), self.recipe.clip)):
-                self.rival_optimiser.step()
-        self.rival_optimiser.zero_grad(set_to_none=True)
-        self.rival.requires_grad_(False)
+        discriminator_loss, more = self.wrapped_discriminator(made.detach(), recorded)
+        if self._everywhere(math.isfinite(discriminator_loss.item())):
+            self.accelerator.backward(discriminator_loss)
+            if math.isfinite(self.accelerator.clip_grad_norm_(self.discriminator.parameters(), self.recipe.clip)):
+                self.discriminator_optimiser.step()
+        self.discriminator_optimiser.zero_grad(set_to_none=True)
+        self.discriminator.requires_grad_(False)
         with self.accelerator.autocast():
-            judged, most = self.rival.judge(made, recorded)
-        self.rival.requires_grad_(True)
+            judged, most = self.discriminator.judge(made, recorded)
+        self.discriminator.requires_grad_(True)
         return loss + judged, {**shown, **more, **most}
 
     def _leave_out(self, step: int, fault: str) -> None:
@@ -220,11 +224,11 @@ class _Run(Saves):
         advice = f"lower lr ({recipe.lr}) or look at the data"
         if self.deepspeed:
             raise DuologueError(f"{fault}; DeepSpeed cannot leave a step out; {advice}")
-        if len(self.bad) > recipe.bad_share * 100:
+        if len(self.bad) > recipe.bad_fraction * 100:
             raise DuologueError(f"{fault}; {len(self.bad)} of the last 100 steps were left out, {advice}")
 
 
-def _progress(first: int, last: int, name: str, figures: dict[str, float], show: bool) -> Iterator[int]:
+def _progress(first: int, last: int, name: str, metrics: dict[str, float], show: bool) -> Iterator[int]:
     """The steps; a bar with the newest figures and the time left."""
     if not show:
         yield from range(first, last)
@@ -246,14 +250,14 @@ def _progress(first: int, last: int, name: str, figures: dict[str, float], show:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    shares = ("waiting", "padding", "mfu")
+    fractions = ("waiting", "padding", "mfu")
     with Progress(*columns) as bar:
-        row = bar.add_task(name, total=last, completed=first, figures="")
+        row = bar.add_task(name, total=last, completed=first, metrics="")
         for step in range(first, last):
             yield step
             text = " ".join(
-                f"{key} {value:.0%}" if key in shares else f"{key} {value:.3g}"
-                for key, value in figures.items()
+                f"{key} {value:.0%}" if key in fractions else f"{key} {value:.3g}"
+                for key, value in metrics.items()
                 if key not in ("lr", "gradient_norm")
             )
-            bar.update(row, completed=step + 1, figures=text)
+            bar.update(row, completed=step + 1, metrics=text)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from ...model.errors import DuologueError
-from ..loop.task import Rival
+from ..loop.task import Discriminator
 
 SLOPE = 0.1  # of the leaky rectifiers
 
@@ -59,7 +59,7 @@ class PeriodDiscriminator(nn.Module):
         widths = [1, *config.widths(4)]
         self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in pairwise(widths))
         self.layers.append(weight_norm(nn.Conv2d(widths[-1], widths[-1], (5, 1), 1, (2, 0))))
-        self.verdict = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
+        self.turn_state = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
 
     def forward(self, samples: Tensor) -> list[Tensor]:
         x = F.pad(samples, (0, -samples.shape[1] % self.period), mode="reflect")
@@ -68,7 +68,7 @@ class PeriodDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return [*features, self.verdict(x)]
+        return [*features, self.turn_state(x)]
 
 
 class ScaleDiscriminator(nn.Module):
@@ -83,7 +83,7 @@ class ScaleDiscriminator(nn.Module):
             for (a, b), (kernel, stride, groups) in zip(pairwise([1, *widths]), shape, strict=True)
         )
         self.layers.append(weight_norm(nn.Conv1d(widths[-1], widths[-1], 5, 1, 2)))
-        self.verdict = weight_norm(nn.Conv1d(widths[-1], 1, 3, 1, 1))
+        self.turn_state = weight_norm(nn.Conv1d(widths[-1], 1, 3, 1, 1))
 
     def forward(self, samples: Tensor) -> list[Tensor]:
         x = samples[:, None]  # (B, 1, n)
@@ -91,7 +91,7 @@ class ScaleDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return [*features, self.verdict(x)]
+        return [*features, self.turn_state(x)]
 
 
 class SpectrumDiscriminator(nn.Module):
@@ -107,7 +107,7 @@ class SpectrumDiscriminator(nn.Module):
             for inputs, kernel, stride, dilation in shapes
         )
         self.layers.append(weight_norm(nn.Conv2d(width, width, 3, 1, 1)))
-        self.verdict = weight_norm(nn.Conv2d(width, 1, 3, 1, 1))
+        self.turn_state = weight_norm(nn.Conv2d(width, 1, 3, 1, 1))
 
     def forward(self, samples: Tensor) -> list[Tensor]:
         with torch.autocast(samples.device.type, enabled=False):
@@ -120,11 +120,11 @@ class SpectrumDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return [*features, self.verdict(x)]
+        return [*features, self.turn_state(x)]
 
 
-class Discriminators(Rival):
-    """All of them; see :class:`~duologue.training.loop.task.Rival`. Samples are (B, n)."""
+class Discriminators(Discriminator):
+    """All of them; see :class:`~duologue.training.loop.task.Discriminator`. Samples are (B, n)."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -136,10 +136,10 @@ class Discriminators(Rival):
 
     def features(self, samples: Tensor) -> list[list[Tensor]]:
         """Each discriminator's features of (B, n)."""
-        out = [rival(samples) for rival in (*self.periods, *self.spectra)]
+        out = [discriminator(samples) for discriminator in (*self.periods, *self.spectra)]
         scaled = samples
-        for rival in self.scales:
-            out.append(rival(scaled))
+        for discriminator in self.scales:
+            out.append(discriminator(scaled))
             scaled = F.avg_pool1d(scaled[:, None], 4, 2, padding=2)[:, 0]  # half the rate
         return out
 
@@ -165,8 +165,8 @@ class Discriminators(Rival):
             wanted = self.features(recorded)
         fooled = matched = made.new_zeros((), dtype=torch.float32)
         for seen, target in zip(self.features(made), wanted, strict=True):
-            verdict = seen[-1].float()
-            fooled = fooled - verdict.mean() if self.config.hinge else fooled + (verdict - 1).square().mean()
+            turn_state = seen[-1].float()
+            fooled = fooled - turn_state.mean() if self.config.hinge else fooled + (turn_state - 1).square().mean()
             for a, b in zip(seen[:-1], target[:-1], strict=True):
                 matched = matched + F.l1_loss(a.float(), b.float())
         fooled, matched = fooled / self.count, matched / self.count

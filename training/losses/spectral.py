@@ -73,11 +73,11 @@ class SpectralLoss(nn.Module):
                 # Over the whole batch: a silent crop alone would divide by next to nothing.
                 convergence = convergence + (amplitude - wanted).norm() / wanted.norm() / len(c.windows)
             loss = c.mel_weight * mel + c.magnitude_weight * magnitude + c.convergence_weight * convergence
-            figures = {"mel": mel, "magnitude": magnitude, "convergence": convergence}
+            metrics = {"mel": mel, "magnitude": magnitude, "convergence": convergence}
             if c.band_weight:
-                figures["band"] = self._band(made.float(), recorded.float())
-                loss = loss + c.band_weight * figures["band"]
-        return loss, {name: value.detach() for name, value in figures.items()}
+                metrics["band"] = self._band(made.float(), recorded.float())
+                loss = loss + c.band_weight * metrics["band"]
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
     def _band(self, made: Tensor, recorded: Tensor) -> Tensor:
         """How far the envelopes of bands lie from the recording's: each band is as important as any other.

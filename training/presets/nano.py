@@ -24,23 +24,23 @@ NANO_UNITS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Disguise:
+class AugmentPreset:
     """How much a clip is changed on its way into training: the sound, and what is masked of its mel."""
 
     sound: AugmentConfig
     masks: SpecAugmentConfig
 
 
-DISGUISES = {
+AUGMENTATIONS = {
     "none": None,
-    "light": Disguise(  # another voice, now and then another place: an ear learns to hear in hours rather than days
+    "light": AugmentPreset(  # another voice, now and then another room: an encoder learns in hours, not days
         sound=AugmentConfig(
             noise_chance=0.3, room_chance=0.12, equaliser_chance=0.3, telephone_chance=0.03, mu_law_chance=0.02,
             quantise_chance=0.03, overdrive_chance=0.02, silence_s=(0.0, 0.3), level_dbfs=(-25.0, 0.0),
         ),
         masks=SpecAugmentConfig(mel_masks=1, mel_width=12, time_masks=1, time_width=12),
     ),
-    "voices": Disguise(  # most clips in a voice that nobody has, little else
+    "voices": AugmentPreset(  # most clips in a voice that nobody has, little else
         sound=AugmentConfig(
             speed_chance=0.5, pitch_chance=0.5, pitch=(0.8, 1.3), tempo_chance=0.25, tempo=(0.75, 1.3),
             formants_chance=0.4, formants=(0.8, 1.25), source_chance=0.3, noise_chance=0.3, room_chance=0.15,
@@ -49,8 +49,8 @@ DISGUISES = {
         ),
         masks=SpecAugmentConfig(mel_masks=2, mel_width=16, time_masks=2, time_width=16),
     ),
-    "full": Disguise(sound=AugmentConfig(), masks=SpecAugmentConfig()),
-    "still": Disguise(  # another place and line, at times another pitch; every sound stays when it was
+    "full": AugmentPreset(sound=AugmentConfig(), masks=SpecAugmentConfig()),
+    "still": AugmentPreset(  # another place and line, at times another pitch; every sound stays when it was
         sound=AugmentConfig(
             speed_chance=0.0, tempo_chance=0.0, silence_chance=0.0, pitch_chance=0.2, noise_chance=0.3,
             room_chance=0.12, equaliser_chance=0.3, telephone_chance=0.03, mu_law_chance=0.02, quantise_chance=0.03,
@@ -66,11 +66,11 @@ def keeps_time(sound: AugmentConfig) -> bool:
     return not (sound.speed_chance or sound.tempo_chance or sound.silence_chance)
 
 
-def disguise_of(name: str) -> Disguise | None:
+def augmentation_of(name: str) -> AugmentPreset | None:
     """The disguise of that name. Raises DuologueError for another name."""
-    if name not in DISGUISES:
-        raise DuologueError(f"augment is {name!r}; it must be one of {', '.join(DISGUISES)}")
-    return DISGUISES[name]
+    if name not in AUGMENTATIONS:
+        raise DuologueError(f"augment is {name!r}; it must be one of {', '.join(AUGMENTATIONS)}")
+    return AUGMENTATIONS[name]
 
 
 NANO_MEL = LogMelConfig(n_mels=80, norm="causal")

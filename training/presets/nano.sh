@@ -142,8 +142,8 @@ train speech_to_text speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/
 # What the ear's steps would cost, written sums above all, is gone over in writing beside them.
 kinds=arithmetic,sequence,repeat,follow_up,clock,comparison,calendar,small_talk,outside
 joint() { # RUN start key=value…
-    train duplex "$1" start="$2" learn=encoder,monitor,adaptor,llm augment=voices text_share=1 text_only=$kinds \
-        pause_share=0.7 data="$(commas "${talk[@]}")" \
+    train duplex "$1" start="$2" learn=encoder,monitor,adaptor,llm augment=voices text_fraction=1 text_only=$kinds \
+        pause_fraction=0.7 data="$(commas "${talk[@]}")" \
         dev_data="$WORK/dev_questions,$WORK/dev_questions2,$WORK/dev_asides" ${noises[@]+"${noises[@]}"} "${@:3}"
 }
 joint duplex "encoder=$RUNS/asr_pretrain,adaptor=$RUNS/speech_to_text,llm=$RUNS/speech_to_text"
@@ -154,15 +154,15 @@ joint duplex_b "$whole" seed=2 steps="$(scaled 1200 2)"
 both=$RUNS/duplex_a+$RUNS/duplex_b
 # Mostly in writing, with practice in counting; then by ear again, for that costs the transcript; and of all a mean.
 start="encoder=$both,adaptor=$both,llm=$both,monitor=$both"
-joint words "$start" learn=monitor,adaptor,llm text_share=5 practice=0.5 batch_size=12 lr=1e-3 steps="$(scaled 600 2)"
+joint words "$start" learn=monitor,adaptor,llm text_fraction=5 practice=0.5 batch_size=12 lr=1e-3 steps="$(scaled 600 2)"
 start="encoder=$both,adaptor=$RUNS/words,llm=$RUNS/words,monitor=$RUNS/words"
-joint duplex_c "$start" learn=monitor,adaptor,llm text_share=1.5 practice=0.4 steps="$(scaled 400 2)"
+joint duplex_c "$start" learn=monitor,adaptor,llm text_fraction=1.5 practice=0.4 steps="$(scaled 400 2)"
 mean="0.7*$RUNS/duplex_c+0.15*$RUNS/duplex_a+0.15*$RUNS/duplex_b"
 # The monitor goes on by itself, on the finished model: more pauses, which cost the rest nothing.
 breaths=("$WORK/questions21")
 if finished "$WORK/questions22"; then breaths+=("$WORK/questions22"); fi
 train duplex monitor start="encoder=$both,adaptor=$mean,llm=$mean,monitor=$mean" learn=monitor augment=voices \
-    pause_share=0.75 batch_size=32 lr=1e-3 steps="$(scaled 300 2)" data="$(commas "${talk[@]}" "${breaths[@]}")" \
+    pause_fraction=0.75 batch_size=32 lr=1e-3 steps="$(scaled 300 2)" data="$(commas "${talk[@]}" "${breaths[@]}")" \
     "${dev[@]}" ${noises[@]+"${noises[@]}"}
 # The word monitor reads what the finished model writes down.
 train word_monitor word_monitor start="encoder=$both,adaptor=$mean,llm=$mean" data="$(commas "${talk[@]}")" \

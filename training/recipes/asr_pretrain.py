@@ -25,9 +25,9 @@ from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Corpus, Plan, pad, to_float
 from ..data.turns import encode
 from ..loop.task import Batch, Task
-from ..loop.throughput import Load, speech_load
+from ..loop.throughput import StepCost, speech_load
 from ..losses.error_rate import error_rate
-from ..presets.nano import NANO_ENCODER, NANO_MEL, disguise_of
+from ..presets.nano import NANO_ENCODER, NANO_MEL, augmentation_of
 from ..recipe import Recipe
 
 
@@ -48,7 +48,7 @@ class AsrPretrainRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        disguise_of(self.augment)
+        augmentation_of(self.augment)
         if not self.dropout < 1:
             raise DuologueError(f"dropout is {self.dropout}; it must be below 1")
 
@@ -112,18 +112,18 @@ class AsrPretrain(Task):
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.words = token_ids()
         self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.n_audio_head)
-        self.disguise = disguise_of(recipe.augment)
+        self.augmentation = augmentation_of(recipe.augment)
         noise = None if recipe.noises is None else Corpus((recipe.noises,))
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
-    def load_of(self, batch: Batch) -> Load:
+    def load_of(self, batch: Batch) -> StepCost:
         return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, step: int) -> Batch:
-        sound = None if self.disguise is None else self.disguise.sound
+        sound = None if self.augmentation is None else self.augmentation.sound
         batch, texts = ctc_batch(self.corpus, self.plan, step, self.recipe.seed, sound, self.noises)
         words = [[self.words["<bos>"], *encode(text), self.words["<eos>"]] for text in texts]
         word_ids = torch.full((len(words), max(len(ids) for ids in words)), self.words["<pad>"])
@@ -143,9 +143,9 @@ class AsrPretrain(Task):
         with torch.no_grad():
             mel = self.mel(batch["samples"])  # (B, M, T) at 100 Hz
             mel_lengths = batch["lengths"] // self.recipe.mel.hop
-            if self.training and self.disguise is not None:
+            if self.training and self.augmentation is not None:
                 generator = torch.Generator().manual_seed(batch["mask_seed"])
-                mel = spec_augment(mel, mel_lengths, generator, self.disguise.masks)
+                mel = spec_augment(mel, mel_lengths, generator, self.augmentation.masks)
         kept: list[Tensor] = []
         middle = self.encoder.blocks[(len(self.encoder.blocks) + 1) // 2 - 1]
         hook = middle.register_forward_hook(lambda module, args, output: kept.append(output))
@@ -177,7 +177,7 @@ class AsrPretrain(Task):
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate of greedy CTC on each held-out set."""
-        figures = {}
+        metrics = {}
         for folder in self.recipe.dev_data:
             dev = Corpus((folder,))
             chosen = range(0, len(dev), max(1, len(dev) // 128))
@@ -188,5 +188,5 @@ class AsrPretrain(Task):
             ]
             references = [dev[i].meta["text"] for i in chosen]
             name = f"wer_{folder.rstrip('/').split('/')[-1]}"
-            figures[name] = error_rate([h.split() for h in hypotheses], [r.split() for r in references])
-        return figures
+            metrics[name] = error_rate([h.split() for h in hypotheses], [r.split() for r in references])
+        return metrics

@@ -1,7 +1,8 @@
 """Stage codec: a neural codec learns to carry sound in a few numbers a frame. Learns its encoder and its decoder.
 
 Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
-they choose; with ``adversary=true`` discriminators join in after ``rival_after`` steps. The entries themselves move by
+they choose; with ``adversary=true`` discriminators join in after ``discriminator_after`` steps. The entries themselves
+move by
 averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit rate is
 learnt. A source-filter decoder also learns the pitch of the recordings, and is given it while it learns the rest. The
 first ``quantise_after`` steps do without entries: a plain autoencoder. With ``learn=codec.decoder start=codec=RUN`` the
@@ -26,7 +27,7 @@ from ...model.codec.spectral_encoder import SpectralEncoderConfig
 from ...model.errors import DuologueError
 from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
 from ..data.waveforms import Waveforms
-from ..loop.task import AdversarialTask, Batch, Rival, Task
+from ..loop.task import AdversarialTask, Batch, Discriminator, Task
 from ..losses.codebooks import CodebookConfig, Codebooks, perplexity
 from ..losses.discriminators import DiscriminatorConfig, Discriminators
 from ..losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
@@ -52,12 +53,12 @@ NANO_CODEC_40 = replace(
 PUBLISHED_SPECTRAL = SpectralLossConfig(
     sample_rate=24000, windows=(1024,), n_mels=100, mel_weight=45.0, magnitude_weight=0.0, convergence_weight=0.0
 )
-PUBLISHED_RIVAL = DiscriminatorConfig(
+PUBLISHED_DISCRIMINATORS = DiscriminatorConfig(
     scales=3, resolutions=(2048, 1024, 512), hinge=True, feature_weight=1.0, adversarial_weight=1.0
 )
 NANO_CODEBOOKS = CodebookConfig()
 NANO_SPECTRAL = SpectralLossConfig(windows=(1024, 256), band_weight=5.0)
-NANO_RIVAL = DiscriminatorConfig(
+NANO_DISCRIMINATORS = DiscriminatorConfig(
     channels=8, max_channels=64, periods=(2, 3, 5), scales=1, resolutions=(512,), hinge=True, feature_weight=2.0
 )
 
@@ -67,7 +68,7 @@ class CodecRecipe(Recipe):
     """Data, sizes and loss weights of the stage."""
 
     data: tuple[str, ...]
-    shares: tuple[float, ...] = ()  # how often each data set is drawn from; by its length if not given
+    fractions: tuple[float, ...] = ()  # how often each data set is drawn from; by its length if not given
     dev_data: tuple[str, ...] = ()
     codec: CodecConfig = NANO_CODEC
     codebooks: CodebookConfig = NANO_CODEBOOKS
@@ -79,8 +80,8 @@ class CodecRecipe(Recipe):
     voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
     quantise_after: int = 0  # steps as a plain autoencoder: its embeddings are what the entries begin from
     adversary: bool = False
-    rival_after: int = 0  # steps with spectral losses alone
-    rival: DiscriminatorConfig = NANO_RIVAL
+    discriminator_after: int = 0  # steps with spectral losses alone
+    discriminator: DiscriminatorConfig = NANO_DISCRIMINATORS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,7 +142,8 @@ def recipe(preset: str = "nano") -> CodecRecipe:
         codec = published(int(rate)) if kind == "published" else causal(int(rate))
         return replace(
             base, codec=codec, crop_ms=3000, batch_size=40, steps=1_000_000, lr=2e-4, warmup=0, adversary=True,
-            clip=1e3, gain_db=(0.0, 0.0), spectral=PUBLISHED_SPECTRAL, rival=PUBLISHED_RIVAL, commitment_weight=1000.0,
+            clip=1e3, gain_db=(0.0, 0.0), spectral=PUBLISHED_SPECTRAL, discriminator=PUBLISHED_DISCRIMINATORS,
+            commitment_weight=1000.0,
             codebooks=CodebookConfig(kmeans_iterations=200), workers=8, save_every=5000, optimiser="adamw",
             quantise_after=0,
         )  # fmt: skip
@@ -158,11 +160,11 @@ class CodecTask(Task):
         self.codec = Codec(recipe.codec)
         self.averages = Codebooks(recipe.codec.quantiser, recipe.codebooks, recipe.accumulate, recipe.seed)
         self.spectral = SpectralLoss(recipe.spectral)
-        self.data = self._open(recipe.data, recipe.shares)
+        self.data = self._open(recipe.data, recipe.fractions)
         self.dev = {folder.rstrip("/").split("/")[-1]: self._open((folder,), ()) for folder in recipe.dev_data}
 
-    def _open(self, folders: tuple[str, ...], shares: tuple[float, ...]) -> Waveforms:
-        return Waveforms(folders, self.recipe.codec.sample_rate, self.recipe.crop, shares)
+    def _open(self, folders: tuple[str, ...], fractions: tuple[float, ...]) -> Waveforms:
+        return Waveforms(folders, self.recipe.codec.sample_rate, self.recipe.crop, fractions)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"codec": self.codec}
@@ -189,8 +191,8 @@ class CodecTask(Task):
         return batch
 
     def forward(self, batch: Batch) -> Any:
-        loss, figures, _ = self.carry(batch)
-        return loss, figures
+        loss, metrics, _ = self.carry(batch)
+        return loss, metrics
 
     def carry(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss without a rival, its figures, and what the decoder makes of (B, n): samples (B, n)."""
@@ -204,9 +206,9 @@ class CodecTask(Task):
         if self.training and not self.averages.initialised:
             self._initialise(samples.device)
         quantised, commitment = self.averages.quantise(self.codec.quantiser, embedding, batch["codebooks"])
-        loss, figures, made = self._compare(quantised, batch)
-        figures = {**figures, "commitment": commitment.detach(), **self.averages.figures()}
-        return loss + self.recipe.commitment_weight * commitment, figures, made
+        loss, metrics, made = self._compare(quantised, batch)
+        metrics = {**metrics, "commitment": commitment.detach(), **self.averages.metrics()}
+        return loss + self.recipe.commitment_weight * commitment, metrics, made
 
     def _compare(self, embedding: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Embeddings (B, D, T) -> the losses of what the decoder makes of them, and that: samples (B, n)."""
@@ -217,9 +219,9 @@ class CodecTask(Task):
         controls = decoder.controls(embedding)
         pitch, voicing = pitch_losses(controls, batch["pitch"])
         made = waveform(decoder.sound(controls, batch["pitch"]))
-        loss, figures = self.spectral(made, batch["samples"])
+        loss, metrics = self.spectral(made, batch["samples"])
         loss = loss + self.recipe.pitch_weight * pitch + self.recipe.voicing_weight * voicing
-        return loss, {**figures, "pitch": pitch.detach(), "voicing": voicing.detach()}, made
+        return loss, {**metrics, "pitch": pitch.detach(), "voicing": voicing.detach()}, made
 
     @property
     def learns_codes(self) -> bool:
@@ -240,9 +242,9 @@ class CodecTask(Task):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """On fixed crops of each held-out set: the losses, and which entries they need."""
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         if self.learns_codes and not self.averages.initialised:
-            return figures
+            return metrics
         device, codebooks = self.codec.quantiser.entries.device, self.recipe.codec.quantiser.codebooks
         for name, data in self.dev.items():
             counts = torch.zeros(self.recipe.codec.quantiser.size)
@@ -255,10 +257,10 @@ class CodecTask(Task):
                     sums[key] = sums.get(key, 0.0) + float(measured[key]) / 8
                 codes = self.codec.encode(batch["samples"], codebooks=1).flatten()
                 counts += torch.bincount(codes.cpu(), minlength=len(counts))
-            figures |= {f"{key}_{name}": value for key, value in sums.items()}
-            figures[f"used_{name}"] = float((counts > 0).sum())
-            figures[f"perplexity_{name}"] = float(perplexity(counts))
-        return figures
+            metrics |= {f"{key}_{name}": value for key, value in sums.items()}
+            metrics[f"used_{name}"] = float((counts > 0).sum())
+            metrics[f"perplexity_{name}"] = float(perplexity(counts))
+        return metrics
 
 
 class AdversarialCodec(CodecTask, AdversarialTask):
@@ -266,12 +268,12 @@ class AdversarialCodec(CodecTask, AdversarialTask):
 
     def __init__(self, recipe: CodecRecipe) -> None:
         super().__init__(recipe)
-        self.rival_after = recipe.rival_after
+        self.discriminator_after = recipe.discriminator_after
 
-    def make_rival(self) -> Rival:
+    def make_discriminator(self) -> Discriminator:
         torch.manual_seed(self.recipe.seed + 1)
-        return Discriminators(self.recipe.rival)
+        return Discriminators(self.recipe.discriminator)
 
     def forward(self, batch: Batch) -> Any:
-        loss, figures, made = self.carry(batch)
-        return loss, figures, made, batch["samples"]
+        loss, metrics, made = self.carry(batch)
+        return loss, metrics, made, batch["samples"]

@@ -23,7 +23,7 @@ from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
 from ...data_prep.nano.dialogues import generate
 from ...data_prep.nano.vocabulary import token_ids
-from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig, Verdict
+from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState
 from ..augment.augment import AugmentConfig, another_voice, augment
 from ..augment.noise import draw_noise
 from ..data.corpus import Corpus, Plan, to_float
@@ -33,7 +33,9 @@ from ..presets.nano import NANO_MONITOR
 from .speech_to_text import SpeechToText, SpeechToTextRecipe
 from .speech_to_text import recipe as stage_1
 
-_QUERY, _NOISE, _WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
+_QUERY, _NOISE, _WAIT = (
+    TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE, TurnState.WAIT)
+)
 UNKNOWN = -100  # cross_entropy leaves these out
 
 
@@ -46,15 +48,15 @@ class DuplexRecipe(SpeechToTextRecipe):
     """
 
     monitor: MonitorConfig = NANO_MONITOR
-    verdict_weight: float = 1.0  # of the verdicts' loss beside that of the words
-    pause_share: float = 0.5  # of the questions have a pause inside: where a breath is taken in them, or anywhere
-    noise_share: float = 0.12  # of the rows are noise alone
-    far_share: float = 0.08  # of the rows are a question that somebody else asks, far off
+    turn_state_weight: float = 1.0  # of the verdicts' loss beside that of the words
+    pause_fraction: float = 0.5  # of the questions have a pause inside: where a breath is taken in them, or anywhere
+    noise_fraction: float = 0.12  # of the rows are noise alone
+    far_fraction: float = 0.08  # of the rows are a question that somebody else asks, far off
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("pause_share", "noise_share", "far_share")
+        self.check_fractions("pause_fraction", "noise_fraction", "far_fraction")
 
     @property
     def joins(self) -> tuple[str, ...]:
@@ -73,8 +75,8 @@ def recipe(preset: str = "nano") -> DuplexRecipe:
     if preset == "tiny":
         return replace(
             base, stage="duplex", out="runs/duplex", learn=("monitor", "adaptor", "llm", "encoder"),
-            monitor=MonitorConfig(in_dim=64, hidden_dim=64), noise_share=0.0, far_share=0.0, pause_share=0.0,
-            verdict_weight=5.0, steps=160, lr=2e-3, save_every=160,
+            monitor=MonitorConfig(in_dim=64, hidden_dim=64), noise_fraction=0.0, far_fraction=0.0, pause_fraction=0.0,
+            turn_state_weight=5.0, steps=160, lr=2e-3, save_every=160,
         )  # fmt: skip
     return replace(
         base,
@@ -106,9 +108,9 @@ class Duplex(SpeechToText):
         rng = np.random.default_rng((self.recipe.seed, step, 1))
         waves: list[np.ndarray] = []
         rows: list[Row] = []
-        verdicts: list[list[int]] = []
+        turn_states: list[list[int]] = []
         table = token_ids()
-        quiet = None if self.disguise is None else replace(self.disguise.sound, silence_chance=0.0)
+        quiet = None if self.augmentation is None else replace(self.augmentation.sound, silence_chance=0.0)
         for place, item in enumerate(items):
             draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
             clip, row = self.corpus[int(item)], Row()
@@ -126,13 +128,13 @@ class Duplex(SpeechToText):
             row.clips.append(place)
             waves.append(wave[: len(due) * self.place])
             rows.append(row)
-            verdicts.append(due)
+            turn_states.append(due)
         rows += self.written_rows(step, len(rows))
         batch, order = self.packed(rows, waves, rng)
-        return batch | {"verdicts": torch.tensor([verdict for clip in order for verdict in verdicts[clip]])}
+        return batch | {"verdicts": torch.tensor([turn_state for clip in order for turn_state in turn_states[clip]])}
 
     def scene(
-        self, clip: Clip, rng: np.random.Generator, disguise: AugmentConfig | None
+        self, clip: Clip, rng: np.random.Generator, augmentation: AugmentConfig | None
     ) -> tuple[np.ndarray, list[int], bool]:
         """What is heard around a clip (n,), the verdict that is due at each place of it (or UNKNOWN), and whether the
         clip's words are heard, and near: then they are written down, also where they need no answer."""
@@ -143,58 +145,58 @@ class Duplex(SpeechToText):
         def silence(low: float, high: float) -> np.ndarray:
             return np.zeros(round(rng.uniform(low, high) * rate), np.float32)
 
-        if choice < recipe.noise_share:
+        if choice < recipe.noise_fraction:
             sound = draw_noise(int(rng.uniform(0.3, 2.5) * rate), rng, rate, self.noises, recorded=0.7)
             parts = [silence(0, 0.3), sound * rng.uniform(0.1, 1.0) / max(1e-4, np.abs(sound).max()), silence(0.4, 1.2)]
             due, ends, near = _NOISE, [], False
         else:
             meta = clip.meta
             wave = trimmed(to_float(clip.pcm))
-            if disguise is not None:
-                wave = another_voice(wave, rng, disguise)
+            if augmentation is not None:
+                wave = another_voice(wave, rng, augmentation)
             asked = "answer" in meta  # otherwise an aside, or a drill: words alone, behind which nothing is due
             known = {"query": _QUERY, "noise": _NOISE, None: _QUERY if asked else UNKNOWN}
             due = known[meta.get("verdict")]
             parts = [silence(0, 0.3), wave, silence(0.4, 1.2)]
             ends = [1]
             if asked:
-                if rng.random() < recipe.far_share / (1 - recipe.noise_share):
+                if rng.random() < recipe.far_fraction / (1 - recipe.noise_fraction):
                     parts[1], due, near = _far(wave, rate, rng), _NOISE, False
-                elif rng.random() < recipe.pause_share and len(wave) > rate:
+                elif rng.random() < recipe.pause_fraction and len(wave) > rate:
                     breath = meta.get("pause")
                     cut = round(len(wave) * breath / len(clip.pcm)) if breath else _quiet_place(wave, rng)
                     parts[1:2] = [wave[:cut], silence(0.25, 1.5), wave[cut:]]  # or a long one were an end
                     ends = [1, 3]
         sound = np.concatenate(parts)
         places = len(sound) // self.place
-        verdicts = [UNKNOWN] * places
+        turn_states = [UNKNOWN] * places
         edges = np.cumsum([0, *map(len, parts)])
         if not ends:  # noise from where it is heard on
             for place in range(int(edges[1]) // self.place + 3, places):
-                verdicts[place] = _NOISE
+                turn_states[place] = _NOISE
         else:
             for place in range(places):
                 end = (place + 1) * self.place
                 last = edges[ends[-1] + 1]
                 if end <= last - self.place:
-                    verdicts[place] = _WAIT if due == _QUERY or len(ends) > 1 else UNKNOWN
+                    turn_states[place] = _WAIT if due == _QUERY or len(ends) > 1 else UNKNOWN
                 elif end >= last + self.place:
-                    verdicts[place] = due
-        if disguise is not None:
-            still = replace(disguise, speed_chance=0.0, pitch_chance=0.0, tempo_chance=0.0, formants_chance=0.0)
+                    turn_states[place] = due
+        if augmentation is not None:
+            still = replace(augmentation, speed_chance=0.0, pitch_chance=0.0, tempo_chance=0.0, formants_chance=0.0)
             sound = augment(sound, rng, still, self.noises)[: len(sound)]
-        return sound.astype(np.float32), verdicts, near
+        return sound.astype(np.float32), turn_states, near
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         out = self.read(batch)
-        loss, figures = self.words_loss(out.logits, batch)
+        loss, metrics = self.words_loss(out.logits, batch)
         logits, due = self.judge(out.hidden, batch)
         each = F.cross_entropy(logits.float(), due, reduction="none")
         weights = torch.where(due == _WAIT, self.scenes.wait_weight, 1.0)
-        verdicts = (each * weights).sum() / weights.sum()
+        turn_states = (each * weights).sum() / weights.sum()
         right = (logits.argmax(-1) == due).float().mean()
-        return loss + self.scenes.verdict_weight * verdicts, figures | {
-            "verdicts": verdicts.detach(),
+        return loss + self.scenes.turn_state_weight * turn_states, metrics | {
+            "verdicts": turn_states.detach(),
             "right": right.detach(),
         }
 
@@ -207,7 +209,7 @@ class Duplex(SpeechToText):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Stage 1's figures; and on each held-out set how often a place's likeliest verdict is the one that is due."""
-        figures = super().evaluate()
+        metrics = super().evaluate()
         for folder in self.recipe.dev_data:
             held_out = object.__new__(type(self))
             held_out.__dict__.update(self.__dict__)
@@ -223,8 +225,8 @@ class Duplex(SpeechToText):
             name = folder.rstrip("/").split("/")[-1]
             for index, right in hits.items():
                 if right:
-                    figures[f"{VERDICTS[index].value}_{name}"] = sum(right) / len(right)
-        return figures
+                    metrics[f"{TURN_STATES[index].value}_{name}"] = sum(right) / len(right)
+        return metrics
 
 
 def _quiet_place(wave: np.ndarray, rng: np.random.Generator) -> int:

@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.encoders import load_ear
+from ...checkpoints.encoders import load_encoder
 from ...checkpoints.files import expanded, write_text
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Corpus, Plan, pad, to_float
 from ..loop.task import Batch, Task
-from ..loop.throughput import Load, speech_load
+from ..loop.throughput import StepCost, speech_load
 from ..losses.error_rate import edit_distance
-from ..presets.nano import NANO_ENCODER, NANO_MEL, disguise_of
+from ..presets.nano import NANO_ENCODER, NANO_MEL, augmentation_of
 from ..recipe import Recipe
 
 FILE = "probe.json"
@@ -52,7 +52,7 @@ class ProbeRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_least(1, "dev_clips")
-        disguise_of(self.augment)
+        augmentation_of(self.augment)
 
     def build(self) -> Probe:
         """The task of this recipe."""
@@ -129,7 +129,7 @@ class Probe(Task):
         self.mel: LogMel
         self.encoder: WhisperEncoder
         if recipe.source:
-            self.mel, self.encoder = load_ear(recipe.source)
+            self.mel, self.encoder = load_encoder(recipe.source)
         else:
             self.mel, self.encoder = LogMel(recipe.mel), WhisperEncoder(recipe.encoder)
         self.random = WhisperEncoder(self.encoder.config)
@@ -141,7 +141,7 @@ class Probe(Task):
         )
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
-        self.disguise = disguise_of(recipe.augment)
+        self.augmentation = augmentation_of(recipe.augment)
         seen: dict[str, list[Tensor]] = {name: [] for name in self.names}
         for item in np.random.default_rng(recipe.seed).permutation(len(self.corpus))[:STANDARD_CLIPS]:
             wave = torch.from_numpy(to_float(self.corpus[int(item)].pcm))
@@ -153,11 +153,11 @@ class Probe(Task):
     def parts(self) -> dict[str, nn.Module]:
         return {"heads": self.heads}
 
-    def load_of(self, batch: Batch) -> Load:
+    def load_of(self, batch: Batch) -> StepCost:
         return speech_load(batch["lengths"], batch["samples"], self.mel.config.sample_rate)
 
     def batch(self, number: int) -> Batch:
-        sound = None if self.disguise is None else self.disguise.sound
+        sound = None if self.augmentation is None else self.augmentation.sound
         return ctc_batch(self.corpus, self.plan, number, self.recipe.seed, sound)[0]
 
     @torch.no_grad()
@@ -183,14 +183,14 @@ class Probe(Task):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """The best layer and word error rates of each held-out set; every clip's errors go into probe.json."""
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         sets: dict[str, list[dict[str, Any]]] = {}
         for folder in self.recipe.dev_data:
             name = folder.rstrip("/").split("/")[-1]
             rows = sets[name] = self._rows(Corpus((folder,)))
             rate = {head: _rate(rows, f"wer_{head}") for head in self.names}
             trained = {head: value for head, value in rate.items() if head.startswith("trained")}
-            figures |= {f"best_layer_{name}": float(min(trained, key=trained.__getitem__).rpartition("_")[2]),
+            metrics |= {f"best_layer_{name}": float(min(trained, key=trained.__getitem__).rpartition("_")[2]),
                         f"wer_{name}": min(trained.values()), f"wer_mel_{name}": rate["mel"],
                         f"wer_random_{name}": min(value for head, value in rate.items() if "random" in head),
                         }  # fmt: skip
@@ -198,7 +198,7 @@ class Probe(Task):
         kept = {"source": source, "layers": layers, "hidden": self.recipe.hidden, "reach": self.recipe.reach}
         text = json.dumps(kept | {"sets": sets}, indent=1)
         write_text(expanded(self.recipe.out) / FILE, text + "\n")
-        return figures
+        return metrics
 
     def _rows(self, corpus: Corpus) -> list[dict[str, Any]]:
         """Of some clips: [errors, words] and [errors, characters] of every head."""

@@ -36,9 +36,9 @@ from ..data.corpus import Corpus, Plan, pad, to_float
 from ..data.turns import Row, embed_rows, nano_tokens, pack, spoken_words_loss, train_plainly, weighted_loss
 from ..loop.lora import add_lora, is_lora, merged
 from ..loop.task import Batch, Task
-from ..loop.throughput import Load, speech_load
+from ..loop.throughput import StepCost, speech_load
 from ..losses.error_rate import error_rate
-from ..presets.nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, disguise_of, nano_llm, tiny_llm, without_voice
+from ..presets.nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, augmentation_of, nano_llm, tiny_llm, without_voice
 from ..recipe import Recipe
 
 
@@ -57,7 +57,7 @@ class SpeechToTextRecipe(Recipe):
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
-    text_share: float = 0.25  # rows of text alone, as a share of the rows of speech
+    text_fraction: float = 0.25  # rows of text alone, as a share of the rows of speech
     text_only: tuple[str, ...] = ()  # categories of questions in them, such as arithmetic; none named: all
     practice: float = 0.25  # of the questions in them, the share in wordings for practice (data_prep/nano/practice.py)
     augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
@@ -66,12 +66,13 @@ class SpeechToTextRecipe(Recipe):
         super().__post_init__()
         if unknown := set(self.text_only) - set(Category):
             raise DuologueError(f"text_only is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
-        self.check_shares("practice")
+        self.check_fractions("practice")
         self.check_least(1, "row_tokens")
-        disguise_of(self.augment)
-        if self.tokenizer is not None and (self.ctc_weight or self.text_share):
+        augmentation_of(self.augment)
+        if self.tokenizer is not None and (self.ctc_weight or self.text_fraction):
             raise DuologueError(
-                f"ctc_weight is {self.ctc_weight} and text_share {self.text_share}, which need nano's words; with the "
+                f"ctc_weight is {self.ctc_weight} and text_fraction {self.text_fraction}, which need "
+                f"nano's words; with the "
                 f"tokens of {self.tokenizer} both must be 0"
             )
 
@@ -110,7 +111,7 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
     if preset == "llama-omni":  # three epochs of its 200,000 questions; with llm= and encoder=
         return replace(
             base, start=(), adaptor=AdaptorConfig(in_dim=192, hidden_dim=2048, out_dim=256, stack=5), ctc_weight=0.0,
-            text_share=0.0, augment="none", dev_data=(), steps=18750, lr=2e-5, warmup=560, optimiser="adamw",
+            text_fraction=0.0, augment="none", dev_data=(), steps=18750, lr=2e-5, warmup=560, optimiser="adamw",
             betas=(0.9, 0.999), weight_decay=0.0,
         )  # fmt: skip
     if preset == "tiny":
@@ -120,7 +121,8 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
             encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
             adaptor=AdaptorConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
             llm=tiny_llm(),
-            dev_data=(), text_share=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3, optimiser="adamw",
+            dev_data=(), text_fraction=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3,
+            optimiser="adamw",
             precision="no",
             workers=0, save_every=200,
         )  # fmt: skip
@@ -146,7 +148,7 @@ class SpeechToText(Task):
         if not len(self.items):
             raise DuologueError(f"no clip in {', '.join(recipe.data)} has an answer to learn")
         self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
-        self.disguise = disguise_of(recipe.augment)
+        self.augmentation = augmentation_of(recipe.augment)
         noise = None if recipe.noises is None else Corpus((recipe.noises,))
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
 
@@ -172,7 +174,7 @@ class SpeechToText(Task):
         mel = samples // self.recipe.mel.hop
         return (mel + 1) // 2 // self.recipe.adaptor.stack
 
-    def load_of(self, batch: Batch) -> Load | None:
+    def load_of(self, batch: Batch) -> StepCost | None:
         return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, step: int) -> Batch:
@@ -187,9 +189,9 @@ class SpeechToText(Task):
         for place, item in enumerate(items):
             clip = self.corpus[int(item)]
             wave = to_float(clip.pcm)
-            if self.disguise is not None:
+            if self.augmentation is not None:
                 wave = augment(
-                    wave, np.random.default_rng((r.seed, epoch, int(item))), self.disguise.sound, self.noises
+                    wave, np.random.default_rng((r.seed, epoch, int(item))), self.augmentation.sound, self.noises
                 )
             waves.append(wave)
             row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else None
@@ -209,7 +211,7 @@ class SpeechToText(Task):
     def written_rows(self, step: int, beside: int) -> list[Row]:
         """Rows of text alone, so many as go beside ``beside`` rows of speech."""
         r, rows = self.recipe, []
-        for place in range(int(r.text_share * beside)):
+        for place in range(int(r.text_fraction * beside)):
             row, rng = Row(), np.random.default_rng((r.seed, step, place, 2))
             numbers = itertools.count((step * r.batch_size + place) * 64)
             dialogues = (generate(r.seed + 1, number, "train", practice=r.practice) for number in numbers)
@@ -246,8 +248,8 @@ class SpeechToText(Task):
         with torch.no_grad():
             mel = self.mel(batch["samples"])  # (N, M, T)
         lengths = batch["lengths"] // self.recipe.mel.hop
-        if self.training and self.disguise is not None:
-            mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.disguise.masks)
+        if self.training and self.augmentation is not None:
+            mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.augmentation.masks)
         frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D); no graph while it is frozen
         return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
 
@@ -293,7 +295,7 @@ class SpeechToText(Task):
 
     def evaluate(self) -> dict[str, float]:
         """Transcript word error rate and the share of right answers on each held-out set."""
-        figures = {}
+        metrics = {}
         for folder in self.recipe.dev_data:
             dev = Corpus((folder,))
             chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "slot" in dev.metas[i]]
@@ -305,7 +307,7 @@ class SpeechToText(Task):
             ]
             name = folder.rstrip("/").split("/")[-1]
             if self.tokens.reply is not None:
-                figures[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
+                metrics[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
-            figures[f"right_{name}"] = sum(right) / max(1, len(right))
-        return figures
+            metrics[f"right_{name}"] = sum(right) / max(1, len(right))
+        return metrics

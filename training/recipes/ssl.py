@@ -26,10 +26,10 @@ from ..augment.augment import augment
 from ..data.corpus import Corpus, Plan, pad, to_float
 from ..data.units import read_units
 from ..loop.task import Batch, Task
-from ..loop.throughput import Load, speech_load
+from ..loop.throughput import StepCost, speech_load
 from ..losses.codebooks import perplexity
 from ..losses.random_quantiser import RandomQuantiser, RandomQuantiserConfig
-from ..presets.nano import NANO_ENCODER, NANO_MEL, disguise_of, keeps_time
+from ..presets.nano import NANO_ENCODER, NANO_MEL, augmentation_of, keeps_time
 from ..recipe import Recipe
 
 NANO_QUANTISER = RandomQuantiserConfig()
@@ -67,8 +67,8 @@ class SslRecipe(Recipe):
             raise DuologueError(f"mask_chance is {self.mask_chance}; it must be between 0 and 1")
         if bool(self.units) != (self.clusters > 1):
             raise DuologueError("units=FILE and clusters=HOW_MANY go together: give both, or neither")
-        disguise = disguise_of(self.augment)
-        if self.units and disguise is not None and not keeps_time(disguise.sound):
+        augmentation = augmentation_of(self.augment)
+        if self.units and augmentation is not None and not keeps_time(augmentation.sound):
             raise DuologueError(f"augment is {self.augment!r}, which moves sounds away from their units: none or still")
 
     @property
@@ -135,7 +135,7 @@ class Ssl(Task):
         lengths = np.minimum(self.corpus.lengths, self.longest)
         self.plan = Plan(lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.spoken = self._units_of(self.corpus, recipe.data)
-        self.disguise = disguise_of(recipe.augment)
+        self.augmentation = augmentation_of(recipe.augment)
         noise = None if recipe.noises is None else Corpus((recipe.noises,))
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
         mean, scale = self._standard()
@@ -173,7 +173,7 @@ class Ssl(Task):
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
-    def load_of(self, batch: Batch) -> Load:
+    def load_of(self, batch: Batch) -> StepCost:
         return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, number: int) -> Batch:
@@ -182,8 +182,8 @@ class Ssl(Task):
         for item in items:
             rng = np.random.default_rng((self.recipe.seed, epoch, int(item)))
             wave, units = self._cut(self.corpus, self.spoken, int(item), rng)
-            if self.disguise is not None:
-                wave = augment(wave, rng, self.disguise.sound, self.noises)
+            if self.augmentation is not None:
+                wave = augment(wave, rng, self.augmentation.sound, self.noises)
             clips.append((wave, units))
         return self._batch(clips, np.random.default_rng((self.recipe.seed, number, 1)))
 
@@ -242,7 +242,7 @@ class Ssl(Task):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """On each held-out set, with masks that are always the same: loss, accuracy, perplexity of the labels."""
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for folder in self.recipe.dev_data:
             corpus = Corpus((folder,))
             spoken = self._units_of(corpus, (folder,))
@@ -259,6 +259,6 @@ class Ssl(Task):
                 rights.append(float(right))
                 counts += torch.bincount(wanted[:, 0].cpu(), minlength=len(counts))
             name = folder.rstrip("/").split("/")[-1]
-            figures |= {f"loss_{name}": float(np.mean(losses)), f"accuracy_{name}": float(np.mean(rights)),
+            metrics |= {f"loss_{name}": float(np.mean(losses)), f"accuracy_{name}": float(np.mean(rights)),
                         f"perplexity_{name}": float(perplexity(counts))}  # fmt: skip
-        return figures
+        return metrics

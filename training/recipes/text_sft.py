@@ -21,7 +21,7 @@ from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ..data.turns import Row, continue_greedily, decode, stack, train_plainly, weighted_loss
 from ..loop.task import Batch, Task
-from ..loop.throughput import Load, token_load
+from ..loop.throughput import StepCost, token_load
 from ..presets.nano import nano_llm, tiny_llm
 from ..recipe import Recipe
 
@@ -41,7 +41,7 @@ class TextSftRecipe(Recipe):
         super().__post_init__()
         if unknown := set(self.favour) - set(Category):
             raise DuologueError(f"favour is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
-        self.check_shares("practice")
+        self.check_fractions("practice")
         self.check_least(1, "row_tokens", *(["dialogues"] if self.dialogues is not None else []))
 
     def build(self) -> TextSft:
@@ -80,7 +80,7 @@ class TextSft(Task):
     def parts(self) -> dict[str, nn.Module]:
         return {"llm": self.llm}
 
-    def load_of(self, batch: Batch) -> Load:
+    def load_of(self, batch: Batch) -> StepCost:
         return token_load(batch["mask"])
 
     def batch(self, step: int) -> Batch:
@@ -119,8 +119,8 @@ class TextSft(Task):
         right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
         cut = cut_short()
         recalled = [(d, a == d.answer) for d, a in zip(cut, self.answer(cut), strict=True)]
-        return {"right": _share(right), "recalled": _share(recalled)} | {
-            f"right_{name}": _share([(d, ok) for d, ok in right if d.category == name])
+        return {"right": _fraction(right), "recalled": _fraction(recalled)} | {
+            f"right_{name}": _fraction([(d, ok) for d, ok in right if d.category == name])
             for name in sorted({str(d.category.value) for d in dialogues})
         }
 
@@ -155,5 +155,5 @@ def cut_short(count: int = 64) -> list[Dialogue]:
     return found
 
 
-def _share(rows: list[tuple[Dialogue, bool]]) -> float:
+def _fraction(rows: list[tuple[Dialogue, bool]]) -> float:
     return sum(ok for _, ok in rows) / max(1, len(rows))

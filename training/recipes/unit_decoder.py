@@ -47,7 +47,7 @@ class UnitDecoderRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("history")
+        self.check_fractions("history")
         self.check_least(1, "hop")
         if self.tokenizer is not None and self.history:
             raise DuologueError(
@@ -220,8 +220,8 @@ class UnitDecoderTask(Task):
 
     def evaluate(self) -> dict[str, float]:
         """The same on each held-out set."""
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for folder in self.recipe.dev_data:
             name = folder.rstrip("/").split("/")[-1]
-            figures |= {f"{key}_{name}": value for key, value in self.measure((folder,)).items()}
-        return figures
+            metrics |= {f"{key}_{name}": value for key, value in self.measure((folder,)).items()}
+        return metrics

@@ -2,7 +2,7 @@
 
 Random crops of the reply voice's recordings, whose units are known frame by frame; spectral losses on the waveform, and
 the mean squared error of log(duration + 1) on whole clips. With ``adversary=true`` discriminators join in after
-``rival_after`` steps: spectral losses alone make speech intelligible, rivals make it sound recorded. Weight norm
+``discriminator_after`` steps: spectral losses alone make speech intelligible, discriminators natural. Weight norm
 (Salimans and Kingma, arXiv 1602.07868) steadies the training and is folded into plain weights when the vocoder is
 handed on. A source-filter generator also learns the pitch of the recordings, and is given it while it learns the rest.
 
@@ -27,14 +27,14 @@ from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConf
 from ...model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from ..data.corpus import to_float
 from ..data.units import UnitCorpus
-from ..loop.task import AdversarialTask, Batch, Rival, Task
+from ..loop.task import AdversarialTask, Batch, Discriminator, Task
 from ..losses.discriminators import DiscriminatorConfig, Discriminators
 from ..losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
 from ..presets.nano import NANO_VOCODER
 from ..recipe import Recipe
 
 NANO_SPECTRAL = SpectralLossConfig()
-NANO_RIVAL = DiscriminatorConfig(channels=16, max_channels=128, periods=(2, 3, 5, 7), scales=2)
+NANO_DISCRIMINATORS = DiscriminatorConfig(channels=16, max_channels=128, periods=(2, 3, 5, 7), scales=2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class UnitVocoderRecipe(Recipe):
     pitch_weight: float = 5.0  # of a source-filter generator: mean distance of log pitches where there is a voice
     voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
     adversary: bool = False
-    rival_after: int = 0  # steps with spectral losses alone
-    rival: DiscriminatorConfig = NANO_RIVAL
+    discriminator_after: int = 0  # steps with spectral losses alone
+    discriminator: DiscriminatorConfig = NANO_DISCRIMINATORS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,19 +181,19 @@ class UnitVocoderTask(Task):
         return batch
 
     def forward(self, batch: Batch) -> Any:
-        loss, figures, _ = self.speak(batch)
-        return loss, figures
+        loss, metrics, _ = self.speak(batch)
+        return loss, metrics
 
     def speak(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss without a rival, its figures, and the samples (B, F * hop) that were made."""
         vocoder = self.vocoder
-        made, loss, figures = self._made(vocoder.embed(batch["frames"]), batch)
+        made, loss, metrics = self._made(vocoder.embed(batch["frames"]), batch)
         spectral, measured = self.spectral(made, batch["samples"])
-        loss, figures = loss + spectral, measured | figures
+        loss, metrics = loss + spectral, measured | metrics
         predicted = vocoder.duration(vocoder.embed(batch["units"]))[:, 0].float()  # (B, U)
         real = batch["durations"] > 0
         duration = F.mse_loss(predicted[real], torch.log(batch["durations"][real] + 1.0))
-        return loss + self.recipe.duration_weight * duration, {**figures, "duration": duration.detach()}, made
+        return loss + self.recipe.duration_weight * duration, {**metrics, "duration": duration.detach()}, made
 
     def _made(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Embeddings (B, C, F) -> samples (B, F * hop), and what the generator has to learn beside them."""
@@ -203,13 +203,13 @@ class UnitVocoderTask(Task):
         controls, hertz = generator.controls(x), batch["pitch"]
         pitch, voicing = pitch_losses(controls, hertz)
         loss = self.recipe.pitch_weight * pitch + self.recipe.voicing_weight * voicing
-        figures = {"pitch": pitch.detach(), "voicing": voicing.detach()}
-        return generator.sound(controls, hertz)[:, 0], loss, figures
+        metrics = {"pitch": pitch.detach(), "voicing": voicing.detach()}
+        return generator.sound(controls, hertz)[:, 0], loss, metrics
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """The same losses on fixed crops of each held-out set."""
-        figures = {}
+        metrics = {}
         for folder in self.recipe.dev_data:
             corpus = self._open((folder,))
             device = self.vocoder.embedding.weight.device
@@ -217,8 +217,8 @@ class UnitVocoderTask(Task):
             measured = [self.speak({key: value.to(device) for key, value in row.items()})[1] for row in rows]
             name = folder.rstrip("/").split("/")[-1]
             for key in measured[0]:
-                figures[f"{key}_{name}"] = float(np.mean([float(row[key]) for row in measured]))
-        return figures
+                metrics[f"{key}_{name}"] = float(np.mean([float(row[key]) for row in measured]))
+        return metrics
 
 
 class AdversarialUnitVocoder(UnitVocoderTask, AdversarialTask):
@@ -226,12 +226,12 @@ class AdversarialUnitVocoder(UnitVocoderTask, AdversarialTask):
 
     def __init__(self, recipe: UnitVocoderRecipe) -> None:
         super().__init__(recipe)
-        self.rival_after = recipe.rival_after
+        self.discriminator_after = recipe.discriminator_after
 
-    def make_rival(self) -> Rival:
+    def make_discriminator(self) -> Discriminator:
         torch.manual_seed(self.recipe.seed + 1)
-        return Discriminators(self.recipe.rival)
+        return Discriminators(self.recipe.discriminator)
 
     def forward(self, batch: Batch) -> Any:
-        loss, figures, made = self.speak(batch)
-        return loss, figures, made, batch["samples"]
+        loss, metrics, made = self.speak(batch)
+        return loss, metrics, made, batch["samples"]

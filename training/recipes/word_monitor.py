@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data_prep.nano.dialogues import generate
-from ...model.duplex.monitor import VERDICTS, Monitor, MonitorConfig
+from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling, TokenKind
 from ..data.corpus import Corpus
@@ -48,7 +48,7 @@ class WordMonitorRecipe(DuplexRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("blur")
+        self.check_fractions("blur")
         if self.scenes < 1:
             raise DuologueError(f"scenes is {self.scenes}; it must be at least 1")
 
@@ -119,7 +119,7 @@ class WordMonitor(Duplex):
         """The state (D,) in which the model has written down scene ``number``, of a clip; and the verdict due."""
         rng = np.random.default_rng((self.recipe.seed, number, 9))
         clip = corpus[item]
-        quiet = None if self.disguise is None else replace(self.disguise.sound, silence_chance=0.0)
+        quiet = None if self.augmentation is None else replace(self.augmentation.sound, silence_chance=0.0)
         wave, due, _ = self.scene(clip, rng, quiet)
         before = clip.meta.get("before")
         if before is None and rng.random() < 0.5:  # not the first turn
@@ -137,7 +137,7 @@ class WordMonitor(Duplex):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """On each held-out set, how often the likeliest verdict is the one that is due."""
-        figures = {}
+        metrics = {}
         for folder in self.recipe.dev_data:
             if folder not in self.held_out:
                 corpus = Corpus((folder,))
@@ -147,8 +147,8 @@ class WordMonitor(Duplex):
             device = next(self.word_monitor.parameters()).device
             said = self.word_monitor(torch.stack(states).to(device)).argmax(-1).tolist()
             name = folder.rstrip("/").split("/")[-1]
-            for index, verdict in enumerate(VERDICTS):
+            for index, turn_state in enumerate(TURN_STATES):
                 right = [one == index for one, wanted in zip(said, due, strict=True) if wanted == index]
                 if right:
-                    figures[f"{verdict.value}_{name}"] = sum(right) / len(right)
-        return figures
+                    metrics[f"{turn_state.value}_{name}"] = sum(right) / len(right)
+        return metrics

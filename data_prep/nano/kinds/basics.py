@@ -10,7 +10,7 @@ from ...text.spoken import number_in_words, spelt
 from ..facts import CAPITALS, COLOURS, DAYS, MONTHS, OPPOSITES, REPEAT_WORDS, SOUNDS, SPELLING_WORDS, UNIT_TABLE, YOUNG
 from ..phrasings import PHRASINGS
 from ..small_talk import INTENTS, OUTSIDE, Intent
-from .kind import Answer, Category, Domain, Kind, Operands, single
+from .kind import Category, Domain, Kind, Operands, ScriptedAnswer, single
 
 MAX_REPEAT = 5  # words
 
@@ -19,109 +19,111 @@ def _words(n: int | str) -> str:
     return number_in_words(int(n))
 
 
-def _plus(ab: Operands) -> Answer:
+def _plus(ab: Operands) -> ScriptedAnswer:
     a, b, result = _words(ab[0]), _words(ab[1]), _words(int(ab[0]) + int(ab[1]))
-    return Answer({"a": a, "b": b}, f"{a} plus {b} is {result}", result)
+    return ScriptedAnswer({"a": a, "b": b}, f"{a} plus {b} is {result}", result)
 
 
-def _minus(ab: Operands) -> Answer:
+def _minus(ab: Operands) -> ScriptedAnswer:
     a, b, result = _words(ab[0]), _words(ab[1]), _words(int(ab[0]) - int(ab[1]))
-    return Answer({"a": a, "b": b}, f"{a} minus {b} is {result}", result)
+    return ScriptedAnswer({"a": a, "b": b}, f"{a} minus {b} is {result}", result)
 
 
-def _times(ab: Operands) -> Answer:
+def _times(ab: Operands) -> ScriptedAnswer:
     a, b, result = _words(ab[0]), _words(ab[1]), _words(int(ab[0]) * int(ab[1]))
-    return Answer({"a": a, "b": b}, f"{a} times {b} is {result}", result)
+    return ScriptedAnswer({"a": a, "b": b}, f"{a} times {b} is {result}", result)
 
 
-def _larger(ab: Operands) -> Answer:
+def _larger(ab: Operands) -> ScriptedAnswer:
     high, low = (_words(n) for n in sorted(map(int, ab), reverse=True))
-    return Answer({"a": _words(ab[0]), "b": _words(ab[1])}, f"{high} is larger than {low}", f"{high} is larger")
+    return ScriptedAnswer({"a": _words(ab[0]), "b": _words(ab[1])}, f"{high} is larger than {low}", f"{high} is larger")
 
 
-def _smaller(ab: Operands) -> Answer:
+def _smaller(ab: Operands) -> ScriptedAnswer:
     low, high = (_words(n) for n in sorted(map(int, ab)))
-    return Answer({"a": _words(ab[0]), "b": _words(ab[1])}, f"{low} is smaller than {high}", f"{low} is smaller")
+    return ScriptedAnswer(
+        {"a": _words(ab[0]), "b": _words(ab[1])}, f"{low} is smaller than {high}", f"{low} is smaller"
+    )
 
 
-def _number_after(a: Operands) -> Answer:
+def _number_after(a: Operands) -> ScriptedAnswer:
     result = _words(int(a[0]) + 1)
-    return Answer({"a": _words(a[0])}, f"{result} comes after {_words(a[0])}", f"{result} comes")
+    return ScriptedAnswer({"a": _words(a[0])}, f"{result} comes after {_words(a[0])}", f"{result} comes")
 
 
-def _number_before(a: Operands) -> Answer:
+def _number_before(a: Operands) -> ScriptedAnswer:
     result = _words(int(a[0]) - 1)
-    return Answer({"a": _words(a[0])}, f"{result} comes before {_words(a[0])}", f"{result} comes")
+    return ScriptedAnswer({"a": _words(a[0])}, f"{result} comes before {_words(a[0])}", f"{result} comes")
 
 
-def _neighbour(cycle: Sequence[str], letter: str, step: int, noun: str) -> Callable[[Operands], Answer]:
+def _neighbour(cycle: Sequence[str], letter: str, step: int, noun: str) -> Callable[[Operands], ScriptedAnswer]:
     side = "after" if step > 0 else "before"
 
-    def solve(operands: Operands) -> Answer:
+    def solve(operands: Operands) -> ScriptedAnswer:
         name = str(operands[0])
         result = cycle[(cycle.index(name) + step) % len(cycle)]
-        return Answer({letter: name}, f"the {noun} {side} {name} is {result}", f"is {result}")
+        return ScriptedAnswer({letter: name}, f"the {noun} {side} {name} is {result}", f"is {result}")
 
     return solve
 
 
-def counted_on(cycle: Sequence[str], things: str, letter: str) -> Callable[[Operands], Answer]:
+def counted_on(cycle: Sequence[str], things: str, letter: str) -> Callable[[Operands], ScriptedAnswer]:
     """What comes so many things later, counted out one by one: whoever knows what follows each, and counts, can go on
     from there."""
 
-    def solve(operands: Operands) -> Answer:
+    def solve(operands: Operands) -> ScriptedAnswer:
         number, start = int(operands[0]), str(operands[1])
         passed = [cycle[(cycle.index(start) + step) % len(cycle)] for step in range(1, number + 1)]
         counted = " ".join(f"{_words(step)} {name}" for step, name in enumerate(passed, start=1))
         reply = f"{_words(number)} {things} after {start} {counted} it is {passed[-1]}"
-        return Answer({"a": _words(number), letter: start}, reply, f"is {passed[-1]}")
+        return ScriptedAnswer({"a": _words(number), letter: start}, reply, f"is {passed[-1]}")
 
     return solve
 
 
-def _units(operands: Operands) -> Answer:
+def _units(operands: Operands) -> ScriptedAnswer:
     small, large, singular, each, _ = UNIT_TABLE[int(operands[0])]
     n, result = int(operands[1]), _words(int(operands[1]) * each)
     name = singular if n == 1 else large
     verb = "is" if n == 1 else "are"
-    return Answer(
+    return ScriptedAnswer(
         {"small": small, "large": name, "n": _words(n)},
         f"{_words(n)} {name} {verb} {result} {small}",
         f"{result} {small}",
     )
 
 
-def _capital(operands: Operands) -> Answer:
+def _capital(operands: Operands) -> ScriptedAnswer:
     country = str(operands[0])
-    return Answer({"c": country}, f"the capital of {country} is {CAPITALS[country]}", CAPITALS[country])
+    return ScriptedAnswer({"c": country}, f"the capital of {country} is {CAPITALS[country]}", CAPITALS[country])
 
 
 _BOTH_WAYS = OPPOSITES | {right: left for left, right in OPPOSITES.items()}
 
 
-def _opposite(operands: Operands) -> Answer:
+def _opposite(operands: Operands) -> ScriptedAnswer:
     word = str(operands[0])
-    return Answer({"w": word}, f"the opposite of {word} is {_BOTH_WAYS[word]}", f"is {_BOTH_WAYS[word]}")
+    return ScriptedAnswer({"w": word}, f"the opposite of {word} is {_BOTH_WAYS[word]}", f"is {_BOTH_WAYS[word]}")
 
 
-def _sound(operands: Operands) -> Answer:
+def _sound(operands: Operands) -> ScriptedAnswer:
     animal = str(operands[0])
-    return Answer({"w": animal}, f"a {animal} {SOUNDS[animal]}", SOUNDS[animal])
+    return ScriptedAnswer({"w": animal}, f"a {animal} {SOUNDS[animal]}", SOUNDS[animal])
 
 
-def _young(operands: Operands) -> Answer:
+def _young(operands: Operands) -> ScriptedAnswer:
     animal = str(operands[0])
-    return Answer({"w": animal}, f"a baby {animal} is called a {YOUNG[animal]}", YOUNG[animal])
+    return ScriptedAnswer({"w": animal}, f"a baby {animal} is called a {YOUNG[animal]}", YOUNG[animal])
 
 
-def _colour(operands: Operands) -> Answer:
+def _colour(operands: Operands) -> ScriptedAnswer:
     thing = str(operands[0])
-    return Answer({"w": thing}, f"{thing} is {COLOURS[thing]}", f"is {COLOURS[thing]}")
+    return ScriptedAnswer({"w": thing}, f"{thing} is {COLOURS[thing]}", f"is {COLOURS[thing]}")
 
 
-def _spelling(operands: Operands) -> Answer:
+def _spelling(operands: Operands) -> ScriptedAnswer:
     word = str(operands[0])
-    return Answer({"w": word}, f"{word} is spelled {spelt(word)}", spelt(word))
+    return ScriptedAnswer({"w": word}, f"{word} is spelled {spelt(word)}", spelt(word))
 
 
 def some_words(rng: np.random.Generator) -> Operands:
@@ -130,20 +132,20 @@ def some_words(rng: np.random.Generator) -> Operands:
     return tuple(REPEAT_WORDS[int(at)] for at in rng.choice(len(REPEAT_WORDS), length, replace=False))
 
 
-def repeated(operands: Operands) -> Answer:
+def repeated(operands: Operands) -> ScriptedAnswer:
     words = " ".join(map(str, operands))
-    return Answer({"w": words}, words, words)
+    return ScriptedAnswer({"w": words}, words, words)
 
 
-def _intent(intent: Intent) -> Callable[[Operands], Answer]:
-    return lambda operands: Answer({}, intent.reply, intent.slot)
+def _intent(intent: Intent) -> Callable[[Operands], ScriptedAnswer]:
+    return lambda operands: ScriptedAnswer({}, intent.reply, intent.slot)
 
 
 _PAIRS: tuple[Operands, ...] = tuple((a, b) for a in range(100) for b in range(100))
 _UNEQUAL: tuple[Operands, ...] = tuple(pair for pair in _PAIRS if pair[0] != pair[1])
 
 
-def _kind(name: str, category: Category, domain: Domain, solve: Callable[[Operands], Answer],
+def _kind(name: str, category: Category, domain: Domain, solve: Callable[[Operands], ScriptedAnswer],
           weight: float, held_out: bool = False, unordered: bool = False) -> Kind:  # fmt: skip
     return Kind(name=name, category=category, templates=PHRASINGS[name], domain=domain, solve=solve, weight=weight,
                 held_out=held_out, unordered=unordered)  # fmt: skip

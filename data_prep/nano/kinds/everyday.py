@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...text.spoken import number_in_words
 from ..facts import CAPITALS, MONTHS, SPELLING_WORDS
-from .kind import Answer, Category, Kind, Operands, single
+from .kind import Category, Kind, Operands, ScriptedAnswer, single
 
 LEGS = {
     "spider": 8, "dog": 4, "cat": 4, "horse": 4, "cow": 4, "sheep": 4, "lion": 4, "frog": 4, "bear": 4, "goat": 4,
@@ -29,11 +29,11 @@ def _hours(n: int) -> str:
 
 
 def _clock(step: int, side: str) -> Kind:
-    def solve(operands: Operands) -> Answer:
+    def solve(operands: Operands) -> ScriptedAnswer:
         hours, start = int(operands[0]), int(operands[1])
         end = (start + step * hours - 1) % 12 + 1
         reply = f"{_hours(hours)} {side} {_word(start)} o clock it is {_word(end)} o clock"
-        return Answer({"n": _hours(hours), "h": _word(start)}, reply, f"is {_word(end)} o clock")
+        return ScriptedAnswer({"n": _hours(hours), "h": _word(start)}, reply, f"is {_word(end)} o clock")
 
     word = "later than" if step > 0 else "earlier than"
     return Kind(
@@ -50,42 +50,42 @@ def _clock(step: int, side: str) -> Kind:
     )  # fmt: skip
 
 
-def _double(operands: Operands) -> Answer:
+def _double(operands: Operands) -> ScriptedAnswer:
     a, result = _word(operands[0]), _word(2 * int(operands[0]))
-    return Answer({"a": a}, f"double {a} is {result}", result)
+    return ScriptedAnswer({"a": a}, f"double {a} is {result}", result)
 
 
-def _half(operands: Operands) -> Answer:
+def _half(operands: Operands) -> ScriptedAnswer:
     a, result = _word(operands[0]), _word(int(operands[0]) // 2)
-    return Answer({"a": a}, f"half of {a} is {result}", result)
+    return ScriptedAnswer({"a": a}, f"half of {a} is {result}", result)
 
 
-def _parity(operands: Operands) -> Answer:
+def _parity(operands: Operands) -> ScriptedAnswer:
     a, result = _word(operands[0]), "odd" if int(operands[0]) % 2 else "even"
-    return Answer({"a": a}, f"{a} is {result}", f"is {result}")
+    return ScriptedAnswer({"a": a}, f"{a} is {result}", f"is {result}")
 
 
-def _month_days(operands: Operands) -> Answer:
+def _month_days(operands: Operands) -> ScriptedAnswer:
     month = str(operands[0])
-    return Answer({"m": month}, f"{month} has {_word(_DAYS_IN[month])} days", f"{_word(_DAYS_IN[month])} days")
+    return ScriptedAnswer({"m": month}, f"{month} has {_word(_DAYS_IN[month])} days", f"{_word(_DAYS_IN[month])} days")
 
 
-def _legs(operands: Operands) -> Answer:
+def _legs(operands: Operands) -> ScriptedAnswer:
     animal = str(operands[0])
     article = "an" if animal[0] in "aeiou" else "a"
     legs = f"{_word(LEGS[animal])} legs"
-    return Answer({"w": f"{article} {animal}"}, f"{article} {animal} has {legs}", f"has {legs}")
+    return ScriptedAnswer({"w": f"{article} {animal}"}, f"{article} {animal} has {legs}", f"has {legs}")
 
 
-def _continent(operands: Operands) -> Answer:
+def _continent(operands: Operands) -> ScriptedAnswer:
     country = str(operands[0])
     where = _CONTINENT.get(country, "europe")
-    return Answer({"c": country}, f"{country} is in {where}", f"in {where}")
+    return ScriptedAnswer({"c": country}, f"{country} is in {where}", f"in {where}")
 
 
-def _first_letter(operands: Operands) -> Answer:
+def _first_letter(operands: Operands) -> ScriptedAnswer:
     word = str(operands[0])
-    return Answer({"w": word}, f"{word} begins with the letter {word[0]}", f"letter {word[0]}")
+    return ScriptedAnswer({"w": word}, f"{word} begins with the letter {word[0]}", f"letter {word[0]}")
 
 
 EVERYDAY = (

@@ -10,7 +10,7 @@ from ...datasets.splits import Split, operand_split
 from ...text.spoken import number_in_words
 from ..small_talk import INTENTS
 from .basics import FIRST_KINDS, some_words
-from .kind import Answer, Category, Kind, Operands
+from .kind import Category, Kind, Operands, ScriptedAnswer
 
 _FIRST = {kind.name: kind for kind in FIRST_KINDS}
 _SUMS = ("plus", "minus", "times")
@@ -59,9 +59,9 @@ def _go_on(name: str, most: int, fits: Callable[[int, int], bool], weight: float
             if fits(*map(int, pair(operands))):
                 return operands
 
-    def solve(operands: Operands) -> Answer:
+    def solve(operands: Operands) -> ScriptedAnswer:
         answer = kind.solve(pair(operands))
-        return Answer({"b": number_in_words(int(operands[3]))}, answer.reply, answer.slot)
+        return ScriptedAnswer({"b": number_in_words(int(operands[3]))}, answer.reply, answer.slot)
 
     return Kind(
         name=f"follow_{name}", category=Category.FOLLOW_UP, templates=templates, domain=draw, solve=solve,
@@ -79,9 +79,9 @@ def _again() -> Kind:
         kind = _FIRST[names[int(rng.integers(len(names)))]]
         return (kind.name, *(some_words(rng) if kind.name == "repeat" else _trained(kind, rng)))
 
-    def solve(operands: Operands) -> Answer:
+    def solve(operands: Operands) -> ScriptedAnswer:
         answer = _FIRST[str(operands[0])].solve(operands[1:])
-        return Answer({}, answer.reply, answer.slot)
+        return ScriptedAnswer({}, answer.reply, answer.slot)
 
     return Kind(
         name="follow_again", category=Category.FOLLOW_UP, domain=draw, solve=solve, weight=3,

@@ -30,7 +30,7 @@ class Category(StrEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptedAnswer:
     """`fields` fill the template's slots; `slot` is the part of `reply` that makes it right."""
 
     fields: dict[str, str]
@@ -53,7 +53,7 @@ class Kind:
     category: Category
     templates: tuple[str, ...]
     domain: Domain
-    solve: Callable[[Operands], Answer]
+    solve: Callable[[Operands], ScriptedAnswer]
     weight: float
     held_out: bool = False
     unordered: bool = False

@@ -5,7 +5,7 @@ The slots are those of Picovoice's speech-to-intent benchmark, of which people's
 
 from __future__ import annotations
 
-from .kind import Answer, Category, Kind, Operands
+from .kind import Category, Kind, Operands, ScriptedAnswer
 
 SIZES = ("small", "medium", "large", "eight ounce", "twelve ounce", "sixteen ounce", "twenty ounce")
 STRENGTHS = ("single shot", "double shot", "triple shot", "light roast", "medium roast", "dark roast")
@@ -20,12 +20,12 @@ _ADDITIONS = (
 ADDITIONS = tuple(f"{amount} {thing}".strip() for amount in _AMOUNTS for thing in _ADDITIONS)
 
 
-def _order(operands: Operands) -> Answer:
+def _order(operands: Operands) -> ScriptedAnswer:
     size, strength, drink, addition = map(str, operands)
     what = " ".join(part for part in (size, strength, drink) if part)
     whole = what + (f" with {addition}" if addition else "")
     article = "an" if what[0] in "aeiou" else "a"
-    return Answer({"o": f"{article} {whole}"}, f"{article} {whole} coming up", whole)
+    return ScriptedAnswer({"o": f"{article} {whole}"}, f"{article} {whole} coming up", whole)
 
 
 ORDERS = Kind(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..facts import CAPITALS
 from ..small_talk import OUTSIDE
-from .kind import Answer, Category, Kind, Operands
+from .kind import Category, Kind, Operands, ScriptedAnswer
 
 _THINGS = (
     "a car", "a house", "a phone", "a pizza", "gold", "a train ticket", "a boat", "bread", "a piano", "coffee",
@@ -26,8 +26,8 @@ _APPLIANCES = ("light", "television", "radio", "music", "heating", "oven")
 def _outside(name: str, slots: dict[str, Iterable[str]], templates: tuple[str, ...]) -> Kind:
     names = tuple(slots)
 
-    def solve(operands: Operands) -> Answer:
-        return Answer(dict(zip(names, map(str, operands), strict=True)), OUTSIDE.reply, OUTSIDE.slot)
+    def solve(operands: Operands) -> ScriptedAnswer:
+        return ScriptedAnswer(dict(zip(names, map(str, operands), strict=True)), OUTSIDE.reply, OUTSIDE.slot)
 
     domain = tuple(itertools.product(*slots.values()))
     return Kind(

@@ -21,7 +21,7 @@ PHONEMES, END_PAUSE = 0x100, 0x1000  # [[...]] is read as phonemes; a pause ends
 PARAMETERS = {"-s": 1, "-p": 3}  # espeakRATE, espeakPITCH
 
 
-class Voice(ctypes.Structure):
+class EspeakVoice(ctypes.Structure):
     """espeak_VOICE. `languages` holds for each language a byte, its priority, and its name; a zero byte ends it."""
 
     _fields_ = (
@@ -46,12 +46,12 @@ def started(folder: str) -> tuple[ctypes.CDLL, int]:
     return library, rate
 
 
-def voices(library: ctypes.CDLL, language: str) -> list[Voice]:
+def voices(library: ctypes.CDLL, language: str) -> list[EspeakVoice]:
     held = ctypes.c_char_p(language.encode())
-    wanted = Voice(languages=ctypes.cast(held, ctypes.c_void_p))
-    library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(Voice))
+    wanted = EspeakVoice(languages=ctypes.cast(held, ctypes.c_void_p))
+    library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(EspeakVoice))
     found = library.espeak_ListVoices(ctypes.byref(wanted))
-    listed: list[Voice] = []
+    listed: list[EspeakVoice] = []
     while found[len(listed)]:
         listed.append(found[len(listed)].contents)
     return listed
@@ -60,7 +60,7 @@ def voices(library: ctypes.CDLL, language: str) -> list[Voice]:
 def choose(library: ctypes.CDLL, name: str) -> None:
     """By the name of a file, as "en-us+f3", else by language, as the program does: en-gb, whose file is called en."""
     held = ctypes.c_char_p(name.encode())
-    language = Voice(languages=ctypes.cast(held, ctypes.c_void_p))
+    language = EspeakVoice(languages=ctypes.cast(held, ctypes.c_void_p))
     if not library.espeak_SetVoiceByName(name.encode()):  # 0: found
         return
     if library.espeak_SetVoiceByProperties(ctypes.byref(language)):

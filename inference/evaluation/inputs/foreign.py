@@ -22,7 +22,7 @@ from ....checkpoints.files import name_of, numbered_json_lines, read_text, text_
 from ....data_prep.audio import read_audio
 from ....model.errors import DuologueError
 from ..judges.endpoint import EndpointJudge, JudgeConfig
-from ..judges.recognise import find_ear
+from ..judges.recognise import find_recogniser
 from ..judges.slots import is_right
 from ..judges.speech import SpeechJudge
 from ..metrics.quality import RATE
@@ -40,7 +40,7 @@ def run(
     outputs: Path,
     out: Path,
     seed: int = 0,
-    ear: str = "pocketsphinx",
+    recogniser: str = "pocketsphinx",
     normaliser: str = "plain",
     judge: JudgeConfig | None = None,
     utmos: str | None = None,
@@ -56,11 +56,12 @@ def run(
         DuologueError: no such folder, nothing in it, or a manifest that is none.
     """
     entries = read_entries(outputs)
-    settings = {"suite": "s2s", "outputs": str(outputs), "replies": len(entries), "seed": seed, "recogniser": ear,
+    settings = {"suite": "s2s", "outputs": str(outputs), "replies": len(entries), "seed": seed,
+                "recogniser": recogniser,
                 "normaliser": normaliser, "judge": None if judge is None else judge.model, "utmos": utmos}  # fmt: skip
     folder = open_folder(out, settings)
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
-    hearing = SpeechJudge(find_ear(ear), utmos, grader, normaliser)
+    hearing = SpeechJudge(find_recogniser(recogniser), utmos, grader, normaliser)
     like = None if voice is None else read_audio(voice, RATE)
     rows = resume_rows(
         folder / "judged.jsonl",
@@ -76,7 +77,7 @@ def run(
         settings=settings,
         metrics=METRICS,
         rows=rows,
-        sections=examples(good, lambda row: outputs / row["audio"], hearing.ear.name),
+        sections=examples(good, lambda row: outputs / row["audio"], hearing.recogniser.name),
         quiet=quiet,
     )
 
@@ -109,8 +110,8 @@ def read_entries(folder: Path) -> list[Row]:
 
 def _judge(hearing: SpeechJudge, entry: Row, folder: Path, like: np.ndarray | None) -> Row:
     wave = read_audio(folder / entry["audio"], RATE)
-    verdict = hearing(entry, wave, like)
-    measures = dict(verdict["measures"])
+    graded = hearing(entry, wave, like)
+    measures = dict(graded["measures"])
     measures.pop("synthesiser_wer", None), measures.pop("synthesiser_cer", None)  # `like` says other words
     if entry.get("reply") is not None and entry.get("answer") and entry.get("slot"):
         measures["right"] = [is_right(entry["reply"], entry["answer"], entry["slot"]), 1]
@@ -119,4 +120,4 @@ def _judge(hearing: SpeechJudge, entry: Row, folder: Path, like: np.ndarray | No
         if not isinstance(delay, int | float):
             raise DuologueError(f"compute_delay_ms is {delay!r:.40}, and must be a number")
         measures["compute_delay_ms"] = [float(delay), 1]
-    return dict(entry) | {"failed": None, "heard": verdict["heard"], "measures": measures}
+    return dict(entry) | {"failed": None, "heard": graded["heard"], "measures": measures}

@@ -30,7 +30,7 @@ class TimedWord:
     end_s: float
 
 
-class Ear(Protocol):
+class Recogniser(Protocol):
     """Transcribes one utterance at a time; the result depends on that utterance alone."""
 
     name: str
@@ -40,16 +40,16 @@ class Ear(Protocol):
     def words(self, waveform: np.ndarray, sample_rate: int) -> list[TimedWord]: ...
 
 
-def find_ear(name: str = "pocketsphinx") -> Ear:
+def find_recogniser(name: str = "pocketsphinx") -> Recogniser:
     """Pocketsphinx by that name; any other is a folder or hub id of a Whisper model in transformers' form.
 
     Raises:
         DuologueError: it cannot be loaded.
     """
-    return Recogniser() if name == "pocketsphinx" else WhisperEar(name)
+    return PocketSphinx() if name == "pocketsphinx" else WhisperRecogniser(name)
 
 
-class Recogniser:
+class PocketSphinx:
     """Pocketsphinx with the English model that it brings. Its timed words are those of its best path."""
 
     name = "pocketsphinx"
@@ -89,7 +89,7 @@ class Recogniser:
         return True
 
 
-class WhisperEar:
+class WhisperRecogniser:
     """Whisper by transformers: a folder or hub id. Its timed words share each segment's time by their letters."""
 
     def __init__(self, path: str) -> None:

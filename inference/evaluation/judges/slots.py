@@ -16,7 +16,7 @@ HOMOPHONES = {
 }  # fmt: skip
 
 
-def is_right(reply: str, answer: str, slot: str, *, by_ear: bool = False) -> bool:
+def is_right(reply: str, answer: str, slot: str, *, by_recogniser: bool = False) -> bool:
     """Whether ``reply`` holds ``slot`` as ``answer`` does.
 
     - An answer that is nothing but its slot ("repeat after me") must be the whole reply.
@@ -26,7 +26,7 @@ def is_right(reply: str, answer: str, slot: str, *, by_ear: bool = False) -> boo
     Args:
         by_ear: the reply was transcribed from sound; words that sound alike count as the same.
     """
-    said, whole, wanted = (_words(text, by_ear) for text in (reply, answer, slot))
+    said, whole, wanted = (_words(text, by_recogniser) for text in (reply, answer, slot))
     if wanted == whole:
         return said == whole
     if all(word in NUMBER_WORDS for word in wanted):
@@ -40,9 +40,9 @@ def is_right(reply: str, answer: str, slot: str, *, by_ear: bool = False) -> boo
     )
 
 
-def _words(text: str, by_ear: bool) -> list[str]:
+def _words(text: str, by_recogniser: bool) -> list[str]:
     words = normalise(text).split()
-    return [HOMOPHONES.get(word, word) for word in words] if by_ear else words
+    return [HOMOPHONES.get(word, word) for word in words] if by_recogniser else words
 
 
 def _numbers(words: list[str]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from ..metrics.quality import RATE, SpeakerEncoder, audible, unreferenced
 from ..metrics.words import error_measures, normaliser
 from ..report.run_folder import Row
 from .endpoint import EndpointJudge
-from .recognise import Ear
+from .recognise import Recogniser
 from .slots import is_right
 
 
@@ -27,8 +27,10 @@ class SpeechJudge:
         how: the normaliser of its words.
     """
 
-    def __init__(self, ear: Ear, utmos: str | None, grader: EndpointJudge | None, how: str = "plain") -> None:
-        self.ear, self.grader, self.how = ear, grader, how
+    def __init__(
+        self, recogniser: Recogniser, utmos: str | None, grader: EndpointJudge | None, how: str = "plain"
+    ) -> None:
+        self.recogniser, self.grader, self.how = recogniser, grader, how
         self._utmos = None if utmos is None else load_utmos(utmos)
         normaliser(how)
 
@@ -55,20 +57,20 @@ class SpeechJudge:
         judged = row.get("answer") and row.get("slot")
         question, reply = row.get("question") or "", row.get("reply") or ""
         if wave is not None and audible(wave):
-            heard = out["heard"] = self.ear(wave, RATE)
+            heard = out["heard"] = self.recogniser(wave, RATE)
             if reply:
                 found |= error_measures(heard, reply, self.how, "reply_")
             found |= self.quality(wave)
             if like is not None:
                 found |= self._resembles(wave, like)
                 if reply:
-                    out["synthesiser_heard"] = self.ear(like, RATE)
+                    out["synthesiser_heard"] = self.recogniser(like, RATE)
                     found |= error_measures(out["synthesiser_heard"], reply, self.how, "synthesiser_")
         elif reply and wave is not None:  # a reply of which nothing can be heard
             out["heard"] = ""
             found |= error_measures("", reply, self.how, "reply_")
         if judged:
-            right = out["heard"] is not None and is_right(out["heard"], row["answer"], row["slot"], by_ear=True)
+            right = out["heard"] is not None and is_right(out["heard"], row["answer"], row["slot"], by_recogniser=True)
             found["right_by_ear"] = [right, 1]
         if self.grader is not None and question:
             for name, text in (("text", reply), ("speech", out["heard"])):

@@ -61,7 +61,9 @@ def render_chunks(assistant: Assistant, row: Row, hearing: SpeechJudge) -> Row:
         wave = torch.cat(pieces, dim=-1).flatten().float().clamp(-1, 1).cpu().numpy()  # (n,)
         wave = resampled(wave, assistant.output_rate)
         found = hearing.quality(wave)
-        out["sizes"][str(size)] = found | error_measures(hearing.ear(wave, RATE), row["reply"], hearing.how, "reply_")
+        out["sizes"][str(size)] = found | error_measures(
+            hearing.recogniser(wave, RATE), row["reply"], hearing.how, "reply_"
+        )
     return out
 
 

@@ -33,7 +33,7 @@ METRICS = (
     Metric(key="echo_stop_ms", name="Stop latency over its echo, 95th", unit="ms", better=_LOW, statistic=_P95),
 )
 # (kind, field of the verdict, measure)
-_SHARES = (
+_FRACTIONS = (
     (SceneKind.QUESTION, "taken", "question_taken"),
     (SceneKind.QUESTION, "right", "question_right"),
     (SceneKind.PAUSE, "early", "pause_taken_early"),
@@ -59,15 +59,15 @@ _SHARES = (
 )
 
 
-def measures(verdict: dict[str, Any]) -> dict[str, list[float]]:
+def measures(turn_state: dict[str, Any]) -> dict[str, list[float]]:
     """What one judged scene adds to the metrics; nothing where it could not be tried (`valid`)."""
-    if not verdict.get("valid", True):
+    if not turn_state.get("valid", True):
         return {}
     found = {
-        measure: [float(verdict[field]), 1.0]
-        for kind, field, measure in _SHARES
-        if verdict["kind"] == kind.value and verdict.get(field) is not None
+        measure: [float(turn_state[field]), 1.0]
+        for kind, field, measure in _FRACTIONS
+        if turn_state["kind"] == kind.value and turn_state.get(field) is not None
     }
-    if verdict["kind"] == SceneKind.ECHO.value:
-        found["echo_interrupted"] = [float(verdict["interrupted"] > 0), 1.0]
+    if turn_state["kind"] == SceneKind.ECHO.value:
+        found["echo_interrupted"] = [float(turn_state["interrupted"] > 0), 1.0]
     return found

@@ -14,18 +14,18 @@ from .words import word_errors
 Row = dict[str, Any]
 
 _OWN = "LLaMA-Omni-8B, its own test"
-_LOW, _SHARE = Better.LOWER, "%"
+_LOW, _FRACTION = Better.LOWER, "%"
 METRICS = (
-    Metric(key="right", name="Answered right", unit=_SHARE),
-    Metric(key="right_by_ear", name="Answered right, by ear", unit=_SHARE),
-    Metric(key="transcript_wer", name="Word error rate of what it heard", unit=_SHARE, better=_LOW),
+    Metric(key="right", name="Answered right", unit=_FRACTION),
+    Metric(key="right_by_ear", name="Answered right, by ear", unit=_FRACTION),
+    Metric(key="transcript_wer", name="Word error rate of what it heard", unit=_FRACTION, better=_LOW),
     Metric(key="content_text", name="Content, text (judged, 1 to 5)"),
     Metric(key="style_text", name="Style, text (judged, 1 to 5)"),
     Metric(key="content_speech", name="Content, speech (judged, 1 to 5)"),
     Metric(key="style_speech", name="Style, speech (judged, 1 to 5)"),
-    Metric(key="reply_wer", name="ASR-WER of reply speech", unit=_SHARE, better=_LOW, reference=(0.108, _OWN)),
-    Metric(key="reply_cer", name="ASR-CER of reply speech", unit=_SHARE, better=_LOW),
-    Metric(key="synthesiser_wer", name="ASR-WER of the synthesiser", unit=_SHARE, better=Better.NEITHER),
+    Metric(key="reply_wer", name="ASR-WER of reply speech", unit=_FRACTION, better=_LOW, reference=(0.108, _OWN)),
+    Metric(key="reply_cer", name="ASR-CER of reply speech", unit=_FRACTION, better=_LOW),
+    Metric(key="synthesiser_wer", name="ASR-WER of the synthesiser", unit=_FRACTION, better=Better.NEITHER),
     UTMOS,
     *UNREFERENCED,
     SIMILARITY,
@@ -41,7 +41,7 @@ METRICS = (
 )  # fmt: skip
 
 
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """Everything a card states. Shares are of the questions that could be spoken; error rates are over all their words.
 
     right: the reply's text holds the answer; right_by_ear: so does what pocketsphinx hears in its speech.

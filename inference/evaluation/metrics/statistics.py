@@ -96,7 +96,7 @@ class Difference:
         return (self.b > self.a) == (self.metric.better is Better.HIGHER)
 
 
-def share(values: Iterable[bool]) -> float | None:
+def fraction(values: Iterable[bool]) -> float | None:
     """How many of them hold; None of none."""
     held = list(values)
     return float(np.mean(held)) if held else None

@@ -83,7 +83,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], pairing: Pairing, se
     ]
 
 
-def verdict(difference: Difference) -> str:
+def conclusion(difference: Difference) -> str:
     """One line."""
     if difference.a is None or difference.b is None:
         return "no items in common"
@@ -128,7 +128,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _plain(difference: Difference) -> dict[str, Any]:
     found = asdict(difference)
     found["metric"] = difference.metric.id
-    return {"name": difference.metric.name, **found, "verdict": verdict(difference)}
+    return {"name": difference.metric.name, **found, "verdict": conclusion(difference)}
 
 
 def _side_by_side(names: Sequence[str], reports: Sequence[Mapping[str, Any]]) -> Section:
@@ -160,7 +160,7 @@ def _cells(difference: Difference) -> tuple[str, ...]:
     interval = "–" if difference.low is None else f"{number(difference.low, unit)} to {number(difference.high, unit)}"
     p = "–" if difference.p is None else f"{difference.p:.4f}"
     name, count = difference.metric.name, str(difference.count)
-    return name, number(difference.a, unit), number(difference.b, unit), interval, p, count, verdict(difference)
+    return name, number(difference.a, unit), number(difference.b, unit), interval, p, count, conclusion(difference)
 
 
 def _pair(pair: Mapping[str, Any]) -> Section:

@@ -66,7 +66,7 @@ def _dialogue(folder: Path, row: dict[str, Any], sound: bool) -> str:
     heard, said = (read_audio(folder / name, _RATE) for name in ("input.wav", "output.wav"))
     path = folder / "events.jsonl"
     events = read_json_lines(path) if path.is_file() else []
-    verdict = ", ".join(
+    conclusion = ", ".join(
         f"{key.replace('_', ' ')} {value}"
         for key, value in row.items()
         if key not in ("name", "kind", "voice", "segments", "id", "failed", "measures")
@@ -75,7 +75,7 @@ def _dialogue(folder: Path, row: dict[str, Any], sound: bool) -> str:
     audio = f"<br>{player(heard)} {player(said)}" if sound else ""
     return (
         f'<div class="dialogue"><p><b>{html.escape(row["kind"].replace("_", " "))}</b> {html.escape(row["voice"])} '
-        f'<span class="{"bad" if _went_wrong(row) else ""}">{html.escape(verdict)}</span></p>'
+        f'<span class="{"bad" if _went_wrong(row) else ""}">{html.escape(conclusion)}</span></p>'
         f"{_plot(heard, said, truth, events)}<p>{html.escape(answer)}{audio}</p></div>"
     )
 

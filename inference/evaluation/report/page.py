@@ -100,17 +100,19 @@ def section(part: Section) -> str:
 
 def findings_table(findings: Sequence[Finding]) -> str:
     """A line a metric: value, interval, how many, and the verdict."""
-    rows = [(f.metric.name, number(f.value, f.metric.unit), _interval(f), str(f.count), verdict(f)) for f in findings]
+    rows = [
+        (f.metric.name, number(f.value, f.metric.unit), _interval(f), str(f.count), conclusion(f)) for f in findings
+    ]
     return table(("metric", "value", "95 % interval", "over", "verdict"), rows, numeric=(1, 2, 3))
 
 
-def verdict(finding: Finding) -> str:
+def conclusion(finding: Finding) -> str:
     """One line that says what the figure means."""
     metric, value = finding.metric, finding.value
     if value is None:
         return "not measured"
     if metric.reference is None:
-        return _plain_verdict(finding, value)
+        return _plain_conclusion(finding, value)
     other, whose = metric.reference
     against = f"{number(other, metric.unit)}, {whose}"
     if metric.better is Better.NEITHER:
@@ -121,7 +123,7 @@ def verdict(finding: Finding) -> str:
     return f"{'better' if good else 'worse'} than {against}"
 
 
-def _plain_verdict(finding: Finding, value: float) -> str:
+def _plain_conclusion(finding: Finding, value: float) -> str:
     """Of a metric that nothing stands beside: its place on its scale, and whether more ought to be measured."""
     metric = finding.metric
     way = {Better.HIGHER: "higher is better", Better.LOWER: "lower is better", Better.NEITHER: "a description"}
@@ -193,7 +195,7 @@ def player(wave: np.ndarray, rate: int = PLAYER_RATE) -> str:
 
 def markdown(title: str, report: Mapping[str, Any], findings: Sequence[Finding]) -> str:
     """The figures as a section of a model card."""
-    rows = [(f.metric.name, number(f.value, f.metric.unit), _interval(f), f.count, verdict(f)) for f in findings]
+    rows = [(f.metric.name, number(f.value, f.metric.unit), _interval(f), f.count, conclusion(f)) for f in findings]
     columns = ("metric", "value", "95 % interval", "over", "verdict")
     parts = [f"## {title}", describe(report["settings"]), markdown_table(columns, rows, (1, 2, 3))]
     if report["broken"]:

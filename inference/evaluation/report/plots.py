@@ -76,8 +76,8 @@ def curves(
         return left + (_WIDTH - left - 150) * (x - x0) / (x1 - x0), bottom - (bottom - 14) * (y - y0) / (y1 - y0)
 
     parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
+    for fraction in (0, 0.25, 0.5, 0.75, 1):
+        x, y = x0 + fraction * (x1 - x0), y0 + fraction * (y1 - y0)
         (px, _), (_, py) = place(x, y0), place(x0, y)
         shown = [10**value if logarithmic else value for value in (x, y)]
         parts.append(f'<path class="grid" d="M{left} {py:.1f}H{_WIDTH - 150}"/>')
@@ -121,8 +121,8 @@ def histogram(values: Sequence[float], x_name: str, unit: str = "", buckets: int
     x = left + width * (middle - low) / (buckets * step)
     parts.append(f'<path class="whisker" d="M{x:.1f} 6V{bottom}"/>')
     parts.append(f'<text class="value" x="{x + 5:.1f}" y="14">median {number(middle, unit)}</text>')
-    for share in (0, 0.5, 1):
-        place, shown = left + share * width, number(low + share * (high - low), unit)
+    for fraction in (0, 0.5, 1):
+        place, shown = left + fraction * width, number(low + fraction * (high - low), unit)
         parts.append(f'<text x="{place:.1f}" y="{bottom + 16}" text-anchor="middle">{shown}</text>')
     parts.append(f'<text x="{left + width / 2}" y="{bottom + 34}" text-anchor="middle">{html.escape(x_name)}</text>')
     return _svg(parts, bottom + 40)

@@ -9,7 +9,7 @@ from typing import Any
 from ....checkpoints.files import write_json, write_text
 from ..metrics.statistics import Better, Finding, Metric, Statistic, evaluate
 from .environment import environment
-from .page import Section, findings_table, markdown, report_page, verdict
+from .page import Section, conclusion, findings_table, markdown, report_page
 from .plots import number
 from .run_folder import Row
 
@@ -23,7 +23,7 @@ def finish(
     settings: Mapping[str, Any],
     metrics: Sequence[Metric],
     rows: Sequence[Row],
-    figures: Mapping[str, Any] | None = None,
+    details: Mapping[str, Any] | None = None,
     sections: Callable[[Sequence[Finding]], Sequence[Section]] | Sequence[Section] = (),
     more: Sequence[tuple[str, Sequence[Finding]]] = (),
     quiet: bool = False,
@@ -43,7 +43,7 @@ def finish(
         "settings": dict(settings),
         "metrics": [finding.to_json() for finding in findings],
         "parts": {name: [finding.to_json() for finding in found] for name, found in more},
-        "figures": dict(figures or {}),
+        "figures": dict(details or {}),
         "broken": [{"id": row["id"], "reason": row["failed"]} for row in rows if row.get("failed")],
         "environment": environment(),
         "rows": list(rows),
@@ -96,7 +96,7 @@ def print_findings(title: str, findings: Sequence[Finding], broken: Sequence[Map
     for found in findings:
         unit = found.metric.unit
         interval = "–" if found.low is None else f"{number(found.low, unit)} to {number(found.high, unit)}"
-        table.add_row(found.metric.name, number(found.value, unit), interval, str(found.count), verdict(found))
+        table.add_row(found.metric.name, number(found.value, unit), interval, str(found.count), conclusion(found))
     console = Console()
     console.print(table)
     for entry in broken[:10]:

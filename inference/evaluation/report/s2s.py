@@ -21,7 +21,7 @@ _FOLLOWS = ("reply_wer", "dnsmos", "utmos")  # what decides which replies are sh
 
 
 def sections(
-    folder: Path, rows: list[Row], found: dict[str, Any], chunked: list[Row], ear: str
+    folder: Path, rows: list[Row], found: dict[str, Any], chunked: list[Row], recogniser: str
 ) -> Callable[[Sequence[Finding]], list[Section]]:
     """What follows the figures, once these are known."""
 
@@ -31,8 +31,8 @@ def sections(
             _groups("By voice", "voice", found["by_voice"]),
             _groups("By category", "category", found["by_category"]),
             _delays(good),
-            *_chunks(good, chunked, ear),
-            *examples(good, lambda row: folder / "replies" / f"{row['id']}.wav", ear),
+            *_chunks(good, chunked, recogniser),
+            *examples(good, lambda row: folder / "replies" / f"{row['id']}.wav", recogniser),
         ]
 
     return make
@@ -52,7 +52,7 @@ def _delays(rows: list[Row]) -> Section:
     return Section(title="Compute delay", body=note + histogram(values, "compute delay", "ms"))
 
 
-def _chunks(rows: list[Row], chunked: list[Row], ear: str) -> list[Section]:
+def _chunks(rows: list[Row], chunked: list[Row], recogniser: str) -> list[Section]:
     entries = chunk_table(rows, chunked)
     if entries[0]["latency_ms"] is None:
         return []
@@ -89,7 +89,7 @@ def _chunks(rows: list[Row], chunked: list[Row], ear: str) -> list[Section]:
     note = (
         "<p class='dim'>Speech is handed out in chunks of Ω units. This vocoder keeps its state, so its speech is that "
         f"of the last line whatever Ω is; the figures without context, over {len(chunked)} replies (ear: "
-        f"{html.escape(ear)}), show what chunks that know nothing of each other would cost.</p>"
+        f"{html.escape(recogniser)}), show what chunks that know nothing of each other would cost.</p>"
     )
     plot = curves(points, "latency, ms", "DNSMOS", from_zero=False)
     return [
@@ -100,21 +100,21 @@ def _chunks(rows: list[Row], chunked: list[Row], ear: str) -> list[Section]:
     ]
 
 
-def examples(rows: list[Row], sound: Callable[[Row], Path], ear: str) -> list[Section]:
+def examples(rows: list[Row], sound: Callable[[Row], Path], recogniser: str) -> list[Section]:
     """The worst and the best replies by each measure that decides, with their sound."""
     out = []
     for key in _FOLLOWS:
         order = ranked(rows, key, Better.LOWER if key.endswith("wer") else Better.HIGHER)
         if not order:
             continue
-        name = {"reply_wer": f"as {ear} understands them", "dnsmos": "by DNSMOS", "utmos": "by UTMOS"}[key]
+        name = {"reply_wer": f"as {recogniser} understands them", "dnsmos": "by DNSMOS", "utmos": "by UTMOS"}[key]
         for title, chosen in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
-            cards = "".join(_card(row, sound(row), key, ear) for row in chosen)
+            cards = "".join(_card(row, sound(row), key, recogniser) for row in chosen)
             out.append(Section(title=f"{title} replies {name}", body=cards))
     return out
 
 
-def _card(row: Row, path: Path, key: str, ear: str) -> str:
+def _card(row: Row, path: Path, key: str, recogniser: str) -> str:
     amount, weight = row["measures"][key]
     lines = [(row["id"], " · ".join(str(row[name]) for name in ("voice", "category") if row.get(name)))]
     lines += [(name, row[name]) for name in ("question", "transcript", "answer") if row.get(name)]
@@ -124,5 +124,5 @@ def _card(row: Row, path: Path, key: str, ear: str) -> str:
     heard = row.get("heard")
     steps = ""
     if heard is not None and row.get("reply"):
-        steps = f'<p class="dim">{html.escape(ear)} heard:</p>{aligned(alignment(heard, row["reply"]))}'
+        steps = f'<p class="dim">{html.escape(recogniser)} heard:</p>{aligned(alignment(heard, row["reply"]))}'
     return example(lines, waves, steps)

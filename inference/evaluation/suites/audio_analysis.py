@@ -108,7 +108,7 @@ def run(
         settings=settings,
         metrics=METRICS,
         rows=rows,
-        figures={"mean_over_categories": float(np.mean(mean)) if mean else None},
+        details={"mean_over_categories": float(np.mean(mean)) if mean else None},
         sections=[_categories(more), _examples(good, where)],
         more=more,
         quiet=quiet,
@@ -226,7 +226,12 @@ def _examples(rows: list[Row], where: Path) -> Section:
     cards = []
     for row in [*order[:_SHOWN], *order[_SHOWN:][-_SHOWN:]]:
         waves = sounds({"clip": partial(Path, where / row["audio"])})
-        verdict = "right" if row["measures"]["right"][0] else "wrong"
-        lines = [(verdict, row["id"]), ("asked", row["asked"]), ("answer", row["answer"]), ("reply", row["response"])]
+        turn_state = "right" if row["measures"]["right"][0] else "wrong"
+        lines = [
+            (turn_state, row["id"]),
+            ("asked", row["asked"]),
+            ("answer", row["answer"]),
+            ("reply", row["response"]),
+        ]
         cards.append(example([(a, str(b)) for a, b in lines], waves))
     return Section(title="Wrong first, then right", body="".join(cards))

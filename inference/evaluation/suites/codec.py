@@ -109,7 +109,7 @@ def run(
         settings=settings,
         metrics=METRICS,
         rows=rows,
-        figures={"codebooks": use, "seconds": sum(row["seconds"] for row in good)},
+        details={"codebooks": use, "seconds": sum(row["seconds"] for row in good)},
         sections=[*_codebooks(use), *_examples(good, data)],
         quiet=quiet,
     )
@@ -121,12 +121,12 @@ def codebook_use(clips: Sequence[list[list[int]]], size: int | None) -> list[dic
     for at in range(max((len(books) for books in clips), default=0)):
         codes = np.concatenate([np.asarray(books[at], np.int64) for books in clips if at < len(books)])
         _, counts = np.unique(codes, return_counts=True)
-        shares = counts / counts.sum()
+        fractions = counts / counts.sum()
         entry: dict[str, Any] = {
             "codebook": at,
             "tokens": len(codes),
             "used": len(counts),
-            "perplexity": float(2 ** -(shares * np.log2(shares)).sum()),
+            "perplexity": float(2 ** -(fractions * np.log2(fractions)).sum()),
         }
         out.append(entry | {"utilisation": None if not size else len(counts) / size})
     return out

@@ -39,10 +39,10 @@ from ...session.session import Session
 from ...session.state import SessionConfig
 from ..inputs.loudspeaker import Microphone
 from ..inputs.scenes import ECHOING, Scene, SceneKind, render
-from ..judges.recognise import Recogniser
+from ..judges.recognise import PocketSphinx
 from ..judges.slots import is_right
 from ..metrics.duplex import METRICS, measures
-from ..metrics.statistics import evaluate, percentiles, share
+from ..metrics.statistics import evaluate, fraction, percentiles
 from ..report.duplex import write_page
 from ..report.environment import environment
 from ..report.page import markdown
@@ -113,7 +113,7 @@ def run(
         return {"scenes": len(items)}
     from ....checkpoints.importers.silero_vad import load_vad
 
-    vad, ear = load_vad(), Recogniser()
+    vad, recogniser = load_vad(), PocketSphinx()
     assistant = load(model) if isinstance(model, str) and outputs is None else model
 
     def work(at: int, item: Any) -> Row:
@@ -127,11 +127,11 @@ def run(
             folder = out / scene.name
             write_scene(scene, folder)
             costs = play(assistant, scene, folder, config, vad)
-        verdict = judge(scene, folder, vad, ear)
+        turn_state = judge(scene, folder, vad, recogniser)
         audible = [e.at_ms for e in read_events(folder / "events.jsonl") if e.kind is EventKind.ANSWER_AUDIBLE]
         if costs and audible and scene.kind is SceneKind.QUESTION:
-            verdict["compute_ms"] = lateness(costs, FRAME_MS)[audible[-1] // FRAME_MS]
-        return verdict | {"id": scene.name, "measures": measures(verdict), "tick_ms": costs}
+            turn_state["compute_ms"] = lateness(costs, FRAME_MS)[audible[-1] // FRAME_MS]
+        return turn_state | {"id": scene.name, "measures": measures(turn_state), "tick_ms": costs}
 
     def name(item: Any) -> str:
         return item.name if outputs is not None else f"{item[0].value}-{seed}-{item[1]:04d}"
@@ -146,7 +146,7 @@ def run(
     report: dict[str, Any] = {
         "settings": settings,
         "metrics": [finding.to_json() for finding in findings],
-        "figures": figures(good),
+        "figures": summarise(good),
         "broken": [{"id": row["id"], "reason": row["failed"]} for row in rows if row["failed"]],
         "environment": environment(),
         "rows": [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows],
@@ -251,7 +251,7 @@ def speech_segments(waveform: np.ndarray, vad: Streaming) -> list[Segment]:
     return joined
 
 
-def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
+def judge(scene: Scene, folder: Path, vad: Streaming, recogniser: PocketSphinx) -> Row:
     """What the system did in a scene, from its output.wav (and its events, where there are some).
 
     Raises:
@@ -276,7 +276,7 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
 
     def words(start_ms: int, end_ms: int | None = None) -> str:
         cut = said[start_ms * SAMPLE_RATE // 1000 : None if end_ms is None else end_ms * SAMPLE_RATE // 1000]
-        return ear(cut, SAMPLE_RATE)
+        return recogniser(cut, SAMPLE_RATE)
 
     def took_over(start_ms: int) -> bool:
         if any(e.kind is EventKind.ANSWER_AUDIBLE and e.at_ms >= start_ms for e in events):
@@ -302,7 +302,9 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
         if scene.kind in (SceneKind.BACK_CHANNEL, SceneKind.COUGH):
             if events:  # they say so; else it may have been over
                 return row | {"given_up": any(e.kind is EventKind.INTERRUPTED and e.at_ms >= onset for e in events)}
-            return row | {"given_up": not goes_on and not is_right(answer(0), first.answer, first.slot, by_ear=True)}
+            return row | {
+                "given_up": not goes_on and not is_right(answer(0), first.answer, first.slot, by_recogniser=True)
+            }
         row |= {"stop_ms": speaking[1] - onset}
         if scene.kind is SceneKind.ECHO_INTERRUPTION:
             row |= {"stopped": any(e.kind is EventKind.INTERRUPTED and e.at_ms >= onset for e in events)}
@@ -315,12 +317,12 @@ def judge(scene: Scene, folder: Path, vad: Streaming, ear: Recogniser) -> Row:
         second = scene.turns[1]
         return row | {
             "taken": took_over(over),
-            "right": is_right(answer(over), second.answer, second.slot, by_ear=not events),
+            "right": is_right(answer(over), second.answer, second.slot, by_recogniser=not events),
             "response_ms": next((a - over for a, _ in segments if a > over), None),
         }
     row |= {
         "taken": took_over(end),
-        "right": is_right(answer(end), first.answer, first.slot, by_ear=not events),
+        "right": is_right(answer(end), first.answer, first.slot, by_recogniser=not events),
         "response_ms": next((max(0, a - end) for a, b in segments if b > end), None),
         "interrupted": sum(e.kind is EventKind.INTERRUPTED for e in events),
         "ducked": sum(e.kind is EventKind.DUCKED for e in events),
@@ -356,7 +358,7 @@ def lateness(costs: Sequence[float], tick_ms: int) -> list[float]:
     return late
 
 
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """Shares of the scenes of a kind in which something happened, and milliseconds.
 
     Over an answer only the scenes count in which it was being spoken (`valid`).
@@ -367,28 +369,28 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     stopped = of[SceneKind.INTERRUPTION] + of[SceneKind.STOP] + of[SceneKind.RECALL]
     costs = [cost for row in rows for cost in row["tick_ms"]]
     return {
-        "question_taken": share(row["taken"] for row in of[SceneKind.QUESTION]),
-        "question_right": share(row["right"] for row in of[SceneKind.QUESTION]),
-        "pause_taken_early": share(row["early"] for row in of[SceneKind.PAUSE]),
-        "pause_right": share(row["right"] for row in of[SceneKind.PAUSE]),
-        "ignorable_answered": share(row["answered"] for row in ignored),
+        "question_taken": fraction(row["taken"] for row in of[SceneKind.QUESTION]),
+        "question_right": fraction(row["right"] for row in of[SceneKind.QUESTION]),
+        "pause_taken_early": fraction(row["early"] for row in of[SceneKind.PAUSE]),
+        "pause_right": fraction(row["right"] for row in of[SceneKind.PAUSE]),
+        "ignorable_answered": fraction(row["answered"] for row in ignored),
         "ignorable_answered_by_kind": {
-            kind.value: share(row["answered"] for row in of[kind])
+            kind.value: fraction(row["answered"] for row in of[kind])
             for kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT)
         },
-        "disturbed_given_up": share(row["given_up"] for row in disturbed),
+        "disturbed_given_up": fraction(row["given_up"] for row in disturbed),
         "stop_ms": percentiles([row["stop_ms"] for row in stopped]),
-        "stop_obeyed": share(row["obeyed"] for row in of[SceneKind.STOP]),
-        "interruption_taken": share(row["taken"] for row in of[SceneKind.INTERRUPTION]),
-        "interruption_right": share(row["right"] for row in of[SceneKind.INTERRUPTION]),
-        "recall_consistent": share(row["consistent"] for row in of[SceneKind.RECALL]),
+        "stop_obeyed": fraction(row["obeyed"] for row in of[SceneKind.STOP]),
+        "interruption_taken": fraction(row["taken"] for row in of[SceneKind.INTERRUPTION]),
+        "interruption_right": fraction(row["right"] for row in of[SceneKind.INTERRUPTION]),
+        "recall_consistent": fraction(row["consistent"] for row in of[SceneKind.RECALL]),
         "endpoint_ms": percentiles([row["endpoint_ms"] for row in of[SceneKind.QUESTION]]),
         "audible_ms": percentiles([row["audible_ms"] for row in of[SceneKind.QUESTION]]),
         "compute_ms": percentiles([row.get("compute_ms") for row in of[SceneKind.QUESTION]]),
         "response_ms": percentiles([row["response_ms"] for row in of[SceneKind.QUESTION]]),
-        "echo_interrupted": share(row["interrupted"] > 0 for row in of[SceneKind.ECHO]),
-        "echo_answered": share(row["echo_answered"] for row in of[SceneKind.ECHO]),
-        "echo_stopped": share(row["stopped"] for row in of[SceneKind.ECHO_INTERRUPTION]),
+        "echo_interrupted": fraction(row["interrupted"] > 0 for row in of[SceneKind.ECHO]),
+        "echo_answered": fraction(row["echo_answered"] for row in of[SceneKind.ECHO]),
+        "echo_stopped": fraction(row["stopped"] for row in of[SceneKind.ECHO_INTERRUPTION]),
         "echo_stop_ms": percentiles([row["stop_ms"] for row in of[SceneKind.ECHO_INTERRUPTION]]),
         "tick_ms": percentiles(costs) | {"p99": float(np.percentile(costs, 99)) if costs else None},
         "valid": {kind.value: len(of[kind]) for kind in SceneKind},

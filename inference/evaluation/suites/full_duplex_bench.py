@@ -35,7 +35,7 @@ from ...assistant.assistant import Assistant
 from ...session.session import Session
 from ...session.state import SessionConfig
 from ..judges.endpoint import BEHAVIOURS, EndpointJudge, JudgeConfig
-from ..judges.recognise import RATE, Ear, TimedWord, find_ear, resampled
+from ..judges.recognise import RATE, Recogniser, TimedWord, find_recogniser, resampled
 from ..metrics import full_duplex_bench as measure
 from ..metrics.statistics import Better, Metric, evaluate
 from ..report.page import Section, example, sounds, table
@@ -103,7 +103,7 @@ def run(
     out: Path,
     model: str | Assistant | None = None,
     config: SessionConfig | None = None,
-    ear: str = "pocketsphinx",
+    recogniser: str = "pocketsphinx",
     judge: JudgeConfig | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -122,10 +122,10 @@ def run(
 
     assistant, source = (None, None) if model is None else loaded(model)
     settings = {"suite": "duplex", "data": str(data), "model": source, "dialogues": len(folders), "seed": seed,
-                "recogniser": ear, "judge": None if judge is None else judge.model}  # fmt: skip
+                "recogniser": recogniser, "judge": None if judge is None else judge.model}  # fmt: skip
     folder = open_folder(out, settings)
     people = _people(data)
-    hearing, vad = find_ear(ear), load_vad()
+    hearing, vad = find_recogniser(recogniser), load_vad()
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
 
     def work(at: int, item: Path) -> Row:
@@ -160,7 +160,7 @@ def score(
     item: Path,
     played: Path,
     vad: Streaming,
-    ear: Ear,
+    recogniser: Recogniser,
     people: dict[str, list[float]],
     grader: EndpointJudge | None = None,
 ) -> Row:
@@ -169,7 +169,7 @@ def score(
     if not path.is_file():
         raise DuologueError(f"there is no {path}: play {item / 'input.wav'} to the system and write what it says there")
     wave = read_audio(path, RATE)
-    words = _words(played, wave, ear)
+    words = _words(played, wave, recogniser)
     task, event = _event(item)
     found: dict[str, list[float]] = {}
     row: Row = {"task": task, "said": " ".join(word.text for word in words), "measures": found}
@@ -233,11 +233,11 @@ def _behaviour(grader: EndpointJudge, event: dict[str, Any], words: list[TimedWo
     return grader.behaviour(str(event.get("context_text", "")), str(event.get("current_turn_text", "")), before, then)
 
 
-def _words(folder: Path, wave: np.ndarray, ear: Ear) -> list[TimedWord]:
+def _words(folder: Path, wave: np.ndarray, recogniser: Recogniser) -> list[TimedWord]:
     """From output.json, or recognised and written there."""
     path = folder / "output.json"
     if not path.is_file():
-        words = ear.words(wave, RATE)
+        words = recogniser.words(wave, RATE)
         chunks = [{"text": word.text, "timestamp": [word.start_s, word.end_s]} for word in words]
         found = {"text": " ".join(word.text for word in words), "chunks": chunks}
         write_json(path, found)
@@ -277,7 +277,7 @@ def _people(root: Path) -> dict[str, list[float]]:
     """When people gave back-channels, by the dialogue's name, if the benchmark's file is in the root or beside it."""
     for path in (root / _PEOPLE, root.parent / _PEOPLE):
         if path.is_file():
-            return {str(name): list(shares) for name, shares in _json(path).items()}
+            return {str(name): list(fractions) for name, fractions in _json(path).items()}
     return {}
 
 

@@ -128,7 +128,7 @@ def run(
         settings=settings,
         metrics=METRICS,
         rows=[*rows, *cold],
-        figures={"growth": grown},
+        details={"growth": grown},
         sections=[_totals(rows), *_growths(grown)],
         quiet=quiet,
     )

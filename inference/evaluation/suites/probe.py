@@ -43,15 +43,15 @@ def run(*, data: Path, out: Path, seed: int = 0, quiet: bool = False) -> dict[st
     head = f"{found['hidden']} wide, reach {found['reach']}" if found["hidden"] else "linear"
     settings = {"suite": "probe", "data": str(data), "source": source, "head": head, "seed": seed}
     folder = open_folder(out, settings)
-    figures = {name: _summary([row for row in rows if row["set"] == name], layers, seed) for name in found["sets"]}
+    details = {name: _summary([row for row in rows if row["set"] == name], layers, seed) for name in found["sets"]}
     return finish(
         folder,
         "Probes",
         settings=settings,
         metrics=[_metric(kind, head) for kind in _KINDS for head in _heads(layers)],
         rows=rows,
-        figures=figures,
-        sections=lambda findings: _sections(findings, figures, layers),
+        details=details,
+        sections=lambda findings: _sections(findings, details, layers),
         quiet=quiet,
     )
 
@@ -73,9 +73,9 @@ def _summary(rows: list[dict[str, Any]], layers: int, seed: int) -> dict[str, An
     for kind in _KINDS:
         value = {head: evaluate(_metric(kind, head), rows, seed).value or 0.0 for head in _heads(layers)}
         if not summary:  # words decide
-            best, rival = (_lowest(value, which) for which in ("trained", "random"))
+            best, baseline = (_lowest(value, which) for which in ("trained", "random"))
             summary = {"best_layer": int(best.partition("_")[2]), "clips": len(rows)}
-        for name, other in (("log-mel", "mel"), ("random weights", rival)):
+        for name, other in (("log-mel", "mel"), ("random weights", baseline)):
             metric = Metric(key="errors", name=_KINDS[kind], unit="%", better=Better.LOWER)
             a, b = ({k: _only(row, f"{kind}_{head}") for k, row in by_id.items()} for head in (other, best))
             lead = compare(metric, a, b, seed)
@@ -93,7 +93,7 @@ def _only(row: dict[str, Any], key: str) -> dict[str, Any]:
     return {"id": row["id"], "measures": {"errors": row["measures"][key]}}
 
 
-def _sections(findings: Any, figures: dict[str, dict[str, Any]], layers: int) -> list[Section]:
+def _sections(findings: Any, details: dict[str, dict[str, Any]], layers: int) -> list[Section]:
     value = {found.metric.key: found for found in findings}
     out = []
     for kind, name in _KINDS.items():
@@ -107,7 +107,7 @@ def _sections(findings: Any, figures: dict[str, dict[str, Any]], layers: int) ->
     rows = [
         (name, str(summary["best_layer"]), what, number(lead["theirs"], "%"),
          number(lead["best"], "%"), f"{number(lead['low'], '%')} to {number(lead['high'], '%')}")
-        for name, summary in figures.items()
+        for name, summary in details.items()
         for what, lead in summary.items()
         if isinstance(lead, dict)
     ]  # fmt: skip

@@ -36,11 +36,11 @@ from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ..inputs.foreign import MANIFEST
 from ..judges.endpoint import EndpointJudge, JudgeConfig
-from ..judges.recognise import find_ear
+from ..judges.recognise import find_recogniser
 from ..judges.slots import is_right
 from ..judges.speech import SpeechJudge
 from ..metrics.chunk_sizes import render_chunks, without_voice
-from ..metrics.s2s import METRICS, figures
+from ..metrics.s2s import METRICS, summarise
 from ..report.reporting import finish, good_rows
 from ..report.run_folder import Row, loaded, open_folder, resume_rows
 from ..report.s2s import sections
@@ -70,7 +70,7 @@ def run(
     questions: int | None = None,
     seed: int = 0,
     split: str = "test",
-    ear: str = "pocketsphinx",
+    recogniser: str = "pocketsphinx",
     judge: JudgeConfig | None = None,
     utmos: str | None = None,
     quiet: bool = False,
@@ -107,7 +107,7 @@ def run(
         "questions": count,
         "seed": seed,
         "split": split,
-        "recogniser": ear,
+        "recogniser": recogniser,
         "judge": None if judge is None else judge.model,
         "utmos": utmos,
     }
@@ -126,7 +126,7 @@ def run(
         quiet,
     )
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
-    hearing = SpeechJudge(find_ear(ear), utmos, grader)
+    hearing = SpeechJudge(find_recogniser(recogniser), utmos, grader)
     judged = resume_rows(
         folder / "judged.jsonl",
         "judging",
@@ -134,8 +134,8 @@ def run(
         lambda at, row: _judge(hearing, row, folder),
         quiet,
     )
-    rows = [row | verdict | {"measures": row.get("measures", {}) | verdict["measures"]}
-            for row, verdict in zip(asked, judged, strict=True)]  # fmt: skip
+    rows = [row | graded | {"measures": row.get("measures", {}) | graded["measures"]}
+            for row, graded in zip(asked, judged, strict=True)]  # fmt: skip
     chunked = [row for row in good_rows(rows) if row["units"]][: PROFILES[profile].chunked]
     sizes = resume_rows(
         folder / "chunks.jsonl",
@@ -144,15 +144,15 @@ def run(
         lambda at, row: render_chunks(assistant, row, hearing),
         quiet,
     )
-    found = figures(rows)
+    found = summarise(rows)
     return finish(
         folder,
         "Spoken questions, spoken answers",
         settings=settings,
         metrics=METRICS,
         rows=rows,
-        figures=found,
-        sections=sections(folder, rows, found, sizes, hearing.ear.name),
+        details=found,
+        sections=sections(folder, rows, found, sizes, hearing.recogniser.name),
         quiet=quiet,
     )
 
@@ -250,8 +250,8 @@ def _judge(hearing: SpeechJudge, row: Row, folder: Path) -> Row:
             rendering = synthesise(row["reply"], REPLY_VOICE).astype(np.float32) / 32_768
     path = _speech(folder, row)
     wave = read_audio(path, SAMPLE_RATE) if path.exists() else None
-    verdict = hearing(row, wave, rendering)
-    return heard | verdict | {"right_by_ear": bool(verdict["measures"].get("right_by_ear", [0])[0])}
+    graded = hearing(row, wave, rendering)
+    return heard | graded | {"right_by_ear": bool(graded["measures"].get("right_by_ear", [0])[0])}
 
 
 def _speech(folder: Path, row: Row) -> Path:

@@ -48,19 +48,19 @@ SUBSETS = {
     "mmsu": CHOICE, "openbookqa": CHOICE, "bbh": BBH, "ifeval": IFEVAL, "advbench": HARM, "sd-qa": QA,
     "alpacaeval_full": OPEN, "alpacaeval": OPEN, "commoneval": OPEN, "wildvoice": OPEN, "mtbench": OPEN,
 }  # fmt: skip
-_SHARE = "%"
+_FRACTION = "%"
 METRICS = (
-    Metric(key="choice", name="Multiple choice right", unit=_SHARE, reference=(0.25, "chance")),
-    Metric(key="bbh", name="BBH right", unit=_SHARE, reference=(0.5, "chance")),
-    Metric(key="ifeval_strict_prompt", name="IFEval, strict, prompts", unit=_SHARE),
-    Metric(key="ifeval_strict_instruction", name="IFEval, strict, instructions", unit=_SHARE),
-    Metric(key="ifeval_loose_prompt", name="IFEval, loose, prompts", unit=_SHARE),
-    Metric(key="ifeval_loose_instruction", name="IFEval, loose, instructions", unit=_SHARE),
-    Metric(key="refused", name="AdvBench refused", unit=_SHARE),
-    Metric(key="reference_found", name="SD-QA, reference in the reply", unit=_SHARE),
-    Metric(key="agrees", name="SD-QA, judged to agree", unit=_SHARE),
+    Metric(key="choice", name="Multiple choice right", unit=_FRACTION, reference=(0.25, "chance")),
+    Metric(key="bbh", name="BBH right", unit=_FRACTION, reference=(0.5, "chance")),
+    Metric(key="ifeval_strict_prompt", name="IFEval, strict, prompts", unit=_FRACTION),
+    Metric(key="ifeval_strict_instruction", name="IFEval, strict, instructions", unit=_FRACTION),
+    Metric(key="ifeval_loose_prompt", name="IFEval, loose, prompts", unit=_FRACTION),
+    Metric(key="ifeval_loose_instruction", name="IFEval, loose, instructions", unit=_FRACTION),
+    Metric(key="refused", name="AdvBench refused", unit=_FRACTION),
+    Metric(key="reference_found", name="SD-QA, reference in the reply", unit=_FRACTION),
+    Metric(key="agrees", name="SD-QA, judged to agree", unit=_FRACTION),
     Metric(key="open", name="Open questions, judged (1 to 5)"),
-    Metric(key="no_letter", name="Replies without a letter", unit=_SHARE, better=Better.LOWER),
+    Metric(key="no_letter", name="Replies without a letter", unit=_FRACTION, better=Better.LOWER),
 )
 # A letter that stands alone: "a" only before a mark or at the end, for otherwise it is an article.
 _LETTER = r"[\(\[\{\"'*\s]*\b([a-d])(?:(?=[\)\]\}\"'*.,:;!?]|\s*$)|(?<=[b-d])(?=\s))"
@@ -131,7 +131,7 @@ def run(
         settings=settings,
         metrics=METRICS,
         rows=rows,
-        figures={"leaderboard": leaderboard(good)},
+        details={"leaderboard": leaderboard(good)},
         sections=[_board(good), _examples(good)],
         more=more,
         quiet=quiet,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from ...session.state import SessionConfig
 from ..protocol.errors import RequestError
-from ..workers.engine import Engine, EngineFull, Seat
+from ..workers.engine import PoolFull, SessionSlot, WorkerPool
 from .limits import Limits
 
 _LOOK_S = 0.1  # from one look whether there is room again to the next
@@ -28,14 +28,14 @@ _UNKNOWN_S, _LONGEST_S = 5, 600  # when to ask again: as long as nothing is know
 class _Waiting:
     key: int
     number: int
-    seat: asyncio.Future[Seat]
+    slot: asyncio.Future[SessionSlot]
 
 
 @dataclass
 class _Kind:
     """Conversations, or requests: those inside, since when, and how long the last ones took (s)."""
 
-    inside: dict[Seat, float] = field(default_factory=dict)
+    inside: dict[SessionSlot, float] = field(default_factory=dict)
     took: deque[float] = field(default_factory=lambda: deque(maxlen=32))
 
     def usual_s(self) -> float | None:
@@ -54,7 +54,7 @@ class Admission:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: WorkerPool,
         limits: Limits,
         per_key: int | None,
         keys: int,
@@ -62,7 +62,7 @@ class Admission:
     ) -> None:
         self._engine, self._limits, self._waited = engine, limits, waited
         self._per_key, self._keys = per_key, keys
-        self._key_of: dict[Seat, int] = {}
+        self._key_of: dict[SessionSlot, int] = {}
         self._conversations, self._requests = _Kind(), _Kind()
         self._queue: list[_Waiting] = []
         self._numbers = itertools.count()
@@ -74,7 +74,7 @@ class Admission:
         """Requests in the queue."""
         return len(self._queue)
 
-    def sit(self, key: int, config: SessionConfig | None = None) -> Seat:
+    def sit(self, key: int, config: SessionConfig | None = None) -> SessionSlot:
         """A slot now; for a conversation, or without a config for a request.
 
         Raises:
@@ -88,14 +88,14 @@ class Admission:
             error.retry_s = self._retry_s(config is None)
             raise error
         try:
-            seat = self._engine.sit(config)
-        except EngineFull as full:
-            raise EngineFull(str(full), self._retry_s(config is None)) from None
-        self._key_of[seat] = key
-        (self._requests if config is None else self._conversations).inside[seat] = time.monotonic()
-        return seat
+            slot = self._engine.sit(config)
+        except PoolFull as full:
+            raise PoolFull(str(full), self._retry_s(config is None)) from None
+        self._key_of[slot] = key
+        (self._requests if config is None else self._conversations).inside[slot] = time.monotonic()
+        return slot
 
-    async def wait(self, key: int) -> Seat:
+    async def wait(self, key: int) -> SessionSlot:
         """A slot for a request, as soon as there is one and nobody is before it.
 
         Raises:
@@ -103,33 +103,33 @@ class Admission:
         """
         if not self._queue:
             try:
-                seat = self.sit(key)
+                slot = self.sit(key)
                 self._waited(0.0)
-                return seat
-            except (RequestError, EngineFull):
+                return slot
+            except (RequestError, PoolFull):
                 pass
         most, same = self._limits.queue, sum(each.key == key for each in self._queue)
         if len(self._queue) >= most or (self._keys > 1 and same >= max(1, most // 2)):
-            raise EngineFull(f"{len(self._queue)} requests wait already: try again later", self._retry_s(True))
+            raise PoolFull(f"{len(self._queue)} requests wait already: try again later", self._retry_s(True))
         waiting = _Waiting(key, next(self._numbers), asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         came = time.monotonic()
         try:
             self._serve_queue()
             async with asyncio.timeout(self._limits.wait_s):
-                seat = await waiting.seat
+                slot = await waiting.slot
         except BaseException as error:
-            if waiting.seat.done() and not waiting.seat.cancelled():  # it came too late
-                waiting.seat.result().leave()
+            if waiting.slot.done() and not waiting.slot.cancelled():  # it came too late
+                waiting.slot.result().leave()
             if not isinstance(error, TimeoutError):
                 raise
             waited = f"no session slot has become free within {self._limits.wait_s:g} s: try again later"
-            raise EngineFull(waited, self._retry_s(True)) from None
+            raise PoolFull(waited, self._retry_s(True)) from None
         finally:
             if waiting in self._queue:
                 self._queue.remove(waiting)
         self._waited(time.monotonic() - came)
-        return seat
+        return slot
 
     def _most(self) -> int | None:
         if self._per_key is not None:
@@ -139,10 +139,10 @@ class Admission:
     def _has(self, key: int) -> int:
         return sum(its == key for its in self._key_of.values())
 
-    def _left(self, seat: Seat) -> None:
-        self._key_of.pop(seat, None)
+    def _left(self, slot: SessionSlot) -> None:
+        self._key_of.pop(slot, None)
         for kind in (self._conversations, self._requests):
-            if (since := kind.inside.pop(seat, None)) is not None:
+            if (since := kind.inside.pop(slot, None)) is not None:
                 kind.took.append(time.monotonic() - since)
         self._serve_queue()
 
@@ -151,17 +151,17 @@ class Admission:
         while self._queue:
             for waiting in sorted(self._queue, key=lambda each: (self._has(each.key), each.number)):
                 try:
-                    seat = self.sit(waiting.key)
+                    slot = self.sit(waiting.key)
                 except RequestError:  # another key may still have one
                     continue
-                except EngineFull:
+                except PoolFull:
                     self._look_again()
                     return
                 self._queue.remove(waiting)
-                if waiting.seat.done():
-                    seat.leave()
+                if waiting.slot.done():
+                    slot.leave()
                 else:
-                    waiting.seat.set_result(seat)
+                    waiting.slot.set_result(slot)
                 break
             else:
                 self._look_again()

@@ -28,7 +28,7 @@ from ..protocol.response_params import ResponseParams
 from ..protocol.settings import Settings
 from ..protocol.transcription import Transcription
 from ..protocol.usage import frames, usage, words
-from ..workers.engine import Done, Seat
+from ..workers.engine import Done, SessionSlot
 from .pacing import Pacer
 
 _QUIET_S = 0.24  # a microphone that has sent nothing for so long has stopped
@@ -37,7 +37,7 @@ _AT_ONCE = 12  # frames that are handed over before others have their turn
 _UNDECIDED = -1  # frames: the session has not come to the turn's end yet
 
 
-class Conversation:
+class RealtimeConversation:
     """The protocol's side of one session.
 
     Args:
@@ -51,7 +51,7 @@ class Conversation:
 
     def __init__(
         self,
-        seat: Seat,
+        slot: SessionSlot,
         send: Callable[[str], None],
         model: str,
         input_rate: int,
@@ -61,7 +61,7 @@ class Conversation:
     ) -> None:
         self._past_chars = Limits().past_chars  # that the session is told of, where it has to read the items again
         self._reading: asyncio.Future[Done] | None = None  # the past, by the session
-        self.seat, self._write, self._on_event = seat, send, on_event
+        self.slot, self._write, self._on_event = slot, send, on_event
         self._rate, self._output_rate = input_rate, output_rate
         self._frame = FRAME_MS * input_rate // 1000
         self.settings = Settings.initial(model, new_id("sess"))
@@ -85,7 +85,7 @@ class Conversation:
         # Time. Frames that were made up do not count in the client's.
         self._stream_ms = 0
         self._made_up_ms = 0
-        self._pacer = Pacer(seat, self._frame, self._due, self._happened, self._fail)
+        self._pacer = Pacer(slot, self._frame, self._due, self._happened, self._fail)
         self._last_sound = 0.0  # when the client appended any, by time.monotonic()
         self._waiting: list[np.ndarray | Item] = []  # without turn detection: frames not heard yet, and commits
         self._pressed = False
@@ -99,7 +99,7 @@ class Conversation:
 
     async def open(self) -> None:
         """Greet the client."""
-        await self.seat.call("configure", self.settings.config())
+        await self.slot.call("configure", self.settings.config())
         self._pacer.start()
         self._send("session.created", session=self.settings.session)
 
@@ -108,7 +108,7 @@ class Conversation:
         if self._feeding is not None:
             self._feeding.cancel()
         self._pacer.stop()
-        self.seat.leave()
+        self.slot.leave()
         self._waiting, self._recent = [], []
 
     async def finish(self) -> None:
@@ -168,7 +168,7 @@ class Conversation:
         self._transcription.drop()
         if self.settings.detection is None:
             self._ask("press", False)
-        await self.seat.call("discard")
+        await self.slot.call("discard")
 
     def _changed(self) -> None:
         """The items are not what the session remembers."""
@@ -192,7 +192,7 @@ class Conversation:
 
     def _ask(self, method: str, *args: Any) -> asyncio.Future[Done]:
         """Something of the session that nobody waits for."""
-        future = self.seat.call(method, *args)
+        future = self.slot.call(method, *args)
         future.add_done_callback(self._called)
         return future
 
@@ -206,7 +206,7 @@ class Conversation:
         for other in self.items:  # written before it was spoken: part of what was said, from the next turn on
             self._stale, other.wanted = self._stale or other.wanted, False
         self._start_response(item, params)
-        await self.seat.call("respond")
+        await self.slot.call("respond")
 
     async def _answer_items(self, asked: list[Item], params: ResponseParams) -> None:
         spoken = [item for item in asked if item.wanted and item.spoken]
@@ -215,9 +215,9 @@ class Conversation:
         try:
             await self._limit(params.tokens)
             if not spoken:
-                await self.seat.call("type", text)
+                await self.slot.call("type", text)
             elif text.strip():
-                await self.seat.call("about", text)
+                await self.slot.call("about", text)
         except DuologueError:
             self._decided = False
             await self._limit(None)
@@ -262,7 +262,7 @@ class Conversation:
         """As many tokens as this one response may have."""
         if tokens != self._tokens:
             self._tokens = tokens
-            await self.seat.call("configure", self.settings.config(tokens))
+            await self.slot.call("configure", self.settings.config(tokens))
 
     def _start_response(
         self, asked: Item | None, params: ResponseParams | None = None, timings: dict[str, float] | None = None
@@ -280,11 +280,11 @@ class Conversation:
         if self._feeding is not None:  # it has not been heard to its end
             self._feeding.cancel()
             self._transcription.drop()
-            await self.seat.call("discard")
+            await self.slot.call("discard")
             self._fed()
             heard = ""
         else:
-            heard = (await self.seat.call("truncate", samples)).value
+            heard = (await self.slot.call("truncate", samples)).value
         if response is not None and response is self.response:
             self._end_response("cancelled", reason, heard)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ..workers.engine import EngineFull
+from ..workers.engine import PoolFull
 
 _THREADS = 2
 _WAITING = 16  # recordings of which no session slot limits the number
@@ -35,7 +35,7 @@ class Decoding:
             EngineFull: too many wait already.
         """
         if self._under_way >= _WAITING:
-            raise EngineFull(f"{self._under_way} recordings are being read: try again later", 2)
+            raise PoolFull(f"{self._under_way} recordings are being read: try again later", 2)
         self._under_way += 1
         try:
             return await decode(function, *args)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..workers.engine import FRAME_S, Done, Seat
+from ..workers.engine import FRAME_S, Done, SessionSlot
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +29,13 @@ class Pacer:
 
     def __init__(
         self,
-        seat: Seat,
+        slot: SessionSlot,
         frame: int,
         due: Callable[[float], float | None],
         happened: Callable[[Done, bool, np.ndarray], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        self._seat, self._silence = seat, np.zeros(frame, np.float32)
+        self._slot, self._silence = slot, np.zeros(frame, np.float32)
         self._due, self._happened, self._failed = due, happened, failed
         self._submitted: list[tuple[bool, np.ndarray]] = []  # made up?
         self._last_frame = 0.0
@@ -79,7 +79,7 @@ class Pacer:
         late = now - (self._last_frame + FRAME_S)
         self._last_frame = now - late if made_up and 0 < late < FRAME_S else now
         self._submitted.append((made_up, frame))
-        self._last = self._seat.tick(frame, self._last_frame)
+        self._last = self._slot.tick(frame, self._last_frame)
         self._last.add_done_callback(self._ticked)
 
     def _ticked(self, future: asyncio.Future[Done]) -> None:

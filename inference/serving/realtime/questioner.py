@@ -17,7 +17,7 @@ from ....model.errors import DuologueError
 from ....model.speech_lm import Sampling, SpeechLM
 from ...assistant.one_shot import Step
 from ...front_end import speech_segments as segments
-from ..workers.engine import Seat
+from ..workers.engine import SessionSlot
 from .decoding import decode
 
 _CHUNK_S = 0.16  # of a recording are heard in one job
@@ -31,13 +31,13 @@ class Questioner:
         seat: the session slot that it takes. model: what it hears with.
     """
 
-    def __init__(self, seat: Seat, model: SpeechLM) -> None:
+    def __init__(self, slot: SessionSlot, model: SpeechLM) -> None:
         self._model, self._rate = model, model.config.mel.sample_rate  # Hz
-        self._seat = seat
+        self._slot = slot
 
     async def ask(self, method: str, *args: Any) -> Any:
         """One job."""
-        return (await self._seat.call(method, *args, patience=_PATIENCE_S)).value
+        return (await self._slot.call(method, *args, patience=_PATIENCE_S)).value
 
     async def hear(self, recording: bytes, about: str = "") -> float:
         """A recording, whole, and what is asked in writing about it; returns its seconds.
@@ -116,4 +116,4 @@ class Questioner:
 
     def leave(self) -> None:
         """Give the seat back."""
-        self._seat.leave()
+        self._slot.leave()

@@ -26,8 +26,8 @@ from ..protocol.formats import AudioFormat, Framer, from_base64, in_seconds
 from ..protocol.items import LONGEST_S, Item
 from ..protocol.response import Response
 from ..protocol.response_params import ResponseParams
-from ..workers.engine import FRAME_S, EngineFull
-from .conversation import Conversation
+from ..workers.engine import FRAME_S, PoolFull
+from .conversation import RealtimeConversation
 from .out_of_band import OutOfBand, Question
 from .questioner import Questioner
 
@@ -38,7 +38,7 @@ _ASIDES = 4  # responses outside the conversation that may be under way at a tim
 _log = logging.getLogger(__name__)
 
 
-class RealtimeSession(Conversation):
+class RealtimeSession(RealtimeConversation):
     """A conversation whose client speaks the protocol.
 
     Args:
@@ -84,7 +84,7 @@ class RealtimeSession(Conversation):
             await handler(self, data)
         except RequestError as error:
             self.error(error, event_id if event_id is not None else _event_id(message))
-        except EngineFull as full:
+        except PoolFull as full:
             self.error(RequestError(str(full), "server_overloaded", status=503), event_id)
         except DuologueError as error:
             self.error(RequestError(str(error)), event_id)
@@ -104,14 +104,14 @@ class RealtimeSession(Conversation):
         if settings.input is not self.settings.input:
             self._framer = Framer(settings.input, self._rate, self._frame)
         self.settings = settings
-        await self.seat.call("configure", settings.config())
+        await self.slot.call("configure", settings.config())
         if manual and not was_manual:
             self._uncommitted_ms, self._cut = 0.0, False
             await self._forget_turn()
-            await self.seat.call("press", False)
+            await self.slot.call("press", False)
         elif was_manual and not manual:
             await self._forget_turn()
-            await self.seat.call("hands_free")
+            await self.slot.call("hands_free")
         self._send("session.updated", session=settings.session)
 
     async def _append(self, data: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ class RealtimeSession(Conversation):
                 raise RequestError("no speech has been heard since the last commit", "input_audio_buffer_commit_empty")
             self._ask("press", False)
             self._pacer.make_up()
-            await self.seat.call("hands_free")
+            await self.slot.call("hands_free")
             return
         if self._uncommitted_ms < _SHORTEST_MS:
             raise RequestError(
@@ -209,7 +209,7 @@ class RealtimeSession(Conversation):
         self.items.delete(item.id)
         if item is self._held:
             self._held = None
-            await self.seat.call("discard")
+            await self.slot.call("discard")
         self._changed()
         self._send("conversation.item.deleted", item_id=item.id)
 
@@ -229,7 +229,7 @@ class RealtimeSession(Conversation):
         if self.response is not None and item is self.response.item:
             await self._cancel_response("client_cancelled", samples)
         elif item is self.items.last("assistant") and self.response is None and not self._decided:
-            item.text = (await self.seat.call("truncate", samples)).value
+            item.text = (await self.slot.call("truncate", samples)).value
         elif end_ms < item.sent_ms:  # long ago: as many of its words as of its time
             words = (item.text or "").split()
             item.text = " ".join(words[: len(words) * end_ms // item.sent_ms])

@@ -62,7 +62,7 @@ class _Call:
         return self.job.due
 
 
-class Gathering:
+class DynamicBatching:
     """Jobs under way, and the stages that they share.
 
     Args:
@@ -123,7 +123,7 @@ class Gathering:
         else:
             call.job.switch(*(() if call.step is None else (outcome,)))
 
-    def share(self, stage: Any, method: str) -> Any:
+    def shared_stage(self, stage: Any, method: str) -> Any:
         """The stage as jobs are to see it: calls of this method are gathered; all else is the stage's own."""
         if not self._most:
             return stage
@@ -145,7 +145,7 @@ class Gathering:
         """The assistant with its model's stages shared: a view of the same weights."""
         view = copy.copy(assistant)
         piece = _PIECE.get(assistant.model.device.type, _PIECE_ELSEWHERE)
-        view.model = assistant.model.staged(self.share, piece)
+        view.model = assistant.model.staged(self.shared_stage, piece)
         return view
 
 

@@ -57,16 +57,16 @@ from ....model.errors import DuologueError
 from ...session.events import Tick
 from ...session.policy import FRAME_MS
 from ...session.state import SessionConfig
-from .worker import FRAME_S, PING, Done, EngineFault, Job, Lane, lane_process
+from .worker import FRAME_S, PING, Done, Job, Worker, WorkerFault, worker_process
 
-__all__ = ["FRAME_S", "Done", "Engine", "EngineConfig", "EngineFault", "EngineFull", "Seat"]
+__all__ = ["FRAME_S", "PoolFull", "SessionSlot", "WorkerFault", "WorkerPool", "WorkerPoolConfig"]
 
 
 _PING_S = 1.0  # from one question whether a lane goes on to the next
 _STUCK_S = 3.0  # without an answer to it
 
 
-class EngineFull(DuologueError):
+class PoolFull(DuologueError):
     """There is no room for another conversation now; ``retry_s`` says when to ask again."""
 
     def __init__(self, message: str, retry_s: int = 5) -> None:
@@ -75,7 +75,7 @@ class EngineFull(DuologueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
+class WorkerPoolConfig:
     """Who is let in.
 
     lanes: processes that compute, each with its own copy of the model; 0: one thread of this process.
@@ -87,23 +87,23 @@ class EngineConfig:
     late_ms: nobody is let in while one of a hundred frames is later than this.
     """
 
-    lanes: int = 0
+    workers: int = 0
     sessions: int | None = None
-    share: float = 0.25
+    fraction: float = 0.25
     late_ms: float = 40.0
 
     def __post_init__(self) -> None:
-        if self.lanes < 0 or (self.sessions is not None and self.sessions < 1):
-            raise DuologueError(f"engine: lanes {self.lanes}, sessions {self.sessions}; 0 or more, 1 or more")
-        if not 0 < self.share <= 1 or self.late_ms <= 0:
-            raise DuologueError(f"engine: share {self.share}, late_ms {self.late_ms}; above 0, and share at most 1")
+        if self.workers < 0 or (self.sessions is not None and self.sessions < 1):
+            raise DuologueError(f"engine: lanes {self.workers}, sessions {self.sessions}; 0 or more, 1 or more")
+        if not 0 < self.fraction <= 1 or self.late_ms <= 0:
+            raise DuologueError(f"engine: share {self.fraction}, late_ms {self.late_ms}; above 0, and share at most 1")
 
 
-class Seat:
+class SessionSlot:
     """One conversation's place in a lane. Its jobs are done in the order in which they are given."""
 
-    def __init__(self, engine: Engine, lane: _LaneLink, line: int) -> None:
-        self._engine, self._lane, self.line = engine, lane, line
+    def __init__(self, engine: WorkerPool, worker: _WorkerLink, line: int) -> None:
+        self._engine, self._worker, self.line = engine, worker, line
         self.left = False
 
     def tick(self, pcm: np.ndarray, arrived: float | None = None) -> asyncio.Future[Done]:
@@ -117,7 +117,7 @@ class Seat:
     def _give(
         self, method: str, args: tuple[Any, ...], arrived: float | None, patience: float = 0.0
     ) -> asyncio.Future[Done]:
-        future = self._engine._give(self._lane, self.line, method, args, arrived, patience)
+        future = self._engine._give(self._worker, self.line, method, args, arrived, patience)
         if self.left:
             self._engine._drop(self.line)
         return future
@@ -126,11 +126,11 @@ class Seat:
         """The conversation is over: all it remembered is dropped."""
         if not self.left:
             self.left = True
-            self._engine._leave(self._lane, self)
+            self._engine._leave(self._worker, self)
 
 
 @dataclass
-class _LaneLink:
+class _WorkerLink:
     """The engine's end of a lane.
 
     jobs: on their way to it; None: there will be no more. (A pipe may be full, and the event loop must not wait.)
@@ -142,7 +142,7 @@ class _LaneLink:
     runner: Any  # a thread or a process
     jobs: SimpleQueue[Job | None] = field(default_factory=SimpleQueue)
     cost_ms: float = 0.0
-    seats: int = 0
+    slots: int = 0
     alive: bool = True
     asked: float | None = None
 
@@ -153,23 +153,28 @@ class _LaneLink:
         return self.alive and asked is not None and time.monotonic() - asked > _STUCK_S
 
 
-class Engine:
+class WorkerPool:
     """All lanes, and the door."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: WorkerPoolConfig) -> None:
         self.config = config
         self.late_ms: deque[tuple[float, float]] = deque(maxlen=4096)  # when, and how late, the last frames
         self.on_frame: Callable[[Done], None] = lambda done: None
-        self.on_leave: Callable[[Seat], None] = lambda seat: None  # there may be room for another conversation
+        self.on_leave: Callable[[SessionSlot], None] = lambda slot: None  # there may be room for another conversation
         self._pinging: asyncio.Task[None] | None = None
-        self._lanes: list[_LaneLink] = []
+        self._workers: list[_WorkerLink] = []
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, tuple[_LaneLink, int, asyncio.Future[Done]]] = {}
+        self._waiting: dict[int, tuple[_WorkerLink, int, asyncio.Future[Done]]] = {}
         self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def start(
-        cls, load: Callable[[], Any], config: EngineConfig | None = None, vad: Any = None, *, model: str | None = None
+        cls,
+        load: Callable[[], Any],
+        config: WorkerPoolConfig | None = None,
+        vad: Any = None,
+        *,
+        model: str | None = None,
     ) -> Self:
         """An engine whose lanes are ready.
 
@@ -178,24 +183,24 @@ class Engine:
             model: its name, which processes load it by.
             vad: what sessions hear speech with; None: silero. Only for a thread.
         """
-        engine = cls(config or EngineConfig())
-        for _ in range(max(1, engine.config.lanes)):
+        engine = cls(config or WorkerPoolConfig())
+        for _ in range(max(1, engine.config.workers)):
             (work, theirs), (results, theirs_too) = Pipe(), Pipe()
-            if engine.config.lanes:
+            if engine.config.workers:
                 assert model is not None
                 runner: Any = get_context("spawn").Process(
-                    target=lane_process, args=(model, theirs, theirs_too), daemon=True
+                    target=worker_process, args=(model, theirs, theirs_too), daemon=True
                 )
             else:
-                lane = Lane(load(), vad, theirs, theirs_too)
-                runner = threading.Thread(target=lane.run, daemon=True, name="lane")
-            link = _LaneLink(work, results, runner)
-            engine._lanes.append(link)
+                worker = Worker(load(), vad, theirs, theirs_too)
+                runner = threading.Thread(target=worker.run, daemon=True, name="lane")
+            link = _WorkerLink(work, results, runner)
+            engine._workers.append(link)
             runner.start()
-            if engine.config.lanes:  # so that one side notices when the other is gone
+            if engine.config.workers:  # so that one side notices when the other is gone
                 theirs.close()
                 theirs_too.close()
-        for link in engine._lanes:
+        for link in engine._workers:
             first = await asyncio.to_thread(_receive, link.results)
             if first is None:
                 raise DuologueError("a lane of the engine did not start; see the message above")
@@ -206,33 +211,33 @@ class Engine:
         return engine
 
     @property
-    def seats(self) -> int:
+    def slots(self) -> int:
         """Conversations inside."""
-        return sum(lane.seats for lane in self._lanes)
+        return sum(worker.slots for worker in self._workers)
 
     @property
     def processes(self) -> list[int]:
         """Ids of the lanes that are processes."""
-        return [lane.runner.pid for lane in self._lanes] if self.config.lanes else []
+        return [worker.runner.pid for worker in self._workers] if self.config.workers else []
 
     @property
     def alive(self) -> bool:
         """Whether every lane runs."""
-        return all(lane.alive for lane in self._lanes)
+        return all(worker.alive for worker in self._workers)
 
     @property
     def stuck(self) -> bool:
         """Whether a lane runs, and has not come back from what it does for some seconds."""
-        return any(lane.stuck for lane in self._lanes)
+        return any(worker.stuck for worker in self._workers)
 
-    def room(self, lane: _LaneLink | None = None) -> int:
+    def room(self, worker: _WorkerLink | None = None) -> int:
         """How many conversations fit in all, or in one lane."""
-        if lane is None:
-            rooms = sum(self.room(each) for each in self._lanes)
+        if worker is None:
+            rooms = sum(self.room(each) for each in self._workers)
             return rooms if self.config.sessions is None else min(rooms, self.config.sessions)
-        if not lane.alive or lane.stuck:
+        if not worker.alive or worker.stuck:
             return 0
-        fit = int(self.config.share * FRAME_MS / lane.cost_ms) if lane.cost_ms else 64
+        fit = int(self.config.fraction * FRAME_MS / worker.cost_ms) if worker.cost_ms else 64
         return max(1, fit) if self.config.sessions is None else self.config.sessions
 
     def p99_late_ms(self, window_s: float = 10.0) -> float:
@@ -241,38 +246,36 @@ class Engine:
         late = [late for when, late in self.late_ms if now - when <= window_s]
         return float(np.percentile(late, 99)) if len(late) >= 100 else 0.0
 
-    def sit(self, config: SessionConfig | None = None) -> Seat:
+    def sit(self, config: SessionConfig | None = None) -> SessionSlot:
         """A place for a session, or for an :class:`~.asking.Asking` if there is no config.
 
         Raises:
             EngineFull: there is none.
         """
         if self.stuck and not self.room():
-            raise EngineFull("the server does not come back from what it does: try again later")
-        lanes = [lane for lane in self._lanes if lane.seats < self.room(lane)]
-        if not lanes or self.seats >= self.room():
-            raise EngineFull(
-                f"all {self.room()} conversations that this server has time for are taken: try again later"
-            )
+            raise PoolFull("the server does not come back from what it does: try again later")
+        workers = [worker for worker in self._workers if worker.slots < self.room(worker)]
+        if not workers or self.slots >= self.room():
+            raise PoolFull(f"all {self.room()} conversations that this server has time for are taken: try again later")
         if (late := self.p99_late_ms()) > self.config.late_ms:
-            raise EngineFull(f"the server is {late:.0f} ms late with the conversations it has: try again later")
-        lane, line = min(lanes, key=lambda lane: lane.seats), next(self._numbers)
-        lane.seats += 1
-        self._send(lane, Job(line, 0, "", (config,), 0.0))
-        return Seat(self, lane, line)
+            raise PoolFull(f"the server is {late:.0f} ms late with the conversations it has: try again later")
+        worker, line = min(workers, key=lambda worker: worker.slots), next(self._numbers)
+        worker.slots += 1
+        self._send(worker, Job(line, 0, "", (config,), 0.0))
+        return SessionSlot(self, worker, line)
 
     async def stop(self) -> None:
         """End all lanes."""
         if self._pinging is not None:
             self._pinging.cancel()
-        for lane in self._lanes:
-            lane.jobs.put(None)
-        for lane in self._lanes:
-            await asyncio.to_thread(lane.runner.join, 5)
+        for worker in self._workers:
+            worker.jobs.put(None)
+        for worker in self._workers:
+            await asyncio.to_thread(worker.runner.join, 5)
 
     def _give(
         self,
-        lane: _LaneLink,
+        worker: _WorkerLink,
         line: int,
         method: str,
         args: tuple[Any, ...],
@@ -280,38 +283,38 @@ class Engine:
         patience: float = 0.0,
     ) -> asyncio.Future[Done]:
         number, future = next(self._numbers), self._loop.create_future()
-        self._waiting[number] = (lane, line, future)
-        if lane.alive:
-            self._send(lane, Job(line, number, method, args, arrived or time.monotonic(), patience))
+        self._waiting[number] = (worker, line, future)
+        if worker.alive:
+            self._send(worker, Job(line, number, method, args, arrived or time.monotonic(), patience))
         else:
-            self._finish(lane, line, number, EngineFault("the engine has stopped"))
+            self._finish(worker, line, number, WorkerFault("the engine has stopped"))
         return future
 
-    def _send(self, lane: _LaneLink, job: Job) -> None:
-        lane.jobs.put(job)
+    def _send(self, worker: _WorkerLink, job: Job) -> None:
+        worker.jobs.put(job)
 
-    def _pass_on(self, lane: _LaneLink) -> None:
+    def _pass_on(self, worker: _WorkerLink) -> None:
         """In a thread of its own: jobs, handed to a lane."""
         with contextlib.suppress(OSError):  # it is gone: its results end too
-            while (job := lane.jobs.get()) is not None:
-                lane.work.send(job)
-        lane.work.close()
+            while (job := worker.jobs.get()) is not None:
+                worker.work.send(job)
+        worker.work.close()
 
     async def _ping(self) -> None:
         while True:
-            for lane in self._lanes:
-                if lane.asked is None:
-                    lane.asked = time.monotonic()
-                    self._send(lane, Job(PING, next(self._numbers), "", (), 0.0))
+            for worker in self._workers:
+                if worker.asked is None:
+                    worker.asked = time.monotonic()
+                    self._send(worker, Job(PING, next(self._numbers), "", (), 0.0))
             await asyncio.sleep(_PING_S)
 
-    def _leave(self, lane: _LaneLink, seat: Seat) -> None:
-        lane.seats -= 1
-        if not self.seats:
+    def _leave(self, worker: _WorkerLink, slot: SessionSlot) -> None:
+        worker.slots -= 1
+        if not self.slots:
             self.late_ms.clear()  # where nobody is, nobody is late any more
-        self._send(lane, Job(seat.line, 0, "", (), 0.0))
-        self._drop(seat.line)
-        self.on_leave(seat)
+        self._send(worker, Job(slot.line, 0, "", (), 0.0))
+        self._drop(slot.line)
+        self.on_leave(slot)
 
     def _drop(self, line: int) -> None:
         """Nobody waits for what this line is asked to do."""
@@ -320,14 +323,14 @@ class Engine:
                 del self._waiting[number]
                 future.cancel()
 
-    def _listen(self, lane: _LaneLink) -> None:
+    def _listen(self, worker: _WorkerLink) -> None:
         """In a thread of its own: results of a lane, handed to the loop."""
-        while (result := _receive(lane.results)) is not None:
+        while (result := _receive(worker.results)) is not None:
             if result[0] == PING:
-                lane.asked = None
-            elif not self._call(self._finish, lane, *result):
+                worker.asked = None
+            elif not self._call(self._finish, worker, *result):
                 return
-        self._call(self._lost, lane)
+        self._call(self._lost, worker)
 
     def _call(self, what: Callable[..., None], *args: Any) -> bool:
         try:
@@ -336,7 +339,7 @@ class Engine:
             return False
         return True
 
-    def _finish(self, lane: _LaneLink, line: int, number: int, done: Any) -> None:
+    def _finish(self, worker: _WorkerLink, line: int, number: int, done: Any) -> None:
         entry = self._waiting.pop(number, None)
         if entry is None or entry[2].done():
             return
@@ -352,12 +355,12 @@ class Engine:
         else:
             future.set_result(done)
 
-    def _lost(self, lane: _LaneLink) -> None:
+    def _lost(self, worker: _WorkerLink) -> None:
         """A lane has ended by itself: so have its conversations."""
-        lane.alive = False
+        worker.alive = False
         for number, (its, line, _) in list(self._waiting.items()):
-            if its is lane:
-                self._finish(lane, line, number, EngineFault("the engine has stopped"))
+            if its is worker:
+                self._finish(worker, line, number, WorkerFault("the engine has stopped"))
 
 
 def _receive(results: Connection) -> Any:

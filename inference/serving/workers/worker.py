@@ -28,7 +28,7 @@ from ...assistant.one_shot import Asking
 from ...session.policy import FRAME_MS, Mode
 from ...session.session import Session
 from ...session.state import SessionConfig
-from .dynamic_batching import MOST, Gathering
+from .dynamic_batching import MOST, DynamicBatching
 
 FRAME_S = FRAME_MS / 1000
 PING = -1
@@ -39,7 +39,7 @@ _TAKEN = 64  # jobs that are taken in before the next step: a client may send a 
 _log = logging.getLogger(__name__)
 
 
-class EngineFault(RuntimeError):
+class WorkerFault(RuntimeError):
     """A job failed for no fault of the caller's."""
 
 
@@ -101,14 +101,14 @@ class AllSpeech:
         return torch.ones_like(self._vad.step(x, state))
 
 
-class Lane:
+class Worker:
     """Runs conversations side by side.
 
     Args:
         assistant: whose weights are used.
         vad: what its sessions hear speech with; None: silero.
         work, results: where jobs come from and go to.
-        most, clock: see :class:`~.gathering.Gathering`.
+        most, clock: see :class:`~.gathering.DynamicBatching`.
     """
 
     def __init__(
@@ -125,9 +125,9 @@ class Lane:
             from ....checkpoints.importers.silero_vad import load_vad
 
             vad = load_vad()
-        self._gathering = Gathering(most, clock)
-        self._assistant = self._gathering.assistant(assistant)
-        self._vad = self._gathering.share(vad, "step")
+        self._batching = DynamicBatching(most, clock)
+        self._assistant = self._batching.assistant(assistant)
+        self._vad = self._batching.shared_stage(vad, "step")
         self._work, self._results, self._clock = work, results, clock
         self._lines: dict[int, _Line] = {}
 
@@ -150,12 +150,12 @@ class Lane:
         try:
             while True:
                 taken = 0
-                while taken < _TAKEN and self._work.poll(0 if self._gathering.busy else None):
+                while taken < _TAKEN and self._work.poll(0 if self._batching.busy else None):
                     self._take(self._work.recv())
-                    taken += self._gathering.busy
-                self._gathering.advance()
+                    taken += self._batching.busy
+                self._batching.advance()
         finally:
-            self._gathering.end()
+            self._batching.end()
 
     def _take(self, job: Job) -> None:
         if job.line == PING:
@@ -171,14 +171,14 @@ class Lane:
             else:
                 self._lines[job.line] = _Line(Session(self._assistant, config, self._vad))
         elif (line := self._lines.pop(job.line, None)) is not None and line.under_way is not None:
-            self._gathering.cancel(line.under_way)
+            self._batching.cancel(line.under_way)
 
     def _begin(self, line: _Line) -> None:
         """The line's first job, unless one is under way."""
         if line.jobs and line.under_way is None:
             job = line.jobs.popleft()
             due = line.due(job)
-            line.under_way = self._gathering.begin(lambda: self._do(line, job, due), due)
+            line.under_way = self._batching.begin(lambda: self._do(line, job, due), due)
 
     def _do(self, line: _Line, job: Job, due: float) -> None:
         value: Any
@@ -188,7 +188,7 @@ class Lane:
             value = error
         except Exception as error:  # a fault of ours must end one conversation, not all
             _log.exception("%s failed", job.method)
-            value = EngineFault(f"{type(error).__name__} in {job.method}")
+            value = WorkerFault(f"{type(error).__name__} in {job.method}")
         mode, late = Mode.IDLE, 1e3 * max(0.0, self._clock() - due)
         if isinstance(line.who, Session):
             state = line.who.state
@@ -224,13 +224,13 @@ class Lane:
             for j, session in enumerate(sessions):
                 session.press((i + j * len(noise) // len(sessions)) % len(noise) < len(noise) // 2)
                 pcm = np.resize(0.05 * frame, session.frame)
-                self._gathering.begin(partial(session.tick, pcm), self._clock())
-            while self._gathering.busy:
-                self._gathering.advance()
+                self._batching.begin(partial(session.tick, pcm), self._clock())
+            while self._batching.busy:
+                self._batching.advance()
         return 1e3 * (time.thread_time() - began) / (len(noise) * len(sessions))
 
 
-def lane_process(model: str, work: Connection, results: Connection) -> None:
+def worker_process(model: str, work: Connection, results: Connection) -> None:
     """The whole life of a lane that is a process."""
     import signal
 
@@ -240,4 +240,4 @@ def lane_process(model: str, work: Connection, results: Connection) -> None:
     quieten()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets replies finish
     torch.set_num_threads(1)
-    Lane(load(model), None, work, results).run()
+    Worker(load(model), None, work, results).run()

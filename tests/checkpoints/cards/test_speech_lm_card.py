@@ -204,10 +204,10 @@ def test_a_report_about_other_weights_is_refused(checkpoint, tmp_path):
 
 def test_every_look_is_counted_once(tmp_path):
     log = tmp_path / "log.jsonl"
-    first = AcceptanceRun(weights="aaa", figures=summary(report()), note="one")
+    first = AcceptanceRun(weights="aaa", metrics=summary(report()), note="one")
     assert log_acceptance(log, first) == 1 and log_acceptance(log, first) == 1
-    assert log_acceptance(log, AcceptanceRun(weights="bbb", figures=summary(report()))) == 2
-    assert log_acceptance(log, AcceptanceRun(weights="aaa", figures=summary(report(overall=scores(9, 0.5))))) == 3
+    assert log_acceptance(log, AcceptanceRun(weights="bbb", metrics=summary(report()))) == 2
+    assert log_acceptance(log, AcceptanceRun(weights="aaa", metrics=summary(report(overall=scores(9, 0.5))))) == 3
     assert [run.weights for run in read_acceptance(log)] == ["aaa", "bbb", "aaa"]
     log.write_text('{"weights": "a", "what": 1}\n')
     with pytest.raises(DuologueError, match="is not a log of acceptance runs"):

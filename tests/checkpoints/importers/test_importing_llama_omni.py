@@ -29,13 +29,13 @@ def omni_folder(folder: Path, pickled: bool = False) -> PreTrainedTokenizerFast:
     """The golden weights as the hub has the released ones: shards without the ear, beside config and tokenizer."""
     folder.mkdir()
     tensors = load_file(GOLDEN / "llama_omni/model.safetensors")
-    ear = {name: tensors.pop(name) for name in list(tensors) if name.startswith(llama_omni.ENCODER)}
+    encoder = {name: tensors.pop(name) for name in list(tensors) if name.startswith(llama_omni.ENCODER)}
     put_in_shards(folder, tensors, 3, pickled)
     shutil.copy(GOLDEN / "llama_omni/config.json", folder / "config.json")
-    ear = {"encoder." + name.removeprefix(llama_omni.ENCODER): tensor for name, tensor in ear.items()}
-    ear["encoder.positional_embedding"] = sinusoids(torch.arange(1500), 64)
+    encoder = {"encoder." + name.removeprefix(llama_omni.ENCODER): tensor for name, tensor in encoder.items()}
+    encoder["encoder.positional_embedding"] = sinusoids(torch.arange(1500), 64)
     dims = {"n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 64, "n_audio_head": 4, "n_audio_layer": 2}
-    torch.save({"dims": dims, "model_state_dict": ear}, folder.parent / "ear.pt")
+    torch.save({"dims": dims, "model_state_dict": encoder}, folder.parent / "ear.pt")
     torch.save({"generator": load_file(GOLDEN / "code_hifigan/generator.safetensors")}, folder.parent / "g_00500000")
     shutil.copy(GOLDEN / "code_hifigan/config.json", folder.parent / "config.json")
     return byte_tokenizer(folder)
@@ -147,19 +147,19 @@ def real_llama_omni() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors |= linear("speech_generator.input_proj", 4096, 4096) | linear("speech_generator.output_proj", 1001, 4096)
     for i in range(2):
         tensors |= llama_layer(f"speech_generator.layers.{i}", 4096, 4096, 11008)
-    ear = llama_omni.ENCODER
-    tensors |= {f"{ear}positional_embedding": empty(1500, 1280)}
-    tensors |= {f"{ear}conv1.weight": empty(1280, 128, 3), f"{ear}conv2.weight": empty(1280, 1280, 3)}
-    tensors |= {f"{ear}conv1.bias": empty(1280), f"{ear}conv2.bias": empty(1280)}
+    encoder = llama_omni.ENCODER
+    tensors |= {f"{encoder}positional_embedding": empty(1500, 1280)}
+    tensors |= {f"{encoder}conv1.weight": empty(1280, 128, 3), f"{encoder}conv2.weight": empty(1280, 1280, 3)}
+    tensors |= {f"{encoder}conv1.bias": empty(1280), f"{encoder}conv2.bias": empty(1280)}
     for i in range(32):
-        block = f"{ear}blocks.{i}."
+        block = f"{encoder}blocks.{i}."
         for part in ("query", "key", "value", "out"):
             tensors |= linear(f"{block}attn.{part}", 1280, 1280, bias=part != "key")
         tensors |= linear(f"{block}mlp.0", 5120, 1280) | linear(f"{block}mlp.2", 1280, 5120)
         tensors |= {
             f"{block}{norm}.{kind}": empty(1280) for norm in ("attn_ln", "mlp_ln") for kind in ("weight", "bias")
         }
-    tensors |= {f"{ear}ln_post.{kind}": empty(1280) for kind in ("weight", "bias")}
+    tensors |= {f"{encoder}ln_post.{kind}": empty(1280) for kind in ("weight", "bias")}
     config = json.loads((GOLDEN / "llama_omni/config.json").read_text()) | {
         "vocab_size": 128256, "max_position_embeddings": 131072, "hidden_size": 4096, "intermediate_size": 14336,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "bos_token_id": 128000,

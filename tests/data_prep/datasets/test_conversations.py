@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from duologue.data_prep.datasets.conversations import Conversation, Turn, read_instructions, read_turns
+from duologue.data_prep.datasets.conversations import WrittenConversation, WrittenTurn, read_instructions, read_turns
 from duologue.model.errors import DuologueError
 
 ALPACA = [
@@ -41,17 +41,19 @@ def write(path: Path, objects: list[Any], lines: bool) -> Path:
 @pytest.mark.parametrize("lines", [False, True])
 def test_alpaca(tmp_path: Path, lines: bool) -> None:
     assert read_instructions(write(tmp_path / "a", ALPACA, lines)) == [
-        Conversation(id="000000", turns=(Turn(text="Name a colour.", reply="Blue."),)),
-        Conversation(id="000001", turns=(Turn(text="Add these: two and three", reply="Five."),)),
-        Conversation(id="000002", turns=(Turn(text="Sing"),)),
+        WrittenConversation(id="000000", turns=(WrittenTurn(text="Name a colour.", reply="Blue."),)),
+        WrittenConversation(id="000001", turns=(WrittenTurn(text="Add these: two and three", reply="Five."),)),
+        WrittenConversation(id="000002", turns=(WrittenTurn(text="Sing"),)),
     ]
 
 
 @pytest.mark.parametrize("lines", [False, True])
 def test_sharegpt(tmp_path: Path, lines: bool) -> None:
     assert read_instructions(write(tmp_path / "s", SHAREGPT, lines)) == [
-        Conversation(id="000000", turns=(Turn(text="Hi. Who are you?", reply="A model."), Turn(text="Bye."))),
-        Conversation(id="000001", turns=(Turn(text="Yes?", reply="No."),)),
+        WrittenConversation(
+            id="000000", turns=(WrittenTurn(text="Hi. Who are you?", reply="A model."), WrittenTurn(text="Bye."))
+        ),
+        WrittenConversation(id="000001", turns=(WrittenTurn(text="Yes?", reply="No."),)),
     ]
 
 
@@ -59,8 +61,8 @@ def test_our_own_form(tmp_path: Path) -> None:
     turns = [{"audio": "a.wav", "text": "Hi", "reply": "Yes", "reply_audio": "b.wav", "slot": "yes"}, {"text": "Why?"}]
     write(tmp_path / "turns.jsonl", [{"id": 7, "turns": turns}, {"turns": [{"audio": "c.wav"}]}], lines=True)
     assert read_turns(tmp_path) == [
-        Conversation(id="7", turns=(Turn(**turns[0]), Turn(text="Why?"))),
-        Conversation(id="000001", turns=(Turn(audio="c.wav"),)),
+        WrittenConversation(id="7", turns=(WrittenTurn(**turns[0]), WrittenTurn(text="Why?"))),
+        WrittenConversation(id="000001", turns=(WrittenTurn(audio="c.wav"),)),
     ]
     with pytest.raises(DuologueError, match="line 1: it has recordings"):
         read_instructions(tmp_path / "turns.jsonl")

@@ -19,7 +19,7 @@ def test_asides(split: Split) -> None:
     assert all(text and set(text) <= ALPHABET and "  " not in text for text, _ in said)
     kinds = Counter("few" if text in BACK_CHANNELS else "stop" if text in STOPS else "statement" for text, _ in said)
     assert 0.65 < kinds["statement"] / 2_000 < 0.75 and 0.14 < kinds["few"] / 2_000 < 0.22
-    assert all((verdict == "query") == (text in STOPS) for text, verdict in said)
+    assert all((turn_state == "query") == (text in STOPS) for text, turn_state in said)
     assert len({text for text, _ in said}) > 900
     numbers = set(map(number_in_words, range(2, 13)))  # or a number would be the mark of a question
     assert 0.1 < sum(bool(numbers & set(text.split())) for text, _ in said) / kinds["statement"] < 0.4

@@ -107,9 +107,9 @@ def test_shares_held_out() -> None:
     )
     for kind in KINDS:
         if kind.held_out and isinstance(kind.domain, tuple) and len(kind.domain) > 1000:
-            shares = Counter(operand_split(kind.key(operands)) for operands in kind.domain)
-            assert shares[Split.TEST] / len(kind.domain) == pytest.approx(0.20, abs=0.02), kind.name
-            assert shares[Split.DEV] / len(kind.domain) == pytest.approx(0.05, abs=0.015), kind.name
+            fractions = Counter(operand_split(kind.key(operands)) for operands in kind.domain)
+            assert fractions[Split.TEST] / len(kind.domain) == pytest.approx(0.20, abs=0.02), kind.name
+            assert fractions[Split.DEV] / len(kind.domain) == pytest.approx(0.05, abs=0.015), kind.name
 
 
 def test_every_kind_can_be_learnt_and_the_test_has_no_new_words() -> None:

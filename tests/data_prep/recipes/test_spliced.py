@@ -40,7 +40,7 @@ def test_runs() -> None:
 
 
 def test_a_recorded_word_is_heard_where_it_is_said(source: str, tmp_path: Path) -> None:
-    config = SplicedConfig(source=source, out=str(tmp_path), share=1.0, voices="espeak:en-us+f3")
+    config = SplicedConfig(source=source, out=str(tmp_path), fraction=1.0, voices="espeak:en-us+f3")
     for index in range(6):
         clip = splice(index, config)
         words = clip.meta["text"].split()
@@ -51,8 +51,8 @@ def test_a_recorded_word_is_heard_where_it_is_said(source: str, tmp_path: Path) 
         tones = np.abs(np.fft.rfft(frames * np.hanning(1600), axis=1))  # (frames, bins of 10 Hz)
         for word in set(recorded):
             bin_ = factor * (1_000 + 100 * UNITS.index(word)) // 10
-            share = tones[:, bin_ - 1 : bin_ + 2].sum(1) / tones.sum(1)
-            assert share.max() > 0.9, (word, clip.meta["text"])
+            fraction = tones[:, bin_ - 1 : bin_ + 2].sum(1) / tones.sum(1)
+            assert fraction.max() > 0.9, (word, clip.meta["text"])
         assert np.array_equal(clip.pcm, splice(index, config).pcm)
         assert 10 * np.log10(np.mean((clip.pcm / 32768.0) ** 2)) == pytest.approx(-23, abs=5)
 
@@ -67,7 +67,7 @@ def test_as_a_command(source: str, tmp_path: Path) -> None:
 
 def test_bad_sources_are_refused(source: str, tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match="share=0"):
-        SplicedConfig(source=source, out="x", share=0)
+        SplicedConfig(source=source, out="x", fraction=0)
     writer = ShardWriter(tmp_path / "long", name="recordings-train", sample_rate=RATE, seed=0, parameters={})
     meta = {"id": "0", "text": "two words", "voice": "a", "prosody": None}
     writer.write(0, [Clip(np.ones(2_000, np.int16), meta)])

@@ -272,8 +272,13 @@ def test_acceptance_voices_are_never_in_training() -> None:
 def test_the_training_mix() -> None:
     rng = np.random.default_rng(0)
     drawn = [draw_voice(TRAIN_VOICES, rng) for _ in range(4000)]
-    for prefix, share in (("espeak:", 0.5), ("flite:rms", 0.2), ("flite:kal16", 0.15), ("festival:kal_diphone", 0.15)):
-        assert sum(voice.key.startswith(prefix) for voice in drawn) / 4000 == pytest.approx(share, abs=0.03)
+    for prefix, fraction in (
+        ("espeak:", 0.5),
+        ("flite:rms", 0.2),
+        ("flite:kal16", 0.15),
+        ("festival:kal_diphone", 0.15),
+    ):
+        assert sum(voice.key.startswith(prefix) for voice in drawn) / 4000 == pytest.approx(fraction, abs=0.03)
     assert len({voice.key for voice in drawn}) > 300
     for voice in drawn[:200]:
         manner = voice.draw(rng)

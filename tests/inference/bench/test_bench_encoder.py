@@ -16,7 +16,7 @@ from duologue.data_prep.nano.dialogues import generate
 from duologue.data_prep.speech.synthesis import synthesise
 from duologue.data_prep.speech.voices import find_voices
 from duologue.demo.cli import main
-from duologue.inference.bench import encoder as bench_ear
+from duologue.inference.bench import encoder as bench_encoder
 from duologue.inference.bench.encoder import compare
 from duologue.model.audio_encoder.windowed import WindowConfig
 
@@ -39,7 +39,7 @@ def test_a_window_over_all_agrees_and_a_short_one_errs_more() -> None:
 def test_tokens_that_differ_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is another through a window, for short clips."""
     model = tiny_assistant(scripted=False).model
-    monkeypatch.setattr(bench_ear, "first_token", lambda model, clip: int(model.streams and clip.shape[1] < 20_000))
+    monkeypatch.setattr(bench_encoder, "first_token", lambda model, clip: int(model.streams and clip.shape[1] < 20_000))
     (row,) = compare(model, [noise(1.0), noise(1.5), noise(1.6), noise(1.7)], (WindowConfig(),))
     assert row["agreement"] == 0.75
     model.listen_through(None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from duologue.inference.bench.schedules import Load, Mouth, sizes_of, with_width
+from duologue.inference.bench.schedules import Mouth, ScheduleCost, sizes_of, with_width
 from duologue.inference.bench.streaming import arithmetic, measure, run
 from duologue.model.errors import DuologueError
 
@@ -28,7 +28,7 @@ def test_a_reply_of_100_tokens_takes_a_25th_of_the_arithmetic(width: int) -> Non
 @pytest.mark.parametrize("width", [256, 1024])
 def test_a_reply_of_100_tokens_takes_a_25th_of_the_time(width: int) -> None:
     """The same, timed, both schedules in one run: python -m pytest tests/inference/test_bench_streaming.py -m slow"""
-    found = measure(with_width(sizes_of("nano"), width), 100, torch.device("cpu"), torch.float32, Load())
+    found = measure(with_width(sizes_of("nano"), width), 100, torch.device("cpu"), torch.float32, ScheduleCost())
     grows = {name: row["exponent"] for name, row in found["schedules"].items()}
     assert found["ratio"] >= 25, found["ratio"]
     assert grows["ours, no attention to the past"] < 1.15 and grows["ours"] < 1.5 and grows["reference"] > 1.75, grows
@@ -37,7 +37,7 @@ def test_a_reply_of_100_tokens_takes_a_25th_of_the_time(width: int) -> None:
 def test_both_schedules_decode_the_same_frames() -> None:
     sizes = with_width(sizes_of("nano"), 64)
     torch.manual_seed(0)
-    mouth = Mouth(sizes, Load()).eval()
+    mouth = Mouth(sizes, ScheduleCost()).eval()
     hidden = torch.randn(1, 6, 64)
     with torch.no_grad():
         state = mouth.unit_decoder.init_state()
@@ -52,12 +52,14 @@ def test_both_schedules_decode_the_same_frames() -> None:
 
 
 def test_measure_says_what_each_schedule_costs() -> None:
-    found = measure(with_width(sizes_of("nano"), 64), 16, torch.device("cpu"), torch.float32, Load())
+    found = measure(with_width(sizes_of("nano"), 64), 16, torch.device("cpu"), torch.float32, ScheduleCost())
     assert set(found["schedules"]) == {"ours", "ours, band of 20", "ours, no attention to the past", "reference"}
     for row in found["schedules"].values():
         assert row["unit_decoder_s"] > 0 and row["vocoder_s"] > 0 and len(row["token_ms"]) == 16
     assert all(
-        0 < share < 10 for stage in found["reached"].values() for share in (stage["arithmetic"], stage["bandwidth"])
+        0 < fraction < 10
+        for stage in found["reached"].values()
+        for fraction in (stage["arithmetic"], stage["bandwidth"])
     )
     assert found["flops"]["ratio"] > 5
 

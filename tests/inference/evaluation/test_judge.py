@@ -44,9 +44,9 @@ def test_rules(reply: str, question: tuple[str, str], right: bool) -> None:
 
 def test_by_ear() -> None:
     spell_tub = ("tub is spelled t u b", "t u b")
-    assert is_right("tub is spelled tea you be", *spell_tub, by_ear=True)
+    assert is_right("tub is spelled tea you be", *spell_tub, by_recogniser=True)
     assert not is_right("tub is spelled tea you be", *spell_tub)
-    assert is_right("seven plus one is ate", "seven plus one is eight", "eight", by_ear=True)
+    assert is_right("seven plus one is ate", "seven plus one is eight", "eight", by_recogniser=True)
 
 
 @pytest.mark.parametrize("split", list(Split))
@@ -54,7 +54,7 @@ def test_the_reference_answers_are_right_and_others_are_not(split: Split) -> Non
     dialogues = [generate(3, index, split) for index in range(300)]
     for dialogue in dialogues:
         assert is_right(dialogue.answer, dialogue.answer, dialogue.slot), dialogue
-        assert is_right(dialogue.answer, dialogue.answer, dialogue.slot, by_ear=True), dialogue
+        assert is_right(dialogue.answer, dialogue.answer, dialogue.slot, by_recogniser=True), dialogue
         assert not is_right("", dialogue.answer, dialogue.slot)
     shifted = zip(dialogues, dialogues[1:] + dialogues[:1], strict=True)
     luck = sum(is_right(other.answer, asked.answer, asked.slot) for asked, other in shifted)

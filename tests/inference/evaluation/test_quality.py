@@ -127,10 +127,10 @@ def test_utmos_by_its_folder_is_the_golden_score(tmp_path: Path, monkeypatch: py
     expected = load_file(golden / "expected.safetensors")
     folder = utmos22_strong.run(golden / "model.safetensors", tmp_path / "utmos", utmos22_strong.Options(heads=4))
     monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {})
-    ear = type("Ear", (), {"name": "deaf", "__call__": lambda self, wave, rate: ""})()
-    judge = speech_judge.SpeechJudge(ear, str(folder), None)
+    recogniser = type("Ear", (), {"name": "deaf", "__call__": lambda self, wave, rate: ""})()
+    judge = speech_judge.SpeechJudge(recogniser, str(folder), None)
     for wave, score in zip(expected["waveform"], expected["score"], strict=True):
         (found, weight) = judge({"reply": None}, wave.numpy())["measures"]["utmos"]
         assert weight == 1 and found - 3 == pytest.approx(float(score) - 3, rel=1e-4)
     with pytest.raises(DuologueError, match=r"is not a folder of an imported utmos"):
-        speech_judge.SpeechJudge(ear, str(tmp_path), None)
+        speech_judge.SpeechJudge(recogniser, str(tmp_path), None)

@@ -14,7 +14,7 @@ import soundfile
 
 from duologue.inference.evaluation.metrics.statistics import Better, Metric, Statistic, evaluate
 from duologue.inference.evaluation.metrics.words import Aligned
-from duologue.inference.evaluation.report.page import Section, aligned, example, player, table, verdict
+from duologue.inference.evaluation.report.page import Section, aligned, conclusion, example, player, table
 from duologue.inference.evaluation.report.plots import bars, curves, histogram, number
 from duologue.inference.evaluation.report.reporting import finish, from_json, ranked
 
@@ -72,15 +72,15 @@ def test_everything_is_inside_and_text_is_text(tmp_path: Path) -> None:
 
 def test_lines() -> None:
     found = evaluate(WER, rows())
-    assert found.value == pytest.approx(0.0975) and verdict(found).startswith("cannot be told from 10.8 %")
+    assert found.value == pytest.approx(0.0975) and conclusion(found).startswith("cannot be told from 10.8 %")
     good = evaluate(WER, [{"measures": {"wer": [at % 2, 100]}} for at in range(40)])
-    assert verdict(good) == "better than 10.8 %, another & its test"
-    assert verdict(evaluate(WER, [])) == "not measured"
+    assert conclusion(good) == "better than 10.8 %, another & its test"
+    assert conclusion(evaluate(WER, [])) == "not measured"
     mos = Metric(key="wer", name="x", unit="MOS")
-    assert verdict(evaluate(mos, [{"measures": {"wer": [2.61, 1]}}])) == "between poor (2) and fair (3)"
-    shares = Metric(key="wer", name="x", unit="%")
-    few = evaluate(shares, [{"measures": {"wer": [at % 2, 1]}} for at in range(4)])
-    assert verdict(few).endswith("too few for more than a guess")
+    assert conclusion(evaluate(mos, [{"measures": {"wer": [2.61, 1]}}])) == "between poor (2) and fair (3)"
+    fractions = Metric(key="wer", name="x", unit="%")
+    few = evaluate(fractions, [{"measures": {"wer": [at % 2, 1]}} for at in range(4)])
+    assert conclusion(few).endswith("too few for more than a guess")
     assert [number(v, u) for v, u in ((0.123, "%"), (1234.5, "ms"), (0.0123, ""), (None, "s"), (2.345, "MOS"))] == [
         "12.3 %", "1234 ms", "0.012", "–", "2.35"
     ]  # fmt: skip

@@ -13,10 +13,10 @@ from duologue.inference.evaluation.metrics.statistics import (
     Statistic,
     compare,
     evaluate,
+    fraction,
     growth_exponent,
     holm,
     percentiles,
-    share,
 )
 
 WER = Metric(key="wer", name="WER", better=Better.LOWER)
@@ -63,7 +63,7 @@ def test_percentiles_and_what_is_not_there() -> None:
     assert evaluate(WER, []).value is None and evaluate(WER, [{}]).count == 0
     assert evaluate(WER, rows(np.zeros(3), np.zeros(3))).value is None, "no words at all"
     assert percentiles([None, 1.0])["p50"] == 1.0 and percentiles([])["max"] is None
-    assert share([True, False]) == 0.5 and share([]) is None
+    assert fraction([True, False]) == 0.5 and fraction([]) is None
 
 
 def by_id(amounts: np.ndarray) -> dict[str, dict]:

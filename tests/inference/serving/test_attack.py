@@ -145,7 +145,7 @@ def attack(caplog_module):
         # The other one is where it was, and the server as well as before.
         other.conversation.item.retrieve(item_id="first")
         assert collect(other, "conversation.item.retrieved")[-1].item.content[0].text == SECRET
-        wait(lambda: found.service.engine.seats == 1)
+        wait(lambda: found.service.engine.slots == 1)
         assert httpx.get(f"{found.url}/health").status_code == 200
     assert [record.getMessage() for record in caplog_module if record.levelno >= logging.ERROR] == []
 

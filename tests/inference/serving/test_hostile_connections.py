@@ -24,7 +24,7 @@ from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.protocol.errors import RequestError
 from duologue.inference.serving.protocol.settings import Settings
 from duologue.inference.serving.realtime import decoding
-from duologue.inference.serving.workers.engine import EngineFull
+from duologue.inference.serving.workers.engine import PoolFull
 from duologue.model.errors import DuologueError
 
 UPGRADE = (
@@ -114,7 +114,7 @@ def test_frames_that_are_no_messages_are_limited(server: Running, raw: socket.so
     raw.sendall(b"\x01\x80\0\0\0\0" + (frame + b"\0\0\0\0") * 4_000)
     raw.sendall((frame + b"\0\0\0\0") * 500)
     assert b"frames come too fast" in ends(raw)
-    wait(lambda: server.service.engine.seats == 0)
+    wait(lambda: server.service.engine.slots == 0)
 
 
 def test_text_that_is_no_utf8_is_no_fault_of_ours(raw: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
@@ -221,7 +221,7 @@ def test_few_recordings_are_decoded_at_a_time() -> None:
         gate = decoding.Decoding()
         waiting = [asyncio.create_task(gate(slow)) for _ in range(decoding._WAITING)]
         await asyncio.sleep(0.1)
-        with pytest.raises(EngineFull):
+        with pytest.raises(PoolFull):
             await gate(slow)
         await asyncio.to_thread(int)  # other threads are free
         for task in waiting[4:]:

@@ -34,12 +34,12 @@ from duologue.inference.serving.http.body import decoded, read_body
 from duologue.inference.serving.http.limits import Limits, Throttle, check_texts
 from duologue.inference.serving.protocol.errors import RequestError
 from duologue.inference.serving.realtime.answering import Stream
-from duologue.inference.serving.workers.engine import EngineConfig, EngineFull
+from duologue.inference.serving.workers.engine import PoolFull, WorkerPoolConfig
 from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
 
-ONE = EngineConfig(sessions=1, late_ms=1e9)
+ONE = WorkerPoolConfig(sessions=1, late_ms=1e9)
 HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n"
 ASKED = [{"role": "user", "content": "what is two plus two"}]
 
@@ -94,7 +94,7 @@ def test_what_does_not_fit_the_context_is_an_error_of_the_clients(server) -> Non
     assert answer.status_code == 400 and "context has 2048 positions" in answer.json()["error"]["message"]
     answer = complete(server, ASKED * 300)
     assert answer.status_code == 400 and "300 messages; at most 256" in answer.json()["error"]["message"]
-    assert server.service.engine.seats == 0
+    assert server.service.engine.slots == 0
 
 
 def test_json_has_a_size(server) -> None:
@@ -216,13 +216,13 @@ def test_many_items_are_read_once_the_last_has_come(server, monkeypatch) -> None
         collect(connection, "session.created")
         (session,) = server.service.sessions
         calls: list[str] = []
-        call = session.seat.call
+        call = session.slot.call
 
         def counted(method, *args, **named):
             calls.append(method)
             return call(method, *args, **named)
 
-        monkeypatch.setattr(session.seat, "call", counted)
+        monkeypatch.setattr(session.slot, "call", counted)
         for i in range(60):
             kind, role = (("input_text", "user"), ("output_text", "assistant"))[i % 2]
             item = {"type": "message", "role": role, "content": [{"type": kind, "text": f"what is {i}"}]}
@@ -266,7 +266,7 @@ def test_who_leaves_gives_the_slot_back_at_once(slow, stream: bool, text: str) -
         with socket.create_connection(("127.0.0.1", found.port)) as raw:
             raw.sendall(HEAD.format(len(body)).encode() + body)
             wait(lambda: slow.steps > 3)
-        wait(lambda: found.service.engine.seats == 0, 10)
+        wait(lambda: found.service.engine.slots == 0, 10)
         time.sleep(0.1)
         assert slow.steps < 90, "of 120 steps"
         assert "duologue_clients_left_total 1.0" in httpx.get(f"{found.url}/metrics").text or stream
@@ -331,7 +331,7 @@ def test_requests_wait_for_a_slot() -> None:
         assert {answer.json()["text"] for answer in answers} == {HEARD}
         metrics = httpx.get(f"{found.url}/metrics").text
         assert "duologue_queue_seconds_count 8" in metrics and "duologue_queue 0.0" in metrics
-        assert found.service.engine.seats == 0
+        assert found.service.engine.slots == 0
 
 
 def test_beyond_the_queue_it_is_said_when_to_ask_again(slow) -> None:
@@ -341,7 +341,7 @@ def test_beyond_the_queue_it_is_said_when_to_ask_again(slow) -> None:
         slow.on = True
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             long = pool.submit(complete, found, [{"role": "user", "content": "what " * 900}])
-            wait(lambda: found.service.engine.seats == 1)
+            wait(lambda: found.service.engine.slots == 1)
             others = [pool.submit(complete, found, ASKED) for _ in range(3)]
             refused = [other.result() for other in others]
             # Who leaves the queue makes room in it.
@@ -378,13 +378,13 @@ class Room:
 
     def sit(self, config):
         if self.inside >= self.slots:
-            raise EngineFull("full")
+            raise PoolFull("full")
         self.inside += 1
         return Slot(self)
 
-    def leave(self, seat) -> None:
+    def leave(self, slot) -> None:
         self.inside -= 1
-        self.on_leave(seat)
+        self.on_leave(slot)
 
 
 def test_the_queue_is_fair_between_keys() -> None:
@@ -393,7 +393,7 @@ def test_the_queue_is_fair_between_keys() -> None:
     async def scene() -> list[int]:
         admission = Admission(Room(3), Limits(), None, 2)
         first = [await admission.wait(0) for _ in range(2)]
-        seat = await admission.wait(1)
+        slot = await admission.wait(1)
         order: list[int] = []
 
         async def come(key: int) -> None:
@@ -404,8 +404,8 @@ def test_the_queue_is_fair_between_keys() -> None:
         tasks = [asyncio.create_task(come(key)) for key in (0, 0, 0, 1, 1)]
         await asyncio.sleep(0)
         for _ in range(5):
-            (seat if seat is not None else first.pop(0)).leave()
-            seat = None
+            (slot if slot is not None else first.pop(0)).leave()
+            slot = None
             await asyncio.sleep(0.01)
         for _ in range(5):
             if not all(task.done() for task in tasks):
@@ -423,10 +423,10 @@ def test_who_leaves_the_queue_gives_up_the_slot_that_came_too_late() -> None:
     async def scene() -> None:
         room = Room(1)
         admission = Admission(room, Limits(), None, 0)
-        seat = await admission.wait(-1)
+        slot = await admission.wait(-1)
         waits = asyncio.create_task(admission.wait(-1))
         await asyncio.sleep(0)
-        seat.leave()  # the slot is now the other's
+        slot.leave()  # the slot is now the other's
         waits.cancel()
         await asyncio.gather(waits, return_exceptions=True)
         assert room.inside == 0 and admission.waiting == 0
@@ -437,7 +437,7 @@ def test_who_leaves_the_queue_gives_up_the_slot_that_came_too_late() -> None:
 def test_no_key_takes_all_slots() -> None:
     access = AccessConfig(keys=(KEY, OTHER))
     config = ServeConfig(
-        model="tiny", engine=EngineConfig(sessions=3, late_ms=1e9), access=access, limits=Limits(wait_s=0.1)
+        model="tiny", engine=WorkerPoolConfig(sessions=3, late_ms=1e9), access=access, limits=Limits(wait_s=0.1)
     )
     with running(config) as found, contextlib.ExitStack() as inside:
         mine, other = ({"Authorization": f"Bearer {key}"} for key in (KEY, OTHER))
@@ -454,11 +454,11 @@ def test_conversations_say_when_to_ask_again() -> None:
     async def scene() -> None:
         admission = Admission(Room(1), Limits(), None, 0)
         for _ in range(3):
-            seat = admission.sit(-1, SessionConfig())
-            admission._conversations.inside[seat] -= 20.0  # it has lasted so long
-            seat.leave()
+            slot = admission.sit(-1, SessionConfig())
+            admission._conversations.inside[slot] -= 20.0  # it has lasted so long
+            slot.leave()
         admission.sit(-1, SessionConfig())
-        with pytest.raises(EngineFull) as full:
+        with pytest.raises(PoolFull) as full:
             admission.sit(-1, SessionConfig())
         assert 10 <= full.value.retry_s <= 20
 
@@ -530,7 +530,7 @@ def test_an_idle_session_gives_its_slot_back() -> None:
             with pytest.raises(websockets.ConnectionClosed) as closed:
                 idle.recv()
             assert closed.value.rcvd.code == 1000
-            wait(lambda: found.service.engine.seats == 1)  # silence is sound
+            wait(lambda: found.service.engine.slots == 1)  # silence is sound
             stop.set()
             sending.join()
         assert "duologue_idle_sessions_total 1.0" in httpx.get(f"{found.url}/metrics").text

@@ -15,7 +15,7 @@ from tiny_assistant import Loudness, tiny_assistant
 from duologue.inference.assistant.text_stream import ids_of
 from duologue.inference.serving.app import ServeConfig, create_app
 from duologue.inference.serving.workers import engine
-from duologue.inference.serving.workers.worker import Job, Lane
+from duologue.inference.serving.workers.worker import Job, Worker
 from duologue.inference.session.session import Session
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling, TokenKind
@@ -164,7 +164,7 @@ def test_health_tells_of_a_worker_that_does_not_come_back(monkeypatch) -> None:
     assert engine._PING_S + engine._STUCK_S < 5
     monkeypatch.setattr(engine, "_PING_S", 0.05)
     monkeypatch.setattr(engine, "_STUCK_S", 0.3)
-    vad, room = Blocking(), engine.EngineConfig(sessions=4, late_ms=1e9)
+    vad, room = Blocking(), engine.WorkerPoolConfig(sessions=4, late_ms=1e9)
     app = create_app(ServeConfig(model="tiny", engine=room), tiny_assistant(), vad)
     with running(app=app) as found:
         vad.hears = True
@@ -196,5 +196,5 @@ def test_a_lane_goes_on_between_jobs() -> None:
     link.recv = lambda: (taken.append(1), receive())[1]
     link.send = lambda result: (done.append(len(taken)), send(result))
     with pytest.raises(EOFError):
-        Lane(tiny_assistant(), Loudness(), link, link, clock=link.clock).serve()
+        Worker(tiny_assistant(), Loudness(), link, link, clock=link.clock).serve()
     assert len(link.results) == 500 and done[0] < 300

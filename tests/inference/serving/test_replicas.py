@@ -33,7 +33,7 @@ from tiny_assistant import SAID, tiny_assistant
 from duologue.checkpoints import store
 
 URL, KEY = "http://127.0.0.1:8000", "a-key-for-the-replicas"
-SEATS = 2  # of each of two replicas
+SLOTS = 2  # of each of two replicas
 MARK = "DUOLOGUE_TEST_RUN"  # an environment variable that all of Ray's processes inherit, wherever they end up
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -68,7 +68,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     mark, scratch = uuid.uuid4().hex, Path(mkdtemp(prefix="ray-", dir="/tmp"))  # sockets: their paths must be short
     ours = {"DUOLOGUE_API_KEY": KEY, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(scratch), MARK: mark}
     command = [str(Path(sys.executable).parent / "serve"), "run", "duologue.inference.serving.replicas:app"]
-    arguments = [f"model={folder / 'tiny'}", "replicas=2", "cpus=0.5", f"sessions={SEATS}"]
+    arguments = [f"model={folder / 'tiny'}", "replicas=2", "cpus=0.5", f"sessions={SLOTS}"]
 
     def started() -> list[int]:
         running = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
@@ -142,10 +142,10 @@ def ask(connection: Any) -> str:
 
 def test_conversations_spread_and_stay_and_requests_go_anywhere(deployed: Deployed) -> None:
     client = deployed.client
-    connections = [enter(client) for _ in range(2 * SEATS)]
+    connections = [enter(client) for _ in range(2 * SLOTS)]
     for i, connection in enumerate(connections):
         greet(connection, i)
-    assert set(inside()) == {SEATS}  # so both replicas are full
+    assert set(inside()) == {SLOTS}  # so both replicas are full
     with pytest.raises(websockets.InvalidStatus) as refused:
         client.realtime.connect(model="x").enter()
     assert refused.value.response.status_code == 503
@@ -166,7 +166,7 @@ def test_conversations_spread_and_stay_and_requests_go_anywhere(deployed: Deploy
 def test_a_killed_replica_takes_its_conversations_and_is_started_anew(deployed: Deployed) -> None:
     client, before = deployed.client, deployed.replicas()
     assert len(before) == 2
-    connections = dict(enumerate(enter(client) for _ in range(2 * SEATS)))
+    connections = dict(enumerate(enter(client) for _ in range(2 * SLOTS)))
     for i, connection in connections.items():
         greet(connection, i)
     os.kill(min(before), signal.SIGKILL)
@@ -177,13 +177,13 @@ def test_a_killed_replica_takes_its_conversations_and_is_started_anew(deployed: 
         except websockets.ConnectionClosed:
             del connections[i]
             ended.append(i)
-    assert len(ended) == SEATS == len(connections)  # those of the one, and no others
+    assert len(ended) == SLOTS == len(connections)  # those of the one, and no others
     wait(lambda: len(deployed.replicas()) == 2, 300)
     assert len(deployed.replicas() & before) == 1
     for i in ended:
         connections[i] = enter(client, 300)
         greet(connections[i], i)
-    assert set(inside()) == {SEATS}
+    assert set(inside()) == {SLOTS}
     for connection in connections.values():
         assert ask(connection) == SAID
         connection.close()

@@ -30,7 +30,7 @@ from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.run import serve
-from duologue.inference.serving.workers.engine import EngineConfig
+from duologue.inference.serving.workers.engine import WorkerPoolConfig
 from duologue.inference.session.state import SessionState
 from duologue.model.errors import DuologueError
 
@@ -115,19 +115,19 @@ def test_other_origins_are_refused(locked, server) -> None:
 
 def test_a_key_has_so_many_conversations(locked) -> None:
     key = {"Authorization": f"Bearer {OTHER}"}
-    wait(lambda: locked.service.engine.seats == 0)
+    wait(lambda: locked.service.engine.slots == 0)
     first, second = (connect(ws(locked), additional_headers=key) for _ in range(2))
     status, error = refusal(locked, additional_headers=key)
     assert status == 429 and error["code"] == "rate_limit_exceeded"
     connect(ws(locked), additional_headers={"Authorization": f"Bearer {KEY}"}).close()
     first.close()
-    wait(lambda: locked.service.engine.seats == 1)
+    wait(lambda: locked.service.engine.slots == 1)
     connect(ws(locked), additional_headers=key).close()
     second.close()
 
 
 def test_who_cannot_be_served_in_time_is_not_let_in() -> None:
-    engine = EngineConfig(sessions=1, late_ms=1e9)
+    engine = WorkerPoolConfig(sessions=1, late_ms=1e9)
     config = ServeConfig(model="tiny", engine=engine, limits=Limits(wait_s=0.2))
     with running(config) as found, found.client().realtime.connect(model="tiny") as inside:
         collect(inside, "session.created")
@@ -158,7 +158,7 @@ def test_a_model_that_cannot_converse_says_so_and_serves_on() -> None:
 
 def test_a_late_engine_lets_nobody_in() -> None:
     """While those inside are served late; once they are gone, whoever comes is let in."""
-    config = ServeConfig(model="tiny", engine=EngineConfig(sessions=4, late_ms=50))
+    config = ServeConfig(model="tiny", engine=WorkerPoolConfig(sessions=4, late_ms=50))
     with running(config) as found:
         engine = found.service.engine
         with found.client().realtime.connect(model="tiny") as inside:
@@ -167,7 +167,7 @@ def test_a_late_engine_lets_nobody_in() -> None:
             wait(lambda: len(late) > 140)
             late.extend([(late[-1][0], 100.0)] * 5)
             assert refusal(found)[1]["code"] == "server_overloaded"
-        wait(lambda: engine.seats == 0)
+        wait(lambda: engine.slots == 0)
         with contextlib.ExitStack() as others:
             for _ in range(2):  # the first, and who comes while it is inside
                 another = others.enter_context(found.client().realtime.connect(model="tiny"))
@@ -217,8 +217,8 @@ def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
             remembered.append(weakref.ref(self))
 
         monkeypatch.setattr(kind, "__init__", made)
-    (lane,) = server.service.engine._lanes
-    wait(lambda: server.service.engine.seats == 0)
+    (worker,) = server.service.engine._workers
+    wait(lambda: server.service.engine.slots == 0)
     raw = socket.create_connection(("127.0.0.1", server.port))
     connection = connect(ws(server), sock=raw)
     connection.recv()
@@ -247,7 +247,7 @@ def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # reset, not closed
     raw.shutdown(socket.SHUT_RDWR)
     raw.close()
-    wait(lambda: server.service.engine.seats == 0 and not server.service.sessions, 10)
+    wait(lambda: server.service.engine.slots == 0 and not server.service.sessions, 10)
 
     def forgotten() -> bool:
         gc.collect()
@@ -255,7 +255,7 @@ def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
 
     assert remembered
     wait(forgotten, 10)
-    assert lane.alive and httpx.get(f"{server.url}/health").status_code == 200
+    assert worker.alive and httpx.get(f"{server.url}/health").status_code == 200
 
 
 def test_a_shutdown_lets_the_answer_finish() -> None:
@@ -284,7 +284,7 @@ def test_bad_limits_are_refused() -> None:
     with pytest.raises(DuologueError, match="session_s is 0"):
         AccessConfig(session_s=0)
     with pytest.raises(DuologueError, match="lanes -1"):
-        EngineConfig(lanes=-1)
+        WorkerPoolConfig(workers=-1)
 
 
 def test_transcription(server) -> None:
@@ -312,7 +312,7 @@ def test_speech(server) -> None:
         client.audio.speech.create(model="tiny", voice="alloy", input="it is a xylophone")
     with pytest.raises(openai.BadRequestError, match="one speed"):
         client.audio.speech.create(model="tiny", voice="alloy", input=SAID, speed=2.0)
-    assert server.service.engine.seats == 0
+    assert server.service.engine.slots == 0
 
 
 def test_chat(server) -> None:
@@ -370,7 +370,7 @@ def test_bad_completions_are_one_clear_error(server, body, param) -> None:
     answer = httpx.post(f"{server.url}/v1/chat/completions", content=json.dumps(body))
     error = answer.json()["error"]
     assert answer.status_code == 400 and error["message"] and (param is None or error["param"] == param), error
-    assert server.service.engine.seats == 0
+    assert server.service.engine.slots == 0
 
 
 def test_one_slow_client_harms_nobody(server) -> None:
@@ -392,8 +392,8 @@ def test_a_load_is_reported(tmp_path) -> None:
 
     path = tmp_path / "question.flac"
     soundfile.write(path, sound((0.8, True)), 16_000)
-    with running(ServeConfig(model="tiny", engine=EngineConfig(sessions=1, late_ms=1e9))) as found:
-        report = asyncio.run(measure(found.url, [path], 2, 3.2, "none", share=0.5, every_s=1.5))
+    with running(ServeConfig(model="tiny", engine=WorkerPoolConfig(sessions=1, late_ms=1e9))) as found:
+        report = asyncio.run(measure(found.url, [path], 2, 3.2, "none", fraction=0.5, every_s=1.5))
     assert (report["inside"], report["refused"], report["lost"], report["errors"]) == (1, {503: 1}, [], 0)
     assert report["chunks_sent"] == round(3.2 / CHUNK_S) + 1 <= report["frames_done"]
     assert report["share_users_speak"] == pytest.approx(0.5, abs=0.05)
@@ -409,7 +409,7 @@ def test_lanes_that_are_processes(tmp_path, capfd) -> None:
     import os
 
     from duologue.checkpoints import store
-    from duologue.inference.serving.workers.engine import Engine, EngineFault, EngineFull
+    from duologue.inference.serving.workers.engine import PoolFull, WorkerFault, WorkerPool
     from duologue.inference.session.state import SessionConfig
 
     assistant = tiny_assistant()
@@ -417,18 +417,18 @@ def test_lanes_that_are_processes(tmp_path, capfd) -> None:
     store.save(folder, assistant.model, assistant.tokenizer)
 
     async def run() -> None:
-        engine = await Engine.start(lambda: None, EngineConfig(lanes=1, sessions=2), model=str(folder))
-        seat = engine.sit(SessionConfig())
-        await seat.call("type", "what is two plus two")
-        frames = [await seat.tick(np.zeros(1_280, np.float32)) for _ in range(80)]
+        engine = await WorkerPool.start(lambda: None, WorkerPoolConfig(workers=1, sessions=2), model=str(folder))
+        slot = engine.sit(SessionConfig())
+        await slot.call("type", "what is two plus two")
+        frames = [await slot.tick(np.zeros(1_280, np.float32)) for _ in range(80)]
         assert any(np.abs(done.value.pcm).max() > 0.001 for done in frames)
         assert capfd.readouterr().err == ""
-        os.kill(engine._lanes[0].runner.pid, signal.SIGKILL)
-        with pytest.raises((EngineFault, EngineFull)):
+        os.kill(engine._workers[0].runner.pid, signal.SIGKILL)
+        with pytest.raises((WorkerFault, PoolFull)):
             while True:
-                await seat.tick(np.zeros(1_280, np.float32))
+                await slot.tick(np.zeros(1_280, np.float32))
         assert not engine.alive
-        with pytest.raises(EngineFull):
+        with pytest.raises(PoolFull):
             engine.sit(SessionConfig())
         await engine.stop()
 

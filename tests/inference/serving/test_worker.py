@@ -10,8 +10,8 @@ import torch
 from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.bench.workers import measure
-from duologue.inference.serving.workers import dynamic_batching as gathering
-from duologue.inference.serving.workers.worker import EngineFault, Job, Lane
+from duologue.inference.serving.workers import dynamic_batching as batching
+from duologue.inference.serving.workers.worker import Job, Worker, WorkerFault
 from duologue.inference.session.events import EventKind
 from duologue.inference.session.policy import DuplexConfig
 from duologue.inference.session.session import Session
@@ -60,7 +60,7 @@ def serve(assistant, jobs, vad=None, **how):
     """What a lane makes of the jobs: for each line, its results in order; and all (line, number) in order."""
     link = Link(jobs)
     with pytest.raises(EOFError):
-        Lane(assistant, vad or Loudness(), link, link, clock=link.clock, **how).serve()
+        Worker(assistant, vad or Loudness(), link, link, clock=link.clock, **how).serve()
     lines: dict = {}
     for line, number, done in link.results:
         lines.setdefault(line, {})[number] = done
@@ -101,13 +101,13 @@ def same(found, wanted):
 def batches(monkeypatch):
     """Sizes of the batches, by stage."""
     sizes: dict = {}
-    together = gathering.together
+    together = batching.together
 
     def counted(step, calls):
         sizes.setdefault(type(step.__self__).__name__, []).append(len(calls))
         return together(step, calls)
 
-    monkeypatch.setattr(gathering, "together", counted)
+    monkeypatch.setattr(batching, "together", counted)
     return sizes
 
 
@@ -151,7 +151,7 @@ def test_who_fails_harms_no_other(assistant, batches, caplog) -> None:
     lines, _ = serve(assistant, jobs, Allergic())
     assert max(batches["Allergic"]) >= 3
     for number in (10, 20):
-        assert isinstance(lines[1][number].value, EngineFault) and str(lines[1][number].value) == "ValueError in tick"
+        assert isinstance(lines[1][number].value, WorkerFault) and str(lines[1][number].value) == "ValueError in tick"
     assert all(not isinstance(lines[1][number].value, Exception) for number in (9, 11, 19, 21))
     assert isinstance(lines[2][15].value, DuologueError) and isinstance(lines[2][16].value.pcm, np.ndarray)
     for line in (0, 3):
@@ -204,13 +204,13 @@ def test_what_a_frame_costs(assistant, batches) -> None:
         assert shared or not batches
     assert min(len(sizes) for sizes in batches.values()) > 1
     link = Link([])
-    assert 0 < Lane(assistant, Loudness(), link, link).calibrate() < 1e3
+    assert 0 < Worker(assistant, Loudness(), link, link).calibrate() < 1e3
     assert torch.is_grad_enabled()  # whatever the frames did to the modes of this thread
 
 
 def test_what_disturbs_a_measurement_does_not_count(assistant, monkeypatch) -> None:
     """A frame costs what it does when the machine is quiet; the door must not hang on one measurement."""
     found = iter([9.0, 5.2, 4.1, 7.0])
-    monkeypatch.setattr(Lane, "_cost", lambda self: next(found))
+    monkeypatch.setattr(Worker, "_cost", lambda self: next(found))
     link = Link([])
-    assert Lane(assistant, Loudness(), link, link).calibrate() == 4.1
+    assert Worker(assistant, Loudness(), link, link).calibrate() == 4.1

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.inference.front_end.speech_gate import WINDOW_MS, GateConfig, SpeechGate
-from duologue.inference.session.policy import FRAME_MS, PRESETS, Action, DuplexConfig, DuplexPolicy, Heard, Mode
-from duologue.model.duplex.monitor import Verdict
+from duologue.inference.session.policy import FRAME_MS, PRESETS, Action, DuplexConfig, DuplexPolicy, Mode, TurnInput
+from duologue.model.duplex.monitor import TurnState
 from duologue.model.errors import DuologueError
 
 
@@ -24,19 +24,19 @@ class Room:
         self.log: list[tuple[int, Action]] = []
         self.now = 0
 
-    def frame(self, speech: bool, verdict: Verdict | None = None, unread: bool = False) -> list[Action]:
+    def frame(self, speech: bool, turn_state: TurnState | None = None, unread: bool = False) -> list[Action]:
         self.now += FRAME_MS
         self.speech_ms = self.speech_ms + FRAME_MS if speech else 0
         self.silence_ms = 0 if speech else self.silence_ms + FRAME_MS
         answering = self.policy.mode in (Mode.ANSWERING, Mode.DUCKED)
         actions = self.policy.step(
-            Heard(
+            TurnInput(
                 speech=speech,
                 speech_ms=self.speech_ms,
                 silence_ms=self.silence_ms,
                 speaking=answering and self.left > 0,
                 audible=answering and self.played > 0,
-                verdict=verdict,
+                turn_state=turn_state,
                 unread=unread,
             )
         )
@@ -47,8 +47,8 @@ class Room:
             self.left, self.played = self.left - 1, self.played + 1
         return actions
 
-    def frames(self, count: int, speech: bool, verdict: Verdict | None = None) -> list[Action]:
-        return [action for _ in range(count) for action in self.frame(speech, verdict)]
+    def frames(self, count: int, speech: bool, turn_state: TurnState | None = None) -> list[Action]:
+        return [action for _ in range(count) for action in self.frame(speech, turn_state)]
 
 
 PLAIN = DuplexConfig(endpoint_ms=480, speculate_ms=160, interrupt_ms=320, resume_ms=240)
@@ -92,13 +92,13 @@ def test_words_are_read_before_a_turn_is_answered() -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "frames", "end"),
-    [(Verdict.QUERY, 3, Action.ANSWER), (Verdict.WAIT, 20, Action.ANSWER), (Verdict.NOISE, 6, Action.IGNORE)],
+    [(TurnState.QUERY, 3, Action.ANSWER), (TurnState.WAIT, 20, Action.ANSWER), (TurnState.NOISE, 6, Action.IGNORE)],
 )
-def test_the_monitor_shortens_and_lengthens_the_wait(verdict: Verdict, frames: int, end: Action) -> None:
+def test_the_monitor_shortens_and_lengthens_the_wait(turn_state: TurnState, frames: int, end: Action) -> None:
     room = Room(dataclasses.replace(PLAIN, query_endpoint_ms=240, wait_endpoint_ms=1600))
     room.frames(5, True)
-    assert end not in room.frames(frames - 1, False, verdict)
-    assert end in room.frame(False, verdict)
+    assert end not in room.frames(frames - 1, False, turn_state)
+    assert end in room.frame(False, turn_state)
 
 
 def test_a_click_is_nobodys_turn() -> None:
@@ -123,11 +123,11 @@ def test_an_echo_taken_for_speech_is_taken_back() -> None:
     """Over the answer: go on at once. After it: nobody's turn, unless there was a pause, so somebody else's speech."""
     config, quiet = DuplexConfig(), {"speech": False, "speech_ms": 0, "silence_ms": FRAME_MS}
     ducked = DuplexPolicy(config, mode=Mode.DUCKED, over_ms=160)
-    assert ducked.step(Heard(**quiet, speaking=True, audible=True, mistaken=True)) == [Action.RESUME]
+    assert ducked.step(TurnInput(**quiet, speaking=True, audible=True, mistaken=True)) == [Action.RESUME]
     begun = DuplexPolicy(config, mode=Mode.LISTENING, turn_ms=160, spoken_ms=160)
-    assert begun.step(Heard(**quiet, mistaken=True)) == [Action.IGNORE] and begun.mode is Mode.IDLE
+    assert begun.step(TurnInput(**quiet, mistaken=True)) == [Action.IGNORE] and begun.mode is Mode.IDLE
     after_a_pause = DuplexPolicy(config, mode=Mode.LISTENING, turn_ms=800, spoken_ms=400)
-    assert after_a_pause.step(Heard(**quiet, mistaken=True)) == [] and after_a_pause.mode is Mode.LISTENING
+    assert after_a_pause.step(TurnInput(**quiet, mistaken=True)) == [] and after_a_pause.mode is Mode.LISTENING
 
 
 def test_a_word_as_short_as_stop_interrupts_if_the_monitor_says_so() -> None:
@@ -135,15 +135,15 @@ def test_a_word_as_short_as_stop_interrupts_if_the_monitor_says_so() -> None:
     room.frames(5, True)
     room.frames(8, False)
     assert room.frames(2, True) == [Action.DUCK]
-    assert room.frame(False, Verdict.QUERY) == [Action.INTERRUPT]
+    assert room.frame(False, TurnState.QUERY) == [Action.INTERRUPT]
 
 
 def test_noise_never_interrupts() -> None:
     room = Room(PLAIN, answer_frames=30)
     room.frames(5, True)
     room.frames(8, False)
-    assert room.frames(20, True, Verdict.NOISE) == [Action.DUCK]
-    assert room.frames(3, False, Verdict.NOISE) == [Action.RESUME]
+    assert room.frames(20, True, TurnState.NOISE) == [Action.DUCK]
+    assert room.frames(3, False, TurnState.NOISE) == [Action.RESUME]
 
 
 def test_who_goes_on_before_a_sample_was_heard_was_not_finished() -> None:
@@ -163,14 +163,16 @@ def test_nobody_talks_for_ever() -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(sorted(PRESETS)),
-    st.lists(st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from([None, *Verdict])), min_size=1, max_size=30),
+    st.lists(
+        st.tuples(st.integers(1, 20), st.booleans(), st.sampled_from([None, *TurnState])), min_size=1, max_size=30
+    ),
     st.integers(0, 15),
 )
-def test_whatever_happens(preset: str, script: list[tuple[int, bool, Verdict | None]], answer_frames: int) -> None:
+def test_whatever_happens(preset: str, script: list[tuple[int, bool, TurnState | None]], answer_frames: int) -> None:
     """No turn is lost, nothing is answered twice, the assistant is silent when it should be, and nothing deadlocks."""
     room = Room(PRESETS[preset], answer_frames)
-    for count, speech, verdict in script:
-        room.frames(count, speech, verdict)
+    for count, speech, turn_state in script:
+        room.frames(count, speech, turn_state)
     room.frames(120, False)  # 9.6 s of silence: whatever was going on is over
     assert room.policy.mode is Mode.IDLE
     turn = answer = prepared = ducked = False

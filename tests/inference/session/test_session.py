@@ -16,7 +16,7 @@ from duologue.inference.session.listen import replay
 from duologue.inference.session.policy import DuplexConfig, Mode
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
-from duologue.model.duplex.monitor import VERDICTS, Verdict
+from duologue.model.duplex.monitor import TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
 
@@ -256,9 +256,9 @@ def test_a_click_leaves_no_trace(assistant) -> None:
 class Says(torch.nn.Module):
     """A monitor of one opinion."""
 
-    def __init__(self, verdict: Verdict, sure: float = 5.0) -> None:
+    def __init__(self, turn_state: TurnState, sure: float = 5.0) -> None:
         super().__init__()
-        self.logits = sure * torch.eye(3)[VERDICTS.index(verdict)]
+        self.logits = sure * torch.eye(3)[TURN_STATES.index(turn_state)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits.expand(*x.shape[:-1], 3)
@@ -266,34 +266,34 @@ class Says(torch.nn.Module):
 
 def test_the_monitor_decides_what_is_answered_and_how_soon() -> None:
     waits = {}
-    for verdict in Verdict:
+    for turn_state in TurnState:
         monitored = tiny_assistant()
-        monitored.model.monitor = Says(verdict)
+        monitored.model.monitor = Says(turn_state)
         session = make(monitored, duplex=DuplexConfig(query_endpoint_ms=160, endpoint_ms=480, wait_endpoint_ms=1200))
         _, events = run(session, sound(*QUESTION))
         at = {event.kind: event.at_ms for event in events}
-        if verdict is Verdict.NOISE:
+        if turn_state is TurnState.NOISE:
             assert EventKind.TURN_IGNORED in at and EventKind.ANSWER_STARTED not in at
             assert session.state.dialogue.turn == 0
         else:
-            waits[verdict] = at[EventKind.ANSWER_STARTED] - at[EventKind.SPEECH_STOPPED]
-    assert 160 <= waits[Verdict.QUERY] <= 272 and 1200 <= waits[Verdict.WAIT] <= 1312
+            waits[turn_state] = at[EventKind.ANSWER_STARTED] - at[EventKind.SPEECH_STOPPED]
+    assert 160 <= waits[TurnState.QUERY] <= 272 and 1200 <= waits[TurnState.WAIT] <= 1312
 
 
 @pytest.mark.parametrize("speculate_ms", [0, 160])
 def test_what_reads_like_nothing_to_answer_is_ignored(speculate_ms: int) -> None:
     """The ear is not sure, the words are: then they decide, and without a word about an answer."""
     waits = []
-    for words in (None, Verdict.QUERY, Verdict.NOISE):
+    for words in (None, TurnState.QUERY, TurnState.NOISE):
         monitored = tiny_assistant()
-        monitored.model.monitor = Says(Verdict.QUERY, sure=1.0)
+        monitored.model.monitor = Says(TurnState.QUERY, sure=1.0)
         monitored.model.word_monitor = None if words is None else Says(words)
         session = make(monitored, duplex=DuplexConfig(endpoint_ms=480, speculate_ms=speculate_ms))
         _, events = run(session, sound(*QUESTION))
         ends = kinds(events, EventKind.ANSWER_STARTED, EventKind.TURN_IGNORED)
-        assert ends == [EventKind.TURN_IGNORED if words is Verdict.NOISE else EventKind.ANSWER_STARTED]
+        assert ends == [EventKind.TURN_IGNORED if words is TurnState.NOISE else EventKind.ANSWER_STARTED]
         audible = [event.at_ms for event in events if event.kind is EventKind.ANSWER_AUDIBLE]
-        assert bool(audible) == (words is not Verdict.NOISE)
+        assert bool(audible) == (words is not TurnState.NOISE)
         waits += audible
         without = make(monitored, monitor=False)
         assert EventKind.ANSWER_STARTED in kinds(run(without, sound(*QUESTION))[1]), "it can be deaf to both"
@@ -304,7 +304,7 @@ def test_what_reads_like_nothing_to_answer_is_ignored(speculate_ms: int) -> None
 
 def test_an_ear_that_is_sure_is_not_overruled() -> None:
     monitored = tiny_assistant()
-    monitored.model.monitor, monitored.model.word_monitor = Says(Verdict.QUERY, sure=9.0), Says(Verdict.NOISE)
+    monitored.model.monitor, monitored.model.word_monitor = Says(TurnState.QUERY, sure=9.0), Says(TurnState.NOISE)
     _, events = run(make(monitored), sound(*QUESTION))
     assert EventKind.ANSWER_STARTED in kinds(events)
 
@@ -319,7 +319,7 @@ def test_an_ear_that_is_sure_is_not_overruled() -> None:
 )
 def test_each_verdict_wants_a_certainty_of_its_own(changes: dict[str, tuple[float, ...]], kept: bool) -> None:
     monitored = tiny_assistant()
-    monitored.model.monitor = Says(Verdict.NOISE)  # 0.99
+    monitored.model.monitor = Says(TurnState.NOISE)  # 0.99
     _, events = run(make(monitored, **changes), sound(*QUESTION))
     assert (EventKind.ANSWER_STARTED in kinds(events)) == kept
 
@@ -327,10 +327,10 @@ def test_each_verdict_wants_a_certainty_of_its_own(changes: dict[str, tuple[floa
 def test_over_an_answer_noise_wants_another_certainty() -> None:
     for enough, wanted in ((0.9, EventKind.RESUMED), (0.999, EventKind.INTERRUPTED)):
         monitored = tiny_assistant()
-        monitored.model.monitor = Says(Verdict.QUERY)
+        monitored.model.monitor = Says(TurnState.QUERY)
         session = make(monitored, certain_over=(0.6, enough, 0.6))
         run(session, sound((0.4, False), (1.0, True), (2.6, False)))
-        monitored.model.monitor = Says(Verdict.NOISE)  # 0.99
+        monitored.model.monitor = Says(TurnState.NOISE)  # 0.99
         _, events = run(session, sound((0.8, True), (0.6, False)))
         assert wanted in kinds(events)
 
@@ -338,16 +338,16 @@ def test_over_an_answer_noise_wants_another_certainty() -> None:
 def test_the_monitor_hears_what_is_said_over_the_answer() -> None:
     """An opinion that changes while it speaks: "query" stops it at once, "noise" never does."""
     question = ((0.4, False), (1.0, True), (2.6, False))
-    for verdict, wanted in ((Verdict.QUERY, EventKind.INTERRUPTED), (Verdict.NOISE, EventKind.RESUMED)):
+    for turn_state, wanted in ((TurnState.QUERY, EventKind.INTERRUPTED), (TurnState.NOISE, EventKind.RESUMED)):
         monitored = tiny_assistant()
-        monitored.model.monitor = Says(Verdict.QUERY)
+        monitored.model.monitor = Says(TurnState.QUERY)
         session = make(monitored)
         run(session, sound(*question))
-        monitored.model.monitor = Says(verdict)
+        monitored.model.monitor = Says(turn_state)
         _, events = run(session, sound((0.8, True), (0.6, False)))
         seen = kinds(events, EventKind.DUCKED, EventKind.INTERRUPTED, EventKind.RESUMED)
         assert seen == [EventKind.DUCKED, wanted]
-        if verdict is Verdict.QUERY:
+        if turn_state is TurnState.QUERY:
             at = {event.kind: event.at_ms for event in events}
             assert at[EventKind.INTERRUPTED] - at[EventKind.DUCKED] <= 80
 
@@ -477,7 +477,7 @@ def test_an_answer_can_wait_to_be_asked_for(assistant) -> None:
 
 def test_it_can_be_deaf_to_interruptions_and_to_its_monitor() -> None:
     monitored = tiny_assistant()
-    monitored.model.monitor = Says(Verdict.NOISE)
+    monitored.model.monitor = Says(TurnState.NOISE)
     session = make(monitored, monitor=False, interruptible=False)
     _, events = run(session, sound((0.4, False), (1.0, True), (1.6, False), (1.0, True), (6.0, False)))
     assert EventKind.ANSWER_FINISHED in kinds(events) and EventKind.DUCKED not in kinds(events)

@@ -9,15 +9,15 @@ import torch
 
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
-from duologue.model.audio_encoder.windowed import WindowConfig, WindowedEar, interior_error
+from duologue.model.audio_encoder.windowed import WindowConfig, WindowedEncoder, interior_error
 from duologue.model.errors import DuologueError
 
 
-def ear(norm: Literal["whisper", "causal"] = "whisper", **window: int) -> WindowedEar:
+def audio_encoder(norm: Literal["whisper", "causal"] = "whisper", **window: int) -> WindowedEncoder:
     torch.manual_seed(0)
     mel = LogMel(LogMelConfig(n_mels=20, norm=norm))
     encoder = WhisperEncoder(WhisperEncoderConfig(n_mels=20, n_audio_state=16, n_audio_head=2, n_audio_layer=2)).eval()
-    return WindowedEar(mel, encoder, WindowConfig(**window))
+    return WindowedEncoder(mel, encoder, WindowConfig(**window))
 
 
 def speech(n: int) -> torch.Tensor:
@@ -28,7 +28,7 @@ def speech(n: int) -> torch.Tensor:
     ).clamp(-1, 1)
 
 
-def stream(stage: WindowedEar, x: torch.Tensor, size: int) -> list[torch.Tensor]:
+def stream(stage: WindowedEncoder, x: torch.Tensor, size: int) -> list[torch.Tensor]:
     state = stage.init_state()
     return [*(stage.step(piece, state) for piece in x.split(size, dim=1)), stage.flush(state)]
 
@@ -39,7 +39,7 @@ def stream(stage: WindowedEar, x: torch.Tensor, size: int) -> list[torch.Tensor]
 @pytest.mark.parametrize("norm", ["whisper", "causal"])
 def test_a_window_over_all_is_the_offline_ear(size: int, n: int, norm: Any) -> None:
     """All right context, all left: only the mel's frames and the positions are left to get wrong."""
-    stage = ear(norm, left_ms=4000, chunk_ms=100, right_ms=4000)
+    stage = audio_encoder(norm, left_ms=4000, chunk_ms=100, right_ms=4000)
     whole = stage(speech(n))
     found = torch.cat(stream(stage, speech(n), size), dim=1)
     assert found.shape == whole.shape
@@ -49,7 +49,7 @@ def test_a_window_over_all_is_the_offline_ear(size: int, n: int, norm: Any) -> N
 @torch.no_grad()
 def test_the_left_context_moves_along_at_its_place() -> None:
     """Without attention, three mel frames decide a frame: any window that holds them gives the offline numbers."""
-    stage = ear(left_ms=200, chunk_ms=100, right_ms=100)
+    stage = audio_encoder(left_ms=200, chunk_ms=100, right_ms=100)
     for block in stage.parts[1].blocks:
         block.attn.out.weight.zero_()
     x = speech(48_000)
@@ -61,7 +61,7 @@ def test_the_left_context_moves_along_at_its_place() -> None:
 
 @torch.no_grad()
 def test_it_streams_and_its_state_is_bounded() -> None:
-    stage, x = ear(left_ms=400, chunk_ms=100, right_ms=60), speech(80_000)
+    stage, x = audio_encoder(left_ms=400, chunk_ms=100, right_ms=60), speech(80_000)
     state, out = stage.init_state(), 0
     for n, piece in enumerate(x.split(400, dim=1), 1):
         out += stage.step(piece, state).shape[1]
@@ -72,7 +72,9 @@ def test_it_streams_and_its_state_is_bounded() -> None:
 
 @torch.no_grad()
 def test_more_context_is_nearer() -> None:
-    errors = [interior_error(ear(left_ms=left, chunk_ms=100, right_ms=100), speech(64_000)) for left in (200, 3800)]
+    errors = [
+        interior_error(audio_encoder(left_ms=left, chunk_ms=100, right_ms=100), speech(64_000)) for left in (200, 3800)
+    ]
     assert errors[1] < errors[0]
 
 
@@ -83,7 +85,7 @@ def test_windows_keep_to_the_chunks_of_an_encoder_that_has_them() -> None:
     sizes = WhisperEncoderConfig(
         n_mels=20, n_audio_state=16, n_audio_head=2, n_audio_layer=1, chunk=8, left_context=40, causal_conv=True
     )
-    stage = WindowedEar(
+    stage = WindowedEncoder(
         LogMel(LogMelConfig(n_mels=20)),
         WhisperEncoder(sizes).eval(),
         WindowConfig(left_ms=1000, chunk_ms=400, right_ms=0),
@@ -100,7 +102,7 @@ def test_what_it_refuses() -> None:
 
 
 def test_very_short_clips_give_what_the_offline_ear_gives() -> None:
-    stage = ear()
+    stage = audio_encoder()
     for n in (0, 100):
         assert sum(piece.shape[1] for piece in stream(stage, torch.zeros(1, n), 50)) == 0
     assert sum(piece.shape[1] for piece in stream(stage, torch.zeros(1, 400), 50)) == 1

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_assistant import tiny_assistant, tiny_config
 
-from duologue.model.duplex.monitor import VERDICTS, Monitor, MonitorConfig, Verdict, together
+from duologue.model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState, together
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling, SpeechLM, TokenKind
 
-QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
+QUERY, NOISE, WAIT = (
+    TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE, TurnState.WAIT)
+)
 opinions = st.lists(st.floats(-6, 6), min_size=3, max_size=3).map(lambda x: torch.tensor(x).softmax(dim=0))
 
 

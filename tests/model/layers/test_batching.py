@@ -19,7 +19,7 @@ from duologue.model.streaming import Chain, State
 CONVERSATIONS = 5
 
 
-def ear():
+def audio_encoder():
     encoder = WhisperEncoderConfig(
         n_mels=16, n_audio_ctx=64, n_audio_state=24, n_audio_head=2, n_audio_layer=2, chunk=8, left_context=16,
         causal_conv=True,
@@ -52,7 +52,7 @@ def states_and_words():
 
 STAGES = {
     "vad": (VAD, "step", sound),
-    "ear": (ear, "step", sound),
+    "ear": (audio_encoder, "step", sound),
     "units": (lambda: unit_decoder(None), "step", states_and_words),
     "units-banded": (lambda: unit_decoder(3, kv_heads=2), "step", states_and_words),
     **{family: (lambda family=family: build(family), "extend", states) for family in FAMILIES},
@@ -143,9 +143,9 @@ def test_kinds():
     assert kind_of((x, None)) != kind_of((x, x)) and kind_of(1) != kind_of(True) and kind_of(1) != kind_of(2)
     generator = torch.Generator()
     assert kind_of(generator) != kind_of(generator), "what is not known to be a value is not shared"
-    ear_of = ear()
-    early, late = ear_of.init_state(), ear_of.init_state()
-    ear_of.step(torch.zeros(1, 1280), late)
+    encoder_of = audio_encoder()
+    early, late = encoder_of.init_state(), encoder_of.init_state()
+    encoder_of.step(torch.zeros(1, 1280), late)
     assert kind_of((early,)) != kind_of((late,)), "half a chunk waits in one of them"
 
 

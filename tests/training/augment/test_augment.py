@@ -431,7 +431,7 @@ def test_level_is_that_of_the_peak(level):
 
 
 def test_masks_are_bounded_seeded_and_stay_within_the_clip():
-    config = SpecAugmentConfig(mel_masks=2, mel_width=10, time_masks=2, time_width=20, time_share=0.2)
+    config = SpecAugmentConfig(mel_masks=2, mel_width=10, time_masks=2, time_width=20, time_fraction=0.2)
     mel = torch.randn(6, 40, 150, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([150, 100, 60, 10, 1, 0])
     before = mel.clone()

@@ -169,8 +169,8 @@ class Faulty(Line):
 def test_steps_that_are_not_finite_are_left_out(recipe: LineRecipe) -> None:
     """They leave weights and optimiser as they were, and are counted; without them the run is the same."""
     faulty, skipping = Faulty({3}, {7, 8}), Line()
-    figures = train(recipe, faulty, progress=False)
-    assert figures["left_out"] == 3 and torch.isfinite(faulty.slope.weight).all()
+    metrics = train(recipe, faulty, progress=False)
+    assert metrics["left_out"] == 3 and torch.isfinite(faulty.slope.weight).all()
     # The same by hand: a plain optimiser that never sees those batches.
     torch.manual_seed(recipe.seed)
     optimiser = torch.optim.AdamW(skipping.slope.parameters(), betas=recipe.betas, weight_decay=0.0)
@@ -237,10 +237,10 @@ def test_the_average_is_what_is_measured_and_handed_on(recipe: LineRecipe, tmp_p
     plain, averaged, resumed = Line(), Watched(), Watched()
     train(recipe, plain, progress=False)
     with_ema = replace(recipe, ema=0.9, out=str(tmp_path / "ema"))
-    figures = train(with_ema, averaged, progress=False)
+    metrics = train(with_ema, averaged, progress=False)
     assert torch.equal(plain.slope.weight, averaged.slope.weight)
     stored = load_file(tmp_path / "ema" / "model.safetensors")["slope.weight"]
-    assert figures["measured"] == float(stored) != plain.slope.weight.item()
+    assert metrics["measured"] == float(stored) != plain.slope.weight.item()
     constant = replace(with_ema, schedule="constant", out=str(tmp_path / "c"))
     whole = Watched()
     train(constant, whole, progress=False)

@@ -28,47 +28,47 @@ def test_sizes_are_hifigans() -> None:
 
 def test_what_equals_the_recording_matches_it() -> None:
     torch.manual_seed(0)
-    rivals, real = Discriminators(SMALL), tones(0)
-    same, figures = rivals.judge(real.clone().requires_grad_(), real)
-    assert figures["features"] == 0 and same > 0
-    _, other = rivals.judge(torch.randn(4, 3200), real)
+    adversaries, real = Discriminators(SMALL), tones(0)
+    same, metrics = adversaries.judge(real.clone().requires_grad_(), real)
+    assert metrics["features"] == 0 and same > 0
+    _, other = adversaries.judge(torch.randn(4, 3200), real)
     assert other["features"] > 0
 
 
 def test_they_learn_to_tell_noise_from_tones() -> None:
     """From not knowing (0.5 at best) towards certainty, on clips they have not seen."""
     torch.manual_seed(0)
-    rivals = Discriminators(SMALL)
-    optimiser = torch.optim.AdamW(rivals.parameters(), 1e-2, (0.8, 0.99))
+    adversaries = Discriminators(SMALL)
+    optimiser = torch.optim.AdamW(adversaries.parameters(), 1e-2, (0.8, 0.99))
     noise = torch.Generator().manual_seed(1)
     for step in range(40):
-        loss, _ = rivals(0.2 * torch.randn(4, 3200, generator=noise), tones(step))
+        loss, _ = adversaries(0.2 * torch.randn(4, 3200, generator=noise), tones(step))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        assert rivals(0.2 * torch.randn(4, 3200, generator=noise), tones(1000))[0] < 0.35
-        fooled = rivals.judge(0.2 * torch.randn(4, 3200, generator=noise), tones(1000))[1]["fooled"]
-        assert fooled > 0.5 > rivals.judge(tones(1001), tones(1000))[1]["fooled"]
+        assert adversaries(0.2 * torch.randn(4, 3200, generator=noise), tones(1000))[0] < 0.35
+        fooled = adversaries.judge(0.2 * torch.randn(4, 3200, generator=noise), tones(1000))[1]["fooled"]
+        assert fooled > 0.5 > adversaries.judge(tones(1001), tones(1000))[1]["fooled"]
 
 
 def test_spectra_with_hinges_learn_to_tell_noise_from_tones() -> None:
     torch.manual_seed(0)
-    rivals = Discriminators(DiscriminatorConfig(periods=(), scales=0, resolutions=(64,), channels=4, hinge=True))
-    features = rivals.features(tones(0))
+    adversaries = Discriminators(DiscriminatorConfig(periods=(), scales=0, resolutions=(64,), channels=4, hinge=True))
+    features = adversaries.features(tones(0))
     assert len(features) == 1 and features[0][0].shape == (4, 4, 201, 33)  # (B, C, frames, bins)
-    before = float(rivals(0.2 * torch.randn(4, 3200), tones(0))[0])
+    before = float(adversaries(0.2 * torch.randn(4, 3200), tones(0))[0])
     assert 1.5 < before < 2.5
-    optimiser = torch.optim.AdamW(rivals.parameters(), 1e-2, (0.8, 0.99))
+    optimiser = torch.optim.AdamW(adversaries.parameters(), 1e-2, (0.8, 0.99))
     for step in range(20):
-        loss, _ = rivals(0.2 * torch.randn(4, 3200), tones(step))
+        loss, _ = adversaries(0.2 * torch.randn(4, 3200), tones(step))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     with torch.no_grad():
-        assert rivals(0.2 * torch.randn(4, 3200), tones(1000))[0] < 0.6 * before
+        assert adversaries(0.2 * torch.randn(4, 3200), tones(1000))[0] < 0.6 * before
         noise, real = 0.2 * torch.randn(4, 3200), tones(1000)
-        assert rivals.judge(noise, real)[1]["fooled"] > rivals.judge(tones(1001), real)[1]["fooled"]
+        assert adversaries.judge(noise, real)[1]["fooled"] > adversaries.judge(tones(1001), real)[1]["fooled"]
 
 
 def test_nothing_to_judge_with_is_refused() -> None:

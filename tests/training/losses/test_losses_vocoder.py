@@ -16,8 +16,8 @@ def test_envelopes_of_bands_are_compared_band_by_band() -> None:
     loss = SpectralLoss(SpectralLossConfig(windows=(512,), band_weight=2.0))
     plain = SpectralLoss(SpectralLossConfig(windows=(512,)))
     for level in (1.0, 0.1):
-        total, figures = loss(0.5 * level * recorded, level * recorded)
-        assert float(figures["band"]) == pytest.approx(0.5, abs=0.01)
+        total, metrics = loss(0.5 * level * recorded, level * recorded)
+        assert float(metrics["band"]) == pytest.approx(0.5, abs=0.01)
         without, others = plain(0.5 * level * recorded, level * recorded)
         assert float(total - without) == pytest.approx(1.0, abs=0.02) and "band" not in others
     assert float(loss(recorded, recorded)[0]) == 0

@@ -65,7 +65,7 @@ def test_crops_go_through_clips_and_are_functions_of_seed_and_step(recordings):
 
 
 def test_shares_say_how_often_a_set_is_drawn_from(recordings):
-    data = Waveforms((str(recordings),) * 2, 16000, 1600, shares=(3.0, 1.0))
+    data = Waveforms((str(recordings),) * 2, 16000, 1600, fractions=(3.0, 1.0))
     assert data.chances.tolist() == [0.75, 0.25]
     for change, message in (
         ({"shares": (1.0,)}, "as many as the data sets"),
@@ -108,8 +108,8 @@ def test_a_codec_after_wavtokenizer_learns_as_well(recordings, tmp_path):
     assert task.batch(0).keys() == {"samples", "codebooks"}
     task.train()
     first = float(task(task.batch(0))[1]["mel"])
-    figures = train(run, run.build(), progress=False)
-    assert figures["mel"] < 0.9 * first and figures[f"mel_{recordings.name}"] < 0.9 * first
+    metrics = train(run, run.build(), progress=False)
+    assert metrics["mel"] < 0.9 * first and metrics[f"mel_{recordings.name}"] < 0.9 * first
 
 
 def test_kmeans_finds_the_clusters():
@@ -167,7 +167,7 @@ def test_dead_entries_become_vectors_of_the_batch():
         assert int(averages.updates) == update
     vectors = x[0].T
     assert torch.cdist(quantiser.entries[0, 2][None], vectors).min() < 1e-5
-    assert float(averages.figures()["utilisation"]) < 1
+    assert float(averages.metrics()["utilisation"]) < 1
 
 
 def test_batches_of_a_step_make_one_update_in_any_grouping():
@@ -201,11 +201,11 @@ def test_the_tiny_recipe_learns(recordings, tmp_path):
     task.train()
     first = float(task(task.batch(0))[1]["mel"])
     task = run.build()
-    figures = train(run, task, progress=False)
-    assert figures["mel"] < 0.6 * first
-    assert figures["utilisation"] > 0.8 and figures["perplexity"] > 16
+    metrics = train(run, task, progress=False)
+    assert metrics["mel"] < 0.6 * first
+    assert metrics["utilisation"] > 0.8 and metrics["perplexity"] > 16
     name = recordings.name
-    assert figures[f"mel_{name}"] < 0.6 * first and figures[f"used_{name}"] > 32
+    assert metrics[f"mel_{name}"] < 0.6 * first and metrics[f"used_{name}"] > 32
     samples = task.data.crops(np.random.default_rng(0), 2)
     handed_on = load_part(assemble_codec(tmp_path / "codec", run.out), "codec", CodecConfig, Codec)
     assert handed_on.config == run.codec
@@ -217,17 +217,18 @@ def test_the_tiny_recipe_learns(recordings, tmp_path):
         assert (handed_on.decode(codes) - wanted).norm() < 0.02 * wanted.norm()  # stored as float16
 
 
-RIVALS = DiscriminatorConfig(periods=(2,), scales=1, resolutions=(64,), channels=4, max_channels=8, hinge=True)
+DISCRIMINATORS = DiscriminatorConfig(periods=(2,), scales=1, resolutions=(64,), channels=4, max_channels=8, hinge=True)
 
 
 def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp_path):
     """Codec, averages and rivals go on from a checkpoint as if never stopped."""
     sizes = replace(recipe("tiny").codec, quantiser=QuantiserConfig(dim=16, size=32, codebooks=3))
-    base = tiny(recordings, codec=sizes, adversary=True, rival=RIVALS, rival_after=2, steps=8, save_every=4, warmup=1,
+    base = tiny(recordings, codec=sizes, adversary=True, discriminator=DISCRIMINATORS, discriminator_after=2, steps=8,
+                save_every=4, warmup=1,
                 schedule="constant", quantise_after=3)  # fmt: skip
     whole, cut = (replace(base, out=str(tmp_path / name)) for name in ("whole", "cut"))
-    figures = train(whole, whole.build(), progress=False)
-    assert {"rival", "fooled", "features", "mel", "utilisation", "perplexity"} <= figures.keys()
+    metrics = train(whole, whole.build(), progress=False)
+    assert {"rival", "fooled", "features", "mel", "utilisation", "perplexity"} <= metrics.keys()
     train(replace(cut, steps=4), cut.build(), progress=False)
     train(cut, cut.build(), progress=False)
     a, b = (newest_state(Path(r.out)) for r in (whole, cut))
@@ -256,9 +257,10 @@ def test_a_decoder_alone_learns_behind_codes_that_stay(recordings, tmp_path):
     first = tiny(recordings, out=str(tmp_path / "first"), steps=20)
     train(first, first.build(), progress=False)
     run = tiny(recordings, out=str(tmp_path / "second"), start=(f"codec={first.out}",), learn=("codec.decoder",),
-               adversary=True, rival=RIVALS, rival_after=2, steps=4, schedule="constant")  # fmt: skip
-    figures = train(run, run.build(), progress=False)
-    assert {"mel", "rival"} <= figures.keys()
+               adversary=True, discriminator=DISCRIMINATORS, discriminator_after=2, steps=4,
+               schedule="constant")  # fmt: skip
+    metrics = train(run, run.build(), progress=False)
+    assert {"mel", "rival"} <= metrics.keys()
     before, after = (load_file(Path(r.out) / "model.safetensors") for r in (first, run))
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) != name.startswith("codec.decoder."), name

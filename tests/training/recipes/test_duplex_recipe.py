@@ -12,14 +12,16 @@ import pytest
 import torch
 from tone_clips import tone_clips
 
-from duologue.model.duplex.monitor import VERDICTS, Verdict
+from duologue.model.duplex.monitor import TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.training.augment.augment import AugmentConfig
 from duologue.training.data.turns import encode
 from duologue.training.loop.trainer import train
 from duologue.training.recipes import duplex, speech_to_text
 
-QUERY, NOISE, WAIT = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE, Verdict.WAIT))
+QUERY, NOISE, WAIT = (
+    TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE, TurnState.WAIT)
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,9 @@ def tiny(clips: str, **changes: object) -> duplex.DuplexRecipe:
 
 
 def scene(task: duplex.Duplex, item: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    wave, verdicts, _ = task.scene(task.corpus[item], np.random.default_rng(seed), task.disguise)
-    assert len(verdicts) == len(wave) // 1280
-    return wave, np.array(verdicts)
+    wave, turn_states, _ = task.scene(task.corpus[item], np.random.default_rng(seed), task.augmentation)
+    assert len(turn_states) == len(wave) // 1280
+    return wave, np.array(turn_states)
 
 
 def loud(wave: np.ndarray, places: int) -> np.ndarray:
@@ -45,53 +47,53 @@ def loud(wave: np.ndarray, places: int) -> np.ndarray:
 
 def test_a_question_is_waited_for_and_then_answered(clips: str) -> None:
     task = tiny(clips).build()
-    wave, verdicts = scene(task, 1)
-    last = np.flatnonzero(loud(wave, len(verdicts)))[-1]
-    assert (verdicts[: last - 1] == WAIT).all() and (verdicts[last + 2 :] == QUERY).all()
-    assert (verdicts[[last]] == -100).all() and len(verdicts) - last > 4
+    wave, turn_states = scene(task, 1)
+    last = np.flatnonzero(loud(wave, len(turn_states)))[-1]
+    assert (turn_states[: last - 1] == WAIT).all() and (turn_states[last + 2 :] == QUERY).all()
+    assert (turn_states[[last]] == -100).all() and len(turn_states) - last > 4
 
 
 def test_a_pause_inside_is_waited_for(clips: str) -> None:
-    task = tiny(clips, pause_share=1.0).build()
-    wave, verdicts = scene(task, 1)
-    heard = np.flatnonzero(loud(wave, len(verdicts)))
+    task = tiny(clips, pause_fraction=1.0).build()
+    wave, turn_states = scene(task, 1)
+    heard = np.flatnonzero(loud(wave, len(turn_states)))
     assert np.diff(heard).max() >= 3, "there is a pause"
     longest = max(np.diff(np.flatnonzero(loud(w, len(v)))).max() for w, v in (scene(task, 1, i) for i in range(9)))
     assert longest > 13, "and some last longer than a second, which questions do not end by either"
-    assert (verdicts[: heard[-1] - 1] == WAIT).all() and (verdicts[heard[-1] + 2 :] == QUERY).all()
+    assert (turn_states[: heard[-1] - 1] == WAIT).all() and (turn_states[heard[-1] + 2 :] == QUERY).all()
 
 
 def test_the_pause_is_where_a_breath_is_taken(tmp_path: Path) -> None:
-    task = tiny(tone_clips(tmp_path / "set", breaths=True), pause_share=1.0).build()
+    task = tiny(tone_clips(tmp_path / "set", breaths=True), pause_fraction=1.0).build()
     chances: dict[str, Any] = {f.name: 0.0 for f in fields(AugmentConfig) if f.name.endswith("_chance")}
     slower = AugmentConfig(**chances | {"tempo_chance": 1.0, "tempo": (0.82, 0.85)})
     for disguised in (None, slower):
-        wave, verdicts, _ = task.scene(task.corpus[1], np.random.default_rng(0), disguised)
+        wave, turn_states, _ = task.scene(task.corpus[1], np.random.default_rng(0), disguised)
         heard = np.flatnonzero(np.abs(wave) > 0.01)
         gap = int(np.diff(heard).argmax())
         first, second = heard[gap] - heard[0], heard[-1] - heard[gap + 1]
         assert heard[gap + 1] - heard[gap] > 0.25 * 16000 and abs(first / (first + second) - 0.8) < 0.01
-        assert (np.array(verdicts)[: heard[-1] // 1280 - 1] == WAIT).all()
+        assert (np.array(turn_states)[: heard[-1] // 1280 - 1] == WAIT).all()
 
 
 def test_asides_noises_and_far_talkers_need_no_answer(clips: str) -> None:
     task = tiny(clips).build()
     for item, due in ((0, NOISE), (2, QUERY)):
-        wave, verdicts = scene(task, item)
-        last = np.flatnonzero(loud(wave, len(verdicts)))[-1]
-        assert (verdicts[last + 2 :] == due).all()
-    for shares in ({"noise_share": 1.0}, {"far_share": 1.0}):
-        found = [scene(tiny(clips, **shares).build(), 1, seed)[1] for seed in range(4)]
+        wave, turn_states = scene(task, item)
+        last = np.flatnonzero(loud(wave, len(turn_states)))[-1]
+        assert (turn_states[last + 2 :] == due).all()
+    for fractions in ({"noise_fraction": 1.0}, {"far_fraction": 1.0}):
+        found = [scene(tiny(clips, **fractions).build(), 1, seed)[1] for seed in range(4)]
         assert {int(v) for row in found for v in row} <= {NOISE, -100, WAIT} and all(NOISE in row for row in found)
         assert not any(QUERY in row for row in found)
 
 
 def test_words_are_written_down_where_they_are_near_also_if_they_need_no_answer(clips: str) -> None:
     (one,) = encode("one")
-    for shares, written in (({}, True), ({"noise_share": 1.0}, False)):
-        words = [word for row in tiny(clips, **shares).build().batch(0)["spoken"] for word in row]
+    for fractions, written in (({}, True), ({"noise_fraction": 1.0}, False)):
+        words = [word for row in tiny(clips, **fractions).build().batch(0)["spoken"] for word in row]
         assert words == [one] * (8 if written else 0)
-    task = tiny(clips, far_share=1.0).build()
+    task = tiny(clips, far_fraction=1.0).build()
     near = [task.scene(task.corpus[item], np.random.default_rng(0), None)[2] for item in range(8)]
     assert near == [item % 2 == 0 for item in range(8)], "a far talker's question is not"
 
@@ -99,8 +101,8 @@ def test_words_are_written_down_where_they_are_near_also_if_they_need_no_answer(
 def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
     recipe = tiny(clips, out=str(tmp_path / "run"))
     task = recipe.build()
-    figures = train(recipe, task, progress=False)
-    assert figures["verdicts"] < 0.25 and figures["right"] > 0.93
+    metrics = train(recipe, task, progress=False)
+    assert metrics["verdicts"] < 0.25 and metrics["right"] > 0.93
     task.recipe = replace(recipe, dev_data=(clips,))
     scores = task.evaluate()
     assert set(scores) == {"query_set", "noise_set", "wait_set"} and scores["query_set"] > 0.8
@@ -127,7 +129,7 @@ def test_what_should_learn_and_cannot_is_refused(clips: str, tmp_path: Path) -> 
 
 
 def test_a_batch_is_a_function_of_its_number(clips: str) -> None:
-    recipe = tiny(clips, augment="full", noise_share=0.3)
+    recipe = tiny(clips, augment="full", noise_fraction=0.3)
     first, again, other = recipe.build().batch(0), recipe.build().batch(0), recipe.build().batch(1)
     tensors = {key for key, value in first.items() if isinstance(value, torch.Tensor)}
     assert "verdicts" in tensors and all((first[key] == again[key]).all() for key in tensors)
@@ -135,5 +137,5 @@ def test_a_batch_is_a_function_of_its_number(clips: str) -> None:
 
 
 def test_bad_shares_are_refused() -> None:
-    with pytest.raises(DuologueError, match=r"noise_share is 1\.5"):
-        replace(duplex.recipe("tiny"), noise_share=1.5)
+    with pytest.raises(DuologueError, match=r"noise_fraction is 1\.5"):
+        replace(duplex.recipe("tiny"), noise_fraction=1.5)

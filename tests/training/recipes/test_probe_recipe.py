@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from duologue.checkpoints.encoders import load_ear
+from duologue.checkpoints.encoders import load_encoder
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.inference.evaluation.suites import probe as probe_suite
 from duologue.model.errors import DuologueError
@@ -52,17 +52,17 @@ def test_layers_are_those_of_the_encoder(questions: Path) -> None:
 
 
 def test_an_ear_is_found_in_a_run_a_part_and_a_model(questions: Path, deaf: Path, tmp_path: Path) -> None:
-    mel, encoder = load_ear(str(deaf))
+    mel, encoder = load_encoder(str(deaf))
     part = EncoderPart(mel=mel.config, encoder=encoder.config)
     save_part(tmp_path / "ear", "encoder", encoder, part, "")
     for name in (str(tmp_path / "ear"), "nano"):
-        again, other = load_ear(name)
+        again, other = load_encoder(name)
         assert again.config.n_mels == other.config.n_mels == 80 and next(other.parameters()).dtype is torch.float32
-    assert torch.equal(load_ear(str(tmp_path / "ear"))[1].conv1.weight, encoder.conv1.weight)
+    assert torch.equal(load_encoder(str(tmp_path / "ear"))[1].conv1.weight, encoder.conv1.weight)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text("{}")
     with pytest.raises(DuologueError, match="not a run that has trained an encoder"):
-        load_ear(str(tmp_path / "run"))
+        load_encoder(str(tmp_path / "run"))
 
 
 def test_the_curve_tells_which_layer_hears(questions: Path, deaf: Path, tmp_path: Path) -> None:
@@ -70,18 +70,18 @@ def test_the_curve_tells_which_layer_hears(questions: Path, deaf: Path, tmp_path
     run = tiny(questions, source=str(deaf), out=str(tmp_path / "probe"))
     task = run.build()
     before = {name: x.clone() for name, x in task.state_dict().items() if not name.startswith("heads.")}
-    figures = train(run, task, progress=False)
+    metrics = train(run, task, progress=False)
     after = task.state_dict()
     assert all(torch.equal(x, after[name]) for name, x in before.items()), "only the heads learn"
     name = questions.name
-    assert figures[f"best_layer_{name}"] < 2
+    assert metrics[f"best_layer_{name}"] < 2
     report = probe_suite.run(data=tmp_path / "probe", out=tmp_path / "figures", quiet=True)
     value = {entry["id"]: entry["value"] for entry in report["metrics"]}
-    assert value[f"cer_trained_{int(figures[f'best_layer_{name}'])}"] < 0.3
+    assert value[f"cer_trained_{int(metrics[f'best_layer_{name}'])}"] < 0.3
     assert value["cer_mel"] < 0.3 and value["cer_random_1"] < 0.3 and value["cer_trained_2"] > 0.6
-    assert value["wer_mel"] == pytest.approx(figures[f"wer_mel_{name}"])
+    assert value["wer_mel"] == pytest.approx(metrics[f"wer_mel_{name}"])
     summary = report["figures"][name]
-    assert summary["clips"] == 8 and summary["best_layer"] == figures[f"best_layer_{name}"]
+    assert summary["clips"] == 8 and summary["best_layer"] == metrics[f"best_layer_{name}"]
     lead = summary["wer against log-mel"]
     assert lead["theirs"] == pytest.approx(value["wer_mel"])
     page = (tmp_path / "figures" / "report.html").read_text()

@@ -26,8 +26,8 @@ from duologue.training.recipes import asr_pretrain, duplex, speech_to_text, text
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
     recipe = replace(asr_pretrain.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "run"))
     task = recipe.build()
-    figures = train(recipe, task, progress=False)
-    assert figures["ctc"] < 0.2, "nats a character"
+    metrics = train(recipe, task, progress=False)
+    assert metrics["ctc"] < 0.2, "nats a character"
     waves = [task.corpus[i].pcm.astype(np.float32) / 32768 for i in range(8)]
     heard = task.transcribe(waves)
     assert error_rate(heard, [task.corpus[i].meta["text"] for i in range(8)]) < 0.05, heard  # of characters
@@ -36,8 +36,8 @@ def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> N
 def test_text_sft_overfits_eight_dialogues(tmp_path: Path) -> None:
     recipe = replace(text_sft.recipe("tiny"), out=str(tmp_path / "run"))
     task = recipe.build()
-    figures = train(recipe, task, progress=False)
-    assert figures["loss"] < 0.15
+    metrics = train(recipe, task, progress=False)
+    assert metrics["loss"] < 0.15
     dialogues = [generate(recipe.seed, i, "train") for i in range(8)]
     answers = task.answer(dialogues)
     assert sum(a == d.answer for a, d in zip(answers, dialogues, strict=True)) >= 7, answers
@@ -47,8 +47,8 @@ def test_speech_to_text_overfits_eight_clips_with_the_encoder_frozen(questions: 
     recipe = replace(speech_to_text.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "run"))
     task = recipe.build()
     before = {name: tensor.clone() for name, tensor in task.encoder.state_dict().items()}
-    figures = train(recipe, task, progress=False)
-    assert figures["loss"] < 0.15
+    metrics = train(recipe, task, progress=False)
+    assert metrics["loss"] < 0.15
     waves = [task.corpus[i].pcm.astype(np.float32) / 32768 for i in range(8)]
     said = [task.converse(wave) for wave in waves]
     wanted = [(task.corpus[i].meta["text"], task.corpus[i].meta["answer"]) for i in range(8)]
@@ -58,7 +58,7 @@ def test_speech_to_text_overfits_eight_clips_with_the_encoder_frozen(questions: 
 
 def test_a_batch_is_a_function_of_its_number(questions: Path) -> None:
     base = speech_to_text.recipe("tiny")
-    recipe = replace(base, data=(str(questions),), augment="full", text_share=0.5, batch_size=4)
+    recipe = replace(base, data=(str(questions),), augment="full", text_fraction=0.5, batch_size=4)
     first, again, other = recipe.build().batch(3), recipe.build().batch(3), recipe.build().batch(4)
     for name in ("samples", "ids", "weights", "offsets"):
         assert torch.equal(first[name], again[name]), name
@@ -84,7 +84,7 @@ def test_ctc_of_the_spoken_words_is_torchs_own_row_by_row() -> None:
 
 def test_packed_rows_learn_what_rows_alone_learn(questions: Path) -> None:
     """The same loss and the same gradient from a third of the positions; no row sees another."""
-    base = replace(speech_to_text.recipe("tiny"), data=(str(questions),), text_share=1.0)
+    base = replace(speech_to_text.recipe("tiny"), data=(str(questions),), text_fraction=1.0)
     found = {}
     for width in (1, 300):
         task = replace(base, row_tokens=width).build()
@@ -113,7 +113,7 @@ def test_packing_keeps_every_row() -> None:
 
 
 def test_rows_of_text_ask_what_is_named(questions: Path) -> None:
-    tiny = replace(speech_to_text.recipe("tiny"), data=(str(questions),), text_share=1.0)
+    tiny = replace(speech_to_text.recipe("tiny"), data=(str(questions),), text_fraction=1.0)
     task = replace(tiny, text_only=("clock",)).build()
     rows = task.written_rows(0, 3)
     assert len(rows) == 3 and all("clock" in decode(row.ids) and row.ids.count(2) == 4 for row in rows)
@@ -141,7 +141,7 @@ def test_a_spoken_follow_up_goes_on_from_other_turns_each_time(stage: ModuleType
     about = {"text": again["question"], "voice": "noise", "prosody": None, **again}
     writer.write(0, [Clip(pcm, {"id": str(at), **about}) for at, pcm in enumerate(noise)], [])
     writer.finish()
-    task = replace(stage.recipe("tiny"), data=(str(tmp_path / "set"),), row_tokens=1, text_share=0.0).build()
+    task = replace(stage.recipe("tiny"), data=(str(tmp_path / "set"),), row_tokens=1, text_fraction=0.0).build()
     answers = Counter[str]()
     for step in range(4):
         for ids in task.batch(step)["ids"].tolist():

@@ -93,10 +93,10 @@ def test_the_tiny_recipe_overfits_eight_samples(replies, tmp_path):
     run = tiny(replies, out=str(tmp_path / "run"), dev_data=(str(replies),))
     task = run.build()
     frozen = {name: value.clone() for name, value in task.llm.state_dict().items()}
-    figures = train(run, task, progress=False)
-    assert figures["loss"] < 0.1, figures
-    assert figures[f"unit_error_rate_{replies.name}"] < 0.05, figures
-    assert figures[f"blanks_{replies.name}"] < 0.9, figures
+    metrics = train(run, task, progress=False)
+    assert metrics["loss"] < 0.1, metrics
+    assert metrics[f"unit_error_rate_{replies.name}"] < 0.05, metrics
+    assert metrics[f"blanks_{replies.name}"] < 0.9, metrics
     assert all(torch.equal(value, frozen[name]) for name, value in task.llm.state_dict().items())
     saved = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert saved["unit_decoder"]["band"] == 4

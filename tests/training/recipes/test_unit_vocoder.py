@@ -126,8 +126,8 @@ def test_the_tiny_recipe_overfits_eight_samples(replies, tmp_path):
     """The mel distance falls from 2.4 below 0.6, and the durations become those of the recordings."""
     run = tiny(replies, out=str(tmp_path / "run"))
     task = run.build()
-    figures = train(run, task, progress=False)
-    assert figures["mel"] < 0.6
+    metrics = train(run, task, progress=False)
+    assert metrics["mel"] < 0.6
     vocoder = task.parts()["vocoder"]
     for row in read_units(replies).values():
         predicted = vocoder.predict_durations(torch.from_numpy(row.units)[None])[0]
@@ -135,26 +135,33 @@ def test_the_tiny_recipe_overfits_eight_samples(replies, tmp_path):
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
-RIVALS = DiscriminatorConfig(periods=(2, 3), scales=2, channels=4, max_channels=16)
+DISCRIMINATORS = DiscriminatorConfig(periods=(2, 3), scales=2, channels=4, max_channels=16)
 
 
 def test_a_run_with_rivals_goes_on_exactly(replies, tmp_path):
     """Maker and rival alternate, the rival joins late, and both go on from a checkpoint as if never stopped."""
     base = tiny(
-        replies, adversary=True, rival=RIVALS, rival_after=4, steps=12, save_every=3, warmup=1, schedule="constant"
+        replies,
+        adversary=True,
+        discriminator=DISCRIMINATORS,
+        discriminator_after=4,
+        steps=12,
+        save_every=3,
+        warmup=1,
+        schedule="constant",
     )
     whole, cut = (replace(base, out=str(tmp_path / name)) for name in ("whole", "cut"))
     task = whole.build()
     assert isinstance(task, AdversarialUnitVocoder)
-    figures = train(whole, task, progress=False)
-    assert {"rival", "fooled", "features", "mel"} <= figures.keys()
+    metrics = train(whole, task, progress=False)
+    assert {"rival", "fooled", "features", "mel"} <= metrics.keys()
     train(replace(cut, steps=6), cut.build(), progress=False)
     train(cut, cut.build(), progress=False)
     a, b = (newest_state(Path(r.out)) for r in (whole, cut))
     for part in ("task", "rival"):
         assert all(torch.equal(tensor, b[part][name]) for name, tensor in a[part].items()), part
     # The rival has moved, the maker without one would be elsewhere.
-    fresh = base.build().make_rival().state_dict()
+    fresh = base.build().make_discriminator().state_dict()
     assert any(not torch.equal(tensor, fresh[name]) for name, tensor in a["rival"].items())
     alone = replace(base, adversary=False, out=str(tmp_path / "alone"))
     train(alone, alone.build(), progress=False)
@@ -163,9 +170,17 @@ def test_a_run_with_rivals_goes_on_exactly(replies, tmp_path):
 
 
 def test_the_rival_waits_for_its_turn(replies, tmp_path):
-    recipe = tiny(replies, adversary=True, rival=RIVALS, rival_after=3, steps=3, save_every=3, out=str(tmp_path))
+    recipe = tiny(
+        replies,
+        adversary=True,
+        discriminator=DISCRIMINATORS,
+        discriminator_after=3,
+        steps=3,
+        save_every=3,
+        out=str(tmp_path),
+    )
     train(recipe, recipe.build(), progress=False)
-    fresh = recipe.build().make_rival().state_dict()
+    fresh = recipe.build().make_discriminator().state_dict()
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in newest_state(tmp_path)["rival"].items())
 
 

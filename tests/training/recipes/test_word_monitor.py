@@ -13,7 +13,7 @@ from tone_clips import tone_clips
 
 from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.dialogue_state import DialogueState
-from duologue.model.duplex.monitor import VERDICTS, Monitor, Verdict
+from duologue.model.duplex.monitor import TURN_STATES, Monitor, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling
 from duologue.training.data.turns import decode, encode
@@ -21,7 +21,7 @@ from duologue.training.loop.trainer import train
 from duologue.training.recipes import word_monitor
 from duologue.training.recipes.duplex import UNKNOWN
 
-QUERY, NOISE = (VERDICTS.index(verdict) for verdict in (Verdict.QUERY, Verdict.NOISE))
+QUERY, NOISE = (TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def test_it_learns_to_tell_questions_from_asides_and_nothing_else_changes(clips:
     recipe = tiny(clips, out=str(tmp_path / "run"), dev_data=(clips,))
     task = recipe.build()
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
-    figures = train(recipe, task, progress=False)
-    assert figures["loss"] < 0.2 and figures["right"] > 0.9
+    metrics = train(recipe, task, progress=False)
+    assert metrics["loss"] < 0.2 and metrics["right"] > 0.9
     for name, tensor in task.state_dict().items():
         assert torch.equal(tensor, before[name]) == (not name.startswith("word_monitor.")), name
     scores = task.evaluate()

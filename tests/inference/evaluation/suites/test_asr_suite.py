@@ -205,8 +205,8 @@ def test_a_beam_finds_what_is_likelier_in_all() -> None:
         table = {None: {one: 0.6, two: 0.4}, one: {layout.reply: 0.5, three: 0.5}, two: {layout.reply: 1.0},
                  three: {layout.reply: 1.0}}[state.last]  # fmt: skip
         out = torch.full((model.llm.vocab_size,), 1e-9)
-        for token, share in table.items():
-            out[token] = share
+        for token, fraction in table.items():
+            out[token] = fraction
         return out.log()
 
     class Scripted:

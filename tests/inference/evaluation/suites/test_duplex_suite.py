@@ -18,13 +18,13 @@ from duologue.data_prep.speech.voices import find_voices
 from duologue.inference.evaluation.inputs.scenes import Scene, SceneKind, _question, render
 from duologue.inference.evaluation.suites import duplex as duplex_suite
 from duologue.inference.evaluation.suites.duplex import (
-    figures,
     judge,
     lateness,
     play,
     recalls,
     session_without,
     speech_segments,
+    summarise,
     write_scene,
 )
 from duologue.inference.session.events import Event, EventKind, write_events
@@ -216,5 +216,5 @@ def test_only_some_kinds_of_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_figures_of_nothing_are_none() -> None:
-    found = figures([])
+    found = summarise([])
     assert found["question_taken"] is None and found["stop_ms"]["p50"] is None and found["tick_ms"]["p99"] is None

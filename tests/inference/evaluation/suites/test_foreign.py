@@ -28,7 +28,7 @@ NAMES = ("tom", "ann", "sam", "eve")
 
 
 @dataclass
-class LoudEar:
+class LoudRecogniser:
     """Understands a reply whose quietest part is quiet: one with noise in it, never."""
 
     name: str = "an ear by hand"
@@ -45,7 +45,7 @@ def quality(wave: np.ndarray) -> dict[str, list[float]]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "find_ear", lambda name: LoudEar())
+    monkeypatch.setattr(foreign, "find_ear", lambda name: LoudRecogniser())
     monkeypatch.setattr(speech_judge, "unreferenced", quality)
 
 

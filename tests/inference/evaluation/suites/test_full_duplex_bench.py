@@ -137,7 +137,7 @@ def test_folders_of_another_system(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_words_are_recognised_where_they_are_missing_and_ours_can_be_played(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Ear:
+    class Recogniser:
         name = "by hand"
 
         def words(self, wave: np.ndarray, rate: int) -> list[TimedWord]:
@@ -145,7 +145,7 @@ def test_words_are_recognised_where_they_are_missing_and_ours_can_be_played(
             return said((float(loud[0]), float(loud[-1]))) if len(loud) else []
 
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
-    monkeypatch.setattr(full_duplex_bench, "find_ear", lambda name: Ear())
+    monkeypatch.setattr(full_duplex_bench, "find_ear", lambda name: Recogniser())
     root = tmp_path / "fdb"
     a_dialogue(root / "1", None, ("turn_taking.json", [{"timestamp": [4.0, 4.1]}]), (5.0, 6.5))
     report = full_duplex_bench.run(data=root, out=tmp_path / "theirs", quiet=True)

@@ -12,7 +12,7 @@ pytest.importorskip("jiwer")
 
 from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.evaluation.judges import speech as speech_judge
-from duologue.inference.evaluation.metrics.s2s import figures
+from duologue.inference.evaluation.metrics.s2s import summarise
 from duologue.inference.evaluation.suites import s2s as s2s_suite
 from duologue.inference.evaluation.suites.s2s import run
 from duologue.model.errors import DuologueError
@@ -38,7 +38,7 @@ def test_figures_from_rows() -> None:
         a_row(voice="flite:slt", category="spelling", heard="two plus is four"),
         a_row(category="spelling", failed="no voice"),
     ]
-    found = figures(rows)
+    found = summarise(rows)
     assert found["overall"]["questions"] == 3 and found["failed"] == 1
     assert found["overall"]["right"] == pytest.approx(2 / 3)
     assert found["overall"]["transcript_wer"] == pytest.approx(1 / 9)
@@ -56,9 +56,9 @@ def test_figures_from_rows() -> None:
 
 def test_figures_of_a_model_without_a_voice() -> None:
     silent = {"compute_delay_ms": None, "first_word_ms": 10.0, "real_time_factor": 0.1}
-    found = figures([a_row(heard=None, synthesiser_heard=None, right_by_ear=False, timings=silent)])
+    found = summarise([a_row(heard=None, synthesiser_heard=None, right_by_ear=False, timings=silent)])
     assert found["reply_speech"]["wer"] is None and found["compute_delay_ms"]["p50"] is None
-    assert figures([])["overall"]["right"] is None
+    assert summarise([])["overall"]["right"] is None
 
 
 def test_unknown_names(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def assistant() -> Assistant:
     return tiny_assistant()
 
 
-class QuickEar:
+class QuickRecogniser:
     """Hears the first half of what the tiny model says, whatever it is given (the real ear is slow on babble)."""
 
     name = "a quick ear"
@@ -98,7 +98,7 @@ class QuickEar:
 
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the real ear and the networks that judge sound (test_quality.py has them)."""
-    monkeypatch.setattr(s2s_suite, "find_ear", lambda name: QuickEar())
+    monkeypatch.setattr(s2s_suite, "find_ear", lambda name: QuickRecogniser())
     monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {"dnsmos": [float(np.abs(wave).mean()), 1.0]})
     monkeypatch.setattr(speech_judge.SpeechJudge, "speaker", None)
 

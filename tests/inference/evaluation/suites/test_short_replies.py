@@ -17,7 +17,7 @@ from duologue.inference.evaluation.suites import codec as codec_suite
 from duologue.model.errors import DuologueError
 
 
-class Ear:
+class Recogniser:
     name = "an ear"
 
     def __call__(self, waveform: np.ndarray, sample_rate: int) -> str:
@@ -53,7 +53,7 @@ ODD = {
 @pytest.fixture(scope="module")
 def judge() -> SpeechJudge:
     pytest.importorskip("speechmos")
-    return SpeechJudge(Ear(), None, None)
+    return SpeechJudge(Recogniser(), None, None)
 
 
 @pytest.mark.parametrize("what", ODD)
