@@ -52,7 +52,7 @@ class SplicedConfig:
     def __post_init__(self) -> None:
         require_at_least(self, LEAST)
         if not 0 < self.fraction <= 1:
-            raise DuologueError(f"share={self.fraction}: expected a share above 0 and at most 1")
+            raise DuologueError(f"fraction={self.fraction}: expected a fraction above 0 and at most 1")
         find_voices(self.voices)
 
 

@@ -30,7 +30,7 @@ class Replicas(BaseModel):
     """Arguments of the command, KEY=VALUE.
 
     model: a bundled name, a folder that every machine can read, or a hub id. cpus: that Ray sets aside for each.
-    lanes, sessions: of each replica, see :class:`~..engine.WorkerPoolConfig`.
+    lanes, sessions: of each replica, see :class:`~.workers.engine.WorkerPoolConfig`.
     allow_host: names that it goes by, with commas between, besides addresses in digits and its machine's own.
     grace_s: that conversations have to end in when a replica is stopped.
     """

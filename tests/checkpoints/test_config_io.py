@@ -87,7 +87,7 @@ GOOD = config_to_dict(
 
 
 def test_whole_numbers_are_floats_too() -> None:
-    fraction = config_from_dict(Outer, GOOD | {"share": 2}).fraction
+    fraction = config_from_dict(Outer, GOOD | {"fraction": 2}).fraction
     assert fraction == 2.0 and type(fraction) is float
 
 
@@ -98,8 +98,8 @@ def test_whole_numbers_are_floats_too() -> None:
         ({"name": 3}, "name is 3; it must be of type str"),
         ({"name": None}, "name is None; it must be of type str"),
         ({"flag": 1}, "flag is 1; it must be of type bool"),
-        ({"share": "1.0"}, "share is '1.0'; it must be of type float"),
-        ({"share": True}, "share is True; it must be of type float"),
+        ({"fraction": "1.0"}, "fraction is '1.0'; it must be of type float"),
+        ({"fraction": True}, "fraction is True; it must be of type float"),
         ({"inner": {"width": 2}}, "field 'inner.rate' is missing"),
         ({"inner": {"width": 2.0, "rate": "1"}}, "inner.width is 2.0; it must be of type int"),
         ({"inner": {"width": True, "rate": "1"}}, "inner.width is True; it must be of type int"),

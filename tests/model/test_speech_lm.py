@@ -126,7 +126,7 @@ def unforeseen(model, state, **options):
     return model.reply_step(state, SAMPLED, **options)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])  # of CTC: the more, the more of the draft comes true
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.95])  # of CTC: the more, the more of the draft comes true
 @pytest.mark.parametrize("written", [None, [12, 13]])
 def test_a_draft_changes_nothing_but_how_often_the_language_model_is_asked(fraction, written):
     """Steps behind a draft are those without one, to rounding: their tokens, where they stand, what they leave behind;
@@ -254,7 +254,7 @@ def test_later_turns_go_on_in_one_sequence(model):
     assert model.reply_step(state, Sampling()).kind in (TokenKind.REPLY, TokenKind.CONTROL, TokenKind.END)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
 @pytest.mark.parametrize("heard", [None, 0, 1, 2])
 def test_a_past_in_words_is_as_if_it_had_been_typed(fraction, heard):
     """With ``past_in_words`` the next turn begins behind what was written of the last one, as far as it was heard."""

@@ -81,7 +81,7 @@ def run(
         model: a name, a folder, a hub id, or one that is loaded.
         voices, questions: instead of the profile's.
         split: which wordings and operands: "test", "dev" or "train".
-        ear: the recogniser of the replies' speech (see :func:`.recognise.find_ear`).
+        ear: the recogniser of the replies' speech (see :func:`.recognise.find_recogniser`).
         judge: a chat model that grades content and style; None: replies are judged by rule alone.
         utmos: folder of UTMOS weights; None: it is left out.
         quiet: no progress bar and no tables.

@@ -1,7 +1,7 @@
 """Many conversations on one model: who is let in at all, and who runs where.
 
-A conversation stays in the lane that it began in (:mod:`.lane`), where its frames share the stages' steps with others'
-that are due meanwhile (:mod:`.gathering`). Several cores are used by several lanes.
+A conversation stays in the worker that it began in (:mod:`.worker`), where its frames share the stages' steps with
+others' that are due meanwhile (:mod:`.dynamic_batching`). Several cores are used by several workers.
 
 What one frame costs is measured when a lane starts. No more conversations are let in than fit into ``share`` of the
 lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
@@ -193,7 +193,7 @@ class WorkerPool:
                 )
             else:
                 worker = Worker(load(), vad, theirs, theirs_too)
-                runner = threading.Thread(target=worker.run, daemon=True, name="lane")
+                runner = threading.Thread(target=worker.run, daemon=True, name="worker")
             link = _WorkerLink(work, results, runner)
             engine._workers.append(link)
             runner.start()
@@ -247,7 +247,7 @@ class WorkerPool:
         return float(np.percentile(late, 99)) if len(late) >= 100 else 0.0
 
     def sit(self, config: SessionConfig | None = None) -> SessionSlot:
-        """A place for a session, or for an :class:`~.asking.Asking` if there is no config.
+        """A place for a session, or for an :class:`~.one_shot.Asking` if there is no config.
 
         Raises:
             EngineFull: there is none.

@@ -1,9 +1,10 @@
 """A lane: a thread or a process with the weights, and the conversations that live in it.
 
 What a conversation is asked to do is a job in its line; of one line, one job is under way at a time. Jobs of different
-lines share the stages' steps (:mod:`.gathering`). A frame of a microphone is due when it arrives, but never sooner than
-80 ms after the one before it: whoever sends a whole recording at once is served from time that nobody else needs
-(Zhang, VirtualClock, ACM Trans. Computer Systems 9(2) (1991), section 2). Anything else is due when its patience ends.
+lines share the stages' steps (:mod:`.dynamic_batching`). A frame of a microphone is due when it arrives, but never
+sooner than 80 ms after the one before it: whoever sends a whole recording at once is served from time that nobody else
+needs (Zhang, VirtualClock, ACM Trans. Computer Systems 9(2) (1991), section 2). Anything else is due when its patience
+ends.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Worker:
         assistant: whose weights are used.
         vad: what its sessions hear speech with; None: silero.
         work, results: where jobs come from and go to.
-        most, clock: see :class:`~.gathering.DynamicBatching`.
+        most, clock: see :class:`~.dynamic_batching.DynamicBatching`.
     """
 
     def __init__(

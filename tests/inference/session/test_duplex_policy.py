@@ -91,7 +91,7 @@ def test_words_are_read_before_a_turn_is_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "frames", "end"),
+    ("turn_state", "frames", "end"),
     [(TurnState.QUERY, 3, Action.ANSWER), (TurnState.WAIT, 20, Action.ANSWER), (TurnState.NOISE, 6, Action.IGNORE)],
 )
 def test_the_monitor_shortens_and_lengthens_the_wait(turn_state: TurnState, frames: int, end: Action) -> None:

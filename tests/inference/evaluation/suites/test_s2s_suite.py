@@ -98,7 +98,7 @@ class QuickRecogniser:
 
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the real ear and the networks that judge sound (test_quality.py has them)."""
-    monkeypatch.setattr(s2s_suite, "find_ear", lambda name: QuickRecogniser())
+    monkeypatch.setattr(s2s_suite, "find_recogniser", lambda name: QuickRecogniser())
     monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {"dnsmos": [float(np.abs(wave).mean()), 1.0]})
     monkeypatch.setattr(speech_judge.SpeechJudge, "speaker", None)
 
