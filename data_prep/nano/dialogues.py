@@ -13,10 +13,10 @@ from __future__ import annotations
 import functools
 import re
 import string
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..datasets.question_sets import Dialogue
 from ..datasets.splits import Split, operand_split, stable_fraction, template_splits
 from ..text.spoken import INTERJECTIONS, LEAD_INS, LETTERS, NUMBER_WORDS, TRAILERS, with_fillers
 from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS, PRACTICE, REWORDED
@@ -25,26 +25,6 @@ from .kinds.kind import Category, Kind, Operands
 
 __all__ = ["Category", "Dialogue", "Split", "behind_another_turn", "count_distinct", "generate", "is_held_out",
            "is_whole_question", "templates_of"]  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dialogue:
-    """A question and its answer, both lower-case words.
-
-    template: the wording's id, kind and eight hex digits
-    slot: the words that a right reply contains, one after the other
-    operands: the kind and what was asked about, "plus 35 47"
-    before: question and answer of the turn that it goes on from; None: of none
-    """
-
-    category: Category
-    kind: str
-    template: str
-    question: str
-    answer: str
-    slot: str
-    operands: str
-    before: tuple[str, str] | None = None
 
 
 _BEFORE, _AFTER = "|".join((*INTERJECTIONS, *LEAD_INS)), "|".join(TRAILERS)  # fillers around a question

@@ -3,7 +3,7 @@
     render(kind, index, seed, voices) -> Scene       a microphone recording with exact ground truth
 
 Each scene is one behaviour, so that a system which merely plays `input.wav` in real time and records what it says
-can be judged on it. Texts come from the grammar's test split; every sound is synthesised.
+can be judged on it. Questions come from a question set's test split; every sound is synthesised.
 
 Source of the behaviours: Full-Duplex-Bench (Lin et al., arXiv 2503.04721), sections 3 and 4, and its version 1.5.
 """
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ....data_prep.datasets.question_sets import Dialogue, QuestionSet, question_set
 from ....data_prep.datasets.recordings import trimmed
-from ....data_prep.nano.dialogues import Dialogue, Split, generate, pauses_in, templates_of
-from ....data_prep.nano.kinds.basics import Category
+from ....data_prep.datasets.splits import Split
 from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, synthesise
 from ....model.errors import DuologueError
 from .loudspeaker import Echo
@@ -100,9 +100,7 @@ class Scene:
     @classmethod
     def from_truth(cls, truth: Mapping[str, Any], pcm: np.ndarray) -> Scene:
         """What :meth:`truth` says, with the samples. A turn's category, template and operands are not in it."""
-        turns = (
-            Dialogue(category=Category.OUTSIDE, kind="", template="", operands="", **turn) for turn in truth["turns"]
-        )
+        turns = (Dialogue(category="", kind="", template="", operands="", **turn) for turn in truth["turns"])
         spans = tuple(Span(**span) for span in truth["spans"])
         echo = None if truth.get("echo") is None else Echo(**truth["echo"])
         return cls(truth["name"], SceneKind(truth["kind"]), truth["voice"], pcm, spans, tuple(turns), echo)
@@ -139,17 +137,21 @@ class _Tape:
         return np.clip(wave, -1, 1)
 
 
-def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> Scene:
+def render(
+    kind: SceneKind, index: int, seed: int, voices: Sequence[Voice], data: str = "nano"
+) -> Scene:  # fmt: skip
     """The ``index``-th scene of a kind: the same one whenever it is asked for.
 
     Args:
         voices: who may be the user; the far talker of a TALKER scene is another of them (or the same, if there is one).
+        data: the question set that is asked from, by name.
 
     Raises:
         SynthesisError: a voice cannot be had. DuologueError: no voices.
     """
     if not voices:
         raise DuologueError("a scene needs at least one voice")
+    questions = question_set(data)
     rng = np.random.default_rng([seed, index, list(SceneKind).index(kind)])
     voice = voices[index % len(voices)]
     tape, turns = _Tape(voice, rng), []
@@ -164,18 +166,18 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
         tape.say(str(rng.choice(STATEMENTS)))
     elif kind is SceneKind.TALKER:
         other = voices[(index + 1) % len(voices)]
-        question = _question(seed, index, kind, 0).question
+        question = _question(questions, seed, index, kind, 0).question
         wave = synthesise(question, other, other.draw(rng)).astype(np.float32) / 32768
         tape.sound(_far(trimmed(wave), rng), f"[far talker] {question}", LEVEL_DBFS - rng.uniform(12, 20))
     elif kind is SceneKind.PAUSE:
-        turns.append(_question(seed, index, kind, 0, least=5))
+        turns.append(_question(questions, seed, index, kind, 0, least=5))
         words = turns[0].question.split()
-        cut = int(rng.choice(_pauses(turns[0].question)))
+        cut = int(rng.choice(_pauses(questions, turns[0].question)))
         tape.say(" ".join(words[:cut]))
         tape.wait(rng.uniform(0.3, 0.9))
         tape.say(" ".join(words[cut:]))
     else:
-        turns.append(_question(seed, index, kind, 0, long=kind is not SceneKind.QUESTION))
+        turns.append(_question(questions, seed, index, kind, 0, long=kind is not SceneKind.QUESTION))
         tape.say(turns[0].question)
         if kind in ECHOING:
             echo = Echo.draw(index, rng)
@@ -190,11 +192,11 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
             elif kind is SceneKind.STOP:
                 tape.say(str(rng.choice(STOPS)))
             elif kind is SceneKind.RECALL:
-                again = str(rng.choice(templates_of("follow_again", Split.TEST)))
+                again = str(rng.choice(questions.recall_questions(Split.TEST)))
                 turns.append(replace(turns[0], question=again, slot=turns[0].answer))
                 tape.say(again)
             else:
-                turns.append(_question(seed, index, kind, 1))
+                turns.append(_question(questions, seed, index, kind, 1))
                 tape.say(turns[1].question, level_dbfs=LEVEL_DBFS if echo is None else OVER_ECHO_DBFS)
     tape.wait(ROOM_S)
     return Scene(
@@ -208,23 +210,25 @@ def render(kind: SceneKind, index: int, seed: int, voices: Sequence[Voice]) -> S
     )
 
 
-def _question(seed: int, index: int, kind: SceneKind, which: int, least: int = 0, long: bool = False) -> Dialogue:
+def _question(
+    questions: QuestionSet, seed: int, index: int, kind: SceneKind, which: int, least: int = 0, long: bool = False
+) -> Dialogue:
     """A test question that stands by itself; of at least so many words; long: one whose answer takes long to say."""
     for attempt in range(10_000):
         key = ((index * 16 + list(SceneKind).index(kind)) * 2 + which) * 10_000 + attempt
-        dialogue = generate(seed, key, Split.TEST, fillers=False)
-        if dialogue.category in (Category.SMALL_TALK, Category.OUTSIDE) or len(dialogue.question.split()) < least:
+        dialogue = questions.dialogue(seed, key, Split.TEST, fillers=False)
+        if dialogue.category in questions.small_talk or len(dialogue.question.split()) < least:
             continue
-        if dialogue.before is not None or (least and not _pauses(dialogue.question)):
+        if dialogue.before is not None or (least and not _pauses(questions, dialogue.question)):
             continue
         if not long or len(dialogue.answer.split()) >= 6:
             return dialogue
-    raise DuologueError("the grammar has no such question")
+    raise DuologueError(f"{questions.name} has no question for a scene of the kind {kind.value}")
 
 
-def _pauses(question: str) -> list[int]:
+def _pauses(questions: QuestionSet, question: str) -> list[int]:
     """Behind how many words the pause may be: two at least, and two at least to come."""
-    return [cut for cut in pauses_in(question) if 2 <= cut < len(question.split()) - 1]
+    return [cut for cut in questions.pauses_in(question) if 2 <= cut < len(question.split()) - 1]
 
 
 def _at_level(wave: np.ndarray, dbfs: float) -> np.ndarray:

@@ -5,7 +5,7 @@
     AISHELL               transcript/*.txt ("ID words …") and wav/**/ID.wav
     Fleurs                test.tsv (id, file, raw, words, …) and audio/test/FILE.wav
     ours                  manifest.jsonl with audio and text (data_prep/datasets/recordings.py)
-    generated             the grammar's questions in chosen voices
+    generated             a question set's questions in chosen voices
 
 Every utterance knows its set (the split's folder, the voice), so that figures can be given by set.
 """
@@ -22,6 +22,7 @@ import numpy as np
 
 from ....checkpoints.files import lines, numbered_json_lines, read_text, text_of
 from ....data_prep.audio import MAX_RATE, MIN_RATE, AudioSource, read_audio
+from ....data_prep.datasets.question_sets import question_set
 from ....data_prep.datasets.recordings import MANIFEST, MAX_RECORDING_S
 from ....data_prep.speech.synthesis import SAMPLE_RATE, synthesise
 from ....data_prep.speech.voices import find_voices, require_voices
@@ -70,14 +71,11 @@ def find_utterances(source: Path) -> Iterator[Utterance]:
         )
 
 
-def generated(voices: str, count: int, seed: int, split: str) -> Iterator[Utterance]:
-    """The grammar's questions; the set is the voice."""
-    from ....data_prep.nano.dialogues import Split
-    from ..suites.s2s import distinct
-
+def generated(voices: str, count: int, seed: int, split: str, data: str = "nano") -> Iterator[Utterance]:
+    """The questions of a question set, by its name; the set of an utterance is its voice."""
     speakers = find_voices(voices)
     require_voices(speakers)
-    for at, dialogue in enumerate(distinct(seed, count, Split(split))):
+    for at, dialogue in enumerate(question_set(data).distinct(seed, count, split)):
         voice = speakers[at % len(speakers)]
 
         def sound(text: str = dialogue.question, at: int = at) -> AudioSource:

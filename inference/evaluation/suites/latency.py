@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from ....data_prep.audio import write_wav
-from ....data_prep.nano.dialogues import Split
+from ....data_prep.datasets.question_sets import question_set
 from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, require, synthesise
 from ....data_prep.speech.voices import find_voices
 from ....model.errors import DuologueError
@@ -41,7 +41,6 @@ from ..report.page import Section, table
 from ..report.plots import curves, histogram, number
 from ..report.reporting import finish
 from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
-from .s2s import distinct
 
 PROFILES = {"quick": 8, "card": 60}  # questions in real time
 LENGTHS_S = (2, 4, 8, 16, 32)  # of questions
@@ -76,6 +75,7 @@ def run(
     preset: str = "balanced",
     seed: int = 0,
     split: str = "test",
+    data: str = "nano",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure and write the reports into ``out``.
@@ -95,9 +95,10 @@ def run(
         "suite": "latency", "profile": profile, "model": source, "voices": [voice.key for voice in speakers],
         "questions": count, "preset": preset, "seed": seed, "split": split,
     }  # fmt: skip
+    settings |= {} if data == "nano" else {"data": data}  # reports of before do not say it
     folder = open_folder(out, settings)
     asked = [(dialogue.question, speakers[at % len(speakers)]) for at, dialogue in
-             enumerate(distinct(seed, count, Split(split)))]  # fmt: skip
+             enumerate(question_set(data).distinct(seed, count, split))]  # fmt: skip
     from ....checkpoints.importers.silero_vad import load_vad
 
     vad = load_vad()

@@ -1,6 +1,6 @@
 """`duologue evaluate s2s`: spoken questions and spoken answers, judged by rule, by ear, by quality, and timed.
 
-Ours are generated questions, asked in chosen voices. Three passes, each a file of rows that is only appended to:
+The questions of a question set, asked in chosen voices. Three passes, each a file of rows that is only appended to:
 
     asked.jsonl     every question asked, the model's transcript and reply, times, memory; speech in replies/*.wav
     judged.jsonl    what an independent recogniser hears in each reply's speech, and in the synthesiser's own rendering
@@ -20,7 +20,6 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ import numpy as np
 
 from ....checkpoints.files import write_json_lines
 from ....data_prep.audio import read_audio, write_wav
-from ....data_prep.nano.dialogues import Dialogue, Split, generate
+from ....data_prep.datasets.question_sets import Dialogue, question_set
 from ....data_prep.speech.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
 from ....data_prep.speech.voices import REPLY_VOICE, find_voices
 from ....model.errors import DuologueError
@@ -70,6 +69,7 @@ def run(
     questions: int | None = None,
     seed: int = 0,
     split: str = "test",
+    data: str = "nano",
     recogniser: str = "pocketsphinx",
     judge: JudgeConfig | None = None,
     utmos: str | None = None,
@@ -80,8 +80,9 @@ def run(
     Args:
         model: a name, a folder, a hub id, or one that is loaded.
         voices, questions: instead of the profile's.
-        split: which wordings and operands: "test", "dev" or "train".
-        ear: the recogniser of the replies' speech (see :func:`.recognise.find_recogniser`).
+        split: which of the questions: "test", "dev" or "train".
+        data: the question set, by its name (see data_prep/datasets/question_sets.py).
+        recogniser: of the replies' speech (see :func:`.recognise.find_recogniser`).
         judge: a chat model that grades content and style; None: replies are judged by rule alone.
         utmos: folder of UTMOS weights; None: it is left out.
         quiet: no progress bar and no tables.
@@ -111,9 +112,10 @@ def run(
         "judge": None if judge is None else judge.model,
         "utmos": utmos,
     }
+    settings |= {} if data == "nano" else {"data": data}  # reports of before do not say it
     folder = open_folder(Path(out), settings)
     (folder / "replies").mkdir(exist_ok=True)
-    dialogues = list(enumerate(distinct(seed, count, Split(split))))
+    dialogues = list(enumerate(question_set(data).distinct(seed, count, split)))
     assistant.warm_up()
     mute = Assistant(without_voice(assistant.model), assistant.tokenizer)
     mute.warm_up()
@@ -159,7 +161,7 @@ def run(
 
 def export(
     folder: Path, *, profile: str = "quick", voices: str | None = None, questions: int | None = None, seed: int = 0,
-    split: str = "test",
+    split: str = "test", data: str = "nano",
 ) -> int:  # fmt: skip
     """Write the questions for another system to answer: ID.question.wav, and manifest.jsonl with what is right.
 
@@ -171,27 +173,13 @@ def export(
     require(*{voice.engine for voice in speakers})
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
-    for at, dialogue in enumerate(distinct(seed, count, Split(split))):
+    for at, dialogue in enumerate(question_set(data).distinct(seed, count, split)):
         voice = speakers[at % len(speakers)]
         pcm = synthesise(dialogue.question, voice)
         write_wav(folder / f"{at:04d}.question.wav", pcm.astype(np.float32) / 32_768, SAMPLE_RATE)
         entries.append({"id": f"{at:04d}", "voice": voice.key, **asdict(dialogue)})
     write_json_lines(folder / MANIFEST, entries)
     return count
-
-
-def distinct(seed: int, count: int, split: Split) -> Iterator[Dialogue]:
-    """The first ``count`` dialogues of a seed whose questions differ."""
-    seen: set[str] = set()
-    for index in range(1_000 * count):
-        dialogue = generate(seed, index, split)
-        asked = f"{dialogue.before} {dialogue.question}"
-        if asked not in seen:
-            seen.add(asked)
-            yield dialogue
-            if len(seen) == count:
-                return
-    raise DuologueError(f"the grammar has only {len(seen)} questions for {split}: fewer than {count} were asked for")
 
 
 def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voice: Voice, folder: Path) -> Row:

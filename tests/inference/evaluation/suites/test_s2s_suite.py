@@ -10,6 +10,7 @@ from tiny_assistant import HEARD, SAID, tiny_assistant
 
 pytest.importorskip("jiwer")
 
+from duologue.data_prep.datasets.question_sets import question_set
 from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.evaluation.judges import speech as speech_judge
 from duologue.inference.evaluation.metrics.s2s import summarise
@@ -68,17 +69,10 @@ def test_unknown_names(tmp_path: Path) -> None:
 
 
 def test_questions_are_held_out_and_distinct() -> None:
-    dialogues = list(s2s_suite.distinct(0, 300, s2s_suite.Split.TEST))
+    dialogues = list(question_set("nano").distinct(0, 300, "test"))
     assert len({(dialogue.before, dialogue.question) for dialogue in dialogues}) == 300
     assert len({dialogue.category for dialogue in dialogues}) >= 8
-    assert dialogues[:50] == list(s2s_suite.distinct(0, 50, s2s_suite.Split.TEST))
-
-
-def test_too_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = s2s_suite.generate(0, 0, "test")
-    monkeypatch.setattr(s2s_suite, "generate", lambda seed, index, split: one)
-    with pytest.raises(DuologueError, match="only 1 questions"):
-        list(s2s_suite.distinct(0, 2, s2s_suite.Split.TEST))
+    assert dialogues[:50] == list(question_set("nano").distinct(0, 50, "test"))
 
 
 @pytest.fixture(scope="module")
