@@ -9,11 +9,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .decoding.ctc_prefix import CTCPrefix
+from .audio_encoder.hearing import HearingState
+from .decoding.transcript import TranscriptState
 from .errors import DuologueError
 from .language_model.causal_lm import LLMState
-from .speech_decoder.unit_decoder import CollapseState, UnitDecoderState
-from .streaming import ChainState, State
+from .speech_decoder.speech_decoder import SpeechDecoderState
+from .streaming import State
 from .tokens import TokenKind
 
 
@@ -62,32 +63,35 @@ class Phase(Enum):
 
 @dataclass
 class DialogueState(State):
-    """One conversation. Cloning shares the cache (see :mod:`.kv_cache`); the two then go their own ways."""
+    """One conversation. Cloning shares the cache (see :mod:`.kv_cache`); the two then go their own ways.
+
+    hearing: of the turn that is being heard. speech: of the reply that is being spoken.
+    hidden: (1, 1, D), the last position's state: the next token is read from it.
+    pending: the last token picked, which the language model has not been fed yet.
+    speaking: whether words are now the reply, not the transcript.
+    turn_state: (3,) turn-state probabilities (see duplex/monitor.py) at the last position of speech.
+    word_turn_state: (3,) the word monitor's, once the transcript has been written.
+    generated: tokens of this turn.
+    turn_start, text_start: positions at which the turn's speech begins, and behind it.
+    written: the tokens that stand there, or will once they are fed.
+    """
 
     llm: LLMState
     rng: torch.Generator
     phase: Phase = Phase.IDLE
     turn: int = 0  # turns begun
-    ear: ChainState | None = None  # of the speech segment that is being heard
-    heard: list[Tensor] | None = None  # its samples, each (1, n), where the ear cannot stream
-    hidden: Tensor | None = None  # (1, 1, D), the last position's state: the next token is read from it
-    pending: int | None = None  # the last token picked, which the language model has not been fed yet
-    speaking: bool = False  # whether words are now the reply (or the transcript)
-    spoken: list[Tensor] = field(default_factory=list)  # what the model predicts at its speech, each (1, t, V)
-    ctc: CTCPrefix | None = None  # its transcript so far, as CTC sees it
-    draft: list[int] = field(default_factory=list)  # tokens that the transcript is expected to go on with
-    foreseen: list[Tensor] = field(default_factory=list)  # (1, 1, D) each, if the language model has been fed them
-    judged: Tensor | None = None  # (3,), the monitor's probabilities of VERDICTS at the last place of speech
-    read: Tensor | None = None  # (3,), the word monitor's, once the transcript has been written
-    unwritten: int = 0  # tokens that the transcript of this turn may still have
-    asked: list[int] = field(default_factory=list)  # a written question about the speech, not read yet
-    generated: int = 0  # tokens of this turn
-    turn_at: int = 0  # the position behind this turn's prefix, where its speech begins
-    written_at: int = 0  # the position behind its speech
-    written: list[int] = field(default_factory=list)  # the tokens that stand there, or will once they are fed
-    unit: UnitDecoderState | None = None
-    collapse: CollapseState | None = None
-    vocoder: State | None = None
+    hearing: HearingState | None = None
+    transcript: TranscriptState = field(default_factory=TranscriptState)
+    speech: SpeechDecoderState | None = None
+    hidden: Tensor | None = None
+    pending: int | None = None
+    speaking: bool = False
+    turn_state: Tensor | None = None
+    word_turn_state: Tensor | None = None
+    generated: int = 0
+    turn_start: int = 0
+    text_start: int = 0
+    written: list[int] = field(default_factory=list)
 
     def clone(self) -> Self:
         """An independent copy, its random generator too."""
@@ -101,12 +105,10 @@ class DialogueState(State):
         A step's ``position`` says where its token stands: ``truncate(step.position)`` forgets it and what followed.
         """
         self.llm.truncate(length)
-        self.written = self.written[: max(0, length - self.written_at)]
-        self.turn_at, self.written_at = min(self.turn_at, length), min(self.written_at, length)
-        self.phase = Phase.IDLE
-        self.hidden = self.pending = self.ear = self.heard = None
-        self.judged = self.read = self.ctc = self.unit = self.collapse = self.vocoder = None
-        self.spoken, self.asked, self.draft, self.foreseen = [], [], [], []
+        self.written = self.written[: max(0, length - self.text_start)]
+        self.turn_start, self.text_start = min(self.turn_start, length), min(self.text_start, length)
+        self.phase, self.transcript = Phase.IDLE, TranscriptState()
+        self.hidden = self.pending = self.hearing = self.speech = self.turn_state = self.word_turn_state = None
 
 
 @dataclass(frozen=True, kw_only=True)

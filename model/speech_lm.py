@@ -1,4 +1,4 @@
-"""The whole model: an ear (mel, encoder, adaptor), a language model, a mouth (unit decoder, vocoder).
+"""A speech language model: hearing, a language model that writes transcript and reply, and a speech decoder, joined.
 
 16 kHz samples in, text tokens and samples out. Everything that a conversation accumulates is in its
 :class:`DialogueState`; the model itself holds weights only and serves any number of conversations.
@@ -8,39 +8,40 @@
     for chunk in microphone:            # each chunk is encoded and put into the language model's cache at once
         model.listen(chunk, state)
     model.end_turn(state)
-    while (step := model.reply_step(state, sampling)).kind is not TokenKind.END:
+    for step in reply(model, state, sampling):      # decoding/reply.py
         play(step.pcm)
-    play(model.reply_flush(state))
+
+The pieces: :mod:`.audio_encoder.hearing`, :mod:`.decoding.transcript`, :mod:`.speech_decoder.speech_decoder`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adaptor.stack import Adaptor, AdaptorConfig
-from .audio_encoder.mel import LogMel, LogMelConfig
-from .audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
-from .audio_encoder.windowed import WindowConfig, WindowedEncoder
+from .adaptor.stack import Adaptor
+from .audio_encoder.hearing import Hearing
+from .audio_encoder.mel import LogMel
+from .audio_encoder.whisper import WhisperEncoder
+from .audio_encoder.windowed import WindowConfig
 from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
-from .decoding.ctc_prefix import NEVER, CTCPrefix
+from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
-from .duplex.monitor import Monitor, MonitorConfig
+from .duplex.monitor import Monitor
 from .errors import DuologueError
 from .language_model.causal_lm import LLM
-from .speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
-from .speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
-from .streaming import Chain
-from .tokens import TokenKind, TokenLayout, check_ids
+from .speech_decoder.speech_decoder import SpeechDecoder
+from .speech_decoder.unit_decoder import UnitDecoder
+from .speech_decoder.unit_vocoder import UnitVocoder
+from .speech_lm_config import PromptConfig, SpeechLMConfig, VoiceConfig
+from .tokens import TokenKind, check_ids
 
-VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
-_HEARD_S = 0.64  # of sound that are encoded in one step
+_ENCODED_S = 0.64  # of sound that are encoded in one step
 
 __all__ = [
     "DialogueState",
@@ -54,95 +55,22 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PromptConfig:
-    """The token ids around the user's speech.
-
-    A turn is ``prefix, speech embeddings, suffix``, then what the model generates, ``<eos>`` left out. If training puts
-    an ``<eos>`` between a reply and the next turn, ``next_prefix_ids`` must begin with it.
-    """
-
-    prefix_ids: tuple[int, ...]  # before the first turn
-    suffix_ids: tuple[int, ...] = ()  # after the speech of every turn
-    next_prefix_ids: tuple[int, ...]  # before each later turn
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeechLMConfig:
-    """Everything that a checkpoint says about its model."""
-
-    mel: LogMelConfig
-    encoder: WhisperEncoderConfig
-    adaptor: AdaptorConfig
-    llm: dict[str, Any]  # a transformers config as a dictionary, "model_type" included
-    unit_decoder: UnitDecoderConfig | None = None  # None: text replies only
-    # What turns units into samples: a vocoder of semantic units, or a codec's decoder. None: units are the last output.
-    vocoder: VoiceConfig | None = None
-    monitor: MonitorConfig | None = None  # None: it cannot tell what is to be answered
-    word_monitor: MonitorConfig | None = None  # the same, behind what it has written down of the turn
-    layout: TokenLayout
-    prompt: PromptConfig
-    # An ear that must have a whole clip hears so much, padded with silence or cut (Whisper: 30). None: the clip itself.
-    listen_s: float | None = None
-    # Seconds of silence heard behind what was said of a turn: in training no question ended with the last sound of it.
-    tail_s: float = 0.0
-    # Share of CTC in choosing the transcript's words (see ctc_prefix.py): the language model has learnt to predict them
-    # at the places of speech, and <pad> between them. 0: it has not.
-    transcript_ctc: float = 0.0
-    # Positions of past turns that it has learnt to go on behind. Far beyond what it was trained with a model may take
-    # every question for noise.
-    history: int = 1024
-    # Whether it has learnt to go on behind past turns in writing alone: where the next turn begins, the last one's
-    # speech is forgotten, and its transcript and answer stay. Otherwise the past stays as it was heard.
-    past_in_words: bool = False
-
-    @property
-    def streams(self) -> bool:
-        """Whether speech is encoded while it comes in, and not at the end of the turn."""
-        return self.mel.norm == "causal" and self.encoder.chunk is not None
-
-    def __post_init__(self) -> None:
-        if self.mel.n_mels != self.encoder.n_mels:
-            raise DuologueError(f"mel has {self.mel.n_mels} bands, the encoder takes {self.encoder.n_mels}")
-        if self.encoder.n_audio_state != self.adaptor.in_dim:
-            raise DuologueError(
-                f"encoder width is {self.encoder.n_audio_state}, the adaptor takes {self.adaptor.in_dim}"
-            )
-        if self.unit_decoder is not None and self.unit_decoder.in_dim != self.adaptor.out_dim:
-            raise DuologueError(
-                f"the unit decoder takes width {self.unit_decoder.in_dim}, the adaptor gives {self.adaptor.out_dim}; "
-                "both must be the language model's"
-            )
-        for name, monitor in (("monitor", self.monitor), ("word monitor", self.word_monitor)):
-            if monitor is not None and monitor.in_dim != self.adaptor.out_dim:
-                widths = f"width {monitor.in_dim}, the adaptor gives {self.adaptor.out_dim}"
-                raise DuologueError(f"the {name} takes {widths}")
-        for name, part in (("unit decoder", self.unit_decoder), ("vocoder", self.vocoder)):
-            if part is not None and part.units != self.layout.units:
-                raise DuologueError(f"the {name} has {part.units} units, the token layout {self.layout.units}")
-        if self.vocoder is not None and self.unit_decoder is None:
-            raise DuologueError("a model with a vocoder needs a unit decoder")
-        if self.tail_s < 0:
-            raise DuologueError(f"tail_s is {self.tail_s}; it must be 0 or more seconds")
-        if self.history < 1:
-            raise DuologueError(f"history is {self.history}; it must be at least 1")
-        if not 0 <= self.transcript_ctc < 1:
-            raise DuologueError(f"transcript_ctc is {self.transcript_ctc}; it must be at least 0 and below 1")
-        if self.transcript_ctc and self.layout.transcript is None:
-            raise DuologueError(
-                f"transcript_ctc is {self.transcript_ctc}, but the layout has no transcript; it must be 0"
-            )
-        if self.word_monitor is not None and self.layout.reply is None:
-            raise DuologueError("a word monitor judges a transcript, but the layout has none; it must be null")
-        if self.past_in_words and self.layout.transcript is None:
-            raise DuologueError("past_in_words is true, but the layout has no transcript to remember; it must be false")
-        if self.listen_s is not None and self.streams:
-            raise DuologueError(f"listen_s is {self.listen_s}, but this ear streams; it must be None")
-
-
 def make_voice(config: VoiceConfig) -> UnitVocoder | CodecVoice:
     """The voice that a config describes: a stage from units (B, U) to samples (B, n)."""
     return CodecVoice(config) if isinstance(config, CodecVoiceConfig) else UnitVocoder(config)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a conversation is run through; no module, so that the weights keep the names of their parts.
+
+    longest: positions that the language model is fed in one step; ``None``: any number.
+    """
+
+    hearing: Hearing
+    llm: LLM
+    speech: SpeechDecoder | None
+    longest: int | None = None
 
 
 class SpeechLM(nn.Module):
@@ -166,53 +94,69 @@ class SpeechLM(nn.Module):
         layout, vocab, prompt = config.layout, self.llm.vocab_size, config.prompt
         check_ids((*layout.markers().values(), layout.text[1] - 1), vocab, "the token layout")
         check_ids((*prompt.prefix_ids, *prompt.suffix_ids, *prompt.next_prefix_ids), vocab, "the prompt")
-        # In a tuple, which does not register: the parts are registered above, under their own names.
-        self._ear = (Chain(self.mel, self.encoder, self.adaptor),)
-        self.streams = config.streams
-        self._piece: int | None = None  # positions that the language model is fed in one step; None: any number
-        self._collapse = CTCCollapse(layout.units)
+        self.layout = layout
+        self.transcript = Transcript(layout, config.transcript_ctc)
+        speech = None if self.unit_decoder is None else SpeechDecoder(self.unit_decoder, self.vocoder)
+        self.stages = Stages(self._hearing(None), self.llm, speech)
+
+    def _hearing(self, window: WindowConfig | None) -> Hearing:
+        c = self.config
+        return Hearing(
+            self.mel, self.encoder, self.adaptor, streams=c.streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s
+        )
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.adaptor.linear1.weight.device
 
-    def encode(self, pcm: Tensor) -> Tensor:
-        """Whole clips (B, n) at 16 kHz -> embeddings (B, T, D) for the language model."""
-        if self.config.listen_s is not None:
-            wanted = round(self.config.listen_s * self.config.mel.sample_rate)
-            pcm = F.pad(pcm, (0, wanted - pcm.shape[1]))  # negative: cut
-        return self._ear[0](pcm)
+    @property
+    def input_rate(self) -> int:
+        """Sample rate of what is heard, Hz."""
+        return self.config.mel.sample_rate
+
+    @property
+    def output_rate(self) -> int:
+        """Sample rate of what is said, Hz (16000, of no samples, without a voice)."""
+        return 16_000 if self.config.vocoder is None else self.config.vocoder.sample_rate
+
+    @property
+    def speaks(self) -> bool:
+        """Whether a reply has samples."""
+        return self.config.vocoder is not None
+
+    @property
+    def streams(self) -> bool:
+        """Whether speech is encoded while it comes in, and not at the end of the turn."""
+        return self.stages.hearing.streams
 
     def listen_through(self, window: WindowConfig | None) -> None:
-        """Encode speech while it comes in, with a window, where the ear was made for whole clips; ``None``: encode the
-        whole clip at the end of the turn.
+        """Encode speech while it comes in, with a window, where the encoder was made for whole clips; ``None``: as the
+        encoder was made."""
+        self.stages = replace(self.stages, hearing=self._hearing(window))
 
-        Through a window its numbers are near those of the offline ear, not the same, and the clip is no longer padded
-        to ``listen_s``: the language model hears as many embeddings as were spoken.
-        """
-        ear = Chain(self.mel, self.encoder, self.adaptor)
-        if window is not None:
-            ear = Chain(WindowedEncoder(self.mel, self.encoder, window), self.adaptor)
-        self._ear = (ear,)
-        self.streams = window is not None
-
-    def staged(self, wrap: Callable[[Any, str], Any], piece: int | None = None) -> SpeechLM:
+    def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> SpeechLM:
         """A view of the same weights in which ``wrap(stage, name of its step)`` stands for each stage whose steps are
         worth sharing between conversations.
 
-        piece: at most so many positions are fed to the language model in one step, so that no step is long. The result
-            is the same.
+        longest: positions that are fed to the language model in one step, so that no step is long. The result is the
+            same.
 
-        The vocoder is not: rows of a batch last differently long, so that they seldom fit together. (Of nano, by
-        processor time, it takes 4.3 ms for six units.)
+        The vocoder is not: rows of a batch last differently long, so that they seldom fit together.
         """
+        view, hearing, speech = copy.copy(self), self.stages.hearing, self.stages.speech
+        if speech is not None:
+            speech = SpeechDecoder(wrap(speech.unit_decoder, "step"), speech.vocoder)
+        if hearing.streams:
+            hearing = wrap(hearing, "step")
+        view.stages = Stages(hearing, wrap(self.stages.llm, "extend"), speech, longest)
+        return view
+
+    def without_voice(self) -> SpeechLM:
+        """A view of the same weights that writes the same words and does not speak."""
         view = copy.copy(self)
-        view._modules = dict(self._modules)
-        view._ear, view._piece = (wrap(self._ear[0], "step"),), piece
-        for name, method in (("llm", "extend"), ("unit_decoder", "step")):
-            if (stage := view._modules.pop(name, None)) is not None:
-                view.__dict__[name] = wrap(stage, method)
+        view.config = replace(self.config, unit_decoder=None, vocoder=None)
+        view.stages = replace(self.stages, speech=None)
         return view
 
     # One conversation: batch 1.
@@ -225,89 +169,75 @@ class SpeechLM(nn.Module):
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak. A reply under way ends with the tokens that it has."""
         self._feed_ids(self._prefix(state), state)
-        state.turn_at = state.written_at = state.llm.length
-        state.phase, state.unwritten, state.judged, state.read = Phase.LISTENING, 0, None, None
-        state.spoken, state.asked = [], []
-        if self.streams:
-            state.ear = self._ear[0].init_state(1)
-        else:
-            state.heard = []
+        state.turn_start = state.text_start = state.llm.length
+        state.phase, state.turn_state, state.word_turn_state = Phase.LISTENING, None, None
+        state.transcript, state.hearing = TranscriptState(), self.stages.hearing.init_state(1)
 
     @torch.no_grad()
     def listen(self, pcm: Tensor, state: DialogueState) -> None:
         """Hear samples (1, n), any number of them."""
         self._expect(state, Phase.LISTENING, "listen comes between begin_turn and end_turn")
-        pcm = pcm.to(self.device)
-        if state.heard is not None:
-            state.heard.append(pcm)
-        else:
-            assert state.ear is not None
-            for part in pcm.split(round(_HEARD_S * self.config.mel.sample_rate), dim=1):
-                self._feed_speech(self._ear[0].step(part, state.ear), state)
+        assert state.hearing is not None
+        for part in pcm.to(self.device).split(round(_ENCODED_S * self.config.mel.sample_rate), dim=1):
+            self._feed_speech(self.stages.hearing.step(part, state.hearing), state)
 
-    def ask_about(self, ids: list[int], state: DialogueState) -> None:
-        """A written question about what is heard: words behind the speech, as if they had been spoken last.
+    def ask_about(self, ids: Sequence[int], state: DialogueState) -> None:
+        """A text question about what is heard: words behind the speech, as if they had been spoken last.
 
         Where the model writes a transcript, they end it; otherwise they stand between speech and prompt.
         """
         self._expect(state, Phase.LISTENING, "ask_about comes between begin_turn and end_turn")
         check_ids(ids, self.llm.vocab_size, "the question")
-        state.asked = list(ids)
+        state.transcript.question = list(ids)
 
     @torch.no_grad()
     def end_turn(self, state: DialogueState) -> None:
-        """The user has finished: hear what the ear held back, and get ready to reply."""
+        """The user has finished: hear what hearing held back, and get ready to reply."""
         self._expect(state, Phase.LISTENING, "end_turn comes after begin_turn")
-        tail = torch.zeros(1, round(self.config.tail_s * self.config.mel.sample_rate), device=self.device)
-        if state.heard is not None:
-            speech = self.encode(torch.cat([*state.heard, tail], dim=1))
-        else:
-            assert state.ear is not None
-            heard = [self._ear[0].step(tail, state.ear)] if tail.shape[1] else []
-            speech = torch.cat([*heard, self._ear[0].flush(state.ear)], dim=1)
-        suffix = self.config.prompt.suffix_ids
-        speaking = self.config.layout.reply in (None, *suffix)
+        assert state.hearing is not None
+        speech = self.stages.hearing.flush(state.hearing)
+        suffix, transcript = self.config.prompt.suffix_ids, state.transcript
+        speaking = self.layout.reply in (None, *suffix)
         if speaking:
-            suffix, state.asked = (*state.asked, *suffix), []
-        if state.spoken and not speaking:
-            best = torch.cat(state.spoken, dim=1)[0].argmax(dim=-1).unique_consecutive()
-            self._draft(best.tolist(), state)
-        state.written_at, state.written = state.llm.length + speech.shape[1], list(suffix)
+            suffix, transcript.question = (*transcript.question, *suffix), []
+        else:
+            self.transcript.end_of_speech(transcript)
+        state.text_start, state.written = state.llm.length + speech.shape[1], list(suffix)
         self._feed_speech(speech, state, suffix)
-        state.ear = state.heard = None
+        if not speaking:
+            self.transcript.begin(transcript)
+        transcript.heard = []
         self._start_reply(state, speaking)
-        if state.spoken and not state.speaking:
-            state.ctc = CTCPrefix.begin(torch.cat(state.spoken, dim=1)[0], self.config.layout.pad)
-        state.spoken = []
 
     @torch.no_grad()
-    def read_text(self, ids: Tensor, state: DialogueState) -> None:
-        """A turn that the user typed, (1, T) ids, instead of begin_turn, listen and end_turn.
+    def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
+        """A turn that the user typed, as ids, instead of begin_turn, listen and end_turn.
 
         Raises:
             DuologueError: more than fits into the language model's context; nothing has changed then.
         """
-        words: list[int] = ids.flatten().tolist()
+        words = list(ids)
         check_ids(words, self.llm.vocab_size, "the text")
         self.must_fit(len(words), state)
-        layout = self.config.layout
+        layout = self.layout
         if layout.transcript is not None and layout.reply is not None:  # as if the model had just written it down
             words = [layout.transcript, *words, layout.reply]
         else:
             words += self.config.prompt.suffix_ids
         self._feed_ids([*self._prefix(state), *words], state)
-        state.turn_at, state.written_at, state.written = state.llm.length, state.llm.length, []
+        state.turn_start, state.text_start, state.written = state.llm.length, state.llm.length, []
+        state.transcript = TranscriptState()
         self._start_reply(state, True)
 
     @torch.no_grad()
-    def recall(self, question: list[int], reply: list[int], state: DialogueState) -> None:
+    def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None:
         """A turn that is past, as ids of words: as if it had been typed and answered.
 
         Raises:
             DuologueError: as :meth:`read_text`.
         """
         self.must_fit(len(question) + len(reply), state)
-        self.read_text(torch.tensor([question], dtype=torch.long), state)
+        self.read_text(question, state)
         check_ids(reply, self.llm.vocab_size, "the reply")
         self._feed_ids(reply, state)
         state.phase = Phase.ENDED
@@ -326,8 +256,7 @@ class SpeechLM(nn.Module):
         self._feed_pending(state)
         if state.hidden is None:
             raise DuologueError("nothing to reply to: the turn had no speech and the prompt no tokens")
-        logits = self.llm.head(state.hidden)[0, -1]
-        return logits if state.ctc is None else self._joint(logits, state.ctc)
+        return self.transcript.joint(self.llm.head(state.hidden)[0, -1], state.transcript)
 
     @torch.no_grad()
     def reply_step(
@@ -340,67 +269,54 @@ class SpeechLM(nn.Module):
             a beam searched.
 
         The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
-        token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed. A transcript that has as
-        many tokens as there were embeddings of speech ends there, with ``<reply>``: nobody says more words than that
-        (nano: 12.5 a second), but a model that has lost its place may write them. With ``transcript_ctc`` it seldom
-        comes to that.
-
-        The language model is fed a transcript's words several at once, those that CTC alone would write being the
-        draft (speculative decoding, Leviathan et al., arXiv 2211.17192, section 2.1). What is written is the same, to
-        rounding.
+        token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
-        layout = self.config.layout
+        layout = self.layout
         foreseen = self._feed_pending(state)
         logits = self.next_logits(state)
         hidden = state.hidden
         assert hidden is not None
         if self.word_monitor is not None and state.written[-1:] == [layout.reply]:
-            state.read = self.word_monitor(hidden[0, -1]).float().softmax(dim=-1).cpu()
+            state.word_turn_state = self.word_monitor(hidden[0, -1]).float().softmax(dim=-1).cpu()
         token = layout.eos
         room = self.llm.context is None or state.llm.length < self.llm.context
         if room and (forced is not None or state.generated < sampling.max_tokens):
             token = pick(logits, sampling, state.rng) if forced is None else forced
-            if layout.reply is not None and not state.speaking and layout.is_text(token):
-                token = token if state.unwritten > 0 else layout.reply
-                state.unwritten -= 1
-            if state.asked and token == layout.reply:  # first what was asked in writing, and all of it
-                token, state.unwritten, state.ctc = state.asked.pop(0), 0, None
-            if state.ctc is not None and layout.is_text(token):
-                state.ctc.push(token)
-            else:
-                state.ctc = None
-        position = state.llm.length - len(state.foreseen)
+            if not state.speaking:
+                token = self.transcript.write(token, state.transcript)
+        position = state.llm.length - len(state.transcript.foreseen)
         units, pcm = self._nothing()
+        kind = TokenKind.END
         if token == layout.eos:
             state.phase = Phase.ENDED
             self._drop_draft(state)
-            return ReplyStep(
-                token=token, kind=TokenKind.END, position=position, foreseen=foreseen, units=units, pcm=pcm
-            )
-        state.pending = token
-        state.written.append(token)
-        state.generated += 1
-        kind = self._kind(token, state)
-        if kind is TokenKind.REPLY and self.unit_decoder is not None:
-            units = self._units(token, hidden, state)
+        else:
+            state.pending = token
+            state.written.append(token)
+            state.generated += 1
+            kind = self._kind(token, state)
+        if kind is TokenKind.REPLY and self.stages.speech is not None:
+            fused = self._embed((token,)) if self.stages.speech.fuses_tokens else None
+            assert state.speech is not None
+            units = self.stages.speech.units(hidden, state.speech, fused)
             pcm = self.sound(units, state) if aloud else pcm
         return ReplyStep(token=token, kind=kind, position=position, foreseen=foreseen, units=units, pcm=pcm)
 
     @torch.no_grad()
     def sound(self, units: Tensor, state: DialogueState) -> Tensor:
         """The samples (1, n) that the reply's next units (1, U) bring."""
-        if self.vocoder is None or units.shape[1] == 0:
+        if self.stages.speech is None or state.speech is None:
             return self._nothing()[1]
-        return self.vocoder.step(units, state.vocoder)  # type: ignore[arg-type]
+        return self.stages.speech.sound(units, state.speech)
 
     @torch.no_grad()
     def reply_flush(self, state: DialogueState) -> Tensor:
         """The reply's last samples (1, n), which the vocoder held back; after END, or to stop early."""
-        vocoder, state.vocoder = state.vocoder, None
-        if vocoder is None or self.vocoder is None:
+        speech, state.speech = state.speech, None
+        if self.stages.speech is None or speech is None:
             return self._nothing()[1]
-        return self.vocoder.flush(vocoder)  # type: ignore[arg-type]
+        return self.stages.speech.flush(speech)
 
     # Parts of the above.
 
@@ -415,33 +331,20 @@ class SpeechLM(nn.Module):
             raise DuologueError("the user's turn has begun already; end it with end_turn first")
         self._drop_draft(state)
         prompt, rest = self.config.prompt, [] if state.pending is None else [state.pending]
-        if self.config.past_in_words and state.written_at > state.turn_at:
-            state.llm.truncate(state.turn_at)
+        if self.config.past_in_words and state.text_start > state.turn_start:
+            state.llm.truncate(state.turn_start)
             rest = state.written
         prefix = prompt.next_prefix_ids if state.turn else prompt.prefix_ids
         state.turn += 1
-        state.pending = state.vocoder = None
+        state.pending = state.speech = None
         return [*rest, *prefix]
 
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:
-        state.phase, state.speaking, state.generated, state.ctc = Phase.REPLYING, speaking, 0, None
-        if self.unit_decoder is not None:
-            state.unit = self.unit_decoder.init_state(1)
-            state.collapse = self._collapse.init_state(1)
-        if self.vocoder is not None:
-            state.vocoder = self.vocoder.init_state(1)
-
-    def _joint(self, logits: Tensor, ctc: CTCPrefix) -> Tensor:
-        """The language model's logits (V,) and CTC's for a word of the transcript or for its end, ``<reply>``."""
-        layout, fraction = self.config.layout, self.config.transcript_ctc
-        words, end = ctc.next()
-        heard = torch.full_like(words, NEVER)
-        heard[slice(*layout.text)] = words[slice(*layout.text)]
-        heard[layout.reply] = end
-        return (1 - fraction) * logits.double().cpu().log_softmax(-1) + fraction * heard
+        state.phase, state.speaking, state.generated, state.hearing = Phase.REPLYING, speaking, 0, None
+        state.speech = None if self.stages.speech is None else self.stages.speech.init_state(1)
 
     def _kind(self, token: int, state: DialogueState) -> TokenKind:
-        layout = self.config.layout
+        layout = self.layout
         if layout.reply is None:
             return TokenKind.REPLY
         if token in (layout.reply, layout.transcript):
@@ -451,68 +354,57 @@ class SpeechLM(nn.Module):
             return TokenKind.CONTROL
         return TokenKind.REPLY if state.speaking else TokenKind.TRANSCRIPT
 
-    def _units(self, token: int, hidden: Tensor, state: DialogueState) -> Tensor:
-        """The speech units (1, U) of a word of the reply."""
-        assert self.unit_decoder is not None and state.unit is not None and state.collapse is not None
-        fused = self._embed((token,)) if self.unit_decoder.config.fuse_token else None
-        return self._collapse.step(self.unit_decoder.step(hidden, state.unit, fused), state.collapse)
-
     def _nothing(self) -> tuple[Tensor, Tensor]:
         """No units, no samples."""
         return torch.zeros(1, 0, dtype=torch.long, device=self.device), torch.zeros(1, 0, device=self.device)
 
-    def _embed(self, ids: tuple[int, ...] | list[int]) -> Tensor:
+    def _embed(self, ids: Sequence[int]) -> Tensor:
         return self.llm.embed(torch.tensor([ids], dtype=torch.long, device=self.device))  # (1, T, D)
 
     def _feed_pending(self, state: DialogueState) -> bool:
-        """Feed the last token picked, and behind it those that are expected then. True: there was nothing to feed."""
+        """Feed the last token picked, and behind it the draft. True: there was nothing to feed."""
         if state.pending is None:
             return True
-        token, state.pending = state.pending, None
-        if state.foreseen and state.draft[0] == token:
-            state.draft.pop(0)
-            state.hidden = state.foreseen.pop(0)
+        (token, state.pending), transcript = (state.pending, None), state.transcript
+        if transcript.foreseen and transcript.draft[0] == token:
+            transcript.draft.pop(0)
+            state.hidden = transcript.foreseen.pop(0)
             return True
-        draft = state.draft
-        self._drop_draft(state)
-        if state.ctc is not None:
-            near = draft[:3].index(token) if token in draft[:3] else 0  # CTC has heard too many words, or another one
-            self._draft(draft[near + 1 :], state)
-        self._feed(self._embed([token, *state.draft]), state)
+        self._forget_foreseen(state)
+        self.transcript.redraft(token, transcript)
+        self._feed_ids([token, *transcript.draft], state)
         return False
 
-    def _draft(self, ids: list[int], state: DialogueState) -> None:
-        """The words among these are expected next, and then the reply."""
-        layout = self.config.layout
-        state.draft = [word for word in ids if layout.is_text(word)]
-        state.draft += [] if layout.reply is None else [layout.reply]
-
     def _drop_draft(self, state: DialogueState) -> None:
-        """Nothing is expected any more; the language model forgets what it was fed of that."""
-        if state.foreseen:
-            state.llm.truncate(state.llm.length - len(state.foreseen))
-        state.draft, state.foreseen = [], []
+        self._forget_foreseen(state)
+        state.transcript.draft = []
 
-    def _feed_ids(self, ids: list[int], state: DialogueState) -> None:
+    def _forget_foreseen(self, state: DialogueState) -> None:
+        """The language model forgets what it was fed of the draft."""
+        if state.transcript.foreseen:
+            state.llm.truncate(state.llm.length - len(state.transcript.foreseen))
+            state.transcript.foreseen = []
+
+    def _feed_ids(self, ids: Sequence[int], state: DialogueState) -> None:
         self._feed(self._embed(ids), state)
 
     def _feed_speech(self, speech: Tensor, state: DialogueState, suffix: tuple[int, ...] = ()) -> None:
-        """Put embeddings (1, t, D), the tokens that follow them and the draft into the cache; keep what CTC says of the
-        first."""
-        length, ids = speech.shape[1], [*suffix, *state.draft]
+        """Put embeddings (1, t, D), the tokens that follow them and the draft into the cache; keep what the model
+        predicts at the first."""
+        length, ids = speech.shape[1], [*suffix, *state.transcript.draft]
         hidden = self._feed(torch.cat([speech, self._embed(ids)], dim=1) if ids else speech, state)
-        state.unwritten += length
+        state.transcript.room += length
         if self.config.transcript_ctc and length:
-            state.spoken.append(self.llm.head(hidden[:, :length]))
+            state.transcript.heard.append(self.llm.head(hidden[:, :length]))
         if self.monitor is not None and length:
-            state.judged = self.monitor(hidden[0, length - 1]).float().softmax(dim=-1).cpu()
+            state.turn_state = self.monitor(hidden[0, length - 1]).float().softmax(dim=-1).cpu()
 
     def _feed(self, embeds: Tensor, state: DialogueState) -> Tensor:
         """Put embeddings (1, t, D) into the language model's cache and return their states; keep the last one's, but
         for the draft, if that is what the last of them are."""
         if embeds.shape[1] == 0:
             return embeds
-        pieces = embeds.split(self._piece or embeds.shape[1], dim=1)
-        hidden = torch.cat([self.llm.extend(piece, state.llm) for piece in pieces], dim=1)
-        state.hidden, *state.foreseen = hidden[:, -1 - len(state.draft) :].split(1, dim=1)
+        pieces = embeds.split(self.stages.longest or embeds.shape[1], dim=1)
+        hidden = torch.cat([self.stages.llm.extend(piece, state.llm) for piece in pieces], dim=1)
+        state.hidden, *state.transcript.foreseen = hidden[:, -1 - len(state.transcript.draft) :].split(1, dim=1)
         return hidden

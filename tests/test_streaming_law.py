@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from duologue.model.adaptor.stack import Adaptor, AdaptorConfig
+from duologue.model.audio_encoder.hearing import Hearing
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.codec.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
@@ -33,6 +34,7 @@ from duologue.model.layers.kv_cache import KVBuffer
 from duologue.model.speech_decoder.duration import DurationPredictor
 from duologue.model.speech_decoder.hifigan import Fusion, Generator, ResidualBlock
 from duologue.model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
+from duologue.model.speech_decoder.speech_decoder import SpeechDecoder
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.model.streaming import Chain, Streaming
@@ -79,6 +81,11 @@ def tiny_adaptor() -> Adaptor:
     return Adaptor(AdaptorConfig(in_dim=16, hidden_dim=24, out_dim=12, stack=4))
 
 
+def tiny_hearing(tail_s: float) -> Hearing:
+    mel, encoder = LogMel(LogMelConfig(n_mels=20)), tiny_encoder(causal_conv=True)
+    return Hearing(mel, encoder, tiny_adaptor(), streams=True, tail_s=tail_s)
+
+
 TINY_SOURCE_FILTER = SourceFilterConfig(
     dim=8, ffn_dim=16, layers=2, kernel=3, ahead=2, hop=80, pieces=2, cepstrum=12, noise_cepstrum=6, n_fft=128
 )
@@ -105,9 +112,9 @@ def tiny_vocoder(source_filter: SourceFilterConfig | None = None) -> UnitVocoder
     return vocoder
 
 
-def tiny_unit_decoder(band: int | None) -> UnitDecoder:
+def tiny_unit_decoder(band: int | None, units: int = 9) -> UnitDecoder:
     return UnitDecoder(
-        UnitDecoderConfig(in_dim=8, dim=16, heads=2, ffn_dim=24, units=9, upsample=4, band=band, sub_position=True)
+        UnitDecoderConfig(in_dim=8, dim=16, heads=2, ffn_dim=24, units=units, upsample=4, band=band, sub_position=True)
     )
 
 
@@ -229,11 +236,22 @@ STAGES = [
     Stage(name="encoder-centred", make=lambda: tiny_encoder(causal_conv=False), input=features(20), frames=151),
     Stage(name="adaptor", make=tiny_adaptor, input=lambda frames: torch.randn(2, frames, 16)),
     Stage(
-        name="ear",
-        make=lambda: Chain(LogMel(LogMelConfig(n_mels=20)), tiny_encoder(causal_conv=True), tiny_adaptor()),
+        name="hearing",
+        make=lambda: tiny_hearing(tail_s=0.0),
         input=samples,
         frames=8123,
         slack=1.1,  # three grids, of 10, 40 and 80 ms: what is pending depends on where a repetition ends
+    ),
+    Stage(name="hearing-tail", make=lambda: tiny_hearing(tail_s=0.13), input=samples, frames=8123, slack=1.1),
+    Stage(
+        name="speech-decoder",
+        make=lambda: SpeechDecoder(loud(tiny_unit_decoder(3, units=10)), tiny_vocoder()),
+        input=lambda frames: torch.randn(1, frames, 8),
+    ),
+    Stage(
+        name="speech-decoder-codec",
+        make=lambda: SpeechDecoder(loud(tiny_unit_decoder(3, units=32)), CodecVoice.of(tiny_codec(True, codebooks=1))),
+        input=lambda frames: torch.randn(1, frames, 8),
     ),
     Stage(name="framed-conv", make=lambda: FramedConv1d(3, 4, 5, 2), input=features(3)),
     Stage(name="framed-conv-causal", make=lambda: FramedConv1d(3, 4, 8, 4, causal=True), input=features(3)),

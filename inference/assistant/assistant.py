@@ -27,7 +27,7 @@ from ...model.speech_lm import DialogueState, Sampling, SpeechLM
 from ...model.streaming import Streaming
 from ..front_end import speech_segments as segments
 from .text_stream import ids_of
-from .turn import Reply, ReplyChunk, Timings, Turn, output_rate
+from .turn import Reply, ReplyChunk, Timings, Turn
 
 __all__ = ["Assistant", "Conversation", "Reply", "ReplyChunk", "Sampling", "Timings", "Turn", "load"]
 
@@ -87,8 +87,8 @@ class Assistant:
         self.tokenizer = tokenizer
         self.path = path
         self._vad = vad
-        self.input_rate = model.config.mel.sample_rate  # Hz
-        self.output_rate = output_rate(model)  # Hz
+        self.input_rate = model.input_rate  # Hz
+        self.output_rate = model.output_rate  # Hz
 
     def converse(self) -> Conversation:
         """A new conversation, whose turns remember the ones before."""

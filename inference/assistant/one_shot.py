@@ -53,7 +53,7 @@ class Asking:
         """
         ids, unknown = ids_of(self._tokenizer, self._model.config.layout, text)
         self._asked = self._state
-        self._model.read_text(torch.tensor([ids]), self._state)
+        self._model.read_text(ids, self._state)
         return unknown
 
     def dictate(self, text: str) -> None:
@@ -65,7 +65,7 @@ class Asking:
         ids, unknown = ids_of(self._tokenizer, self._model.config.layout, text)
         if unknown:
             raise DuologueError(f"this model's vocabulary is closed, and it has no {', '.join(map(repr, unknown))}")
-        self._model.read_text(torch.tensor([ids]), self._state)
+        self._model.read_text(ids, self._state)
         self._dictated = [*ids, self._model.config.layout.eos]
 
     def detect(self, pcm: np.ndarray) -> np.ndarray:

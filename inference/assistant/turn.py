@@ -125,8 +125,8 @@ class Turn(Iterator[ReplyChunk]):
         self._tokenizer = tokenizer
         self._about, self._on_end = about or [], on_end
         self._warnings = list(warnings)
-        self._input_rate = model.config.mel.sample_rate  # Hz
-        self._output_rate = output_rate(model)  # Hz
+        self._input_rate = model.input_rate  # Hz
+        self._output_rate = model.output_rate  # Hz
         self._clock = _Clock()
         self._text, self._transcript = TextStream(tokenizer), TextStream(tokenizer)
         self._dictated = ""  # what was written down part by part
@@ -188,7 +188,7 @@ class Turn(Iterator[ReplyChunk]):
                 self._clock.stop()
                 return
             sampling = self._room(len(ids))
-            model.read_text(torch.tensor([ids], device=model.device), state)  # (1, T)
+            model.read_text(ids, state)
         step = model.reply_step(state, sampling)
         while step.kind is not TokenKind.END:
             yield from self._emit(step, step.pcm)
@@ -299,8 +299,3 @@ def written_down(model: SpeechLM, tokenizer: Any, part: np.ndarray) -> Iterator[
         step = model.reply_step(state, sampling, aloud=False)
     if delta := text.end():
         yield delta
-
-
-def output_rate(model: SpeechLM) -> int:
-    """Sample rate of the model's speech in Hz (16 kHz, of no samples, for a model without a voice)."""
-    return 16_000 if model.config.vocoder is None else model.config.vocoder.sample_rate

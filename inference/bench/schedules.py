@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...checkpoints.store import read_model_config
 from ...model.errors import DuologueError
 from ...model.layers.transformer import RopeScaling
-from ...model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from ...model.speech_decoder.speech_decoder import SpeechDecoder
+from ...model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from ...model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 
 PIECE = 40  # units that the reference's vocoder speaks at a time
@@ -128,50 +129,45 @@ class Cost:
         return sum(self.total(stage, self.first_audio_token) for stage in self.spent)
 
 
-class Mouth(nn.Module):
-    """Unit decoder and vocoder with random weights, run by either schedule."""
+class TimedSpeechDecoder(SpeechDecoder):
+    """A speech decoder with random weights, run by either schedule."""
+
+    vocoder: UnitVocoder
 
     def __init__(self, sizes: Sizes, load: ScheduleCost) -> None:
-        super().__init__()
-        self.load, self.config = load, sizes.unit_decoder
-        self.unit_decoder = UnitDecoder(sizes.unit_decoder)
-        self.vocoder = UnitVocoder(sizes.vocoder)
-        self.collapse = CTCCollapse(sizes.unit_decoder.units)
+        super().__init__(UnitDecoder(sizes.unit_decoder), UnitVocoder(sizes.vocoder))
+        self.load = load
         with torch.no_grad():  # every unit lasts `frames`: the durations' logarithm is the bias alone
             self.vocoder.duration.proj.weight.zero_()
             self.vocoder.duration.proj.bias.fill_(math.log(1 + load.frames))
 
-    def _units(self, tokens: int, device: torch.device) -> Tensor:
+    def set_units(self, tokens: int, device: torch.device) -> Tensor:
+        """The units (1, U) that so many tokens are taken to become."""
         count = self.vocoder.config.units
         return (torch.arange(tokens * self.load.units, device=device) * 7 % count)[None]  # (1, U)
 
     def ours(self, hidden: Tensor) -> Cost:
         """States (1, T, D), one at a time."""
         watch = Stopwatch(hidden.device)
-        fused = hidden if self.config.fuse_token else None
-        units = self._units(hidden.shape[1], hidden.device)
-        decoder, collapse = self.unit_decoder.init_state(), self.collapse.init_state()
-        vocoder = self.vocoder.init_state()
-        first = None
+        fused = hidden if self.fuses_tokens else None
+        units = self.set_units(hidden.shape[1], hidden.device)
+        state, first = self.init_state(), None
         for t in range(hidden.shape[1]):
             watch.token(STAGES)
             now = slice(t, t + 1)
             step = fused[:, now] if fused is not None else None
-            watch.run(
-                "unit_decoder",
-                lambda: self.collapse.step(self.unit_decoder.step(hidden[:, now], decoder, step), collapse),  # noqa: B023
-            )
+            watch.run("unit_decoder", lambda: self.units(hidden[:, now], state, step))  # noqa: B023
             new = units[:, t * self.load.units : (t + 1) * self.load.units]
-            pcm = watch.run("vocoder", lambda: self.vocoder.step(new, vocoder))  # noqa: B023
+            pcm = watch.run("vocoder", lambda: self.sound(new, state))  # noqa: B023
             first = t + 1 if first is None and pcm.shape[1] else first
-        watch.run("vocoder", lambda: self.vocoder.flush(vocoder))
+        watch.run("vocoder", lambda: self.flush(state))
         return Cost(watch.spent, first)
 
     def reference(self, hidden: Tensor) -> Cost:
         """The same by the reference's schedule. Its decoder has no band: the whole prefix is what it runs over."""
         watch = Stopwatch(hidden.device)
-        fused = hidden if self.config.fuse_token else None
-        units = self._units(hidden.shape[1], hidden.device)
+        fused = hidden if self.fuses_tokens else None
+        units = self.set_units(hidden.shape[1], hidden.device)
         spoken, first = 0, None
         for t in range(1, hidden.shape[1] + 1):
             watch.token(STAGES)

@@ -27,7 +27,7 @@ from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from .plot import write_plot
-from .schedules import PIECE, Cost, Mouth, ScheduleCost, Sizes, Stopwatch, exponent, sizes_of, with_width
+from .schedules import PIECE, Cost, ScheduleCost, Sizes, Stopwatch, TimedSpeechDecoder, exponent, sizes_of, with_width
 
 
 @torch.no_grad()
@@ -74,18 +74,18 @@ def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype,
     torch.manual_seed(0)
     plain = dataclasses.replace(sizes, unit_decoder=dataclasses.replace(sizes.unit_decoder, band=None))
     with made_on(device, dtype):
-        mouth = Mouth(plain, load).eval()
+        speech = TimedSpeechDecoder(plain, load).eval()
     hidden = torch.randn(1, tokens, sizes.unit_decoder.in_dim, device=device, dtype=dtype)
-    mouth.ours(hidden[:, :4])  # an operation's first run is slower than the rest
-    mouth.reference(hidden[:, :4])
+    speech.ours(hidden[:, :4])  # an operation's first run is slower than the rest
+    speech.reference(hidden[:, :4])
     costs: dict[str, Cost] = {}
     for name, band in (("ours", None), ("ours, band of 20", 20), ("ours, no attention to the past", 1)):
         decoder = dataclasses.replace(plain.unit_decoder, band=band)
-        mouth.unit_decoder.config = mouth.config = decoder
-        costs[name] = _faster(mouth.ours(hidden), mouth.ours(hidden))
-    mouth.unit_decoder.config = mouth.config = plain.unit_decoder
-    costs["reference"] = mouth.reference(hidden)
-    fractions = _fractions(mouth, hidden)
+        speech.unit_decoder.config = decoder
+        costs[name] = _faster(speech.ours(hidden), speech.ours(hidden))
+    speech.unit_decoder.config = plain.unit_decoder
+    costs["reference"] = speech.reference(hidden)
+    fractions = _fractions(speech, hidden)
     lengths = [n for n in (tokens // 8, tokens // 4, tokens // 2, tokens) if n >= 4]
     rows = {
         name: {
@@ -107,25 +107,28 @@ def _faster(*costs: Cost) -> Cost:
     return min(costs, key=lambda cost: cost.total("unit_decoder"))
 
 
-def _fractions(mouth: Mouth, hidden: Tensor) -> dict[str, dict[str, float]]:
+def _fractions(speech: TimedSpeechDecoder, hidden: Tensor) -> dict[str, dict[str, float]]:
     """What each stage reaches, see :func:`reached`, over eight tokens."""
     few = hidden[:, :8]
-    fused = few if mouth.config.fuse_token else None
-    units = mouth._units(few.shape[1], few.device)
+    fused = few if speech.fuses_tokens else None
+    units = speech.set_units(few.shape[1], few.device)
 
     def decode() -> None:
-        state = mouth.unit_decoder.init_state()
+        state = speech.unit_decoder.init_state()
         for t in range(few.shape[1]):
             step = fused[:, t : t + 1] if fused is not None else None
-            mouth.unit_decoder.step(few[:, t : t + 1], state, step)
+            speech.unit_decoder.step(few[:, t : t + 1], state, step)
 
     def speak() -> None:
-        state = mouth.vocoder.init_state()
-        for piece in units.split(mouth.load.units, dim=1):
-            mouth.vocoder.step(piece, state)
+        state = speech.vocoder.init_state()
+        for piece in units.split(speech.load.units, dim=1):
+            speech.vocoder.step(piece, state)
 
     steps = few.shape[1]
-    return {"unit_decoder": reached(mouth.unit_decoder, decode, steps), "vocoder": reached(mouth.vocoder, speak, steps)}
+    return {
+        "unit_decoder": reached(speech.unit_decoder, decode, steps),
+        "vocoder": reached(speech.vocoder, speak, steps),
+    }
 
 
 def reached(module: nn.Module, work: Callable[[], None], steps: int) -> dict[str, float]:

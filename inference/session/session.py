@@ -70,7 +70,7 @@ class Session:
         config = config or SessionConfig()
         if not model.streams:
             raise DuologueError("this model hears whole clips only: a session needs one whose ear streams")
-        if model.vocoder is None:
+        if not model.speaks:
             raise DuologueError("this model has no voice: a session needs a vocoder")
         if vad is None:
             from ...checkpoints.importers.silero_vad import load_vad
@@ -242,7 +242,7 @@ class Session:
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
         s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self._history)
-        self.model.read_text(torch.tensor([ids]), s.dialogue)
+        self.model.read_text(ids, s.dialogue)
         s.answer = Answer.begin(s.dialogue)
         s.answer.transcript, s.answer.told = ids, (len(ids), 0)
         s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)
@@ -437,7 +437,7 @@ class Session:
             s.answer = Answer.none(s.before)
             return
         read = s.before.clone()
-        self.model.read_text(torch.tensor([ids]), read)
+        self.model.read_text(ids, read)
         s.answer = Answer.begin(read)
         s.answer.transcript = ids
 
@@ -465,12 +465,12 @@ class Session:
         if s.loudness.far and s.policy.mode in (Mode.LISTENING, Mode.DUCKED):
             return TurnState.NOISE
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
-        if dialogue is None or dialogue.judged is None:
+        if dialogue is None or dialogue.turn_state is None:
             return None
         listening = s.policy.mode is Mode.LISTENING
         prepared = s.answer if listening and self.config.word_monitor else None
-        read = None if prepared is None else prepared.dialogue.read
-        probability, index = together(dialogue.judged, read).max(dim=0)
+        read = None if prepared is None else prepared.dialogue.word_turn_state
+        probability, index = together(dialogue.turn_state, read).max(dim=0)
         enough = self.config.certain if listening else self.config.certain_over
         return TURN_STATES[int(index)] if float(probability) >= enough[int(index)] else None
 
@@ -480,7 +480,7 @@ class Session:
         config = self.config
         if self.model.word_monitor is None or not (config.monitor and config.word_monitor) or s.pressed is not None:
             return False
-        return s.answer is None or (s.answer.dialogue.read is None and not s.answer.written)
+        return s.answer is None or (s.answer.dialogue.word_turn_state is None and not s.answer.written)
 
     def _end_answer(self, heard: int) -> list[int]:
         """The conversation goes on behind the answer, of which so many words were heard: these."""

@@ -98,7 +98,7 @@ def test_a_spoken_turn_is_the_training_sequence(model, chunk):
     state = model.init_state()
     hear(model, state, pcm, chunk)
     before, after = (model.llm.embed(torch.tensor([ids])) for ids in ([BOS, USER], [TRANSCRIPT]))
-    whole = model.llm(torch.cat([before, model.encode(pcm), after], dim=1))
+    whole = model.llm(torch.cat([before, model.stages.hearing(pcm), after], dim=1))
     assert state.llm.length == whole.hidden.shape[1]
     assert_close(state.hidden, whole.hidden[:, -1:])
 
@@ -111,7 +111,7 @@ def test_a_tail_is_silence_behind_what_was_said(streams):
     pcm = sound(2)
     hear(plain, state, torch.cat([pcm, torch.zeros(1, 3200)], dim=1))
     hear(tailed, other, pcm)
-    assert other.llm.length == state.llm.length and other.unwritten == state.unwritten
+    assert other.llm.length == state.llm.length and other.transcript.room == state.transcript.room
     assert_close(other.hidden, state.hidden)
     with pytest.raises(DuologueError, match=r"tail_s is -0\.1; it must be 0 or more seconds"):
         build(tail_s=-0.1)
@@ -138,7 +138,7 @@ def test_a_draft_changes_nothing_but_how_often_the_language_model_is_asked(fract
         for each in (state, plain):
             hear(joint, each, sound(turn, 12_000))
             if written:
-                each.asked = list(written)
+                each.transcript.question = list(written)
         for step in range(40):
             forced = 11 if step == 3 and turn == 1 else None
             if step == 4:
@@ -149,7 +149,7 @@ def test_a_draft_changes_nothing_but_how_often_the_language_model_is_asked(fract
             if one.kind is TokenKind.END:
                 break
             torch.testing.assert_close(state.hidden, plain.hidden, atol=1e-4, rtol=1e-4)
-        assert state.llm.length == plain.llm.length and not state.draft and not state.foreseen
+        assert state.llm.length == plain.llm.length and not state.transcript.draft and not state.transcript.foreseen
     assert foreseen >= (6 if fraction > 0.9 and not written else 3)  # of each turn the first
 
 
@@ -166,9 +166,9 @@ def test_kinds_of_tokens_and_what_is_spoken(model):
     # The same reply whole: the states that predicted its words, their embeddings, all units, all samples.
     text = [BOS, USER], [TRANSCRIPT, *ids[:-1]]
     first, rest = (model.llm.embed(torch.tensor([part])) for part in text)
-    hidden = model.llm(torch.cat([first, model.encode(sound(2)), rest], dim=1)).hidden
+    hidden = model.llm(torch.cat([first, model.stages.hearing(sound(2)), rest], dim=1)).hidden
     words = model.llm.embed(torch.tensor([[20, 21, 22]]))
-    units = model._collapse(model.unit_decoder(hidden[:, -4:-1], words))
+    units = model.stages.speech.collapse(model.unit_decoder(hidden[:, -4:-1], words))
     assert units.shape[1] > 0
     assert torch.equal(torch.cat([s.units for s in steps], dim=1), units)
     assert_close(pcm, model.vocoder(units))
@@ -178,7 +178,7 @@ def test_kinds_of_tokens_and_what_is_spoken(model):
 @pytest.mark.parametrize("turns", [1, 2])
 def test_a_transcript_has_no_more_tokens_than_there_was_speech(model, turns):
     """A model that repeats itself is brought to its reply; each turn has as much room as it has speech."""
-    speech = model.encode(sound(2)).shape[1]
+    speech = model.stages.hearing(sound(2)).shape[1]
     forced, state = force(model, [11] * 1000), model.init_state()
     for _ in range(turns):
         hear(forced, state, sound(2))
@@ -209,7 +209,7 @@ def overhear(model, said, places):
 def test_ctc_keeps_a_transcript_to_what_was_said(chunk):
     """A language model that says one word for ever writes down what CTC heard, ends there, and is itself again."""
     joint = build(transcript_ctc=0.9)
-    places, said = joint.encode(sound(2)).shape[1], [14, 14, 31, 12]
+    places, said = joint.stages.hearing(sound(2)).shape[1], [14, 14, 31, 12]
     model, state = overhear(joint, said, places), joint.init_state()
     for turn in range(2):
         model = overhear(joint, said if turn else said[:2], places)
@@ -224,12 +224,12 @@ def test_ctc_keeps_a_transcript_to_what_was_said(chunk):
         assert not any(step.foreseen for step in steps[len(wanted) + 2 :])
         broken_off = cut.clone()
         steps, _ = finish(model, broken_off, Sampling(max_tokens=2))
-        assert broken_off.llm.length == steps[-1].position and not broken_off.foreseen
+        assert broken_off.llm.length == steps[-1].position and not broken_off.transcript.foreseen
         # a clone writes the same, and a typed turn after a transcript that was broken off is not CTC's
         assert model.reply_step(cut, SAMPLED).token == wanted[0]
-        model.read_text(torch.tensor([[13]]), cut)
-        assert cut.ctc is None and model.reply_step(cut, Sampling()).token == 11
-    assert not state.spoken and state.ctc is None
+        model.read_text([13], cut)
+        assert cut.transcript.ctc is None and model.reply_step(cut, Sampling()).token == 11
+    assert not state.transcript.heard and state.transcript.ctc is None
 
 
 def test_a_share_of_ctc_needs_a_transcript():
@@ -245,10 +245,10 @@ def test_later_turns_go_on_in_one_sequence(model):
     forced, state = force(model, [11, REPLY, 20, EOS]), model.init_state()
     hear(forced, state, sound(3))
     finish(forced, state)
-    model.read_text(torch.tensor([[13, 14]]), state)
+    model.read_text([13, 14], state)
     before = model.llm.embed(torch.tensor([[BOS, USER]]))
     after = [TRANSCRIPT, 11, REPLY, 20, EOS, USER, TRANSCRIPT, 13, 14, REPLY]
-    whole = torch.cat([before, model.encode(sound(3)), model.llm.embed(torch.tensor([after]))], dim=1)
+    whole = torch.cat([before, model.stages.hearing(sound(3)), model.llm.embed(torch.tensor([after]))], dim=1)
     assert state.llm.length == whole.shape[1]
     assert_close(state.hidden, model.llm(whole).hidden[:, -1:])
     assert model.reply_step(state, Sampling()).kind in (TokenKind.REPLY, TokenKind.CONTROL, TokenKind.END)
@@ -263,7 +263,7 @@ def test_a_past_in_words_is_as_if_it_had_been_typed(fraction, heard):
     for turn in range(3):  # the second is typed
         said = [11 + turn, 12]
         if turn == 1:
-            model.read_text(torch.tensor([said]), state)
+            model.read_text(said, state)
         else:
             hear(model, state, sound(turn))
             for token in (*said, REPLY):
@@ -296,7 +296,7 @@ def test_a_reply_cut_short_keeps_its_words(model):
     model.begin_turn(state)
     before = model.llm.embed(torch.tensor([[BOS, USER]]))
     after = model.llm.embed(torch.tensor([[TRANSCRIPT, 11, REPLY, 20, 21, EOS, USER]]))
-    whole = torch.cat([before, model.encode(sound(3)), after], dim=1)
+    whole = torch.cat([before, model.stages.hearing(sound(3)), after], dim=1)
     assert_close(state.hidden, model.llm(whole).hidden[:, -1:])
 
 
@@ -311,7 +311,7 @@ def test_truncating_forgets_what_was_not_heard(model):
     model.begin_turn(state)
     before = model.llm.embed(torch.tensor([[BOS, USER]]))
     after = model.llm.embed(torch.tensor([[TRANSCRIPT, REPLY, 20, 21, EOS, USER]]))
-    whole = torch.cat([before, model.encode(sound(4)), after], dim=1)
+    whole = torch.cat([before, model.stages.hearing(sound(4)), after], dim=1)
     assert_close(state.hidden, model.llm(whole).hidden[:, -1:])
 
 
@@ -348,7 +348,7 @@ def test_the_seed_decides(model):
     replies = []
     for seed in (1, 1, 2, 3):
         state = model.init_state(seed)
-        model.read_text(torch.tensor([[13, 14]]), state)
+        model.read_text([13, 14], state)
         replies.append(finish(model, state))
     assert same(replies[0], replies[1])
     assert not (same(replies[0], replies[2]) and same(replies[0], replies[3]))
@@ -375,7 +375,7 @@ def test_a_model_without_transcript_replies_at_once():
     assert pcm.shape == (1, 0)
     assert sum(s.units.shape[1] for s in steps) > 0
     state = model.init_state()
-    model.read_text(torch.tensor([[13, 14]]), state)
+    model.read_text([13, 14], state)
     whole = model.llm.embed(torch.tensor([[BOS, 7, 13, 14, 8, 9]]))
     assert_close(state.hidden, model.llm(whole).hidden[:, -1:])
 
@@ -416,7 +416,7 @@ def test_calls_out_of_turn_are_refused(model):
     with pytest.raises(DuologueError, match="begun already"):
         model.begin_turn(state)
     with pytest.raises(DuologueError, match="token id 40"):
-        model.read_text(torch.tensor([[40]]), model.init_state())
+        model.read_text([40], model.init_state())
 
 
 def test_nothing_of_a_conversation_stays_in_the_model(model):

@@ -12,14 +12,11 @@ Source: LLaMA-Omni (arXiv 2409.06666), sections 3.5 and 5.3, tables 2 and 3.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from typing import Any
 
 import numpy as np
 import torch
 
-from ....model.speech_lm import SpeechLM
 from ...assistant.assistant import Assistant
 from ..judges.recognise import RATE, resampled
 from ..judges.speech import SpeechJudge
@@ -83,12 +80,3 @@ def chunk_table(rows: list[Row], chunked: list[Row]) -> list[dict[str, Any]]:
             entry[f"{name}_without_context"] = sum(pair[0] for pair in pairs) / weight if weight else None
         table.append(entry)
     return table
-
-
-def without_voice(model: SpeechLM) -> SpeechLM:
-    """The same weights, not copied, as a model that writes and does not speak: it writes the same words."""
-    mute = copy.copy(model)
-    mute._modules = dict(model._modules)  # a module's parts, which the copy would share with it
-    mute.config = dataclasses.replace(model.config, unit_decoder=None, vocoder=None)
-    mute.unit_decoder = mute.vocoder = None
-    return mute

@@ -215,7 +215,7 @@ def reply_costs(assistant: Assistant, tokens: int) -> list[float]:
     taking the likeliest word each time, whatever else the model would do; fewer where its positions end."""
     model, layout = assistant.model, assistant.model.config.layout
     state = model.init_state()
-    model.read_text(torch.tensor([assistant.tokenizer.encode("hello", add_special_tokens=False)]), state)
+    model.read_text(assistant.tokenizer.encode("hello", add_special_tokens=False), state)
     words = slice(*layout.text)
     positions = model.config.llm.get("max_position_embeddings", tokens + state.llm.length + 1)
     tokens = min(tokens, positions - state.llm.length - 1)

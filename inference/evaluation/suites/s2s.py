@@ -38,7 +38,7 @@ from ..judges.endpoint import EndpointJudge, JudgeConfig
 from ..judges.recognise import find_recogniser
 from ..judges.slots import is_right
 from ..judges.speech import SpeechJudge
-from ..metrics.chunk_sizes import render_chunks, without_voice
+from ..metrics.chunk_sizes import render_chunks
 from ..metrics.s2s import METRICS, summarise
 from ..report.reporting import finish, good_rows
 from ..report.run_folder import Row, loaded, open_folder, resume_rows
@@ -117,7 +117,7 @@ def run(
     (folder / "replies").mkdir(exist_ok=True)
     dialogues = list(enumerate(question_set(data).distinct(seed, count, split)))
     assistant.warm_up()
-    mute = Assistant(without_voice(assistant.model), assistant.tokenizer)
+    mute = Assistant(assistant.model.without_voice(), assistant.tokenizer)
     mute.warm_up()
 
     asked = resume_rows(

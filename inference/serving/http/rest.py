@@ -175,7 +175,7 @@ def _unsupported(message: str, param: str) -> None:
 
 
 def _needs_voice(service: Service) -> None:
-    if service.assistant.model.vocoder is None:
+    if not service.assistant.model.speaks:
         _unsupported("this model has no voice", "model")
 
 

@@ -139,28 +139,16 @@ class DynamicBatching:
             self._calls.append(_Call(job, step, args, (step, kind_of(args))))
             return job.parent.switch()
 
-        return _Shared(stage, method, gathered)
+        view = copy.copy(stage)
+        setattr(view, method, gathered)
+        return view
 
     def assistant(self, assistant: Any) -> Any:
         """The assistant with its model's stages shared: a view of the same weights."""
         view = copy.copy(assistant)
         piece = _PIECE.get(assistant.model.device.type, _PIECE_ELSEWHERE)
-        view.model = assistant.model.staged(self.shared_stage, piece)
+        view.model = assistant.model.with_shared_steps(self.shared_stage, piece)
         return view
-
-
-class _Shared:
-    """A stage, but for one method."""
-
-    def __init__(self, stage: Any, method: str, gathered: Callable[..., Any]) -> None:
-        self._stage = stage
-        setattr(self, method, gathered)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stage, name)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._stage(*args)
 
 
 def _size(args: tuple[Any, ...]) -> float:

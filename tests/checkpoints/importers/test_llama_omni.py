@@ -91,7 +91,7 @@ def test_encoder(model, expected):
 
 def test_adaptor(model, expected):
     check(model.adaptor(expected["encoder_output"]), expected["projected"])
-    check(model.encode(expected["waveform"][None]), expected["projected"])
+    check(model.stages.hearing(expected["waveform"][None]), expected["projected"])
 
 
 def test_first_logits(model, expected, prompt):
@@ -124,7 +124,7 @@ def test_reply_token_by_token(model, expected):
 
 def test_units_of_the_whole_reply_at_once(model, expected):
     logits = model.unit_decoder(expected["last_hidden_states"])
-    units = model._collapse(logits)[0].tolist()
+    units = model.stages.speech.collapse(logits)[0].tolist()
     assert units == json.loads((GOLDEN / "units_after_each_token.json").read_text())[-1]
 
 

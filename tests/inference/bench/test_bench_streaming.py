@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from duologue.inference.bench.schedules import Mouth, ScheduleCost, sizes_of, with_width
+from duologue.inference.bench.schedules import ScheduleCost, TimedSpeechDecoder, sizes_of, with_width
 from duologue.inference.bench.streaming import arithmetic, measure, run
 from duologue.model.errors import DuologueError
 
@@ -37,16 +37,16 @@ def test_a_reply_of_100_tokens_takes_a_25th_of_the_time(width: int) -> None:
 def test_both_schedules_decode_the_same_frames() -> None:
     sizes = with_width(sizes_of("nano"), 64)
     torch.manual_seed(0)
-    mouth = Mouth(sizes, ScheduleCost()).eval()
+    speech = TimedSpeechDecoder(sizes, ScheduleCost()).eval()
     hidden = torch.randn(1, 6, 64)
     with torch.no_grad():
-        state = mouth.unit_decoder.init_state()
-        steps = [mouth.unit_decoder.step(hidden[:, t : t + 1], state, hidden[:, t : t + 1]) for t in range(6)]
-        whole = mouth.unit_decoder(hidden, hidden)
+        state = speech.unit_decoder.init_state()
+        steps = [speech.unit_decoder.step(hidden[:, t : t + 1], state, hidden[:, t : t + 1]) for t in range(6)]
+        whole = speech.unit_decoder(hidden, hidden)
         assert (torch.cat(steps, dim=1) - whole).abs().max() < 1e-5
-        units = mouth._units(6, hidden.device)
-        assert mouth.vocoder.predict_durations(units).tolist() == [[2] * 48]
-    ours, reference = mouth.ours(hidden), mouth.reference(hidden)
+        units = speech.set_units(6, hidden.device)
+        assert speech.vocoder.predict_durations(units).tolist() == [[2] * 48]
+    ours, reference = speech.ours(hidden), speech.reference(hidden)
     assert len(ours.spent["unit_decoder"]) == len(reference.spent["vocoder"]) == 6
     assert ours.first_audio_token is not None and reference.first_audio_token == 5  # 40 units of 8 a token
 

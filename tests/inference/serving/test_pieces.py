@@ -48,10 +48,10 @@ def test_pieces_are_as_the_whole(assistant, piece) -> None:
     ids, _ = ids_of(assistant.tokenizer, assistant.model.config.layout, LONG)
     pcm = torch.from_numpy(sound((1.7, True)))[None]
     results = []
-    for model in (assistant.model, assistant.model.staged(lambda stage, method: stage, piece)):
+    for model in (assistant.model, assistant.model.with_shared_steps(lambda stage, method: stage, piece)):
         read, heard = model.init_state(), model.init_state()
         model.recall(ids[:30], ids[5:50], read)
-        model.read_text(torch.tensor([ids]), read)
+        model.read_text(ids, read)
         model.begin_turn(heard)
         model.listen(pcm, heard)
         model.ask_about(ids[:40], heard)

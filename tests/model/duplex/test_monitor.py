@@ -52,8 +52,9 @@ def test_it_is_asked_once_behind_the_words() -> None:
     model.listen(torch.randn(1, 16_000), state)
     model.end_turn(state)
     while (step := model.reply_step(state, Sampling())).kind is not TokenKind.REPLY:
-        assert state.read is None and step.kind is not TokenKind.END
-    assert state.read is not None and state.read.shape == (3,) and float(state.read.sum()) == pytest.approx(1, abs=1e-5)
+        assert state.word_turn_state is None and step.kind is not TokenKind.END
+    assert state.word_turn_state is not None and state.word_turn_state.shape == (3,)
+    assert float(state.word_turn_state.sum()) == pytest.approx(1, abs=1e-5)
     reply = model.llm.embed(torch.tensor([[model.config.layout.reply]]))
     plain = model.llm(reply).hidden[0, -1]  # the script's states are those of the last token alone
     assert torch.allclose(asked[0], plain, atol=1e-4), "the state behind <reply>"
@@ -61,7 +62,7 @@ def test_it_is_asked_once_behind_the_words() -> None:
         pass
     assert len(asked) == 1
     model.begin_turn(state)
-    assert state.read is None, "a new turn has new words"
+    assert state.word_turn_state is None, "a new turn has new words"
 
 
 @torch.no_grad()
@@ -71,7 +72,7 @@ def test_what_is_typed_is_not_judged() -> None:
     model.read_text(torch.tensor([[model.config.layout.text[0]]]), state)
     while model.reply_step(state, Sampling()).kind is not TokenKind.END:
         pass
-    assert state.read is None
+    assert state.word_turn_state is None
 
 
 def test_a_word_monitor_needs_words_and_a_width_that_fits() -> None:

@@ -11,7 +11,7 @@ from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.evaluation import main
 from duologue.inference.evaluation.main import Request
-from duologue.inference.evaluation.metrics.chunk_sizes import latency, without_voice
+from duologue.inference.evaluation.metrics.chunk_sizes import latency
 from duologue.inference.evaluation.suites.latency import play_in_real_time, reply_costs
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
@@ -43,7 +43,7 @@ def test_chunk_sizes() -> None:
 
 def test_without_a_voice_it_says_the_same() -> None:
     assistant = tiny_assistant()
-    mute = type(assistant)(without_voice(assistant.model), assistant.tokenizer)
+    mute = type(assistant)(assistant.model.without_voice(), assistant.tokenizer)
     wave = np.zeros(8_000, np.float32)
     reply = mute.ask((16_000, wave))
     assert reply.text == assistant.ask((16_000, wave)).text and not len(reply.waveform) and not reply.units

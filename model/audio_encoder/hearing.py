@@ -1,0 +1,103 @@
+"""Hearing as one stage: samples (B, n) in, embeddings (B, T, D) of the language model out.
+
+    samples -> mel -> audio encoder -> adaptor -> embeddings
+
+Speech is encoded while it comes in if the encoder can be streamed, or is run through a window (:mod:`.windowed`).
+Otherwise the samples are kept, and ``flush`` encodes the whole clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..adaptor.stack import Adaptor
+from ..streaming import Chain, ChainState, State, Streaming
+from .mel import LogMel
+from .whisper import WhisperEncoder
+from .windowed import WindowConfig, WindowedEncoder
+
+
+@dataclass
+class HearingState(State):
+    """Of an encoder that streams its state; of another the clip so far, samples (B, n) each."""
+
+    batch: int
+    stage: ChainState | None
+    clip: list[Tensor]
+
+    def clone(self) -> Self:
+        """The samples are shared: they no longer change."""
+        return replace(self, stage=None if self.stage is None else self.stage.clone(), clip=list(self.clip))
+
+
+class Hearing(Streaming):
+    """Samples (B, n) -> embeddings (B, T, D).
+
+    Args:
+        streams: whether the encoder was made to be streamed.
+        window: stream one that was not; its numbers then come near the offline ones (``exact = False``).
+        clip_s: pad or cut a whole clip to so many seconds; ``None``: the clip itself. Not where speech is streamed: the
+            language model then hears as many embeddings as were spoken.
+        tail_s: seconds of silence heard behind every clip.
+    """
+
+    time_in, time_out = 1, 1
+
+    def __init__(
+        self,
+        mel: LogMel,
+        encoder: WhisperEncoder,
+        adaptor: Adaptor,
+        *,
+        streams: bool,
+        window: WindowConfig | None = None,
+        clip_s: float | None = None,
+        tail_s: float = 0.0,
+    ) -> None:
+        super().__init__()
+        frames = (mel, encoder) if window is None else (WindowedEncoder(mel, encoder, window),)
+        self.stage, self.adaptor = Chain(*frames, adaptor), adaptor
+        self.streams = streams or window is not None
+        self.sample_rate = mel.config.sample_rate  # Hz
+        self.clip_s = None if self.streams else clip_s
+        self.tail = round(tail_s * self.sample_rate)
+        self.positions = Fraction(encoder.config.n_audio_ctx) / (mel.rate * encoder.rate)
+        self.rate, self.latency, self.exact = self.stage.rate, self.stage.latency, self.stage.exact
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that are heard at once: those that a clip is padded to, or that the encoder has positions for."""
+        return float(self.positions / self.sample_rate) if self.clip_s is None else self.clip_s
+
+    def embeddings_of(self, samples: int) -> int:
+        """How many embeddings so many samples become, at most."""
+        heard = samples if self.clip_s is None else round(self.clip_s * self.sample_rate)
+        return int(heard * Fraction(self.rate)) + 1
+
+    def forward(self, pcm: Tensor) -> Tensor:
+        pcm = F.pad(pcm, (0, self.tail))
+        if self.clip_s is not None:
+            pcm = F.pad(pcm, (0, round(self.clip_s * self.sample_rate) - pcm.shape[1]))  # negative: cut
+        return self.stage(pcm)
+
+    def init_state(self, batch_size: int = 1) -> HearingState:
+        return HearingState(batch_size, self.stage.init_state(batch_size) if self.streams else None, [])
+
+    def step(self, pcm: Tensor, state: HearingState) -> Tensor:
+        if state.stage is not None:
+            return self.stage.step(pcm, state.stage)
+        state.clip.append(pcm)
+        return self.adaptor.linear1.weight.new_zeros(state.batch, 0, self.adaptor.config.out_dim)
+
+    def flush(self, state: HearingState) -> Tensor:
+        silence = torch.zeros(state.batch, self.tail, device=self.adaptor.linear1.weight.device)
+        if state.stage is None:
+            return self(torch.cat([*state.clip, silence[:, :0]], dim=1))
+        heard = [self.stage.step(silence, state.stage)] if self.tail else []
+        return torch.cat([*heard, self.stage.flush(state.stage)], dim=1)

@@ -1,0 +1,76 @@
+"""The speech decoder as one stage: the language model's states in, samples out; speech units lie between.
+
+    states (1, T, D) -> unit decoder -> CTC collapse -> units (1, U) -> vocoder -> samples (1, n)
+
+The vocoder is a unit vocoder or a codec's decoder. Without one, units are the last output and there are no samples.
+``step`` goes all the way; :meth:`SpeechDecoder.units` and :meth:`SpeechDecoder.sound` are its halves, for whoever wants
+samples later than units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from ..codec.codec_vocoder import CodecVoice
+from ..streaming import State, Streaming
+from .unit_decoder import CollapseState, CTCCollapse, UnitDecoder, UnitDecoderState
+from .unit_vocoder import UnitVocoder
+
+
+@dataclass
+class SpeechDecoderState(State):
+    """The states of the three stages; ``vocoder`` is ``None`` where there is none."""
+
+    unit_decoder: UnitDecoderState
+    collapse: CollapseState
+    vocoder: State | None
+
+
+class SpeechDecoder(Streaming):
+    """States (1, T, D) -> samples (1, n). How many samples come out is up to the input."""
+
+    time_in = 1
+    rate = Fraction(0)
+
+    def __init__(self, unit_decoder: UnitDecoder, vocoder: UnitVocoder | CodecVoice | None) -> None:
+        super().__init__()
+        self.unit_decoder, self.vocoder = unit_decoder, vocoder
+        self.collapse = CTCCollapse(unit_decoder.config.units)
+        self.fuses_tokens = unit_decoder.config.fuse_token
+
+    def forward(self, x: Tensor, token_embeds: Tensor | None = None) -> Tensor:
+        """``token_embeds``: (1, T, D) of the tokens that the states predicted, if the unit decoder fuses them."""
+        units = self.collapse(self.unit_decoder(x, token_embeds))
+        return self._silence(units) if self.vocoder is None else self.vocoder(units)
+
+    def init_state(self, batch_size: int = 1) -> SpeechDecoderState:
+        vocoder = None if self.vocoder is None else self.vocoder.init_state(batch_size)
+        return SpeechDecoderState(
+            self.unit_decoder.init_state(batch_size), self.collapse.init_state(batch_size), vocoder
+        )
+
+    def step(self, x: Tensor, state: SpeechDecoderState, token_embeds: Tensor | None = None) -> Tensor:
+        return self.sound(self.units(x, state, token_embeds), state)
+
+    def flush(self, state: SpeechDecoderState) -> Tensor:
+        if self.vocoder is None or state.vocoder is None:
+            return self._silence(state.collapse.last)
+        return self.vocoder.flush(state.vocoder)  # type: ignore[arg-type]
+
+    def units(self, x: Tensor, state: SpeechDecoderState, token_embeds: Tensor | None = None) -> Tensor:
+        """The units (1, U) of the next states (1, t, D)."""
+        return self.collapse.step(self.unit_decoder.step(x, state.unit_decoder, token_embeds), state.collapse)
+
+    def sound(self, units: Tensor, state: SpeechDecoderState) -> Tensor:
+        """The samples (1, n) that the next units (1, U) bring."""
+        if self.vocoder is None or units.shape[1] == 0:
+            return self._silence(units)
+        return self.vocoder.step(units, state.vocoder)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _silence(like: Tensor) -> Tensor:
+        return torch.zeros(1, 0, device=like.device)
