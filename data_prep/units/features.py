@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.audio_encoder.mel import LogMel, mel_filters
-from ...model.audio_encoder.whisper import WhisperEncoder
 from ...model.errors import DuologueError
+from ...model.speech_lm_config import Encoder
 
 SAMPLE_RATE = 16_000  # Hz
 HOP = 320  # samples a frame: 50 Hz
@@ -88,7 +88,7 @@ class EncoderFeatures:
     def __init__(
         self,
         mel: LogMel,
-        encoder: WhisperEncoder,
+        encoder: Encoder,
         layer: int,
         passes: tuple[tuple[int, int], ...] = ((0, 0), (61, 2), (140, 4), (233, 6)),
     ) -> None:
