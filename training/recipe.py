@@ -1,17 +1,14 @@
-"""Recipes: a run is one frozen dataclass, made by a function, changed by ``key=value``, saved beside the weights."""
+"""Recipes: a run is one frozen dataclass, made by a function, changed by KEY=VALUE, saved beside the weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
-from ..checkpoints.files import with_home, write_text
-from ..checkpoints.settings import finite, whole
+from ..checkpoints.files import write_text
 from ..model.errors import DuologueError
 
 if TYPE_CHECKING:
@@ -110,54 +107,6 @@ class Recipe:
             return self.lr * rise
         done = min(1.0, max(0.0, (step - self.warmup) / max(1, self.steps - self.warmup)))
         return self.lr * rise * 0.5 * (1 + math.cos(math.pi * done))
-
-
-R = TypeVar("R", bound=Recipe)
-
-
-def _parse(text: str, kind: Any, key: str) -> Any:
-    """The value that ``text`` means for a field of type ``kind``; tuples are comma-separated."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if text.lower() == "none" and type(None) in args:
-            return None
-        return _parse(text, next(a for a in args if a is not type(None)), key)
-    if origin is tuple:
-        parts = [part for part in text.split(",") if part]
-        if args[-1] is not Ellipsis and len(parts) != len(args):
-            raise DuologueError(f"{key}={text}: it must be {len(args)} values with a comma between, not {len(parts)}")
-        return tuple(_parse(part, args[0], key) for part in parts)
-    if dataclasses.is_dataclass(kind):
-        names = ", ".join(f"{key}.{field.name}" for field in dataclasses.fields(kind))
-        raise DuologueError(f"{key}={text}: {key} is no single value: the preset gives its {names}")
-    if origin is dict:
-        raise DuologueError(f"{key}={text}: {key} is no single value: the preset gives its sizes")
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-        if kind is int:
-            return whole(text)
-        if kind is float:
-            return finite(text)
-        return text
-    except (ValueError, KeyError):
-        name = getattr(kind, "__name__", str(kind))
-        only = ", and finite" if kind is float else ""
-        raise DuologueError(f"{key}={text}: the value must be of type {name}{only}") from None
-
-
-def override(recipe: R, overrides: list[str]) -> R:
-    """The recipe with ``key=value`` changes. Unknown keys and unreadable values are errors."""
-    kinds = {key: kind for key, kind in typing.get_type_hints(type(recipe)).items() if key != "stage"}
-    changes: dict[str, Any] = {}
-    for entry in map(with_home, overrides):
-        key, sep, text = entry.partition("=")
-        if not sep:
-            raise DuologueError(f"override is {entry!r}; it must be key=value, for example steps=1000")
-        if key not in kinds:
-            raise DuologueError(f"unknown key {key!r} for recipe {recipe.stage}; it knows: {', '.join(sorted(kinds))}")
-        changes[key] = _parse(text, kinds[key], key)
-    return dataclasses.replace(recipe, **changes)
 
 
 def save_recipe(recipe: Recipe, folder: Path) -> None:

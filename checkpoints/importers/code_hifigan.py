@@ -1,4 +1,4 @@
-"""fairseq's CodeGenerator (unit HiFi-GAN with durations), the vocoder of LLaMA-Omni and of fairseq's unit S2ST models.
+"""fairseq's CodeGenerator, a unit HiFi-GAN with durations: the vocoder of LLaMA-Omni and of unit S2ST models.
 
 The state dict is what its checkpoints keep under ``"generator"``; the config is the ``config.json`` beside them.
 """
@@ -94,7 +94,7 @@ def convert(state_dict: dict[str, Tensor], config: dict[str, Any]) -> tuple[Unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Config:
     """
     config: the vocoder's JSON, if it is not the config.json beside the weights
     """
@@ -131,7 +131,7 @@ def build(source: Path, config: str | None = None) -> UnitVocoder:
     return model
 
 
-def run(source: Path, dest: Path, options: Options) -> Path:
+def run(source: Path, dest: Path, config: Config) -> Path:
     """Import a unit vocoder to a folder that a recipe takes by ``start=vocoder=DEST``."""
-    model = build(source, options.config)
+    model = build(source, config.config)
     return save_part(dest, "vocoder", model, model.config, imported_card("unit vocoder", source, model))

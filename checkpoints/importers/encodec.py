@@ -1,4 +1,4 @@
-"""EnCodec's causal 24 kHz codec, as its authors released it (a ``.th`` state dict) or as transformers keeps it.
+"""EnCodec's causal 24 kHz codec, as its authors released it (a .th state dict) or as transformers keeps it.
 
 One table covers both: transformers names a layer ``encoder.layers.0.conv``, EnCodec ``encoder.model.0.conv.conv``.
 The stereo model of 48 kHz, whose norms look at all of time, is another network.
@@ -155,13 +155,13 @@ def _unit_keys(at: int, ours: str) -> KeyTable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Config:
     """Nothing is needed besides."""
 
 
-def run(source: Path, dest: Path, options: Options) -> Path:
+def run(source: Path, dest: Path, config: Config) -> Path:
     """Import ``encodec_24khz-d7cc33bc.th`` or a folder of transformers to a folder for ``load_part``."""
-    config, tensors = convert(*read(source))
-    codec = made(lambda: Codec(config))
+    sizes, tensors = convert(*read(source))
+    codec = made(lambda: Codec(sizes))
     assign(codec, tensors, str(source))
-    return save_part(dest, "codec", codec, config, imported_card(SOURCE, source, codec))
+    return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, source, codec))

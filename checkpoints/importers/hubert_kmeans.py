@@ -1,10 +1,16 @@
-"""HuBERT from fairseq's ``.pt`` or transformers' folders, and k-means centroids: where LLaMA-Omni's units come from.
+"""A HuBERT and its k-means, of fairseq or transformers: the speech units of LLaMA-Omni (duologue prepare units).
+
+Both come to lie in one folder:
+
+    duologue import hubert-kmeans mhubert_base.pt units kmeans=mhubert_L11_km1000.bin layer=11
+    duologue prepare units data=… features=hubert:units layer=11 quantiser=units clusters=1000
 
 fairseq is not needed: the sizes are read from the tensors. Source: Hsu et al., "HuBERT" (arXiv 2106.07447).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +19,12 @@ import torch
 from torch import Tensor
 
 from ...model.errors import DuologueError
-from ..files import read_object
+from ..files import expanded, read_object
+from ..folders import replaceable, replacing
+from ..source import CARD
+from ..units import SAMPLE_RATE, check_hubert, describe_hubert, save_quantiser
 from ..weights import assign, made
-from . import KeyTable, rename_keys
+from . import KeyTable, imported_card, rename_keys
 from .fairseq_wav2vec2 import key_table
 from .files import as_state_dict, read_folder
 from .pickles import load_arrays, load_fairseq
@@ -118,3 +127,42 @@ def read_centroids(path: Path) -> Tensor:
     if not isinstance(centroids, np.ndarray) or centroids.ndim != 2:
         raise DuologueError(f"{path} holds no k-means: neither cluster_centers_ nor a matrix")
     return torch.from_numpy(np.array(centroids, np.float32))  # a copy: what was read cannot be written to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """
+    kmeans: the centroids: scikit-learn's k-means kept by joblib or pickle, or a matrix as .npy
+    layer: whose output they cluster, counted in blocks from 1
+    heads: of the HuBERT, if they are not of 64 channels each
+    """
+
+    kmeans: str
+    layer: int
+    heads: int | None = None
+
+
+def run(source: Path, dest: Path, config: Config) -> Path:
+    """Write the HuBERT as a folder of transformers, and beside its files those of the quantiser.
+
+    Raises:
+        DuologueError: a tensor, the layer or the centroids do not fit; nothing is then written.
+    """
+    from transformers import Wav2Vec2FeatureExtractor
+
+    dest = replaceable(dest)
+    model, normalise = read_hubert(source, config.heads)
+    check_hubert(model.config, config.layer, source)
+    centroids = read_centroids(expanded(config.kmeans))
+    width = model.config.hidden_size
+    if centroids.shape[1] != width:
+        raise DuologueError(f"{config.kmeans} clusters {centroids.shape[1]} numbers a frame; {source} makes {width}")
+    card = imported_card(SOURCE, source, model)
+    with replacing(dest) as beside:
+        model.save_pretrained(beside)
+        Wav2Vec2FeatureExtractor(sampling_rate=SAMPLE_RATE, do_normalize=normalise).save_pretrained(beside)
+        # its frames begin with their samples, as HuBERT's own code makes them
+        features = describe_hubert(model, config.layer, normalise, centred=False)
+        save_quantiser(beside, features, torch.zeros(width), torch.ones(width), centroids)
+        (beside / CARD).write_text(card, encoding="utf-8")
+    return dest

@@ -1,4 +1,4 @@
-"""LLaMA-Omni (OmniSpeech2SLlamaForCausalLM): Whisper encoder, adaptor, Llama, CTC unit decoder.
+"""LLaMA-Omni (OmniSpeech2SLlamaForCausalLM), a whole model: Whisper encoder, adaptor, Llama, CTC unit decoder.
 
 Its vocoder is a checkpoint of its own, see :mod:`.code_hifigan`. Source: arXiv 2409.06666 and the released configs.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...model.adaptor.stack import StackConfig
+from ...model.adaptor.stack import AdaptorConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.errors import DuologueError
 from ...model.layers.transformer import RopeScaling
@@ -85,7 +85,7 @@ def convert(
         ours = SpeechLMConfig(
             mel=LogMelConfig(n_mels=_shape(state_dict, ENCODER + "conv1.weight")[1], norm="whisper"),
             encoder=encoder_config(_below(state_dict, ENCODER), encoder_heads),
-            adaptor=StackConfig(
+            adaptor=AdaptorConfig(
                 in_dim=config["speech_encoder_hidden_size"],
                 hidden_dim=_shape(state_dict, "model.speech_projector.linear1.weight")[0],
                 out_dim=config["hidden_size"],
@@ -199,7 +199,7 @@ def prompt_of(tokenizer: Any) -> PromptConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Config:
     """
     whisper: the encoder (a .pt of openai-whisper or a folder of transformers), if the shards do not hold it
     vocoder: g_* of the unit vocoder, with config.json beside it, or their folder; without it, units are the last output
@@ -211,20 +211,20 @@ class Options:
     heads: int | None = None
 
 
-def run(source: Path, dest: Path, options: Options) -> Path:
+def run(source: Path, dest: Path, config: Config) -> Path:
     """Import a released folder to a model that ``duologue ask --model DEST`` runs."""
-    tensors, heads = read_folder(source), options.heads
-    if options.whisper is not None:
-        encoder, heads = whisper.read_encoder(expanded(options.whisper), heads)
+    tensors, heads = read_folder(source), config.heads
+    if config.whisper is not None:
+        encoder, heads = whisper.read_encoder(expanded(config.whisper), heads)
         tensors |= {ENCODER + name: tensor for name, tensor in encoder.items()}
     elif not any(name.startswith(ENCODER) for name in tensors):
         raise DuologueError(f"{source} holds no speech encoder: name its file, whisper=large-v3.pt")
     tokenizer = store.load_tokenizer(source)
-    config, tensors = convert(tensors, read_object(source / "config.json"), prompt_of(tokenizer), heads)
-    if options.vocoder is not None:
-        vocoder = code_hifigan.build(expanded(options.vocoder))
-        config = replace(config, vocoder=vocoder.config)
+    ours, tensors = convert(tensors, read_object(source / "config.json"), prompt_of(tokenizer), heads)
+    if config.vocoder is not None:
+        vocoder = code_hifigan.build(expanded(config.vocoder))
+        ours = replace(ours, vocoder=vocoder.config)
         tensors |= {f"vocoder.{name}": tensor for name, tensor in vocoder.state_dict().items()}
-    model = made(lambda: SpeechLM(config))
+    model = made(lambda: SpeechLM(ours))
     assign(model, once(model, tensors), str(source))
     return store.save(dest, model, tokenizer, card=imported_card(SOURCE, source, model))

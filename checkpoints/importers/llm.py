@@ -29,8 +29,8 @@ KEYS: KeyTable = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """ """
+class Config:
+    """Nothing is needed besides."""
 
 
 def convert(state_dict: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -70,10 +70,10 @@ def once(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def run(source: Path, dest: Path, options: Options) -> Path:
+def run(source: Path, dest: Path, config: Config) -> Path:
     """Import a model folder of transformers to a folder that a recipe takes by ``llm=DEST``."""
-    config, tensors = convert(read_folder(source), read_object(source / "config.json"))
-    model = made(lambda: LLM(config))
+    sizes, tensors = convert(read_folder(source), read_object(source / "config.json"))
+    model = made(lambda: LLM(sizes))
     assign(model, once(model, tensors), str(source))
     tokenizer = load_tokenizer(source)
-    return save_part(dest, "llm", model, config, imported_card("language model", source, model), tokenizer)
+    return save_part(dest, "llm", model, sizes, imported_card("language model", source, model), tokenizer)

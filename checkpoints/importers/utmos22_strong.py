@@ -1,4 +1,4 @@
-"""UTMOS22's strong learner, in the form in which SpeechMOS publishes it: one file with a plain state dict."""
+"""UTMOS22's strong learner, a judge of naturalness (duologue evaluate), as SpeechMOS publishes it: one file."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def convert(state_dict: dict[str, Tensor], heads: int | None = None) -> tuple[UT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Config:
     """
     heads: of wav2vec 2.0, if they are not of 64 channels each
     """
@@ -70,9 +70,9 @@ class Options:
     heads: int | None = None
 
 
-def run(source: Path, dest: Path, options: Options) -> Path:
+def run(source: Path, dest: Path, config: Config) -> Path:
     """Import ``utmos22_strong_step7459_v1.pt`` (or the same tensors as safetensors) to a folder for ``load_part``."""
-    config, tensors = convert(read_tensors(source), options.heads)
-    model = made(lambda: UTMOS(config))
+    sizes, tensors = convert(read_tensors(source), config.heads)
+    model = made(lambda: UTMOS(sizes))
     assign(model, tensors, str(source))
-    return save_part(dest, "utmos", model, config, imported_card(SOURCE, source, model))
+    return save_part(dest, "utmos", model, sizes, imported_card(SOURCE, source, model))

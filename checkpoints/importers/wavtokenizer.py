@@ -1,4 +1,4 @@
-"""WavTokenizer's released codecs: a Lightning ``.ckpt`` and the YAML that it was trained with.
+"""WavTokenizer's released codecs: a Lightning .ckpt and the YAML that it was trained with.
 
 The state dict is what the ``.ckpt`` keeps under ``"state_dict"``; the config is the YAML file as a dictionary. Sizes
 that the YAML leaves to the code are read from the shapes. Discriminators, losses and EnCodec's own decoder, which
@@ -183,7 +183,7 @@ def _shape(state_dict: dict[str, Tensor], key: str) -> torch.Size:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Config:
     """
     config: the .yaml that the checkpoint was trained with; by default the only one beside it
     bandwidth_id: which row of the adaptive norms to take
@@ -193,11 +193,11 @@ class Options:
     bandwidth_id: int = 0
 
 
-def run(source: Path, dest: Path, options: Options) -> Path:
+def run(source: Path, dest: Path, config: Config) -> Path:
     """Import a ``.ckpt``, or the folder that holds one with its ``.yaml``, to a folder for ``load_part``."""
     checkpoint = only(source, ".ckpt") if source.is_dir() else source
-    config = expanded(options.config) if options.config else only(checkpoint.parent, ".yaml")
-    sizes, tensors = convert(*read(checkpoint, config), options.bandwidth_id)
+    settings = expanded(config.config) if config.config else only(checkpoint.parent, ".yaml")
+    sizes, tensors = convert(*read(checkpoint, settings), config.bandwidth_id)
     codec = made(lambda: Codec(sizes))
     assign(codec, tensors, str(checkpoint))
     return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, checkpoint, codec))

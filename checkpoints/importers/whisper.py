@@ -1,4 +1,4 @@
-"""Whisper's encoder, from openai-whisper's ``.pt`` files and from transformers' folders; the decoder is left behind.
+"""Whisper's encoder, from openai-whisper's .pt files or transformers' folders; the decoder is left behind.
 
 Our encoder has openai-whisper's names and numbers, so that a transformers folder is all that needs a table.
 """
@@ -53,7 +53,7 @@ KEYS: KeyTable = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Config:
     """
     heads: of the encoder, if the source does not say (a bare state dict) and they are not of 64 channels each
     """
@@ -112,10 +112,10 @@ def read_encoder(source: Path, heads: int | None = None) -> tuple[dict[str, Tens
     return as_state_dict(found, str(source)), heads
 
 
-def run(source: Path, dest: Path, options: Options) -> Path:
+def run(source: Path, dest: Path, config: Config) -> Path:
     """Import an encoder to a folder that a recipe takes by ``start=encoder=DEST``, with its mel."""
-    config, tensors = convert(*read_encoder(source, options.heads))
-    model = made(lambda: WhisperEncoder(config))
+    sizes, tensors = convert(*read_encoder(source, config.heads))
+    model = made(lambda: WhisperEncoder(sizes))
     assign(model, tensors, str(source))
-    encoder = EncoderPart(mel=LogMelConfig(n_mels=config.n_mels, norm="whisper"), encoder=config)
+    encoder = EncoderPart(mel=LogMelConfig(n_mels=sizes.n_mels, norm="whisper"), encoder=sizes)
     return save_part(dest, "encoder", model, encoder, imported_card(f"{SOURCE} encoder", source, model))

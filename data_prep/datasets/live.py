@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from ...model.errors import DuologueError
-from ..prepare import RECIPES, SpeechConfig, SpokenText, parse_overrides, speak
+from ...checkpoints.settings import Catalogue, read_settings
+from ..recipes.speaking import SpeechConfig, SpokenText, speak
 from ..speech.synthesis import SAMPLE_RATE, SynthesisError
 from ..speech.voices import require_voices
 from .shards import Clip, Computed, ShardedDataset
 
 PREFIX = "live:"
+RECIPES = Catalogue("data_prep/recipes", "recipe of live speech", defines="sentence")
 _START_S, _LETTER_S = 0.3, 0.065  # a clip's length, guessed from its text to batch it with its like
 _TRIES = 20
 
@@ -35,11 +36,9 @@ class LiveDataset:
 
     def __init__(self, name: str) -> None:
         recipe, _, settings = name.removeprefix(PREFIX).partition("?")
-        if recipe not in RECIPES:
-            raise DuologueError(f"{name}: the recipe is {recipe!r}; it must be one of {', '.join(RECIPES)}")
-        overrides = [setting for setting in settings.split("&") if setting]
-        self.recipe = RECIPES[recipe]
-        self.config: SpeechConfig = parse_overrides(self.recipe.config, [*overrides, f"out={name}"])
+        self.recipe = RECIPES.module(recipe)
+        words = [*filter(None, settings.split("&")), f"out={name}"]
+        self.config: SpeechConfig = read_settings(self.recipe.Config, words, f"recipe {recipe}")
         require_voices(self.config.speakers())
         self.metas = Computed(len(self), self._plan)
 
@@ -47,7 +46,8 @@ class LiveDataset:
         return self.config.n
 
     def utterance(self, index: int) -> SpokenText:
-        return self.recipe.plan(index, self.config)
+        found: SpokenText = self.recipe.sentence(index, self.config)
+        return found
 
     def _plan(self, index: int) -> dict[str, Any]:
         """What a clip is to be; "samples" is a guess."""

@@ -1,4 +1,4 @@
-"""Real recordings as a data set: a folder with a manifest in, shards at one rate and one loudness out.
+"""A folder of real recordings with a manifest: what each is, which part it belongs to, and its samples.
 
 The folder holds `manifest.jsonl`, one JSON object a clip: `audio` (path from the folder) and `set` always; `text` (or a
 `digit`) where words are said, `label` where something else is heard; `speaker` and `licence` where known.
@@ -20,19 +20,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import expanded, numbered_json_lines, text_of
+from ...checkpoints.files import numbered_json_lines, text_of
 from ...model.errors import DuologueError
 from ..audio import read_audio, shown
 from ..text.plain_text import heard
 from ..text.spoken import UNITS
-from .shards import Clip, Failure, ShardedDataset, ShardWriter
+from .shards import ShardedDataset
 from .splits import stable_fraction
 
 MANIFEST = "manifest.jsonl"
@@ -40,6 +39,7 @@ SET_ASIDE = {("fsdd", "lucas"): "dev", ("fsdd", "yweweler"): "acceptance"}
 SOUND_SETS = ("noise", "env_sounds", "esc10", "music_sounds")
 NOT_A_SOUND = ("room impulse response",)
 MAX_RECORDING_S = 3600.0  # of one clip, which is held in memory
+LEVEL_DBFS, PEAK_DBFS = -23.0, -1.0  # of recordings in a data set
 _FRAME_S = 0.02  # of the frames that loudness is measured in
 _GATE_DB = 30.0  # frames this far under the loudest count as pauses
 
@@ -55,63 +55,6 @@ class Part(StrEnum):
 
 
 CODEC_PARTS = (Part.SPEECH, Part.SPEECH_HELD_OUT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordingsConfig:
-    source: str  # folder with manifest.jsonl
-    out: str  # folder of the data set
-    part: str = "train"  # one of Part
-    sets: str = ""  # only these sets of the manifest, with commas between; none named: all
-    sample_rate: int = 16000  # Hz
-    level_dbfs: float = -23.0  # root mean square where there is speech
-    peak_dbfs: float = -1.0  # no sample above this, the level gives way
-    shard_clips: int = 500
-
-    def __post_init__(self) -> None:
-        if self.part not in list(Part):
-            raise DuologueError(f"part={self.part}: expected one of {', '.join(Part)}")
-        if not self.level_dbfs < self.peak_dbfs <= 0:
-            raise DuologueError(
-                f"level_dbfs {self.level_dbfs} and peak_dbfs {self.peak_dbfs}: expected level < peak, peak at most 0"
-            )
-        if self.shard_clips < 1 or self.sample_rate < 1000:
-            raise DuologueError(f"shard_clips {self.shard_clips}, sample_rate {self.sample_rate}: too small")
-
-
-def prepare(config: RecordingsConfig) -> dict[str, Any]:
-    """Write one part as a data set (see shards.py) and return its counts: clips, failed, hours.
-
-    A clip: text (normalised words, "" for a sound), voice ("fsdd:george", "esc10:dog bark"), set, licence, source. A
-    recording that cannot be read is written down in failed.jsonl and skipped. Running it again does what is left.
-    Raises DuologueError when the manifest is missing or wrong, or when the part is empty.
-    """
-    part = Part(config.part)
-    sets = tuple(name for name in config.sets.split(",") if name)
-    chosen = select(read_manifest(expanded(config.source)), part, sets)
-    if not chosen:
-        within = f" in the sets {config.sets}" if config.sets else ""
-        raise DuologueError(f"{config.source} has no recordings of the part {config.part}{within}")
-    parameters = {**asdict(config), "entries": len(chosen)}
-    del parameters["source"], parameters["out"]  # where things lie does not decide what they are
-    writer = ShardWriter(
-        config.out, name=f"recordings-{config.part}", sample_rate=config.sample_rate, seed=0, parameters=parameters
-    )
-    for shard, start in enumerate(range(0, len(chosen), config.shard_clips)):
-        if writer.has(shard):
-            continue
-        clips, failures = [], []
-        for entry in chosen[start : start + config.shard_clips]:
-            try:
-                meta = describe(entry, part)
-                pcm = read_recording(expanded(config.source) / entry["audio"], config.sample_rate)
-                pcm = set_loudness(pcm, config.sample_rate, config.level_dbfs, config.peak_dbfs)
-            except DuologueError as error:
-                failures.append(Failure(entry["audio"], str(error)))
-                continue
-            clips.append(Clip(np.rint(pcm * 32767).astype(np.int16), meta))
-        writer.write(shard, clips, failures)
-    return writer.finish()
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:

@@ -29,14 +29,19 @@ def require_at_least(config: Any, least: Mapping[str, int]) -> None:
             raise DuologueError(f"{name}={getattr(config, name)}: expected at least {smallest}")
 
 
-def run_clips(name: str, config: Any, make: Callable[[int, Any], Clip], *, progress: bool) -> dict[str, Any]:
+def run_clips(
+    name: str, config: Any, make: Callable[[int, Any], Clip], *, progress: bool, newer: Sequence[str] = ()
+) -> dict[str, Any]:
     """Make or complete a data set of clips that depend on the config and their number alone; returns its counts.
 
     Args:
         config: has out, n, seed, workers and shard_size; where its source lies does not decide what the clips are.
         make: the clip of a number, a function of a module, for it is pickled; its DuologueErrors are failures.
+        newer: settings that the manifest leaves out where they have their defaults.
     """
-    parameters = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("out", "workers", "source")}
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
+    left_out = {"out", "workers", "source", *(key for key in newer if getattr(config, key) == usual[key])}
+    parameters = {key: value for key, value in dataclasses.asdict(config).items() if key not in left_out}
     writer = ShardWriter(config.out, name=name, sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters)
     return run_shards(
         writer,

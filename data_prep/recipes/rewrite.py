@@ -1,6 +1,6 @@
-"""The recipe `rewrite`: written instructions become what people say aloud, with answers that can be spoken.
+"""Written instructions become what people say aloud, with answers that can be spoken: by a chat model.
 
-A chat model does it by LLaMA-Omni's rules: fillers where people use them, numbers in words, nothing that cannot be
+It is done by LLaMA-Omni's rules: fillers where people use them, numbers in words, nothing that cannot be
 said, short; then it answers, short as well, without lists or brackets. What breaks a rule is asked for once more, and
 left out if that does not help. The result is a file of conversations in our own form for the recipe `instructions`.
 
@@ -38,7 +38,7 @@ AGAIN_PROMPT = "That cannot be read aloud: {problem}. Say it once more, keeping 
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewriteConfig:
+class Config:
     """
     source: file of instructions (see conversations.py)
     out: file of conversations; the journal of what the model said stays beside it, as OUT.answers.jsonl
@@ -77,7 +77,7 @@ class RewriteConfig:
             )
 
 
-def rewrite(config: RewriteConfig, *, progress: bool = True) -> dict[str, Any]:
+def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     """Write the file of conversations; returns how many, how many were left out, and how many answers were asked for.
 
     OUT.failed.jsonl says why a conversation, or the end of one, was left out. Raises DuologueError when the source is
@@ -122,7 +122,7 @@ Spoken = tuple[list[dict[str, str]], str]  # the turns of a conversation, and wh
 
 
 def _all_spoken(
-    conversations: list[WrittenConversation], endpoint: Endpoint, config: RewriteConfig, progress: bool
+    conversations: list[WrittenConversation], endpoint: Endpoint, config: Config, progress: bool
 ) -> list[Spoken]:
     """In their order, `concurrency` at a time. The first error of the endpoint ends it; what was answered is kept."""
     from rich.progress import Progress
@@ -146,7 +146,7 @@ def _all_spoken(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def speak(conversation: WrittenConversation, endpoint: Endpoint, config: RewriteConfig) -> Spoken:
+def speak(conversation: WrittenConversation, endpoint: Endpoint, config: Config) -> Spoken:
     """One conversation as it is spoken, up to the first turn that cannot be; later ones would hang in the air."""
     steps = config.steps.split(",")
     turns: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""Sounds to be told: ten of every day, as people recorded them, and beeps to be counted.
+"""Sounds of every day as people recorded them, beeps to be counted, and "what was that".
 
     duologue prepare sounds source=../shared/data out=work/sounds
 
@@ -51,7 +51,7 @@ WORDINGS = template_splits({"what": _WHAT, "count": _COUNT})
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundsConfig:
+class Config:
     """What is heard.
 
     source: a folder of recordings with manifest.jsonl (see `prepare recordings`), ESC-10 among them
@@ -139,7 +139,7 @@ def _levelled(wave: np.ndarray, db: float) -> np.ndarray:
     return np.clip(wave * (10 ** (db / 20) / power), -1, 1)
 
 
-def sound_clip(index: int, config: SoundsConfig) -> Clip:
+def sound_clip(index: int, config: Config) -> Clip:
     """The ``index``-th clip. Raises SynthesisError when the synthesiser fails."""
     rng = np.random.default_rng([config.seed, index, 17])
     part = Part(config.part)
@@ -171,7 +171,7 @@ def sound_clip(index: int, config: SoundsConfig) -> Clip:
     return Clip(pcm, meta)
 
 
-def prepare_sounds(config: SoundsConfig, *, progress: bool = True) -> dict[str, Any]:
+def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     """Make or complete the data set; returns its counts.
 
     Raises DuologueError when a synthesiser is not installed, the source has no ESC-10, or every clip failed.

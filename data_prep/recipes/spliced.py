@@ -1,4 +1,4 @@
-"""Questions with people's voices in them: words that somebody was recorded saying, the rest by a synthesiser.
+"""Questions with recorded words in them, the rest by a synthesiser.
 
     duologue prepare spliced source=work/recordings_train out=work/spliced
 
@@ -30,7 +30,7 @@ _LOUDNESS_DB = (-4.0, 4.0)  # of a recording beside the rest
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplicedConfig:
+class Config:
     """What is spliced.
 
     source: a data set of recordings (see `prepare recordings`), of which the clips of one word are used
@@ -71,7 +71,7 @@ def _spoken_words(source: str) -> tuple[ShardedDataset, dict[str, dict[str, list
     return dataset, {word: dict(speakers) for word, speakers in found.items()}
 
 
-def prepare_spliced(config: SplicedConfig, *, progress: bool = True) -> dict[str, Any]:
+def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     """Make or complete the data set; returns its counts.
 
     Raises DuologueError when a synthesiser is not installed, the source has no single words, or every clip failed.
@@ -81,7 +81,7 @@ def prepare_spliced(config: SplicedConfig, *, progress: bool = True) -> dict[str
     return run_clips("spliced", config, splice, progress=progress)
 
 
-def splice(index: int, config: SplicedConfig) -> Clip:
+def splice(index: int, config: Config) -> Clip:
     """The ``index``-th clip: a training question with at least one recorded word, in one person's voice if possible.
 
     Raises SynthesisError when the synthesiser fails.
@@ -110,7 +110,7 @@ def splice(index: int, config: SplicedConfig) -> Clip:
 
 
 def _meta(
-    index: int, config: SplicedConfig, dialogue: Dialogue, voice: Voice, prosody: Prosody | None, speakers: list[str]
+    index: int, config: Config, dialogue: Dialogue, voice: Voice, prosody: Prosody | None, speakers: list[str]
 ) -> dict[str, Any]:
     return {
         "id": f"{config.seed}-{index:07d}",

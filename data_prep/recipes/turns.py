@@ -1,7 +1,5 @@
-"""The recipes `turns` and `instructions`: somebody's own conversations as a data set, like those of generated ones.
+"""Your own conversations, listed in a turns.jsonl: what has a recording is heard from it, what has none is spoken.
 
-    turns          a folder with turns.jsonl; what has a recording is heard from it, what has none is spoken
-    instructions   a file of Alpaca's or ShareGPT's form; everything is spoken
     part=questions what is asked, for asr_pretrain and speech_to_text: `text`, and `answer` and `slot` of its reply
     part=replies   what is answered, for units, unit_decoder and unit_vocoder: `text`, and `question`
 
@@ -23,8 +21,8 @@ import numpy as np
 
 from ...checkpoints.files import expanded
 from ...model.errors import DuologueError
-from ..datasets.conversations import WrittenConversation, WrittenTurn, read_instructions, read_turns
-from ..datasets.recordings import RecordingsConfig, read_recording, set_loudness
+from ..datasets.conversations import WrittenConversation, WrittenTurn, read_turns
+from ..datasets.recordings import LEVEL_DBFS, PEAK_DBFS, read_recording, set_loudness
 from ..datasets.shard_runs import require_at_least, run_shards
 from ..datasets.shards import Clip, Failure, ShardWriter
 from ..nano import vocabulary
@@ -36,7 +34,7 @@ PARTS = ("questions", "replies")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnsConfig:
+class Config:
     """
     source: folder with turns.jsonl and its recordings; or file of instructions
     out: the folder of the data set, made if need be
@@ -89,7 +87,7 @@ class PlannedClip:
     problem: str = ""
 
 
-def plan(conversations: list[WrittenConversation], config: TurnsConfig) -> list[PlannedClip]:
+def plan(conversations: list[WrittenConversation], config: Config) -> list[PlannedClip]:
     """Every turn as a clip to be; in the part of the replies, those that have one."""
     known = frozenset(vocabulary.words())
     items = []
@@ -101,9 +99,7 @@ def plan(conversations: list[WrittenConversation], config: TurnsConfig) -> list[
     return items
 
 
-def _item(
-    name: str, turn: WrittenTurn, where: dict[str, Any], config: TurnsConfig, known: frozenset[str]
-) -> PlannedClip:
+def _item(name: str, turn: WrittenTurn, where: dict[str, Any], config: Config, known: frozenset[str]) -> PlannedClip:
     try:
         question, answer = (_words(what, text, config) for what, text in (("text", turn.text), ("reply", turn.reply)))
         slot = plain(turn.slot) if turn.slot else answer
@@ -118,7 +114,7 @@ def _item(
     return PlannedClip(id=name, text=said, audio=audio, fields=fields, unknown=unknown, problem=problem)
 
 
-def _words(what: str, text: str | None, config: TurnsConfig) -> str:
+def _words(what: str, text: str | None, config: Config) -> str:
     """Those of a question or a reply; "" for none."""
     if not text:
         return ""
@@ -131,12 +127,12 @@ def _words(what: str, text: str | None, config: TurnsConfig) -> str:
     return words
 
 
-def make_clip(item: PlannedClip, at: int, config: TurnsConfig) -> Clip:
+def make_clip(item: PlannedClip, at: int, config: Config) -> Clip:
     """Read or speak one clip; `at` is its place in the plan. Raises DuologueError when that fails."""
     meta: dict[str, Any] = {"id": item.id, "text": item.text, **item.fields}
     if item.audio:
         pcm = read_recording(expanded(config.source) / item.audio, SAMPLE_RATE, config.max_s)
-        pcm = set_loudness(pcm, SAMPLE_RATE, RecordingsConfig.level_dbfs, RecordingsConfig.peak_dbfs)
+        pcm = set_loudness(pcm, SAMPLE_RATE, LEVEL_DBFS, PEAK_DBFS)
         return Clip(np.rint(pcm * 32767).astype(np.int16), meta | {"voice": "own:recording", "audio": item.audio})
     rng = np.random.default_rng([config.seed, at, 7])
     voice = draw_voice(config.speakers(), rng)
@@ -147,7 +143,7 @@ def make_clip(item: PlannedClip, at: int, config: TurnsConfig) -> Clip:
     return Clip(spoken, meta | {"voice": voice.key, "prosody": dataclasses.asdict(prosody) if prosody else None})
 
 
-def make_shard(items: list[PlannedClip], start: int, config: TurnsConfig) -> tuple[list[Clip], list[Failure]]:
+def make_shard(items: list[PlannedClip], start: int, config: Config) -> tuple[list[Clip], list[Failure]]:
     """The clips of some items, the first of which has the place `start`; failures are returned, not raised."""
     clips, failures = [], []
     for at, item in enumerate(items, start=start):
@@ -160,13 +156,18 @@ def make_shard(items: list[PlannedClip], start: int, config: TurnsConfig) -> tup
     return clips, failures
 
 
-def prepare_turns(recipe: str, config: TurnsConfig, *, progress: bool = True) -> dict[str, Any]:
+def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
+    """Make or complete the data set of recorded or written turns. Returns and raises as `spoken_turns`."""
+    return spoken_turns("turns", read_turns(config.source), config, progress)
+
+
+def spoken_turns(recipe: str, turns: list[WrittenConversation], config: Config, progress: bool) -> dict[str, Any]:
     """Make or complete the data set; returns its counts, and the unknown words that were met.
 
     Raises DuologueError when the source is wrong or holds nothing of use, a synthesiser is not installed, or the folder
     holds another data set.
     """
-    items = plan((read_turns if recipe == "turns" else read_instructions)(config.source), config)
+    items = plan(turns, config)
     if not items:
         raise DuologueError(f"{config.source} has no {config.part}")
     unknown = _count_unknown(items, config)
@@ -198,7 +199,7 @@ def prepare_turns(recipe: str, config: TurnsConfig, *, progress: bool = True) ->
     return counts | unknown
 
 
-def _count_unknown(items: list[PlannedClip], config: TurnsConfig, shown: int = 8) -> dict[str, str]:
+def _count_unknown(items: list[PlannedClip], config: Config, shown: int = 8) -> dict[str, str]:
     """{"unknown_words": how many in how many turns, what became of those, and the most frequent}; {} for none."""
     words = Counter(word for item in items for word in item.unknown)
     if not words:

@@ -1,4 +1,4 @@
-"""The recipe `units`: the units of a data set, in units.jsonl beside its shards.
+"""The speech units of a data set, in units.jsonl beside its shards; or a codec's tokens.
 
 One JSON object a clip: id, units (repeats merged) and durations (frames of 320 samples). The quantiser is read from its
 folder, or fitted on the set and kept there, if that folder has none. Or a codec's codes, one a frame of its own.
@@ -16,19 +16,20 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.files import expanded, write_json_lines
+from ...checkpoints.units import CONFIG_FILE, SAMPLE_RATE
 from ...model.errors import DuologueError
 from ..datasets.shards import FAILED_FILE, Clip, ShardedDataset
 from ..speech.voices import find_voices
 from ..units.codec import CodecUnits
-from ..units.features import SAMPLE_RATE, EncoderFeatures, Features, MfccFeatures
-from ..units.kmeans import CONFIG_FILE, KMeansUnits, Units
+from ..units.features import EncoderFeatures, Features, MfccFeatures
+from ..units.kmeans import KMeansUnits, Units
 from ..units.quality import bit_rate, judge
 
 UNITS_FILE = "units.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitsConfig:
+class Config:
     """
     data: folder of a set of replies; units.jsonl is written into it
     quantiser: folder of the clusters; empty with a codec
@@ -84,7 +85,7 @@ def waveform_of(clip: Clip) -> Tensor:
     return torch.from_numpy(clip.pcm.astype(np.float32) / 32768)
 
 
-def make_features(config: UnitsConfig) -> Features:
+def make_features(config: Config) -> Features:
     if config.features:
         from ..units.hubert import HubertFeatures
 
@@ -96,7 +97,7 @@ def make_features(config: UnitsConfig) -> Features:
     return EncoderFeatures(*load_encoder(config.checkpoint), config.layer)
 
 
-def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, Any]:
+def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     """Write the units; returns clips, units, how many and how many bits a second, and what unit_quality.judge finds.
 
     Raises DuologueError for an unfit data set.
@@ -123,7 +124,7 @@ def prepare_units(config: UnitsConfig, *, progress: bool = True) -> dict[str, An
     return counts | (_metrics(units, dataset, config.judge) if config.judge else {})
 
 
-def _units_of(config: UnitsConfig, dataset: ShardedDataset) -> Units:
+def _units_of(config: Config, dataset: ShardedDataset) -> Units:
     """The codec's, or the quantiser's, which is fitted if it is not there."""
     if config.codec:
         return CodecUnits.load(config.codec)
@@ -150,7 +151,7 @@ def _metrics(units: Units, dataset: ShardedDataset, count: int) -> dict[str, flo
     return judge(units, [(waveform_of(clip), clip.meta["text"]) for clip in clips], voice)
 
 
-def _some(dataset: ShardedDataset, config: UnitsConfig) -> list[Tensor]:
+def _some(dataset: ShardedDataset, config: Config) -> list[Tensor]:
     """Clips in an order drawn from the seed, until there are enough minutes."""
     picked, samples = [], 0
     for index in np.random.default_rng(config.seed).permutation(len(dataset)):

@@ -5,7 +5,6 @@ Frame j describes samples 320 j to 320 (j + 1), so a clip of n samples has n // 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any, Protocol
 
@@ -13,12 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checkpoints.units import HOP, SAMPLE_RATE, fingerprint
 from ...model.audio_encoder.mel import LogMel, mel_filters
+from ...model.audio_encoder.whisper import WhisperEncoder
 from ...model.errors import DuologueError
-from ...model.speech_lm_config import Encoder
-
-SAMPLE_RATE = 16_000  # Hz
-HOP = 320  # samples a frame: 50 Hz
 
 
 class Features(Protocol):
@@ -88,7 +85,7 @@ class EncoderFeatures:
     def __init__(
         self,
         mel: LogMel,
-        encoder: Encoder,
+        encoder: WhisperEncoder,
         layer: int,
         passes: tuple[tuple[int, int], ...] = ((0, 0), (61, 2), (140, 4), (233, 6)),
     ) -> None:
@@ -114,12 +111,3 @@ class EncoderFeatures:
         hidden = self.encoder(self.mel(torch.stack(padded)), lengths, offsets, self.layer)  # (P, T + most, D)
         aligned = [row[before : before + frames] for row, (_, before) in zip(hidden, self.passes, strict=True)]
         return torch.stack(aligned).mean(0)  # (T, D)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Sixteen hex digits that change with any weight."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

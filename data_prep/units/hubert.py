@@ -5,10 +5,8 @@ Source: Hsu et al., "HuBERT" (arXiv 2106.07447), section 3; layer 11 of mHuBERT 
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +14,8 @@ from torch import Tensor
 
 from ...checkpoints.files import read_object
 from ...checkpoints.source import one_line
+from ...checkpoints.units import CONFIG_FILE, HOP, SAMPLE_RATE, WINDOW, check_hubert, describe_hubert
 from ...model.errors import DuologueError
-from .features import HOP, SAMPLE_RATE, fingerprint
-from .kmeans import CONFIG_FILE
-
-_WINDOW = 400  # samples that the convolutions of every released HuBERT see for a frame
 
 
 class HubertFeatures:
@@ -51,15 +46,7 @@ class HubertFeatures:
             config = AutoConfig.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise DuologueError(f"features=hubert:{source}: {one_line(error)}") from None
-        if config.model_type != "hubert":
-            raise DuologueError(f"features=hubert:{source} is a {config.model_type}, not a hubert")
-        if math.prod(config.conv_stride) != HOP or _window(config.conv_kernel, config.conv_stride) != _WINDOW:
-            raise DuologueError(
-                f"features=hubert:{source}: its frames are {math.prod(config.conv_stride)} samples apart and see "
-                f"{_window(config.conv_kernel, config.conv_stride)}; expected {HOP} and {_WINDOW}"
-            )
-        if not 0 <= layer <= config.num_hidden_layers:
-            raise DuologueError(f"layer {layer}: the HuBERT {source} has 0 to {config.num_hidden_layers}")
+        check_hubert(config, layer, source)
         try:
             model, info = HubertModel.from_pretrained(source, use_safetensors=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -69,15 +56,8 @@ class HubertFeatures:
         self.layer = layer
         self.centred = not _imported(Path(source)) if centred is None else centred
         self.normalise = _wants_normalised(source, config.feat_extract_norm == "layer")
-        # blocks above are not needed; one is kept, for what follows the last block is no longer its output
-        model.encoder.layers = model.encoder.layers[: layer + 1]
+        self.description = describe_hubert(model, layer, self.normalise, self.centred)
         self.model = model.eval()
-        self.fingerprint = fingerprint(model)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        facts = {"kind": "hubert", "weights": self.fingerprint, "layer": self.layer, "normalise": self.normalise}
-        return facts if self.centred else facts | {"centred": False}
 
     @torch.no_grad()
     def __call__(self, waveform: Tensor) -> Tensor:
@@ -88,9 +68,9 @@ class HubertFeatures:
         if self.normalise:
             samples = (samples - samples.mean()) / (samples.var(unbiased=False) + 1e-7).sqrt()
         if self.centred:
-            samples = F.pad(samples, ((_WINDOW - HOP) // 2, (_WINDOW - HOP) // 2))
+            samples = F.pad(samples, ((WINDOW - HOP) // 2, (WINDOW - HOP) // 2))
         else:
-            samples = F.pad(samples, (0, max(0, _WINDOW - len(samples))))
+            samples = F.pad(samples, (0, max(0, WINDOW - len(samples))))
         hidden = self.model(samples[None], output_hidden_states=True).hidden_states[self.layer]  # (1, T, D)
         return torch.cat([hidden[0], hidden[0, -1:].expand(frames - hidden.shape[1], -1)])
 
@@ -114,11 +94,3 @@ def _wants_normalised(source: str, otherwise: bool) -> bool:
     if extractor.sampling_rate != SAMPLE_RATE:
         raise DuologueError(f"features=hubert:{source} hears {extractor.sampling_rate} Hz, not {SAMPLE_RATE}")
     return bool(extractor.do_normalize)
-
-
-def _window(kernels: list[int], strides: list[int]) -> int:
-    """Samples that one frame sees."""
-    size = 1
-    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
-        size = (size - 1) * stride + kernel
-    return size

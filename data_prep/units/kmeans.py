@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...checkpoints.files import expanded, read_object, write_atomically, write_json
+from ...checkpoints.units import HOP, SAMPLE_RATE, read_quantiser, save_quantiser
 from ...model.errors import DuologueError
-from .features import HOP, SAMPLE_RATE, Features, MfccFeatures
-
-WEIGHTS_FILE, CONFIG_FILE = "units.safetensors", "units.json"
+from .features import Features, MfccFeatures
 
 
 class Units(Protocol):
@@ -94,14 +92,7 @@ class KMeansUnits:
         return deduplicate(self.encode(waveform))
 
     def save(self, folder: str | Path) -> None:
-        from safetensors.torch import save
-
-        folder = expanded(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"mean": self.mean, "scale": self.scale, "centroids": self.centroids}
-        write_atomically(folder / WEIGHTS_FILE, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-        config = {"clusters": len(self), "features": self.features.description}
-        write_json(folder / CONFIG_FILE, config)
+        save_quantiser(folder, self.features.description, self.mean, self.scale, self.centroids)
 
     @classmethod
     def load(cls, folder: str | Path, features: Features | None = None) -> KMeansUnits:
@@ -109,21 +100,7 @@ class KMeansUnits:
 
         Raises DuologueError when nothing is there, or `features` are not those that the clusters were fitted on.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        folder = expanded(folder)
-        if not (folder / CONFIG_FILE).is_file():
-            raise DuologueError(f"{folder} holds no units: expected {CONFIG_FILE} and {WEIGHTS_FILE}")
-        try:
-            config = read_object(folder / CONFIG_FILE)
-            tensors = load_file(folder / WEIGHTS_FILE)
-            stored = config["features"]
-            mean, scale, centroids = (tensors[name] for name in ("mean", "scale", "centroids"))
-        except FileNotFoundError:
-            raise DuologueError(f"{folder} holds no units: expected {CONFIG_FILE} and {WEIGHTS_FILE}") from None
-        except (KeyError, TypeError, SafetensorError) as error:
-            raise DuologueError(f"{folder}: its units cannot be read ({error!r}); fit them again") from None
+        stored, tensors = read_quantiser(folder)
         if features is None and stored["kind"] == "mfcc":
             features = MfccFeatures(stored["coefficients"], stored["n_mels"], stored["n_fft"])
         if features is None:
@@ -131,7 +108,7 @@ class KMeansUnits:
             raise DuologueError(f"{folder} was fitted on {whose} (weights {stored['weights']}): name that checkpoint")
         if features.description != stored:
             raise DuologueError(f"{folder} was fitted on features {stored}, not {features.description}")
-        return cls(features, mean, scale, centroids)
+        return cls(features, *tensors)
 
 
 def deduplicate(units: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..speech_lm_config import Adaptor, Encoder
+from ..adaptor.stack import Adaptor
 from ..streaming import Chain, ChainState, State, Streaming
 from .mel import LogMel
+from .whisper import WhisperEncoder
 from .windowed import WindowConfig, WindowedEncoder
 
 
@@ -51,7 +52,7 @@ class Hearing(Streaming):
     def __init__(
         self,
         mel: LogMel,
-        encoder: Encoder,
+        encoder: WhisperEncoder,
         adaptor: Adaptor,
         *,
         streams: bool,

@@ -15,20 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.data_prep import prepare as module
+from duologue.checkpoints.settings import read_settings
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.nano.dialogues import generate, pauses_in
 from duologue.data_prep.nano.domain import KIND_OF, PRACTICE
-from duologue.data_prep.prepare import (
-    QuestionsConfig,
-    RepliesConfig,
-    main,
-    parse_overrides,
-    prepare,
-    question_at,
-    reply_at,
-    speak,
-)
+from duologue.data_prep.prepare import main
+from duologue.data_prep.recipes import questions, replies, speaking
+from duologue.data_prep.recipes.questions import Config, run
+from duologue.data_prep.recipes.speaking import speak
 from duologue.data_prep.speech.synthesis import SynthesisError
 from duologue.data_prep.speech.voices import find_voices
 from duologue.data_prep.text.spoken import NUMBER_WORDS, normalise
@@ -49,8 +43,8 @@ def fake_speech(text: str, voice: object, prosody: object = None) -> np.ndarray:
 @pytest.fixture
 def mute(monkeypatch: pytest.MonkeyPatch) -> None:
     """No synthesiser: clips are made in an instant, in this process."""
-    monkeypatch.setattr(module, "synthesise", fake_speech)
-    monkeypatch.setattr(module, "require_voices", lambda voices: None)
+    monkeypatch.setattr(speaking, "synthesise", fake_speech)
+    monkeypatch.setattr(speaking, "require_voices", lambda voices: None)
 
 
 @pytest.mark.programs
@@ -113,18 +107,18 @@ def test_a_missing_synthesiser_is_named_before_anything_is_made(
 
 
 def test_only_missing_shards_are_made(tmp_path: Path, mute: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = QuestionsConfig(out=str(tmp_path), n=10, shard_size=4, workers=1)
-    prepare("questions", config, progress=False)
+    config = Config(out=str(tmp_path), n=10, shard_size=4, workers=1)
+    run(config, progress=False)
     before = contents(tmp_path)
     (tmp_path / "shard-00001.jsonl").unlink()
     made = []
-    monkeypatch.setattr(module, "synthesise", lambda text, *rest: made.append(text) or fake_speech(text, *rest))
-    prepare("questions", config, progress=False)
+    monkeypatch.setattr(speaking, "synthesise", lambda text, *rest: made.append(text) or fake_speech(text, *rest))
+    run(config, progress=False)
     assert len(made) == 4 and contents(tmp_path) == before
 
 
 def test_clips_carry_their_dialogue(tmp_path: Path, mute: None) -> None:
-    prepare("questions", QuestionsConfig(out=str(tmp_path), n=60, seed=9, workers=1), progress=False)
+    run(Config(out=str(tmp_path), n=60, seed=9, workers=1), progress=False)
     drills = 0
     for index, clip in enumerate(ShardedDataset(tmp_path)):
         meta = clip.meta
@@ -145,19 +139,19 @@ def test_clips_carry_their_dialogue(tmp_path: Path, mute: None) -> None:
 
 
 def test_drills_may_be_words_alone() -> None:
-    texts = [question_at(i, QuestionsConfig(out="nowhere", n=200, drills=1, alone=1)).text for i in range(200)]
+    texts = [questions.sentence(i, Config(out="nowhere", n=200, drills=1, alone=1)).text for i in range(200)]
     assert all(" " not in text for text in texts)
     digits = sum(text in NUMBER_WORDS[:10] for text in texts)
     assert 90 <= digits <= 160  # six in ten
     with pytest.raises(DuologueError, match=r"alone=-0.1: expected a share"):
-        QuestionsConfig(out="nowhere", alone=-0.1)
+        Config(out="nowhere", alone=-0.1)
 
 
 def test_a_question_is_said_in_two_breaths(mute: None) -> None:
     """Where the first alone is no question, neither among fillers; drills and wordings for practice are said in one."""
-    config = QuestionsConfig(out="nowhere", n=200, drills=0.1, practice=0.2, pauses=0.7)
-    plans = [question_at(i, config) for i in range(200)]
-    same = [question_at(i, replace(config, pauses=0)) for i in range(200)]
+    config = Config(out="nowhere", n=200, drills=0.1, practice=0.2, pauses=0.7)
+    plans = [questions.sentence(i, config) for i in range(200)]
+    same = [questions.sentence(i, replace(config, pauses=0)) for i in range(200)]
     assert [(one.text, one.voice, one.prosody) for one in plans] == [(one.text, one.voice, one.prosody) for one in same]
     paused = [plan for plan in plans if plan.pause]
     assert 70 <= len(paused) <= 130
@@ -176,38 +170,39 @@ def test_a_question_is_said_in_two_breaths(mute: None) -> None:
 
 def test_a_set_without_a_command_does_not_mention_it(tmp_path: Path, mute: None) -> None:
     """So sets that were made before there were commands can be gone on with."""
-    prepare("questions", QuestionsConfig(out=str(tmp_path), n=2, workers=1), progress=False)
+    run(Config(out=str(tmp_path), n=2, workers=1), progress=False)
     parameters = ShardedDataset(tmp_path).header["parameters"]
     assert set(parameters) == {"n", "seed", "shard_size", "split", "voices", "drills"}
 
 
 def test_the_split_and_the_text_are_the_recipes(mute: None) -> None:
-    test = QuestionsConfig(out="nowhere", split="test", drills=0.0)
+    test = Config(out="nowhere", split="test", drills=0.0)
     for index in range(50):
         dialogue = generate(0, index, "test")
-        assert question_at(index, test).text == dialogue.question
-        assert reply_at(index, test).text == dialogue.answer
-    assert {question_at(index, test).fields["category"] for index in range(50)} >= {"arithmetic", "comparison"}
+        assert questions.sentence(index, test).text == dialogue.question
+        assert replies.sentence(index, test).text == dialogue.answer
+    assert {questions.sentence(index, test).fields["category"] for index in range(50)} >= {"arithmetic", "comparison"}
 
 
 def test_a_voice_does_not_depend_on_the_sentence() -> None:
     """Two seeds share neither sentences nor voices; one seed gives both again."""
-    one, two = (QuestionsConfig(out="nowhere", seed=seed) for seed in (1, 2))
-    assert [question_at(i, one) for i in range(20)] == [question_at(i, one) for i in range(20)]
-    assert [question_at(i, one).voice for i in range(20)] != [question_at(i, two).voice for i in range(20)]
+    one, two = (Config(out="nowhere", seed=seed) for seed in (1, 2))
+    plans = [[questions.sentence(i, config) for i in range(20)] for config in (one, one, two)]
+    assert plans[0] == plans[1]
+    assert [plan.voice for plan in plans[0]] != [plan.voice for plan in plans[2]]
 
 
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["n=3"], "missing out"),
-        (["out="], "missing out"),
+        (["n=3"], "recipe questions needs out="),
+        (["out="], "recipe questions needs out="),
         (["out=x", "m=3"], "unknown key 'm'"),
-        (["out=x", "n=three"], "n=three: expected a whole number"),
+        (["out=x", "n=three"], "n=three: the value must be a whole number"),
         (["out=x", "n=2.5"], "whole number"),
-        (["out=x", "drills=much"], "expected a number"),
+        (["out=x", "drills=much"], "drills=much: the value must be a number, and finite"),
         (["out=x", "drills=1.5"], "share from 0 to 1"),
-        (["out=x", "n"], "expected key=value"),
+        (["out=x", "n"], "must be KEY=VALUE"),
         (["out=x", "n=0"], "at least 1"),
         (["out=x", "split=final"], "train, dev, test"),
         (["out=x", "voices=me"], "unknown voice"),
@@ -220,34 +215,34 @@ def test_wrong_overrides(overrides: list[str], complaint: str) -> None:
 
 
 def test_overrides_are_typed() -> None:
-    config = parse_overrides(QuestionsConfig, ["out=a=b", "n=7", "drills=0"])
+    config = read_settings(Config, ["out=a=b", "n=7", "drills=0"], "recipe questions")
     assert (config.out, config.n, config.drills) == ("a=b", 7, 0.0)
 
 
 def test_an_unknown_recipe() -> None:
-    with pytest.raises(DuologueError, match="questions, replies"):
+    with pytest.raises(DuologueError, match=r"unknown recipe 'answers'.*questions, recordings, replies"):
         main("answers", [])
 
 
 def test_what_is_practised_can_be_spoken() -> None:
-    config = RepliesConfig(out="nowhere", practice=0.5, drills=0.0, only="months_after_practice")
-    said = [reply_at(index, config).text for index in range(5)]
+    config = replies.Config(out="nowhere", practice=0.5, drills=0.0, only="months_after_practice")
+    said = [replies.sentence(index, config).text for index in range(5)]
     assert all(" one " in text and " it is " in text for text in said), said
     with pytest.raises(DuologueError, match="only=months_after_practice: expected some of"):
-        RepliesConfig(out="nowhere", only="months_after_practice")  # it would be found never
+        replies.Config(out="nowhere", only="months_after_practice")  # it would be found never
     for only in ("plus", "outside"):  # nor would these, where all is practice
         with pytest.raises(DuologueError, match=f"only={only}: expected some of arithmetic, .* practice=1"):
-            RepliesConfig(out="nowhere", practice=1, only=only)
+            replies.Config(out="nowhere", practice=1, only=only)
     with pytest.raises(DuologueError, match=r"practice=2: expected a share"):
-        RepliesConfig(out="nowhere", practice=2)
+        replies.Config(out="nowhere", practice=2)
 
 
 def test_only_takes_categories_and_kinds_that_the_split_has() -> None:
-    config = QuestionsConfig(out="nowhere", only="follow_again,clock", drills=0.0)
-    fields = [question_at(at, config).fields for at in range(40)]
+    config = Config(out="nowhere", only="follow_again,clock", drills=0.0)
+    fields = [questions.sentence(at, config).fields for at in range(40)]
     assert {f["category"] for f in fields if f["kind"] != "follow_again"} == {"clock"}
     assert any(f["kind"] == "follow_again" for f in fields)
-    QuestionsConfig(out="nowhere", only="how_are_you")
+    Config(out="nowhere", only="how_are_you")
     for split, only in (("train", "follow_agian"), ("dev", "how_are_you")):  # which has no wording there: found never
         with pytest.raises(DuologueError, match=f"only={only}: expected some of .*split={split}"):
-            QuestionsConfig(out="nowhere", only=only, split=split)
+            Config(out="nowhere", only=only, split=split)

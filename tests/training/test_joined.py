@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from duologue.checkpoints.importers.llm import Options as LLMOptions
+from duologue.checkpoints.importers.llm import Config as LLMImport
 from duologue.checkpoints.importers.llm import run as import_llm
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.checkpoints.store import read_model_config
@@ -61,7 +61,7 @@ def language_model(folder: Path, kind: str) -> Path:
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "theirs")
     tokenizer(folder / "theirs", *FAMILIES[kind])
-    return import_llm(folder / "theirs", folder / "llm", LLMOptions())
+    return import_llm(folder / "theirs", folder / "llm", LLMImport())
 
 
 def encoder(folder: Path) -> Path:

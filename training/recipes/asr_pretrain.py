@@ -1,4 +1,4 @@
-"""Stage asr_pretrain: teach the encoder to hear. Learns the encoder; CTC on characters + attention on words.
+"""Teach the encoder to hear. Learns the encoder; CTC on characters + attention on words.
 
 The two heads serve the training alone: a linear layer for CTC (at the top, and with a smaller weight half-way, which
 keeps the middle layers phonetic) and a small decoder over words that attends to the encoder's frames.
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from ...data_prep.nano.vocabulary import token_ids
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
-from ...model.audio_encoder.whisper import sinusoids
+from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, sinusoids
 from ...model.errors import DuologueError
-from ...model.speech_lm_config import EncoderConfig, build_encoder
 from ..augment.spec import spec_augment
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Corpus, Plan, pad, to_float
@@ -40,7 +39,7 @@ class AsrPretrainRecipe(Recipe):
     dev_data: tuple[str, ...] = ()
     noises: str | None = None  # a prepared set of recorded noise for the augmentation
     mel: LogMelConfig = NANO_MEL
-    encoder: EncoderConfig = NANO_ENCODER
+    encoder: WhisperEncoderConfig = NANO_ENCODER
     ctc_weight: float = 1.0
     middle_ctc_weight: float = 0.3
     attention_weight: float = 0.5
@@ -106,13 +105,13 @@ class AsrPretrain(Task):
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
-        self.encoder = build_encoder(recipe.encoder)
-        dim = recipe.encoder.width
+        self.encoder = WhisperEncoder(recipe.encoder)
+        dim = recipe.encoder.n_audio_state
         self.ctc_head = nn.Linear(dim, LABELS)
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.words = token_ids()
-        self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.heads)
+        self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.n_audio_head)
         self.augmentation = augmentation_of(recipe.augment)
         noise = None if recipe.noises is None else Corpus((recipe.noises,))
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
@@ -132,7 +131,7 @@ class AsrPretrain(Task):
             row[: len(ids)] = torch.tensor(ids)
         rng = np.random.default_rng((self.recipe.seed, step, 1))
         longest = batch["samples"].shape[1] // (2 * self.recipe.mel.hop)
-        room = max(1, self.recipe.encoder.positions - longest)
+        room = max(1, self.recipe.encoder.n_audio_ctx - longest)
         return batch | {
             "words": word_ids,
             "offsets": torch.from_numpy(rng.integers(0, room, len(texts))),

@@ -1,4 +1,4 @@
-"""Stage codec: a neural codec learns to carry sound in a few numbers a frame. Learns its encoder and its decoder.
+"""A neural codec learns to carry sound in a few numbers a frame. Learns its encoder and its decoder.
 
 Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
 they choose; with ``adversary=true`` discriminators join in after ``discriminator_after`` steps. The entries themselves

@@ -1,4 +1,4 @@
-"""Stage duplex: the monitor learns when to answer, and the language model to know it. Learns monitor, adaptor and LLM.
+"""The monitor learns when to answer, and the language model to know it. Learns monitor, adaptor and LLM.
 
 Each row is heard as a conversation would hear it: silence, somebody speaks, perhaps pauses, silence. While a question
 is being asked, and in its pauses, the answer is "wait"; once it is over, "query". After what needs no answer (a

@@ -1,4 +1,4 @@
-"""Stage ssl: the encoder learns to hear from speech alone. Learns the encoder; it predicts labels of masked frames.
+"""The encoder learns to hear from speech alone. Learns the encoder; it predicts labels of masked frames.
 
 Stretches of the log-mel give way to noise, and a linear layer says from the encoder's frames which labels they had. In
 the first iteration a random quantiser of the log-mel makes the labels. Then a middle layer's clusters do, chosen by
@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
+from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from ...model.errors import DuologueError
-from ...model.speech_lm_config import EncoderConfig, build_encoder
 from ..augment.augment import augment
 from ..data.corpus import Corpus, Plan, pad, to_float
 from ..data.units import read_units
@@ -47,7 +47,7 @@ class SslRecipe(Recipe):
     dev_data: tuple[str, ...] = ()
     noises: str | None = None  # a prepared set of recorded noise for the augmentation
     mel: LogMelConfig = NANO_MEL
-    encoder: EncoderConfig = NANO_ENCODER
+    encoder: WhisperEncoderConfig = NANO_ENCODER
     quantiser: RandomQuantiserConfig = NANO_QUANTISER
     units: str = ""  # file of units in every data set, whose labels take the place of the quantiser's
     clusters: int = 0  # how many units there are
@@ -125,11 +125,11 @@ class Ssl(Task):
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
-        self.encoder = build_encoder(recipe.encoder)
+        self.encoder = WhisperEncoder(recipe.encoder)
         q = recipe.quantiser
         self.quantiser = None if recipe.units else RandomQuantiser(q, recipe.mel.n_mels, STACK, recipe.seed)
         self.classes = (q.codebooks, q.size) if self.quantiser else (1, recipe.clusters)  # labels a frame, of so many
-        self.head = nn.Linear(recipe.encoder.width, self.classes[0] * self.classes[1])
+        self.head = nn.Linear(recipe.encoder.n_audio_state, self.classes[0] * self.classes[1])
         self.corpus = Corpus(recipe.data)
         self.longest = recipe.longest_ms * recipe.mel.sample_rate // 1000
         lengths = np.minimum(self.corpus.lengths, self.longest)
@@ -207,7 +207,7 @@ class Ssl(Task):
             frames = torch.minimum(frames, torch.tensor([len(row) for _, row in clips]))
             for row, (_, known) in zip(units, clips, strict=True):
                 row[: len(known)] = torch.from_numpy(known[:size])
-        room = max(1, self.recipe.encoder.positions - size)
+        room = max(1, self.recipe.encoder.n_audio_ctx - size)
         return {
             "samples": samples,  # (B, n)
             "lengths": lengths,

@@ -1,4 +1,4 @@
-"""Stage text_sft: teach the LLM nano's dialogues as text, made on the fly. Learns the LLM; cross-entropy.
+"""Teach the LLM nano's dialogues as text, made on the fly. Learns the LLM; cross-entropy.
 
 Several turns follow each other in a row, so that hardly any of a batch is padding and a later turn is nothing new. The
 words of the question count a little: they give the model what a transcript may look like.
@@ -121,7 +121,7 @@ class TextSft(Task):
         recalled = [(d, a == d.answer) for d, a in zip(cut, self.answer(cut), strict=True)]
         return {"right": _fraction(right), "recalled": _fraction(recalled)} | {
             f"right_{name}": _fraction([(d, ok) for d, ok in right if d.category == name])
-            for name in sorted({str(d.category.value) for d in dialogues})
+            for name in sorted({str(d.category) for d in dialogues})
         }
 
     def answer(self, dialogues: list[Dialogue]) -> list[str]:

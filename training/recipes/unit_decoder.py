@@ -1,4 +1,4 @@
-"""Stage unit_decoder: teach the unit decoder to write speech units from the LLM's states. Learns it alone; CTC.
+"""Teach the unit decoder to write speech units from the LLM's states. Learns it alone; CTC.
 
 A reply is read by the frozen LLM behind its question, written down, as in a conversation; the states that predicted the
 reply's words, and the words' embeddings, are what the decoder sees. That is the convention of generation (the first

@@ -1,4 +1,4 @@
-"""Stage unit_vocoder: teach the vocoder to speak units. Learns the generator and the duration predictor.
+"""Teach the vocoder to speak units. Learns the generator and the duration predictor.
 
 Random crops of the reply voice's recordings, whose units are known frame by frame; spectral losses on the waveform, and
 the mean squared error of log(duration + 1) on whole clips. With ``adversary=true`` discriminators join in after

@@ -1,4 +1,4 @@
-"""Stage word_monitor: from the words that the model writes down, is there anything to answer? Learns that alone.
+"""From the words that the model writes down, is there anything to answer? Learns that alone.
 
 Scenes as in stage duplex are listened to as in use, behind another turn in half of them: the model hears, and writes
 down what it makes of it, mistakes and all. The state behind that is what the word monitor learns to read. The rest of

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import EncodecConfig, EncodecModel
 
-from duologue.checkpoints.importers.encodec import Options, convert, read, run
+from duologue.checkpoints.importers.encodec import Config, convert, read, run
 from duologue.checkpoints.parts import load_part
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
 from duologue.model.codec.codec import Codec, CodecConfig
@@ -88,7 +88,7 @@ def test_its_own_release_is_read(theirs, codec, tmp_path):
 
 def test_a_transformers_folder_becomes_one_of_ours(theirs, codec, tmp_path):
     theirs.save_pretrained(tmp_path / "theirs")
-    run(tmp_path / "theirs", tmp_path / "ours", Options())
+    run(tmp_path / "theirs", tmp_path / "ours", Config())
     loaded = load_part(tmp_path / "ours", "codec", CodecConfig, Codec)
     assert loaded.config == codec.config
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in codec.state_dict().items())

@@ -21,7 +21,7 @@ from duologue.checkpoints import store
 from duologue.checkpoints.importers import whisper
 from duologue.checkpoints.parts import EncoderPart, load_part, read_part
 from duologue.checkpoints.weights import fill, made
-from duologue.demo.importing import KINDS, run
+from duologue.demo.importing import IMPORTERS, run
 from duologue.model.audio_encoder.whisper import WhisperEncoder
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
@@ -169,11 +169,11 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 def test_what_the_command_says(tmp_path: Path) -> None:
     for kind, options, message in (
-        ("whispr", [], r"no importer 'whispr'; there are whisper, llm, "),
+        ("whispr", [], r"unknown importer 'whispr' \(did you mean whisper\?\); there are: code-hifigan, "),
         ("hubert-kmeans", [], r"needs kmeans=…, layer=…"),
         ("hubert-kmeans", ["kmeans=a", "layer=two"], r"layer=two: the value must be a whole number"),
-        ("whisper", ["speed=3"], r"option 'speed=3' of importer whisper: it takes heads=…"),
-        ("llm", ["speed=3"], r"it takes none"),
+        ("whisper", ["speed=3"], r"unknown key 'speed' for importer whisper; there are: heads"),
+        ("llm", ["speed=3"], r"there are none"),
     ):
         with pytest.raises(DuologueError, match=message):
             run(kind, str(tmp_path), tmp_path / "out", options)
@@ -182,7 +182,7 @@ def test_what_the_command_says(tmp_path: Path) -> None:
     assert nothing_written(tmp_path, set())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", IMPORTERS.first_lines())
 def test_a_source_that_is_something_else_is_one_line(tmp_path: Path, kind: str) -> None:
     (tmp_path / "source").write_bytes(b"PK\x03\x04 no archive")
     (tmp_path / "config.json").write_text("{}")

@@ -8,7 +8,7 @@ import torch
 from foreign_files import relative_error
 from safetensors.torch import load_file, save_file
 
-from duologue.checkpoints.importers.utmos22_strong import Options, convert, run
+from duologue.checkpoints.importers.utmos22_strong import Config, convert, run
 from duologue.checkpoints.parts import load_part
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
 from duologue.model.errors import DuologueError
@@ -16,7 +16,7 @@ from duologue.model.quality.utmos import UTMOS, UTMOSConfig
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "utmos22_strong"
 FACTS = json.loads((GOLDEN / "config.json").read_text())
-HEADS = Options(heads=4)
+HEADS = Config(heads=4)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import yaml
 from foreign_files import relative_error
 from safetensors.torch import load_file
 
-from duologue.checkpoints.importers.wavtokenizer import Options, convert, read, run
+from duologue.checkpoints.importers.wavtokenizer import Config, convert, read, run
 from duologue.checkpoints.parts import load_part
 from duologue.checkpoints.weights import check_tensors, made, named_tensors
 from duologue.model.codec.codec import Codec, CodecConfig, CodecEncoding, published
@@ -189,7 +189,7 @@ def files(foreign, tmp_path):
 
 @torch.inference_mode()
 def test_the_released_files_become_a_folder(files, codec, expected):
-    run(files / "model.ckpt", files / "ours", Options())
+    run(files / "model.ckpt", files / "ours", Config())
     loaded = load_part(files / "ours", "codec", CodecConfig, Codec)
     assert loaded.config == codec.config
     assert relative_error(loaded(expected["waveform"]), expected["reconstruction"]) < 1e-5
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(files, foreign, chang
     change(weights)
     torch.save({"state_dict": weights}, files / "model.ckpt")
     with pytest.raises(DuologueError, match=message):
-        run(files, files / "ours", Options())
+        run(files, files / "ours", Config())
     assert not (files / "ours").exists()
 
 
@@ -228,4 +228,4 @@ def test_a_checkpoint_that_would_run_code_is_refused(files):
         read(files / "model.ckpt", files / "model.yaml")
     (files / "other.yaml").write_text("a: 1")
     with pytest.raises(DuologueError, match=r"has 2 files that end in \.yaml"):
-        run(files / "model.ckpt", files / "ours", Options())
+        run(files / "model.ckpt", files / "ours", Config())

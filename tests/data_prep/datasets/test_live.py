@@ -10,7 +10,7 @@ from test_synthesis import need
 
 from duologue.data_prep.datasets.live import LiveDataset, lengths_of, open_dataset
 from duologue.data_prep.datasets.shards import ShardedDataset
-from duologue.data_prep.prepare import QuestionsConfig, prepare
+from duologue.data_prep.recipes.questions import Config, run
 from duologue.data_prep.speech.synthesis import Engine, SynthesisError
 from duologue.model.errors import DuologueError
 from duologue.training.data.corpus import Corpus
@@ -20,7 +20,7 @@ LIVE = "live:questions?n=6&seed=3&voices=dev"
 
 def test_the_same_clips_as_on_disk(tmp_path: Path) -> None:
     need(Engine.ESPEAK)
-    prepare("questions", QuestionsConfig(out=str(tmp_path / "set"), n=6, seed=3, voices="dev"), progress=False)
+    run(Config(out=str(tmp_path / "set"), n=6, seed=3, voices="dev"), progress=False)
     stored, live = ShardedDataset(tmp_path / "set"), open_dataset(LIVE)
     assert len(live) == len(stored) == 6
     for at in range(6):
@@ -32,7 +32,7 @@ def test_the_same_clips_as_on_disk(tmp_path: Path) -> None:
 
 def test_beside_a_set_on_disk(tmp_path: Path) -> None:
     need(Engine.ESPEAK)
-    prepare("questions", QuestionsConfig(out=str(tmp_path / "set"), n=2, voices="dev"), progress=False)
+    run(Config(out=str(tmp_path / "set"), n=2, voices="dev"), progress=False)
     corpus = Corpus((str(tmp_path / "set"), LIVE))
     assert len(corpus) == len(corpus.metas) == len(corpus.lengths) == 8
     assert corpus[3].meta["text"] == corpus.metas[3]["text"] == LiveDataset(LIVE).metas[1]["text"]
@@ -54,7 +54,12 @@ def test_a_sentence_that_cannot_be_spoken_gives_way(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("live:songs", "the recipe is 'songs'"), ("live:questions?m=3", "unknown key 'm'"), ("live:questions?n=x", "n=x")],
+    [
+        ("live:songs", "unknown recipe of live speech 'songs'"),
+        ("live:turns", "unknown recipe of live speech 'turns'.*; there are: asides, questions, replies"),
+        ("live:questions?m=3", "unknown key 'm'"),
+        ("live:questions?n=x", "n=x"),
+    ],
 )
 def test_a_bad_name_is_refused(name: str, message: str) -> None:
     with pytest.raises(DuologueError, match=message):

@@ -8,10 +8,8 @@ import pytest
 
 from duologue.data_prep.datasets.recordings import (
     Part,
-    RecordingsConfig,
     credits,
     part_of,
-    prepare,
     read_manifest,
     select,
     set_loudness,
@@ -19,6 +17,8 @@ from duologue.data_prep.datasets.recordings import (
     words_of,
 )
 from duologue.data_prep.datasets.shards import ShardedDataset
+from duologue.data_prep.recipes.recordings import Config
+from duologue.data_prep.recipes.recordings import run as prepare
 from duologue.model.errors import DuologueError
 
 soundfile = pytest.importorskip("soundfile")
@@ -58,9 +58,9 @@ def folder(tmp_path: Path) -> Path:
     return source
 
 
-def config(folder: Path, **changes: object) -> RecordingsConfig:
+def config(folder: Path, **changes: object) -> Config:
     part = str(changes.get("part", "train"))
-    return RecordingsConfig(source=str(folder), out=str(folder.parent / f"out-{part}"), **changes)
+    return Config(source=str(folder), out=str(folder.parent / f"out-{part}"), **changes)
 
 
 def test_the_words_of_people_who_are_not_set_aside(folder):
@@ -122,7 +122,7 @@ def test_running_again_adds_nothing_and_another_setting_is_refused(folder):
 def test_sets_can_be_chosen(folder):
     assert prepare(config(folder, sets="small_speech"))["clips"] == 2
     with pytest.raises(DuologueError, match="no recordings of the part train in the sets wakewords"):
-        prepare(RecordingsConfig(source=str(folder), out=str(folder / "x"), sets="wakewords"))
+        prepare(Config(source=str(folder), out=str(folder / "x"), sets="wakewords"))
     assert not (folder / "x").exists()
 
 
@@ -162,7 +162,7 @@ def test_a_wrong_manifest_is_named(tmp_path, manifest, message):
 )
 def test_wrong_settings_are_refused(change, message):
     with pytest.raises(DuologueError, match=message):
-        RecordingsConfig(source="a", out="b", **change)
+        Config(source="a", out="b", **change)
 
 
 def test_loudness_ignores_pauses_and_respects_the_peak():

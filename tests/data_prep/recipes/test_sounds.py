@@ -14,7 +14,7 @@ import soundfile
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.datasets.splits import Split
 from duologue.data_prep.nano.vocabulary import words
-from duologue.data_prep.recipes.sounds import CAPTIONS, WORDINGS, SoundsConfig, beeps, prepare_sounds, sound_clip, texts
+from duologue.data_prep.recipes.sounds import CAPTIONS, WORDINGS, Config, beeps, run, sound_clip, texts
 from duologue.model.errors import DuologueError
 
 RATE = 16_000
@@ -35,12 +35,12 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def clips(config: SoundsConfig) -> list[dict]:
+def clips(config: Config) -> list[dict]:
     return [sound_clip(index, config).meta for index in range(60)]
 
 
 def test_what_is_heard_is_what_is_said(recordings: Path) -> None:
-    config = SoundsConfig(source=str(recordings), out="unused", asked=0.0)
+    config = Config(source=str(recordings), out="unused", asked=0.0)
     for index in range(60):
         clip = sound_clip(index, config)
         meta = clip.meta
@@ -60,7 +60,7 @@ def test_folds_and_wordings_are_kept_apart(recordings: Path) -> None:
     asked = {
         part: {
             meta["text"].split(" ", len(CAPTIONS[meta["heard"]].split()))[-1]
-            for meta in clips(SoundsConfig(source=str(recordings), out="unused", part=part, asked=1.0, voices="dev"))
+            for meta in clips(Config(source=str(recordings), out="unused", part=part, asked=1.0, voices="dev"))
             if meta["heard"] in CAPTIONS
         }
         for part in ("noises", "noises_dev")
@@ -80,10 +80,10 @@ def test_beeps_are_tones_with_silence_between() -> None:
 
 def test_a_set_is_written_and_resumed(recordings: Path, tmp_path: Path) -> None:
     few = {"n": 6, "shard_size": 3, "workers": 1}
-    config = SoundsConfig(source=str(recordings), out=str(tmp_path / "set"), asked=0.0, voices="dev", **few)
-    assert prepare_sounds(config, progress=False)["clips"] == 6
+    config = Config(source=str(recordings), out=str(tmp_path / "set"), asked=0.0, voices="dev", **few)
+    assert run(config, progress=False)["clips"] == 6
     first = [clip["id"] for clip in ShardedDataset(config.out).metas]
-    assert prepare_sounds(config, progress=False)["clips"] == 6 and len(set(first)) == 6
+    assert run(config, progress=False)["clips"] == 6 and len(set(first)) == 6
 
 
 def test_a_recording_that_cannot_be_read_is_a_failed_clip(recordings: Path, tmp_path: Path) -> None:
@@ -92,15 +92,15 @@ def test_a_recording_that_cannot_be_read_is_a_failed_clip(recordings: Path, tmp_
     shutil.copytree(recordings, source)
     (source / "1-0.wav").write_text("no sound")
     out = tmp_path / "set"
-    config = SoundsConfig(source=str(source), out=str(out), asked=0.0, voices="dev", n=30, shard_size=15, workers=1)
-    counts = prepare_sounds(config, progress=False)
+    config = Config(source=str(source), out=str(out), asked=0.0, voices="dev", n=30, shard_size=15, workers=1)
+    counts = run(config, progress=False)
     reasons = (out / "failed.jsonl").read_text()
     assert counts["clips"] + counts["failed"] == 30 and counts["clips"] > 15
     assert counts["failed"] == reasons.count("1-0.wav is not a recording") > 0
 
 
 def test_bad_settings_are_refused(recordings: Path, tmp_path: Path) -> None:
-    good = SoundsConfig(source=str(recordings), out=str(tmp_path / "set"), voices="dev")
+    good = Config(source=str(recordings), out=str(tmp_path / "set"), voices="dev")
     for changes, message in (({"part": "train"}, "part=train"), ({"asked": 2.0}, r"asked=2\.0"), ({"n": 0}, "n=0")):
         with pytest.raises(DuologueError, match=message):
             replace(good, **changes)
@@ -108,4 +108,4 @@ def test_bad_settings_are_refused(recordings: Path, tmp_path: Path) -> None:
     empty.mkdir()
     (empty / "manifest.jsonl").write_text(json.dumps({"set": "noise", "label": "fan", "audio": "a.wav"}) + "\n")
     with pytest.raises(DuologueError, match="no recordings of ESC-10"):
-        prepare_sounds(replace(good, source=str(empty)), progress=False)
+        run(replace(good, source=str(empty)), progress=False)

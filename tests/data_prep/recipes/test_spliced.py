@@ -9,7 +9,7 @@ import pytest
 
 from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.prepare import main
-from duologue.data_prep.recipes.spliced import SplicedConfig, _runs, splice
+from duologue.data_prep.recipes.spliced import Config, _runs, splice
 from duologue.data_prep.text.spoken import UNITS
 from duologue.model.errors import DuologueError
 
@@ -40,7 +40,7 @@ def test_runs() -> None:
 
 
 def test_a_recorded_word_is_heard_where_it_is_said(source: str, tmp_path: Path) -> None:
-    config = SplicedConfig(source=source, out=str(tmp_path), fraction=1.0, voices="espeak:en-us+f3")
+    config = Config(source=source, out=str(tmp_path), fraction=1.0, voices="espeak:en-us+f3")
     for index in range(6):
         clip = splice(index, config)
         words = clip.meta["text"].split()
@@ -66,13 +66,13 @@ def test_as_a_command(source: str, tmp_path: Path) -> None:
 
 
 def test_bad_sources_are_refused(source: str, tmp_path: Path) -> None:
-    with pytest.raises(DuologueError, match="fraction=0"):
-        SplicedConfig(source=source, out="x", fraction=0)
+    with pytest.raises(DuologueError, match="share=0"):
+        Config(source=source, out="x", fraction=0)
     writer = ShardWriter(tmp_path / "long", name="recordings-train", sample_rate=RATE, seed=0, parameters={})
     meta = {"id": "0", "text": "two words", "voice": "a", "prosody": None}
     writer.write(0, [Clip(np.ones(2_000, np.int16), meta)])
     writer.finish()
     with pytest.raises(DuologueError, match="no recordings of single words"):
-        splice(0, SplicedConfig(source=str(tmp_path / "long"), out="x"))
+        splice(0, Config(source=str(tmp_path / "long"), out="x"))
     with pytest.raises(DuologueError, match="is not a data set"):
-        splice(0, SplicedConfig(source=str(tmp_path), out="x"))
+        splice(0, Config(source=str(tmp_path), out="x"))

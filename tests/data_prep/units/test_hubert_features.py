@@ -13,7 +13,7 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Feat
 
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.data_prep.prepare import main
-from duologue.data_prep.recipes.units import UnitsConfig, make_features
+from duologue.data_prep.recipes.units import Config, make_features
 from duologue.data_prep.units.features import HOP, MfccFeatures
 from duologue.data_prep.units.hubert import HubertFeatures
 from duologue.data_prep.units.kmeans import KMeansUnits
@@ -129,7 +129,7 @@ def test_what_is_no_hubert(tmp_path: Path, hubert: str) -> None:
 )
 def test_wrong_settings(changes: dict[str, str], complaint: str) -> None:
     with pytest.raises(DuologueError, match=complaint):
-        UnitsConfig(data="d", quantiser="q", **changes)
+        Config(data="d", quantiser="q", **changes)
 
 
 def test_the_recipe_takes_it(tmp_path: Path, hubert: str) -> None:
@@ -154,4 +154,4 @@ def test_the_recipe_takes_it(tmp_path: Path, hubert: str) -> None:
             KMeansUnits.load(kept, wrong)
     with pytest.raises(DuologueError, match="fitted on a HuBERT"):
         KMeansUnits.load(kept)
-    assert isinstance(make_features(UnitsConfig(data="d", quantiser="q")), MfccFeatures)
+    assert isinstance(make_features(Config(data="d", quantiser="q")), MfccFeatures)

@@ -125,7 +125,7 @@ def test_utmos_by_its_folder_is_the_golden_score(tmp_path: Path, monkeypatch: py
     """As ``--utmos FOLDER`` is used: imported, from disk, among the figures of a reply (SpeechMOS's own numbers)."""
     golden = Path(__file__).parents[2] / "golden" / "utmos22_strong"
     expected = load_file(golden / "expected.safetensors")
-    folder = utmos22_strong.run(golden / "model.safetensors", tmp_path / "utmos", utmos22_strong.Options(heads=4))
+    folder = utmos22_strong.run(golden / "model.safetensors", tmp_path / "utmos", utmos22_strong.Config(heads=4))
     monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {})
     recogniser = type("Ear", (), {"name": "deaf", "__call__": lambda self, wave, rate: ""})()
     judge = speech_judge.SpeechJudge(recogniser, str(folder), None)

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duologue.data_prep.datasets.conversations import read_instructions, read_turns
-from duologue.data_prep.datasets.recordings import Part, RecordingsConfig, describe, prepare, read_manifest
+from duologue.data_prep.datasets.recordings import Part, describe, read_manifest
 from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
+from duologue.data_prep.recipes.recordings import Config as RecordingsConfig
+from duologue.data_prep.recipes.recordings import run as prepare
 from duologue.data_prep.text.endpoint import _append, _read
 from duologue.data_prep.text.plain_text import heard, plain
 from duologue.data_prep.text.spoken import ALPHABET, normalise

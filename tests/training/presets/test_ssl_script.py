@@ -4,8 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from duologue.data_prep.prepare import parse_overrides
-from duologue.data_prep.recipes.units import UnitsConfig
+from duologue.checkpoints.settings import read_settings
+from duologue.data_prep.recipes.units import Config
 from duologue.training.main import resolve
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent.parent / "training" / "presets" / "ssl.sh"
@@ -54,7 +54,7 @@ def test_two_iterations(tmp_path: Path) -> None:
     probes = [resolve(words[1], words[2:]) for words in commands if words[:2] == ["train", "probe"]]
     assert [probe.source for probe in probes] == [first.out, second.out]
     assert probes[0].data == (str(sets[0]),) and probes[0].dev_data == first.dev_data == (str(sets[2]),)
-    units = [parse_overrides(UnitsConfig, words[2:]) for words in commands if words[0] == "prepare"]
+    units = [read_settings(Config, words[2:], "recipe units") for words in commands if words[0] == "prepare"]
     assert [one.data for one in units] == [str(folder) for folder in sets]
     assert all((one.layer, one.checkpoint, one.file) == (3, first.out, second.units) for one in units)
     again = run()

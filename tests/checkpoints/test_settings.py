@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from duologue.checkpoints.settings import finite, whole
-from duologue.data_prep.datasets.recordings import RecordingsConfig
-from duologue.data_prep.prepare import RECIPES, parse_overrides
-from duologue.data_prep.recipes.rewrite import RewriteConfig
-from duologue.data_prep.recipes.sounds import SoundsConfig
-from duologue.data_prep.recipes.spliced import SplicedConfig
-from duologue.data_prep.recipes.turns import TurnsConfig
-from duologue.data_prep.recipes.units import UnitsConfig
-from duologue.demo.importing import KINDS, run
+from duologue.checkpoints.settings import Catalogue, finite, read_settings, whole
+from duologue.data_prep.prepare import RECIPES as PREPARED
+from duologue.demo.importing import IMPORTERS, run
 from duologue.model.errors import DuologueError
-from duologue.training.main import STAGES, resolve
+from duologue.training.main import RECIPES, resolve
 
 TYPED = (
     "foo", "-1", "0", "1", "2.5", "nan", "inf", "-inf", "1e999", "", "[]", "{}", "None", "true", ",", "1,2,3", "5,1",
     "nan,nan", "a=b", "²", "٣", "9" * 30, "9" * 5_000, "\x00", "..", "ü",
 )  # fmt: skip
-CONFIGS = [
-    *(recipe.config for recipe in RECIPES.values()),
-    RecordingsConfig, UnitsConfig, SoundsConfig, SplicedConfig, TurnsConfig, RewriteConfig,
-]  # fmt: skip
 
 
 def taken(read: typing.Callable[[], Any]) -> Any:
@@ -41,7 +34,7 @@ def taken(read: typing.Callable[[], Any]) -> Any:
         return error
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", RECIPES.first_lines())
 def test_any_value_for_any_key_of_a_recipe(stage: str) -> None:
     plain = resolve(stage, ["preset=tiny"])
     for key, kind in typing.get_type_hints(type(plain)).items():
@@ -64,7 +57,7 @@ def test_any_value_for_any_key_of_a_recipe(stage: str) -> None:
         ("asr_pretrain", "mel=foo", r"mel=foo: mel is no single value: .*mel\.n_mels"),
         ("text_sft", "betas=0.9", "betas=0.9: it must be 2 values"),
         ("text_sft", "betas=0.9,1", r"betas is \(0.9, 1.0\); both must be 0 to below 1"),
-        ("text_sft", "lr=nan", "lr=nan: the value must be of type float, and finite"),
+        ("text_sft", "lr=nan", "lr=nan: the value must be a number, and finite"),
         ("text_sft", "out=", "out is empty; it must name a folder"),
         ("text_sft", "learn=", "learn is empty"),
         ("text_sft", "seed=-1", "seed is -1; it must be at least 0"),
@@ -79,15 +72,17 @@ def test_what_is_said(stage: str, entry: str, said: str) -> None:
         resolve(stage, [entry])
 
 
-def test_any_value_for_any_key_of_prepare() -> None:
-    for config in CONFIGS:
-        fields = dataclasses.fields(config)
-        needed = {field.name: "x" for field in fields if field.default is dataclasses.MISSING}
+@pytest.mark.parametrize("catalogue", [PREPARED, IMPORTERS], ids=lambda catalogue: catalogue.what)
+def test_any_value_for_any_setting(catalogue: Catalogue) -> None:
+    for name in catalogue.first_lines():
+        config = catalogue.module(name).Config
+        kinds, fields = typing.get_type_hints(config), dataclasses.fields(config)
+        needed = {field.name: "1" for field in fields if field.default is dataclasses.MISSING}
         for field in fields:
             for text in TYPED:
                 entries = [f"{key}={value}" for key, value in (needed | {field.name: text}).items()]
-                found = taken(lambda config=config, entries=entries: parse_overrides(config, entries))
-                if field.type in ("int", "float") and not isinstance(found, DuologueError):
+                found = taken(lambda config=config, entries=entries: read_settings(config, entries, "it"))
+                if kinds[field.name] in (int, float) and not isinstance(found, DuologueError):
                     assert math.isfinite(getattr(found, field.name))
 
 
@@ -95,11 +90,81 @@ def test_any_value_for_any_option_of_an_importer(tmp_path: Path, monkeypatch: py
     from duologue.demo import importing
 
     monkeypatch.setattr(importing, "resolve_foreign", lambda source: tmp_path)
-    for kind in KINDS:
+    for kind in IMPORTERS.first_lines():
         for key in ("heads", "layer", "bandwidth_id"):
             for text in TYPED:
                 found = taken(lambda kind=kind, entry=f"{key}={text}": run(kind, "x", tmp_path / "dest", [entry]))
                 assert isinstance(found, DuologueError)  # the folder is empty
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    size: int
+    pair: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise DuologueError(f"size is {self.size}; it must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    width: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """One field of each type that a setting may have."""
+
+    inner: Inner = Inner(size=3)
+    perhaps: Inner | None = None
+    either: Inner | Other = Other()
+    sizes: dict[str, Any] = dataclasses.field(default_factory=lambda: {"layers": 2, "name": "x"})
+    colour: Colour = Colour.RED
+    how: Literal["slow", "fast"] = "slow"
+    path: Path | None = None
+    names: tuple[str, ...] = ()
+    number: int | float = 0
+
+
+def test_settings_reach_within() -> None:
+    words = ["inner.pair=2,3", "perhaps.size=4", "either.width=5", "sizes.layers=6", "colour=blue", "how=fast",
+             "path=~/x", "names=a,b", "number=0.5", "inner.size=1", "inner.size=7"]  # fmt: skip
+    found = read_settings(Outer(), words, "it")
+    assert found == Outer(
+        inner=Inner(size=7, pair=(2.0, 3.0)), perhaps=Inner(size=4), either=Other(width=5),
+        sizes={"layers": 6, "name": "x"}, colour=Colour.BLUE, how="fast", path=Path.home() / "x", names=("a", "b"),
+        number=0.5,
+    )  # fmt: skip
+    assert read_settings(found, ["perhaps=none", "path=none"], "it").perhaps is None
+    assert resolve("asr_pretrain", ["preset=tiny", "encoder.n_audio_layer=1"]).encoder.n_audio_layer == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("inner.sise=1", r"'inner\.sise' for it \(did you mean inner\.size\?\); there are: inner\.pair, inner\.size$"),
+        ("inner.size=x", "inner.size=x: the value must be a whole number"),
+        ("inner.size=-1", "inner: size is -1; it must be at least 0"),
+        ("inner=3", "inner=3: inner is no single value: its settings are inner.size, inner.pair"),
+        ("perhaps.pair=1,2", "it needs perhaps.size=…"),
+        ("sizes.depth=1", "unknown key 'sizes.depth'.*sizes.layers"),
+        ("sizes.layers=x", "sizes.layers=x: the value must be a whole number"),
+        ("colour=green", "colour=green: the value must be one of red, blue"),
+        ("how=soon", "how=soon: the value must be one of slow, fast"),
+        ("path=", "path=: the value must be a path"),
+        ("colour.x=1", "unknown key colour.x for it: colour has no settings within"),
+        ("out", "'out', given to it, must be KEY=VALUE"),
+    ],
+)
+def test_what_is_said_of_a_setting(word: str, said: str) -> None:
+    found = taken(lambda: read_settings(Outer(), [word], "it"))
+    assert isinstance(found, DuologueError) and re.search(said, str(found)), found
 
 
 def test_numbers() -> None:

@@ -1,0 +1,160 @@
+"""Spoken sentences of nano's grammar: what each clip is to be, from the seed and its index alone, and how it is said.
+
+So a set is the same for any number of processes, and a killed run goes on at the first shard that is not whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...model.errors import DuologueError
+from ..datasets.recordings import trimmed
+from ..datasets.shard_runs import LEAST, require_at_least, run_clips
+from ..datasets.shards import Clip
+from ..nano import vocabulary
+from ..nano.dialogues import Category, Dialogue, Split, generate, pauses_in, templates_of
+from ..nano.domain import KIND_OF, PRACTICE
+from ..nano.sentences import drill
+from ..speech.synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
+from ..speech.voices import draw_voice, find_voices, require_voices
+
+_GAP = SAMPLE_RATE // 25  # samples behind the first breath of a question with a pause, and before the second
+# Sets made before these settings were there do not mention them, and go on.
+_NEWER = ("tts_command", "only", "alone", "practice", "pauses")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpokenText:
+    """What one clip is to be, before anything is spoken."""
+
+    id: str
+    text: str
+    voice: Voice
+    prosody: Prosody | None
+    fields: dict[str, Any]
+    pause: int = 0  # behind so many words another breath is taken; 0: it is said in one
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechConfig:
+    """What every set of spoken sentences has in common.
+
+    out: the folder, made if need be
+    n: clips in all
+    seed: another seed gives other sentences, voices and manners
+    workers: processes; 0 takes one a processor
+    shard_size: clips a shard; a run resumes by whole shards
+    split: which wordings and operands: train, dev or test
+    voices: train, espeak, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
+    drills: the share of clips that are numbers, letters and words instead (see sentences.py)
+    alone: the share of drills that are a digit or a word alone
+    only: the categories of questions there are, such as clock,orders, or kinds of them, such as follow_again; "": all
+    practice: the share of questions that are in wordings for practice, which training alone has (see practice.py)
+    pauses: the share of questions that are said in two breaths, where what was said so far is no question yet; where
+        the second begins is in `pause`, in samples
+    tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
+    """
+
+    out: str
+    n: int = 9000
+    seed: int = 0
+    workers: int = 0
+    shard_size: int = 250
+    split: str = "train"
+    voices: str = "train"
+    drills: float = 0.2
+    alone: float = 0.15
+    only: str = ""
+    practice: float = 0.0
+    pauses: float = 0.0
+    tts_command: str = ""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, LEAST)
+        if self.split not in list(Split):
+            raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
+        for name in ("drills", "alone", "practice", "pauses"):
+            if not 0 <= (fraction := getattr(self, name)) <= 1:
+                raise DuologueError(f"{name}={fraction}: expected a share from 0 to 1")
+        kinds = [kind for name, kind in KIND_OF.items() if templates_of(name, Split(self.split))]
+        if self.practice in (0, 1):  # of what is never drawn one would be sought for ever
+            kinds = [kind for kind in kinds if (kind in PRACTICE) == bool(self.practice)]
+        categories = [category for category in Category if any(kind.category is category for kind in kinds)]
+        if unknown := set(self.wanted()) - set(categories) - {kind.name for kind in kinds}:
+            raise DuologueError(
+                f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds of questions "
+                f"that split={self.split} has with practice={self.practice:g}, such as plus or follow_again"
+            )
+        self.speakers()
+
+    def wanted(self) -> tuple[str, ...]:
+        return tuple(name for name in self.only.split(",") if name)
+
+    def speakers(self) -> tuple[Voice, ...]:
+        return find_voices(self.voices, self.tts_command)
+
+
+def sentence_of(index: int, config: SpeechConfig, said: Callable[[Dialogue], str]) -> SpokenText:
+    """A drill, or what is ``said`` of a dialogue."""
+    # one generator a clip, apart from the dialogue's own, which depends on (seed, index) as well
+    rng = np.random.default_rng([config.seed, index, 7])
+    if rng.random() < config.drills:
+        text, fields = drill(vocabulary.words(), index, rng, config.alone), {"category": "drill"}
+    else:
+        ask = functools.partial(generate, config.seed, split=config.split, practice=config.practice)
+        dialogue = ask(index)
+        wanted = config.wanted()
+        for again in itertools.count(1):
+            if not wanted or dialogue.category in wanted or dialogue.kind in wanted:
+                break
+            dialogue = ask(again * config.n + index)
+        text, fields = said(dialogue), dataclasses.asdict(dialogue)
+    voice = draw_voice(config.speakers(), rng)
+    prosody, pause = voice.draw(rng), 0
+    if config.pauses and "kind" in fields and KIND_OF[fields["kind"]] not in PRACTICE and rng.random() < config.pauses:
+        pause = int(rng.choice(pauses_in(text) or [0]))
+    name = f"{config.seed}-{index:07d}"
+    return SpokenText(id=name, text=text, voice=voice, prosody=prosody, fields=fields, pause=pause)
+
+
+def speak(utterance: SpokenText) -> Clip:
+    """Raises SynthesisError when the synthesiser fails."""
+    words, cut = utterance.text.split(), utterance.pause
+    said = [" ".join(part) for part in (words[:cut], words[cut:]) if part]
+    breaths = [synthesise(text, utterance.voice, utterance.prosody) for text in said]
+    manner = dataclasses.asdict(utterance.prosody) if utterance.prosody else None
+    meta = {
+        "id": utterance.id,
+        "text": utterance.text,
+        "voice": utterance.voice.key,
+        "prosody": manner,
+        **utterance.fields,
+    }
+    if len(breaths) > 1:
+        first, second = (trimmed(breath.astype(np.float32)).astype(np.int16) for breath in breaths)
+        breaths = [np.pad(first, (0, _GAP)), np.pad(second, (_GAP, 0))]
+        meta["pause"] = len(breaths[0])
+    return Clip(np.concatenate(breaths), meta)
+
+
+Plan = Callable[[int, Any], SpokenText]
+
+
+def spoken_set(name: str, config: SpeechConfig, sentence: Plan, *, progress: bool) -> dict[str, Any]:
+    """Make or complete a data set of sentences; returns its counts.
+
+    Raises DuologueError when a synthesiser is not installed, the folder holds another data set, or every clip failed.
+    """
+    require_voices(config.speakers())
+    return run_clips(name, config, functools.partial(_clip, sentence), progress=progress, newer=_NEWER)
+
+
+def _clip(sentence: Plan, index: int, config: SpeechConfig) -> Clip:
+    return speak(sentence(index, config))
