@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import inspect
 import math
 import re
 import types
@@ -46,9 +47,19 @@ def read_settings(config: type[T] | T, words: Sequence[str], whose: str, *, fixe
     for word in map(with_home, words):
         key, equals, text = word.partition("=")
         if not equals:
-            raise DuologueError(f"{word!r}, given to {whose}, must be KEY=VALUE, for example seed=1")
+            example = f"{word[2:].replace('-', '_')}=…" if word.startswith("--") else "for example seed=1"
+            raise DuologueError(f"{word!r}, given to {whose}, must be KEY=VALUE, {example}")
         given[key] = text
     return _with(config, given, whose, fixed)
+
+
+def settings_of(function: Callable[..., Any], besides: Sequence[str]) -> type:
+    """The keyword arguments of a function, without some, as a config for :func:`read_settings`."""
+    own = [each for each in inspect.signature(function, eval_str=True).parameters.values() if each.name not in besides]
+    fields: list[Any] = [
+        (each.name, each.annotation, *([] if each.default is each.empty else [each.default])) for each in own
+    ]
+    return dataclasses.make_dataclass("Settings", fields, frozen=True, kw_only=True)
 
 
 def _with(config: type[T] | T, given: Mapping[str, str], whose: str, fixed: Sequence[str] = (), where: str = "") -> T:

@@ -15,8 +15,10 @@ import typer
 
 from ..checkpoints.outputs import keep_apart, model_path
 from ..checkpoints.program import program, say
+from ..checkpoints.settings import Catalogue, read_settings, settings_of
 from ..data_prep.prepare import RECIPES as PREPARE_RECIPES
 from ..inference.assistant.quiet import quieten
+from ..inference.evaluation.main import SUITES
 from ..model.errors import DuologueError
 from ..training.main import RECIPES as TRAIN_RECIPES
 from .codec_commands import SOUND_FILES, codec_commands
@@ -57,6 +59,7 @@ _EXTRAS = {
     "sounddevice": "terminal",
 }
 
+BENCHES = Catalogue("inference/bench", "bench")
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings; a wrong one lists what there is.")
 ]
@@ -240,130 +243,56 @@ def import_(
     typer.echo(f"{run(kind, source, dest, settings or [])}: imported")
 
 
-@app.command()
+@app.command(
+    context_settings={"ignore_unknown_options": True},  # so that --profile is told to be profile=… now
+    help="Measure a model, or what any system said: report.html, report.json and summary.md in a folder.\n\n"
+    "\b\nduologue evaluate s2s -o figures                                    the bundled model, quickly\n"
+    "duologue evaluate s2s -m runs/mine profile=card -o figures          as in a model card\n"
+    "duologue evaluate s2s --outputs folder -o figures                   another system's ID.wav and ID.txt\n"
+    "duologue evaluate asr --data LibriSpeech/test-clean -o figures      a lhotse manifest, AISHELL, Fleurs\n"
+    "duologue evaluate duplex --data Full-Duplex-Bench -o figures        or --outputs: its output.wav files\n"
+    "duologue evaluate s2s judge.url=http://localhost:8000/v1 judge.model=NAME -o figures\n"
+    "duologue evaluate compare figures-a figures-b -o compared\n\n"
+    "A broken-off run goes on where it stopped. Suites:\n\n" + SUITES.help(),
+)
 def evaluate(
     suite: Annotated[str, typer.Argument(help="One of the suites below.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the reports.")],
-    reports: Annotated[list[Path] | None, typer.Argument(metavar="[REPORT]...", help="compare: earlier ones.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[REPORT]... [KEY=VALUE]...", help="Settings; compare: reports too.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="A bundled name (nano), folder or hub id.")] = None,
     outputs: Annotated[
         Path | None, typer.Option("--outputs", help="Judge what another system said; no model is loaded.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="What is heard: recordings, pairs, a benchmark's files.")] = None,
-    export: Annotated[
-        bool, typer.Option("--export", help="s2s, duplex: only write the questions, for another system.")
-    ] = False,
-    profile: Annotated[str | None, typer.Option(help="quick: minutes; card: the figures of a model card.")] = None,
-    voices: Annotated[str | None, typer.Option(help="Who asks, with commas between, instead of the profile's.")] = None,
-    count: Annotated[
-        int | None, typer.Option("--count", "--questions", min=1, help="How many (duplex: scenes of each kind).")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="duplex, latency: responsive, balanced or patient.")] = None,
-    kinds: Annotated[
-        str | None, typer.Option(help="duplex: only such scenes, with commas between: question, echo, …")
-    ] = None,
-    without: Annotated[
-        str | None, typer.Option(help="duplex: speculation, monitor, words, echo: what does it bring?")
-    ] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="asr: width of the beam search; 1: greedy alone.")] = None,
-    normaliser: Annotated[str | None, typer.Option(help="Of words: english or basic (Whisper's), plain.")] = None,
-    recogniser: Annotated[str | None, typer.Option(help="pocketsphinx, or a folder or hub id of Whisper.")] = None,
-    judge: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible endpoint that grades.")] = None,
-    judge_model: Annotated[str | None, typer.Option(help="Its model; the key is read from OPENAI_API_KEY.")] = None,
-    utmos: Annotated[str | None, typer.Option(help="s2s, codec: folder of imported UTMOS weights.")] = None,
-    voice: Annotated[Path | None, typer.Option(help="s2s --outputs: a recording of the voice it should have.")] = None,
-    seed: Annotated[int, typer.Option(help="Of questions, scenes and resampling.")] = 0,
 ) -> None:
-    """Measure a model, or what any system said: report.html, report.json and summary.md in a folder.
+    from ..inference.evaluation.main import run
 
-    \b
-    s2s             spoken questions and answers: right or not, by text and by ear; quality, delay, chunk sizes
-    asr             word and character error rates, greedy and with a beam
-    codec           decoded recordings against what went in
-    probe           an encoder layer by layer, beside random weights and log-mel (after duologue train probe)
-    duplex          who speaks when: scripted dialogues, or Full-Duplex-Bench's folders
-    audio_analysis  what is that sound: labelled clips, AIR-Bench, MMAU
-    voicebench      VoiceBench's files, scored by its rules
-    latency         endpoint, compute and total, in real time; how they grow
-    compare         earlier reports side by side, with significance
-
-    \b
-    duologue evaluate s2s -o figures                                    the bundled model, quickly
-    duologue evaluate s2s -m runs/mine --profile card -o figures        as in a model card
-    duologue evaluate s2s --outputs folder -o figures                   another system's ID.wav and ID.txt
-    duologue evaluate asr --data LibriSpeech/test-clean -o figures      a lhotse manifest, AISHELL, Fleurs
-    duologue evaluate duplex --data Full-Duplex-Bench -o figures        or --outputs, with an output.wav in each folder
-    duologue evaluate compare figures-a figures-b -o compared
-
-    A broken-off run goes on where it stopped.
-    """
-    from ..inference.evaluation.main import Request, run
-
-    run(
-        Request(
-            suite=suite, output=output, reports=tuple(reports or ()), model=model, outputs=outputs, data=data,
-            export=export, profile=profile, voices=voices, count=count, kinds=kinds, preset=preset, without=without,
-            beam=beam, normaliser=normaliser, recogniser=recogniser, judge=judge, judge_model=judge_model, utmos=utmos,
-            voice=voice, seed=seed,
-        )
-    )  # fmt: skip
+    run(suite, settings or [], output, model=model, outputs=outputs, data=data)
 
 
-@app.command()
+@app.command(
+    context_settings={"ignore_unknown_options": True},
+    help="Measure what something costs, here and now.\n\n"
+    "\b\nduologue bench streaming                                    nano's sizes\n"
+    "duologue bench streaming widths=256,1024 -o figures         unit decoders of other widths\n"
+    "duologue bench streaming preset=llama-omni-8b device=cuda dtype=bfloat16\n"
+    "duologue bench encoder model=FOLDER data=work/dev_questions     --encoder windowed, before it is relied on\n\n"
+    "Benches:\n\n" + BENCHES.help(),
+)
 def bench(
-    suite: Annotated[str, typer.Argument(help="streaming, ear, states or lanes: see below.")],
-    preset: Annotated[str, typer.Option("--preset", help="Sizes: nano or llama-omni-8b.")] = "nano",
-    widths: Annotated[str | None, typer.Option(help="Of the unit decoder, with commas between.")] = None,
-    tokens: Annotated[int, typer.Option(min=8, help="Of the reply.")] = 100,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Of ear and lanes: a bundled name, a folder, or a hub id.")
-    ] = "nano",
-    data: Annotated[Path | None, typer.Option(help="Of ear: recordings, a data set (duologue prepare).")] = None,
-    count: Annotated[int, typer.Option("-n", min=1, help="Of ear: how many recordings.")] = 80,
+    name: Annotated[str, typer.Argument(help="One of the benches below.")],
+    settings: Settings = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for the figures and the plot.")] = None,
 ) -> None:
-    """Measure what streaming saves: the same random weights by our schedule and by the reference's, in one run.
-
-    And what it changes, where an ear was made for whole clips: it hears the same recordings whole and through windows;
-    what it costs to clone a conversation and to cut it, as a full-duplex session does; and what a frame costs, and how
-    late it is, when 1 to 16 conversations share the steps of one model.
-
-    \b
-    duologue bench streaming                                    nano's sizes
-    duologue bench streaming --widths 256,1024 -o figures       unit decoders of other widths
-    duologue bench streaming --preset llama-omni-8b --device cuda --dtype bfloat16
-    duologue bench states --preset llama-omni-8b                clones of a conversation
-    duologue bench lanes -o figures                             conversations in one lane of `duologue serve`
-    duologue bench ear --model FOLDER --data work/dev_questions          --encoder windowed, before it is relied on
-    """
-    keep_apart({"-o": output}, {"--data": data, "--model": model_path(model)})
-    if suite == "states":
-        from ..inference.bench.states import run as run_states
-
-        run_states(preset, output, say)
-        return
-    if suite == "lanes":
-        from ..inference.bench.workers import run as run_workers
-
-        run_workers(model, output, say)
-        return
-    if suite == "ear":
-        from ..inference.bench import encoder as bench_encoder
-
-        if data is None:
-            raise DuologueError("bench ear needs --data FOLDER, a data set of recordings (duologue prepare)")
-        bench_encoder.run(model, data, count, device, dtype, output, say)
-        return
-    if suite != "streaming":
-        raise DuologueError(f"there is no bench {suite!r}; it must be streaming, ear, states or lanes")
-    wide = [] if widths is None else widths.split(",")
-    if not all(width.isdigit() and int(width) for width in wide):
-        raise DuologueError(f"--widths is {widths!r}; it must be numbers with commas between")
-    from ..inference.bench.streaming import run
-
-    run(preset, tuple(map(int, wide)), tokens, device, dtype, output, say)
+    if name in (renamed := {"ear": "encoder", "lanes": "workers"}):
+        raise DuologueError(f"bench {name} is called {renamed[name]} now")
+    run = BENCHES.module(name).run
+    given = vars(read_settings(settings_of(run, ("out", "say")), settings or [], f"bench {name}"))
+    model = [model_path(given["model"])] if "model" in given else []
+    keep_apart({"-o": output}, {"data=": given.get("data"), "model=": model})
+    run(out=output, say=say, **given)
 
 
 app.add_typer(

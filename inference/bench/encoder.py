@@ -1,4 +1,4 @@
-"""``duologue bench ear``: what hearing through a window changes, against the ear that hears whole clips.
+"""What hearing through a window changes, against an encoder that hears whole clips.
 
 Each recording is heard both ways with the same weights. Measured: the frames' relative error away from the ends, and
 how often the token that the language model says first is the same one; beside them how long the ear lags behind.
@@ -65,21 +65,28 @@ def compare(
 
 
 def run(
-    name: str, data: Path, limit: int, device: str, dtype: str, out: Path | None, say: Callable[[str], None]
+    *,
+    data: Path,
+    out: Path | None,
+    say: Callable[[str], None],
+    model: str = "nano",
+    count: int = 80,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> None:
-    """Measure on a data set, print a table, and write ear.json to ``out``.
+    """Measure on a data set, print a table, and write encoder.json to ``out``.
 
     Raises:
         DuologueError: no such model, device or data set.
     """
-    model = store.load(name, store.device_of(device), store.dtype_of(dtype)).model
+    loaded = store.load(model, store.device_of(device), store.dtype_of(dtype)).model
     recordings = ShardedDataset(data)
     if not len(recordings):
         raise DuologueError(f"no clips in {data}; prepare the data first (duologue prepare)")
-    chosen = range(0, len(recordings), max(1, len(recordings) // limit))
-    clips = [torch.from_numpy(recordings[i].pcm.astype(np.float32) / 32768)[None].to(model.device) for i in chosen]
-    rows = compare(model, clips[:limit])
-    say(f"{name}: {len(clips[:limit])} recordings of {data}, against the ear that hears them whole")
+    chosen = range(0, len(recordings), max(1, len(recordings) // max(1, count)))
+    clips = [torch.from_numpy(recordings[i].pcm.astype(np.float32) / 32768)[None].to(loaded.device) for i in chosen]
+    rows = compare(loaded, clips[:count])
+    say(f"{model}: {len(clips[:count])} recordings of {data}, against the encoder that hears them whole")
     say(f"  {'before':>9}{'chunk':>9}{'after':>9}{'lag':>9}{'error':>9}{'same first token':>18}")
     for row in rows:
         times = "".join(f"{row[key]:>6.0f} ms" for key in ("left_ms", "chunk_ms", "right_ms", "lag_ms"))
@@ -87,5 +94,5 @@ def run(
         say(f"  {times}{error:>9}{row['agreement']:>18.1%}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        report = {"model": name, "data": str(data), "clips": len(clips[:limit]), "windows": rows}
-        write_json(out / "ear.json", report)
+        report = {"model": model, "data": str(data), "clips": len(clips[:count]), "windows": rows}
+        write_json(out / "encoder.json", report)

@@ -1,4 +1,4 @@
-"""``duologue bench states``: what it costs to clone a conversation, to cut it, and to let two clones go their own ways.
+"""What it costs to clone a conversation, to cut it, and to let two clones go their own ways.
 
 A full-duplex session clones its conversation whenever it prepares an answer and cuts it whenever an answer is
 interrupted. Caches are shared views (see ``model/layers/kv_cache.py``), so neither copies anything; of two clones that
@@ -111,7 +111,7 @@ def measure(sizes: CacheSizes, positions: int) -> StateCost:
     )
 
 
-def run(preset: str, out: Path | None, say: Callable[[str], None]) -> list[StateCost]:
+def run(*, out: Path | None, say: Callable[[str], None], preset: str = "nano") -> list[StateCost]:
     """Measure, print a table, and write report.json to ``out``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``duologue bench streaming``: what the speech of a reply costs, made token by token our way and the reference's way.
+"""What the speech of a reply costs, made token by token our way and the reference's way.
 
 Ours: the unit decoder keeps keys and values and computes each token's frames once; the vocoder keeps its convolutions'
 states. The reference's schedule (LLaMA-Omni, arXiv 2409.06666, section 2.5, as its code runs it): after every token the
@@ -184,13 +184,14 @@ def measure_llm(sizes: Sizes, device: torch.device, dtype: torch.dtype, heard: i
 
 
 def run(
-    preset: str,
-    widths: tuple[int, ...],
-    tokens: int,
-    device: str,
-    dtype: str,
+    *,
     out: Path | None,
     say: Callable[[str], None],
+    preset: str = "nano",
+    widths: tuple[int, ...] = (),
+    tokens: int = 100,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Measure, print a table, and write report.json and report.html to ``out``.
 
@@ -201,6 +202,8 @@ def run(
     """
     sizes = sizes_of(preset)
     place, kind = device_of(device), dtype_of(dtype)
+    if any(width < 1 for width in widths):
+        raise DuologueError(f"widths is {widths}; each must be at least 1")
     if tokens < 8:
         raise DuologueError(f"tokens is {tokens}; it must be at least 8")
     load = ScheduleCost()

@@ -1,4 +1,4 @@
-"""``duologue bench lanes``: what a frame of a conversation costs when so many share a lane, and how late it is.
+"""What a frame of a conversation costs when several share a worker, and how late it is.
 
 Each conversation hears noise for two seconds, button pressed, and is silent for two, over and over: somebody speaks all
 the time, the user or the assistant. Time is simulated: the lane's clock runs while it computes, by its processor time,
@@ -10,7 +10,7 @@ frames come at the same moment, where there is most to share.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -105,9 +105,9 @@ def measure(
 
 
 def run(
-    name: str, out: Path | None, say: Callable[[str], None], conversations: Sequence[int] = CONVERSATIONS
+    *, out: Path | None, say: Callable[[str], None], model: str = "nano", conversations: tuple[int, ...] = CONVERSATIONS
 ) -> list[WorkerLoad]:
-    """Measure on one core, print a table, and write lanes.json to ``out``.
+    """Measure on one core, print a table, and write workers.json to ``out``.
 
     Raises:
         DuologueError: no such model, or one that cannot converse.
@@ -115,10 +115,10 @@ def run(
     from ...checkpoints.importers.silero_vad import load_vad
     from ..assistant.assistant import load
 
-    assistant, vad = load(name), load_vad()
+    assistant, vad = load(model), load_vad()
     torch.set_num_threads(1)
     measure(assistant, vad, 1, 2 * _WARM, True)  # the first time, everything is slower
-    say(f"{name}: processor time a frame of 80 ms, and how late frames are (p50/p95/p99), on one core")
+    say(f"{model}: processor time a frame of 80 ms, and how late frames are (p50/p95/p99), on one core")
     say(f"  {'conversations':>13}{'one by one':>29}{'steps shared':>29}{'and frames at once':>21}")
     loads = []
     for count in conversations:
@@ -130,6 +130,6 @@ def run(
         loads += row
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        report = {"model": name, "frames": FRAMES, "loads": [asdict(load) for load in loads]}
-        write_json(out / "lanes.json", report)
+        report = {"model": model, "frames": FRAMES, "loads": [asdict(load) for load in loads]}
+        write_json(out / "workers.json", report)
     return loads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import json
 import os
@@ -318,14 +320,28 @@ def test_what_is_passed_on(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_evaluate(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("duologue.inference.evaluation.main.run", calls.append)
-    given = ("--questions", "5", "-o", "f", "--judge", "http://localhost/v1", "--judge-model", "j", "--seed", "3")
-    assert run("evaluate", "s2s", "-m", "m", *given) == (0, "", "")
+    monkeypatch.setattr("duologue.inference.evaluation.suites.s2s.run", _noted(calls, "s2s"))
+    monkeypatch.setattr("duologue.inference.evaluation.suites.compare.run", _noted(calls, "compare"))
+    assert run("evaluate", "s2s", "-m", "m", "questions=5", "judge.url=http://localhost/v1", "judge.model=j", "-o", "f",
+               "seed=3") == (0, "", "")  # fmt: skip
     assert run("evaluate", "compare", "a", "b", "-o", "f") == (0, "", "")
+    status, _, err = run("evaluate", "s2s", "--profile", "card", "-o", "f")
+    assert status == 2 and err.endswith("must be KEY=VALUE, profile=…\n")
     first, second = calls
-    assert (first.suite, first.model, first.count, first.output, first.seed) == ("s2s", "m", 5, Path("f"), 3)
-    assert (first.judge, first.judge_model) == ("http://localhost/v1", "j")
-    assert (second.suite, second.reports) == ("compare", (Path("a"), Path("b")))
+    assert (first["model"], first["questions"], first["out"], first["seed"]) == ("m", 5, Path("f"), 3)
+    assert (first["judge"].url, first["judge"].model) == ("http://localhost/v1", "j")
+    assert second["reports"] == [Path("a"), Path("b")] and second["out"] == Path("f")
+
+
+def _noted(calls: list[Any], suite: str) -> Any:
+    """Stands in for the suite's function, with its arguments."""
+    real = importlib.import_module(f"duologue.inference.evaluation.suites.{suite}").run
+
+    @functools.wraps(real)
+    def note(**given: Any) -> None:
+        calls.append(given)
+
+    return note
 
 
 def test_serve(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,6 +413,7 @@ def test_help_teaches(run: Any) -> None:
     """Each command shows examples of itself, and train lists the recipes that there are."""
     from duologue.data_prep.prepare import RECIPES as PREPARED
     from duologue.demo.importing import IMPORTERS
+    from duologue.inference.evaluation.main import SUITES
     from duologue.training.main import RECIPES
 
     status, out, _ = run("--help")
@@ -406,7 +423,8 @@ def test_help_teaches(run: Any) -> None:
     for command in commands:
         status, out, _ = run(command, "--help")
         assert status == 0 and f"  duologue {command}" in out
-    for command, catalogue in {"train": RECIPES, "prepare": PREPARED, "import": IMPORTERS}.items():
+    catalogues = {"train": RECIPES, "prepare": PREPARED, "import": IMPORTERS, "evaluate": SUITES, "bench": cli.BENCHES}
+    for command, catalogue in catalogues.items():
         listed = dict(re.findall(r"^    ([\w-]+) +(\S.*)$", run(command, "--help")[1], flags=re.MULTILINE))
         assert catalogue.first_lines().items() <= listed.items()
 

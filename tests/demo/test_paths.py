@@ -36,7 +36,7 @@ COMMANDS = {
                  "voicebench --data FOLDER -o FOLDER",
                  "audio_analysis --data data --outputs FOLDER/rows.jsonl -o FOLDER", "s2s -m FOLDER -o FOLDER",
                  "compare other FOLDER -o FOLDER", "compare other FOLDER/config.json -o FOLDER"],
-    "bench": ["ear --data FOLDER -o FOLDER", "lanes -m FOLDER -o FOLDER"],
+    "bench": ["encoder data=FOLDER -o FOLDER", "workers model=FOLDER -o FOLDER"],
     "prepare": ["recordings source=FOLDER out=FOLDER", "turns source=FOLDER out=FOLDER",
                 "sounds source=FOLDER out=FOLDER", "spliced source=FOLDER out=FOLDER",
                 "instructions source=FOLDER out=FOLDER", "units data=FOLDER quantiser=FOLDER",

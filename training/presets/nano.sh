@@ -190,6 +190,6 @@ done
 # that no model is credited with the figures of another.
 figures=$RUNS/figures-$(sha256sum "$OUT/model.safetensors" | cut -c1-12)
 say "figures: $figures"
-duologue evaluate s2s --profile card --model "$OUT" --questions "$(scaled 600 6)" -o "$figures"
+duologue evaluate s2s --model "$OUT" -o "$figures" profile=card questions="$(scaled 600 6)"
 "$PYTHON" -m duologue.checkpoints.cards.speech_lm "$OUT" "${facts[@]}" --log "$LOG" --report "$figures/report.json" --accept "$NOTE"
 say "done: $OUT"

@@ -5,7 +5,7 @@ A folder of WAVs and texts, listed in manifest.jsonl, one object a reply; or, wi
     id              names ID.wav (its speech) and ID.txt (the text of its reply), unless these are given:
     audio, reply    a path from the folder; the text itself
     question        what was asked; transcript: what it understood
-    answer, slot    what makes it right, as in the manifest that `duologue evaluate s2s --export` writes
+    answer, slot    what makes it right, as in the manifest that `duologue evaluate s2s export=true` writes
     compute_delay_ms    if it measured it
 
 What is not known is not measured. A reply whose speech cannot be read is named, counted, and in no figure.

@@ -1,4 +1,4 @@
-"""`duologue evaluate asr`: what a model understands of recorded speech, as word and character error rates by set.
+"""What a model understands of recorded speech: word and character error rates, greedy and with a beam.
 
 Understood by the model (greedily, and with a beam), or by another system, whose words are in a file:
 
@@ -22,7 +22,8 @@ from ...assistant.assistant import Assistant
 from ...assistant.transcribe import transcribe
 from ..inputs.speech_sets import Utterance, find_utterances, generated
 from ..metrics.statistics import Better, Finding, Metric, evaluate
-from ..metrics.words import alignment, error_measures, normaliser
+from ..metrics.words import alignment, error_measures
+from ..metrics.words import normaliser as normaliser_of
 from ..report.page import Section, aligned, example, sounds, table
 from ..report.plots import bars, number
 from ..report.reporting import finish, good_rows, ranked
@@ -43,7 +44,7 @@ def run(
     voices: str | None = None,
     limit: int | None = None,
     beam: int = 4,
-    how: str = "english",
+    normaliser: str = "english",
     seed: int = 0,
     split: str = "test",
     quiet: bool = False,
@@ -54,16 +55,18 @@ def run(
         data: a set of recordings (see :mod:`.speech_sets`); None: generated questions in ``voices``.
         limit: at most so many utterances (of generated ones: how many).
         beam: width of the beam; 1: greedy alone.
-        how: the normaliser.
+        normaliser: of words: english or basic (Whisper's), plain.
 
     Raises:
         DuologueError: nothing to understand it, an unknown set, normaliser, profile or voice.
     """
-    if (model is None) == (outputs is None):
+    if outputs is not None and model is not None:
         raise DuologueError("give a model, or the outputs of another system, and not both")
+    if outputs is None and model is None:
+        model = "nano"
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
-    normaliser(how)
+    normaliser_of(normaliser)
     count, usual = PROFILES[profile]
     if data is None:
         found = generated(voices or usual, limit or count, seed, split)
@@ -77,7 +80,7 @@ def run(
     settings = {
         "suite": "asr", "model": source, "outputs": None if outputs is None else str(outputs),
         "data": None if data is None else str(data), "utterances": len(utterances), "beam": beam,
-        "normaliser": how, "seed": seed,
+        "normaliser": normaliser, "seed": seed,
         "voices": sorted({u.set for u in utterances}) if data is None else None,
     }  # fmt: skip
     folder = open_folder(out, settings)
@@ -93,9 +96,9 @@ def run(
             row["greedy"] = transcribe(assistant, wave)
             if beam > 1:
                 row["beam"] = transcribe(assistant, wave, beam=beam)
-        measures = error_measures(row["greedy"], utterance.text, how)
+        measures = error_measures(row["greedy"], utterance.text, normaliser)
         if "beam" in row:
-            measures |= error_measures(row["beam"], utterance.text, how, "beam_")
+            measures |= error_measures(row["beam"], utterance.text, normaliser, "beam_")
         return row | {"measures": measures}
 
     rows = resume_rows(
@@ -112,7 +115,7 @@ def run(
         settings=settings,
         metrics=metrics,
         rows=rows,
-        sections=[_sets(more), *_worst(good, spoken, how)],
+        sections=[_sets(more), *_worst(good, spoken, normaliser)],
         more=more,
         quiet=quiet,
     )

@@ -1,4 +1,4 @@
-"""`duologue evaluate audio_analysis`: what a model says of sounds: labelled clips, and multiple-choice benchmarks.
+"""What a model says of sounds: labelled clips, and the multiple choice of AIR-Bench and MMAU.
 
     manifest.jsonl    clips with `audio` and `label` (and `category` or `set`); right: the reply says the label's words
     AIR-Bench         a JSON list with path, question, choice_a … choice_d, answer_gt, task_name, dataset_name; right:

@@ -1,4 +1,4 @@
-"""`duologue evaluate codec`: a folder of recordings and what a codec made of them, pair by pair.
+"""Decoded recordings against what went in, pair by pair.
 
     reference/NAME.wav    what went in
     decoded/NAME.wav      what came out, of any codec

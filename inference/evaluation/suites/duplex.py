@@ -1,4 +1,4 @@
-"""`duologue evaluate duplex`: scripted dialogues played to a system that listens while it speaks, and what it did.
+"""Who speaks when: scripted dialogues played to a system that listens while it speaks.
 
     SCENE/input.wav     what the microphone hears, 16 kHz
     SCENE/scene.json    the truth: who says what from when to when
@@ -64,15 +64,15 @@ def run(
     *,
     model: str | Assistant | None = None,
     out: Path,
+    outputs: Path | None = None,
+    export: bool = False,
     profile: str = "quick",
     voices: str | None = None,
     scenes: int | None = None,
-    kinds: Sequence[str] = (),
+    kinds: tuple[str, ...] = (),
     preset: str = "balanced",
-    without: Sequence[str] = (),
+    without: tuple[str, ...] = (),
     seed: int = 0,
-    outputs: Path | None = None,
-    export: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Play scenes to ``model``, judge what it did, and write ``out``/report.json and report.html.
@@ -99,7 +99,7 @@ def run(
     if outputs is not None:
         items = sorted(path.parent for path in outputs.glob("*/scene.json"))
         if not items:
-            raise DuologueError(f"{outputs} holds no scenes: make some with --export, and play them to the system")
+            raise DuologueError(f"{outputs} holds no scenes: make some with export=true, and play them to the system")
         speakers: tuple[Voice, ...] = ()
     else:
         speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
@@ -114,7 +114,7 @@ def run(
     from ....checkpoints.importers.silero_vad import load_vad
 
     vad, recogniser = load_vad(), PocketSphinx()
-    assistant = load(model) if isinstance(model, str) and outputs is None else model
+    assistant = load(model or "nano") if not isinstance(model, Assistant) and outputs is None else model
 
     def work(at: int, item: Any) -> Row:
         costs: list[float] = []

@@ -32,6 +32,7 @@ from ....data_prep.audio import read_audio, write_wav
 from ....model.errors import DuologueError
 from ....model.streaming import Streaming
 from ...assistant.assistant import Assistant
+from ...session.policy import PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
 from ..judges.endpoint import BEHAVIOURS, EndpointJudge, JudgeConfig
@@ -99,21 +100,29 @@ def items(root: Path) -> Iterator[Path]:
 
 def run(
     *,
-    data: Path,
     out: Path,
     model: str | Assistant | None = None,
-    config: SessionConfig | None = None,
+    data: Path | None = None,
+    outputs: Path | None = None,
+    preset: str = "balanced",
     recogniser: str = "pocketsphinx",
     judge: JudgeConfig | None = None,
     limit: int | None = None,
     seed: int = 0,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Score the output.wav files in ``data``; with a ``model``, first play each input.wav to it, into ``out``.
+    """Play each input.wav in ``data`` to ``model`` (nano), into ``out``, and score it; or what is in ``outputs``.
 
     Raises:
         DuologueError: no such folder, or nothing of the benchmark in it.
     """
+    if preset not in PRESETS:
+        raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
+    config = SessionConfig(duplex=PRESETS[preset])
+    if (data := data or outputs) is None:
+        raise DuologueError("full_duplex_bench needs --data ROOT to be played, or --outputs ROOT to be scored")
+    if outputs is None and model is None:
+        model = "nano"
     folders = list(items(data)) if data.is_dir() else []
     folders = folders[:limit]
     if not folders:
@@ -132,7 +141,7 @@ def run(
         played = item
         if assistant is not None:
             played = folder / item.relative_to(data)
-            _play(assistant, item, played, config or SessionConfig(), vad)
+            _play(assistant, item, played, config, vad)
         return score(item, played, vad, hearing, people, grader)
 
     def name(item: Path) -> str:

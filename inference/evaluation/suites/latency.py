@@ -1,4 +1,4 @@
-"""`duologue evaluate latency`: how long a person waits, in its parts, and how that grows.
+"""How long a person waits, in its parts, in real time, and how that grows.
 
     endpoint    last sample of the user's speech -> the decision to answer (stream time of a session)
     compute     the decision -> the first sample of the reply is there
@@ -67,15 +67,15 @@ METRICS = (
 
 def run(
     *,
-    model: str | Assistant,
     out: Path,
+    model: str | Assistant = "nano",
+    data: str | Path = "nano",
     profile: str = "quick",
     voices: str | None = None,
     questions: int | None = None,
     preset: str = "balanced",
     seed: int = 0,
     split: str = "test",
-    data: str = "nano",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure and write the reports into ``out``.
@@ -95,10 +95,10 @@ def run(
         "suite": "latency", "profile": profile, "model": source, "voices": [voice.key for voice in speakers],
         "questions": count, "preset": preset, "seed": seed, "split": split,
     }  # fmt: skip
-    settings |= {} if data == "nano" else {"data": data}  # reports of before do not say it
+    settings |= {} if data == "nano" else {"data": str(data)}  # reports of before do not say it
     folder = open_folder(out, settings)
     asked = [(dialogue.question, speakers[at % len(speakers)]) for at, dialogue in
-             enumerate(question_set(data).distinct(seed, count, split))]  # fmt: skip
+             enumerate(question_set(str(data)).distinct(seed, count, split))]  # fmt: skip
     from ....checkpoints.importers.silero_vad import load_vad
 
     vad = load_vad()

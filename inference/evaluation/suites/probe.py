@@ -1,4 +1,4 @@
-"""`duologue evaluate probe`: the curve over an encoder's layers, from what a run of the recipe `probe` has written.
+"""An encoder layer by layer, beside random weights and log-mel: what `duologue train probe` has measured.
 
 Word and character error rates by layer, beside those of random weights and of the log-mel; which layer is best; and by
 how much it is better than the best of either, over the same clips, by paired bootstrap.

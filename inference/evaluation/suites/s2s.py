@@ -1,4 +1,4 @@
-"""`duologue evaluate s2s`: spoken questions and spoken answers, judged by rule, by ear, by quality, and timed.
+"""Spoken questions and answers: right or not, by the text and by a recogniser; quality, delay, chunk sizes.
 
 The questions of a question set, asked in chosen voices. Three passes, each a file of rows that is only appended to:
 
@@ -20,6 +20,7 @@ import contextlib
 import os
 import resource
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from ....data_prep.speech.synthesis import SAMPLE_RATE, SynthesisError, Voice, r
 from ....data_prep.speech.voices import REPLY_VOICE, find_voices
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
-from ..inputs.foreign import MANIFEST
+from ..inputs import foreign
 from ..judges.endpoint import EndpointJudge, JudgeConfig
 from ..judges.recognise import find_recogniser
 from ..judges.slots import is_right
@@ -62,26 +63,32 @@ PROFILES = {
 
 def run(
     *,
-    model: str | Assistant,
     out: str | os.PathLike[str],
+    model: str | Assistant = "nano",
+    outputs: Path | None = None,
+    data: str | Path = "nano",
+    export: bool = False,
     profile: str = "quick",
     voices: str | None = None,
     questions: int | None = None,
     seed: int = 0,
     split: str = "test",
-    data: str = "nano",
     recogniser: str = "pocketsphinx",
+    normaliser: str = "plain",
     judge: JudgeConfig | None = None,
     utmos: str | None = None,
+    voice: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure ``model`` and write report.json, report.html and summary.md into ``out``.
 
     Args:
         model: a name, a folder, a hub id, or one that is loaded.
+        outputs: what another system said, which is judged instead; ``normaliser`` and ``voice`` belong to it.
+        export: only write the questions, for another system.
         voices, questions: instead of the profile's.
         split: which of the questions: "test", "dev" or "train".
-        data: the question set, by its name (see data_prep/datasets/question_sets.py).
+        data: the question set, by its name or file (see data_prep/datasets/question_sets.py).
         recogniser: of the replies' speech (see :func:`.recognise.find_recogniser`).
         judge: a chat model that grades content and style; None: replies are judged by rule alone.
         utmos: folder of UTMOS weights; None: it is left out.
@@ -94,11 +101,17 @@ def run(
         DuologueError: an unknown profile or voice, a synthesiser that is not installed, or a folder that holds the
             figures of other settings.
     """
+    if outputs is not None:
+        return foreign.run(outputs=outputs, out=Path(out), seed=seed, recogniser=recogniser, normaliser=normaliser,
+                           judge=judge, utmos=utmos, voice=voice, quiet=quiet)  # fmt: skip
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
     count = questions or PROFILES[profile].questions
     speakers = find_voices(voices or PROFILES[profile].voices)
     require(*{voice.engine for voice in speakers})
+    dialogues = question_set(str(data)).distinct(seed, count, split)
+    if export:
+        return {"questions": write_questions(Path(out), dialogues, speakers)}
     assistant, source = loaded(model)
     settings = {
         "suite": "s2s",
@@ -112,10 +125,9 @@ def run(
         "judge": None if judge is None else judge.model,
         "utmos": utmos,
     }
-    settings |= {} if data == "nano" else {"data": data}  # reports of before do not say it
+    settings |= {} if data == "nano" else {"data": str(data)}  # reports of before do not say it
     folder = open_folder(Path(out), settings)
     (folder / "replies").mkdir(exist_ok=True)
-    dialogues = list(enumerate(question_set(data).distinct(seed, count, split)))
     assistant.warm_up()
     mute = Assistant(assistant.model.without_voice(), assistant.tokenizer)
     mute.warm_up()
@@ -123,7 +135,7 @@ def run(
     asked = resume_rows(
         folder / "asked.jsonl",
         "asking",
-        dialogues,
+        list(enumerate(dialogues)),
         lambda at, dialogue: _ask(assistant, mute, at, dialogue, speakers[at % len(speakers)], folder),
         quiet,
     )
@@ -159,27 +171,22 @@ def run(
     )
 
 
-def export(
-    folder: Path, *, profile: str = "quick", voices: str | None = None, questions: int | None = None, seed: int = 0,
-    split: str = "test", data: str = "nano",
-) -> int:  # fmt: skip
+def write_questions(folder: Path, dialogues: Iterable[Dialogue], speakers: Sequence[Voice]) -> int:
     """Write the questions for another system to answer: ID.question.wav, and manifest.jsonl with what is right.
 
     It adds ID.wav (its speech) and ID.txt (its text); `duologue evaluate s2s --outputs FOLDER` judges them.
     Returns how many questions there are.
     """
-    count = questions or PROFILES[profile].questions
-    speakers = find_voices(voices or PROFILES[profile].voices)
-    require(*{voice.engine for voice in speakers})
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
-    for at, dialogue in enumerate(question_set(data).distinct(seed, count, split)):
+    for at, dialogue in enumerate(dialogues):
         voice = speakers[at % len(speakers)]
         pcm = synthesise(dialogue.question, voice)
         write_wav(folder / f"{at:04d}.question.wav", pcm.astype(np.float32) / 32_768, SAMPLE_RATE)
         entries.append({"id": f"{at:04d}", "voice": voice.key, **asdict(dialogue)})
-    write_json_lines(folder / MANIFEST, entries)
-    return count
+    write_json_lines(folder / foreign.MANIFEST, entries)
+    print(f"{len(entries)} questions in {folder}: add ID.wav and ID.txt for each, then give it as --outputs")
+    return len(entries)
 
 
 def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voice: Voice, folder: Path) -> Row:

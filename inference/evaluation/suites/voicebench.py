@@ -1,4 +1,4 @@
-"""`duologue evaluate voicebench`: VoiceBench's files in and out, scored by its rules.
+"""VoiceBench's files in and out, scored by its rules.
 
     DIR/SUBSET*.jsonl    one object a line: prompt, response, and by subset reference, or key, instruction_id_list and
                          kwargs; with a model of ours `response` is not needed, but `audio` is, a path from DIR

@@ -17,7 +17,7 @@ token, then for 160 ms of speech; the ear's is the mean of a frame that complete
     LLM, 2 places    2.86  2.08  1.23  0.83  1.03
     unit decoder     2.67  2.30  1.81  1.79  1.72
 
-And of a whole frame, while somebody speaks all the time (``duologue bench lanes``; late: p50/p95/p99, milliseconds):
+And of a whole frame, while somebody speaks all the time (``duologue bench workers``; late: p50/p95/p99, milliseconds):
 
     conversations   one by one: cost, late   steps shared: cost, late   all frames at once: cost
                 1   5.71    3/19/33          5.59    4/20/31            5.87

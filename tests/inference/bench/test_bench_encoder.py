@@ -1,4 +1,4 @@
-"""`duologue bench ear`: whole clips and windows over the same recordings; nano says the same first token both ways."""
+"""`duologue bench encoder`: whole clips and windows over the same recordings; nano begins to answer alike both ways."""
 
 from __future__ import annotations
 
@@ -72,26 +72,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     writer.finish()
     with pytest.raises(SystemExit) as ended:
         main(
-            [
-                "bench",
-                "ear",
-                "-m",
-                str(folder),
-                "--data",
-                str(tmp_path / "data"),
-                "-n",
-                "2",
-                "-o",
-                str(tmp_path / "out"),
-            ]
+            ["bench", "encoder", f"model={folder}", f"data={tmp_path / 'data'}", "count=2", "-o", str(tmp_path / "out")]
         )
     assert not ended.value.code
-    report = json.loads((tmp_path / "out/ear.json").read_text())
+    report = json.loads((tmp_path / "out/encoder.json").read_text())
     assert report["clips"] == 2 and len(report["windows"]) == 5
     assert capsys.readouterr().out.count("%") == 10
     for arguments, message in (
-        (["ear"], "bench ear needs --data FOLDER"),
-        (["nose"], "it must be streaming, ear, states or lanes"),
+        (["encoder"], "bench encoder needs data=…"),
+        (["ear"], "bench ear is called encoder now"),
+        (["encoder", "-n", "3"], "'-n', given to bench encoder, must be KEY=VALUE"),
+        (["nose"], "unknown bench 'nose'; there are: encoder, states, streaming, workers"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["bench", *arguments])

@@ -30,7 +30,7 @@ def test_bytes_are_those_of_the_tensors() -> None:
 def test_the_table_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_states, "TIMES", 5)
     lines: list[str] = []
-    costs = run("llama-omni-8b", tmp_path, lines.append)
+    costs = run(preset="llama-omni-8b", out=tmp_path, say=lines.append)
     assert lines[0] == "llama-omni-8b: 131,072 bytes a position" and all(cost.diverge_us is None for cost in costs)
     assert json.loads((tmp_path / "report.json").read_text())["bytes_a_position"] == 131072
     assert "1024.00 MiB" in lines[-2]

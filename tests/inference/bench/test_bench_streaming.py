@@ -66,7 +66,7 @@ def test_measure_says_what_each_schedule_costs() -> None:
 
 def test_the_command_writes_table_and_plot(tmp_path: Path) -> None:
     lines: list[str] = []
-    run("nano", (64,), 8, "cpu", "float32", tmp_path, lines.append)
+    run(widths=(64,), tokens=8, out=tmp_path, say=lines.append)
     report = json.loads((tmp_path / "report.json").read_text())
     page = (tmp_path / "report.html").read_text()
     assert report["widths"][0]["width"] == 64 and report["llm"]["prefill_ms"] > 0
@@ -82,11 +82,11 @@ def test_what_it_refuses() -> None:
         ("nano", (), "cpu", "int4", r"dtype is 'int4'; it must be float32"),
     ):
         with pytest.raises(DuologueError, match=message):
-            run(preset, widths, 8, device, dtype, None, print)
+            run(preset=preset, widths=widths, tokens=8, device=device, dtype=dtype, out=None, say=print)
 
 
 @pytest.mark.gpu
 def test_llama_omni_on_a_gpu(tmp_path: Path) -> None:
-    run("llama-omni-8b", (), 32, "cuda", "bfloat16", tmp_path, print)
+    run(preset="llama-omni-8b", tokens=32, device="cuda", dtype="bfloat16", out=tmp_path, say=print)
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["widths"][0]["ratio"] > 1 and found["llm"]["prefill_ms"] > 0

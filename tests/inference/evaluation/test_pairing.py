@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from duologue.inference.evaluation.inputs.pairing import pair_up
-from duologue.inference.evaluation.report import compare
+from duologue.inference.evaluation.suites import compare
 from duologue.model.errors import DuologueError
 
 METRIC = {

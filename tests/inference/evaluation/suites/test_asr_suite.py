@@ -158,7 +158,7 @@ def test_another_systems_words(tmp_path: Path) -> None:
     page = (tmp_path / "out/report.html").read_text()
     assert "<del>a</del>" in page and "<ins>the</ins>" in page and page.count("<audio") >= 2
     with pytest.raises(DuologueError, match="and not both"):
-        asr_suite.run(out=tmp_path / "x")
+        asr_suite.run(out=tmp_path / "x", model="nano", outputs=tmp_path)
 
 
 def test_words_are_measured_where_a_recording_cannot_be_read(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from duologue.data_prep.audio import read_audio, write_wav
 from duologue.inference.assistant import assistant as assistants
 from duologue.inference.evaluation.inputs import foreign
 from duologue.inference.evaluation.judges import speech as speech_judge
-from duologue.inference.evaluation.report import compare
+from duologue.inference.evaluation.suites import compare
 from duologue.model.errors import DuologueError
 
 COUNT = 14
@@ -121,7 +121,7 @@ def test_a_worse_nano(root: Path, tmp_path: Path) -> None:
     from duologue.inference.evaluation.suites import s2s as s2s_suite
 
     base = tmp_path / "base"
-    s2s_suite.export(base, voices="dev", questions=COUNT)
+    s2s_suite.run(out=base, export=True, voices="dev", questions=COUNT)
     entries = [json.loads(line) for line in (base / foreign.MANIFEST).read_text().splitlines()]
     nano = assistants.load("nano")
     nano.warm_up()

@@ -117,7 +117,7 @@ def test_folders_of_another_system(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     a_dialogue(root / "broken/1", None, ("turn_taking.json", [{"timestamp": "soon"}]))
     (root / "broken/2").mkdir()
     (root / "broken/2/input.wav").write_bytes((root / "back/1/input.wav").read_bytes())
-    report = full_duplex_bench.run(data=root, out=tmp_path / "out", quiet=True)
+    report = full_duplex_bench.run(outputs=root, out=tmp_path / "out", quiet=True)
     found = values(report)
     assert found["turn_tor"] == 0.5 and found["turn_latency"] == pytest.approx(0.5)
     assert found["pause_tor"] == 0.0 and found["interruption_tor"] == 1.0
@@ -131,7 +131,7 @@ def test_folders_of_another_system(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "broken/2" in (tmp_path / "out/summary.md").read_text()
     assert report["settings"]["model"] is None
     with pytest.raises(DuologueError, match="holds no folder"):
-        full_duplex_bench.run(data=tmp_path / "nothing", out=tmp_path / "x", quiet=True)
+        full_duplex_bench.run(outputs=tmp_path / "nothing", out=tmp_path / "x", quiet=True)
 
 
 def test_words_are_recognised_where_they_are_missing_and_ours_can_be_played(
@@ -148,7 +148,7 @@ def test_words_are_recognised_where_they_are_missing_and_ours_can_be_played(
     monkeypatch.setattr(full_duplex_bench, "find_recogniser", lambda name: Recogniser())
     root = tmp_path / "fdb"
     a_dialogue(root / "1", None, ("turn_taking.json", [{"timestamp": [4.0, 4.1]}]), (5.0, 6.5))
-    report = full_duplex_bench.run(data=root, out=tmp_path / "theirs", quiet=True)
+    report = full_duplex_bench.run(outputs=root, out=tmp_path / "theirs", quiet=True)
     assert values(report)["turn_latency"] == pytest.approx(1.0, abs=0.01)
     assert json.loads((root / "1/output.json").read_text())["chunks"][0]["text"] == "w0"
     write_wav(root / "1/input.wav", 0.1 * np.random.default_rng(0).standard_normal(8_000), 16_000)
@@ -181,7 +181,7 @@ def test_overlaps_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             a_dialogue(root / scenario / str(at), spoken, ("metadata.json", event), (1.0, 1.5), (4.5, 6.0))
     with serving(judge) as server:
         config = JudgeConfig(url=server.url, model="mock")
-        report = full_duplex_bench.run(data=root, out=tmp_path / "out", judge=config, quiet=True)
+        report = full_duplex_bench.run(outputs=root, out=tmp_path / "out", judge=config, quiet=True)
     found = values(report)
     assert not report["broken"]
     assert [found[f"overlap_{name}"] for name in ("respond", "resume", "uncertain", "unknown")] == pytest.approx(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -9,8 +11,8 @@ import numpy as np
 import pytest
 from tiny_assistant import Loudness, tiny_assistant
 
+from duologue.checkpoints.settings import read_settings, settings_of
 from duologue.inference.evaluation import main
-from duologue.inference.evaluation.main import Request
 from duologue.inference.evaluation.metrics.chunk_sizes import latency
 from duologue.inference.evaluation.suites.latency import play_in_real_time, reply_costs
 from duologue.inference.session.session import Session
@@ -51,17 +53,36 @@ def test_without_a_voice_it_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "reason"),
+    ("suite", "words", "options", "reason"),
     [
-        ({"suite": "s3s"}, "unknown suite 's3s'"),
-        ({"suite": "codec", "data": Path("x"), "voices": "dev"}, "codec has no use for --voices"),
-        ({"suite": "codec"}, "codec needs --data"),
-        ({"suite": "s2s", "model": "nano", "outputs": Path("x")}, "and not both"),
-        ({"suite": "s2s", "judge": "http://x/v1"}, "a judge needs both"),
-        ({"suite": "compare", "reports": (Path("a"),)}, "two reports or more"),
-        ({"suite": "latency", "profile": "long"}, "unknown profile 'long'"),
+        ("s3s", [], {}, r"unknown suite 's3s' \(did you mean s2s\?\)"),
+        (
+            "codec",
+            ["voices=dev"],
+            {"data": Path("x")},
+            "key 'voices' for suite codec; there are: limit, seed",
+        ),
+        ("codec", [], {}, "codec needs --data"),
+        ("latency", [], {"outputs": Path("x")}, "latency has no use for --outputs"),
+        ("s2s", [], {"model": "nano", "outputs": Path("x")}, "and not both"),
+        ("s2s", ["judge.url=http://x/v1"], {}, r"suite s2s needs judge\.model=…"),
+        ("s2s", ["questions=0"], {}, "questions is 0; it must be at least 1"),
+        ("compare", ["a", "seed=1"], {}, "two reports or more"),
+        ("s2s", ["a"], {}, "'a', given to suite s2s, must be KEY=VALUE"),
+        ("s2s", ["--profile", "card"], {}, "'--profile', given to suite s2s, must be KEY=VALUE, profile=…"),
+        ("latency", ["profile=long"], {}, "unknown profile 'long'"),
     ],
 )
-def test_what_is_refused(request_: dict, reason: str, tmp_path: Path) -> None:
+def test_what_is_refused(suite: str, words: list[str], options: dict, reason: str, tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match=reason):
-        main.run(Request(output=tmp_path, **request_))
+        main.run(suite, words, tmp_path, **options)
+
+
+@pytest.mark.parametrize("suite", main.SUITES.first_lines())
+def test_every_setting_of_a_suite_can_be_given(suite: str) -> None:
+    """Its keyword arguments have types that KEY=VALUE can be read as; a run starts with none of them given."""
+    settings = settings_of(main.SUITES.module(suite).run, (*main.OPTIONS, "out", "quiet"))
+    assert read_settings(settings, ["seed=3"], "it").seed == 3  # type: ignore[attr-defined]
+    for field in dataclasses.fields(settings):
+        with contextlib.suppress(DuologueError):
+            read_settings(settings, [f"{field.name}=1"], "it")

@@ -1,4 +1,4 @@
-"""`duologue evaluate compare A B …`: reports side by side, and whether the systems differ.
+"""Earlier reports side by side, and whether the systems differ: duologue evaluate compare A B …
 
 Each report is a folder of an earlier evaluation, all of the same suite. The first is the one that the others are
 compared with, over the items that both measured, the same question of the same set: the difference with its 95 %
@@ -19,9 +19,9 @@ from ....checkpoints.files import read_object, write_json, write_text
 from ....model.errors import DuologueError
 from ..inputs.pairing import Pairing, pair_up
 from ..metrics.statistics import Difference, Metric, compare, holm
-from .page import Section, describe, document, section, table
-from .plots import bars, number
-from .reporting import from_json
+from ..report.page import Section, describe, document, section, table
+from ..report.plots import bars, number
+from ..report.reporting import from_json
 
 _EXAMPLES = 12
 
