@@ -56,9 +56,9 @@ def load_state(path: str | Path) -> Any:
         if metadata.get("format") != _FORMAT:
             raise DuologueError(f"{path} is no saved state of format {_FORMAT}")
         return _made(json.loads(metadata["state"]), tensors)
-    except TypeError as error:  # a dataclass with other fields
-        raise DuologueError(f"{path} was saved by another version of Duologue: {error}") from None
-    except (SafetensorError, KeyError, ValueError, AttributeError, ImportError) as error:
+    except (TypeError, AttributeError, ImportError) as error:  # a class with other fields, or of another name
+        raise DuologueError(f"{path} was saved by another version of Duologue: {error}; begin a new session") from None
+    except (SafetensorError, KeyError, ValueError) as error:
         raise DuologueError(f"{path} is not a whole saved state: {error}") from None
 
 

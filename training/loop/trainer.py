@@ -248,7 +248,7 @@ def _progress(first: int, last: int, name: str, metrics: dict[str, float], show:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[metrics]}"),
     )
     fractions = ("waiting", "padding", "mfu")
     with Progress(*columns) as bar:

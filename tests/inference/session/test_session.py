@@ -385,17 +385,18 @@ def test_bad_saved_sessions_are_refused(assistant, tmp_path) -> None:
     with pytest.raises(DuologueError, match="another model"):
         Session.load(path, other)
     data = path.read_bytes()
-    for broken in (data[:-100], b"text", data.replace(b"SessionState", b"SessionStatf")):
+    for broken in (data[:-100], b"text"):
         path.write_bytes(broken)
         with pytest.raises(DuologueError, match="not a whole saved state"):
             Session.load(path, assistant)
-    path.write_bytes(data.replace(b"played", b"sended"))  # as a state of another shape has it
-    with pytest.raises(DuologueError, match="was saved by another version of Duologue") as refused:
-        Session.load(path, assistant)
-    assert "\n" not in str(refused.value)
-    path.write_bytes(data.replace(b"inference.session:_Saved", b"inference.session:Sessio"))
-    with pytest.raises(DuologueError, match="not a whole saved state"):
-        Session.load(path, assistant)
+    # as states have it whose fields, classes or modules have other names
+    renamed = ((b"played", b"sended"), (b"SessionState", b"SessionStatf"), (b"session.state:", b"session.stage:"))
+    for here, there in renamed:
+        assert here in data
+        path.write_bytes(data.replace(here, there))
+        with pytest.raises(DuologueError, match=r"was saved by another version of Duologue: .*begin a new") as refused:
+            Session.load(path, assistant)
+        assert "\n" not in str(refused.value)
     with pytest.raises(DuologueError, match="cannot write"):
         make(assistant).save(tmp_path / "nowhere" / "saved")
 
