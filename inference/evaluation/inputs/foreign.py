@@ -28,7 +28,7 @@ from ..judges.speech import SpeechJudge
 from ..metrics.quality import RATE
 from ..metrics.s2s import METRICS
 from ..report.reporting import finish, good_rows
-from ..report.run_folder import Row, guarded, open_folder, resume_rows
+from ..report.run_folder import Row, open_folder, resume_rows
 from ..report.s2s import examples
 
 MANIFEST = "manifest.jsonl"
@@ -63,23 +63,14 @@ def run(
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
     hearing = SpeechJudge(find_recogniser(recogniser), utmos, grader, normaliser)
     like = None if voice is None else read_audio(voice, RATE)
-    rows = resume_rows(
-        folder / "judged.jsonl",
-        "judging",
-        list(enumerate(entries)),
-        guarded(lambda at, entry: _judge(hearing, entry, outputs, like), lambda entry: str(entry["id"])),
-        quiet,
-    )
-    good = good_rows(rows)
-    return finish(
-        folder,
-        "Spoken replies of another system",
-        settings=settings,
-        metrics=METRICS,
-        rows=rows,
-        sections=examples(good, lambda row: outputs / row["audio"], hearing.recogniser.name),
-        quiet=quiet,
-    )
+
+
+    def work(_: int, entry: Row) -> Row:
+        return _judge(hearing, entry, outputs, like)
+
+    rows = resume_rows(folder / "judged.jsonl", "judging", entries, work, quiet, lambda entry: str(entry["id"]))
+    shown = examples(good_rows(rows), lambda row: outputs / row["audio"], hearing.recogniser.name)
+    return finish(folder, "Spoken replies of another system", settings, METRICS, rows, shown, quiet=quiet)
 
 
 def read_entries(folder: Path) -> list[Row]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ....model.errors import DuologueError
-from ..metrics.quality import RATE, SpeakerEncoder, audible, unreferenced
+from ..metrics.quality import RATE, SpeakerEncoder, audible, speaker_encoder, unreferenced
 from ..metrics.words import error_measures, normaliser
 from ..report.run_folder import Row
 from .endpoint import EndpointJudge
@@ -36,11 +35,8 @@ class SpeechJudge:
 
     @functools.cached_property
     def speaker(self) -> SpeakerEncoder | None:
-        """None where Resemblyzer is not installed: then there is no figure of similarity."""
-        try:
-            return SpeakerEncoder()
-        except DuologueError:
-            return None
+        """What compares voices, where it is installed."""
+        return speaker_encoder()
 
     def __call__(self, row: Row, wave: np.ndarray | None, like: np.ndarray | None = None) -> Row:
         """heard, synthesiser_heard and measures.

@@ -167,6 +167,14 @@ class SpeakerEncoder:
         return np.asarray(self._encoder.embed_utterance((waveform * level).astype(np.float32)))
 
 
+def speaker_encoder() -> SpeakerEncoder | None:
+    """None where Resemblyzer is not installed: then there is no figure of similarity."""
+    try:
+        return SpeakerEncoder()
+    except DuologueError:
+        return None
+
+
 def audible(waveform: np.ndarray) -> bool:
     """Whether it can be measured: it has samples, all of them finite, and not only silence."""
     return len(waveform) > 0 and bool(np.isfinite(waveform).all()) and float(np.abs(waveform).max()) >= SILENT

@@ -96,8 +96,8 @@ class Difference:
         return (self.b > self.a) == (self.metric.better is Better.HIGHER)
 
 
-def fraction(values: Iterable[bool]) -> float | None:
-    """How many of them hold; None of none."""
+def fraction(values: Iterable[float]) -> float | None:
+    """The mean: of what holds or not, how often it does; None of none."""
     held = list(values)
     return float(np.mean(held)) if held else None
 

@@ -13,55 +13,43 @@ from typing import Any
 
 import numpy as np
 
-from ....checkpoints.files import read_json, read_json_lines, write_text
+from ....checkpoints.files import read_json, read_json_lines
 from ....data_prep.audio import read_audio
-from ..metrics.statistics import Finding
-from .page import Section, document, player, report_body, table
+from .page import Section, player, table
+from .run_folder import Row
 
 _WIDTH, _HEIGHT, _RATE = 960, 44, 16_000  # of a plot and of each side in pixels; Hz
 # Which line an event's name stands in, so that those that come together can be read.
 _ROWS = {"answer_started": 0, "answer_audible": 1, "ducked": 0, "resumed": 1, "interrupted": 1, "answer_finished": 0,
          "turn_ignored": 0}  # fmt: skip
 _AUDIO = 24  # dialogues with sound, so that the file stays small
-_STYLE = """
+STYLE = """
 .dialogue{margin:1rem 0}.dialogue p{margin:0;color:var(--dim);font-size:.9rem}
 .user{fill:var(--user)}.them{fill:var(--them)}.span{fill:var(--span)}.mark{stroke:var(--dim);stroke-dasharray:2 3}
 """
 
 
-def write_page(
-    out: Path, report: dict[str, Any], findings: Sequence[Finding], lines: Sequence[tuple[str, str]], scenes: Path
-) -> Path:
-    """``out``/report.html from the scenes in a folder.
-
-    Args:
-        report: what report.json holds.
-        lines: more figures as (name, value).
-    """
-    good = [row for row in report["rows"] if not row["failed"]]
+def sections(good: Sequence[Row], lines: Sequence[tuple[str, str]], scenes: Path) -> list[Section]:
+    """What follows the figures: more of them as (name, value), and the dialogues, whose files are in ``scenes``."""
     rows = sorted(good, key=lambda row: (not _went_wrong(row), row["kind"]))
     dialogues = [
         "<p class='dim'>Above what the microphone hears, below what the assistant says; shaded: what it was sent.</p>",
         *(_dialogue(scenes / row["name"], row, sound=at < _AUDIO) for at, row in enumerate(rows)),
     ]
-    sections = [
+    return [
         Section(title="Shares and times of scenes", body=table(("figure", "value"), lines)),
         Section(title="The dialogues, those that went wrong first", body="".join(dialogues)),
     ]
-    page = document("Who speaks when", report_body("Who speaks when", report, findings, sections), _STYLE)
-    path = out / "report.html"
-    write_text(path, page)
-    return path
 
 
-def _went_wrong(row: dict[str, Any]) -> bool:
+def _went_wrong(row: Row) -> bool:
     """Whether a person should look at it."""
     bad = ("answered", "early", "given_up")
     good = ("taken", "right", "obeyed")
     return any(row.get(key) is True for key in bad) or any(row.get(key) is False for key in good)
 
 
-def _dialogue(folder: Path, row: dict[str, Any], sound: bool) -> str:
+def _dialogue(folder: Path, row: Row, sound: bool) -> str:
     truth = read_json(folder / "scene.json")
     heard, said = (read_audio(folder / name, _RATE) for name in ("input.wav", "output.wav"))
     path = folder / "events.jsonl"
@@ -69,7 +57,7 @@ def _dialogue(folder: Path, row: dict[str, Any], sound: bool) -> str:
     conclusion = ", ".join(
         f"{key.replace('_', ' ')} {value}"
         for key, value in row.items()
-        if key not in ("name", "kind", "voice", "segments", "id", "failed", "measures")
+        if key not in ("name", "kind", "voice", "segments", "id", "failed", "measures", "tick_ms")
     )
     answer = " ".join(event["text"] for event in events if event["kind"] == "answer_text")
     audio = f"<br>{player(heard)} {player(said)}" if sound else ""

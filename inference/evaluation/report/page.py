@@ -22,9 +22,10 @@ from ....data_prep.audio import AudioSource, read_audio
 from ....model.errors import DuologueError
 from ..metrics.statistics import Better, Finding
 from ..metrics.words import Aligned
-from .plots import number
+from .plots import interval, number
 
 PLAYER_RATE = 16_000  # Hz
+COLUMNS, NUMERIC = ("metric", "value", "95 % interval", "over", "verdict"), (1, 2, 3)  # of a table of findings
 STYLE = """
 :root{color-scheme:light dark;--ink:#1d2733;--dim:#5d6874;--page:#fff;--card:#f6f7f9;--line:#dfe3e8;
 --a:#2f6fb3;--b:#b3542f;--c:#3b8a5a;--d:#7d55b0;--user:#2f6fb3;--them:#b3542f;--span:#2f6fb322;--bad:#b92525;--good:#23784a}
@@ -66,44 +67,33 @@ def document(title: str, body: str, style: str = "") -> str:
     )
 
 
-def report_page(title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section]) -> str:
+def report_page(
+    title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section], style: str = ""
+) -> str:
     """The page of one suite's report.json."""
-    return document(title, report_body(title, report, findings, sections))
-
-
-def report_body(title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section]) -> str:
-    """The same without head and style."""
-    broken = report["broken"]
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="dim">{html.escape(describe(report["settings"]))}</p>',
-        _broken_note(broken),
-        section(Section(title="Figures", body=findings_table(findings))),
-        *(section(part) for part in sections),
-    ]
+    settings, broken = report["settings"], report["broken"]
+    head = f'<h1>{html.escape(title)}</h1><p class="dim">{html.escape(describe(settings))}</p>'
+    parts = [Section(title="Figures", body=table(COLUMNS, list(map(cells, findings)), NUMERIC)), *sections]
     if broken:
+        note = f"{len(broken)} inputs could not be measured and are in no figure; they are named below."
+        head += f'<p class="bad">{note}</p>'
         rows = [(entry["id"], entry["reason"]) for entry in broken]
-        parts.append(section(Section(title="What could not be measured", body=table(("input", "why"), rows))))
-    found = json.dumps(report["environment"], indent=1, ensure_ascii=False)
-    parts.append(
-        f"<h2>Measured with</h2><details><summary>{html.escape(machine(report['environment']))}</summary>"
-        f"<pre>{html.escape(found)}</pre></details>"
-        f"<details><summary>Settings</summary><pre>"
-        f"{html.escape(json.dumps(report['settings'], indent=1, ensure_ascii=False))}</pre></details>"
-    )
-    return "".join(parts)
+        parts.append(Section(title="What could not be measured", body=table(("input", "why"), rows)))
+    end = "<h2>Measured with</h2>"
+    for summary, found in ((machine(report["environment"]), report["environment"]), ("Settings", settings)):
+        text = html.escape(json.dumps(found, indent=1, ensure_ascii=False))
+        end += f"<details><summary>{html.escape(summary)}</summary><pre>{text}</pre></details>"
+    return document(title, f"{head}{''.join(map(section, parts))}{end}", style)
 
 
 def section(part: Section) -> str:
     return f"<h2>{html.escape(part.title)}</h2>{part.body}"
 
 
-def findings_table(findings: Sequence[Finding]) -> str:
-    """A line a metric: value, interval, how many, and the verdict."""
-    rows = [
-        (f.metric.name, number(f.value, f.metric.unit), _interval(f), str(f.count), conclusion(f)) for f in findings
-    ]
-    return table(("metric", "value", "95 % interval", "over", "verdict"), rows, numeric=(1, 2, 3))
+def cells(finding: Finding) -> tuple[str, ...]:
+    """A row of COLUMNS."""
+    metric, value = finding.metric, number(finding.value, finding.metric.unit)
+    return metric.name, value, interval(finding.low, finding.high, metric.unit), str(finding.count), conclusion(finding)
 
 
 def conclusion(finding: Finding) -> str:
@@ -152,6 +142,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequen
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = ()) -> None:
+    """The same on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    for at, name in enumerate(columns):
+        shown.add_column(name, justify="right" if at in numeric else "left")
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
+
+
 def example(lines: Sequence[tuple[str, str]], waves: Mapping[str, np.ndarray] | None = None, safe: str = "") -> str:
     """A card: (name, text) lines, players by name, and HTML that is safe already."""
     text = "".join(f'<p><span class="dim">{html.escape(a)}:</span> {html.escape(b)}</p>' for a, b in lines)
@@ -195,9 +198,8 @@ def player(wave: np.ndarray, rate: int = PLAYER_RATE) -> str:
 
 def markdown(title: str, report: Mapping[str, Any], findings: Sequence[Finding]) -> str:
     """The figures as a section of a model card."""
-    rows = [(f.metric.name, number(f.value, f.metric.unit), _interval(f), f.count, conclusion(f)) for f in findings]
-    columns = ("metric", "value", "95 % interval", "over", "verdict")
-    parts = [f"## {title}", describe(report["settings"]), markdown_table(columns, rows, (1, 2, 3))]
+    rows = markdown_table(COLUMNS, list(map(cells, findings)), NUMERIC)
+    parts = [f"## {title}", describe(report["settings"]), rows]
     if report["broken"]:
         named = "; ".join(f"{entry['id']}: {entry['reason']}" for entry in report["broken"][:10])
         parts.append(f"{len(report['broken'])} inputs could not be measured and are in no figure: {named}")
@@ -219,16 +221,3 @@ def describe(settings: Mapping[str, Any]) -> str:
 
 def machine(found: Mapping[str, Any]) -> str:
     return f"{found['processor']}, {found['cores']} cores, {found['torch_threads']} threads, {found['device']}"
-
-
-def _interval(finding: Finding) -> str:
-    if finding.low is None or finding.high is None:
-        return "–"
-    unit = finding.metric.unit
-    return f"{number(finding.low, unit)} to {number(finding.high, unit)}"
-
-
-def _broken_note(broken: Sequence[Mapping[str, str]]) -> str:
-    if not broken:
-        return ""
-    return f'<p class="bad">{len(broken)} inputs could not be measured and are in no figure; they are named below.</p>'

@@ -22,6 +22,11 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:.{digits}f}{' ' + unit if unit and unit != 'MOS' else ''}"
 
 
+def interval(low: float | None, high: float | None, unit: str = "") -> str:
+    """A 95 % interval as people write it."""
+    return "–" if low is None or high is None else f"{number(low, unit)} to {number(high, unit)}"
+
+
 def bars(items: Sequence[tuple[str, float | None, float | None, float | None]], unit: str = "") -> str:
     """Horizontal bars: (label, value, low, high); low and high draw a whisker."""
     known = [(high if high is not None else value) for _, value, _, high in items if value is not None]

@@ -9,23 +9,23 @@ from typing import Any
 from ....checkpoints.files import write_json, write_text
 from ..metrics.statistics import Better, Finding, Metric, Statistic, evaluate
 from .environment import environment
-from .page import Section, conclusion, findings_table, markdown, report_page
-from .plots import number
+from .page import NUMERIC, Section, cells, markdown, report_page, show
 from .run_folder import Row
 
-__all__ = ["findings_table", "finish", "from_json", "good_rows", "ranked"]
+Parts = list[tuple[str, list[Finding]]]
 
 
 def finish(
     out: Path,
     title: str,
-    *,
     settings: Mapping[str, Any],
     metrics: Sequence[Metric],
     rows: Sequence[Row],
+    sections: Callable[[dict[str, Any], list[Finding]], Sequence[Section]] | Sequence[Section] = (),
+    *,
     details: Mapping[str, Any] | None = None,
-    sections: Callable[[Sequence[Finding]], Sequence[Section]] | Sequence[Section] = (),
-    more: Sequence[tuple[str, Sequence[Finding]]] = (),
+    parts: Parts | None = None,
+    style: str = "",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Write report.json, report.html and summary.md into ``out`` and print the figures.
@@ -33,28 +33,35 @@ def finish(
     A metric that no row has is left out. Rows that ``failed`` are in no figure; they are counted and named.
 
     Args:
-        sections: of the page, after the figures; or what makes them from the findings.
-        more: findings of parts of the rows, by name, which report.json keeps beside the whole's.
+        sections: of the page, after the figures; or what makes them from the report and the findings.
+        parts: findings of parts of the rows, by name, which report.json keeps beside the whole's; None: there are none.
     """
     good = good_rows(rows)
-    seed = int(settings.get("seed") or 0)
-    findings = [found for metric in metrics if (found := evaluate(metric, good, seed)).count]
+    findings = [
+        found for metric in metrics if (found := evaluate(metric, good, int(settings.get("seed") or 0))).count
+    ]
     report: dict[str, Any] = {
         "settings": dict(settings),
         "metrics": [finding.to_json() for finding in findings],
-        "parts": {name: [finding.to_json() for finding in found] for name, found in more},
+        "parts": {name: [finding.to_json() for finding in found] for name, found in parts or []},
         "figures": dict(details or {}),
         "broken": [{"id": row["id"], "reason": row["failed"]} for row in rows if row.get("failed")],
         "environment": environment(),
         "rows": list(rows),
     }
-    parts = sections(findings) if callable(sections) else sections
+    shown = sections(report, findings) if callable(sections) else sections
     write_json(out / "report.json", report)
-    write_text(out / "report.html", report_page(title, report, findings, parts))
+    write_text(out / "report.html", report_page(title, report, findings, shown, style))
     write_text(out / "summary.md", markdown(title, report, findings))
     if not quiet:
-        print_findings(title, findings, report["broken"], out / "report.html")
+        _print(title, findings, report["broken"], out / "report.html")
     return report
+
+
+def by_part(rows: Sequence[Row], field: str, metrics: Sequence[Metric], seed: int) -> Parts:
+    """Findings over the rows with each value of a field, in the order of its values."""
+    names = sorted({row[field] for row in rows})
+    return [(name, [evaluate(m, [row for row in rows if row[field] == name], seed) for m in metrics]) for name in names]
 
 
 def good_rows(rows: Sequence[Row]) -> list[Row]:
@@ -84,23 +91,11 @@ def from_json(entry: Mapping[str, Any]) -> Metric:
     )
 
 
-def print_findings(title: str, findings: Sequence[Finding], broken: Sequence[Mapping[str, str]], page: Path) -> None:
+def _print(title: str, findings: Sequence[Finding], broken: Sequence[Mapping[str, str]], page: Path) -> None:
     """The figures, on one screen."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for name in ("", "value", "95 % interval", "over"):
-        table.add_column(name, justify="left" if not name else "right")
-    table.add_column("")
-    for found in findings:
-        unit = found.metric.unit
-        interval = "–" if found.low is None else f"{number(found.low, unit)} to {number(found.high, unit)}"
-        table.add_row(found.metric.name, number(found.value, unit), interval, str(found.count), conclusion(found))
-    console = Console()
-    console.print(table)
+    show(title, ("", "value", "95 % interval", "over", ""), list(map(cells, findings)), NUMERIC)
     for entry in broken[:10]:
-        console.print(f"not measured: {entry['id']}: {entry['reason']}", markup=False)
+        print(f"not measured: {entry['id']}: {entry['reason']}")
     if len(broken) > 10:
-        console.print(f"and {len(broken) - 10} more that could not be measured")
-    console.print(str(page), markup=False)
+        print(f"and {len(broken) - 10} more that could not be measured")
+    print(page)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,34 +51,36 @@ def loaded(model: str | Assistant) -> tuple[Assistant, dict[str, str | None]]:
 
 
 def resume_rows(
-    path: Path, title: str, items: list[tuple[int, Any]], work: Callable[[int, Any], Row], quiet: bool
+    path: Path,
+    title: str,
+    items: Sequence[Any],
+    work: Callable[[int, Any], Row],
+    quiet: bool,
+    name: Callable[[Any], str] | None = None,
 ) -> list[Row]:
-    """Do ``work`` for the items that have no row in the file yet, nor a row that was broken off in writing.
+    """Do ``work(number, item)`` for the items that have no row in the file yet, or one that was broken off in writing.
 
-    An item at which it raises DuologueError gets a row all the same: its ``failed`` says why.
+    name: an item's id, for the row. With it, an item that raises DuologueError gets a row too: its ``failed`` says why.
     """
-    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last may end in the middle of a letter
-    write_atomically(path, b"".join(line + b"\n" for line in whole[: len(items)]))
-    rows = read_json_lines(path)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        for at, item in progress(items[len(rows) :], title, len(rows), len(items), quiet):
-            line = json.dumps(work(at, item), ensure_ascii=False)
-            file.write(f"{line}\n")
-            file.flush()
-            rows.append(json.loads(line))  # as a run that goes on would read it
-    return rows
-
-
-def guarded(work: Callable[[int, Any], Row], name: Callable[[Any], str]) -> Callable[[int, Any], Row]:
-    """``work`` that turns a broken input into a row with its ``id`` and why it ``failed``, instead of an error."""
 
     def row(at: int, item: Any) -> Row:
+        if name is None:
+            return work(at, item)
         try:
             return {"id": name(item), "failed": None} | work(at, item)
         except DuologueError as error:
             return {"id": name(item), "failed": str(error)}
 
-    return row
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last may end in the middle of a letter
+    write_atomically(path, b"".join(line + b"\n" for line in whole[: len(items)]))
+    rows = read_json_lines(path)
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        for item in progress(items[len(rows) :], title, len(rows), len(items), quiet):
+            line = json.dumps(row(len(rows), item), ensure_ascii=False)
+            file.write(f"{line}\n")
+            file.flush()
+            rows.append(json.loads(line))  # as a run that goes on would read it
+    return rows
 
 
 def progress(items: Iterable[Any], title: str, done: int, total: int, quiet: bool) -> Iterator[Any]:

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..metrics.chunk_sizes import chunk_table
-from ..metrics.statistics import Better, Finding, measured
+from ..metrics.statistics import Better, measured
 from ..metrics.words import alignment
 from .page import Section, aligned, example, sounds, table
 from .plots import bars, curves, histogram, number
-from .reporting import good_rows, ranked
+from .reporting import ranked
 from .run_folder import Row
 
 _SHOWN = 5  # examples of a kind
 _FOLLOWS = ("reply_wer", "dnsmos", "utmos")  # what decides which replies are shown
 
 
-def sections(
-    folder: Path, rows: list[Row], found: dict[str, Any], chunked: list[Row], recogniser: str
-) -> Callable[[Sequence[Finding]], list[Section]]:
-    """What follows the figures, once these are known."""
-
-    def make(_: Sequence[Finding]) -> list[Section]:
-        good = good_rows(rows)
-        return [
-            _groups("By voice", "voice", found["by_voice"]),
-            _groups("By category", "category", found["by_category"]),
-            _delays(good),
-            *_chunks(good, chunked, recogniser),
-            *examples(good, lambda row: folder / "replies" / f"{row['id']}.wav", recogniser),
-        ]
-
-    return make
+def sections(folder: Path, good: list[Row], found: dict[str, Any], chunked: list[Row], recogniser: str) -> list[Section]:
+    """What follows the figures."""
+    return [
+        _groups("By voice", "voice", found["by_voice"]),
+        _groups("By category", "category", found["by_category"]),
+        _delays(good),
+        *_chunks(good, chunked, recogniser),
+        *examples(good, lambda row: folder / "replies" / f"{row['id']}.wav", recogniser),
+    ]
 
 
 def _groups(title: str, name: str, groups: dict[str, Any]) -> Section:
@@ -57,47 +50,28 @@ def _chunks(rows: list[Row], chunked: list[Row], recogniser: str) -> list[Sectio
     if entries[0]["latency_ms"] is None:
         return []
     utmos = any(entry["utmos_without_context"] is not None for entry in entries)
-    columns = [
-        "Ω, units",
-        "latency, median",
-        "lagging words",
-        "DNSMOS, no context",
-        "PLCMOS, no context",
-        "ASR-WER, no context",
-    ]
-    columns += ["UTMOS, no context"] if utmos else []
+    measures = [("dnsmos", "DNSMOS", ""), ("plcmos", "PLCMOS", ""), ("reply_wer", "ASR-WER", "%")]
+    measures += [("utmos", "UTMOS", "")] if utmos else []
+    columns = ["Ω, units", "latency, median", "lagging words", *(f"{name}, no context" for _, name, _ in measures)]
     body = [
         [
             "whole reply" if entry["units"] is None else str(entry["units"]),
             number(entry["latency_ms"], "ms"),
             number(entry["lagging_words"]),
-            number(entry["dnsmos_without_context"]),
-            number(entry["plcmos_without_context"]),
-            number(entry["reply_wer_without_context"], "%"),
-            *([number(entry["utmos_without_context"])] if utmos else []),
+            *(number(entry[f"{key}_without_context"], unit) for key, _, unit in measures),
         ]
         for entry in entries
     ]
-    whole = entries[-1]
-    flat = whole["dnsmos_without_context"]
-    points = {
-        "without context": [
-            (e["latency_ms"], e["dnsmos_without_context"]) for e in entries if e["dnsmos_without_context"]
-        ],
-        "with context (ours)": [(e["latency_ms"], flat) for e in entries if flat],
-    }
+    ours = entries[-1]["dnsmos_without_context"]
+    known = [(e["latency_ms"], score) for e in entries if (score := e["dnsmos_without_context"])]
+    points = {"without context": known, "with context (ours)": [(e["latency_ms"], ours) for e in entries if ours]}
     note = (
         "<p class='dim'>Speech is handed out in chunks of Ω units. This vocoder keeps its state, so its speech is that "
         f"of the last line whatever Ω is; the figures without context, over {len(chunked)} replies (ear: "
         f"{html.escape(recogniser)}), show what chunks that know nothing of each other would cost.</p>"
     )
     plot = curves(points, "latency, ms", "DNSMOS", from_zero=False)
-    return [
-        Section(
-            title="Chunk size",
-            body=note + table(columns, body, tuple(range(1, len(columns)))) + plot,
-        )
-    ]
+    return [Section(title="Chunk size", body=note + table(columns, body, tuple(range(1, len(columns)))) + plot)]
 
 
 def examples(rows: list[Row], sound: Callable[[Row], Path], recogniser: str) -> list[Section]:

@@ -11,7 +11,7 @@ counted and in no figure; an utterance for which another system wrote nothing co
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ...assistant.transcribe import transcribe
 from ..inputs.speech_sets import Utterance, find_utterances, generated
-from ..metrics.statistics import Better, Finding, Metric, evaluate
+from ..metrics.statistics import Better, Metric
 from ..metrics.words import alignment, error_measures
 from ..metrics.words import normaliser as normaliser_of
 from ..report.page import Section, aligned, example, sounds, table
 from ..report.plots import bars, number
-from ..report.reporting import finish, good_rows, ranked
-from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
+from ..report.reporting import Parts, by_part, finish, good_rows, ranked
+from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
 HYPOTHESES = "hypotheses.jsonl"
 PROFILES = {"quick": (60, "dev"), "card": (300, "flite:awb,flite:slt,festival:ked_diphone")}
@@ -101,24 +101,11 @@ def run(
             measures |= error_measures(row["beam"], utterance.text, normaliser, "beam_")
         return row | {"measures": measures}
 
-    rows = resume_rows(
-        folder / "heard.jsonl", "listening", list(enumerate(utterances)), guarded(work, lambda u: u.id), quiet
-    )
-    good = good_rows(rows)
-    sets = [(name, [row for row in good if row["set"] == name]) for name in sorted({row["set"] for row in good})]
-    metrics = _metrics(beam)
-    more = [(name, [evaluate(metric, part, seed) for metric in metrics]) for name, part in sets]
-    spoken = {utterance.id: utterance for utterance in utterances}
-    return finish(
-        folder,
-        "Speech recognition",
-        settings=settings,
-        metrics=metrics,
-        rows=rows,
-        sections=[_sets(more), *_worst(good, spoken, normaliser)],
-        more=more,
-        quiet=quiet,
-    )
+    rows = resume_rows(folder / "heard.jsonl", "listening", utterances, work, quiet, lambda u: u.id)
+    good, metrics = good_rows(rows), _metrics(beam)
+    parts = by_part(good, "set", metrics, seed)
+    sections = [_sets(parts), *_worst(good, {utterance.id: utterance for utterance in utterances}, normaliser)]
+    return finish(folder, "Speech recognition", settings, metrics, rows, sections, parts=parts, quiet=quiet)
 
 
 def _metrics(beam: int) -> tuple[Metric, ...]:
@@ -145,7 +132,7 @@ def _of_files(folder: Path) -> Callable[[str], str]:
     return read
 
 
-def _sets(parts: Sequence[tuple[str, Sequence[Finding]]]) -> Section:
+def _sets(parts: Parts) -> Section:
     columns = ("set", "utterances", *(found.metric.name for found in parts[0][1])) if parts else ("set",)
     rows = [(name, str(found[0].count), *(number(f.value, "%") for f in found)) for name, found in parts]
     plot = bars([(name, found[0].value, found[0].low, found[0].high) for name, found in parts], "%")

@@ -32,11 +32,11 @@ from ....data_prep.speech.voices import find_voices
 from ....data_prep.text.spoken import normalise
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
-from ..metrics.statistics import Metric, evaluate
+from ..metrics.statistics import Metric
 from ..report.page import Section, example, sounds, table
 from ..report.plots import bars, number
-from ..report.reporting import finish, good_rows
-from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
+from ..report.reporting import Parts, by_part, finish, good_rows
+from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
 LABELS, AIR_BENCH, MMAU = "labels", "air_bench", "mmau"
 QUESTION = "what sound is this"
@@ -67,7 +67,7 @@ def run(
     """
     kind, entries = read_entries(data)
     entries = entries[:limit]
-    replies = {} if outputs is None else _replies(outputs)
+    replies = {} if outputs is None else texts_by_id(outputs, "response")
     speaker = find_voices(voices or "dev")[0]
     assistant, source = (None, None) if model is None else loaded(model)
     if assistant is not None:
@@ -94,24 +94,14 @@ def run(
             raise DuologueError("there is no reply to it among the outputs")
         return entry | {"response": reply, "measures": {"right": [is_right(kind, reply, entry), 1]}}
 
-    items = list(enumerate(entries))
-    rows = resume_rows(folder / "answered.jsonl", "asking", items, guarded(work, lambda e: str(e["id"])), quiet)
+    rows = resume_rows(folder / "answered.jsonl", "asking", entries, work, quiet, lambda entry: str(entry["id"]))
     good = good_rows(rows)
-    names = sorted({row["category"] for row in good})
-    more = [
-        (name, [evaluate(m, [row for row in good if row["category"] == name], seed) for m in METRICS]) for name in names
-    ]
-    mean = [found[0].value for _, found in more if found[0].value is not None]
+    parts = by_part(good, "category", METRICS, seed)
+    values = [found[0].value for _, found in parts if found[0].value is not None]
+    details = {"mean_over_categories": float(np.mean(values)) if values else None}
+    sections = [_categories(parts), _examples(good, where)]
     return finish(
-        folder,
-        "Audio analysis",
-        settings=settings,
-        metrics=METRICS,
-        rows=rows,
-        details={"mean_over_categories": float(np.mean(mean)) if mean else None},
-        sections=[_categories(more), _examples(good, where)],
-        more=more,
-        quiet=quiet,
+        folder, "Audio analysis", settings, METRICS, rows, sections, details=details, parts=parts, quiet=quiet
     )
 
 
@@ -142,11 +132,6 @@ def read_entries(data: Path) -> tuple[str, list[Row]]:
     if not entries:
         raise DuologueError(f"{path}: its entries have neither a label nor choices")
     return kind, entries
-
-
-def _replies(path: Path) -> dict[str, str]:
-    """id -> what another system said."""
-    return texts_by_id(path, "response")
 
 
 def is_right(kind: str, reply: str, entry: Row) -> bool:
@@ -215,9 +200,9 @@ def _mmau(entry: Row) -> Row:
     }  # fmt: skip
 
 
-def _categories(more: Sequence[tuple[str, Any]]) -> Section:
-    rows = [(name, number(found[0].value, "%"), str(found[0].count)) for name, found in more]
-    plot = bars([(name, found[0].value, found[0].low, found[0].high) for name, found in more], "%")
+def _categories(parts: Parts) -> Section:
+    rows = [(name, number(found[0].value, "%"), str(found[0].count)) for name, found in parts]
+    plot = bars([(name, found[0].value, found[0].low, found[0].high) for name, found in parts], "%")
     return Section(title="By category", body=table(("category", "right", "over"), rows, (1, 2)) + plot)
 
 

@@ -25,21 +25,13 @@ from ....checkpoints.files import read_json, read_object
 from ....data_prep.audio import read_audio
 from ....model.errors import DuologueError
 from ..judges.speech import load_utmos
-from ..metrics.quality import (
-    RATE,
-    REFERENCED,
-    SIMILARITY,
-    UNREFERENCED,
-    UTMOS,
-    SpeakerEncoder,
-    referenced,
-    unreferenced,
-)
+from ..metrics import quality
+from ..metrics.quality import RATE, REFERENCED, SIMILARITY, UNREFERENCED, UTMOS
 from ..metrics.statistics import Better, Metric
-from ..report.page import PLAYER_RATE, Section, example, table
+from ..report.page import Section, example, table
 from ..report.plots import bars, number
 from ..report.reporting import finish, good_rows, ranked
-from ..report.run_folder import Row, guarded, open_folder, resume_rows
+from ..report.run_folder import Row, open_folder, resume_rows
 
 _SHOWN = 4
 _WAVTOKENIZER = "WavTokenizer at 75 tokens/s, LibriTTS test-clean"
@@ -72,16 +64,16 @@ def run(
         DuologueError: ``data`` is no such folder.
     """
     names = _names(data)[:limit]
-    facts = _facts(data)
+    facts = read_object(data / "codec.json") if (data / "codec.json").is_file() else {}
     settings = {"suite": "codec", "data": str(data), "pairs": len(names), "seed": seed, "utmos": utmos,
                 "weights": facts.get("weights")}  # fmt: skip
     folder = open_folder(out, settings)
     score = None if utmos is None else load_utmos(utmos)
-    speaker = _speaker()
+    speaker = quality.speaker_encoder()
 
     def work(at: int, name: str) -> Row:
         reference, decoded = (_read(data / side, name) for side in ("reference", "decoded"))
-        found = referenced(decoded, reference) | unreferenced(decoded)
+        found = quality.referenced(decoded, reference) | quality.unreferenced(decoded)
         if score is not None:
             found["utmos"] = [score(decoded), 1]
         if speaker is not None:
@@ -97,22 +89,13 @@ def run(
             found["real_time_factor"] = [float(facts["times"][name]), seconds]
         return {"seconds": seconds, "codes": len(books), "measures": found}
 
-    rows = resume_rows(
-        folder / "pairs.jsonl", "measuring", list(enumerate(names)), guarded(work, lambda name: str(name)), quiet
-    )
+    rows = resume_rows(folder / "pairs.jsonl", "measuring", names, work, quiet, str)
     good = good_rows(rows)
     books = [read_codes(data / "codes" / f"{row['id']}.json") for row in good]
     use = codebook_use([book for book in books if book], facts.get("codebook_size"))
-    return finish(
-        folder,
-        "Codec",
-        settings=settings,
-        metrics=METRICS,
-        rows=rows,
-        details={"codebooks": use, "seconds": sum(row["seconds"] for row in good)},
-        sections=[*_codebooks(use), *_examples(good, data)],
-        quiet=quiet,
-    )
+    details = {"codebooks": use, "seconds": sum(row["seconds"] for row in good)}
+    sections = [*_codebooks(use), *_examples(good, data)]
+    return finish(folder, "Codec", settings, METRICS, rows, sections, details=details, quiet=quiet)
 
 
 def codebook_use(clips: Sequence[list[list[int]]], size: int | None) -> list[dict[str, Any]]:
@@ -166,20 +149,6 @@ def _read(side: Path, name: str) -> np.ndarray:
     raise DuologueError(f"there is no {side / name}.wav: each recording needs both sides")
 
 
-def _facts(data: Path) -> dict[str, Any]:
-    path = data / "codec.json"
-    if not path.is_file():
-        return {}
-    return read_object(path)
-
-
-def _speaker() -> SpeakerEncoder | None:
-    try:
-        return SpeakerEncoder()
-    except DuologueError:
-        return None  # it is not installed: there is no figure of similarity then
-
-
 def _codebooks(use: list[dict[str, Any]]) -> list[Section]:
     if not use:
         return []
@@ -200,13 +169,8 @@ def _examples(rows: list[Row], data: Path) -> list[Section]:
             cards = []
             for row in chosen:
                 amount, weight = row["measures"][metric.key]
-                waves = {side: _played(data / side, row["id"]) for side in ("reference", "decoded")}
+                waves = {side: _read(data / side, row["id"]) for side in ("reference", "decoded")}
                 cards.append(example([(row["id"], f"{metric.name} {number(amount / weight)}")], waves))
             if cards:
                 out.append(Section(title=f"{title} by {metric.name}", body="".join(cards)))
     return out
-
-
-def _played(side: Path, name: str) -> np.ndarray:
-    assert PLAYER_RATE == RATE
-    return _read(side, name)

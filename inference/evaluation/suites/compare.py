@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from ....checkpoints.files import read_object, write_json, write_text
 from ....model.errors import DuologueError
 from ..inputs.pairing import Pairing, pair_up
 from ..metrics.statistics import Difference, Metric, compare, holm
-from ..report.page import Section, describe, document, section, table
-from ..report.plots import bars, number
+from ..report.page import Section, describe, document, section, show, table
+from ..report.plots import bars, interval, number
 from ..report.reporting import from_json
 
 _EXAMPLES = 12
@@ -42,16 +42,8 @@ def run(reports: Sequence[Path], out: Path, *, seed: int = 0, quiet: bool = Fals
     pairs: list[dict[str, Any]] = []
     for name, other in zip(names[1:], found[1:], strict=True):
         pairing = pair_up(found[0], other, (names[0], name))
-        pairs.append(
-            {
-                "a": names[0],
-                "b": name,
-                "rows": len(pairing.a),
-                "left_out": pairing.left_out,
-                "note": pairing.note,
-                "differences": differences(found[0], other, pairing, seed),
-            }
-        )
+        pair = {"a": names[0], "b": name, "rows": len(pairing.a), "left_out": pairing.left_out, "note": pairing.note}
+        pairs.append({**pair, "differences": differences(found[0], other, pairing, seed)})
     out.mkdir(parents=True, exist_ok=True)
     title = f"Compared: {', '.join(names)}"
     sections = [_side_by_side(names, found), *(_pair(pair) for pair in pairs)]
@@ -78,9 +70,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any], pairing: Pairing, se
     metrics = [from_json(entry) for entry in a["metrics"] if entry["id"] in known]
     raw = [compare(metric, pairing.a, pairing.b, seed) for metric in metrics]
     held = holm([difference.p for difference in raw])
-    return [
-        Difference(**{**_fields(difference), "differs": differs}) for difference, differs in zip(raw, held, strict=True)
-    ]
+    return [replace(difference, differs=differs) for difference, differs in zip(raw, held, strict=True)]
 
 
 def conclusion(difference: Difference) -> str:
@@ -92,10 +82,6 @@ def conclusion(difference: Difference) -> str:
     if difference.better is None:
         return "differs"
     return "better" if difference.better else "worse"
-
-
-def _fields(difference: Difference) -> dict[str, Any]:
-    return {name: getattr(difference, name) for name in difference.__dataclass_fields__}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -126,8 +112,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _plain(difference: Difference) -> dict[str, Any]:
-    found = asdict(difference)
-    found["metric"] = difference.metric.id
+    found = {**asdict(difference), "metric": difference.metric.id}
     return {"name": difference.metric.name, **found, "verdict": conclusion(difference)}
 
 
@@ -157,10 +142,10 @@ _COLUMNS = ("metric", "A", "B", "B − A, 95 % interval", "p", "over", "B is")
 
 def _cells(difference: Difference) -> tuple[str, ...]:
     unit = difference.metric.unit
-    interval = "–" if difference.low is None else f"{number(difference.low, unit)} to {number(difference.high, unit)}"
+    a, b = number(difference.a, unit), number(difference.b, unit)
     p = "–" if difference.p is None else f"{difference.p:.4f}"
-    name, count = difference.metric.name, str(difference.count)
-    return name, number(difference.a, unit), number(difference.b, unit), interval, p, count, conclusion(difference)
+    between = interval(difference.low, difference.high, unit)
+    return difference.metric.name, a, b, between, p, str(difference.count), conclusion(difference)
 
 
 def _pair(pair: Mapping[str, Any]) -> Section:
@@ -180,17 +165,8 @@ def _markdown(title: str, pairs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _print(pairs: Sequence[Mapping[str, Any]], page: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
     for pair in pairs:
-        shown = Table(title=f"A: {pair['a']}, B: {pair['b']}", title_justify="left")
-        for column in _COLUMNS:
-            shown.add_column(column)
-        for difference in pair["differences"]:
-            shown.add_row(*_cells(difference))
-        console.print(shown)
+        show(f"A: {pair['a']}, B: {pair['b']}", _COLUMNS, list(map(_cells, pair["differences"])))
         if pair["note"]:
-            console.print(pair["note"], markup=False)
-    console.print(str(page), markup=False)
+            print(pair["note"])
+    print(page)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....checkpoints.files import read_json, write_json, write_text
+from ....checkpoints.files import read_json, write_json
 from ....data_prep.audio import read_audio, write_wav
 from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, require
 from ....data_prep.speech.voices import find_voices
@@ -42,14 +42,11 @@ from ..inputs.scenes import ECHOING, Scene, SceneKind, render
 from ..judges.recognise import PocketSphinx
 from ..judges.slots import is_right
 from ..metrics.duplex import METRICS, measures
-from ..metrics.statistics import evaluate, fraction, percentiles
-from ..report.duplex import write_page
-from ..report.environment import environment
-from ..report.page import markdown
-from ..report.reporting import good_rows, print_findings
-from ..report.run_folder import guarded, progress, resume_rows
+from ..metrics.statistics import fraction, measured, percentiles
+from ..report.duplex import STYLE, sections
+from ..report.reporting import finish, good_rows
+from ..report.run_folder import Row, progress, resume_rows
 
-Row = dict[str, Any]
 Segment = tuple[int, int]  # ms
 
 _JOIN_MS = 320  # a shorter gap is inside one utterance
@@ -136,27 +133,16 @@ def run(
     def name(item: Any) -> str:
         return item.name if outputs is not None else f"{item[0].value}-{seed}-{item[1]:04d}"
 
-    rows = resume_rows(out / "judged.jsonl", "playing", list(enumerate(items)), guarded(work, name), quiet)
+    rows = resume_rows(out / "judged.jsonl", "playing", items, work, quiet, name)
     good = good_rows(rows)
     settings = {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers],
                 "scenes": count if outputs is None else len(items), "kinds": list(kinds),
                 "preset": None if outputs else preset, "without": list(without),
                 "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
-    findings = [found for metric in METRICS if (found := evaluate(metric, good, seed)).count]
-    report: dict[str, Any] = {
-        "settings": settings,
-        "metrics": [finding.to_json() for finding in findings],
-        "figures": summarise(good),
-        "broken": [{"id": row["id"], "reason": row["failed"]} for row in rows if row["failed"]],
-        "environment": environment(),
-        "rows": [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows],
-    }
-    write_json(out / "report.json", report)
-    write_text(out / "summary.md", markdown("Who speaks when", report, findings))
-    page = write_page(out, report, findings, lines(report["figures"]), outputs or out)
-    if not quiet:
-        print_findings("Who speaks when", findings, report["broken"], page)
-    return report
+    found = summarise(good)
+    shown = sections(good, lines(found), outputs or out)
+    kept = [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows]
+    return finish(out, "Who speaks when", settings, METRICS, kept, shown, details=found, style=STYLE, quiet=quiet)
 
 
 def _kinds(names: Sequence[str]) -> list[SceneKind]:
@@ -359,39 +345,22 @@ def lateness(costs: Sequence[float], tick_ms: int) -> list[float]:
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Shares of the scenes of a kind in which something happened, and milliseconds.
+    """Fractions of the scenes of a kind in which something happened, and milliseconds.
 
     Over an answer only the scenes count in which it was being spoken (`valid`).
     """
     of = {kind: [row for row in rows if row["kind"] == kind.value and row.get("valid", True)] for kind in SceneKind}
-    ignored = [row for kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT) for row in of[kind]]
-    disturbed = of[SceneKind.BACK_CHANNEL] + of[SceneKind.COUGH]
-    stopped = of[SceneKind.INTERRUPTION] + of[SceneKind.STOP] + of[SceneKind.RECALL]
+    found: dict[str, Any] = {}
+    for key in dict.fromkeys(metric.key for metric in METRICS):
+        amounts = [amount for amount, _ in measured(rows, key)]
+        found[key] = percentiles(amounts) if key.endswith("_ms") else fraction(amounts)
     costs = [cost for row in rows for cost in row["tick_ms"]]
-    return {
-        "question_taken": fraction(row["taken"] for row in of[SceneKind.QUESTION]),
-        "question_right": fraction(row["right"] for row in of[SceneKind.QUESTION]),
-        "pause_taken_early": fraction(row["early"] for row in of[SceneKind.PAUSE]),
-        "pause_right": fraction(row["right"] for row in of[SceneKind.PAUSE]),
-        "ignorable_answered": fraction(row["answered"] for row in ignored),
+    return found | {
         "ignorable_answered_by_kind": {
             kind.value: fraction(row["answered"] for row in of[kind])
             for kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT)
         },
-        "disturbed_given_up": fraction(row["given_up"] for row in disturbed),
-        "stop_ms": percentiles([row["stop_ms"] for row in stopped]),
-        "stop_obeyed": fraction(row["obeyed"] for row in of[SceneKind.STOP]),
-        "interruption_taken": fraction(row["taken"] for row in of[SceneKind.INTERRUPTION]),
-        "interruption_right": fraction(row["right"] for row in of[SceneKind.INTERRUPTION]),
-        "recall_consistent": fraction(row["consistent"] for row in of[SceneKind.RECALL]),
-        "endpoint_ms": percentiles([row["endpoint_ms"] for row in of[SceneKind.QUESTION]]),
         "audible_ms": percentiles([row["audible_ms"] for row in of[SceneKind.QUESTION]]),
-        "compute_ms": percentiles([row.get("compute_ms") for row in of[SceneKind.QUESTION]]),
-        "response_ms": percentiles([row["response_ms"] for row in of[SceneKind.QUESTION]]),
-        "echo_interrupted": fraction(row["interrupted"] > 0 for row in of[SceneKind.ECHO]),
-        "echo_answered": fraction(row["echo_answered"] for row in of[SceneKind.ECHO]),
-        "echo_stopped": fraction(row["stopped"] for row in of[SceneKind.ECHO_INTERRUPTION]),
-        "echo_stop_ms": percentiles([row["stop_ms"] for row in of[SceneKind.ECHO_INTERRUPTION]]),
         "tick_ms": percentiles(costs) | {"p99": float(np.percentile(costs, 99)) if costs else None},
         "valid": {kind.value: len(of[kind]) for kind in SceneKind},
     }

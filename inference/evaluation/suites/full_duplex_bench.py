@@ -38,11 +38,11 @@ from ...session.state import SessionConfig
 from ..judges.endpoint import BEHAVIOURS, EndpointJudge, JudgeConfig
 from ..judges.recognise import RATE, Recogniser, TimedWord, find_recogniser, resampled
 from ..metrics import full_duplex_bench as measure
-from ..metrics.statistics import Better, Metric, evaluate
+from ..metrics.statistics import Better, Metric
 from ..report.page import Section, example, sounds, table
 from ..report.plots import number
-from ..report.reporting import finish, good_rows
-from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
+from ..report.reporting import Parts, by_part, finish, good_rows
+from ..report.run_folder import Row, loaded, open_folder, resume_rows
 from .duplex import speech_segments
 
 EVENTS = {
@@ -61,7 +61,6 @@ SCENARIOS = {
     "background": ("speech in the background", "resume"),
 }
 _SHOWN = 6
-_BEST = "best published"
 
 
 def _metric(key: str, name: str, better: Better, best: float | None = None, whose: str = "", unit: str = "") -> Metric:
@@ -144,24 +143,15 @@ def run(
             _play(assistant, item, played, config, vad)
         return score(item, played, vad, hearing, people, grader)
 
-    def name(item: Path) -> str:
-        return item.relative_to(data).as_posix()
-
-    rows = resume_rows(folder / "scored.jsonl", "scoring", list(enumerate(folders)), guarded(work, name), quiet)
+    rows = resume_rows(
+        folder / "scored.jsonl", "scoring", folders, work, quiet, lambda item: item.relative_to(data).as_posix()
+    )
     good = good_rows(rows)
-    tasks = sorted({row["task"] for row in good})
-    groups = [(task, [row for row in good if row["task"] == task]) for task in tasks]
-    more = [(task, [evaluate(m, part, seed) for m in METRICS]) for task, part in groups]
+    parts = by_part(good, "task", METRICS, seed)
     where = folder if assistant is not None else data
+    examples = [_examples(task, [row for row in good if row["task"] == task], data, where) for task, _ in parts]
     return finish(
-        folder,
-        "Full-Duplex-Bench",
-        settings=settings,
-        metrics=METRICS,
-        rows=rows,
-        sections=[_tasks(groups), *(_examples(task, part, data, where) for task, part in groups)],
-        more=more,
-        quiet=quiet,
+        folder, "Full-Duplex-Bench", settings, METRICS, rows, [_tasks(parts), *examples], parts=parts, quiet=quiet
     )
 
 
@@ -251,7 +241,7 @@ def _words(folder: Path, wave: np.ndarray, recogniser: Recogniser) -> list[Timed
         found = {"text": " ".join(word.text for word in words), "chunks": chunks}
         write_json(path, found)
         return words
-    stored = _json(path)
+    stored = read_json(path)
     words = []
     for chunk in stored.get("chunks", []) if isinstance(stored, dict) else []:
         start, end = chunk["timestamp"]
@@ -263,7 +253,7 @@ def _words(folder: Path, wave: np.ndarray, recogniser: Recogniser) -> list[Timed
 def _event(folder: Path) -> tuple[str, dict[str, Any]]:
     for name, task in EVENTS.items():
         if (folder / name).is_file():
-            found = _json(folder / name)
+            found = read_json(folder / name)
             event = found[0] if isinstance(found, list) and found else found
             if not isinstance(event, dict):
                 raise DuologueError(f"{folder / name}: expected an object or a list of one, found {str(found)[:60]}")
@@ -278,15 +268,11 @@ def _span(event: dict[str, Any], folder: Path) -> tuple[float, float]:
     return float(times[0]), float(times[-1])
 
 
-def _json(path: Path) -> Any:
-    return read_json(path)
-
-
 def _people(root: Path) -> dict[str, list[float]]:
     """When people gave back-channels, by the dialogue's name, if the benchmark's file is in the root or beside it."""
     for path in (root / _PEOPLE, root.parent / _PEOPLE):
         if path.is_file():
-            return {str(name): list(fractions) for name, fractions in _json(path).items()}
+            return {str(name): list(fractions) for name, fractions in read_json(path).items()}
     return {}
 
 
@@ -302,13 +288,13 @@ def _play(assistant: Assistant, item: Path, played: Path, config: SessionConfig,
     (played / "output.json").unlink(missing_ok=True)  # of an output before
 
 
-def _tasks(groups: list[tuple[str, list[Row]]]) -> Section:
-    rows: list[tuple[str, ...]] = []
-    for task, part in groups:
-        for metric in METRICS:
-            found = evaluate(metric, part)
-            if found.count:
-                rows.append((task.replace("_", " "), metric.name, number(found.value, metric.unit), str(found.count)))
+def _tasks(parts: Parts) -> Section:
+    rows = [
+        (task.replace("_", " "), found.metric.name, number(found.value, found.metric.unit), str(found.count))
+        for task, findings in parts
+        for found in findings
+        if found.count
+    ]
     return Section(title="By task", body=table(("task", "measure", "value", "over"), rows, (2, 3)))
 
 

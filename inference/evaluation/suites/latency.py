@@ -40,7 +40,7 @@ from ..metrics.statistics import Better, Metric, Statistic, growth_exponent, mea
 from ..report.page import Section, table
 from ..report.plots import curves, histogram, number
 from ..report.reporting import finish
-from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
+from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
 PROFILES = {"quick": 8, "card": 60}  # questions in real time
 LENGTHS_S = (2, 4, 8, 16, 32)  # of questions
@@ -113,26 +113,16 @@ def run(
             row["measures"]["warm_ms"] = [found.compute_delay_ms, 1]
         return row | {"question": question, "voice": voice.key, "question_s": len(pcm) / SAMPLE_RATE}
 
-    rows = resume_rows(folder / "paced.jsonl", "pacing", list(enumerate(asked)), guarded(paced, lambda i: i[0]), quiet)
+    rows = resume_rows(folder / "paced.jsonl", "pacing", asked, paced, quiet, lambda item: item[0])
     cold: list[Row] = []
     if source["name"] is not None:
         name = str(source["name"])
-        items = list(enumerate(asked[i % count] for i in range(_COLD)))
-        work = guarded(lambda at, item: _cold(name, *item), lambda item: f"cold: {item[0]}")
-        cold = resume_rows(folder / "cold.jsonl", "starting", items, work, quiet)
-    grown = resume_rows(
-        folder / "growth.jsonl", "growing", [(0, None)], lambda at, _: _growth(assistant, asked, speakers), quiet
-    )[0]
-    return finish(
-        folder,
-        "Latency",
-        settings=settings,
-        metrics=METRICS,
-        rows=[*rows, *cold],
-        details={"growth": grown},
-        sections=[_totals(rows), *_growths(grown)],
-        quiet=quiet,
-    )
+        items, path = [asked[i % count] for i in range(_COLD)], folder / "cold.jsonl"
+        cold = resume_rows(path, "starting", items, lambda _, it: _cold(name, *it), quiet, lambda it: f"cold: {it[0]}")
+    path = folder / "growth.jsonl"
+    grown = resume_rows(path, "growing", [None], lambda *_: _growth(assistant, asked, speakers), quiet)[0]
+    sections, details = [_totals(rows), *_growths(grown)], {"growth": grown}
+    return finish(folder, "Latency", settings, METRICS, [*rows, *cold], sections, details=details, quiet=quiet)
 
 
 def play_in_real_time(session: Session, pcm: np.ndarray) -> Row:

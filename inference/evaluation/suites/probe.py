@@ -13,7 +13,7 @@ from ....checkpoints.files import read_json
 from ....model.errors import DuologueError
 from ..metrics.statistics import Better, Finding, Metric, compare, evaluate
 from ..report.page import Section, table
-from ..report.plots import curves, number
+from ..report.plots import curves, interval, number
 from ..report.reporting import finish
 from ..report.run_folder import open_folder
 
@@ -44,16 +44,12 @@ def run(*, data: Path, out: Path, seed: int = 0, quiet: bool = False) -> dict[st
     settings = {"suite": "probe", "data": str(data), "source": source, "head": head, "seed": seed}
     folder = open_folder(out, settings)
     details = {name: _summary([row for row in rows if row["set"] == name], layers, seed) for name in found["sets"]}
-    return finish(
-        folder,
-        "Probes",
-        settings=settings,
-        metrics=[_metric(kind, head) for kind in _KINDS for head in _heads(layers)],
-        rows=rows,
-        details=details,
-        sections=lambda findings: _sections(findings, details, layers),
-        quiet=quiet,
-    )
+    metrics = [_metric(kind, head) for kind in _KINDS for head in _heads(layers)]
+
+    def sections(_: Any, findings: list[Finding]) -> list[Section]:
+        return _sections(findings, details, layers)
+
+    return finish(folder, "Probes", settings, metrics, rows, sections, details=details, quiet=quiet)
 
 
 def _heads(layers: int) -> list[str]:
@@ -106,7 +102,7 @@ def _sections(findings: Any, details: dict[str, dict[str, Any]], layers: int) ->
         out.append(Section(title=f"{name} by layer", body=curves(lines, "blocks of the encoder", f"{name} (%)")))
     rows = [
         (name, str(summary["best_layer"]), what, number(lead["theirs"], "%"),
-         number(lead["best"], "%"), f"{number(lead['low'], '%')} to {number(lead['high'], '%')}")
+         number(lead["best"], "%"), interval(lead["low"], lead["high"], "%"))
         for name, summary in details.items()
         for what, lead in summary.items()
         if isinstance(lead, dict)

@@ -113,18 +113,9 @@ def run(
     if export:
         return {"questions": write_questions(Path(out), dialogues, speakers)}
     assistant, source = loaded(model)
-    settings = {
-        "suite": "s2s",
-        "profile": profile,
-        "model": source,
-        "voices": [voice.key for voice in speakers],
-        "questions": count,
-        "seed": seed,
-        "split": split,
-        "recogniser": recogniser,
-        "judge": None if judge is None else judge.model,
-        "utmos": utmos,
-    }
+    settings = {"suite": "s2s", "profile": profile, "model": source, "voices": [voice.key for voice in speakers],
+                "questions": count, "seed": seed, "split": split, "recogniser": recogniser,
+                "judge": None if judge is None else judge.model, "utmos": utmos}  # fmt: skip
     settings |= {} if data == "nano" else {"data": str(data)}  # reports of before do not say it
     folder = open_folder(Path(out), settings)
     (folder / "replies").mkdir(exist_ok=True)
@@ -132,43 +123,22 @@ def run(
     mute = Assistant(assistant.model.without_voice(), assistant.tokenizer)
     mute.warm_up()
 
-    asked = resume_rows(
-        folder / "asked.jsonl",
-        "asking",
-        list(enumerate(dialogues)),
-        lambda at, dialogue: _ask(assistant, mute, at, dialogue, speakers[at % len(speakers)], folder),
-        quiet,
-    )
+    def ask(at: int, dialogue: Dialogue) -> Row:
+        return _ask(assistant, mute, at, dialogue, speakers[at % len(speakers)], folder)
+
+    asked = resume_rows(folder / "asked.jsonl", "asking", list(dialogues), ask, quiet)
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
     hearing = SpeechJudge(find_recogniser(recogniser), utmos, grader)
-    judged = resume_rows(
-        folder / "judged.jsonl",
-        "judging",
-        list(enumerate(asked)),
-        lambda at, row: _judge(hearing, row, folder),
-        quiet,
-    )
+    judged = resume_rows(folder / "judged.jsonl", "judging", asked, lambda _, row: _judge(hearing, row, folder), quiet)
     rows = [row | graded | {"measures": row.get("measures", {}) | graded["measures"]}
             for row, graded in zip(asked, judged, strict=True)]  # fmt: skip
     chunked = [row for row in good_rows(rows) if row["units"]][: PROFILES[profile].chunked]
-    sizes = resume_rows(
-        folder / "chunks.jsonl",
-        "chunking",
-        list(enumerate(chunked)),
-        lambda at, row: render_chunks(assistant, row, hearing),
-        quiet,
-    )
+    path = folder / "chunks.jsonl"
+    sizes = resume_rows(path, "chunking", chunked, lambda _, row: render_chunks(assistant, row, hearing), quiet)
     found = summarise(rows)
-    return finish(
-        folder,
-        "Spoken questions, spoken answers",
-        settings=settings,
-        metrics=METRICS,
-        rows=rows,
-        details=found,
-        sections=sections(folder, rows, found, sizes, hearing.recogniser.name),
-        quiet=quiet,
-    )
+    shown = sections(folder, good_rows(rows), found, sizes, hearing.recogniser.name)
+    title = "Spoken questions, spoken answers"
+    return finish(folder, title, settings, METRICS, rows, shown, details=found, quiet=quiet)
 
 
 def write_questions(folder: Path, dialogues: Iterable[Dialogue], speakers: Sequence[Voice]) -> int:

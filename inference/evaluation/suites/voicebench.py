@@ -40,8 +40,8 @@ from ..metrics.statistics import Better, Metric, evaluate
 from ..metrics.words import normaliser
 from ..report.page import Section, example, table
 from ..report.plots import bars, number
-from ..report.reporting import finish, good_rows
-from ..report.run_folder import Row, guarded, loaded, open_folder, resume_rows
+from ..report.reporting import by_part, finish, good_rows
+from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
 CHOICE, BBH, IFEVAL, HARM, QA, OPEN = "choice", "bbh", "ifeval", "harm", "qa", "open"
 SUBSETS = {
@@ -112,30 +112,15 @@ def run(
                 entry = entry | {"response": _ask(assistant, entry, path.parent)}
             return score(entry, subset_of(path, entry), grader, seed + at) | {"entry": entry}
 
-        name = f"{path.stem}.jsonl"
-        found = resume_rows(
-            folder / f"scored-{name}", path.stem[:8], list(enumerate(entries)), guarded(work, _name_of(path)), quiet
-        )
+        found = resume_rows(folder / f"scored-{path.stem}.jsonl", path.stem[:8], entries, work, quiet, _name_of(path))
         if assistant is not None:
             answered = [{k: v for k, v in row["entry"].items() if k != "audio"} for row in good_rows(found)]
             write_json_lines(folder / f"duologue-{path.stem}-audio.jsonl", answered)
         rows += [{key: value for key, value in row.items() if key != "entry"} for row in found]
     good = good_rows(rows)
-    names = sorted({row["subset"] for row in good})
-    more = [
-        (name, [evaluate(m, [row for row in good if row["subset"] == name], seed) for m in METRICS]) for name in names
-    ]
-    return finish(
-        folder,
-        "VoiceBench",
-        settings=settings,
-        metrics=METRICS,
-        rows=rows,
-        details={"leaderboard": leaderboard(good)},
-        sections=[_board(good), _examples(good)],
-        more=more,
-        quiet=quiet,
-    )
+    parts, board = by_part(good, "subset", METRICS, seed), leaderboard(good)
+    sections, details = [_board(board, good), _examples(good)], {"leaderboard": board}
+    return finish(folder, "VoiceBench", settings, METRICS, rows, sections, details=details, parts=parts, quiet=quiet)
 
 
 def subset_of(path: Path, entry: Row) -> str:
@@ -232,13 +217,11 @@ def _name_of(path: Path) -> Any:
 def _instructions(entry: Row) -> list[tuple[str, dict[str, Any]]]:
     names, arguments = _needed(entry, "instruction_id_list"), _needed(entry, "kwargs")
     lists = isinstance(names, list) and isinstance(arguments, list) and len(names) == len(arguments)
-    if not lists or not all(isinstance(given or {}, dict) for given in arguments) or not all(map(_is_text, names)):
+    if not lists or not all(
+        isinstance(name, str) and isinstance(given or {}, dict) for name, given in zip(names, arguments, strict=True)
+    ):
         raise DuologueError("its instruction_id_list and kwargs must be lists, of as many texts as objects")
     return [(name, given or {}) for name, given in zip(names, arguments, strict=True)]
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _needed(entry: Row, field: str) -> Any:
@@ -263,8 +246,7 @@ def _ask(assistant: Assistant, entry: Row, folder: Path) -> str:
     return assistant.ask(folder / audio).text
 
 
-def _board(rows: list[Row]) -> Section:
-    found = leaderboard(rows)
+def _board(found: dict[str, float | None], rows: list[Row]) -> Section:
     counts = {name: sum(row["subset"] == name for row in rows) for name in found}
     cells = [(name, number(value), str(counts.get(name) or len(rows))) for name, value in found.items()]
     plot = bars([(name, value, None, None) for name, value in found.items()])

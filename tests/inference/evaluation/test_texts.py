@@ -153,11 +153,9 @@ def test_answers_of_an_endpoint_keep_every_character(tmp_path: Path) -> None:
 def test_a_run_that_broke_off_within_a_letter_goes_on(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes('{"id": "0", "text": "é\u2028"}\n{"id": "1", "text": "é'.encode()[:-1])
-    found = run_folder.resume_rows(
-        rows, "t", [(0, "a"), (1, "b")], lambda at, _: {"id": str(at), "text": "\ud83d"}, True
-    )
+    found = run_folder.resume_rows(rows, "t", "ab", lambda at, _: {"id": str(at), "text": "\ud83d"}, True)
     assert [row["text"] for row in found] == ["é\u2028", "\ud83d"]
-    assert run_folder.resume_rows(rows, "t", [(0, "a"), (1, "b")], lambda *_: pytest.fail("again"), True) == found
+    assert run_folder.resume_rows(rows, "t", "ab", lambda *_: pytest.fail("again"), True) == found
 
 
 # Labels
