@@ -1,4 +1,4 @@
-"""Log-mel spectrogram: the first stage of the ear. Samples at 16 kHz in, (B, M, T) at 100 Hz out.
+"""Log-mel spectrogram: the first stage of the audio encoder. Samples at 16 kHz in, (B, M, T) at 100 Hz out.
 
 Two normalisations. ``"whisper"`` reproduces openai-whisper (centred frames, floor at the clip's maximum - 8), which
 needs the whole clip, so it cannot be streamed. ``"causal"`` looks only backwards: frame t ends at sample (t + 1) * hop,
@@ -41,21 +41,11 @@ class LogMelConfig:
 
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
     """Triangular, area-normalised filters on Slaney's mel scale: (n_mels, n_fft // 2 + 1), float32."""
-    linear_hz, log_step = 200.0 / 3, torch.tensor(6.4, dtype=torch.float64).log() / 27.0
-    knee_hz = 1000.0
-    knee_mel = knee_hz / linear_hz
+    from transformers.audio_utils import mel_filter_bank
 
-    def hz_of(mel: Tensor) -> Tensor:
-        return torch.where(mel < knee_mel, mel * linear_hz, knee_hz * torch.exp(log_step * (mel - knee_mel)))
-
-    top_hz = torch.tensor(sample_rate / 2, dtype=torch.float64)
-    top_mel = knee_mel + torch.log(top_hz / knee_hz) / log_step if top_hz >= knee_hz else top_hz / linear_hz
-    edges = hz_of(torch.linspace(0.0, 1.0, n_mels + 2, dtype=torch.float64) * top_mel)  # (M + 2,)
-    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)  # (F,)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]  # (M, F)
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    filters = torch.minimum(rising, falling).clamp(min=0) * (2.0 / (edges[2:] - edges[:-2]))[:, None]
-    return filters.float()
+    top = sample_rate / 2
+    filters = mel_filter_bank(n_fft // 2 + 1, n_mels, 0.0, top, sample_rate, norm="slaney", mel_scale="slaney")
+    return torch.from_numpy(filters.T.astype("float32", order="C"))
 
 
 @dataclass
