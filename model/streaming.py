@@ -51,6 +51,19 @@ class State:
         fields = {f.name: _rebuild(getattr(self, f.name), on_tensor, on_state) for f in dataclasses.fields(self)}
         return type(self)(**fields)
 
+    @classmethod
+    def of(cls, parts: nn.Module, batch_size: int, **own: Any) -> Self:
+        """The state of a stage made of stages: the initial state of each part that has a field's name (of a list of
+        parts, a list; of no part, ``None``), and the fields of the stage's ``own``."""
+
+        def initial(part: Any) -> Any:
+            if isinstance(part, nn.ModuleList):
+                return [each.init_state(batch_size) for each in part]  # type: ignore[operator]
+            return None if part is None else part.init_state(batch_size)
+
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in own]
+        return cls(**{name: initial(getattr(parts, name)) for name in names}, **own)
+
     def to(self, device: torch.device | str) -> Self:
         """The same state on another device."""
         return self.map(lambda tensor: tensor.to(device))
@@ -83,6 +96,33 @@ class Streaming(nn.Module):
     def flush(self, state: Any) -> Tensor:
         """End the stream: return the frames that look-ahead held back. The state is spent afterwards."""
         raise NotImplementedError(f"{type(self).__name__} cannot be streamed")
+
+
+class Composite(Streaming):
+    """A stage made of stages. It says in :meth:`run` what ``step`` and ``flush`` do alike.
+
+    Attributes:
+        in_channels: C of its input (B, C, T).
+    """
+
+    in_channels: int
+
+    def run(self, x: Tensor, state: Any, last: bool) -> Tensor:
+        """The next chunk through all parts; ``last``: they are flushed behind it."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: Any) -> Tensor:
+        return self.run(x, state, last=False)
+
+    def flush(self, state: Any) -> Tensor:
+        like = _first_tensor(state)
+        return self.run(like.new_zeros(like.shape[0], self.in_channels, 0), state, last=True)
+
+
+def _first_tensor(state: Any) -> Tensor:
+    while not isinstance(state, Tensor):
+        state = state[0] if isinstance(state, list) else next(iter(vars(state).values()))
+    return state
 
 
 @dataclass

@@ -186,13 +186,9 @@ class WhisperEncoder(Streaming):
                 "an encoder without chunks sees the whole clip at once and cannot be streamed; "
                 "set its chunk (8 frames = 160 ms)"
             )
-        weight = self.conv1.weight
-        return WhisperEncoderState(
-            conv1=self.conv1.init_state(batch_size),
-            conv2=self.conv2.init_state(batch_size),
-            pending=weight.new_zeros(batch_size, 0, c.n_audio_state),
-            layers=[KVBuffer(c.left_context) for _ in self.blocks],
-        )
+        pending = self.conv1.weight.new_zeros(batch_size, 0, c.n_audio_state)
+        layers = [KVBuffer(c.left_context) for _ in self.blocks]
+        return WhisperEncoderState.of(self, batch_size, pending=pending, layers=layers)
 
     def step(self, x: Tensor, state: WhisperEncoderState) -> Tensor:
         x = F.gelu(self.conv1.step(x.to(self.conv1.weight.dtype), state.conv1))

@@ -158,7 +158,7 @@ class Codec(Streaming):
         return self.decode(self.encode(x))
 
     def init_state(self, batch_size: int = 1) -> CodecState:
-        return CodecState(encoder=self.encoder.init_state(batch_size), decoder=self.decoder.init_state(batch_size))
+        return CodecState.of(self, batch_size)
 
     def step(self, x: Tensor, state: CodecState) -> Tensor:
         embedding = self.encoder.step(x[:, None], state.encoder)

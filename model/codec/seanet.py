@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import DuologueError
 from ..layers.conv import AlignState, channels_last, feed
 from ..layers.framed_conv import FramedConv1d, FramedConvState, FramedConvTranspose1d, LSTMState, ResidualLSTM
-from ..streaming import State, Streaming
+from ..streaming import Composite, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,12 @@ class ResidualUnitState(State):
     join: AlignState
 
 
-class ResidualUnit(Streaming):
+class ResidualUnit(Composite):
     """Two convolutions around a narrow middle, beside a shortcut. (B, C, T) both ways."""
 
     def __init__(self, channels: int, c: SEANetConfig) -> None:
         super().__init__()
-        self.channels = channels
+        self.in_channels = channels
         inside = channels // c.compress
         self.conv1 = FramedConv1d(channels, inside, c.residual_kernel, causal=c.causal, reflect=c.reflect)
         self.conv2 = FramedConv1d(inside, channels, 1, causal=c.causal, reflect=c.reflect)
@@ -82,12 +82,8 @@ class ResidualUnit(Streaming):
         return y + (x if self.shortcut is None else self.shortcut(x))
 
     def init_state(self, batch_size: int = 1) -> ResidualUnitState:
-        return ResidualUnitState(
-            conv1=self.conv1.init_state(batch_size),
-            conv2=self.conv2.init_state(batch_size),
-            shortcut=None if self.shortcut is None else self.shortcut.init_state(batch_size),
-            join=AlignState.empty(self.conv1.weight, batch_size, [self.channels] * 2),
-        )
+        join = AlignState.empty(self.conv1.weight, batch_size, [self.in_channels] * 2)
+        return ResidualUnitState.of(self, batch_size, join=join)
 
     def run(self, x: Tensor, state: ResidualUnitState, last: bool) -> Tensor:
         y = feed(self.conv1, F.elu(x), state.conv1, last)
@@ -109,7 +105,7 @@ class SEANetState(State):
     conv_out: FramedConvState
 
 
-class _SEANet(Streaming):
+class _SEANet(Composite):
     """What encoder and decoder share."""
 
     conv_in: FramedConv1d
@@ -119,16 +115,7 @@ class _SEANet(Streaming):
     conv_out: FramedConv1d
 
     def init_state(self, batch_size: int = 1) -> SEANetState:
-        return SEANetState(
-            conv_in=self.conv_in.init_state(batch_size),
-            resamplers=[layer.init_state(batch_size) for layer in self.resamplers],  # type: ignore[operator]
-            units=[unit.init_state(batch_size) for unit in self.units],  # type: ignore[operator]
-            lstm=None if self.lstm is None else self.lstm.init_state(batch_size),
-            conv_out=self.conv_out.init_state(batch_size),
-        )
-
-    def _run(self, x: Tensor, state: SEANetState, last: bool) -> Tensor:
-        raise NotImplementedError
+        return SEANetState.of(self, batch_size)
 
     def _recall(self, x: Tensor, state: SEANetState | None) -> Tensor:
         """The LSTM, if there is one."""
@@ -139,13 +126,6 @@ class _SEANet(Streaming):
         assert state.lstm is not None
         return self.lstm.step(x, state.lstm)
 
-    def step(self, x: Tensor, state: SEANetState) -> Tensor:
-        return self._run(x, state, last=False)
-
-    def flush(self, state: SEANetState) -> Tensor:
-        held = state.conv_in.conv.held
-        return self._run(held.new_zeros(held.shape[0], self.conv_in.in_channels, 0), state, last=True)
-
 
 class SEANetEncoder(_SEANet):
     """Samples (B, 1, n) -> embeddings (B, D, ceil(n / hop))."""
@@ -153,6 +133,7 @@ class SEANetEncoder(_SEANet):
     def __init__(self, config: SEANetConfig) -> None:
         super().__init__()
         c = self.config = config
+        self.in_channels = 1
         self.conv_in = FramedConv1d(1, c.filters, c.kernel, causal=c.causal, reflect=c.reflect)
         widths = [c.filters * 2**i for i in range(len(c.ratios) + 1)]
         units = [ResidualUnit(width, c) for width in widths[:-1]]
@@ -177,7 +158,7 @@ class SEANetEncoder(_SEANet):
             x = strided(F.elu(unit(x)))  # (B, 2 C, ceil(n / ratio))
         return self.conv_out(F.elu(self._recall(x, None)))  # (B, D, T)
 
-    def _run(self, x: Tensor, state: SEANetState, last: bool) -> Tensor:
+    def run(self, x: Tensor, state: SEANetState, last: bool) -> Tensor:
         x = feed(self.conv_in, x, state.conv_in, last)
         layers = zip(self.units, self.resamplers, state.units, state.resamplers, strict=True)
         for unit, strided, unit_state, strided_state in layers:
@@ -194,6 +175,7 @@ class SEANetDecoder(_SEANet):
         c = self.config = config
         ratios = c.ratios[::-1]
         widths = [c.filters * 2 ** (len(ratios) - i) for i in range(len(ratios) + 1)]
+        self.in_channels = c.dim
         self.conv_in = FramedConv1d(c.dim, widths[0], c.kernel, causal=c.causal, reflect=c.reflect)
         self.lstm = ResidualLSTM(widths[0], c.lstm_layers) if c.lstm_layers else None
         widened = [
@@ -216,7 +198,7 @@ class SEANetDecoder(_SEANet):
             x = unit(up(F.elu(x)))  # (B, C / 2, T * ratio)
         return self.conv_out(F.elu(x))  # (B, 1, n)
 
-    def _run(self, x: Tensor, state: SEANetState, last: bool) -> Tensor:
+    def run(self, x: Tensor, state: SEANetState, last: bool) -> Tensor:
         x = self._recall(feed(self.conv_in, x, state.conv_in, last), state)
         layers = zip(self.resamplers, self.units, state.resamplers, state.units, strict=True)
         for up, unit, up_state, unit_state in layers:

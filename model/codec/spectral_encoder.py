@@ -78,11 +78,7 @@ class SpectralEncoder(Streaming):
 
     def init_state(self, batch_size: int = 1) -> SpectralEncoderState:
         c = self.config
-        return SpectralEncoderState(
-            held=self.window.new_zeros(batch_size, c.n_fft - c.hop),
-            embed=self.embed.init_state(batch_size),
-            blocks=[block.dwconv.init_state(batch_size) for block in self.blocks],  # type: ignore[operator, union-attr]
-        )
+        return SpectralEncoderState.of(self, batch_size, held=self.window.new_zeros(batch_size, c.n_fft - c.hop))
 
     def step(self, x: Tensor, state: SpectralEncoderState) -> Tensor:
         c = self.config

@@ -90,7 +90,7 @@ class VocosResidualBlock(nn.Module):
         self.conv2 = StreamingConv1d(c.dim, c.dim, 3, causal=c.causal)
 
     def init_state(self, batch_size: int) -> VocosResidualBlockState:
-        return VocosResidualBlockState(conv1=self.conv1.init_state(batch_size), conv2=self.conv2.init_state(batch_size))
+        return VocosResidualBlockState.of(self, batch_size)
 
     def forward(self, x: Tensor, state: VocosResidualBlockState | None = None) -> Tensor:
         y = F.silu(self.norm1(x))
@@ -160,6 +160,9 @@ class ConvNeXtBlock(nn.Module):
         self.pwconv1 = nn.Linear(dim, ffn_dim)
         self.pwconv2 = nn.Linear(ffn_dim, dim)
         self.gamma = nn.Parameter(torch.full((dim,), scale))
+
+    def init_state(self, batch_size: int) -> ConvState:
+        return self.dwconv.init_state(batch_size)
 
     def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
         y = self.dwconv(x) if state is None else self.dwconv.step(x, state)
@@ -238,14 +241,7 @@ class VocosDecoder(Streaming):
         c = self.config
         if c.chunk is None:
             raise DuologueError("this decoder sees the whole signal at once and cannot be streamed but in windows")
-        return VocosState(
-            pending=self.head.weight.new_zeros(batch_size, c.in_dim, 0),
-            embed=self.embed.init_state(batch_size),
-            blocks=[block.init_state(batch_size) for block in self.blocks],  # type: ignore[operator]
-            attention=self.attention.init_state(batch_size),
-            layers=[layer.dwconv.init_state(batch_size) for layer in self.layers],  # type: ignore[operator, union-attr]
-            istft=self.istft.init_state(batch_size),
-        )
+        return VocosState.of(self, batch_size, pending=self.head.weight.new_zeros(batch_size, c.in_dim, 0))
 
     def step(self, x: Tensor, state: VocosState) -> Tensor:
         assert self.config.chunk is not None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.conv import ConvState, StreamingConv1d, feed
-from ..streaming import State, Streaming
+from ..streaming import Composite, State
 
 LONGEST = 500  # frames (10 s at 20 ms); only a broken predictor says more, and it must not exhaust the memory
 
@@ -31,11 +31,12 @@ class DurationState(State):
     conv2: ConvState
 
 
-class DurationPredictor(Streaming):
+class DurationPredictor(Composite):
     """(B, C, U) unit embeddings -> (B, 1, U) log(duration + 1), durations in frames. Sees kernel - 1 units ahead."""
 
     def __init__(self, in_dim: int, hidden: int, kernel: int, dropout: float = 0.5) -> None:
         super().__init__()
+        self.in_channels = in_dim
         self.conv1 = StreamingConv1d(in_dim, hidden, kernel)
         self.norm1 = nn.LayerNorm(hidden)
         self.conv2 = StreamingConv1d(hidden, hidden, kernel)
@@ -55,15 +56,8 @@ class DurationPredictor(Streaming):
         return self._project(self._normalise(self.norm2, self.conv2(x)))
 
     def init_state(self, batch_size: int = 1) -> DurationState:
-        return DurationState(conv1=self.conv1.init_state(batch_size), conv2=self.conv2.init_state(batch_size))
+        return DurationState.of(self, batch_size)
 
-    def _run(self, x: Tensor, state: DurationState, last: bool) -> Tensor:
+    def run(self, x: Tensor, state: DurationState, last: bool) -> Tensor:
         x = self._normalise(self.norm1, feed(self.conv1, x, state.conv1, last))
         return self._project(self._normalise(self.norm2, feed(self.conv2, x, state.conv2, last)))
-
-    def step(self, x: Tensor, state: DurationState) -> Tensor:
-        return self._run(x, state, last=False)
-
-    def flush(self, state: DurationState) -> Tensor:
-        empty = state.conv1.held.new_zeros(state.conv1.held.shape[0], self.conv1.in_channels, 0)
-        return self._run(empty, state, last=True)

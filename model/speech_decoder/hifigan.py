@@ -24,7 +24,7 @@ from ..layers.conv import (
     channels_last,
     feed,
 )
-from ..streaming import State, Streaming
+from ..streaming import Composite, State
 
 SLOPE = 0.1  # of the leaky ReLUs
 LAST_SLOPE = 0.01  # of the one before the last convolution: the paper's code leaves it at torch's default there
@@ -39,7 +39,7 @@ class ResidualBlockState(State):
     joins: list[AlignState]
 
 
-class ResidualBlock(Streaming):
+class ResidualBlock(Composite):
     """Pairs of convolutions, the first of each pair dilated, each pair around a residual path. (B, C, T) both ways."""
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
@@ -47,7 +47,7 @@ class ResidualBlock(Streaming):
         convs1 = [StreamingConv1d(channels, channels, kernel, dilation=d) for d in dilations]
         convs2 = [StreamingConv1d(channels, channels, kernel) for _ in dilations]
         self.convs1, self.convs2 = nn.ModuleList(convs1), nn.ModuleList(convs2)
-        self.channels = channels
+        self.in_channels = channels
         self.latency = sum(conv.latency for conv in [*convs1, *convs2])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,14 +56,11 @@ class ResidualBlock(Streaming):
         return x
 
     def init_state(self, batch_size: int = 1) -> ResidualBlockState:
-        like = self.convs1[0].weight
-        return ResidualBlockState(
-            convs1=[conv.init_state(batch_size) for conv in self.convs1],  # type: ignore[operator]
-            convs2=[conv.init_state(batch_size) for conv in self.convs2],  # type: ignore[operator]
-            joins=[AlignState.empty(like, batch_size, [self.channels] * 2) for _ in self.convs1],  # type: ignore[arg-type]
-        )
+        like, widths = self.convs1[0].weight, [self.in_channels] * 2
+        joins = [AlignState.empty(like, batch_size, widths) for _ in self.convs1]  # type: ignore[arg-type]
+        return ResidualBlockState.of(self, batch_size, joins=joins)
 
-    def _run(self, x: Tensor, state: ResidualBlockState, last: bool) -> Tensor:
+    def run(self, x: Tensor, state: ResidualBlockState, last: bool) -> Tensor:
         layers = zip(self.convs1, self.convs2, state.convs1, state.convs2, state.joins, strict=True)
         for conv1, conv2, held1, held2, join in layers:
             y = feed(conv1, F.leaky_relu(x, SLOPE), held1, last)  # type: ignore[arg-type]
@@ -71,13 +68,6 @@ class ResidualBlock(Streaming):
             x, y = join.push(x, y)
             x = x + y
         return x
-
-    def step(self, x: Tensor, state: ResidualBlockState) -> Tensor:
-        return self._run(x, state, last=False)
-
-    def flush(self, state: ResidualBlockState) -> Tensor:
-        held = state.convs1[0].held
-        return self._run(held.new_zeros(held.shape[0], self.channels, 0), state, last=True)
 
 
 @dataclass
@@ -88,35 +78,27 @@ class FusionState(State):
     join: AlignState
 
 
-class Fusion(Streaming):
+class Fusion(Composite):
     """The mean of parallel residual blocks with different kernels. (B, C, T) both ways."""
 
     def __init__(self, channels: int, kernels: tuple[int, ...], dilations: tuple[int, ...]) -> None:
         super().__init__()
         blocks = [ResidualBlock(channels, kernel, dilations) for kernel in kernels]
         self.blocks = nn.ModuleList(blocks)
-        self.channels = channels
+        self.in_channels = channels
         self.latency = max(block.latency for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         return sum(block(x) for block in self.blocks) / len(self.blocks)
 
     def init_state(self, batch_size: int = 1) -> FusionState:
-        blocks = [block.init_state(batch_size) for block in self.blocks]  # type: ignore[operator]
-        like = blocks[0].convs1[0].held
-        return FusionState(blocks=blocks, join=AlignState.empty(like, batch_size, [self.channels] * len(blocks)))
+        like, widths = next(self.parameters()), [self.in_channels] * len(self.blocks)
+        return FusionState.of(self, batch_size, join=AlignState.empty(like, batch_size, widths))
 
-    def _run(self, x: Tensor, state: FusionState, last: bool) -> Tensor:
+    def run(self, x: Tensor, state: FusionState, last: bool) -> Tensor:
         branches = zip(self.blocks, state.blocks, strict=True)
         outputs = state.join.push(*(feed(block, x, held, last) for block, held in branches))  # type: ignore[arg-type]
         return sum(outputs) / len(outputs)  # type: ignore[return-value]
-
-    def step(self, x: Tensor, state: FusionState) -> Tensor:
-        return self._run(x, state, last=False)
-
-    def flush(self, state: FusionState) -> Tensor:
-        held = state.blocks[0].convs1[0].held
-        return self._run(held.new_zeros(held.shape[0], self.channels, 0), state, last=True)
 
 
 @dataclass
@@ -129,7 +111,7 @@ class GeneratorState(State):
     conv_out: ConvState
 
 
-class Generator(Streaming):
+class Generator(Composite):
     """(B, in_dim, T) -> (B, 1, T * hop), hop being the product of the upsampling rates.
 
     ``lag`` is the look-ahead in output samples, exactly; ``latency`` is it in whole input frames.
@@ -146,6 +128,7 @@ class Generator(Streaming):
     ) -> None:
         super().__init__()
         widths = [channels >> i for i in range(len(upsample_rates) + 1)]
+        self.in_channels = in_dim
         self.conv_in = StreamingConv1d(in_dim, channels, kernel=7)
         ups = [
             StreamingConvTranspose1d(widths[i], widths[i + 1], kernel, rate)
@@ -171,23 +154,11 @@ class Generator(Streaming):
         return torch.tanh(self.conv_out(F.leaky_relu(x, LAST_SLOPE)))  # (B, 1, T * hop)
 
     def init_state(self, batch_size: int = 1) -> GeneratorState:
-        return GeneratorState(
-            conv_in=self.conv_in.init_state(batch_size),
-            ups=[up.init_state(batch_size) for up in self.ups],  # type: ignore[operator]
-            fusions=[fusion.init_state(batch_size) for fusion in self.fusions],  # type: ignore[operator]
-            conv_out=self.conv_out.init_state(batch_size),
-        )
+        return GeneratorState.of(self, batch_size)
 
-    def _run(self, x: Tensor, state: GeneratorState, last: bool) -> Tensor:
+    def run(self, x: Tensor, state: GeneratorState, last: bool) -> Tensor:
         x = feed(self.conv_in, x, state.conv_in, last)
         for up, fusion, up_state, fusion_state in zip(self.ups, self.fusions, state.ups, state.fusions, strict=True):
             x = feed(up, F.leaky_relu(x, SLOPE), up_state, last)  # type: ignore[arg-type]
             x = feed(fusion, x, fusion_state, last)  # type: ignore[arg-type]
         return torch.tanh(feed(self.conv_out, F.leaky_relu(x, LAST_SLOPE), state.conv_out, last))
-
-    def step(self, x: Tensor, state: GeneratorState) -> Tensor:
-        return self._run(x, state, last=False)
-
-    def flush(self, state: GeneratorState) -> Tensor:
-        held = state.conv_in.held
-        return self._run(held.new_zeros(held.shape[0], self.conv_in.in_channels, 0), state, last=True)

@@ -186,10 +186,7 @@ class Stack(nn.Module):
 
     def begin(self, batch_size: int) -> StackState:
         """The state of a stream that has seen nothing."""
-        return StackState(
-            embed=self.embed.init_state(batch_size),
-            blocks=[block.dwconv.init_state(batch_size) for block in self.blocks],  # type: ignore[operator, union-attr]
-        )
+        return StackState.of(self, batch_size)
 
     def run(self, x: Tensor, state: StackState) -> Tensor:
         """Frames (B, C, T) -> (B, T, outputs)."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import DuologueError
 from ..layers.conv import AlignState, feed
-from ..streaming import State, Streaming
+from ..streaming import Composite, State
 from .duration import DurationPredictor, DurationState, durations_from_log
 from .hifigan import Generator, GeneratorState
 from .source_filter import SourceFilter, SourceFilterConfig, SourceFilterState
@@ -84,7 +84,7 @@ class VocoderState(State):
     generator: GeneratorState | SourceFilterState
 
 
-class UnitVocoder(Streaming):
+class UnitVocoder(Composite):
     """Units (B, U) -> samples (B, sum of durations * hop).
 
     ``rate`` and ``latency`` are the worst case, every unit one frame long; units last longer in speech, so more samples
@@ -138,22 +138,16 @@ class UnitVocoder(Streaming):
         return self.generator(self._expand(self.embed(units), durations))[:, 0]
 
     def init_state(self, batch_size: int = 1) -> VocoderState:
-        return VocoderState(
-            duration=self.duration.init_state(batch_size),
-            waiting=AlignState.empty(self.embedding.weight, batch_size, [self.config.embedding_dim, 1]),
-            generator=self.generator.init_state(batch_size),
-        )
+        waiting = AlignState.empty(self.embedding.weight, batch_size, [self.config.embedding_dim, 1])
+        return VocoderState.of(self, batch_size, waiting=waiting)
 
-    def _run(self, units: Tensor, state: VocoderState, last: bool) -> Tensor:
+    def run(self, units: Tensor, state: VocoderState, last: bool) -> Tensor:
         x = self.embed(units)  # (B, C, U)
         log_durations = feed(self.duration, x, state.duration, last)  # (B, 1, U)
         x, log_durations = state.waiting.push(x, log_durations)
         frames = self._expand(x, durations_from_log(log_durations[:, 0]))  # (B, C, T)
         return feed(self.generator, frames, state.generator, last)[:, 0]  # (B, n)
 
-    def step(self, units: Tensor, state: VocoderState) -> Tensor:
-        return self._run(units, state, last=False)
-
     def flush(self, state: VocoderState) -> Tensor:
         held = state.waiting.held[0]
-        return self._run(torch.zeros(held.shape[0], 0, dtype=torch.long, device=held.device), state, last=True)
+        return self.run(torch.zeros(held.shape[0], 0, dtype=torch.long, device=held.device), state, last=True)
