@@ -52,26 +52,19 @@ class WordErrors:
         return self.errors / self.words if self.words else None
 
 
-def word_errors(hypotheses: Sequence[str], references: Sequence[str], how: str = "plain") -> WordErrors:
-    """Word errors of ``hypotheses`` against ``references``, pair by pair, both normalised."""
+def word_errors(
+    hypotheses: Sequence[str], references: Sequence[str], how: str = "plain", *, letters: bool = False
+) -> WordErrors:
+    """Errors of ``hypotheses`` against ``references``, pair by pair, both normalised.
+
+    letters: of characters instead of words; a space counts as one, as jiwer has it.
+    """
     import jiwer
 
     if not references:
         return WordErrors(errors=0, words=0)
-    clean = normaliser(how)
-    out = jiwer.process_words([clean(text) for text in references], [clean(text) for text in hypotheses])
-    missed = out.substitutions + out.deletions
-    return WordErrors(errors=missed + out.insertions, words=missed + out.hits)
-
-
-def character_errors(hypotheses: Sequence[str], references: Sequence[str], how: str = "plain") -> WordErrors:
-    """The same of characters; a space counts as one, as jiwer has it."""
-    import jiwer
-
-    if not references:
-        return WordErrors(errors=0, words=0)
-    clean = normaliser(how)
-    out = jiwer.process_characters([clean(text) for text in references], [clean(text) for text in hypotheses])
+    clean, measure = normaliser(how), jiwer.process_characters if letters else jiwer.process_words
+    out = measure([clean(text) for text in references], [clean(text) for text in hypotheses])
     missed = out.substitutions + out.deletions
     return WordErrors(errors=missed + out.insertions, words=missed + out.hits)
 
@@ -79,7 +72,7 @@ def character_errors(hypotheses: Sequence[str], references: Sequence[str], how: 
 def error_measures(hypothesis: str, reference: str, how: str, prefix: str = "") -> dict[str, list[float]]:
     """Measures of one pair: wer and cer as [errors, length]. A reference without words adds its insertions alone."""
     words = word_errors([hypothesis], [reference], how)
-    characters = character_errors([hypothesis], [reference], how)
+    characters = word_errors([hypothesis], [reference], how, letters=True)
     return {f"{prefix}wer": [words.errors, words.words], f"{prefix}cer": [characters.errors, characters.words]}
 
 

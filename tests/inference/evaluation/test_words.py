@@ -9,7 +9,6 @@ from duologue.inference.evaluation.metrics.words import (
     Aligned,
     WordErrors,
     alignment,
-    character_errors,
     error_measures,
     normaliser,
     word_errors,
@@ -30,14 +29,14 @@ PAIRS = [
 @pytest.mark.parametrize(("said", "understood", "errors", "words", "wrong", "characters"), PAIRS)
 def test_known_pairs(said: str, understood: str, errors: int, words: int, wrong: int, characters: int) -> None:
     assert word_errors([understood], [said]) == WordErrors(errors=errors, words=words)
-    assert character_errors([understood], [said]) == WordErrors(errors=wrong, words=characters)
+    assert word_errors([understood], [said], letters=True) == WordErrors(errors=wrong, words=characters)
     assert error_measures(understood, said, "plain") == {"wer": [errors, words], "cer": [wrong, characters]}
 
 
 def test_the_sum_is_jiwers() -> None:
     said, understood = [pair[0] for pair in PAIRS[:5]], [pair[1] for pair in PAIRS[:5]]
     assert word_errors(understood, said).rate == pytest.approx(jiwer.wer(said, understood))
-    assert character_errors(understood, said).rate == pytest.approx(jiwer.cer(said, understood))
+    assert word_errors(understood, said, letters=True).rate == pytest.approx(jiwer.cer(said, understood))
     assert word_errors([], []).rate is None
 
 
