@@ -30,11 +30,33 @@ _waiting: dict[PatientProtocol, None] = {}  # the oldest first
 constants.SSL_HANDSHAKE_TIMEOUT = HEADERS_S  # uvicorn passes none on, and the usual is a minute
 
 
-class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class _Unread(asyncio.Protocol):
+    """A client that reads nothing for UNREAD_S is gone."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: Any
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        _stop(self._unread)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """It does not read as fast as we write."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        _stop(self._unread)
+        super().resume_writing()
+
+
+class PatientProtocol(_Unread, AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's protocol with a limit to its patience."""
 
     _timer: asyncio.TimerHandle | None = None  # for headers, or more of a body
-    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
@@ -50,17 +72,6 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         """It is gone."""
         self._stop_waiting()
         super().connection_lost(exc)
-        _stop(self._unread)
-
-    def pause_writing(self) -> None:
-        """It does not read as fast as we write."""
-        super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """It has read."""
-        _stop(self._unread)
-        super().resume_writing()
 
     def _take(self, data: bytes) -> None:
         if self.transport.get_protocol() is not self:
@@ -96,10 +107,8 @@ class PatientProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         cast(Any, self.transport).abort()
 
 
-class PatientWebSocket(WebSocketsSansIOProtocol):
+class PatientWebSocket(_Unread, WebSocketsSansIOProtocol):
     """The same of a WebSocket, and a limit to frames that are no messages: pings, pongs and fragments."""
-
-    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is about to come, whole."""
@@ -115,21 +124,6 @@ class PatientWebSocket(WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated:  # such as one with a body: websockets ignores it from then on
             self.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
-        _stop(self._unread)
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """It does not read as fast as we write."""
-        super().pause_writing()
-        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        """It has read."""
-        _stop(self._unread)
-        super().resume_writing()
 
     def handle_ping(self) -> None:
         """Answered, unless it does not read the answers."""
