@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,39 +36,24 @@ class Metrics:
         queue: Callable[[], float] = lambda: 0,
     ) -> None:
         self.registry = CollectorRegistry()
-        Gauge(
-            "duologue_memory_bytes", "Resident, of the server and of its lanes (Linux)", registry=self.registry
-        ).set_function(lambda: sum(map(_resident, processes())))
-        Gauge("duologue_sessions", "Conversations now", registry=self.registry).set_function(sessions)
-        Gauge("duologue_room", "Conversations that fit", registry=self.registry).set_function(room)
-        Gauge("duologue_queue", "Requests that wait for a session slot", registry=self.registry).set_function(queue)
-        self._late = Histogram(
-            "duologue_tick_lateness_seconds",
-            "From when a frame of 80 ms was due to when it was done",
-            buckets=_LATE,
-            registry=self.registry,
-        )
-        self._first = Histogram(
-            "duologue_first_audio_seconds",
-            "From the end of the user's speech to the answer's first sample",
-            buckets=_WAIT,
-            registry=self.registry,
-        )
-        self._interruptions = Counter(
-            "duologue_interruptions_total", "Answers that were spoken over", registry=self.registry
-        )
-        self._refusals = Counter("duologue_refusals_total", "Requests refused", ["reason"], registry=self.registry)
-        self._responses = Counter(
-            "duologue_responses_total", "Answers by their end", ["status"], registry=self.registry
-        )
-        self._waits = Histogram(
-            "duologue_queue_seconds", "That requests waited for a session slot", buckets=_QUEUED, registry=self.registry
-        )
-        self._left = Counter(
-            "duologue_clients_left_total", "Requests whose client left before the answer", registry=self.registry
-        )
-        self._idle = Counter("duologue_idle_sessions_total", "Sessions ended for idleness", registry=self.registry)
-        self._errors = Counter("duologue_errors_total", "Error events sent", ["code"], registry=self.registry)
+        gauge, counter = partial(Gauge, registry=self.registry), partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        memory = gauge("duologue_memory_bytes", "Resident, of the server and of its lanes (Linux)")
+        memory.set_function(lambda: sum(map(_resident, processes())))
+        gauge("duologue_sessions", "Conversations now").set_function(sessions)
+        gauge("duologue_room", "Conversations that fit").set_function(room)
+        gauge("duologue_queue", "Requests that wait for a session slot").set_function(queue)
+        late = "From when a frame of 80 ms was due to when it was done"
+        first = "From the end of the user's speech to the answer's first sample"
+        self._late = histogram("duologue_tick_lateness_seconds", late, buckets=_LATE)
+        self._first = histogram("duologue_first_audio_seconds", first, buckets=_WAIT)
+        self._interruptions = counter("duologue_interruptions_total", "Answers that were spoken over")
+        self._refusals = counter("duologue_refusals_total", "Requests refused", ["reason"])
+        self._responses = counter("duologue_responses_total", "Answers by their end", ["status"])
+        self._waits = histogram("duologue_queue_seconds", "That requests waited for a session slot", buckets=_QUEUED)
+        self._left = counter("duologue_clients_left_total", "Requests whose client left before the answer")
+        self._idle = counter("duologue_idle_sessions_total", "Sessions ended for idleness")
+        self._errors = counter("duologue_errors_total", "Error events sent", ["code"])
 
     def frame(self, late_ms: float) -> None:
         """A frame was done."""
