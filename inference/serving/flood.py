@@ -32,6 +32,7 @@ from typing import Any
 
 import httpx
 
+from ...checkpoints.program import program
 from ...data_prep.audio import read_audio
 from ...model.errors import DuologueError
 from .http.limits import Limits
@@ -172,17 +173,14 @@ async def measure(
     key: str = "none",
 ) -> dict[str, Any]:
     """So many users who speak, in so many spans of so long, every second one with the flood: what a report says."""
-    import soxr
-
-    sounds = [soxr.resample(read_audio(path, 16_000), 16_000, RATE) for path in recordings]
+    sounds = [read_audio(path, RATE) for path in recordings]
     outcome, seen = Outcome(), Flood()
     totals: list[Counter[float]] = [Counter(), Counter()]
     rows = []
     talking_s = _BEFORE_S + spans * (seconds + _START_S / 2)
     async with asyncio.TaskGroup() as group:
         for i in range(users):
-            order = [sounds[(i + j) % len(sounds)] for j in range(len(sounds))]
-            group.create_task(talk(url, key, order, speaking, talking_s, 0.02 * i, outcome))
+            group.create_task(talk(url, key, sounds, i, speaking, talking_s, 0.02 * i, outcome))
         await asyncio.sleep(_BEFORE_S)
         for span in range(spans):
             before = await asyncio.to_thread(read, url, key)
@@ -247,30 +245,15 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=4)
     parser.add_argument("--characters", type=int, default=300_000)
     parser.add_argument("--served", type=int, default=SERVED, help="characters of the text that is read; 0: none")
-    parser.add_argument("--pause", type=float, default=0.05, help="seconds between two requests of one client")
+    parser.add_argument("--pause", dest="pause_s", type=float, default=0.05, help="seconds between a client's requests")
     parser.add_argument("--speaking", type=float, default=0.5, help="fraction of the time that each user speaks")
-    parser.add_argument("--api-key", default="none")
-    given = parser.parse_args()
-    try:
-        with contextlib.ExitStack() as stack:
-            url = given.url or stack.enter_context(_server(given.model, given.users, given.workers))
-            report = measure(
-                url.rstrip("/"),
-                given.recordings,
-                users=given.users,
-                seconds=given.seconds,
-                spans=given.spans,
-                characters=given.characters,
-                served=given.served,
-                pause_s=given.pause,
-                speaking=given.speaking,
-                key=given.api_key,
-            )
-            print(json.dumps(asyncio.run(report), indent=1))
-    except DuologueError as error:
-        print(f"duologue: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    parser.add_argument("--api-key", dest="key", default="none")
+    given = vars(parser.parse_args())
+    url, model, workers = (given.pop(name) for name in ("url", "model", "lanes"))
+    with contextlib.ExitStack() as stack:
+        url = url or stack.enter_context(_server(model, given["users"], workers))
+        print(json.dumps(asyncio.run(measure(url.rstrip("/"), **given)), indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    program(main)

@@ -50,15 +50,16 @@ class Outcome:
 
 
 async def talk(
-    url: str, key: str, sounds: list[np.ndarray], fraction: float, seconds: float, offset: float, outcome: Outcome
+    url: str, key: str, sounds: list[np.ndarray], first: int, fraction: float, seconds: float, offset: float, seen: Outcome
 ) -> None:
-    """One client for so long; ``sounds``, each (n,) float32 at 24 kHz, are spoken in turn for that share of time."""
+    """One client for so long; ``sounds``, each (n,) float32 at 24 kHz, are spoken in turn for that fraction of time,
+    from the ``first`` on."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed, InvalidStatus
 
     await asyncio.sleep(offset)
     size, chunks = round(RATE * CHUNK_S), []
-    for sound in sounds:
+    for sound in (sounds[(first + i) % len(sounds)] for i in range(len(sounds))):
         count = -(-len(sound) // size)
         pieces = np.pad(sound, (0, count * size - len(sound))).reshape(count, size)
         chunks += [((np.clip(each, -1, 1) * 32_767).astype("<i2").tobytes(), True) for each in pieces]
@@ -66,16 +67,16 @@ async def talk(
     headers = {"Authorization": f"Bearer {key}"}
     try:
         async with connect(f"{url.replace('http', 'ws', 1)}/v1/realtime", additional_headers=headers) as connection:
-            outcome.inside += 1
+            seen.inside += 1
 
             async def listen() -> None:
                 async for message in connection:
                     event = json.loads(message)
-                    outcome.events[event["type"]] += 1
+                    seen.events[event["type"]] += 1
                     if event["type"] == "response.output_audio.delta":
-                        outcome.answered_s += len(event["delta"]) * 3 / 4 / 2 / RATE
+                        seen.answered_s += len(event["delta"]) * 3 / 4 / 2 / RATE
                     elif event["type"] == "response.done":
-                        outcome.statuses[event["response"]["status"]] += 1
+                        seen.statuses[event["response"]["status"]] += 1
 
             listening = asyncio.create_task(listen())
             began = time.monotonic()
@@ -84,16 +85,16 @@ async def talk(
                     break
                 due = began + i * CHUNK_S
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                outcome.behind_s = max(outcome.behind_s, time.monotonic() - due)
+                seen.behind_s = max(seen.behind_s, time.monotonic() - due)
                 audio = base64.b64encode(chunk).decode()
                 await connection.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
-                outcome.chunks, outcome.spoken = outcome.chunks + 1, outcome.spoken + spoken
+                seen.chunks, seen.spoken = seen.chunks + 1, seen.spoken + spoken
             await asyncio.sleep(1.0)  # for the last frames
             listening.cancel()
     except InvalidStatus as refusal:
-        outcome.refused[refusal.response.status_code] += 1
+        seen.refused[refusal.response.status_code] += 1
     except (ConnectionClosed, OSError) as error:
-        outcome.lost.append(str(error))
+        seen.lost.append(str(error))
 
 
 @dataclass(frozen=True)
@@ -160,16 +161,13 @@ async def measure(
     every_s: float = 60.0,
 ) -> dict[str, Any]:
     """So many clients at once, for so long, each speaking for that share of time: what a report says of it."""
-    import soxr
-
-    sounds = [soxr.resample(read_audio(path, 16_000), 16_000, RATE) for path in recordings]
+    sounds = [read_audio(path, RATE) for path in recordings]
     outcome, before = Outcome(), await asyncio.to_thread(read, url, key)
     rows: list[dict[str, Any]] = []
     watching = asyncio.create_task(watch(url, key, every_s, rows))
     async with asyncio.TaskGroup() as clients:
         for i in range(sessions):
-            order = [sounds[(i + j) % len(sounds)] for j in range(len(sounds))]
-            clients.create_task(talk(url, key, order, fraction, seconds, 0.137 * i, outcome))
+            clients.create_task(talk(url, key, sounds, i, fraction, seconds, 0.137 * i, outcome))
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
