@@ -5,12 +5,12 @@ libsndfile.py and pyav.py decode it, arrays.py takes samples, channels.py makes 
 them.
 """
 
-from .arrays import mono
+from .arrays import mono, resampled
 from .reading import MAX_RATE, MAX_SECONDS, MIN_RATE, read_audio, read_pieces
 from .sources import AudioSource, from_argument, shown
 from .writing import require_wav, write_wav, writing_wav
 
 __all__ = [
     "MAX_RATE", "MAX_SECONDS", "MIN_RATE", "AudioSource", "from_argument", "mono", "read_audio", "read_pieces",
-    "require_wav", "shown", "write_wav", "writing_wav",
+    "require_wav", "resampled", "shown", "write_wav", "writing_wav",
 ]  # fmt: skip

@@ -110,6 +110,15 @@ def _array(samples: Any) -> np.ndarray:
     return array
 
 
+def resampled(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """(n,) float32 at ``rate`` -> (m,) float32 at ``wanted``, in one piece."""
+    if rate == wanted or not len(waveform):
+        return waveform
+    import soxr
+
+    return np.asarray(soxr.resample(waveform, rate, wanted), np.float32)
+
+
 def as_floats(samples: np.ndarray) -> np.ndarray:
     """Samples of any shape as float32 in [-1, 1]; floats stay as they are."""
     if samples.dtype.kind == "f":

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 
 from ...checkpoints.files import write_text
-from ...data_prep.audio import write_wav
+from ...data_prep.audio import resampled, write_wav
 from ...data_prep.datasets.shards import ShardedDataset
 from ...model.codec.codec import Codec
 from ...model.errors import DuologueError
@@ -62,9 +61,7 @@ def write_pairs(
     for index in track(chosen, "codec"):
         clip = dataset[index]
         name = str(Path(clip.meta["id"]).with_suffix(""))
-        wave = clip.pcm.astype(np.float32) / 32768
-        if dataset.sample_rate != rate:
-            wave = soxr.resample(wave, dataset.sample_rate, rate)
+        wave = resampled(clip.pcm.astype(np.float32) / 32768, dataset.sample_rate, rate)
         started = time.perf_counter()
         codes = codec.encode(torch.from_numpy(wave)[None], codebooks)  # (1, K, T)
         decoded = codec.decode(codes)[0, : len(wave)]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ....checkpoints.source import one_line
+from ....data_prep.audio import resampled
 from ....model.errors import DuologueError
 
 RATE = 16_000  # Hz, what the acoustic models were trained on
@@ -79,7 +80,7 @@ class PocketSphinx:
         ]
 
     def _decode(self, waveform: np.ndarray, sample_rate: int) -> bool:
-        pcm = np.round(np.clip(resampled(waveform, sample_rate), -1.0, 1.0) * 32_767).astype(np.int16)
+        pcm = np.round(np.clip(resampled(waveform, sample_rate, RATE), -1.0, 1.0) * 32_767).astype(np.int16)
         if len(pcm) < RATE // 10 or np.abs(pcm).max() < QUIET:
             return False  # shorter or quieter than any word: the decoder would still find one
         self._decoder.reinit_feat()  # forget the level and spectrum of the utterance before
@@ -121,7 +122,7 @@ class WhisperRecogniser:
     def _segments(self, waveform: np.ndarray, sample_rate: int) -> list[tuple[str, float, float]]:
         import torch
 
-        wave = resampled(waveform, sample_rate)
+        wave = resampled(waveform, sample_rate, RATE)
         out = []
         for start in range(0, len(wave), _WINDOW_S * RATE):
             window = wave[start : start + _WINDOW_S * RATE]
@@ -133,12 +134,3 @@ class WhisperRecogniser:
             text = self._processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
             out.append((text, start / RATE, (start + len(window)) / RATE))
         return out
-
-
-def resampled(waveform: np.ndarray, rate: int) -> np.ndarray:
-    """(n,) at ``rate`` -> (m,) float32 at RATE."""
-    if rate == RATE:
-        return waveform
-    import soxr
-
-    return np.asarray(soxr.resample(waveform, rate, RATE), np.float32)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from ....checkpoints.files import read_json, write_json
-from ....data_prep.audio import read_audio, write_wav
+from ....data_prep.audio import read_audio, resampled, write_wav
 from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, require
 from ....data_prep.speech.voices import find_voices
 from ....data_prep.text.spoken import normalise
@@ -200,20 +200,12 @@ def play(assistant: Assistant, scene: Scene, folder: Path, config: SessionConfig
         tick = session.tick(heard)
         costs.append(1e3 * (time.perf_counter() - started))
         if scene.echo is not None:
-            microphone.play(_resampled(tick.pcm, session.output_rate, session.input_rate), at + session.frame)
+            microphone.play(resampled(tick.pcm, session.output_rate, session.input_rate), at + session.frame)
         played.append(tick.pcm)
         events += tick.events
     write_wav(folder / "output.wav", np.concatenate(played), session.output_rate)
     write_events(folder / "events.jsonl", events)
     return costs
-
-
-def _resampled(pcm: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    if rate == wanted:
-        return pcm
-    import soxr
-
-    return soxr.resample(pcm, rate, wanted).astype(np.float32)
 
 
 def speech_segments(waveform: np.ndarray, vad: Streaming) -> list[Segment]:

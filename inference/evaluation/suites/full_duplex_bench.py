@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import read_json, write_json
-from ....data_prep.audio import read_audio, write_wav
+from ....data_prep.audio import read_audio, resampled, write_wav
 from ....model.errors import DuologueError
 from ....model.streaming import Streaming
 from ...assistant.assistant import Assistant
@@ -36,7 +36,7 @@ from ...session.policy import PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
 from ..judges.endpoint import BEHAVIOURS, EndpointJudge, JudgeConfig
-from ..judges.recognise import RATE, Recogniser, TimedWord, find_recogniser, resampled
+from ..judges.recognise import RATE, Recogniser, TimedWord, find_recogniser
 from ..metrics import full_duplex_bench as measure
 from ..metrics.statistics import Better, Metric
 from ..report.page import Section, example, sounds, table
@@ -282,7 +282,7 @@ def _play(assistant: Assistant, item: Path, played: Path, config: SessionConfig,
     wave = read_audio(item / "input.wav", session.input_rate)
     padded = np.pad(wave, (0, -len(wave) % session.frame))
     parts = [session.tick(padded[at : at + session.frame]).pcm for at in range(0, len(padded), session.frame)]
-    said = resampled(np.concatenate(parts), session.output_rate)
+    said = resampled(np.concatenate(parts), session.output_rate, RATE)
     played.mkdir(parents=True, exist_ok=True)
     write_wav(played / "output.wav", said[: len(wave) * RATE // session.input_rate], RATE)
     (played / "output.json").unlink(missing_ok=True)  # of an output before

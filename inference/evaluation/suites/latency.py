@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ....data_prep.audio import write_wav
+from ....data_prep.audio import resampled, write_wav
 from ....data_prep.datasets.question_sets import question_set
 from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, require, synthesise
 from ....data_prep.speech.voices import find_voices
@@ -35,7 +35,6 @@ from ...session.events import EventKind
 from ...session.policy import FRAME_MS, PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
-from ..judges.recognise import resampled
 from ..metrics.statistics import Better, Metric, Statistic, growth_exponent, measured, percentiles
 from ..report.page import Section, table
 from ..report.plots import curves, histogram, number
@@ -130,7 +129,7 @@ def play_in_real_time(session: Session, pcm: np.ndarray) -> Row:
 
     Frames are handed over by the clock; a frame that took too long delays those after it, as it would for a user.
     """
-    wave = resampled(pcm, SAMPLE_RATE) if session.input_rate == SAMPLE_RATE else _at(pcm, session.input_rate)
+    wave = resampled(pcm, SAMPLE_RATE, session.input_rate)
     end_ms = 1e3 * len(wave) / session.input_rate
     room = np.zeros(round(_ROOM_S * session.input_rate), np.float32)
     wave = np.concatenate([wave, room])
@@ -216,12 +215,6 @@ def reply_costs(assistant: Assistant, tokens: int) -> list[float]:
         model.reply_step(state, sampling, forced=word)
         costs.append(1e3 * (time.perf_counter() - start))
     return costs
-
-
-def _at(pcm: np.ndarray, rate: int) -> np.ndarray:
-    import soxr
-
-    return np.asarray(soxr.resample(pcm, SAMPLE_RATE, rate), np.float32)
 
 
 def _totals(rows: list[Row]) -> Section:

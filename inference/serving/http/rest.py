@@ -23,6 +23,7 @@ from openai.types.audio import Transcription, TranscriptionTextDeltaEvent, Trans
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from starlette.formparsers import MultiPartParser
 
+from ....data_prep.audio import resampled
 from ....model.errors import DuologueError
 from ....model.speech_lm import Sampling
 from ...assistant.one_shot import Step
@@ -206,10 +207,9 @@ async def _speech(asker: Questioner, service: Service) -> AsyncIterator[bytes]:
 def _file(pcm: np.ndarray, rate: int, format_: str) -> bytes:
     """A whole recording as a file; pcm: 16-bit samples at 24 kHz."""
     import soundfile
-    import soxr
 
     if format_ == "pcm":
-        return encode(soxr.resample(pcm, rate, AudioFormat.PCM.rate) if len(pcm) else pcm, AudioFormat.PCM)
+        return encode(resampled(pcm, rate, AudioFormat.PCM.rate), AudioFormat.PCM)
     kind, subtype = _FILES[format_]
     file = io.BytesIO()
     soundfile.write(file, np.clip(pcm, -1, 1), rate, format=kind, subtype=subtype)

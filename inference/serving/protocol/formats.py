@@ -12,6 +12,7 @@ from enum import Enum
 
 import numpy as np
 
+from ....data_prep.audio import resampled
 from ....model.errors import DuologueError
 
 
@@ -95,10 +96,7 @@ def in_seconds(data: bytes, format_: AudioFormat) -> list[bytes]:
 
 def to_base64(pcm: np.ndarray, rate: int, format_: AudioFormat) -> str:
     """A whole sound (n,) at ``rate`` as base64 in the format."""
-    import soxr
-
-    sound = pcm if rate == format_.rate or not len(pcm) else soxr.resample(pcm, rate, format_.rate)
-    return base64.b64encode(encode(sound, format_)).decode()
+    return base64.b64encode(encode(resampled(pcm, rate, format_.rate), format_)).decode()
 
 
 @dataclass
