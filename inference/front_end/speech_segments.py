@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -23,37 +23,19 @@ from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
 
 SILENCE = 10 ** (-50 / 20)  # a recording that never exceeds -50 dBFS holds no speech
 NOTHING = "no speech was heard"
+MARGIN_MS, PAUSE_MS = 320, 960  # heard before and behind speech, for quiet beginnings and ends; of a pause, at most
+LONGEST_S = 8.0  # of speech, pauses included, that is heard at once; more is cut at its longest pauses
 _PIECE = 16 * WINDOW  # samples that the detector is given at a time
+_MARGIN, _PAUSE = MARGIN_MS // WINDOW_MS, PAUSE_MS // WINDOW_MS  # windows
+SHORTEST_MS = 128  # less speech than that, by itself, is none
+# Only a recording that reaches this probability holds speech: a noise that begins all at once is taken for speech at
+# first, but not so surely.
+_CERTAIN = 0.9
+_CUT = 224 // WINDOW_MS  # windows: what is only written down is cut at pauses from here on,
+_TOGETHER_S = 3.0  # but for what lasts no longer: most likely one sentence
+SOUND_DB, _ABOUT_DB = 16.0, 30.0  # sound so far under the speech is silence; where it is asked about in writing
 
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentConfig:
-    """Milliseconds, seconds, dB.
-
-    margin_ms: heard before and behind speech, for the quiet beginnings and ends of words.
-    shortest_ms: less speech than that, by itself, is none.
-    certain: a recording holds speech only if this probability of it is reached somewhere. (A noise that begins all at
-        once is taken for speech at first, but not so surely.)
-    pause_ms: longer silence inside a turn is shortened to this.
-    cut_ms, together_s: what is only written down is cut at pauses from cut_ms on, but for what lasts no longer than
-        together_s: most likely one sentence.
-    longest_s: of speech, pauses included, that is heard at once; more is cut at its longest pauses.
-    sound_db: sound so far under the speech is silence; about_db: the same where it is asked about in writing.
-    """
-
-    gate: GateConfig = field(default_factory=GateConfig)
-    margin_ms: int = 320
-    shortest_ms: int = 128
-    certain: float = 0.9
-    pause_ms: int = 960
-    cut_ms: int = 224
-    together_s: float = 3.0
-    longest_s: float = 8.0
-    sound_db: float = 16.0
-    about_db: float = 30.0
-
-
-CONFIG = SegmentConfig()
+Run = tuple[int, int]  # windows [first, end)
 
 
 @dataclass(frozen=True)
@@ -88,7 +70,7 @@ def asked(
     if not len(turn):
         return Recording(seconds, [], (_nothing(waveform),))
     longest, whole_clips = longest_s(model), model.config.listen_s is not None and not model.streams
-    speech = _length(runs, CONFIG) * WINDOW / SAMPLE_RATE
+    speech = _length(runs) * WINDOW / SAMPLE_RATE
     if speech > longest and model.config.layout.transcript is not None:
         return Recording(seconds, parts(clip, runs, longest, not model.streams))
     if whole_clips and _little(waveform, turn):
@@ -115,14 +97,14 @@ def hears_s(model: SpeechLM) -> float:
     return float(samples / config.mel.sample_rate)
 
 
-def longest_s(model: SpeechLM, config: SegmentConfig = CONFIG) -> float:
+def longest_s(model: SpeechLM) -> float:
     """Seconds of speech that a model is given at once."""
-    return min(config.longest_s, hears_s(model)) if model.streams else hears_s(model)
+    return min(LONGEST_S, hears_s(model)) if model.streams else hears_s(model)
 
 
 def _little(waveform: np.ndarray, heard: np.ndarray) -> bool:
     """Whether hardly anything was cut."""
-    return len(waveform) - len(heard) <= CONFIG.pause_ms * SAMPLE_RATE // 1000
+    return len(waveform) - len(heard) <= PAUSE_MS * SAMPLE_RATE // 1000
 
 
 def _nothing(waveform: np.ndarray) -> str:
@@ -133,7 +115,7 @@ def _nothing(waveform: np.ndarray) -> str:
     return f"{NOTHING}: the recording is silent ({level})"
 
 
-def framed(waveform: np.ndarray, config: SegmentConfig = CONFIG) -> np.ndarray:
+def framed(waveform: np.ndarray) -> np.ndarray:
     """(n,) -> (m,): from a margin before its first audible sample to one behind its last; (0,) if there is none.
 
     So what stands at a sample does not depend on how much silence there was at either end.
@@ -142,8 +124,7 @@ def framed(waveform: np.ndarray, config: SegmentConfig = CONFIG) -> np.ndarray:
     if not audible.any():
         return np.zeros(0, np.float32)
     first, last = int(audible.argmax()), len(audible) - int(audible[::-1].argmax())
-    margin = config.margin_ms // WINDOW_MS * WINDOW
-    start, stop = first - margin, last + margin + -(last - first) % WINDOW
+    start, stop = first - _MARGIN * WINDOW, last + _MARGIN * WINDOW + -(last - first) % WINDOW
     heard = waveform[max(0, start) : stop].astype(np.float32)
     return np.pad(heard, (max(0, -start), max(0, stop - len(waveform))))
 
@@ -161,9 +142,9 @@ def detect(vad: Any, clip: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *found])
 
 
-def spoken(probabilities: np.ndarray, config: SegmentConfig = CONFIG) -> list[tuple[int, int]]:
+def spoken(probabilities: np.ndarray) -> list[Run]:
     """Runs of windows [first, end) in which somebody speaks."""
-    gate, runs, start = SpeechGate(config.gate), [], 0
+    gate, runs, start = SpeechGate(GateConfig()), [], 0
     for at, probability in enumerate([*probabilities.tolist(), 0.0]):
         was_open = gate.open
         gate.push(probability)
@@ -171,55 +152,46 @@ def spoken(probabilities: np.ndarray, config: SegmentConfig = CONFIG) -> list[tu
             start = at + 1 - gate.speech_ms // WINDOW_MS
         elif was_open and not gate.open:
             runs.append((start, at))
-    if not any(probabilities[first:end].max() >= config.certain for first, end in runs):
+    if not any(probabilities[first:end].max() >= _CERTAIN for first, end in runs):
         return []
-    return [run for near in _grouped(runs, config.cut_ms // WINDOW_MS) if _speech_ms(near) >= config.shortest_ms
-            for run in near]  # fmt: skip
+    groups = [near for near in _grouped(runs) if WINDOW_MS * sum(end - first for first, end in near) >= SHORTEST_MS]
+    return list(itertools.chain(*groups))
 
 
-def parts(
-    clip: np.ndarray, runs: list[tuple[int, int]], longest_s: float, pack: bool = False, config: SegmentConfig = CONFIG
-) -> list[np.ndarray]:
+def parts(clip: np.ndarray, runs: list[Run], longest_s: float, pack: bool = False) -> list[np.ndarray]:
     """What is said in these runs, samples (m,) each, none longer than ``longest_s``.
 
     pack: as few as can be, for a model that takes as long over a short one.
     """
-    return [part for _, _, part in _placed(clip, runs, longest_s, pack, config)]
+    return [part for _, _, part in _placed(clip, runs, longest_s, pack)]
 
 
-def complete(
-    model: SpeechLM, clip: np.ndarray, probabilities: np.ndarray, config: SegmentConfig = CONFIG
-) -> tuple[list[np.ndarray], int]:
+def complete(model: SpeechLM, clip: np.ndarray, probabilities: np.ndarray) -> tuple[list[np.ndarray], int]:
     """Of speech that goes on behind this clip: the parts that are complete, samples (m,) each, and the sample at which
     the rest begins."""
-    found = list(_placed(clip, spoken(probabilities), longest_s(model), not model.streams, config))
-    pause = config.pause_ms // WINDOW_MS
+    found = list(_placed(clip, spoken(probabilities), longest_s(model), not model.streams))
     end = len(clip) // WINDOW
-    if found and found[-1][1] > end - pause:  # the last may go on
+    if found and found[-1][1] > end - _PAUSE:  # the last may go on
         return [part for _, _, part in found[:-1]], found[-1][0] * WINDOW
-    return [part for _, _, part in found], max(0, end - pause) * WINDOW
+    return [part for _, _, part in found], max(0, end - _PAUSE) * WINDOW
 
 
-def _placed(
-    clip: np.ndarray, runs: list[tuple[int, int]], longest_s: float, pack: bool, config: SegmentConfig
-) -> Iterator[tuple[int, int, np.ndarray]]:
+def _placed(clip: np.ndarray, runs: list[Run], longest_s: float, pack: bool) -> Iterator[tuple[int, int, np.ndarray]]:
     """The parts, and the windows [start, stop) that each comes from."""
-    margin, most = config.margin_ms // WINDOW_MS, int(longest_s * SAMPLE_RATE) // WINDOW
-    small = most - 2 * margin if pack else int(config.together_s * SAMPLE_RATE) // WINDOW
+    most = int(longest_s * SAMPLE_RATE) // WINDOW - 2 * _MARGIN
+    small = most if pack else int(_TOGETHER_S * SAMPLE_RATE) // WINDOW
     levels, found = _levels(clip), []
-    for near in _together(_grouped(runs, config.cut_ms // WINDOW_MS), small, config):
-        found += [near] if _length(near, config) <= most - 2 * margin else _cut(near, levels, most - 2 * margin)
-    edges = [[(0, -2 * margin)], *found, [(len(levels) + 2 * margin, 0)]]
+    for near in _together(_grouped(runs), small):
+        found += [near] if _length(near) <= most else _cut(near, levels, most)
+    edges = [[(0, -2 * _MARGIN)], *found, [(len(levels) + 2 * _MARGIN, 0)]]
     for before, part, behind in zip(edges, found, edges[2:], strict=False):
         first, end = part[0][0], part[-1][1]
-        start = max(0, first - min(margin, (first - before[-1][1]) // 2))
-        stop = end + min(margin, (behind[0][0] - end + 1) // 2)
-        yield start, stop, _joined(clip, part, start, stop, config)
+        start = max(0, first - min(_MARGIN, (first - before[-1][1]) // 2))
+        stop = end + min(_MARGIN, (behind[0][0] - end + 1) // 2)
+        yield start, stop, _joined(clip, part, start, stop)
 
 
-def _turn(
-    clip: np.ndarray, runs: list[tuple[int, int]], about: bool, most_s: float, config: SegmentConfig = CONFIG
-) -> np.ndarray:
+def _turn(clip: np.ndarray, runs: list[Run], about: bool, most_s: float) -> np.ndarray:
     """Speech and sounds as one turn, (m,): (0,) if there is nothing. Where they are longer than that, speech alone."""
     levels = _levels(clip)
     if not len(levels) or not (runs or about):
@@ -228,27 +200,22 @@ def _turn(
     for first, end in runs:
         speech[first:end] = True
     usual = np.sqrt(np.mean(np.square(levels[speech]))) if runs else levels.max()
-    far = config.about_db if about else config.sound_db
+    far = _ABOUT_DB if about else SOUND_DB
     sound = _runs(speech | (levels > usual * 10 ** (-far / 20)))
-    if runs and _length(sound, config) * WINDOW > most_s * SAMPLE_RATE:
+    if runs and _length(sound) * WINDOW > most_s * SAMPLE_RATE:
         sound = runs
-    margin = config.margin_ms // WINDOW_MS
-    return _joined(clip, sound, max(0, sound[0][0] - margin), sound[-1][1] + margin, config)
+    return _joined(clip, sound, max(0, sound[0][0] - _MARGIN), sound[-1][1] + _MARGIN)
 
 
-def _grouped(runs: list[tuple[int, int]], gap: int) -> list[list[tuple[int, int]]]:
-    """Runs with fewer windows than ``gap`` between them, together."""
-    groups: list[list[tuple[int, int]]] = []
+def _grouped(runs: list[Run]) -> list[list[Run]]:
+    """Runs with no pause between them at which speech is cut, together."""
+    groups: list[list[Run]] = []
     for run in runs:
-        if groups and run[0] - groups[-1][-1][1] < gap:
+        if groups and run[0] - groups[-1][-1][1] < _CUT:
             groups[-1].append(run)
         else:
             groups.append([run])
     return groups
-
-
-def _speech_ms(runs: list[tuple[int, int]]) -> int:
-    return WINDOW_MS * sum(end - first for first, end in runs)
 
 
 def _levels(clip: np.ndarray) -> np.ndarray:
@@ -257,7 +224,7 @@ def _levels(clip: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean(np.square(whole, dtype=np.float64), axis=1))
 
 
-def _together(groups: list[list[tuple[int, int]]], small: int, config: SegmentConfig) -> list[list[tuple[int, int]]]:
+def _together(groups: list[list[Run]], small: int) -> list[list[Run]]:
     """Neighbours that are no more than so many windows together are one, those with the shortest pauses first."""
     pauses = [after[0][0] - before[-1][1] for before, after in itertools.pairwise(groups)]
     tied = [False] * len(pauses)
@@ -267,7 +234,7 @@ def _together(groups: list[list[tuple[int, int]]], small: int, config: SegmentCo
             low -= 1
         while high < len(tied) and tied[high]:
             high += 1
-        tied[i] = _length(list(itertools.chain(*groups[low : high + 1])), config) <= small
+        tied[i] = _length(list(itertools.chain(*groups[low : high + 1]))) <= small
     out = groups[:1]
     for group, with_before in zip(groups[1:], tied, strict=True):
         if with_before:
@@ -277,13 +244,13 @@ def _together(groups: list[list[tuple[int, int]]], small: int, config: SegmentCo
     return out
 
 
-def _length(runs: list[tuple[int, int]], config: SegmentConfig) -> int:
+def _length(runs: list[Run]) -> int:
     """Windows from the first to the last, long pauses shortened: 0 where there are none."""
-    pauses = sum(min(b[0] - a[1], config.pause_ms // WINDOW_MS) for a, b in itertools.pairwise(runs))
+    pauses = sum(min(b[0] - a[1], _PAUSE) for a, b in itertools.pairwise(runs))
     return pauses + sum(end - first for first, end in runs)
 
 
-def _cut(runs: list[tuple[int, int]], levels: np.ndarray, most: int) -> list[list[tuple[int, int]]]:
+def _cut(runs: list[Run], levels: np.ndarray, most: int) -> list[list[Run]]:
     """Speech as several parts of at most so many windows: cut in two where the pause is longest, and each half again;
     where there is none, at its quietest place about the middle."""
     found, waiting = [], [runs]
@@ -305,16 +272,15 @@ def _cut(runs: list[tuple[int, int]], levels: np.ndarray, most: int) -> list[lis
     return found
 
 
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+def _runs(mask: np.ndarray) -> list[Run]:
     """Of windows (n,): [first, end) of each stretch."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
-def _joined(clip: np.ndarray, runs: list[tuple[int, int]], start: int, stop: int, config: SegmentConfig) -> np.ndarray:
+def _joined(clip: np.ndarray, runs: list[Run], start: int, stop: int) -> np.ndarray:
     """The windows from ``start`` to ``stop``, long pauses between the runs shortened in their middle."""
-    pause = config.pause_ms // WINDOW_MS
-    long = [(a[1], b[0]) for a, b in itertools.pairwise(runs) if b[0] - a[1] > pause]
-    firsts = [start, *(behind - pause // 2 for _, behind in long)]
-    ends = [*(before + pause - pause // 2 for before, _ in long), stop]
+    long = [(a[1], b[0]) for a, b in itertools.pairwise(runs) if b[0] - a[1] > _PAUSE]
+    firsts = [start, *(behind - _PAUSE // 2 for _, behind in long)]
+    ends = [*(before + _PAUSE - _PAUSE // 2 for before, _ in long), stop]
     return np.concatenate([clip[a * WINDOW : b * WINDOW] for a, b in zip(firsts, ends, strict=True)])

@@ -26,7 +26,7 @@ def begins(model: SpeechLM, turn: list[Tensor], speaking: bool) -> bool:
     """
     if model.config.layout.transcript is None:
         return False
-    longest = segments.longest_s(model) + segments.CONFIG.margin_ms / 1000
+    longest = segments.longest_s(model) + segments.MARGIN_MS / 1000
     return _seconds(model, turn) > (longest if speaking else segments.hears_s(model))
 
 

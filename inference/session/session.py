@@ -32,7 +32,7 @@ from ..assistant.text_stream import ids_of
 from ..front_end.echo import EchoGuard
 from ..front_end.loudness import Loudness
 from ..front_end.speech_gate import SpeechGate
-from ..front_end.speech_segments import CONFIG as SEGMENTS
+from ..front_end.speech_segments import MARGIN_MS, PAUSE_MS, SHORTEST_MS, SOUND_DB
 from . import long_turn
 from .answer import Answer
 from .events import Event, EventKind, Tick
@@ -320,7 +320,7 @@ class Session:
 
     def _speculate(self, events: list[Event]) -> None:
         s = self.state
-        if s.pressed is not None and s.said_ms < SEGMENTS.shortest_ms and not s.about:  # a button was pressed, no more
+        if s.pressed is not None and s.said_ms < SHORTEST_MS and not s.about:  # a button was pressed, no more
             assert s.before is not None
             s.answer = Answer.none(s.before)
             return
@@ -403,7 +403,7 @@ class Session:
         if s.pressed is None:
             self._listen_to([pcm], dialogue)
             return
-        margin, pause = SEGMENTS.margin_ms // FRAME_MS, SEGMENTS.pause_ms // FRAME_MS
+        margin, pause = MARGIN_MS // FRAME_MS, PAUSE_MS // FRAME_MS
         s.quiet.append(pcm)
         if s.pressed and not (s.gate.open or self._sounds(pcm)):
             if len(s.quiet) > pause:
@@ -444,7 +444,7 @@ class Session:
     def _sounds(self, pcm: Tensor) -> bool:
         """Whether a frame is about as loud as the user."""
         level = 10 * torch.log10(pcm.double().square().mean() + 1e-12)
-        return float(level) > self.state.loudness.usual_dbfs - SEGMENTS.sound_db
+        return float(level) > self.state.loudness.usual_dbfs - SOUND_DB
 
     def _go_on_behind(self, before: DialogueState) -> None:
         """Go on behind ``before``: if a turn is under way, hear it again from its beginning."""
