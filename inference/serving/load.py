@@ -50,20 +50,21 @@ class Outcome:
 
 
 async def talk(
-    url: str, key: str, sounds: list[np.ndarray], first: int, fraction: float, seconds: float, offset: float, seen: Outcome
-) -> None:
+    url: str, key: str, sounds: list[np.ndarray], first: int, speaking: float, seconds: float, offset_s: float,
+    seen: Outcome,
+) -> None:  # fmt: skip
     """One client for so long; ``sounds``, each (n,) float32 at 24 kHz, are spoken in turn for that fraction of time,
     from the ``first`` on."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-    await asyncio.sleep(offset)
+    await asyncio.sleep(offset_s)
     size, chunks = round(RATE * CHUNK_S), []
     for sound in (sounds[(first + i) % len(sounds)] for i in range(len(sounds))):
         count = -(-len(sound) // size)
         pieces = np.pad(sound, (0, count * size - len(sound))).reshape(count, size)
         chunks += [((np.clip(each, -1, 1) * 32_767).astype("<i2").tobytes(), True) for each in pieces]
-        chunks += [(bytes(2 * size), False)] * round(count * (1 / fraction - 1))
+        chunks += [(bytes(2 * size), False)] * round(count * (1 / speaking - 1))
     headers = {"Authorization": f"Bearer {key}"}
     try:
         async with connect(f"{url.replace('http', 'ws', 1)}/v1/realtime", additional_headers=headers) as connection:

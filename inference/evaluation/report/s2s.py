@@ -20,7 +20,9 @@ _SHOWN = 5  # examples of a kind
 _FOLLOWS = ("reply_wer", "dnsmos", "utmos")  # what decides which replies are shown
 
 
-def sections(folder: Path, good: list[Row], found: dict[str, Any], chunked: list[Row], recogniser: str) -> list[Section]:
+def sections(
+    folder: Path, good: list[Row], found: dict[str, Any], chunked: list[Row], recogniser: str
+) -> list[Section]:
     """What follows the figures."""
     return [
         _groups("By voice", "voice", found["by_voice"]),

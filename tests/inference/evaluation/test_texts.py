@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from duologue.checkpoints.files import texts_by_id
 from duologue.data_prep.datasets.conversations import read_instructions, read_turns
 from duologue.data_prep.datasets.recordings import Part, describe, read_manifest
 from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
@@ -68,7 +69,7 @@ READERS: dict[str, Reader] = {
     "hypothesis": ("a.wav.txt", lambda text: text + "\n", lambda f: asr_suite._of_files(f)("a.wav")),
     "replies": ("manifest.jsonl", line(id="a", reply=...), lambda f: foreign.read_entries(f)[0]["reply"]),
     "reply": ("a.txt", lambda text: text, lambda f: foreign.read_entries(f)[0]["reply"]),
-    "responses": ("r.jsonl", line(id=7, response=...), lambda f: audio_analysis_suite._replies(f / "r.jsonl")["7"]),
+    "responses": ("r.jsonl", line(id=7, response=...), lambda f: texts_by_id(f / "r.jsonl", "response")["7"]),
     "labels": ("manifest.jsonl", line(audio="a", label=...),
                lambda f: audio_analysis_suite.read_entries(f)[1][0]["answer"]),
 }  # fmt: skip

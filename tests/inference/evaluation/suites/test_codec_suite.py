@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from duologue.data_prep.audio import write_wav
+from duologue.inference.evaluation.metrics import quality
 from duologue.inference.evaluation.suites import codec as codec_suite
 from duologue.inference.evaluation.suites.codec import codebook_use, read_codes
 from duologue.model.errors import DuologueError
@@ -26,10 +27,10 @@ def test_codebooks() -> None:
 
 
 def test_a_set_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec_suite, "unreferenced", lambda wave: {"dnsmos": [3.0, 1.0]})
+    monkeypatch.setattr(quality, "unreferenced", lambda wave: {"dnsmos": [3.0, 1.0]})
     error = lambda decoded, reference: {"mel_distance": [float(np.abs(decoded - reference).mean()), 1.0]}  # noqa: E731
-    monkeypatch.setattr(codec_suite, "referenced", error)
-    monkeypatch.setattr(codec_suite, "_speaker", lambda: None)
+    monkeypatch.setattr(quality, "referenced", error)
+    monkeypatch.setattr(quality, "speaker_encoder", lambda: None)
     rng = np.random.default_rng(0)
     data = tmp_path / "data"
     for side in ("reference", "decoded", "codes"):
