@@ -26,54 +26,31 @@ def _body(schema: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
 
 _FILES = ["wav", "flac", "mp3", "opus"]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-_TEXT = _object({"type": {"const": "text"}, "text": {"type": "string"}}, "type", "text")
+_STRING, _BASE64 = {"type": "string"}, {"type": "string", "contentEncoding": "base64"}
+_TEXT = _object({"type": {"const": "text"}, "text": _STRING}, "type", "text")
 _SOUND = _object(
-    {
-        "type": {"const": "input_audio"},
-        "input_audio": _object({"data": {"type": "string", "contentEncoding": "base64"}}, "data"),
-    },
-    "type",
-    "input_audio",
+    {"type": {"const": "input_audio"}, "input_audio": _object({"data": _BASE64}, "data")}, "type", "input_audio"
 )
-_MESSAGE = _object(
-    {
-        "role": {"enum": ["system", "developer", "user", "assistant"]},
-        "content": {
-            "oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"oneOf": [_TEXT, _SOUND]}}]
-        },
-    },
-    "role",
-    "content",
-)
+_PARTS = {"type": "array", "minItems": 1, "items": {"oneOf": [_TEXT, _SOUND]}}
+_ROLE = {"enum": ["system", "developer", "user", "assistant"]}
+_MESSAGE = _object({"role": _ROLE, "content": {"oneOf": [_STRING, _PARTS]}}, "role", "content")
 
 SPEECH = _body(
-    _object(
-        {
-            "model": {"type": "string"},
-            "input": {"type": "string", "minLength": 1, "maxLength": 4096},
-            "voice": {"type": "string"},
-            "response_format": {"enum": [*_FILES, "pcm"], "default": "mp3"},
-            "speed": {"const": 1},
-            "stream_format": {"const": "audio"},
-        },
-        "input",
-    ),
+    _object({
+        "model": _STRING, "input": {"type": "string", "minLength": 1, "maxLength": 4096}, "voice": _STRING,
+        "response_format": {"enum": [*_FILES, "pcm"], "default": "mp3"}, "speed": {"const": 1},
+        "stream_format": {"const": "audio"},
+    }, "input"),
     {kind: _BYTES for kind in ("audio/mpeg", "audio/wav", "audio/flac", "audio/ogg", "audio/pcm")},
-)
+)  # fmt: skip
 COMPLETIONS = _body(
-    _object(
-        {
-            "model": {"type": "string"},
-            "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
-            "modalities": {"type": "array", "minItems": 1, "items": {"enum": ["text", "audio"]}},
-            "audio": _object({"voice": {"type": "string"}, "format": {"enum": ["pcm16", *_FILES]}}, "format"),
-            "stream": {"type": "boolean"},
-            "max_completion_tokens": {"type": "integer", "minimum": 1},
-            "temperature": {"type": "number", "minimum": 0},
-            "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-            "n": {"const": 1},
-        },
-        "messages",
-    ),
-    {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}},
-)
+    _object({
+        "model": _STRING, "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
+        "modalities": {"type": "array", "minItems": 1, "items": {"enum": ["text", "audio"]}},
+        "audio": _object({"voice": _STRING, "format": {"enum": ["pcm16", *_FILES]}}, "format"),
+        "stream": {"type": "boolean"}, "max_completion_tokens": {"type": "integer", "minimum": 1},
+        "temperature": {"type": "number", "minimum": 0},
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "n": {"const": 1},
+    }, "messages"),
+    {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": _STRING}},
+)  # fmt: skip

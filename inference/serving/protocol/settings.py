@@ -27,15 +27,9 @@ from .formats import AudioFormat
 
 _EAGER = {"low": "patient", "medium": "balanced", "high": "responsive", "auto": "balanced"}
 _SEMANTIC = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
-_SERVER = {
-    "type": "server_vad",
-    "threshold": 0.5,
-    "prefix_padding_ms": 300,
-    "silence_duration_ms": 500,
-    "idle_timeout_ms": None,
-    "create_response": True,
-    "interrupt_response": True,
-}
+_SERVER = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500,
+           "idle_timeout_ms": None, "create_response": True, "interrupt_response": True}  # fmt: skip
+_DETECTION = "session.audio.input.turn_detection"
 # What is part of the protocol and would have no effect is refused, but for what leaves things as they are.
 _ALLOWED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
@@ -59,29 +53,18 @@ class Settings:
         """What a session begins with; turn detection is the model's own monitor's."""
         return cls(
             {
-                "type": "realtime",
-                "object": "realtime.session",
-                "id": id_,
-                "model": model,
-                "output_modalities": ["audio"],
-                "instructions": "",
-                "tools": [],
-                "tool_choice": "auto",
-                "max_output_tokens": "inf",
-                "tracing": None,
-                "prompt": None,
-                "include": None,
+                "type": "realtime", "object": "realtime.session", "id": id_, "model": model,
+                "output_modalities": ["audio"], "instructions": "", "tools": [], "tool_choice": "auto",
+                "max_output_tokens": "inf", "tracing": None, "prompt": None, "include": None,
                 "audio": {
                     "input": {
-                        "format": {"type": "audio/pcm", "rate": 24000},
-                        "transcription": None,
-                        "noise_reduction": None,
-                        "turn_detection": dict(_SEMANTIC),
+                        "format": {"type": "audio/pcm", "rate": 24000}, "transcription": None,
+                        "noise_reduction": None, "turn_detection": dict(_SEMANTIC),
                     },
                     "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": model, "speed": 1.0},
                 },
             }
-        )
+        )  # fmt: skip
 
     def updated(self, change: dict[str, Any]) -> Settings:
         """With the fields that are there replaced.
@@ -96,24 +79,17 @@ class Settings:
         session["audio"]["output"]["voice"] = self.session["model"]
         detection = session["audio"]["input"].get("turn_detection")
         if detection is not None:
-            if not isinstance(detection, dict) or detection.get("type", "server_vad") not in (
-                "server_vad",
-                "semantic_vad",
-            ):
+            kind = detection.get("type", "server_vad") if isinstance(detection, dict) else None
+            if kind not in ("server_vad", "semantic_vad"):
                 raise RequestError(
-                    "turn_detection must be null, server_vad or semantic_vad",
-                    "invalid_value",
-                    "session.audio.input.turn_detection",
+                    "turn_detection must be null, server_vad or semantic_vad", "invalid_value", _DETECTION
                 )
-            kind = detection.get("type", "server_vad")
             usual = _SERVER if kind == "server_vad" else _SEMANTIC
             known = {name: value for name, value in detection.items() if value is not None}
             if strange := sorted(set(known) - set(usual)):
-                raise RequestError(
-                    f"{kind} has no {strange[0][:80]}; it has {', '.join(usual)}",
-                    "unknown_parameter",
-                    f"session.audio.input.turn_detection.{strange[0][:80]}",
-                )
+                name = strange[0][:80]
+                what = f"{kind} has no {name}; it has {', '.join(usual)}"
+                raise RequestError(what, "unknown_parameter", f"{_DETECTION}.{name}")
             session["audio"]["input"]["turn_detection"] = {**usual, **known}
         try:
             RealtimeSessionCreateRequest.model_validate(session, strict=True)
@@ -128,20 +104,14 @@ class Settings:
         session, audio = self.session, self.session["audio"]
         refuse_what_has_no_use(session, "session")
         if audio["input"].get("noise_reduction") is not None:
-            raise RequestError(
-                "noise is not filtered out of what is heard: noise_reduction must be null",
-                "unsupported_value",
-                "session.audio.input.noise_reduction",
-            )
+            what = "noise is not filtered out of what is heard: noise_reduction must be null"
+            raise RequestError(what, "unsupported_value", "session.audio.input.noise_reduction")
         if audio["output"].get("speed", 1.0) not in (1, None):
             raise RequestError("this model speaks at one speed: 1", "unsupported_value", "session.audio.output.speed")
         modalities = session.get("output_modalities")
         if modalities not in (["audio"], ["text"]):
-            raise RequestError(
-                f"output_modalities is {modalities}; it must be ['audio'] or ['text']",
-                "invalid_value",
-                "session.output_modalities",
-            )
+            what = f"output_modalities is {modalities}; it must be ['audio'] or ['text']"
+            raise RequestError(what, "invalid_value", "session.output_modalities")
         output_tokens(session.get("max_output_tokens"), "session")
 
     @property
@@ -197,18 +167,10 @@ class Settings:
             ("idle_timeout_ms", detection["idle_timeout_ms"] or 5_000, 1_000, 600_000),
         ):
             if not low <= value <= high:
-                raise RequestError(
-                    f"{name} is {value}; it must be {low} to {high}",
-                    "invalid_value",
-                    f"session.audio.input.turn_detection.{name}",
-                )
-        duplex = DuplexConfig(
-            endpoint_ms=silence,
-            query_endpoint_ms=silence,
-            wait_endpoint_ms=silence,
-            speculate_ms=min(160, silence),
-            before_ms=padding,
-        )
+                what = f"{name} is {value}; it must be {low} to {high}"
+                raise RequestError(what, "invalid_value", f"{_DETECTION}.{name}")
+        waits = dict.fromkeys(("endpoint_ms", "query_endpoint_ms", "wait_endpoint_ms"), silence)
+        duplex = DuplexConfig(**waits, speculate_ms=min(160, silence), before_ms=padding)
         gate = GateConfig(threshold=threshold, release=max(0.0, threshold - 0.2))
         return dataclasses.replace(base, duplex=duplex, gate=gate, monitor=False)
 
