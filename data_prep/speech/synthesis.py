@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from ...model.errors import DuologueError
+from ..audio import resampled
 from ..text.spoken import ALPHABET, letters_marked
 from .engines.command import arguments_of, speak_by_command
 from .engines.espeak import espeak_accents, espeak_command, espeak_variants
@@ -154,36 +155,20 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
         return _checked(_command(text, voice), SAMPLE_RATE, text, voice)
     require(voice.engine)
     marked = letters_marked(text, LETTER_A[voice.engine])
-    if voice.engine is Engine.ESPEAK:
-        pcm, rate = _espeak(marked, voice, prosody)
-    elif voice.engine is Engine.FLITE:
-        pcm, rate = _flite(marked, voice, prosody)
-    elif voice.engine is Engine.PICO:
-        pcm, rate = _pico(marked, voice, prosody)
-    elif voice.engine is Engine.RHVOICE:
-        pcm, rate = _rhvoice(marked, voice, prosody)
-    elif voice.engine is Engine.KOKORO:
-        pcm, rate = _kokoro(marked, voice, prosody)
-    else:
-        pcm, rate = _festival(marked, voice, prosody)
-    return _checked(pcm, rate, text, voice)
+    speak = {
+        Engine.ESPEAK: _espeak, Engine.FLITE: _flite, Engine.FESTIVAL: _festival, Engine.PICO: _pico,
+        Engine.RHVOICE: _rhvoice, Engine.KOKORO: _kokoro,
+    }[voice.engine]  # fmt: skip
+    return _checked(*speak(marked, voice, prosody), text, voice)
 
 
 def _checked(pcm: np.ndarray, rate: int, text: str, voice: Voice) -> np.ndarray:
     """(samples at `rate` Hz,) -> (samples at 16 kHz,). Raises SynthesisError when nothing is to be heard."""
     if rate != SAMPLE_RATE:
-        pcm = _resample(pcm, rate)
+        pcm = np.clip(np.round(resampled(pcm.astype(np.float32), rate, SAMPLE_RATE)), -32768, 32767).astype(np.int16)
     if len(pcm) < SAMPLE_RATE // 10 or int(np.abs(pcm.astype(np.int32)).max()) < 100:
         raise SynthesisError(f"{voice.key} gave no speech for {text!r}")
     return pcm
-
-
-def _resample(pcm: np.ndarray, rate: int) -> np.ndarray:
-    """(samples at `rate` Hz,) -> (samples at 16 kHz,), both int16."""
-    import soxr
-
-    resampled = soxr.resample(pcm.astype(np.float32), rate, SAMPLE_RATE)  # (n,) -> (n * 16000 / rate,)
-    return np.clip(np.round(resampled), -32768, 32767).astype(np.int16)
 
 
 def _to_int16(waveform: np.ndarray) -> np.ndarray:
