@@ -17,142 +17,16 @@ from .kinds.basics import FIRST_KINDS, counted_on
 from .kinds.everyday import EVERYDAY
 from .kinds.follow_ups import FOLLOW_UPS
 from .kinds.kind import Kind, Operands
+from .table import table
 
-# A frame for things and one for clauses; a phrase is asked for by itself, too.
-_FOR_THINGS = (
-    "{}", "what is {}", "tell me {}", "find {}", "give me {}", "say {}", "i need {}", "i want to know {}",
-    "do you know {}", "can you tell me {}", "could you tell me {}", "what would {} be", "please find {}",
-    "and what is {}",
-    "can you say {}", "let me hear {}",
-)  # fmt: skip
-_FOR_CLAUSES = (
-    "{}", "tell me {}", "i want to know {}", "do you know {}", "can you tell me {}", "could you tell me {}",
-    "please tell me {}", "and {}",
-)  # fmt: skip
-_THINGS = {
-    "plus": (
-        "{a} plus {b}", "the sum of {a} and {b}", "the total of {a} and {b}", "{b} more than {a}",
-        "the number that is {b} more than {a}", "{a} and {b} together", "{a} and {b} more", "{b} added to {a}",
-        "the result of {a} plus {b}",
-    ),
-    "minus": (
-        "{a} minus {b}", "the difference of {a} and {b}", "{b} less than {a}", "the number that is {b} less than {a}",
-        "{a} less {b}", "{a} take away {b}", "the result of {a} minus {b}",
-    ),
-    "times": (
-        "{a} times {b}", "{a} multiplied by {b}", "the product of {a} and {b}", "the result of {a} times {b}",
-        "the product of the numbers {a} and {b}",
-    ),
-    "double": ("double {a}", "twice {a}", "the double of {a}", "twice the number {a}"),
-    "half": ("half of {a}", "the half of {a}", "{a} divided by two", "half of the number {a}"),
-    "larger": (
-        "the larger of {a} and {b}", "the bigger of {a} and {b}", "the larger number {a} or {b}",
-        "the bigger number {a} or {b}",
-    ),
-    "smaller": ("the smaller of {a} and {b}", "the smaller number {a} or {b}"),
-    "number_after": (
-        "the number after {a}", "the next number after {a}", "the number that comes after {a}",
-        "the number that follows {a}", "the number just after {a}", "the number that comes right after {a}",
-        "the number that comes next after {a}",
-    ),
-    "number_before": (
-        "the number before {a}", "the number that comes before {a}", "the number just before {a}",
-        "the number right before {a}", "the number that comes right before {a}",
-        "the number that comes just before {a}", "the last number before {a}",
-    ),
-    "day_after": (
-        "the day after {d}", "the next day after {d}", "the day that comes after {d}", "the day that follows {d}",
-        "the name of the day after {d}",
-    ),
-    "day_before": (
-        "the day before {d}", "the day that comes before {d}", "the day just before {d}",
-        "the name of the day before {d}", "the last day before {d}",
-    ),
-    "days_after": (
-        "the day {a} days after {d}", "the day that comes {a} days after {d}", "the day {a} days from {d}",
-        "{a} days after {d}", "{a} days from {d}", "the name of the day {a} days after {d}",
-        "the day that is {a} days after {d}",
-    ),
-    "month_after": (
-        "the month after {m}", "the next month after {m}", "the month that comes after {m}",
-        "the month that follows {m}", "the name of the month after {m}",
-    ),
-    "month_before": (
-        "the month before {m}", "the month that comes before {m}", "the month just before {m}",
-        "the name of the month before {m}", "the last month before {m}",
-    ),
-    "units": ("{n} {large} in {small}", "the number of {small} in {n} {large}"),
-    "capitals": (
-        "the capital of {c}", "the capital city of {c}", "the name of the capital of {c}",
-        "the city that is the capital of {c}",
-    ),
-    "opposites": (
-        "the opposite of {w}", "the opposite word of {w}", "the word that is the opposite of {w}",
-        "a word that is the opposite of {w}",
-    ),
-    "sounds": ("the sound of a {w}", "the sound that a {w} makes", "the noise of a {w}", "the noise that a {w} makes"),
-    "young": ("the name of a baby {w}", "the name of a young {w}", "the word for a baby {w}"),
-    "colours": ("the colour of {w}", "the colour that {w} has"),
-    "first_letter": ("the first letter of {w}", "the first letter of the word {w}", "the letter that {w} begins with"),
-    "clock_after": (
-        "the time {n} after {h} o clock", "the time that is {n} after {h} o clock",
-        "the time {n} later than {h} o clock",
-    ),
-    "clock_before": (
-        "the time {n} before {h} o clock", "the time that is {n} before {h} o clock",
-        "the time {n} earlier than {h} o clock",
-    ),
-    "month_days": ("the number of days in {m}", "the days in {m}"),
-    "legs": ("the number of legs of {w}", "the number of legs that {w} has"),
-}  # fmt: skip
-_CLAUSES = {
-    "plus": ("what {a} plus {b} is", "how much {a} and {b} are together", "what is {b} more than {a}"),
-    "minus": ("what {a} minus {b} is", "how much {a} minus {b} is", "what is left when you take {b} from {a}"),
-    "times": ("what {a} times {b} is", "how much {a} times {b} is", "how many {a} times {b} are"),
-    "double": ("what twice {a} is", "how much twice {a} is"),
-    "half": ("what half of {a} is", "how much half of {a} is", "what {a} divided by two is"),
-    "larger": ("which is larger {a} or {b}", "which is bigger {a} or {b}", "what is larger {a} or {b}"),
-    "smaller": ("which is smaller {a} or {b}", "which is less {a} or {b}", "what is smaller {a} or {b}"),
-    "number_after": (
-        "what comes after {a}", "which number comes after {a}", "what follows {a}", "what number is after {a}",
-    ),
-    "number_before": (
-        "what comes before {a}", "which number comes before {a}", "what number is before {a}",
-        "which number is just before {a}", "what comes just before {a}",
-    ),
-    "parity": ("is {a} even or odd", "if {a} is even or odd", "if {a} is odd or even", "what {a} is even or odd"),
-    "day_after": ("what day comes after {d}", "which day follows {d}", "what day it is after {d}"),
-    "day_before": ("what day comes before {d}", "which day is before {d}", "what day it is before {d}"),
-    "days_after": (
-        "what day comes {a} days after {d}", "which day is {a} days after {d}", "what day it is {a} days after {d}",
-        "which day it will be {a} days after {d}", "what day is {a} days from {d}",
-    ),
-    "month_after": ("what month comes after {m}", "which month follows {m}", "what month is next after {m}"),
-    "month_before": ("what month comes before {m}", "which month is before {m}", "what month is just before {m}"),
-    "units": (
-        "how many {small} are in {n} {large}", "how many {small} {n} {large} are",
-        "how many {small} {n} {large} have",
-    ),
-    "capitals": ("what the capital of {c} is", "which city is the capital of {c}"),
-    "opposites": ("what the opposite of {w} is", "which word is the opposite of {w}"),
-    "sounds": ("what sound a {w} makes", "what noise a {w} makes"),
-    "young": ("what a baby {w} is called", "what you call a baby {w}", "how a young {w} is called"),
-    "colours": ("what colour {w} is", "which colour {w} has", "what colour is {w}"),
-    "first_letter": ("which letter {w} begins with", "what {w} begins with"),
-    "clock_after": ("what time it is {n} after {h} o clock", "which time is {n} after {h} o clock"),
-    "clock_before": ("what time it is {n} before {h} o clock", "which time is {n} before {h} o clock"),
-    "month_days": ("how many days {m} has", "how many days are in {m}", "how many days there are in {m}"),
-    "legs": ("how many legs {w} has", "how many legs there are on {w}"),
-    "continents": ("where {c} is", "where in the world {c} is", "in which part of the world {c} is"),
-}  # fmt: skip
+_TABLE = table("wordings")
+# Phrases by kind, and the frames that ask for them: things, and clauses. A phrase is asked for by itself, too.
+_PHRASES = ((_TABLE["things"], _TABLE["frames_for_things"]), (_TABLE["clauses"], _TABLE["frames_for_clauses"]))
 
 
 def _wordings(name: str) -> tuple[str, ...]:
     framed = [
-        frame.format(phrase)
-        for phrases, frames in ((_THINGS, _FOR_THINGS), (_CLAUSES, _FOR_CLAUSES))
-        for phrase in phrases.get(name, ())
-        for frame in frames
+        frame.format(phrase) for phrases, frames in _PHRASES for phrase in phrases.get(name, ()) for frame in frames
     ]
     return tuple(dict.fromkeys(framed))
 

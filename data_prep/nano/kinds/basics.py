@@ -8,9 +8,8 @@ import numpy as np
 
 from ...text.spoken import number_in_words, spelt
 from ..facts import CAPITALS, COLOURS, DAYS, MONTHS, OPPOSITES, REPEAT_WORDS, SOUNDS, SPELLING_WORDS, UNIT_TABLE, YOUNG
-from ..phrasings import PHRASINGS
 from ..small_talk import INTENTS, OUTSIDE, Intent
-from .kind import Category, Domain, Kind, Operands, ScriptedAnswer, single
+from .kind import Category, Kind, Operands, ScriptedAnswer, single, worded
 
 MAX_REPEAT = 5  # words
 
@@ -145,37 +144,31 @@ _PAIRS: tuple[Operands, ...] = tuple((a, b) for a in range(100) for b in range(1
 _UNEQUAL: tuple[Operands, ...] = tuple(pair for pair in _PAIRS if pair[0] != pair[1])
 
 
-def _kind(name: str, category: Category, domain: Domain, solve: Callable[[Operands], ScriptedAnswer],
-          weight: float, held_out: bool = False, unordered: bool = False) -> Kind:  # fmt: skip
-    return Kind(name=name, category=category, templates=PHRASINGS[name], domain=domain, solve=solve, weight=weight,
-                held_out=held_out, unordered=unordered)  # fmt: skip
-
-
 # Weights are shares of the questions in percent. A product's mirror image may be trained on (seven times eight, eight
 # times seven): tables are learnt by heart. A sum's may not.
 FIRST_KINDS: tuple[Kind, ...] = (
-    _kind("plus", Category.ARITHMETIC, _PAIRS, _plus, 14, True, True),
-    _kind("minus", Category.ARITHMETIC, tuple((a, b) for a in range(100) for b in range(a + 1)), _minus, 11, True),
-    _kind("times", Category.ARITHMETIC, tuple((a, b) for a in range(13) for b in range(13)), _times, 8, True),
-    _kind("larger", Category.COMPARISON, _UNEQUAL, _larger, 6, True, True),
-    _kind("smaller", Category.COMPARISON, _UNEQUAL, _smaller, 5, True, True),
-    _kind("number_after", Category.SEQUENCE, single(range(100)), _number_after, 4, True),
-    _kind("number_before", Category.SEQUENCE, single(range(1, 101)), _number_before, 4, True),
-    _kind("day_after", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", 1, "day"), 2),
-    _kind("day_before", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", -1, "day"), 2),
-    _kind("days_after", Category.CALENDAR, tuple((n, day) for n in range(2, 11) for day in DAYS),
+    worded("plus", Category.ARITHMETIC, _PAIRS, _plus, 14, True, True),
+    worded("minus", Category.ARITHMETIC, tuple((a, b) for a in range(100) for b in range(a + 1)), _minus, 11, True),
+    worded("times", Category.ARITHMETIC, tuple((a, b) for a in range(13) for b in range(13)), _times, 8, True),
+    worded("larger", Category.COMPARISON, _UNEQUAL, _larger, 6, True, True),
+    worded("smaller", Category.COMPARISON, _UNEQUAL, _smaller, 5, True, True),
+    worded("number_after", Category.SEQUENCE, single(range(100)), _number_after, 4, True),
+    worded("number_before", Category.SEQUENCE, single(range(1, 101)), _number_before, 4, True),
+    worded("day_after", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", 1, "day"), 2),
+    worded("day_before", Category.CALENDAR, single(DAYS), _neighbour(DAYS, "d", -1, "day"), 2),
+    worded("days_after", Category.CALENDAR, tuple((n, day) for n in range(2, 11) for day in DAYS),
           counted_on(DAYS, "days", "d"), 2, True),
-    _kind("month_after", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", 1, "month"), 2),
-    _kind("month_before", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", -1, "month"), 2),
-    _kind("units", Category.UNITS,
+    worded("month_after", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", 1, "month"), 2),
+    worded("month_before", Category.CALENDAR, single(MONTHS), _neighbour(MONTHS, "m", -1, "month"), 2),
+    worded("units", Category.UNITS,
           tuple((row, n) for row, unit in enumerate(UNIT_TABLE) for n in range(1, unit[4] + 1)), _units, 7),
-    _kind("capitals", Category.CAPITALS, single(tuple(CAPITALS)), _capital, 7),
-    _kind("opposites", Category.KNOWLEDGE, single(tuple(_BOTH_WAYS)), _opposite, 5),
-    _kind("sounds", Category.KNOWLEDGE, single(tuple(SOUNDS)), _sound, 1),
-    _kind("young", Category.KNOWLEDGE, single(tuple(YOUNG)), _young, 1),
-    _kind("colours", Category.KNOWLEDGE, single(tuple(COLOURS)), _colour, 1),
-    _kind("spelling", Category.SPELLING, single(SPELLING_WORDS), _spelling, 5),
-    _kind("repeat", Category.REPEAT, some_words, repeated, 6, True),
+    worded("capitals", Category.CAPITALS, single(tuple(CAPITALS)), _capital, 7),
+    worded("opposites", Category.KNOWLEDGE, single(tuple(_BOTH_WAYS)), _opposite, 5),
+    worded("sounds", Category.KNOWLEDGE, single(tuple(SOUNDS)), _sound, 1),
+    worded("young", Category.KNOWLEDGE, single(tuple(YOUNG)), _young, 1),
+    worded("colours", Category.KNOWLEDGE, single(tuple(COLOURS)), _colour, 1),
+    worded("spelling", Category.SPELLING, single(SPELLING_WORDS), _spelling, 5),
+    worded("repeat", Category.REPEAT, some_words, repeated, 6, True),
     *(
         Kind(name=intent.name, category=Category.SMALL_TALK, templates=intent.wordings, domain=((),),
              solve=_intent(intent), weight=7 / len(INTENTS))

@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from ...text.spoken import number_in_words
-from ..facts import CAPITALS, MONTHS, SPELLING_WORDS
-from .kind import Category, Kind, Operands, ScriptedAnswer, single
+from ..facts import CAPITALS, CONTINENTS, LEGS, MONTHS, SPELLING_WORDS
+from .kind import Category, Kind, Operands, ScriptedAnswer, single, worded
 
-LEGS = {
-    "spider": 8, "dog": 4, "cat": 4, "horse": 4, "cow": 4, "sheep": 4, "lion": 4, "frog": 4, "bear": 4, "goat": 4,
-    "pig": 4, "bird": 2, "duck": 2, "owl": 2, "bee": 6, "ant": 6,
-}  # fmt: skip
-CONTINENTS = {
-    "africa": ("egypt", "kenya", "morocco", "ghana", "nigeria"),
-    "asia": ("turkey", "japan", "china", "india", "iran", "iraq"),
-    "america": ("canada", "cuba", "peru", "chile"),
-    "australia": ("australia",),
-}
 _CONTINENT = {country: name for name, countries in CONTINENTS.items() for country in countries}
 _DAYS_IN = dict(zip(MONTHS, (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), strict=True))
 
@@ -91,66 +81,11 @@ def _first_letter(operands: Operands) -> ScriptedAnswer:
 EVERYDAY = (
     _clock(1, "after"),
     _clock(-1, "before"),
-    Kind(
-        name="double", category=Category.ARITHMETIC, domain=single(range(1, 100)), solve=_double, weight=2.5,
-        held_out=True,
-        templates=(
-            "what is double {a}", "what is twice {a}", "double {a}", "double the number {a}", "how much is twice {a}",
-            "how much is double {a}", "what do you get when you double {a}", "please double {a}", "twice {a} is what",
-            "calculate double {a}", "tell me double {a}", "what is the double of {a}",
-        ),
-    ),
-    Kind(
-        name="half", category=Category.ARITHMETIC, domain=single(range(2, 200, 2)), solve=_half, weight=2.5,
-        held_out=True,
-        templates=(
-            "what is half of {a}", "how much is half of {a}", "half of {a}", "divide {a} by two",
-            "what is {a} divided by two", "what is one half of {a}", "half of {a} is what", "calculate half of {a}",
-            "tell me half of {a}", "what do you get when you halve {a}", "halve {a}", "please halve the number {a}",
-        ),
-    ),
-    Kind(
-        name="parity", category=Category.SEQUENCE, domain=single(range(100)), solve=_parity, weight=2, held_out=True,
-        templates=(
-            "is {a} even or odd", "is {a} odd or even", "is the number {a} even or odd", "is {a} an even or odd number",
-            "is {a} an odd or even number", "tell me if {a} is even or odd", "{a} is it even or odd",
-            "is {a} an even number or an odd one", "even or odd {a}", "odd or even {a}",
-        ),
-    ),
-    Kind(
-        name="month_days", category=Category.CALENDAR, domain=single(MONTHS), solve=_month_days, weight=2,
-        templates=(
-            "how many days does {m} have", "how many days are in {m}", "how many days are there in {m}",
-            "how long is {m} in days", "how many days has {m}", "what number of days does {m} have",
-            "how many days in {m}", "tell me how many days {m} has", "what number of days are in {m}",
-            "tell me the days in {m}",
-        ),
-    ),
-    Kind(
-        name="legs", category=Category.KNOWLEDGE, domain=single(tuple(LEGS)), solve=_legs, weight=1.5,
-        templates=(
-            "how many legs does {w} have", "how many legs has {w}", "how many legs are there on {w}",
-            "tell me how many legs {w} has", "on how many legs does {w} walk", "how many legs does {w} walk on",
-            "what number of legs does {w} have", "how many legs do you see on {w}", "count the legs of {w}",
-            "what number of legs are on {w}",
-        ),
-    ),
-    Kind(
-        name="continents", category=Category.KNOWLEDGE, domain=single(tuple(CAPITALS)), solve=_continent, weight=3.5,
-        templates=(
-            "where is {c}", "where in the world is {c}", "which continent is {c} in", "what continent is {c} in",
-            "on which continent is {c}", "in which continent is {c}", "what is the continent of {c}",
-            "tell me where {c} is", "tell me the continent of {c}", "name the continent of {c}",
-            "which continent does {c} belong to", "what part of the world is {c} in",
-        ),
-    ),
-    Kind(
-        name="first_letter", category=Category.SPELLING, domain=single(SPELLING_WORDS), solve=_first_letter, weight=2.5,
-        templates=(
-            "what is the first letter of {w}", "which letter does {w} begin with", "what letter does {w} begin with",
-            "with which letter does {w} begin", "what does {w} begin with", "which letter comes first in {w}",
-            "what letter comes first in {w}", "what letter does {w} start with", "which letter does {w} start with",
-            "tell me the first letter of {w}", "name the first letter of {w}", "give me the first letter of {w}",
-        ),
-    ),
-)  # fmt: skip
+    worded("double", Category.ARITHMETIC, single(range(1, 100)), _double, 2.5, True),
+    worded("half", Category.ARITHMETIC, single(range(2, 200, 2)), _half, 2.5, True),
+    worded("parity", Category.SEQUENCE, single(range(100)), _parity, 2, True),
+    worded("month_days", Category.CALENDAR, single(MONTHS), _month_days, 2),
+    worded("legs", Category.KNOWLEDGE, single(tuple(LEGS)), _legs, 1.5),
+    worded("continents", Category.KNOWLEDGE, single(tuple(CAPITALS)), _continent, 3.5),
+    worded("first_letter", Category.SPELLING, single(SPELLING_WORDS), _first_letter, 2.5),
+)

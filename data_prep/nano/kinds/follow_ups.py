@@ -9,6 +9,7 @@ import numpy as np
 from ...datasets.splits import Split, operand_split
 from ...text.spoken import number_in_words
 from ..small_talk import INTENTS
+from ..table import WORDINGS
 from .basics import FIRST_KINDS, some_words
 from .kind import Category, Kind, Operands, ScriptedAnswer
 
@@ -24,7 +25,7 @@ def _trained(kind: Kind, rng: np.random.Generator) -> Operands:
             return operands
 
 
-def _same_again(name: str, templates: tuple[str, ...]) -> Kind:
+def _same_again(name: str) -> Kind:
     """The same question of something else."""
     kind = _FIRST[name]
 
@@ -32,8 +33,8 @@ def _same_again(name: str, templates: tuple[str, ...]) -> Kind:
         return (*kind.draw(rng), *kind.draw(rng))
 
     return Kind(
-        name=f"follow_{name}", category=Category.FOLLOW_UP, templates=templates, domain=draw, weight=2.5,
-        solve=lambda operands: kind.solve(operands[1:]), before=lambda operands: (name, operands[:1]),
+        name=f"follow_{name}", category=Category.FOLLOW_UP, templates=WORDINGS[f"follow_{name}"], domain=draw,
+        weight=2.5, solve=lambda operands: kind.solve(operands[1:]), before=lambda operands: (name, operands[:1]),
     )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def _result(name: str, a: int, b: int) -> int:
     return {"plus": a + b, "minus": a - b, "times": a * b}[name]
 
 
-def _go_on(name: str, most: int, fits: Callable[[int, int], bool], weight: float, templates: tuple[str, ...]) -> Kind:
+def _go_on(name: str, most: int, fits: Callable[[int, int], bool], weight: float) -> Kind:
     """A sum whose first term is the answer before: (first kind, a, b, c)."""
     kind = _FIRST[name]
 
@@ -64,8 +65,8 @@ def _go_on(name: str, most: int, fits: Callable[[int, int], bool], weight: float
         return ScriptedAnswer({"b": number_in_words(int(operands[3]))}, answer.reply, answer.slot)
 
     return Kind(
-        name=f"follow_{name}", category=Category.FOLLOW_UP, templates=templates, domain=draw, solve=solve,
-        weight=weight, held_out=True, before=before, held_as=lambda operands: kind.key(pair(operands)),
+        name=f"follow_{name}", category=Category.FOLLOW_UP, templates=WORDINGS[f"follow_{name}"], domain=draw,
+        solve=solve, weight=weight, held_out=True, before=before, held_as=lambda operands: kind.key(pair(operands)),
     )  # fmt: skip
 
 
@@ -86,40 +87,15 @@ def _again() -> Kind:
     return Kind(
         name="follow_again", category=Category.FOLLOW_UP, domain=draw, solve=solve, weight=3,
         before=lambda operands: (str(operands[0]), operands[1:]),
-        templates=(
-            "what did you say", "what did you just say", "say that again", "say that again please", "say it again",
-            "can you say that again", "could you say that again", "can you repeat that", "repeat that please",
-            "please repeat that", "repeat the answer", "what was that", "what was that again", "tell me again",
-            "once more please", "what was the answer", "i did not hear that", "i did not hear what you said",
-        ),
+        templates=WORDINGS["follow_again"],
     )  # fmt: skip
 
 
 FOLLOW_UPS = (
-    _same_again("capitals", (
-        "and of {c}", "and the capital of {c}", "what about {c}", "and what about {c}", "how about {c}",
-        "and how about {c}", "and {c}", "and for {c}", "what about the capital of {c}", "and what is it for {c}",
-        "and now {c}", "and which is it for {c}",
-    )),
-    _same_again("opposites", (
-        "and of {w}", "and the opposite of {w}", "what about {w}", "and what about {w}", "how about {w}",
-        "and how about {w}", "and {w}", "and for {w}", "what about the opposite of {w}", "and what is it for {w}",
-        "and now {w}", "and which is it for {w}",
-    )),
-    _go_on("plus", 100, lambda a, b: True, 3, (
-        "and plus {b}", "add {b} to that", "and add {b} to that", "now add {b}", "and {b} more", "plus {b}",
-        "and what is that plus {b}", "what is that plus {b}", "then add {b}", "and if you add {b}", "add {b} more",
-        "and now plus {b}",
-    )),
-    _go_on("minus", 100, lambda a, b: b <= a, 3, (
-        "and minus {b}", "take {b} away from that", "now take away {b}", "minus {b}", "and what is that minus {b}",
-        "what is that minus {b}", "then take away {b}", "and if you take away {b}", "take {b} from that",
-        "and now minus {b}", "subtract {b} from that", "now subtract {b}",
-    )),
-    _go_on("times", 13, lambda a, b: a <= 12, 1.5, (
-        "and times {b}", "multiply that by {b}", "now multiply by {b}", "times {b}", "and what is that times {b}",
-        "what is that times {b}", "then multiply by {b}", "and if you multiply by {b}", "and multiply that by {b}",
-        "and now times {b}",
-    )),
+    _same_again("capitals"),
+    _same_again("opposites"),
+    _go_on("plus", 100, lambda a, b: True, 3),
+    _go_on("minus", 100, lambda a, b: b <= a, 3),
+    _go_on("times", 13, lambda a, b: a <= 12, 1.5),
     _again(),
 )  # fmt: skip

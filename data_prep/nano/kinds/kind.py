@@ -8,6 +8,8 @@ from enum import StrEnum
 
 import numpy as np
 
+from ..table import WORDINGS
+
 Operands = tuple[int | str, ...]
 Domain = tuple[Operands, ...] | Callable[[np.random.Generator], Operands]
 
@@ -75,3 +77,10 @@ class Kind:
 def single(values: Sequence[int | str]) -> tuple[Operands, ...]:
     """Operands of one value each."""
     return tuple((value,) for value in values)
+
+
+def worded(name: str, category: Category, domain: Domain, solve: Callable[[Operands], ScriptedAnswer],
+           weight: float, held_out: bool = False, unordered: bool = False) -> Kind:  # fmt: skip
+    """A kind with the wordings that the table has for it."""
+    return Kind(name=name, category=category, templates=WORDINGS[name], domain=domain, solve=solve, weight=weight,
+                held_out=held_out, unordered=unordered)  # fmt: skip

@@ -5,7 +5,9 @@ The slots are those of Picovoice's speech-to-intent benchmark, of which people's
 
 from __future__ import annotations
 
-from .kind import Category, Kind, Operands, ScriptedAnswer
+import itertools
+
+from .kind import Category, Operands, ScriptedAnswer, worded
 
 SIZES = ("small", "medium", "large", "eight ounce", "twelve ounce", "sixteen ounce", "twenty ounce")
 STRENGTHS = ("single shot", "double shot", "triple shot", "light roast", "medium roast", "dark roast")
@@ -28,23 +30,5 @@ def _order(operands: Operands) -> ScriptedAnswer:
     return ScriptedAnswer({"o": f"{article} {whole}"}, f"{article} {whole} coming up", whole)
 
 
-ORDERS = Kind(
-    name="orders",
-    category=Category.ORDERS,
-    domain=tuple(
-        (size, strength, drink, addition)
-        for size in ("", *SIZES)
-        for strength in ("", *STRENGTHS)
-        for drink in DRINKS
-        for addition in ("", *ADDITIONS)
-    ),
-    solve=_order,
-    weight=6,
-    held_out=True,
-    templates=(
-        "can i have {o}", "could i have {o}", "can i get {o}", "could i get {o}", "may i have {o}", "i would like {o}",
-        "i want {o}", "i will have {o}", "give me {o}", "get me {o}", "make me {o}", "can you make me {o}",
-        "could you make me {o}", "please make me {o}", "i would like to order {o}", "can i order {o}",
-        "let me have {o}", "i would like to have {o}", "can i please have {o}", "i will take {o}",
-    ),
-)  # fmt: skip
+_EVERY_ORDER = tuple(itertools.product(("", *SIZES), ("", *STRENGTHS), DRINKS, ("", *ADDITIONS)))
+ORDERS = worded("orders", Category.ORDERS, _EVERY_ORDER, _order, 6, True)
