@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = ("checkpoints/nano", "checkpoints/nano-codec", "checkpoints/nano-units")
 FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
 
 
@@ -47,7 +48,7 @@ def test_data_are_in_the_wheel(wheel: set[str]) -> None:
     """The bundled models and the page's assets travel along; nothing else does."""
     data = {
         f"duologue/{path.relative_to(ROOT).as_posix()}"
-        for folder in ("checkpoints/nano", "checkpoints/nano-codec", "checkpoints/nano-units", "demo/assets")
+        for folder in (*BUNDLED, "data_prep/nano/tables", "demo/assets")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and not path.name.startswith(".")
     }
