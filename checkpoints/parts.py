@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..model.audio_encoder.mel import LogMelConfig
-from ..model.audio_encoder.whisper import WhisperEncoderConfig
 from ..model.errors import DuologueError
+from ..model.speech_lm_config import EncoderConfig
 from .config_io import config_from_dict, config_to_dict
 from .files import read_object
 from .folders import replaceable, replacing
@@ -46,7 +46,7 @@ class EncoderPart:
     """The config of a part ``encoder``: an encoder means nothing without the spectrogram that it was trained on."""
 
     mel: LogMelConfig
-    encoder: WhisperEncoderConfig
+    encoder: EncoderConfig
 
 
 def save_part(folder: str | Path, part: str, module: nn.Module, config: Any, card: str, tokenizer: Any = None) -> Path:

@@ -24,12 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adaptor.stack import Adaptor
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
-from .audio_encoder.whisper import WhisperEncoder
 from .audio_encoder.windowed import WindowConfig
-from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
 from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from .duplex.monitor import Monitor
@@ -37,8 +34,7 @@ from .errors import DuologueError
 from .language_model.causal_lm import LLM
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.unit_decoder import UnitDecoder
-from .speech_decoder.unit_vocoder import UnitVocoder
-from .speech_lm_config import PromptConfig, SpeechLMConfig, VoiceConfig
+from .speech_lm_config import Adaptor, Encoder, PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
 from .tokens import TokenKind, check_ids
 
 _ENCODED_S = 0.64  # of sound that are encoded in one step
@@ -55,11 +51,6 @@ __all__ = [
 ]
 
 
-def make_voice(config: VoiceConfig) -> UnitVocoder | CodecVoice:
-    """The voice that a config describes: a stage from units (B, U) to samples (B, n)."""
-    return CodecVoice(config) if isinstance(config, CodecVoiceConfig) else UnitVocoder(config)
-
-
 @dataclass(frozen=True)
 class Stages:
     """What a conversation is run through; no module, so that the weights keep the names of their parts.
@@ -74,19 +65,22 @@ class Stages:
 
 
 class SpeechLM(nn.Module):
-    """Speech in, text and speech out."""
+    """Speech in, text and speech out. Its parts are those of its config, under the same names."""
+
+    mel: LogMel
+    encoder: Encoder
+    adaptor: Adaptor
+    llm: LLM
+    unit_decoder: UnitDecoder | None
+    vocoder: Voice | None
+    monitor: Monitor | None
+    word_monitor: Monitor | None
 
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__()
         self.config = config
-        self.mel = LogMel(config.mel)
-        self.encoder = WhisperEncoder(config.encoder)
-        self.adaptor = Adaptor(config.adaptor)
-        self.llm = LLM(config.llm)
-        self.unit_decoder = None if config.unit_decoder is None else UnitDecoder(config.unit_decoder)
-        self.vocoder = None if config.vocoder is None else make_voice(config.vocoder)
-        self.monitor = None if config.monitor is None else Monitor(config.monitor)
-        self.word_monitor = None if config.word_monitor is None else Monitor(config.word_monitor)
+        for name, part in parts_of(type(config)).items():
+            setattr(self, name, part.build(getattr(config, name)) if name in config.parts() else None)
         if self.llm.hidden_size != config.adaptor.out_dim:
             raise DuologueError(
                 f"the adaptor gives width {config.adaptor.out_dim}, the llm is {self.llm.hidden_size} wide"

@@ -1,21 +1,114 @@
-"""What a checkpoint says about its model: the sizes of its parts, its tokens and its prompt."""
+"""What a model is made of: its parts, each declared once, and the sizes at which they join. Written into checkpoints.
+
+A part is a field of :class:`SpeechLMConfig` that holds its config, declared by :func:`part`. The field's name is the
+part's name everywhere: in config.json and recipe.json, as the prefix of its tensors, in ``start=`` and ``learn=`` of a
+recipe, in ``assemble``. Building, loading, saving, training, assembling and cards read :func:`parts_of`, so that a new
+part is a file with its config and its class, and a field here.
+
+A part that comes in several kinds has a union of their configs: one more encoder, adaptor or voice is a file with its
+config and its class, and an entry in the union and the table below it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
-from .adaptor.stack import AdaptorConfig
-from .audio_encoder.mel import LogMelConfig
-from .audio_encoder.whisper import WhisperEncoderConfig
-from .codec.codec_vocoder import CodecVoiceConfig
-from .duplex.monitor import MonitorConfig
+from torch import nn
+
+from .adaptor.stack import StackAdaptor, StackConfig
+from .audio_encoder.mel import LogMel, LogMelConfig
+from .audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
+from .duplex.monitor import Monitor, MonitorConfig
 from .errors import DuologueError
-from .speech_decoder.unit_decoder import UnitDecoderConfig
-from .speech_decoder.unit_vocoder import UnitVocoderConfig
+from .language_model.causal_lm import LLM
+from .speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
+from .speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from .tokens import TokenLayout
 
+# An encoder's config has n_mels (bands of the log-mel), width (D), heads, positions (frames that training covered) and
+# streams (whether it can encode speech while it comes in). The encoder: log-mel (B, M, T) -> frames (B, T', D).
+EncoderConfig = WhisperEncoderConfig
+Encoder = WhisperEncoder
+# An adaptor's config has in_dim (D) and out_dim (D_llm), and stack, frames an embedding. (B, T, D) -> (B, T', D_llm).
+AdaptorConfig = StackConfig
+Adaptor = StackAdaptor
+# A voice's config has units, hop (samples a unit or frame) and sample_rate. Units (B, U) -> samples (B, n).
 VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
+Voice = UnitVocoder | CodecVoice
+KINDS: dict[type, Callable[[Any], Any]] = {
+    WhisperEncoderConfig: WhisperEncoder,
+    StackConfig: StackAdaptor,
+    UnitVocoderConfig: UnitVocoder,
+    CodecVoiceConfig: CodecVoice,
+}
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """The audio encoder that a config describes."""
+    return KINDS[type(config)](config)
+
+
+def build_adaptor(config: AdaptorConfig) -> Adaptor:
+    """The adaptor that a config describes."""
+    return KINDS[type(config)](config)
+
+
+def build_voice(config: VoiceConfig) -> Voice:
+    """The voice that a config describes: a vocoder of units, or the decoder of a codec."""
+    return KINDS[type(config)](config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """How a part is declared; see :func:`part`."""
+
+    name: str
+    kind: Any  # the type of its config, None included where it is optional
+    build: Callable[[Any], nn.Module]
+    does: str
+    beside: tuple[str, ...]
+    needs: tuple[str, ...]
+    fits: Mapping[str, str]
+
+    @property
+    def optional(self) -> bool:
+        """Whether a model can do without it."""
+        return type(None) in typing.get_args(self.kind)
+
+
+def part(
+    build: Callable[[Any], nn.Module],
+    does: str,
+    *,
+    beside: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
+    **fits: str,
+) -> dict[str, Any]:
+    """The metadata of a field that declares a part. An optional part's field has the default None.
+
+    Args:
+        build: the module, from the part's config.
+        does: what it does, as the model card says it.
+        beside: parts without weights that go with it wherever it goes: an encoder means nothing without the
+            spectrogram that it was trained on.
+        needs: parts without which it cannot be.
+        fits: a size of its config, and the size that it must equal: ``in_dim="adaptor.out_dim"``.
+    """
+    return {"part": {"build": build, "does": does, "beside": beside, "needs": needs, "fits": fits}}
+
+
+@functools.cache
+def parts_of(config: type[Any]) -> dict[str, Part]:
+    """The parts that a model's config declares, by name, in their order."""
+    kinds = typing.get_type_hints(config)
+    declared = ((each.name, each.metadata["part"]) for each in fields(config) if "part" in each.metadata)
+    return {name: Part(name=name, kind=kinds[name], **about) for name, about in declared}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +128,34 @@ class PromptConfig:
 class SpeechLMConfig:
     """Everything that a checkpoint says about its model."""
 
-    mel: LogMelConfig
-    encoder: WhisperEncoderConfig
-    adaptor: AdaptorConfig
-    llm: dict[str, Any]  # a transformers config as a dictionary, "model_type" included
-    unit_decoder: UnitDecoderConfig | None = None  # None: text replies only
-    # What turns units into samples: a vocoder of semantic units, or a codec's decoder. None: units are the last output.
-    vocoder: VoiceConfig | None = None
-    monitor: MonitorConfig | None = None  # None: it cannot tell what is to be answered
-    word_monitor: MonitorConfig | None = None  # the same, behind what it has written down of the turn
+    mel: LogMelConfig = field(metadata=part(LogMel, "filter bank, nothing learnt"))
+    encoder: EncoderConfig = field(
+        metadata=part(build_encoder, "hears: log-mels to frames", beside=("mel",), n_mels="mel.n_mels")
+    )
+    adaptor: AdaptorConfig = field(
+        metadata=part(build_adaptor, "joins frames and embeds them for the language model", in_dim="encoder.width")
+    )
+    # A transformers config as a dictionary, "model_type" included.
+    llm: dict[str, Any] = field(metadata=part(LLM, "understands and answers, in text"))
+    # None: text replies only.
+    unit_decoder: UnitDecoderConfig | None = field(
+        default=None,
+        metadata=part(UnitDecoder, "turns the language model's states into speech units", in_dim="adaptor.out_dim",
+                      units="layout.units"),
+    )  # fmt: skip
+    # None: units are the last output.
+    vocoder: VoiceConfig | None = field(
+        default=None,
+        metadata=part(build_voice, "turns units into a waveform", needs=("unit_decoder",), units="layout.units"),
+    )
+    # None: it cannot tell what is to be answered.
+    monitor: MonitorConfig | None = field(
+        default=None, metadata=part(Monitor, "tells what is to be answered, and when", in_dim="adaptor.out_dim")
+    )
+    # The same, behind what it has written down of the turn.
+    word_monitor: MonitorConfig | None = field(
+        default=None, metadata=part(Monitor, "tells the same behind the words", in_dim="adaptor.out_dim")
+    )
     layout: TokenLayout
     prompt: PromptConfig
     # Seconds that an encoder of whole clips is given, padded with silence or cut (Whisper: 30). None: the clip itself.
@@ -63,29 +175,21 @@ class SpeechLMConfig:
     @property
     def streams(self) -> bool:
         """Whether speech is encoded while it comes in, and not at the end of the turn."""
-        return self.mel.norm == "causal" and self.encoder.chunk is not None
+        return self.mel.norm == "causal" and self.encoder.streams
+
+    def parts(self) -> dict[str, Part]:
+        """The parts that this model has, by name."""
+        return {name: each for name, each in parts_of(type(self)).items() if getattr(self, name) is not None}
 
     def __post_init__(self) -> None:
-        if self.mel.n_mels != self.encoder.n_mels:
-            raise DuologueError(f"mel has {self.mel.n_mels} bands, the encoder takes {self.encoder.n_mels}")
-        if self.encoder.n_audio_state != self.adaptor.in_dim:
-            raise DuologueError(
-                f"encoder width is {self.encoder.n_audio_state}, the adaptor takes {self.adaptor.in_dim}"
-            )
-        if self.unit_decoder is not None and self.unit_decoder.in_dim != self.adaptor.out_dim:
-            raise DuologueError(
-                f"the unit decoder takes width {self.unit_decoder.in_dim}, the adaptor gives {self.adaptor.out_dim}; "
-                "both must be the language model's"
-            )
-        for name, monitor in (("monitor", self.monitor), ("word monitor", self.word_monitor)):
-            if monitor is not None and monitor.in_dim != self.adaptor.out_dim:
-                widths = f"width {monitor.in_dim}, the adaptor gives {self.adaptor.out_dim}"
-                raise DuologueError(f"the {name} takes {widths}")
-        for name, part in (("unit decoder", self.unit_decoder), ("vocoder", self.vocoder)):
-            if part is not None and part.units != self.layout.units:
-                raise DuologueError(f"the {name} has {part.units} units, the token layout {self.layout.units}")
-        if self.vocoder is not None and self.unit_decoder is None:
-            raise DuologueError("a model with a vocoder needs a unit decoder")
+        for name, each in self.parts().items():
+            for needed in each.needs:
+                if getattr(self, needed) is None:
+                    raise DuologueError(f"a model with a {name} needs a {needed}")
+            for size, path in each.fits.items():
+                found, wanted = getattr(getattr(self, name), size), attrgetter(path)(self)
+                if found != wanted:
+                    raise DuologueError(f"{name}.{size} is {found}; it must be {wanted}, as {path}")
         if self.tail_s < 0:
             raise DuologueError(f"tail_s is {self.tail_s}; it must be 0 or more seconds")
         if self.history < 1:

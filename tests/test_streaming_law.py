@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from duologue.model.adaptor.stack import Adaptor, AdaptorConfig
+from duologue.model.adaptor.stack import StackAdaptor, StackConfig
 from duologue.model.audio_encoder.hearing import Hearing
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
@@ -77,8 +77,8 @@ def tiny_encoder(causal_conv: bool) -> WhisperEncoder:
     )  # fmt: skip
 
 
-def tiny_adaptor() -> Adaptor:
-    return Adaptor(AdaptorConfig(in_dim=16, hidden_dim=24, out_dim=12, stack=4))
+def tiny_adaptor() -> StackAdaptor:
+    return StackAdaptor(StackConfig(in_dim=16, hidden_dim=24, out_dim=12, stack=4))
 
 
 def tiny_hearing(tail_s: float) -> Hearing:

@@ -28,15 +28,14 @@ from ..checkpoints.parts import load_part, read_part, save_part
 from ..checkpoints.program import program
 from ..checkpoints.source import CONFIG, resolve
 from ..data_prep.nano.vocabulary import save_tokenizer
-from ..model.adaptor.stack import AdaptorConfig
 from ..model.audio_encoder.mel import LogMelConfig
-from ..model.audio_encoder.whisper import WhisperEncoderConfig
 from ..model.codec.codec import Codec, CodecConfig
 from ..model.codec.codec_vocoder import CodecVoice
 from ..model.errors import DuologueError
 from ..model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ..model.speech_decoder.unit_vocoder import UnitVocoderConfig
-from ..model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
+from ..model.speech_lm import SpeechLM
+from ..model.speech_lm_config import AdaptorConfig, EncoderConfig, SpeechLMConfig, VoiceConfig
 from .data.chat_tokens import joined_config
 from .loop.run_folder import load_parts, weighted_runs
 from .presets.nano import NANO_UNIT_DECODER, NANO_VOCODER, nano_config
@@ -136,7 +135,7 @@ def _joined_config(run: dict[str, Any], given: dict[str, str], voice: VoiceConfi
         values = read_run(folder).get("vocoder") or read_part(folder, "vocoder")
         voice = config_from_dict(UnitVocoderConfig, values)
     mel = config_from_dict(LogMelConfig, run["mel"])
-    encoder = config_from_dict(WhisperEncoderConfig, run["encoder"])
+    encoder = config_from_dict(EncoderConfig, run["encoder"])
     adaptor = config_from_dict(AdaptorConfig, run["adaptor"])
     return joined_config(mel, encoder, adaptor, run["llm"], run["tokenizer"], decoder, voice)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...model.errors import DuologueError
+from ...model.speech_lm_config import SpeechLMConfig, parts_of
 from ..files import expanded, read_json, read_text, write_text
 from ..outputs import keep_apart
 from ..program import program
@@ -58,16 +59,6 @@ LIMITS = (
     "An answer can be wrong and sound sure. Facts are those of the grammar that generated its training text.",
     "It speaks with one synthetic voice (flite's rms) and keeps no record of anyone.",
 )
-PARTS = {
-    "encoder": "hears: log-mels to frames",
-    "adaptor": "joins frames and embeds them for the language model",
-    "llm": "understands and answers, in text",
-    "unit_decoder": "turns the language model's states into speech units",
-    "vocoder": "turns units into a waveform",
-    "monitor": "tells what is to be answered, and when",
-    "word_monitor": "tells the same behind the words",
-    "mel": "filter bank, nothing learnt",
-}
 SYNTHESISERS = {
     "espeak": "espeak-ng (formant synthesis, GPL-3.0-or-later program)",
     "flite": "flite (BSD-style licence)",
@@ -134,9 +125,10 @@ def _ingredients(rows: Sequence[Mapping[str, str]]) -> str:
 
 def _sizes(facts: CardFacts) -> str:
     total = sum(part.parameters for part in facts.parts)
-    order = {name: place for place, name in enumerate(PARTS)}
+    known = parts_of(SpeechLMConfig)
+    order = {name: place for place, name in enumerate(known)}
     parts = sorted(facts.parts, key=lambda part: order.get(part.name, len(order)))
-    rows = [(part.name, PARTS.get(part.name, ""), f"{part.parameters:,}") for part in parts]
+    rows = [(part.name, known[part.name].does if part.name in known else "", f"{part.parameters:,}") for part in parts]
     return table(("part", "does", "parameters"), [*rows, ("**all**", "", f"**{total:,}**")], (2,)) + (
         f"\n\n{facts.file_mib:.1f} MiB on disk."
     )

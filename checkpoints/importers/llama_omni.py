@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...model.adaptor.stack import AdaptorConfig
+from ...model.adaptor.stack import StackConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.errors import DuologueError
 from ...model.layers.transformer import RopeScaling
@@ -85,7 +85,7 @@ def convert(
         ours = SpeechLMConfig(
             mel=LogMelConfig(n_mels=_shape(state_dict, ENCODER + "conv1.weight")[1], norm="whisper"),
             encoder=encoder_config(_below(state_dict, ENCODER), encoder_heads),
-            adaptor=AdaptorConfig(
+            adaptor=StackConfig(
                 in_dim=config["speech_encoder_hidden_size"],
                 hidden_dim=_shape(state_dict, "model.speech_projector.linear1.weight")[0],
                 out_dim=config["hidden_size"],

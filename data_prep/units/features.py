@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ...checkpoints.units import HOP, SAMPLE_RATE, fingerprint
 from ...model.audio_encoder.mel import LogMel, mel_filters
-from ...model.audio_encoder.whisper import WhisperEncoder
 from ...model.errors import DuologueError
+from ...model.speech_lm_config import Encoder
 
 
 class Features(Protocol):
@@ -85,7 +85,7 @@ class EncoderFeatures:
     def __init__(
         self,
         mel: LogMel,
-        encoder: WhisperEncoder,
+        encoder: Encoder,
         layer: int,
         passes: tuple[tuple[int, int], ...] = ((0, 0), (61, 2), (140, 4), (233, 6)),
     ) -> None:

@@ -93,7 +93,7 @@ def hears_s(model: SpeechLM) -> float:
     config = model.config
     if config.listen_s is not None and not model.streams:
         return config.listen_s
-    samples = config.encoder.n_audio_ctx / Fraction(model.mel.rate * model.encoder.rate)
+    samples = config.encoder.positions / Fraction(model.mel.rate * model.encoder.rate)
     return float(samples / config.mel.sample_rate)
 
 

@@ -19,7 +19,7 @@ from ..streaming import State, Streaming
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptorConfig:
+class StackConfig:
     """Sizes of the adaptor."""
 
     in_dim: int  # D, the encoder's width
@@ -39,12 +39,12 @@ class AdaptorState(State):
     pending: Tensor
 
 
-class Adaptor(Streaming):
+class StackAdaptor(Streaming):
     """(B, T, D) -> (B, T // k, D_llm)."""
 
     time_in, time_out = 1, 1
 
-    def __init__(self, config: AdaptorConfig) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
         self.rate = Fraction(1, config.stack)

@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..adaptor.stack import Adaptor
+from ..speech_lm_config import Adaptor, Encoder
 from ..streaming import Chain, ChainState, State, Streaming
 from .mel import LogMel
-from .whisper import WhisperEncoder
 from .windowed import WindowConfig, WindowedEncoder
 
 
@@ -52,7 +51,7 @@ class Hearing(Streaming):
     def __init__(
         self,
         mel: LogMel,
-        encoder: WhisperEncoder,
+        encoder: Encoder,
         adaptor: Adaptor,
         *,
         streams: bool,

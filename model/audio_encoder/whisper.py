@@ -38,6 +38,26 @@ class WhisperEncoderConfig:
     left_context: int = 500  # frames before its chunk that a frame sees; a multiple of the chunk
     causal_conv: bool = False  # True: the two convolutions look only backwards
 
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.n_audio_state
+
+    @property
+    def heads(self) -> int:
+        """Of its attention."""
+        return self.n_audio_head
+
+    @property
+    def positions(self) -> int:
+        """Frames that training covered."""
+        return self.n_audio_ctx
+
+    @property
+    def streams(self) -> bool:
+        """Whether speech can be encoded while it comes in."""
+        return self.chunk is not None
+
     def __post_init__(self) -> None:
         if self.n_audio_state % self.n_audio_head:
             raise DuologueError(

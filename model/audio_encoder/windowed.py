@@ -132,7 +132,7 @@ class WindowedEncoder(Streaming):
         batch, end = state.power.shape[0], state.start + state.power.shape[2]
         ready = end - state.done if last else (end - self.right - state.done) // self.chunk * self.chunk
         if ready <= 0:
-            return encoder.conv1.weight.new_zeros(batch, 0, encoder.config.n_audio_state)
+            return encoder.conv1.weight.new_zeros(batch, 0, encoder.config.width)
         stop = min(end, state.done + ready + self.right)
         window = state.power[..., : stop - state.start]
         if self.clipwise:

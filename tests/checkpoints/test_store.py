@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from duologue.checkpoints import folders, source, store
-from duologue.model.adaptor.stack import AdaptorConfig
+from duologue.model.adaptor.stack import StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.errors import DuologueError
@@ -67,7 +67,7 @@ def make_config(*, tied: bool = True, speaks: bool = True, vocab: int = 12) -> S
             n_mels=20, n_audio_ctx=100, n_audio_state=16, n_audio_head=2, n_audio_layer=1, chunk=8, left_context=16,
             causal_conv=True,
         ),
-        adaptor=AdaptorConfig(in_dim=16, hidden_dim=24, out_dim=16, stack=4),
+        adaptor=StackConfig(in_dim=16, hidden_dim=24, out_dim=16, stack=4),
         llm={
             "model_type": "llama", "vocab_size": vocab, "hidden_size": 16, "intermediate_size": 24,
             "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64,
@@ -338,7 +338,7 @@ def edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda c: c["model"]["encoder"].update(n_audio_head=3), r"16 is not a multiple of its 3 heads"),
         (lambda c: c["model"]["mel"].update(norm="loud"), r"model\.mel\.norm is 'loud'; it must be 'causal' or"),
         (lambda c: c["model"]["layout"].update(reply=99), r"99"),
-        (lambda c: c["model"]["layout"].update(units=11), r"10 units.*11"),
+        (lambda c: c["model"]["layout"].update(units=11), r"unit_decoder\.units is 10; it must be 11"),
         (lambda c: c["model"]["layout"].update(text=[7]), r"model\.layout\.text has 1 values; it must have 2"),
         (lambda c: c["model"]["llm"].update(vocab_size=11), r"11|12"),
         (lambda c: c["model"].update(vocoder=3), r"model\.vocoder is 3; it must be of type UnitVocoderConfig"),

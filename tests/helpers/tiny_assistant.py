@@ -13,7 +13,7 @@ import torch
 from duologue.checkpoints import store
 from duologue.data_prep.nano.vocabulary import token_ids, tokenizer_json
 from duologue.inference.assistant.assistant import Assistant
-from duologue.model.adaptor.stack import AdaptorConfig, AdaptorState
+from duologue.model.adaptor.stack import AdaptorState, StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.duplex.vad import WINDOW
@@ -39,7 +39,7 @@ def tiny_config(*, speech: bool = True) -> SpeechLMConfig:
             n_mels=16, n_audio_ctx=500, n_audio_state=32, n_audio_head=2, n_audio_layer=1, chunk=8, left_context=48,
             causal_conv=True,
         ),
-        adaptor=AdaptorConfig(in_dim=32, hidden_dim=32, out_dim=32, stack=4),
+        adaptor=StackConfig(in_dim=32, hidden_dim=32, out_dim=32, stack=4),
         llm={
             "model_type": "llama", "vocab_size": len(ids), "hidden_size": 32, "intermediate_size": 64,
             "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048,

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from duologue.model.adaptor.stack import AdaptorConfig
+from duologue.model.adaptor.stack import StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.dialogue_state import pick
@@ -24,7 +24,7 @@ CONFIG = SpeechLMConfig(
     mel=LogMelConfig(n_mels=16),
     encoder=WhisperEncoderConfig(n_mels=16, n_audio_ctx=200, n_audio_state=24, n_audio_head=2, n_audio_layer=2, chunk=4,
                                  left_context=16, causal_conv=True),
-    adaptor=AdaptorConfig(in_dim=24, hidden_dim=32, out_dim=32, stack=2),
+    adaptor=StackConfig(in_dim=24, hidden_dim=32, out_dim=32, stack=2),
     llm={"model_type": "llama", "vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
          "num_attention_heads": 4, "num_key_value_heads": 2},
     unit_decoder=UnitDecoderConfig(in_dim=32, dim=32, ffn_dim=48, units=12, upsample=6, band=3, fuse_token=True,
@@ -433,12 +433,12 @@ def test_nothing_of_a_conversation_stays_in_the_model(model):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mel": LogMelConfig(n_mels=20)}, "20 bands, the encoder takes 16"),
-        ({"adaptor": AdaptorConfig(in_dim=20, out_dim=32)}, "width is 24, the adaptor takes 20"),
-        ({"unit_decoder": dataclasses.replace(CONFIG.unit_decoder, in_dim=16)}, "takes width 16"),
-        ({"unit_decoder": dataclasses.replace(CONFIG.unit_decoder, units=13)}, "13 units, the token layout 12"),
-        ({"vocoder": dataclasses.replace(CONFIG.vocoder, units=13)}, "vocoder has 13 units"),
-        ({"unit_decoder": None}, "needs a unit decoder"),
+        ({"mel": LogMelConfig(n_mels=20)}, r"encoder\.n_mels is 16; it must be 20, as mel\.n_mels"),
+        ({"adaptor": StackConfig(in_dim=20, out_dim=32)}, r"adaptor\.in_dim is 20; it must be 24, as encoder\.width"),
+        ({"unit_decoder": dataclasses.replace(CONFIG.unit_decoder, in_dim=16)}, r"in_dim is 16; it must be 32"),
+        ({"unit_decoder": dataclasses.replace(CONFIG.unit_decoder, units=13)}, r"unit_decoder\.units is 13"),
+        ({"vocoder": dataclasses.replace(CONFIG.vocoder, units=13)}, r"vocoder\.units is 13; it must be 12"),
+        ({"unit_decoder": None}, "a model with a vocoder needs a unit_decoder"),
         ({"listen_s": 30.0}, "this ear streams"),
         ({"llm": CONFIG.llm | {"hidden_size": 64}}, "the llm is 64 wide"),
         ({"llm": CONFIG.llm | {"vocab_size": 30}}, "token id 39"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from duologue.data_prep.nano.vocabulary import token_ids
-from duologue.model.adaptor.stack import AdaptorConfig
+from duologue.model.adaptor.stack import StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.language_model.causal_lm import LLM
@@ -44,7 +44,7 @@ def test_one_step_of_each_stage(questions: Path, tmp_path: Path, kind: str) -> N
 
     recipe = replace(
         speech_to_text.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "speech"), mel=MEL, encoder=WHISPER,
-        adaptor=AdaptorConfig(in_dim=32, hidden_dim=32, out_dim=32, stack=5), llm=family(kind),
+        adaptor=StackConfig(in_dim=32, hidden_dim=32, out_dim=32, stack=5), llm=family(kind),
         start=(f"llm={tmp_path / 'text'}",), **once,
     )  # fmt: skip
     task = recipe.build()

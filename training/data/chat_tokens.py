@@ -22,13 +22,11 @@ from ...checkpoints.source import CONFIG, one_line, resolve
 from ...checkpoints.store import load_tokenizer, read_model_config
 from ...checkpoints.weights import made
 from ...data_prep.nano.vocabulary import token_ids
-from ...model.adaptor.stack import AdaptorConfig
 from ...model.audio_encoder.mel import LogMelConfig
-from ...model.audio_encoder.whisper import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
-from ...model.speech_lm import PromptConfig, SpeechLMConfig, VoiceConfig
+from ...model.speech_lm_config import AdaptorConfig, EncoderConfig, PromptConfig, SpeechLMConfig, VoiceConfig
 from ...model.tokens import TokenLayout
 from ..recipe import Recipe
 from .turns import TurnTokens
@@ -159,7 +157,7 @@ def layout_of(tokens: TurnTokens, folder: str, vocab_size: int, units: int) -> T
 
 def joined_config(
     mel: LogMelConfig,
-    encoder: WhisperEncoderConfig,
+    encoder: EncoderConfig,
     adaptor: AdaptorConfig,
     llm: dict[str, Any],
     tokenizer: str,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...data_prep.nano.vocabulary import SPECIAL_TOKENS, token_ids
-from ...model.adaptor.stack import AdaptorConfig
+from ...model.adaptor.stack import StackConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoderConfig
 from ...model.duplex.monitor import MonitorConfig
@@ -14,7 +14,8 @@ from ...model.errors import DuologueError
 from ...model.speech_decoder.source_filter import SourceFilterConfig
 from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ...model.speech_decoder.unit_vocoder import UnitVocoderConfig
-from ...model.speech_lm import SpeechLM, SpeechLMConfig, VoiceConfig
+from ...model.speech_lm import SpeechLM
+from ...model.speech_lm_config import AdaptorConfig, EncoderConfig, SpeechLMConfig, VoiceConfig
 from ...model.tokens import TokenLayout
 from ..augment.augment import AugmentConfig
 from ..augment.spec import SpecAugmentConfig
@@ -84,7 +85,7 @@ NANO_ENCODER = WhisperEncoderConfig(
     left_context=496,  # 9.92 s
     causal_conv=True,
 )
-NANO_ADAPTOR = AdaptorConfig(in_dim=192, hidden_dim=512, out_dim=256, stack=4)  # 80 ms an embedding
+NANO_ADAPTOR = StackConfig(in_dim=192, hidden_dim=512, out_dim=256, stack=4)  # 80 ms an embedding
 NANO_UNIT_DECODER = UnitDecoderConfig(
     in_dim=256,
     dim=256,
@@ -166,13 +167,12 @@ def nano_config(
 
 def without_voice(
     mel: LogMelConfig,
-    encoder: WhisperEncoderConfig,
+    encoder: EncoderConfig,
     adaptor: AdaptorConfig,
     llm: dict[str, Any],
     monitor: MonitorConfig | None = None,
 ) -> SpeechLM:
     """A model that hears and writes, of these sizes, with nano's tokens and prompt: what the stages before the mouth
     train. It hears a clip as it was trained on, without a tail."""
-    silent = replace(nano_config(), unit_decoder=None, vocoder=None, monitor=None, tail_s=0.0)  # before other widths
-    silent = replace(silent, word_monitor=None)
+    silent = replace(nano_config(), unit_decoder=None, vocoder=None, monitor=None, word_monitor=None, tail_s=0.0)
     return SpeechLM(replace(silent, mel=mel, encoder=encoder, adaptor=adaptor, llm=llm, monitor=monitor))

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ...data_prep.nano.vocabulary import token_ids
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
-from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, sinusoids
+from ...model.audio_encoder.whisper import sinusoids
 from ...model.errors import DuologueError
+from ...model.speech_lm_config import EncoderConfig, build_encoder
 from ..augment.spec import spec_augment
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Corpus, Plan, pad, to_float
@@ -39,7 +40,7 @@ class AsrPretrainRecipe(Recipe):
     dev_data: tuple[str, ...] = ()
     noises: str | None = None  # a prepared set of recorded noise for the augmentation
     mel: LogMelConfig = NANO_MEL
-    encoder: WhisperEncoderConfig = NANO_ENCODER
+    encoder: EncoderConfig = NANO_ENCODER
     ctc_weight: float = 1.0
     middle_ctc_weight: float = 0.3
     attention_weight: float = 0.5
@@ -105,13 +106,13 @@ class AsrPretrain(Task):
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
-        self.encoder = WhisperEncoder(recipe.encoder)
-        dim = recipe.encoder.n_audio_state
+        self.encoder = build_encoder(recipe.encoder)
+        dim = recipe.encoder.width
         self.ctc_head = nn.Linear(dim, LABELS)
         self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.words = token_ids()
-        self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.n_audio_head)
+        self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.heads)
         self.augmentation = augmentation_of(recipe.augment)
         noise = None if recipe.noises is None else Corpus((recipe.noises,))
         self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
@@ -131,7 +132,7 @@ class AsrPretrain(Task):
             row[: len(ids)] = torch.tensor(ids)
         rng = np.random.default_rng((self.recipe.seed, step, 1))
         longest = batch["samples"].shape[1] // (2 * self.recipe.mel.hop)
-        room = max(1, self.recipe.encoder.n_audio_ctx - longest)
+        room = max(1, self.recipe.encoder.positions - longest)
         return batch | {
             "words": word_ids,
             "offsets": torch.from_numpy(rng.integers(0, room, len(texts))),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ...checkpoints.encoders import load_encoder
 from ...checkpoints.files import expanded, write_text
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
-from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from ...model.speech_lm_config import Encoder, EncoderConfig, build_encoder
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Corpus, Plan, pad, to_float
 from ..loop.task import Batch, Task
@@ -43,7 +43,7 @@ class ProbeRecipe(Recipe):
     dev_data: tuple[str, ...]
     source: str  # a run of ssl or asr_pretrain, or a model; empty: random weights of ``encoder``'s sizes
     mel: LogMelConfig = NANO_MEL  # without a source
-    encoder: WhisperEncoderConfig = NANO_ENCODER  # without a source
+    encoder: EncoderConfig = NANO_ENCODER  # without a source
     hidden: int = 0  # width of a head's layer between; 0: it is linear
     reach: int = 4  # frames to either side that such a layer hears
     dev_clips: int = 200  # of each held-out set
@@ -108,7 +108,7 @@ class Head(nn.Module):
         return self.layers(((x.float() - self.mean) / self.scale).transpose(1, 2)).transpose(1, 2)
 
 
-def layer_outputs(encoder: WhisperEncoder, mel: Tensor) -> list[Tensor]:
+def layer_outputs(encoder: Encoder, mel: Tensor) -> list[Tensor]:
     """Log-mel (B, M, T) -> frames (B, T / 2, D) of no block, of one, of two, …, of all."""
     kept: list[Tensor] = []
     first = encoder.blocks[0].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
@@ -127,15 +127,15 @@ class Probe(Task):
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.mel: LogMel
-        self.encoder: WhisperEncoder
+        self.encoder: Encoder
         if recipe.source:
             self.mel, self.encoder = load_encoder(recipe.source)
         else:
-            self.mel, self.encoder = LogMel(recipe.mel), WhisperEncoder(recipe.encoder)
-        self.random = WhisperEncoder(self.encoder.config)
+            self.mel, self.encoder = LogMel(recipe.mel), build_encoder(recipe.encoder)
+        self.random = build_encoder(self.encoder.config)
         layers = range(len(self.encoder.blocks) + 1)
         self.names = ["mel", *(f"{kind}_{layer}" for kind in ("random", "trained") for layer in layers)]
-        widths = [STACK * self.mel.config.n_mels] + [self.encoder.config.n_audio_state] * (len(self.names) - 1)
+        widths = [STACK * self.mel.config.n_mels] + [self.encoder.config.width] * (len(self.names) - 1)
         self.heads = nn.ModuleDict(
             {name: Head(dim, recipe.hidden, recipe.reach) for name, dim in zip(self.names, widths, strict=True)}
         )

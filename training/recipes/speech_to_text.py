@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from ...data_prep.nano.dialogues import Category, generate
 from ...data_prep.text.spoken import contains_slot
-from ...model.adaptor.stack import AdaptorConfig
+from ...model.adaptor.stack import StackConfig
 from ...model.audio_encoder.mel import LogMelConfig
-from ...model.audio_encoder.whisper import WhisperEncoderConfig
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLMOutput
 from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
+from ...model.speech_lm_config import AdaptorConfig, EncoderConfig
 from ..augment.augment import augment
 from ..augment.spec import spec_augment
 from ..data.chat_tokens import chat_tokens, joined_config, shape_of
@@ -50,7 +50,7 @@ class SpeechToTextRecipe(Recipe):
     dev_data: tuple[str, ...] = ()
     noises: str | None = None
     mel: LogMelConfig = NANO_MEL
-    encoder: WhisperEncoderConfig = NANO_ENCODER
+    encoder: EncoderConfig = NANO_ENCODER
     adaptor: AdaptorConfig = NANO_ADAPTOR
     llm: dict[str, Any] = field(default_factory=nano_llm)
     tokenizer: str | None = None  # folder whose tokens and chat template the turns are written in; None: nano's words
@@ -81,7 +81,7 @@ class SpeechToTextRecipe(Recipe):
         return ("llm", "encoder")
 
     def fitted(self) -> SpeechToTextRecipe:
-        adaptor = replace(self.adaptor, in_dim=self.encoder.n_audio_state, out_dim=shape_of(self.llm)[0])
+        adaptor = replace(self.adaptor, in_dim=self.encoder.width, out_dim=shape_of(self.llm)[0])
         return replace(self, adaptor=adaptor)
 
     def build(self) -> SpeechToText:
@@ -110,7 +110,7 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
     )
     if preset == "llama-omni":  # three epochs of its 200,000 questions; with llm= and encoder=
         return replace(
-            base, start=(), adaptor=AdaptorConfig(in_dim=192, hidden_dim=2048, out_dim=256, stack=5), ctc_weight=0.0,
+            base, start=(), adaptor=StackConfig(in_dim=192, hidden_dim=2048, out_dim=256, stack=5), ctc_weight=0.0,
             text_fraction=0.0, augment="none", dev_data=(), steps=18750, lr=2e-5, warmup=560, optimiser="adamw",
             betas=(0.9, 0.999), weight_decay=0.0,
         )  # fmt: skip
@@ -119,7 +119,7 @@ def recipe(preset: str = "nano") -> SpeechToTextRecipe:
             base,
             start=(),
             encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
-            adaptor=AdaptorConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
+            adaptor=StackConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
             llm=tiny_llm(),
             dev_data=(), text_fraction=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3,
             optimiser="adamw",
@@ -231,8 +231,8 @@ class SpeechToText(Task):
         order = [clip for row in rows for clip in row.clips]
         samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
-        offsets = torch.from_numpy(rng.integers(0, max(1, r.encoder.n_audio_ctx - longest), len(waves)))
-        if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
+        offsets = torch.from_numpy(rng.integers(0, max(1, r.encoder.positions - longest), len(waves)))
+        if not r.encoder.streams:  # one that sees whole clips has them begin at 0
             offsets.zero_()
         return batch | {
             "spoken": [row.spoken for row in rows],

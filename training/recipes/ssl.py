@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
-from ...model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from ...model.errors import DuologueError
+from ...model.speech_lm_config import EncoderConfig, build_encoder
 from ..augment.augment import augment
 from ..data.corpus import Corpus, Plan, pad, to_float
 from ..data.units import read_units
@@ -47,7 +47,7 @@ class SslRecipe(Recipe):
     dev_data: tuple[str, ...] = ()
     noises: str | None = None  # a prepared set of recorded noise for the augmentation
     mel: LogMelConfig = NANO_MEL
-    encoder: WhisperEncoderConfig = NANO_ENCODER
+    encoder: EncoderConfig = NANO_ENCODER
     quantiser: RandomQuantiserConfig = NANO_QUANTISER
     units: str = ""  # file of units in every data set, whose labels take the place of the quantiser's
     clusters: int = 0  # how many units there are
@@ -125,11 +125,11 @@ class Ssl(Task):
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
-        self.encoder = WhisperEncoder(recipe.encoder)
+        self.encoder = build_encoder(recipe.encoder)
         q = recipe.quantiser
         self.quantiser = None if recipe.units else RandomQuantiser(q, recipe.mel.n_mels, STACK, recipe.seed)
         self.classes = (q.codebooks, q.size) if self.quantiser else (1, recipe.clusters)  # labels a frame, of so many
-        self.head = nn.Linear(recipe.encoder.n_audio_state, self.classes[0] * self.classes[1])
+        self.head = nn.Linear(recipe.encoder.width, self.classes[0] * self.classes[1])
         self.corpus = Corpus(recipe.data)
         self.longest = recipe.longest_ms * recipe.mel.sample_rate // 1000
         lengths = np.minimum(self.corpus.lengths, self.longest)
@@ -207,7 +207,7 @@ class Ssl(Task):
             frames = torch.minimum(frames, torch.tensor([len(row) for _, row in clips]))
             for row, (_, known) in zip(units, clips, strict=True):
                 row[: len(known)] = torch.from_numpy(known[:size])
-        room = max(1, self.recipe.encoder.n_audio_ctx - size)
+        room = max(1, self.recipe.encoder.positions - size)
         return {
             "samples": samples,  # (B, n)
             "lengths": lengths,

@@ -77,7 +77,7 @@ def test_what_is_typed_is_not_judged() -> None:
 
 def test_a_word_monitor_needs_words_and_a_width_that_fits() -> None:
     config = tiny_config()
-    with pytest.raises(DuologueError, match="the word monitor takes width 16, the adaptor gives 32"):
+    with pytest.raises(DuologueError, match=r"word_monitor\.in_dim is 16; it must be 32, as adaptor\.out_dim"):
         dataclasses.replace(config, word_monitor=MonitorConfig(in_dim=16))
     silent = dataclasses.replace(config.layout, transcript=None, reply=None)
     with pytest.raises(DuologueError, match="judges a transcript, but the layout has none"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_llm import FAMILIES, build
 
-from duologue.model.adaptor.stack import Adaptor, AdaptorConfig
+from duologue.model.adaptor.stack import StackAdaptor, StackConfig
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.duplex.vad import VAD
@@ -24,8 +24,8 @@ def audio_encoder():
         n_mels=16, n_audio_ctx=64, n_audio_state=24, n_audio_head=2, n_audio_layer=2, chunk=8, left_context=16,
         causal_conv=True,
     )  # fmt: skip
-    adaptor = AdaptorConfig(in_dim=24, hidden_dim=16, out_dim=8, stack=4)
-    return Chain(LogMel(LogMelConfig(n_mels=16)), WhisperEncoder(encoder), Adaptor(adaptor))
+    adaptor = StackConfig(in_dim=24, hidden_dim=16, out_dim=8, stack=4)
+    return Chain(LogMel(LogMelConfig(n_mels=16)), WhisperEncoder(encoder), StackAdaptor(adaptor))
 
 
 def unit_decoder(band, kv_heads=None):
