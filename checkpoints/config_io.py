@@ -31,7 +31,8 @@ def config_to_dict(config: Any) -> dict[str, Any]:
 def config_from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """The dataclass ``cls`` from what :func:`config_to_dict` wrote; its own ``__post_init__`` checks run too.
 
-    A field that has a default must be there nevertheless: a checkpoint says all that it was made with.
+    A field that has a default must be there nevertheless: a checkpoint says all that it was made with. Only an optional
+    part of a model (see speech_lm_config.py) may be absent: the file is older than the part.
 
     Args:
         where: the path of this object in the file, for messages ("encoder", "unit_decoder").
@@ -41,15 +42,15 @@ def config_from_dict(cls: type[T], data: Any, where: str = "") -> T:
     name = where or cls.__name__
     if not isinstance(data, dict):
         raise DuologueError(f"config: {name} is {_show(data)}; it must be an object")
-    fields = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
             raise DuologueError(f"config: unknown field {_join(where, key)!r}; {name} has: {', '.join(fields)}")
-    for field in fields:
-        if field not in data:
-            raise DuologueError(f"config: field {_join(where, field)!r} is missing")
+    for key, field in fields.items():
+        if key not in data and not ("part" in field.metadata and field.default is None):
+            raise DuologueError(f"config: field {_join(where, key)!r} is missing")
     kinds = typing.get_type_hints(cls)
-    values = {field: _read(kinds[field], data[field], _join(where, field)) for field in fields}
+    values = {key: read_value(kinds[key], data[key], _join(where, key)) for key in fields if key in data}
     try:
         return cls(**values)
     except DuologueError as error:
@@ -82,8 +83,12 @@ def _dump(value: Any, where: str) -> Any:
     raise DuologueError(f"config: field {where!r} is {_show(value)}, which a config file cannot hold")
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """``value``, checked and rebuilt as the annotated type ``kind``."""
+def read_value(kind: Any, value: Any, where: str) -> Any:
+    """``value`` of a file, checked and rebuilt as the annotated type ``kind``; ``where`` is its path in messages.
+
+    Raises:
+        DuologueError: as :func:`config_from_dict`.
+    """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -98,10 +103,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
             return _read_tuple(args, value, where)
     elif origin is list or kind is list:
         if isinstance(value, list):
-            return [_read(args[0] if args else Any, item, f"{where}[{i}]") for i, item in enumerate(value)]
+            return [read_value(args[0] if args else Any, item, f"{where}[{i}]") for i, item in enumerate(value)]
     elif origin is dict or kind is dict:
         if isinstance(value, dict):
-            return {key: _read(args[1] if args else Any, item, _join(where, key)) for key, item in value.items()}
+            return {key: read_value(args[1] if args else Any, item, _join(where, key)) for key, item in value.items()}
     elif dataclasses.is_dataclass(kind):
         return config_from_dict(kind, value, where)  # type: ignore[arg-type]
     elif kind is None or kind is type(None):
@@ -127,17 +132,17 @@ def _read_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
         return None
     rest = [option for option in options if option is not type(None)]
     if len(rest) == 1:
-        return _read(rest[0], value, where)
+        return read_value(rest[0], value, where)
     sizes = [option for option in rest if dataclasses.is_dataclass(option)]
     if isinstance(value, dict) and sizes:  # one of several configs: the one it has most fields of says what is wrong
 
         def shared(option: Any) -> int:
             return len(value.keys() & {field.name for field in dataclasses.fields(option)})
 
-        return _read(max(sizes, key=shared), value, where)
+        return read_value(max(sizes, key=shared), value, where)
     for option in rest:
         try:
-            return _read(option, value, where)
+            return read_value(option, value, where)
         except DuologueError:
             continue
     raise DuologueError(f"config: {where} is {_show(value)}; it must be of type {' | '.join(map(_name, options))}")
@@ -152,7 +157,7 @@ def _read_tuple(args: tuple[Any, ...], value: list[Any], where: str) -> tuple[An
         kinds = args
     else:
         raise DuologueError(f"config: {where} has {len(value)} values; it must have {len(args)}")
-    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(map(read_value, kinds, value, (f"{where}[{i}]" for i in range(len(value)))))
 
 
 def _name(kind: Any) -> str:

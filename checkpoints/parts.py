@@ -1,4 +1,5 @@
-"""A part of a model in a folder of its own: an encoder, a language model, a vocoder, a judge that came from elsewhere.
+"""A part of a model: in the run that trained it, in a whole checkpoint, or (an encoder, a language model, a judge that
+came from elsewhere) in a folder of its own:
 
 folder/config.json          which part it is, and its config
 folder/model.safetensors    its tensors under the part's name ("encoder.conv1.weight"), as in a whole checkpoint, so
@@ -18,16 +19,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ..model.audio_encoder.mel import LogMelConfig
+from ..model.audio_encoder.mel import LogMel, LogMelConfig
 from ..model.errors import DuologueError
-from ..model.speech_lm_config import EncoderConfig
-from .config_io import config_from_dict, config_to_dict
-from .files import read_object
+from ..model.speech_lm_config import Encoder, EncoderConfig, SpeechLMConfig, build_encoder, parts_of
+from .config_io import config_from_dict, config_to_dict, read_value
+from .files import expanded, read_object
 from .folders import replaceable, replacing
 from .source import CARD, CONFIG, WEIGHTS, resolve
+from .store import read_model_config
 from .weights import fill, made, named_tensors
 
 FORMAT = "duologue-part/1"
+RECIPE = "recipe.json"  # a training run's folder holds it, a checkpoint's does not
 C = TypeVar("C")
 M = TypeVar("M", bound=nn.Module)
 
@@ -113,3 +116,44 @@ def load_part(
         raise DuologueError(f"{folder}: {error}") from None
     fill(module, resolve(folder) / WEIGHTS, prefix=f"{part}.", device=device, dtype=dtype)
     return module
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """The recipe that a run was made by; nothing where the folder is no run's."""
+    path = expanded(folder) / RECIPE
+    return read_object(path) if path.is_file() else {}
+
+
+def read_sizes(name: str | Path, part: str) -> dict[str, Any]:
+    """The config of a part of a model and of those that go beside it, ``{"mel": …, "encoder": …}``, by what a run, a
+    part's folder or a checkpoint (also a bundled name or a hub id) says; nothing where a folder of weights says none.
+
+    Raises:
+        DuologueError: there is no such folder, or it holds another part.
+    """
+    declared = parts_of(SpeechLMConfig)
+    wanted = (*declared[part].beside, part)
+    if not (found := read_run(name)):
+        if expanded(name).is_file() or not (path := resolve(name) / CONFIG).is_file():
+            return {}
+        if "model" in read_object(path):
+            found = vars(read_model_config(name))
+            return {each: found[each] for each in wanted if found[each] is not None}
+        found = read_part(name, part)
+        found = found if declared[part].beside else {part: found}
+    return {each: read_value(declared[each].kind, found[each], each) for each in wanted if found.get(each) is not None}
+
+
+def load_encoder(name: str | Path) -> tuple[LogMel, Encoder]:
+    """Log-mel and encoder, in evaluation mode, of a run that trained one, a part ``encoder``, or a model.
+
+    Raises:
+        DuologueError: there is no encoder, or its tensors do not fit its sizes.
+    """
+    sizes = read_sizes(name, "encoder")
+    folder = expanded(name) if read_run(name) else resolve(name)
+    if len(sizes) < 2 or not (folder / WEIGHTS).is_file():
+        raise DuologueError(f"{name} is not a run that has trained an encoder: expected one of asr_pretrain or ssl")
+    encoder = made(lambda: build_encoder(sizes["encoder"]))
+    fill(encoder, folder / WEIGHTS, prefix="encoder.", dtype=torch.float32)
+    return LogMel(sizes["mel"]), encoder

@@ -11,7 +11,6 @@ config and its class, and an entry in the union and the table below it.
 
 from __future__ import annotations
 
-import functools
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -103,7 +102,6 @@ def part(
     return {"part": {"build": build, "does": does, "beside": beside, "needs": needs, "fits": fits}}
 
 
-@functools.cache
 def parts_of(config: type[Any]) -> dict[str, Part]:
     """The parts that a model's config declares, by name, in their order."""
     kinds = typing.get_type_hints(config)

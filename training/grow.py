@@ -16,24 +16,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoints import store
-from ..checkpoints.files import expanded, with_home
+from ..checkpoints.files import expanded
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import load_part
 from ..checkpoints.program import program
+from ..checkpoints.settings import read_settings
+from ..checkpoints.source import WEIGHTS
 from ..model.codec.codec import Codec, CodecConfig
 from ..model.errors import DuologueError
 from ..model.language_model.causal_lm import LLM
 from ..model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from ..model.speech_lm import SpeechLM
-from .loop.run_folder import WEIGHTS, save_parts
+from .loop.parts import save_parts
 from .presets.nano import NANO_CODEC_UNIT_DECODER, nano_llm
 
 LAYERS = "lm.model.layers."
@@ -113,28 +116,39 @@ def grown_unit_decoder(old: UnitDecoder, becomes: UnitDecoderConfig, entries: Te
     return new
 
 
-def grow(out: str | Path, sources: tuple[str, ...]) -> Path:
-    """Write the part that ``PART=MODEL`` names, grown to nano's sizes, into a folder.
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is to grow: ``llm``, the model whose language model does; or ``unit_decoder``, the model whose unit decoder
+    becomes one of ``codec``'s tokens."""
+
+    llm: str = ""
+    unit_decoder: str = ""
+    codec: str = ""
+
+    def __post_init__(self) -> None:
+        if {name for name, given in vars(self).items() if given} not in ({"llm"}, {"unit_decoder", "codec"}):
+            raise DuologueError("give llm=MODEL, or unit_decoder=MODEL codec=CODEC: what is to grow")
+
+
+def run(out: str | Path, config: Config) -> Path:
+    """Write the part, grown to nano's sizes, into a folder.
 
     Raises:
-        DuologueError: another part, no such model, or sizes that cannot be reached.
+        DuologueError: no such model, or sizes that cannot be reached.
     """
-    given = dict(entry.partition("=")[::2] for entry in map(with_home, sources))
-    keep_apart({"the folder": out}, given)
-    if given.keys() not in ({"llm"}, {"unit_decoder", "codec"}):
-        raise DuologueError("give llm=MODEL, or unit_decoder=MODEL codec=CODEC: what is to grow")
-    model: SpeechLM = store.load(given.get("llm") or given["unit_decoder"]).model
-    part: LLM | UnitDecoder
-    if "llm" in given:
-        name, part = "llm", grown_llm(model.llm, model.config.llm, nano_llm())
+    keep_apart({"the folder": out}, vars(config))
+    model: SpeechLM = store.load(config.llm or config.unit_decoder).model
+    part: dict[str, nn.Module]
+    if config.llm:
+        part = {"llm": grown_llm(model.llm, model.config.llm, nano_llm())}
+    elif model.unit_decoder is None:
+        raise DuologueError(f"{config.unit_decoder} has no unit decoder")
     else:
-        if model.unit_decoder is None:
-            raise DuologueError(f"{given['unit_decoder']} has no unit decoder")
-        entries = load_part(given["codec"], "codec", CodecConfig, Codec).quantiser.entries[0]
-        name, part = "unit_decoder", grown_unit_decoder(model.unit_decoder, NANO_CODEC_UNIT_DECODER, entries)
+        entries = load_part(config.codec, "codec", CodecConfig, Codec).quantiser.entries[0]
+        part = {"unit_decoder": grown_unit_decoder(model.unit_decoder, NANO_CODEC_UNIT_DECODER, entries)}
     folder = expanded(out)
     folder.mkdir(parents=True, exist_ok=True)
-    save_parts({name: part}, folder / WEIGHTS)
+    save_parts(part, folder / WEIGHTS)
     return folder
 
 
@@ -142,7 +156,8 @@ def main() -> None:
     """The command line."""
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    print(grow(sys.argv[1], tuple(sys.argv[2:])))
+    config: Config = read_settings(Config, sys.argv[2:], "grow")
+    print(run(sys.argv[1], config))
 
 
 if __name__ == "__main__":

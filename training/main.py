@@ -40,7 +40,7 @@ def _changed(recipe: Recipe, words: list[str]) -> Recipe:
 
 def _keep_apart(recipe: Recipe) -> None:
     """Raises DuologueError where the run's folder is one that it reads."""
-    from .loop.run_folder import weighted_runs
+    from .loop.parts import weighted_runs
 
     read: dict[str, Any] = {f"{name}=": getattr(recipe, name, None) for name in INPUTS}
     means = (entry.partition("=")[2] for entry in recipe.start)

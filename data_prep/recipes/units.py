@@ -92,7 +92,7 @@ def make_features(config: Config) -> Features:
         return HubertFeatures(config.features.partition(":")[2], config.layer)
     if not config.checkpoint:
         return MfccFeatures()
-    from ...checkpoints.encoders import load_encoder
+    from ...checkpoints.parts import load_encoder
 
     return EncoderFeatures(*load_encoder(config.checkpoint), config.layer)
 

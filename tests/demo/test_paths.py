@@ -17,8 +17,7 @@ from duologue.checkpoints.outputs import keep_apart
 from duologue.demo.cli import app, main
 from duologue.demo.codec_commands import codec_commands
 from duologue.model.errors import DuologueError
-from duologue.training.assemble import assemble
-from duologue.training.grow import grow
+from duologue.training import assemble, grow
 
 # Every command that writes, with each pair of paths that must not be one: FILE and FOLDER stand for the two.
 COMMANDS = {
@@ -93,9 +92,9 @@ def test_programs_of_their_own_refuse_it_too(tmp_path: Path, monkeypatch: pytest
     places(tmp_path)
     (tmp_path / "FOLDER" / "README.md").write_text("card")
     for act in (
-        lambda: assemble("FOLDER", ("encoder=other", "llm=0.5*other+0.5*folder-link")),
-        lambda: assemble("FOLDER", ("codec=FOLDER",)),
-        lambda: grow("FOLDER", ("llm=FOLDER",)),
+        lambda: assemble.run("FOLDER", assemble.Config(encoder="other", llm="0.5*other+0.5*folder-link")),
+        lambda: assemble.run("FOLDER", assemble.Config(codec="FOLDER")),
+        lambda: grow.run("FOLDER", grow.Config(llm="FOLDER")),
         lambda: card.main(["FOLDER", "--before", "FOLDER"]),
         lambda: card.main(["FOLDER", "--report", "FOLDER/README.md"]),
         lambda: card_codec.main(["FOLDER", "--report", "folder-link/README.md"]),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from duologue.model.errors import DuologueError
 from duologue.training.loop import run_folder
-from duologue.training.loop.run_folder import load_parts
+from duologue.training.loop.parts import load_parts
 from duologue.training.loop.task import Batch, Task
 from duologue.training.loop.trainer import train
 from duologue.training.recipe import Recipe

@@ -10,7 +10,7 @@ import torch
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
-from duologue.training.grow import grow, grown_llm, grown_unit_decoder
+from duologue.training.grow import Config, grown_llm, grown_unit_decoder
 from duologue.training.presets.nano import tiny_llm
 
 
@@ -65,4 +65,4 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(DuologueError, match="cannot become"):
         grown_unit_decoder(old, replace(SIZES, layers=3), torch.randn(20, 8))
     with pytest.raises(DuologueError, match="what is to grow"):
-        grow(tmp_path, ("vocoder=nano",))
+        Config(unit_decoder="nano")

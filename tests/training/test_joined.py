@@ -22,7 +22,7 @@ from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
-from duologue.training.assemble import assemble
+from duologue.training import assemble
 from duologue.training.data.chat_tokens import SPEECH, chat_tokens, layout_of
 from duologue.training.main import resolve, run
 
@@ -100,8 +100,9 @@ def test_from_a_folder_of_theirs_to_an_answer(tmp_path: Path, kind: str) -> None
     assert 0 < run("unit_decoder", [*ONCE, *spoken])["loss"] < 1000
     sizes = UnitVocoderConfig(units=200, embedding_dim=8, channels=32, duration_hidden=8)
     voice = save_part(tmp_path / "voice", "vocoder", UnitVocoder(sizes), sizes, "A voice.\n")
-    parts = (f"encoder={speech}", f"adaptor={speech}", f"llm={speech}")
-    assistant = load(str(assemble(tmp_path / "whole", (*parts, f"unit_decoder={mouth}", f"vocoder={voice}"))))
+    heard = dict.fromkeys(("encoder", "adaptor", "llm"), str(speech))
+    config = assemble.Config(**heard, unit_decoder=str(mouth), vocoder=str(voice))
+    assistant = load(str(assemble.run(tmp_path / "whole", config)))
     model = assistant.model
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").state_dict()
     for name, tensor in model.llm.lm.state_dict().items():

@@ -15,18 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.config_io import config_from_dict
-from ...checkpoints.files import read_object
-from ...checkpoints.parts import EncoderPart, read_part
-from ...checkpoints.source import CONFIG, one_line, resolve
-from ...checkpoints.store import load_tokenizer, read_model_config
+from ...checkpoints.parts import read_run, read_sizes
+from ...checkpoints.source import one_line, resolve
+from ...checkpoints.store import load_tokenizer
 from ...checkpoints.weights import made
 from ...data_prep.nano.vocabulary import token_ids
-from ...model.audio_encoder.mel import LogMelConfig
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
-from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
-from ...model.speech_lm_config import AdaptorConfig, EncoderConfig, PromptConfig, SpeechLMConfig, VoiceConfig
+from ...model.speech_lm_config import PromptConfig, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ..recipe import Recipe
 from .turns import TurnTokens
@@ -55,33 +51,22 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
             raise DuologueError(f"recipe {recipe.stage} takes no {part}={name}; its sizes are those of its preset")
         folder = resolve(name)
         start[part] = f"{part}={folder}"
-        run = folder / "recipe.json"
-        found: dict[str, Any]
-        if run.is_file():
-            found = read_object(run)
-        elif part == "encoder":
-            found = read_part(folder, part)
-        elif "model" in _config(folder):
-            words = load_tokenizer(folder).get_vocab()
-            found = {"llm": read_model_config(folder).llm, "tokenizer": None if words == token_ids() else str(folder)}
-        else:
-            found = {"llm": read_part(folder, part), "tokenizer": str(folder)}
-        if part == "encoder":
-            encoder = config_from_dict(EncoderPart, {key: found.get(key) for key in ("mel", "encoder")})
-            changes |= {"mel": encoder.mel, "encoder": encoder.encoder}
-        elif not isinstance(found.get("llm"), dict):
-            raise DuologueError(f"{run} is that of a stage without a language model: name another run or a folder")
-        else:
-            changes |= {"llm": found["llm"], "tokenizer": found.get("tokenizer")}
+        sizes = read_sizes(folder, part)
+        if part not in sizes:
+            raise DuologueError(f"{part}={name}: nothing says the sizes of an {part} there; name another run or folder")
+        changes |= sizes
+        if part == "llm":
+            changes["tokenizer"] = _tokenizer_of(folder)
     if changes.get("tokenizer"):
         changes |= {name: 0.0 for name in NANO_ONLY if hasattr(recipe, name)}
     return replace(recipe, start=tuple(start.values()), **changes).fitted()
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """What config.json says; nothing, where there is none."""
-    path = folder / CONFIG
-    return read_object(path) if path.is_file() else {}
+def _tokenizer_of(folder: Path) -> str | None:
+    """Whose tokens the language model there writes in; None: nano's words."""
+    if run := read_run(folder):
+        return run.get("tokenizer")
+    return None if load_tokenizer(folder).get_vocab() == token_ids() else str(folder)
 
 
 def shape_of(llm: dict[str, Any]) -> tuple[int, int]:
@@ -155,19 +140,8 @@ def layout_of(tokens: TurnTokens, folder: str, vocab_size: int, units: int) -> T
     return TokenLayout(bos=bos, eos=eos, pad=pad, text=max(gaps, key=lambda gap: gap[1] - gap[0]), units=units)
 
 
-def joined_config(
-    mel: LogMelConfig,
-    encoder: EncoderConfig,
-    adaptor: AdaptorConfig,
-    llm: dict[str, Any],
-    tokenizer: str,
-    unit_decoder: UnitDecoderConfig | None = None,
-    vocoder: VoiceConfig | None = None,
-) -> SpeechLMConfig:
-    """A model of these parts that writes in the tokens of the folder ``tokenizer``; without a mouth it only writes."""
-    tokens, (_, vocab) = chat_tokens(tokenizer), shape_of(llm)
-    units = 0 if unit_decoder is None else unit_decoder.units
-    return SpeechLMConfig(
-        mel=mel, encoder=encoder, adaptor=adaptor, llm=llm, unit_decoder=unit_decoder, vocoder=vocoder,
-        layout=layout_of(tokens, tokenizer, vocab, units), prompt=tokens.prompt,
-    )  # fmt: skip
+def joined_config(tokenizer: str, **parts: Any) -> SpeechLMConfig:
+    """A model of these parts that writes in the tokens of the folder ``tokenizer``."""
+    tokens, (_, vocab) = chat_tokens(tokenizer), shape_of(parts["llm"])
+    units = parts["unit_decoder"].units if "unit_decoder" in parts else 0
+    return SpeechLMConfig(**parts, layout=layout_of(tokens, tokenizer, vocab, units), prompt=tokens.prompt)

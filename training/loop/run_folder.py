@@ -7,22 +7,18 @@ SpeechLM, ``best.safetensors`` the same at the best figure so far, ``figures.jso
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import Tensor, nn
 
-from ...checkpoints.files import appearing, expanded, write_atomically, write_text
-from ...checkpoints.source import one_line
+from ...checkpoints.files import appearing, write_text
+from ...checkpoints.source import WEIGHTS, one_line
 from ...model.errors import DuologueError
 
-WEIGHTS = "model.safetensors"
 BEST = "best.safetensors"
 METRICS_LOG = "figures.jsonl"
 STATE = re.compile(r"state-(\d{8,})\.pt")
@@ -35,100 +31,6 @@ _FIELDS = {
 def warn(message: str) -> None:
     """A line on stderr about something that the run goes on in spite of."""
     print(f"duologue: warning: {message}", file=sys.stderr, flush=True)
-
-
-def save_parts(parts: dict[str, nn.Module], path: Path) -> None:
-    """Write modules to a safetensors file, their names as prefixes."""
-    from safetensors.torch import save
-
-    tensors = {
-        f"{name}.{key}": value.detach().cpu().contiguous().clone()
-        for name, module in parts.items()
-        for key, value in module.state_dict().items()
-    }
-    write_atomically(path, save(tensors))
-
-
-def load_parts(modules: dict[str, nn.Module], start: tuple[str, ...]) -> None:
-    """Load "PREFIX=FOLDER" entries, strictly: the tensors below PREFIX of that folder's model.safetensors.
-
-    FOLDER is a run or a checkpoint (whose tied weights stand there once), or a safetensors file; or the mean of the
-    weights of several: "A+B", or "0.3*A+0.7*B". Runs that began alike and were taught apart for a while err less
-    together (model soups, Wortsman et al., arXiv 2203.05482, section 2).
-
-    Raises:
-        DuologueError: no such file, a prefix that the stage does not have, tensors that do not fit, shares of a mean
-            that are not given for each or do not make one.
-    """
-    for entry in start:
-        prefix, _, source = entry.partition("=")
-        files = [(fraction, _weights_in(folder, entry)) for fraction, folder in weighted_runs(source)]
-        if prefix not in modules:
-            raise DuologueError(f"start {entry}: this stage has no part {prefix!r}; it has: {', '.join(modules)}")
-        module = modules[prefix]
-        try:
-            module.load_state_dict(_mean([(fraction, _part_of(file, prefix, module)) for fraction, file in files]))
-        except RuntimeError as error:
-            raise DuologueError(f"start {entry}: tensors do not fit: {' '.join(str(error).split())}") from None
-
-
-def weighted_runs(source: str) -> list[tuple[float, str]]:
-    """What a mean is made of: "A+B" -> [(0.5, "A"), (0.5, "B")], "0.3*A+0.7*B", or one folder alone, whatever its name.
-
-    Raises:
-        DuologueError: some have a share and others not, or the shares do not make one.
-    """
-    if "+" not in source or expanded(source).exists():
-        return [(1.0, source)]
-    pieces = [piece.rpartition("*") for piece in source.split("+")]
-    try:
-        fractions = [float(fraction) if star else 1 / len(pieces) for fraction, star, _ in pieces]
-    except ValueError:
-        fractions = []
-    if len({star for _, star, _ in pieces}) > 1 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
-        raise DuologueError(f"{source}: a mean is A+B, or 0.3*A+0.7*B with a share for each, which together make 1")
-    return [(fraction, folder) for fraction, (*_, folder) in zip(fractions, pieces, strict=True)]
-
-
-def _weights_in(folder: str, entry: str) -> Path:
-    path = expanded(folder) if folder.endswith(".safetensors") else expanded(folder) / WEIGHTS
-    if not path.is_file():
-        raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
-    return path
-
-
-def _part_of(file: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DuologueError(f"{file} cannot be read: {one_line(error)}") from None
-    below = {k[len(prefix) + 1 :]: v.float() for k, v in tensors.items() if k.startswith(prefix + ".")}
-    for name, twin in _tied(module):
-        if twin in below and name not in below:
-            below[name] = below[twin]
-    return below
-
-
-def _mean(weights: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Raises RuntimeError, as load_state_dict does, unless all have the same names and shapes."""
-    fraction, first = weights[0]
-    total = {name: fraction * value for name, value in first.items()} if len(weights) > 1 else first
-    for fraction, other in weights[1:]:
-        if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in total.items()}:
-            raise RuntimeError("a mean wants tensors of the same names and sizes in each")
-        total = {name: value + fraction * other[name] for name, value in total.items()}
-    return total
-
-
-def _tied(module: nn.Module) -> Iterable[tuple[str, str]]:
-    """Pairs of names in both orders whose parameter is one and the same."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return [(a, b) for same in names.values() for a in same for b in same if a != b]
 
 
 def states(folder: Path) -> list[Path]:

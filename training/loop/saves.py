@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from ...checkpoints.source import one_line
+from ...checkpoints.source import WEIGHTS, one_line
 from ...model.errors import DuologueError
 from ..recipe import Recipe
 from .accelerator import build_whole
 from .ema import Ema
-from .run_folder import BEST, METRICS_LOG, WEIGHTS, MetricsLog, States, read_state, save_parts, states, warn
+from .parts import save_parts
+from .run_folder import BEST, METRICS_LOG, MetricsLog, States, read_state, states, warn
 from .scalars import Scalars
 from .task import Discriminator, Task
 

@@ -22,7 +22,8 @@ from ..recipe import Recipe, save_recipe
 from .accelerator import make_accelerator
 from .ema import Ema
 from .optimiser import make_optimiser
-from .run_folder import States, load_parts
+from .parts import load_parts
+from .run_folder import States
 from .saves import Saves
 from .scalars import Scalars
 from .task import AdversarialTask, Batch, Task, freeze, require_gradients

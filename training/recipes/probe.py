@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.encoders import load_encoder
 from ...checkpoints.files import expanded, write_text
+from ...checkpoints.parts import load_encoder
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.speech_lm_config import Encoder, EncoderConfig, build_encoder
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy

@@ -157,7 +157,7 @@ class SpeechToText(Task):
         r = self.recipe
         if r.tokenizer is None:
             return without_voice(r.mel, r.encoder, r.adaptor, r.llm)
-        return SpeechLM(joined_config(r.mel, r.encoder, r.adaptor, r.llm, r.tokenizer))
+        return SpeechLM(joined_config(r.tokenizer, mel=r.mel, encoder=r.encoder, adaptor=r.adaptor, llm=r.llm))
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": merged(self.llm)}

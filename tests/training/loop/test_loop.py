@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from duologue.model.errors import DuologueError
-from duologue.training.loop.run_folder import load_parts, newest_state, save_parts
+from duologue.training.loop.parts import load_parts, save_parts
+from duologue.training.loop.run_folder import newest_state
 from duologue.training.loop.task import Batch, Task, freeze
 from duologue.training.loop.trainer import train
 from duologue.training.recipe import Recipe

@@ -20,7 +20,7 @@ from duologue.model.codec.quantiser import Quantiser, QuantiserConfig
 from duologue.model.codec.seanet import SEANetConfig
 from duologue.model.codec.vocos import VocosConfig
 from duologue.model.errors import DuologueError
-from duologue.training.assemble import assemble_codec
+from duologue.training import assemble
 from duologue.training.data.waveforms import Waveforms
 from duologue.training.loop.run_folder import newest_state
 from duologue.training.loop.trainer import train
@@ -207,7 +207,7 @@ def test_the_tiny_recipe_learns(recordings, tmp_path):
     name = recordings.name
     assert metrics[f"mel_{name}"] < 0.6 * first and metrics[f"used_{name}"] > 32
     samples = task.data.crops(np.random.default_rng(0), 2)
-    handed_on = load_part(assemble_codec(tmp_path / "codec", run.out), "codec", CodecConfig, Codec)
+    handed_on = load_part(assemble.run(tmp_path / "codec", assemble.Config(codec=run.out)), "codec", CodecConfig, Codec)
     assert handed_on.config == run.codec
     with torch.inference_mode():
         codes = task.codec.encode(samples)

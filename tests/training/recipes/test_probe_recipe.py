@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from duologue.checkpoints.encoders import load_encoder
-from duologue.checkpoints.parts import EncoderPart, save_part
+from duologue.checkpoints.parts import EncoderPart, load_encoder, save_part
 from duologue.inference.evaluation.suites import probe as probe_suite
 from duologue.model.errors import DuologueError
 from duologue.training.data.characters import CHARACTERS, greedy, labels_of
