@@ -156,7 +156,7 @@ def main() -> None:
     """The command line."""
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    config: Config = read_settings(Config, sys.argv[2:], "grow")
+    config = read_settings(Config, sys.argv[2:], "grow")  # type: ignore[arg-type, var-annotated]
     print(run(sys.argv[1], config))
 
 

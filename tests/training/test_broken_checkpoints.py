@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from duologue.model.errors import DuologueError
-from duologue.training.loop import run_folder
+from duologue.training.loop import parts, run_folder
 from duologue.training.loop.parts import load_parts
 from duologue.training.loop.task import Batch, Task
 from duologue.training.loop.trainer import train
@@ -245,7 +245,7 @@ def test_a_last_save_that_fails_ends_in_an_error_that_says_what_is_whole(recipe:
 @pytest.mark.parametrize("name", ["model.safetensors", "best.safetensors", "figures.jsonl"])
 def test_each_file_is_tried_again(recipe: LineRecipe, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and figures that failed once are there after the next save; in the last one, the checkpoint waits too."""
-    write = run_folder.write_atomically
+    write = parts.write_atomically
     left = 1
 
     def failing(path: Path, data: bytes) -> None:
@@ -255,7 +255,7 @@ def test_each_file_is_tried_again(recipe: LineRecipe, name: str, monkeypatch: py
             raise DuologueError(f"cannot write {path}: No space left on device")
         write(path, data)
 
-    monkeypatch.setattr(run_folder, "write_atomically", failing)
+    monkeypatch.setattr(parts, "write_atomically", failing)
     monkeypatch.setattr(run_folder, "write_text", lambda path, text: failing(path, text.encode()))
     out = Path(recipe.out)
     train(replace(recipe, best="min:loss"), Line(), progress=False)
@@ -298,19 +298,18 @@ def test_curves_that_cannot_be_written_are_written_later(tmp_path: Path) -> None
 
 
 def _process(rank: int, port: int, queue: multiprocessing.Queue) -> None:
-    from duologue.training.loop import saves
+    from duologue.training.loop.accelerator import on_main
 
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    run = saves.Saves()
-    run.main, run.accelerator = rank == 0, SimpleNamespace(num_processes=2)
+    accelerator = SimpleNamespace(num_processes=2, is_main_process=rank == 0)
 
     def broken() -> None:
         raise DuologueError("no checkpoint can be read")
 
     try:
-        run._on_main(broken)
+        on_main(accelerator, broken)
     except DuologueError as error:
-        queue.put((str(error), run._on_main(lambda: 7)))
+        queue.put((str(error), on_main(accelerator, lambda: 7)))
 
 
 def test_all_processes_end_with_the_error_of_the_one_that_reads(free_port: int) -> None:

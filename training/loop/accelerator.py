@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
 from ...model.errors import DuologueError
 from ..recipe import Recipe
 
+T = TypeVar("T")
 
-def make_accelerator(recipe: Recipe) -> Any:
+
+def make_accelerator(recipe: Recipe, *, adversarial: bool = False) -> Any:
     """The accelerator of this process, with the recipe's precision, batches a step and clipping.
 
     Raises:
@@ -24,7 +27,7 @@ def make_accelerator(recipe: Recipe) -> Any:
     cpu = not torch.accelerator.is_available() and not zero
     if fsdp and cpu:
         raise DuologueError("accelerate runs FSDP on GPUs alone; without one use DeepSpeed, or neither")
-    if (zero or fsdp) and (recipe.ema or recipe.optimiser == "muon" or getattr(recipe, "adversary", False)):
+    if (zero or fsdp) and (recipe.ema or recipe.optimiser == "muon" or adversarial):
         raise DuologueError("FSDP and DeepSpeed want optimiser=adamw, ema=0 and no adversary")
     processes = PartialState(cpu=cpu)
     if zero and torch.distributed.is_initialized():
@@ -47,6 +50,29 @@ def make_accelerator(recipe: Recipe) -> Any:
         config["gradient_clipping"] = recipe.clip
         config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
     return accelerator
+
+
+def everywhere(accelerator: Any, good: bool) -> bool:
+    """Whether it is so in every process."""
+    if accelerator.num_processes == 1:
+        return good
+    flag = torch.tensor(float(good), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum") == accelerator.num_processes)
+
+
+def on_main(accelerator: Any, work: Callable[[], T]) -> T | None:
+    """What ``work`` returns, in the main process; None in the others. A DuologueError of it is raised in all."""
+    made, fault = None, [""]
+    if accelerator.is_main_process:
+        try:
+            made = work()
+        except DuologueError as error:
+            fault = [str(error)]
+    if accelerator.num_processes > 1:
+        torch.distributed.broadcast_object_list(fault, src=0)
+    if fault[0]:
+        raise DuologueError(fault[0])
+    return made
 
 
 def build_whole(recipe: Recipe) -> Any:

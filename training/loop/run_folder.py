@@ -11,7 +11,7 @@ import re
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import torch
 
@@ -73,8 +73,7 @@ class States:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
         self.newest_file: Path | None = None  # read or written, whole
-        self._whole: set[Path] = set()
-        self._broken: set[Path] = set()
+        self._faults: dict[Path, str] = {}  # of each that was looked at, why it cannot be read; "": it can
 
     def newest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read; None where there are none. Newer ones are named on stderr.
@@ -82,7 +81,6 @@ class States:
         Raises:
             DuologueError: there are checkpoints, and none can be read.
         """
-        faults = []
         try:
             found = states(self.folder)
         except OSError as error:
@@ -91,18 +89,17 @@ class States:
             try:
                 state = read_state(path)
             except DuologueError as error:
-                faults.append(str(error))
-                self._broken.add(path)
+                self._faults[path] = str(error)
                 continue
-            for fault in faults:
+            for fault in self._faults.values():
                 warn(f"{fault}; it is left as it is, and the run goes on from {path.name}")
-            self.newest_file = path
-            self._whole.add(path)
+            self.newest_file, self._faults[path] = path, ""
             return state
-        if faults:
-            more = f" (nor can {len(faults) - 1} older ones)" if len(faults) > 1 else ""
+        if self._faults:
+            newest, *older = self._faults.values()
+            more = f" (nor can {len(older)} older ones)" if older else ""
             raise DuologueError(
-                f"{faults[0]}{more}; nothing was changed: restore a checkpoint, give another out, or move all "
+                f"{newest}{more}; nothing was changed: restore a checkpoint, give another out, or move all "
                 f"state-* and {METRICS_LOG} out of {self.folder} to begin anew"
             )
         return None
@@ -121,9 +118,7 @@ class States:
                 torch.save({"format": FORMAT} | state, written)  # type: ignore[arg-type]
             except RuntimeError as error:  # torch's own word for a write that failed
                 raise written.error or OSError(one_line(error)) from None
-        self.newest_file = path
-        self._whole.add(path)
-        self._broken.discard(path)  # the one that had its place
+        self.newest_file, self._faults[path] = path, ""
         earlier = states(self.folder)
         earlier = earlier[: earlier.index(path) + 1]  # what claims to be later is not this run's
         for old in [each for each in earlier if self._is_whole(each)][: -self.keep]:
@@ -145,14 +140,14 @@ class States:
         warn(f"{path.name}, which cannot be read, is now {aside.name}")
 
     def _is_whole(self, path: Path) -> bool:
-        if path not in self._whole | self._broken:
+        if path not in self._faults:
             try:
                 read_state(path, mmap=True)
-                self._whole.add(path)
+                self._faults[path] = ""
             except DuologueError as error:
-                self._broken.add(path)
+                self._faults[path] = str(error)
                 warn(f"{error}; it is left as it is")
-        return path in self._whole
+        return not self._faults[path]
 
 
 class _Remembering:
@@ -198,7 +193,7 @@ class MetricsLog:
                     "line, or move the file away"
                 ) from None
 
-    def begin(self, first: int) -> None:
+    def begin(self, first: int) -> Self:
         """Take back the rows after the checkpoint that the run goes on from; the file loses them at the next save.
 
         Raises:
@@ -212,6 +207,7 @@ class MetricsLog:
                 f"{METRICS_LOG} away to begin anew"
             )
         self.rows = [row for row in self.rows if row["step"] <= first]
+        return self
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row and write all. Raises DuologueError; the row is then in the next write."""

@@ -11,65 +11,71 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
+from ...checkpoints.files import expanded
 from ...checkpoints.source import WEIGHTS, one_line
 from ...model.errors import DuologueError
 from ..recipe import Recipe
-from .accelerator import build_whole
+from .accelerator import build_whole, everywhere, make_accelerator, on_main
 from .ema import Ema
-from .parts import save_parts
+from .optimiser import make_optimiser
+from .parts import load_parts, save_parts
 from .run_folder import BEST, METRICS_LOG, MetricsLog, States, read_state, states, warn
 from .scalars import Scalars
-from .task import Discriminator, Task
-
-T = TypeVar("T")
+from .task import AdversarialTask, Task, freeze
 
 
-class Saves:
-    """The part of a run that reads and writes its folder."""
+class Run:
+    """One process's side of a run: what learns, from which checkpoint it goes on, and what is written at each save."""
 
-    recipe: Recipe
-    folder: Path
-    task: Task
-    discriminator: Discriminator | None
-    ema: Ema | None
-    accelerator: Any
-    wrapped: Any  # the task, as accelerate prepared it
     wrapped_discriminator: Any
-    optimiser: Any
     discriminator_optimiser: Any
-    main: bool  # whether this is the process that writes
-    sharded: bool  # FSDP or DeepSpeed: each process has a part of the weights
-    first: int  # the step that the run goes on from
-    bad: list[int]  # recent steps that were left out
-    states: States
-    metrics_log: MetricsLog | None
-    saved: dict[str, int]  # what is whole in the folder, and of which step
-    failed_saves: int
+    _whole: Task | None = None  # under FSDP and DeepSpeed: the task with whole weights, to evaluate and hand on
 
-    def _everywhere(self, good: bool) -> bool:
-        """Whether it is so in every process."""
-        if self.accelerator.num_processes == 1:
-            return good
-        flag = torch.tensor(float(good), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") == self.accelerator.num_processes)
+    def __init__(self, recipe: Recipe, task: Task) -> None:
+        from accelerate.utils import DistributedType
 
-    def _on_main(self, work: Callable[[], T]) -> T | None:
-        """What ``work`` returns, in the main process; None in the others. A DuologueError of it is raised in all."""
-        made, fault = None, [""]
-        if self.main:
-            try:
-                made = work()
-            except DuologueError as error:
-                fault = [str(error)]
-        if self.accelerator.num_processes > 1:
-            torch.distributed.broadcast_object_list(fault, src=0)
-        if fault[0]:
-            raise DuologueError(fault[0])
-        return made
+        self.recipe, self.task = recipe, task
+        self.folder = expanded(recipe.out)
+        self.accelerator = make_accelerator(recipe, adversarial=isinstance(task, AdversarialTask))
+        kind = self.accelerator.distributed_type
+        # Each process has a part of the weights alone.
+        self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        self.deepspeed = kind is DistributedType.DEEPSPEED
+        self.main = self.accelerator.is_main_process
+        self.bad: list[int] = []  # recent steps that were left out
+        self.first = 0
+        self.failed_saves = 0
+        self.saved: dict[str, int] = {}  # what is whole in the folder, and of which step
+        self.states = States(self.folder, recipe.keep)
+        on_main(self.accelerator, self._make_folder)
+        torch.manual_seed(recipe.seed)
+        load_parts(task.parts() | dict(task.named_children()), recipe.start)
+        task.adapt()
+        learnt = freeze(task, recipe.learn)
+        optimiser = make_optimiser(recipe, learnt)
+        self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
+        self.discriminator = task.make_discriminator() if isinstance(task, AdversarialTask) else None
+        discriminator_optimiser = None
+        if self.discriminator is not None:
+            discriminator_optimiser = torch.optim.AdamW(
+                self.discriminator.parameters(), recipe.lr, recipe.betas, weight_decay=0.0
+            )
+        if not self.sharded:
+            self._resume(optimiser, discriminator_optimiser)
+        self.learnt = [parameter for _, parameter in learnt]
+        self.wrapped, self.optimiser = self.accelerator.prepare(task, optimiser)
+        if self.discriminator is not None:
+            self.wrapped_discriminator, self.discriminator_optimiser = self.accelerator.prepare(
+                self.discriminator, discriminator_optimiser
+            )
+        if self.sharded:
+            self._resume_sharded()
+        self.metrics_log = on_main(self.accelerator, lambda: MetricsLog(self.folder).begin(self.first))
+        self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
 
     def _make_folder(self) -> None:
         try:
@@ -77,14 +83,9 @@ class Saves:
         except OSError as error:
             raise DuologueError(f"cannot make the folder out={self.folder}: {error.strerror or error}") from None
 
-    def _begin_metrics(self) -> MetricsLog:
-        metrics = MetricsLog(self.folder)
-        metrics.begin(self.first)
-        return metrics
-
     def _resume(self, optimiser: Any, discriminator_optimiser: Any) -> None:
         """Go on from the newest checkpoint that the main process can read, if there is any."""
-        state = self._on_main(self._newest)
+        state = on_main(self.accelerator, self._newest)
         name = [None if state is None else self.states.newest_file]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast_object_list(name, src=0)
@@ -159,13 +160,15 @@ class Saves:
             scalars.add(measured, done)
             if scalars.fault:
                 faults.append(scalars.fault)
-        if done == self.recipe.steps and not self._everywhere(not faults):
+        if done == self.recipe.steps and not everywhere(self.accelerator, not faults):
             faults.append("its checkpoint was not written, so that the last steps are done again")
         elif self.sharded:
             attempt(f"state-{done:08d}", lambda: self._save_sharded(done))
         elif self.main:
             attempt(f"state-{done:08d}.pt", lambda: self.states.save(self._state(done, task)))
         self.accelerator.wait_for_everyone()
+        if self._whole is not None:
+            self._whole.cpu()  # until the next save
         self.task.train()
         if faults and self.main:
             self.failed_saves += 1
@@ -211,11 +214,11 @@ class Saves:
         state = self.accelerator.get_state_dict(self.wrapped)
         if not self.main:
             return None
-        whole = build_whole(self.recipe)
-        whole.adapt()
-        whole.to(self.accelerator.device)
-        whole.load_state_dict(state)
-        return whole
+        if self._whole is None:
+            self._whole = build_whole(self.recipe)
+            self._whole.adapt()
+        self._whole.load_state_dict(state)
+        return self._whole.to(self.accelerator.device)
 
     def _sharded_folders(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("state-*") if path.is_dir() and path.name[6:].isdigit())
@@ -229,7 +232,7 @@ class Saves:
             self.accelerator.save_state(str(beside))
         except Exception as error:  # of the file system, of torch, of DeepSpeed
             fault = one_line(error)
-        whole = self._everywhere(not fault)
+        whole = everywhere(self.accelerator, not fault)
         if self.main:
             try:
                 if not whole:
@@ -241,7 +244,7 @@ class Saves:
                         shutil.rmtree(old)
             except OSError as error:
                 fault, whole = error.strerror or str(error), False
-        if not self._everywhere(whole):
+        if not everywhere(self.accelerator, whole):
             raise DuologueError(f"cannot write {folder}: {fault or 'another process failed'}")
 
     def _resume_sharded(self) -> None:

@@ -16,17 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoints.files import expanded
 from ...model.errors import DuologueError
 from ..recipe import Recipe, save_recipe
-from .accelerator import make_accelerator
-from .ema import Ema
-from .optimiser import make_optimiser
-from .parts import load_parts
-from .run_folder import States
-from .saves import Saves
+from .accelerator import everywhere, on_main
+from .saves import Run
 from .scalars import Scalars
-from .task import AdversarialTask, Batch, Task, freeze, require_gradients
+from .task import AdversarialTask, Batch, Task, require_gradients
 from .throughput import Throughput
 
 
@@ -73,56 +68,15 @@ def train(recipe: Recipe, task: Task, progress: bool = True) -> dict[str, float]
             checkpoints none of which can be read (nothing is changed then), or a last save that failed. A failed save
             before the last is a line on stderr, and everything is tried again at the next.
     """
-    return _Run(recipe, task).train(progress)
+    return _Training(recipe, task).train(progress)
 
 
-class _Run(Saves):
-    """One process's side of a run."""
-
-    def __init__(self, recipe: Recipe, task: Task) -> None:
-        from accelerate.utils import DistributedType
-
-        self.recipe, self.task = recipe, task
-        self.folder = expanded(recipe.out)
-        self.accelerator = make_accelerator(recipe)
-        kind = self.accelerator.distributed_type
-        self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        self.deepspeed = kind is DistributedType.DEEPSPEED
-        self.main = self.accelerator.is_main_process
-        self.bad: list[int] = []  # recent steps that were left out
-        self.first = 0
-        self.failed_saves = 0
-        self.saved: dict[str, int] = {}  # what is whole in the folder, and of which step
-        self.states = States(self.folder, recipe.keep)
-        self._on_main(self._make_folder)
-        torch.manual_seed(recipe.seed)
-        load_parts(task.parts() | dict(task.named_children()), recipe.start)
-        task.adapt()
-        learnt = freeze(task, recipe.learn)
-        optimiser = make_optimiser(recipe, learnt)
-        self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
-        self.discriminator = task.make_discriminator() if isinstance(task, AdversarialTask) else None
-        discriminator_optimiser = None
-        if self.discriminator is not None:
-            discriminator_optimiser = torch.optim.AdamW(
-                self.discriminator.parameters(), recipe.lr, recipe.betas, weight_decay=0.0
-            )
-        if not self.sharded:
-            self._resume(optimiser, discriminator_optimiser)
-        self.learnt = [parameter for _, parameter in learnt]
-        self.wrapped, self.optimiser = self.accelerator.prepare(task, optimiser)
-        if self.discriminator is not None:
-            self.wrapped_discriminator, self.discriminator_optimiser = self.accelerator.prepare(
-                self.discriminator, discriminator_optimiser
-            )
-        if self.sharded:
-            self._resume_sharded()
-        self.metrics_log = self._on_main(self._begin_metrics)
-        self.forward = torch.compile(self.wrapped) if recipe.compile else self.wrapped
+class _Training(Run):
+    """The steps of a run."""
 
     def train(self, progress: bool) -> dict[str, float]:
         recipe, accelerator = self.recipe, self.accelerator
-        self._on_main(lambda: save_recipe(recipe, self.folder))
+        on_main(accelerator, lambda: save_recipe(recipe, self.folder))
         scalars = Scalars(self.folder, self.first) if self.main else None
         batches = _Batches(self.task, recipe, self.first, accelerator.process_index, accelerator.num_processes)
         loader = torch.utils.data.DataLoader(
@@ -154,7 +108,7 @@ class _Run(Saves):
             if last:
                 faults = self._save(done, metrics, scalars)
                 if done == recipe.steps:
-                    self._on_main(lambda: self._require_whole(faults))  # noqa: B023
+                    on_main(accelerator, lambda: self._require_whole(faults))  # noqa: B023
         self.task.eval()
         return metrics
 
@@ -177,7 +131,7 @@ class _Run(Saves):
                 losses = functools.partial(self._losses, on_device, step)
                 counted = accelerator.device.type == "cuda" and throughput.flops_a_step == 0
                 loss, shown = throughput.count_flops(losses) if counted else losses()
-                if not self._everywhere(math.isfinite(loss.item())):
+                if not everywhere(accelerator, math.isfinite(loss.item())):
                     fault = fault or f"the loss of step {step} is {loss.item()}"
                 if not fault:  # else on to the step's last batch, by which accelerate counts, without its gradient
                     accelerator.backward(loss)
@@ -207,7 +161,7 @@ class _Run(Saves):
         if step < self.task.discriminator_after:
             return loss, shown
         discriminator_loss, more = self.wrapped_discriminator(made.detach(), recorded)
-        if self._everywhere(math.isfinite(discriminator_loss.item())):
+        if everywhere(self.accelerator, math.isfinite(discriminator_loss.item())):
             self.accelerator.backward(discriminator_loss)
             if math.isfinite(self.accelerator.clip_grad_norm_(self.discriminator.parameters(), self.recipe.clip)):
                 self.discriminator_optimiser.step()
