@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import field, make_dataclass, replace
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,18 @@ from ..checkpoints.parts import RECIPE, load_part, read_run, read_sizes, save_pa
 from ..checkpoints.program import program
 from ..checkpoints.settings import read_settings
 from ..checkpoints.source import resolve
-from ..data_prep.nano.vocabulary import save_tokenizer
+from ..data_prep.datasets.question_sets import question_set
 from ..model.codec.codec import Codec, CodecConfig
 from ..model.codec.codec_vocoder import CodecVoice
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM
 from ..model.speech_lm_config import SpeechLMConfig, parts_of
 from .data.chat_tokens import joined_config
+from .data.turns import marked_config
 from .loop.parts import load_parts, weighted_runs
-from .presets.nano import nano_config
+from .presets import preset
 
+NANO = "nano"  # the preset of what no run says, and the question set whose words are written where no run says one
 _BESIDE = {name for part in parts_of(SpeechLMConfig).values() for name in part.beside}  # they come with their part
 
 
@@ -72,25 +74,20 @@ def run(out: str | Path, config: Any) -> Path:
     sizes: dict[str, Any] = {} if voice is None else {"vocoder": voice.config}
     for name in given:
         sizes |= read_sizes(folders[name][0], name)
-    joined = read_run(folders["adaptor"][0]).get("tokenizer")
-    model = SpeechLM(joined_config(joined, **sizes) if joined else _in_nanos_words({*given, *sizes}, sizes)).eval()
+    run = read_run(folders["adaptor"][0])
+    joined, questions = run.get("tokenizer"), run.get("questions", NANO)
+    if not joined:
+        absent = {name: None for name, part in declared.items() if part.optional and name not in {*given, *sizes}}
+        sizes = preset(NANO, "assemble") | absent | sizes
+    model = SpeechLM(joined_config(joined, **sizes) if joined else marked_config(questions, **sizes)).eval()
     if voice is not None:
         model.vocoder = voice
     load_parts(dict(model.named_children()), [f"{name}={source}" for name, source in given.items()])
     if joined:
         return store.save(out, model, resolve(joined), half=True)
     with tempfile.TemporaryDirectory() as tokenizer:
-        save_tokenizer(tokenizer)
+        question_set(questions).save_tokenizer(tokenizer)
         return store.save(out, model, tokenizer, half=True)
-
-
-def _in_nanos_words(given: set[str], sizes: dict[str, Any]) -> SpeechLMConfig:
-    """nano's config with these sizes, without the optional parts that are not given."""
-    usual = nano_config()
-    absent = {name: None for name, part in parts_of(SpeechLMConfig).items() if part.optional and name not in given}
-    decoder = (vars(usual) | absent | sizes)["unit_decoder"]
-    layout = replace(usual.layout, units=0 if decoder is None else decoder.units)
-    return replace(usual, **absent | sizes, layout=layout)
 
 
 def read_codec(folder: str | Path) -> Codec:

@@ -3,7 +3,7 @@
     python -m duologue.training.grow runs/grown llm=checkpoints/nano
     python -m duologue.training.grow runs/grown unit_decoder=checkpoints/nano codec=nano-codec
 
-The first gives the language model of a checkpoint the layers that nano has now (recipes/nano.py): new ones are copies
+The first gives the language model of a checkpoint the layers that nano has now (presets/nano.py): new ones are copies
 whose outputs are zero, so that nothing changes until they learn; a narrower MLP keeps the columns that do most. The
 second makes a decoder of units one of a codec's tokens: its layers and inputs stay, its places within a word are spread
 over more frames, and its classes begin where the codebook's entries lie, so that tokens that sound alike are alike. The
@@ -37,7 +37,7 @@ from ..model.language_model.causal_lm import LLM
 from ..model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from ..model.speech_lm import SpeechLM
 from .loop.parts import save_parts
-from .presets.nano import NANO_CODEC_UNIT_DECODER, nano_llm
+from .presets import preset
 
 LAYERS = "lm.model.layers."
 SILENT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")  # what a layer adds to the stream
@@ -140,12 +140,13 @@ def run(out: str | Path, config: Config) -> Path:
     model: SpeechLM = store.load(config.llm or config.unit_decoder).model
     part: dict[str, nn.Module]
     if config.llm:
-        part = {"llm": grown_llm(model.llm, model.config.llm, nano_llm())}
+        part = {"llm": grown_llm(model.llm, model.config.llm, preset("nano", "text_sft")["llm"])}
     elif model.unit_decoder is None:
         raise DuologueError(f"{config.unit_decoder} has no unit decoder")
     else:
         entries = load_part(config.codec, "codec", CodecConfig, Codec).quantiser.entries[0]
-        part = {"unit_decoder": grown_unit_decoder(model.unit_decoder, NANO_CODEC_UNIT_DECODER, entries)}
+        becomes = preset("codec", "unit_decoder")["unit_decoder"]
+        part = {"unit_decoder": grown_unit_decoder(model.unit_decoder, becomes, entries)}
     folder = expanded(out)
     folder.mkdir(parents=True, exist_ok=True)
     save_parts(part, folder / WEIGHTS)

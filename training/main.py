@@ -7,7 +7,6 @@ from typing import Any
 from ..checkpoints.files import with_home
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.settings import Catalogue, read_settings
-from ..model.errors import DuologueError
 from .recipe import Recipe
 
 RECIPES = Catalogue("training/recipes", "recipe", defines="recipe")
@@ -16,13 +15,9 @@ INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of reci
 
 def resolve(stage: str, overrides: list[str]) -> Recipe:
     """The recipe of a stage with ``preset=`` and every other ``key=value`` applied."""
-    module = RECIPES.module(stage)
     given = [(word.partition("=")[0], word) for word in overrides]
     preset = ([word for key, word in given if key == "preset"] or ["preset=nano"])[-1].partition("=")[2]
-    known = ("nano", "tiny", *getattr(module, "PRESETS", ()))
-    if preset not in known:
-        raise DuologueError(f"preset is {preset!r}; it must be {' or '.join(map(repr, known))}")
-    recipe: Recipe = module.recipe(preset)
+    recipe: Recipe = RECIPES.module(stage).recipe(preset)
     parts = {key: with_home(word).partition("=")[2] for key, word in given if key in ("llm", "encoder")}
     kept = [word for key, word in given if key not in ("preset", *parts)]
     if parts:  # a part's weights join those that are started from

@@ -2,8 +2,9 @@
 
 FOLDER is what ``duologue import llm`` or ``import whisper`` wrote, a hub id of one, the run of a stage that had such a
 part, or for ``llm`` a whole checkpoint. The part's sizes replace the recipe's, its weights are the start, and what
-joins the parts is as wide as they are. Unless it has nano's words, turns are then written in the language model's own
-tokens, by its own chat template: the speech stands where the user's words would, and the answer follows at once.
+joins the parts is as wide as they are. Unless it has the words of the recipe's question set, turns are then written in
+the language model's own tokens, by its own chat template: the speech stands where the user's words would, and the
+answer follows at once.
 
     user: [speech] assistant: answer <end of turn> user: …
 """
@@ -19,16 +20,16 @@ from ...checkpoints.parts import read_run, read_sizes
 from ...checkpoints.source import one_line, resolve
 from ...checkpoints.store import load_tokenizer
 from ...checkpoints.weights import made
-from ...data_prep.nano.vocabulary import token_ids
+from ...data_prep.datasets.question_sets import question_set
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_lm_config import PromptConfig, SpeechLMConfig
 from ...model.tokens import TokenLayout
 from ..recipe import Recipe
-from .turns import TurnTokens
+from .turns import TurnsRecipe, TurnTokens, marked_tokens
 
 SPEECH = -200  # stands for an embedding of speech, as in LLaMA-Omni's code: no token of anybody's
-NANO_ONLY = ("ctc_weight", "text_fraction", "history")  # what a recipe does with nano's words
+MARKED_ONLY = ("ctc_weight", "text_fraction", "history")  # what a recipe does with a question set's own words
 _ASKED, _ANSWERED = "SPEECHGOESHERE", "ANSWERGOESHERE"
 # For a language model that was never taught to chat.
 _PLAIN = (
@@ -56,23 +57,29 @@ def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
             raise DuologueError(f"{part}={name}: nothing says the sizes of an {part} there; name another run or folder")
         changes |= sizes
         if part == "llm":
-            changes["tokenizer"] = _tokenizer_of(folder)
+            changes["tokenizer"] = _tokenizer_of(folder, recipe)
     if changes.get("tokenizer"):
-        changes |= {name: 0.0 for name in NANO_ONLY if hasattr(recipe, name)}
+        changes |= {name: 0.0 for name in MARKED_ONLY if hasattr(recipe, name)}
     return replace(recipe, start=tuple(start.values()), **changes).fitted()
 
 
-def _tokenizer_of(folder: Path) -> str | None:
-    """Whose tokens the language model there writes in; None: nano's words."""
+def _tokenizer_of(folder: Path, recipe: Recipe) -> str | None:
+    """Whose tokens the language model there writes in; None: the words of the recipe's question set."""
     if run := read_run(folder):
         return run.get("tokenizer")
-    return None if load_tokenizer(folder).get_vocab() == token_ids() else str(folder)
+    own = question_set(recipe.questions).token_ids() if isinstance(recipe, TurnsRecipe) else {}
+    return None if load_tokenizer(folder).get_vocab() == own else str(folder)
 
 
 def shape_of(llm: dict[str, Any]) -> tuple[int, int]:
     """How wide a language model's states are, and how many tokens it has: its config need not say what is usual."""
     model = made(lambda: LLM(llm))
     return model.hidden_size, model.vocab_size
+
+
+def turn_tokens(tokenizer: str | None, questions: str) -> TurnTokens:
+    """Those of a folder with a tokenizer, or where none is named those of a question set."""
+    return marked_tokens(questions) if tokenizer is None else chat_tokens(tokenizer)
 
 
 def chat_tokens(folder: str) -> TurnTokens:

@@ -5,6 +5,7 @@ Everything is keyed by (seed, epoch, utterance), never by the order in which pro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -74,6 +75,19 @@ class Plan:
         """The epoch and the items of batch ``number``."""
         epoch, place = divmod(number, self.batches_per_epoch)
         return epoch, self._epoch(epoch)[place]
+
+
+def dev_sets(folders: tuple[str, ...]) -> Iterator[tuple[str, Corpus]]:
+    """Held-out data sets, each by the name that its metrics have: the last of its path."""
+    return ((folder.rstrip("/").split("/")[-1], Corpus((folder,))) for folder in folders)
+
+
+def recordings_of(folder: str | None) -> list[np.ndarray]:
+    """All clips of a data set, (n,) float32 each; none where none is named."""
+    if folder is None:
+        return []
+    corpus = Corpus((folder,))
+    return [to_float(corpus[index].pcm) for index in range(len(corpus))]
 
 
 def to_float(pcm: np.ndarray) -> np.ndarray:

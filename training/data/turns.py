@@ -1,8 +1,9 @@
 """Dialogue turns as rows of token ids: what the LLM reads and what it must say.
 
-nano's: ``<bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …``. A language model from elsewhere
-has its own tokens and its chat template (see chat_tokens.py), and writes down nothing: ``prefix [speech] suffix answer
-eos …``. Where speech goes, a row holds one id for each adaptor frame; the stage puts the embeddings in their place.
+A vocabulary with markers: ``<bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …``. A language
+model from elsewhere has its own tokens and its chat template (see chat_tokens.py), and writes down nothing: ``prefix
+[speech] suffix answer eos …``. Where speech goes, a row holds one id for each adaptor frame; the stage puts the
+embeddings in their place.
 """
 
 from __future__ import annotations
@@ -16,10 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data_prep.nano.dialogues import Dialogue, behind_another_turn
-from ...data_prep.nano.vocabulary import token_ids
+from ...data_prep.datasets.question_sets import Dialogue, QuestionSet, question_set
+from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
-from ...model.speech_lm import PromptConfig
+from ...model.speech_lm_config import PromptConfig, SpeechLMConfig
+from ...model.tokens import TokenLayout
+from ..recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnsRecipe(Recipe):
+    """A stage that writes turns: for which language model, and in which tokens."""
+
+    questions: str = "nano"  # a question set by name: what is asked in writing, and, without a tokenizer, its words
+    llm: dict[str, Any]
+    tokenizer: str | None = None  # folder whose tokens and chat template the turns are written in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +48,10 @@ class TurnTokens:
 
 
 @functools.cache
-def nano_tokens() -> TurnTokens:
-    """nano's own."""
-    table = token_ids()
+def marked_tokens(questions: str) -> TurnTokens:
+    """Those of a question set's own vocabulary; a word outside of it becomes <unk>."""
+    table = question_set(questions).token_ids()
+    names, unknown = list(table), table["<unk>"]
     prompt = PromptConfig(
         prefix_ids=(table["<bos>"], table["<user>"]),
         suffix_ids=(table["<transcript>"],),
@@ -46,19 +59,42 @@ def nano_tokens() -> TurnTokens:
     )
     return TurnTokens(
         prompt=prompt, reply=table["<reply>"], eos=table["<eos>"], pad=table["<pad>"], speech=table["<speech>"],
-        encode=encode, decode=decode,
+        encode=lambda text: [table.get(word, unknown) for word in text.split()],
+        decode=lambda said: " ".join(names[id_] for id_ in said if not names[id_].startswith("<")),
     )  # fmt: skip
+
+
+def marked_config(questions: str, **parts: Any) -> SpeechLMConfig:
+    """A model of these parts that writes in a question set's own tokens: what it heard, then its answer.
+
+    It listens as the stages here teach it: with CTC at the places of speech, the past in writing, and not too long.
+    """
+    table, decoder = question_set(questions).token_ids(), parts.get("unit_decoder")
+    markers = ("bos", "eos", "pad", "user", "speech", "transcript", "reply", "query", "noise", "wait")
+    layout = TokenLayout(
+        **{name: table[f"<{name}>"] for name in markers},
+        text=(sum(token.startswith("<") for token in table), len(table)),
+        units=0 if decoder is None else decoder.units,
+    )
+    usual: dict[str, Any] = {"transcript_ctc": 0.4, "history": 192, "past_in_words": True}
+    return SpeechLMConfig(layout=layout, prompt=marked_tokens(questions).prompt, **usual | parts)
+
+
+def check_categories(key: str, named: tuple[str, ...], questions: str) -> None:
+    """Raises DuologueError for a category that the question set does not have."""
+    if named and (unknown := set(named) - set(known := question_set(questions).categories)):
+        raise DuologueError(f"{key} is {','.join(sorted(unknown))}; it must be some of {', '.join(known)}")
 
 
 @dataclass
 class Row:
     """One sequence: ids, and for each position how much predicting it counts (0: not at all)."""
 
+    tokens: TurnTokens
     ids: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     spoken: list[int] = field(default_factory=list)  # the words of its speech, clip after clip
     clips: list[int] = field(default_factory=list)  # which clips its speech is, one after the other
-    tokens: TurnTokens = field(default_factory=nano_tokens)
 
     def add(self, ids: list[int], weight: float) -> None:
         self.ids += ids
@@ -68,6 +104,11 @@ class Row:
     def speech(self) -> int:
         """How many adaptor frames it holds."""
         return self.ids.count(self.tokens.speech)
+
+    def hear(self, speech: int) -> None:
+        """Begin a turn with ``speech`` adaptor frames."""
+        prompt = self.tokens.prompt
+        self.add([*(prompt.next_prefix_ids[1:] if self.ids else prompt.prefix_ids), *[self.tokens.speech] * speech], 0)
 
     def add_turn(
         self,
@@ -79,8 +120,7 @@ class Row:
     ) -> None:
         """Append a turn with ``speech`` adaptor frames; ``answer=None``: a transcript is all that is known."""
         tokens, asked = self.tokens, self.tokens.encode(question)
-        self.add(list(tokens.prompt.next_prefix_ids[1:] if self.ids else tokens.prompt.prefix_ids), 0)
-        self.add([tokens.speech] * speech, 0)
+        self.hear(speech)
         if tokens.reply is None and not speech:
             self.add(asked, 0)
         self.add(list(tokens.prompt.suffix_ids), 0)
@@ -92,19 +132,17 @@ class Row:
             reply = [] if tokens.reply is None else [tokens.reply]
             self.add([*reply, *tokens.encode(answer), tokens.eos], answer_weight)
 
-    def add_before(self, turn: Mapping[str, Any], rng: np.random.Generator) -> str | None:
+    def add_before(self, turn: Mapping[str, Any], rng: np.random.Generator, questions: QuestionSet) -> str | None:
         """Append a turn that this one, a :class:`Dialogue`'s fields, goes on from, and return the answer to it then.
 
-        A follow-up of the grammar's goes on from another turn each time (see :func:`behind_another_turn`). If it only
+        A follow-up goes on from another turn each time (:meth:`QuestionSet.behind_another_turn`). If it only
         says the last answer again ("what did you say"), that is mostly cut short, as if it had been
         interrupted, and so is what is said again: what nobody heard was not said.
         """
         before, answer = turn["before"], turn.get("answer")
         if answer is not None:
-            before, answer = behind_another_turn(turn.get("template", ""), turn.get("question", ""), rng) or (
-                before,
-                answer,
-            )
+            other = questions.behind_another_turn(turn.get("template", ""), turn.get("question", ""), rng)
+            before, answer = other or (before, answer)
         question, earlier = before
         if answer != earlier:
             self.add_turn(question, earlier, question_weight=0.0)
@@ -114,24 +152,14 @@ class Row:
         self.add_turn(question, heard, question_weight=0.0, answer_weight=0.0)  # no answer to the question, perhaps
         return heard
 
-    def add_dialogue(self, dialogue: Dialogue, question_weight: float, rng: np.random.Generator) -> None:
+    def add_dialogue(
+        self, dialogue: Dialogue, question_weight: float, rng: np.random.Generator, questions: QuestionSet
+    ) -> None:
         """Append a written question and its answer, behind the turn that it goes on from (see :meth:`add_before`)."""
         answer: str | None = dialogue.answer
         if dialogue.before is not None:
-            answer = self.add_before(vars(dialogue), rng)
+            answer = self.add_before(vars(dialogue), rng, questions)
         self.add_turn(dialogue.question, answer, question_weight=question_weight)
-
-
-def encode(text: str) -> list[int]:
-    """Ids of lower-case words; a word outside the vocabulary becomes <unk>."""
-    table = token_ids()
-    return [table.get(word, table["<unk>"]) for word in text.split()]
-
-
-def decode(ids: list[int]) -> str:
-    """Words of ids, special tokens left out."""
-    names = list(token_ids())
-    return " ".join(names[i] for i in ids if not names[i].startswith("<"))
 
 
 def stack(rows: list[Row]) -> dict[str, Tensor]:
@@ -162,7 +190,7 @@ def pack(rows: list[Row], width: int) -> tuple[dict[str, Tensor], list[Row]]:
         else:
             place.append(row)
     order = [row for b in bins for row in b]
-    joined = [Row([i for r in b for i in r.ids], [w for r in b for w in r.weights], tokens=b[0].tokens) for b in bins]
+    joined = [Row(b[0].tokens, [i for r in b for i in r.ids], [w for r in b for w in r.weights]) for b in bins]
     batch = stack(joined)
     segments = torch.full(batch["ids"].shape, -1)
     number = 0
@@ -188,15 +216,17 @@ def train_plainly(llm: LLM) -> LLM:
     return llm
 
 
-def spoken_words_loss(logits: Tensor, ids: Tensor, rows: list[list[int]], frames: list[int]) -> Tensor:
+def spoken_words_loss(
+    logits: Tensor, ids: Tensor, tokens: TurnTokens, rows: list[list[int]], frames: list[int]
+) -> Tensor:
     """CTC of the words that are said, from the LLM's own predictions (B, L, V) at the places of speech; per word.
 
     rows: the words of each row, in the batch's order; frames: how many places of speech each has.
 
     A next-word loss alone leaves the LLM to find out by itself where in the speech each word is; CTC tells it, and
-    costs nothing later, for what the LLM predicts while it listens is not used. <pad> is the blank; nano's tokens.
+    costs nothing later, for what the LLM predicts while it listens is not used. <pad> is the blank.
     """
-    places = ids == token_ids()["<speech>"]  # (B, L)
+    places = ids == tokens.speech  # (B, L)
     heard = [i for i, words in enumerate(rows) if words]
     split = logits[places].split(frames)
     per_row = [split[i].float().log_softmax(-1) for i in heard]  # (T_i, V) each
@@ -205,7 +235,7 @@ def spoken_words_loss(logits: Tensor, ids: Tensor, rows: list[list[int]], frames
     targets = torch.tensor([word for i in heard for word in rows[i]], device=logits.device)
     padded = torch.nn.utils.rnn.pad_sequence(per_row)  # (T, B', V)
     loss = torch.nn.functional.ctc_loss(
-        padded, targets, counts, words, blank=token_ids()["<pad>"], reduction="sum", zero_infinity=True
+        padded, targets, counts, words, blank=tokens.pad, reduction="sum", zero_infinity=True
     )
     return loss / words.sum()
 

@@ -25,7 +25,7 @@ from .optimiser import make_optimiser
 from .parts import load_parts, save_parts
 from .run_folder import BEST, METRICS_LOG, MetricsLog, States, read_state, states, warn
 from .scalars import Scalars
-from .task import AdversarialTask, Task, freeze
+from .task import Task, freeze
 
 
 class Run:
@@ -40,7 +40,7 @@ class Run:
 
         self.recipe, self.task = recipe, task
         self.folder = expanded(recipe.out)
-        self.accelerator = make_accelerator(recipe, adversarial=isinstance(task, AdversarialTask))
+        self.accelerator = make_accelerator(recipe, adversarial=task.adversarial)
         kind = self.accelerator.distributed_type
         # Each process has a part of the weights alone.
         self.sharded = kind in (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -58,7 +58,7 @@ class Run:
         learnt = freeze(task, recipe.learn)
         optimiser = make_optimiser(recipe, learnt)
         self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
-        self.discriminator = task.make_discriminator() if isinstance(task, AdversarialTask) else None
+        self.discriminator = task.make_discriminator() if task.adversarial else None
         discriminator_optimiser = None
         if self.discriminator is not None:
             discriminator_optimiser = torch.optim.AdamW(

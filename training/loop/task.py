@@ -41,27 +41,19 @@ class Task(nn.Module):
         """How much a batch holds, for the figures of throughput; None: they leave it out."""
         return None
 
-
-class AdversarialTask(Task):
-    """A task whose output a rival learns to tell from recordings.
-
-    ``forward(batch)`` returns the loss without the rival, the figures, and what was made and what was recorded, both
-    (B, n). ``rival`` is a module that is no part of the task: ``rival(made, recorded)`` is its own loss and
-    figures, ``rival.judge(made, recorded)`` what the maker is to lose by it.
-    """
-
-    discriminator_after = 0  # steps that the maker has to itself
+    adversarial = False  # whether a discriminator learns beside it: forward then also returns made and recorded (B, n)
+    discriminator_after = 0  # steps that a generator has to itself
 
     def make_discriminator(self) -> Discriminator:
-        """A fresh rival."""
+        """A fresh module, no part of the task, that learns to tell what the task makes from recordings."""
         raise NotImplementedError
 
 
 class Discriminator(nn.Module):
-    """See :class:`AdversarialTask`."""
+    """``discriminator(made, recorded)``, both (B, n): its own loss and metrics."""
 
     def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The maker's loss and figures."""
+        """What the generator loses by it, and the metrics of that."""
         raise NotImplementedError
 
 

@@ -21,7 +21,7 @@ from ..recipe import Recipe, save_recipe
 from .accelerator import everywhere, on_main
 from .saves import Run
 from .scalars import Scalars
-from .task import AdversarialTask, Batch, Task, require_gradients
+from .task import Batch, Task, require_gradients
 from .throughput import Throughput
 
 
@@ -154,7 +154,7 @@ class _Training(Run):
         return shown | {"lr": rate, "gradient_norm": norm}
 
     def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Any]]:
-        if self.discriminator is None or not isinstance(self.task, AdversarialTask):
+        if self.discriminator is None:
             loss, shown = self.forward(batch)
             return loss, shown
         loss, shown, made, recorded = self.forward(batch)

@@ -51,7 +51,7 @@ class DiscriminatorConfig:
 
 
 class PeriodDiscriminator(nn.Module):
-    """(B, n) -> features of every layer, the last of them the verdicts; sees every ``period``-th sample as a row."""
+    """(B, n) -> features of every layer, the last of them the scores; sees every ``period``-th sample as a row."""
 
     def __init__(self, period: int, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class PeriodDiscriminator(nn.Module):
         widths = [1, *config.widths(4)]
         self.layers = nn.ModuleList(weight_norm(nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0))) for a, b in pairwise(widths))
         self.layers.append(weight_norm(nn.Conv2d(widths[-1], widths[-1], (5, 1), 1, (2, 0))))
-        self.turn_state = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
+        self.score = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), 1, (1, 0)))
 
     def forward(self, samples: Tensor) -> list[Tensor]:
         x = F.pad(samples, (0, -samples.shape[1] % self.period), mode="reflect")
@@ -68,11 +68,11 @@ class PeriodDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return [*features, self.turn_state(x)]
+        return [*features, self.score(x)]
 
 
 class ScaleDiscriminator(nn.Module):
-    """(B, n) -> features of every layer, the last of them the verdicts; the waveform at one scale."""
+    """(B, n) -> features of every layer, the last of them the scores; the waveform at one scale."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class ScaleDiscriminator(nn.Module):
             for (a, b), (kernel, stride, groups) in zip(pairwise([1, *widths]), shape, strict=True)
         )
         self.layers.append(weight_norm(nn.Conv1d(widths[-1], widths[-1], 5, 1, 2)))
-        self.turn_state = weight_norm(nn.Conv1d(widths[-1], 1, 3, 1, 1))
+        self.score = weight_norm(nn.Conv1d(widths[-1], 1, 3, 1, 1))
 
     def forward(self, samples: Tensor) -> list[Tensor]:
         x = samples[:, None]  # (B, 1, n)
@@ -91,11 +91,11 @@ class ScaleDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return [*features, self.turn_state(x)]
+        return [*features, self.score(x)]
 
 
 class SpectrumDiscriminator(nn.Module):
-    """(B, n) -> features of every layer, the last of them the verdicts; sees real and imaginary parts of a spectrum."""
+    """(B, n) -> features of every layer, the last of them the scores; sees real and imaginary parts of a spectrum."""
 
     def __init__(self, window: int, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class SpectrumDiscriminator(nn.Module):
             for inputs, kernel, stride, dilation in shapes
         )
         self.layers.append(weight_norm(nn.Conv2d(width, width, 3, 1, 1)))
-        self.turn_state = weight_norm(nn.Conv2d(width, 1, 3, 1, 1))
+        self.score = weight_norm(nn.Conv2d(width, 1, 3, 1, 1))
 
     def forward(self, samples: Tensor) -> list[Tensor]:
         with torch.autocast(samples.device.type, enabled=False):
@@ -120,7 +120,13 @@ class SpectrumDiscriminator(nn.Module):
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE)
             features.append(x)
-        return [*features, self.turn_state(x)]
+        return [*features, self.score(x)]
+
+
+def _renamed(module: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    """Scores were called verdicts in checkpoints of before."""
+    for name in [name for name in state if ".verdict." in name]:
+        state[name.replace(".verdict.", ".score.")] = state.pop(name)
 
 
 class Discriminators(Discriminator):
@@ -133,6 +139,7 @@ class Discriminators(Discriminator):
         self.scales = nn.ModuleList(ScaleDiscriminator(config) for _ in range(config.scales))
         self.spectra = nn.ModuleList(SpectrumDiscriminator(window, config) for window in config.resolutions)
         self.count = len(self.periods) + len(self.scales) + len(self.spectra)
+        self.register_load_state_dict_pre_hook(_renamed)
 
     def features(self, samples: Tensor) -> list[list[Tensor]]:
         """Each discriminator's features of (B, n)."""
@@ -165,8 +172,8 @@ class Discriminators(Discriminator):
             wanted = self.features(recorded)
         fooled = matched = made.new_zeros((), dtype=torch.float32)
         for seen, target in zip(self.features(made), wanted, strict=True):
-            turn_state = seen[-1].float()
-            fooled = fooled - turn_state.mean() if self.config.hinge else fooled + (turn_state - 1).square().mean()
+            score = seen[-1].float()
+            fooled = fooled - score.mean() if self.config.hinge else fooled + (score - 1).square().mean()
             for a, b in zip(seen[:-1], target[:-1], strict=True):
                 matched = matched + F.l1_loss(a.float(), b.float())
         fooled, matched = fooled / self.count, matched / self.count

@@ -1,81 +1,28 @@
-"""The sizes of nano, the bundled model: one place that every stage reads."""
+"""nano, the bundled model: the sizes of its parts, and how each stage trains it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from ...data_prep.nano.vocabulary import SPECIAL_TOKENS, token_ids
+from ...data_prep.nano.vocabulary import token_ids
 from ...model.adaptor.stack import StackConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoderConfig
+from ...model.codec.codec import CodecConfig
+from ...model.codec.quantiser import QuantiserConfig
+from ...model.codec.spectral_encoder import SpectralEncoderConfig
 from ...model.duplex.monitor import MonitorConfig
-from ...model.errors import DuologueError
 from ...model.speech_decoder.source_filter import SourceFilterConfig
 from ...model.speech_decoder.unit_decoder import UnitDecoderConfig
 from ...model.speech_decoder.unit_vocoder import UnitVocoderConfig
-from ...model.speech_lm import SpeechLM
-from ...model.speech_lm_config import AdaptorConfig, EncoderConfig, SpeechLMConfig, VoiceConfig
-from ...model.tokens import TokenLayout
-from ..augment.augment import AugmentConfig
-from ..augment.spec import SpecAugmentConfig
-from ..data.turns import nano_tokens
+from ..losses.codebooks import CodebookConfig
+from ..losses.discriminators import DiscriminatorConfig
+from ..losses.random_quantiser import RandomQuantiserConfig
+from ..losses.spectral import SpectralLossConfig
 
-NANO_UNITS = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentPreset:
-    """How much a clip is changed on its way into training: the sound, and what is masked of its mel."""
-
-    sound: AugmentConfig
-    masks: SpecAugmentConfig
-
-
-AUGMENTATIONS = {
-    "none": None,
-    "light": AugmentPreset(  # another voice, now and then another room: an encoder learns in hours, not days
-        sound=AugmentConfig(
-            noise_chance=0.3, room_chance=0.12, equaliser_chance=0.3, telephone_chance=0.03, mu_law_chance=0.02,
-            quantise_chance=0.03, overdrive_chance=0.02, silence_s=(0.0, 0.3), level_dbfs=(-25.0, 0.0),
-        ),
-        masks=SpecAugmentConfig(mel_masks=1, mel_width=12, time_masks=1, time_width=12),
-    ),
-    "voices": AugmentPreset(  # most clips in a voice that nobody has, little else
-        sound=AugmentConfig(
-            speed_chance=0.5, pitch_chance=0.5, pitch=(0.8, 1.3), tempo_chance=0.25, tempo=(0.75, 1.3),
-            formants_chance=0.4, formants=(0.8, 1.25), source_chance=0.3, noise_chance=0.3, room_chance=0.15,
-            equaliser_chance=0.5, telephone_chance=0.12, mu_law_chance=0.02, quantise_chance=0.03,
-            overdrive_chance=0.02, silence_s=(0.0, 0.3), level_dbfs=(-25.0, 0.0),
-        ),
-        masks=SpecAugmentConfig(mel_masks=2, mel_width=16, time_masks=2, time_width=16),
-    ),
-    "full": AugmentPreset(sound=AugmentConfig(), masks=SpecAugmentConfig()),
-    "still": AugmentPreset(  # another place and line, at times another pitch; every sound stays when it was
-        sound=AugmentConfig(
-            speed_chance=0.0, tempo_chance=0.0, silence_chance=0.0, pitch_chance=0.2, noise_chance=0.3,
-            room_chance=0.12, equaliser_chance=0.3, telephone_chance=0.03, mu_law_chance=0.02, quantise_chance=0.03,
-            overdrive_chance=0.02, level_dbfs=(-25.0, 0.0),
-        ),
-        masks=SpecAugmentConfig(),
-    ),
-}  # fmt: skip
-
-
-def keeps_time(sound: AugmentConfig) -> bool:
-    """Whether what is heard comes when it came."""
-    return not (sound.speed_chance or sound.tempo_chance or sound.silence_chance)
-
-
-def augmentation_of(name: str) -> AugmentPreset | None:
-    """The disguise of that name. Raises DuologueError for another name."""
-    if name not in AUGMENTATIONS:
-        raise DuologueError(f"augment is {name!r}; it must be one of {', '.join(AUGMENTATIONS)}")
-    return AUGMENTATIONS[name]
-
-
-NANO_MEL = LogMelConfig(n_mels=80, norm="causal")
-NANO_ENCODER = WhisperEncoderConfig(
+MEL = LogMelConfig(n_mels=80, norm="causal")
+ENCODER = WhisperEncoderConfig(
     n_mels=80,
     n_audio_ctx=1500,
     n_audio_state=192,
@@ -85,29 +32,40 @@ NANO_ENCODER = WhisperEncoderConfig(
     left_context=496,  # 9.92 s
     causal_conv=True,
 )
-NANO_ADAPTOR = StackConfig(in_dim=192, hidden_dim=512, out_dim=256, stack=4)  # 80 ms an embedding
-NANO_UNIT_DECODER = UnitDecoderConfig(
+ADAPTOR = StackConfig(in_dim=192, hidden_dim=512, out_dim=256, stack=4)  # 80 ms an embedding
+UNIT_DECODER = UnitDecoderConfig(
     in_dim=256,
     dim=256,
     layers=2,
     heads=4,
     ffn_dim=688,
-    units=NANO_UNITS,
+    units=200,
     upsample=25,
     band=20,
     fuse_token=True,
     sub_position=True,
     blank_bias=-2.0,
 )
-NANO_VOCODER = UnitVocoderConfig(units=NANO_UNITS, embedding_dim=128, source_filter=SourceFilterConfig())
+VOCODER = UnitVocoderConfig(units=200, embedding_dim=128, source_filter=SourceFilterConfig())
 # For a codec's tokens in the place of units: as many classes as its codebook, and more of them a word.
-NANO_CODEC_UNIT_DECODER = replace(NANO_UNIT_DECODER, units=4096, upsample=63)
-NANO_MONITOR = MonitorConfig(in_dim=256, hidden_dim=128)
-NANO_WORD_MONITOR = MonitorConfig(in_dim=256, hidden_dim=64)
+CODEC_UNIT_DECODER = replace(UNIT_DECODER, units=4096, upsample=63)
+# 3.7 M parameters (7.0 MiB as float16), 74 frames a second, 67.5 ms behind the microphone.
+CODEC = CodecConfig(
+    sample_rate=16000,
+    encoder=SpectralEncoderConfig(dim=64, hop=216),
+    quantiser=QuantiserConfig(dim=64),
+    decoder=SourceFilterConfig(ffn_dim=512, ahead=4, hop=216, n_fft=512, pitch_dim=64),
+)
+# The same at 40 frames a second, 75 ms behind the microphone.
+CODEC_40 = replace(
+    CODEC,
+    encoder=SpectralEncoderConfig(dim=64, hop=400),
+    decoder=SourceFilterConfig(ffn_dim=512, ahead=2, hop=400, n_fft=640, pitch_dim=64),
+)
 
 
-def nano_llm() -> dict[str, Any]:
-    """nano's LLM as a transformers config: a Llama of 4.9 M parameters over the grammar's words."""
+def llm() -> dict[str, Any]:
+    """The language model as a transformers config: a Llama of 4.9 M parameters over the grammar's words."""
     table = token_ids()
     return {
         "model_type": "llama",
@@ -126,53 +84,78 @@ def nano_llm() -> dict[str, Any]:
     }
 
 
-def tiny_llm() -> dict[str, Any]:
-    """The same at the size of the ``tiny`` presets: 64 wide, two layers."""
-    return nano_llm() | {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "intermediate_size": 128,
-    }
-
-
-def nano_config(
-    voice: VoiceConfig = NANO_VOCODER, unit_decoder: UnitDecoderConfig = NANO_UNIT_DECODER
-) -> SpeechLMConfig:
-    """The whole model; with another voice (a codec's: CodecVoiceConfig) and the unit decoder that writes for it."""
-    table = token_ids()
-    markers = ("bos", "eos", "pad", "user", "speech", "transcript", "reply", "query", "noise", "wait")
-    return SpeechLMConfig(
-        mel=NANO_MEL,
-        encoder=NANO_ENCODER,
-        adaptor=NANO_ADAPTOR,
-        llm=nano_llm(),
-        unit_decoder=unit_decoder,
-        vocoder=voice,
-        monitor=NANO_MONITOR,
-        word_monitor=NANO_WORD_MONITOR,
-        layout=TokenLayout(
-            **{name: table[f"<{name}>"] for name in markers},
-            text=(len(SPECIAL_TOKENS), len(table)),
-            units=voice.units,
-        ),
-        prompt=nano_tokens().prompt,
-        tail_s=0.3,
-        transcript_ctc=0.4,
-        history=192,
-        past_in_words=True,
-    )
-
-
-def without_voice(
-    mel: LogMelConfig,
-    encoder: EncoderConfig,
-    adaptor: AdaptorConfig,
-    llm: dict[str, Any],
-    monitor: MonitorConfig | None = None,
-) -> SpeechLM:
-    """A model that hears and writes, of these sizes, with nano's tokens and prompt: what the stages before the mouth
-    train. It hears a clip as it was trained on, without a tail."""
-    silent = replace(nano_config(), unit_decoder=None, vocoder=None, monitor=None, word_monitor=None, tail_s=0.0)
-    return SpeechLM(replace(silent, mel=mel, encoder=encoder, adaptor=adaptor, llm=llm, monitor=monitor))
+QUESTIONS: dict[str, Any] = {"data": ("work/questions",), "dev_data": ("work/dev_questions",)}
+HEARING: dict[str, Any] = {"mel": MEL, "encoder": ENCODER}
+PRETRAIN = QUESTIONS | HEARING | {
+    "steps": 14000, "batch_size": 32, "lr": 2e-3, "warmup": 500, "optimiser": "muon", "precision": "bf16",
+}  # fmt: skip
+SPEECH_TO_TEXT = QUESTIONS | HEARING | {
+    "adaptor": ADAPTOR, "llm": llm, "learn": ("adaptor", "llm"),
+    "start": ("encoder=runs/asr_pretrain", "llm=runs/text_sft"),
+    "steps": 5000, "batch_size": 32, "lr": 1e-3, "warmup": 150, "optimiser": "muon", "precision": "bf16",
+}  # fmt: skip
+DUPLEX = SPEECH_TO_TEXT | {
+    "monitor": MonitorConfig(in_dim=256, hidden_dim=128), "learn": ("monitor", "adaptor", "llm"),
+    "start": ("encoder=runs/asr_pretrain", "adaptor=runs/speech_to_text", "llm=runs/speech_to_text"),
+    "data": ("work/questions", "work/asides"), "dev_data": ("work/dev_questions", "work/dev_asides"),
+    "steps": 2000, "lr": 5e-4,
+}  # fmt: skip
+WORD_MONITOR: dict[str, Any] = {
+    "word_monitor": MonitorConfig(in_dim=256, hidden_dim=64), "learn": ("word_monitor",), "optimiser": "adamw",
+    "precision": "no", "weight_decay": 0.3, "warmup": 20, "lr": 1e-3, "workers": 0,
+}  # fmt: skip
+UNIT_DECODER_STAGE: dict[str, Any] = {
+    "llm": llm, "unit_decoder": UNIT_DECODER, "hop": VOCODER.hop, "start": ("llm=runs/speech_to_text",),
+    "learn": ("unit_decoder",), "data": ("work/replies",), "steps": 6000, "batch_size": 32, "lr": 1.5e-3,
+    "warmup": 200, "precision": "bf16", "save_every": 500,
+}  # fmt: skip
+CODEC_STAGE: dict[str, Any] = {
+    "codec": CODEC, "codebooks": CodebookConfig(), "spectral": SpectralLossConfig(windows=(1024, 256), band_weight=5.0),
+    "discriminator": DiscriminatorConfig(channels=8, max_channels=64, periods=(2, 3, 5), scales=1, resolutions=(512,),
+                                         hinge=True, feature_weight=2.0),
+    "learn": ("codec",), "data": ("work/recordings_speech",), "steps": 9000, "batch_size": 16, "lr": 2e-3,
+    "warmup": 200, "optimiser": "muon", "quantise_after": 200, "betas": (0.8, 0.99), "weight_decay": 0.0, "clip": 10.0,
+    "precision": "bf16", "save_every": 500,
+}  # fmt: skip
+NANO: dict[str, dict[str, Any]] = {
+    "asr_pretrain": PRETRAIN | {"learn": ("encoder", "ctc_head", "decoder")},
+    "ssl": PRETRAIN | {"learn": ("encoder", "head"), "quantiser": RandomQuantiserConfig()},
+    "probe": QUESTIONS | HEARING | {
+        "learn": ("heads",), "source": "runs/ssl", "steps": 1500, "batch_size": 32, "lr": 3e-3, "warmup": 50,
+        "weight_decay": 0.0, "clip": 100.0,  # over all heads, which do not share anything
+        "save_every": 500,
+    },
+    "text_sft": {
+        "llm": llm, "learn": ("llm",), "steps": 3000, "batch_size": 16, "lr": 2e-3, "warmup": 200, "precision": "bf16",
+        "save_every": 500,
+    },
+    "speech_to_text": SPEECH_TO_TEXT,
+    "duplex": DUPLEX,
+    "word_monitor": DUPLEX | WORD_MONITOR | {
+        "start": ("encoder=runs/duplex", "adaptor=runs/duplex", "llm=runs/duplex"), "augment": "voices", "steps": 1500,
+        "batch_size": 256, "save_every": 500,
+    },
+    "unit_decoder": UNIT_DECODER_STAGE,
+    "unit_vocoder": {
+        "vocoder": VOCODER, "spectral": SpectralLossConfig(),
+        "discriminator": DiscriminatorConfig(channels=16, max_channels=128, periods=(2, 3, 5, 7), scales=2),
+        "learn": ("vocoder",), "data": ("work/replies",), "steps": 6000, "batch_size": 12, "lr": 1e-3, "warmup": 100,
+        "betas": (0.8, 0.99), "weight_decay": 0.0, "clip": 5.0, "precision": "bf16", "save_every": 500,
+    },
+    "codec": CODEC_STAGE,
+    # The whole, joined from the runs of its stages.
+    "assemble": HEARING | {
+        "adaptor": ADAPTOR, "llm": llm, "unit_decoder": UNIT_DECODER, "vocoder": VOCODER,
+        "monitor": DUPLEX["monitor"], "word_monitor": WORD_MONITOR["word_monitor"], "tail_s": 0.3,
+    },
+}  # fmt: skip
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "nano": NANO,
+    "nano-40": {"codec": CODEC_STAGE | {"codec": CODEC_40}},
+    "codec": {  # nano's codec as the voice: 4,097 classes for each of 63 frames a word, so smaller batches
+        "unit_decoder": UNIT_DECODER_STAGE | {
+            "unit_decoder": CODEC_UNIT_DECODER, "hop": CODEC.hop, "units_file": "codec.jsonl", "batch_size": 8,
+            "steps": 20000,
+        }
+    },
+}  # fmt: skip

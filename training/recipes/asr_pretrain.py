@@ -9,47 +9,40 @@ Source: joint CTC / attention, Watanabe et al., "Hybrid CTC/Attention Architectu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.nano.vocabulary import token_ids
-from ...model.audio_encoder.mel import LogMel, LogMelConfig
+from ...data_prep.datasets.question_sets import question_set
+from ...model.audio_encoder.mel import LogMel
 from ...model.audio_encoder.whisper import sinusoids
 from ...model.errors import DuologueError
-from ...model.speech_lm_config import EncoderConfig, build_encoder
+from ...model.speech_lm_config import build_encoder
 from ..augment.spec import spec_augment
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
-from ..data.corpus import Corpus, Plan, pad, to_float
-from ..data.turns import encode
-from ..loop.task import Batch, Task
-from ..loop.throughput import StepCost, speech_load
+from ..data.corpus import Plan, dev_sets, pad, to_float
+from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
+from ..data.turns import marked_tokens
+from ..loop.task import Batch
 from ..losses.error_rate import error_rate
-from ..presets.nano import NANO_ENCODER, NANO_MEL, augmentation_of
-from ..recipe import Recipe
+from ..presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsrPretrainRecipe(Recipe):
-    """Data, sizes and loss weights of the stage."""
+class AsrPretrainRecipe(SpeechRecipe):
+    """Loss weights of the stage."""
 
-    data: tuple[str, ...]
-    dev_data: tuple[str, ...] = ()
-    noises: str | None = None  # a prepared set of recorded noise for the augmentation
-    mel: LogMelConfig = NANO_MEL
-    encoder: EncoderConfig = NANO_ENCODER
+    questions: str = "nano"  # the question set whose words the decoder writes
     ctc_weight: float = 1.0
     middle_ctc_weight: float = 0.3
     attention_weight: float = 0.5
-    augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        augmentation_of(self.augment)
         if not self.dropout < 1:
             raise DuologueError(f"dropout is {self.dropout}; it must be below 1")
 
@@ -58,26 +51,9 @@ class AsrPretrainRecipe(Recipe):
         return AsrPretrain(self)
 
 
-def recipe(preset: str = "nano") -> AsrPretrainRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    base = AsrPretrainRecipe(
-        stage="asr_pretrain",
-        out="runs/asr_pretrain",
-        learn=("encoder", "ctc_head", "decoder"),
-        data=("work/questions",),
-        dev_data=("work/dev_questions",),
-        steps=14000,
-        batch_size=32,
-        lr=2e-3,
-        warmup=500,
-        optimiser="muon",
-        precision="bf16",
-    )
-    if preset == "tiny":
-        tiny = replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2)
-        return replace(base, encoder=tiny, dev_data=(), steps=300, batch_size=8, warmup=20, augment="none",
-                       precision="no", workers=0, save_every=300)  # fmt: skip
-    return base
+def recipe(name: str = "nano") -> AsrPretrainRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return AsrPretrainRecipe(stage="asr_pretrain", out="runs/asr_pretrain", **preset(name, "asr_pretrain"))
 
 
 class WordDecoder(nn.Module):
@@ -98,44 +74,36 @@ class WordDecoder(nn.Module):
         return self.head(x)
 
 
-class AsrPretrain(Task):
+class AsrPretrain(SpeechTask):
     """The encoder, its heads and its batches."""
 
     def __init__(self, recipe: AsrPretrainRecipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
+        super().__init__(recipe)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
         self.encoder = build_encoder(recipe.encoder)
         dim = recipe.encoder.width
         self.ctc_head = nn.Linear(dim, LABELS)
-        self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
-        self.words = token_ids()
+        self.words = question_set(recipe.questions).token_ids()
+        self.tokens = marked_tokens(recipe.questions)
         self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.heads)
-        self.augmentation = augmentation_of(recipe.augment)
-        noise = None if recipe.noises is None else Corpus((recipe.noises,))
-        self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
-    def load_of(self, batch: Batch) -> StepCost:
-        return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
-
     def batch(self, step: int) -> Batch:
         sound = None if self.augmentation is None else self.augmentation.sound
         batch, texts = ctc_batch(self.corpus, self.plan, step, self.recipe.seed, sound, self.noises)
-        words = [[self.words["<bos>"], *encode(text), self.words["<eos>"]] for text in texts]
+        words = [[self.words["<bos>"], *self.tokens.encode(text), self.words["<eos>"]] for text in texts]
         word_ids = torch.full((len(words), max(len(ids) for ids in words)), self.words["<pad>"])
         for row, ids in zip(word_ids, words, strict=True):
             row[: len(ids)] = torch.tensor(ids)
         rng = np.random.default_rng((self.recipe.seed, step, 1))
         longest = batch["samples"].shape[1] // (2 * self.recipe.mel.hop)
-        room = max(1, self.recipe.encoder.positions - longest)
         return batch | {
             "words": word_ids,
-            "offsets": torch.from_numpy(rng.integers(0, room, len(texts))),
+            "offsets": random_offsets(self.recipe.encoder, longest, len(texts), rng),
             "mask_seed": int(rng.integers(2**31)),
         }
 
@@ -179,8 +147,7 @@ class AsrPretrain(Task):
     def evaluate(self) -> dict[str, float]:
         """Word error rate of greedy CTC on each held-out set."""
         metrics = {}
-        for folder in self.recipe.dev_data:
-            dev = Corpus((folder,))
+        for name, dev in dev_sets(self.recipe.dev_data):
             chosen = range(0, len(dev), max(1, len(dev) // 128))
             hypotheses = [
                 text
@@ -188,6 +155,5 @@ class AsrPretrain(Task):
                 for text in self.transcribe([to_float(dev[j].pcm) for j in chosen[i : i + 16]])
             ]
             references = [dev[i].meta["text"] for i in chosen]
-            name = f"wer_{folder.rstrip('/').split('/')[-1]}"
-            metrics[name] = error_rate([h.split() for h in hypotheses], [r.split() for r in references])
+            metrics[f"wer_{name}"] = error_rate([h.split() for h in hypotheses], [r.split() for r in references])
         return metrics

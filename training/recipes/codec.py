@@ -14,81 +14,39 @@ Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532), section 3; codebooks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...model.codec.codec import Codec, CodecConfig, causal, published, waveform
-from ...model.codec.quantiser import QuantiserConfig
-from ...model.codec.spectral_encoder import SpectralEncoderConfig
+from ...model.codec.codec import Codec, CodecConfig, waveform
 from ...model.errors import DuologueError
 from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
 from ..data.waveforms import Waveforms
-from ..loop.task import AdversarialTask, Batch, Discriminator, Task
+from ..loop.task import Batch
 from ..losses.codebooks import CodebookConfig, Codebooks, perplexity
-from ..losses.discriminators import DiscriminatorConfig, Discriminators
-from ..losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
-from ..recipe import Recipe
+from ..losses.waveform import WaveformRecipe, WaveformTask
+from ..presets import preset
 
-PRESETS = ("published-75", "published-40", "causal-75", "causal-40", "nano-40")  # besides nano and tiny
 KMEANS_BATCHES = 64  # at most, that k-means begins with
-
-# 3.7 M parameters (7.0 MiB as float16), 74 frames a second, 67.5 ms behind the microphone.
-NANO_CODEC = CodecConfig(
-    sample_rate=16000,
-    encoder=SpectralEncoderConfig(dim=64, hop=216),
-    quantiser=QuantiserConfig(dim=64),
-    decoder=SourceFilterConfig(ffn_dim=512, ahead=4, hop=216, n_fft=512, pitch_dim=64),
-)
-# The same at 40 frames a second, 75 ms behind the microphone.
-NANO_CODEC_40 = replace(
-    NANO_CODEC,
-    encoder=SpectralEncoderConfig(dim=64, hop=400),
-    decoder=SourceFilterConfig(ffn_dim=512, ahead=2, hop=400, n_fft=640, pitch_dim=64),
-)
-# As published (section 3.4), at 24 kHz.
-PUBLISHED_SPECTRAL = SpectralLossConfig(
-    sample_rate=24000, windows=(1024,), n_mels=100, mel_weight=45.0, magnitude_weight=0.0, convergence_weight=0.0
-)
-PUBLISHED_DISCRIMINATORS = DiscriminatorConfig(
-    scales=3, resolutions=(2048, 1024, 512), hinge=True, feature_weight=1.0, adversarial_weight=1.0
-)
-NANO_CODEBOOKS = CodebookConfig()
-NANO_SPECTRAL = SpectralLossConfig(windows=(1024, 256), band_weight=5.0)
-NANO_DISCRIMINATORS = DiscriminatorConfig(
-    channels=8, max_channels=64, periods=(2, 3, 5), scales=1, resolutions=(512,), hinge=True, feature_weight=2.0
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodecRecipe(Recipe):
-    """Data, sizes and loss weights of the stage."""
+class CodecRecipe(WaveformRecipe):
+    """Sizes and loss weights of the stage."""
 
-    data: tuple[str, ...]
     fractions: tuple[float, ...] = ()  # how often each data set is drawn from; by its length if not given
-    dev_data: tuple[str, ...] = ()
-    codec: CodecConfig = NANO_CODEC
-    codebooks: CodebookConfig = NANO_CODEBOOKS
+    codec: CodecConfig
+    codebooks: CodebookConfig
     crop_ms: int = 1000
     gain_db: tuple[float, float] = (-12.0, 6.0)  # crops are made softer or louder by so much
-    spectral: SpectralLossConfig = NANO_SPECTRAL
     commitment_weight: float = 1.0
-    pitch_weight: float = 5.0  # of a source-filter decoder: mean distance of log pitches where there is a voice
-    voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
     quantise_after: int = 0  # steps as a plain autoencoder: its embeddings are what the entries begin from
-    adversary: bool = False
-    discriminator_after: int = 0  # steps with spectral losses alone
-    discriminator: DiscriminatorConfig = NANO_DISCRIMINATORS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.spectral.sample_rate != self.codec.sample_rate:
-            raise DuologueError(
-                f"spectral.sample_rate is {self.spectral.sample_rate}; it must be the codec's, {self.codec.sample_rate}"
-            )
+        self.check_rate(self.codec.sample_rate, "codec")
         if self.crop < max(self.spectral.windows):
             raise DuologueError(
                 f"crop_ms is {self.crop_ms}, {self.crop} samples; the losses' windows are {self.spectral.windows}"
@@ -102,64 +60,24 @@ class CodecRecipe(Recipe):
         c = self.codec
         return self.crop_ms * c.sample_rate // (1000 * c.hop) * c.hop
 
-    def build(self) -> Task:
+    def build(self) -> CodecTask:
         """The task of this recipe."""
-        return AdversarialCodec(self) if self.adversary else CodecTask(self)
+        return CodecTask(self)
 
 
-def recipe(preset: str = "nano") -> CodecRecipe:
-    """The stage's recipe: ``nano`` (74 frames a second) or ``nano-40``, the published and the causal codecs at 24 kHz,
-    or ``tiny`` for a test on a CPU."""
-    base = CodecRecipe(
-        stage="codec",
-        out="runs/codec",
-        learn=("codec",),
-        data=("work/recordings_speech",),
-        steps=9000,
-        batch_size=16,
-        lr=2e-3,
-        warmup=200,
-        optimiser="muon",
-        quantise_after=200,
-        betas=(0.8, 0.99),
-        weight_decay=0.0,
-        clip=10.0,
-        precision="bf16",
-        save_every=500,
-    )
-    if preset == "tiny":
-        encoder = SpectralEncoderConfig(dim=16, width=32, ffn_dim=64, layers=2, hop=240)
-        decoder = SourceFilterConfig(dim=64, ffn_dim=128, layers=2, ahead=4, hop=240, pitch_dim=16)
-        codec = CodecConfig(sample_rate=16000, encoder=encoder, quantiser=QuantiserConfig(dim=16, size=64),
-                            decoder=decoder)  # fmt: skip
-        return replace(base, codec=codec, crop_ms=300, batch_size=8, steps=100, warmup=10, lr=3e-3, precision="no",
-                       optimiser="adamw", quantise_after=0, codebooks=CodebookConfig(dead_after=10),
-                       gain_db=(0.0, 0.0), workers=0, save_every=100)  # fmt: skip
-    if preset == "nano-40":
-        return replace(base, codec=NANO_CODEC_40)
-    if preset in PRESETS:
-        kind, _, rate = preset.partition("-")
-        codec = published(int(rate)) if kind == "published" else causal(int(rate))
-        return replace(
-            base, codec=codec, crop_ms=3000, batch_size=40, steps=1_000_000, lr=2e-4, warmup=0, adversary=True,
-            clip=1e3, gain_db=(0.0, 0.0), spectral=PUBLISHED_SPECTRAL, discriminator=PUBLISHED_DISCRIMINATORS,
-            commitment_weight=1000.0,
-            codebooks=CodebookConfig(kmeans_iterations=200), workers=8, save_every=5000, optimiser="adamw",
-            quantise_after=0,
-        )  # fmt: skip
-    return base
+def recipe(name: str = "nano") -> CodecRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return CodecRecipe(stage="codec", out="runs/codec", **preset(name, "codec"))
 
 
-class CodecTask(Task):
+class CodecTask(WaveformTask):
     """The codec, its losses and its batches."""
 
     def __init__(self, recipe: CodecRecipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
+        super().__init__(recipe)
         self.recipe = recipe
         self.codec = Codec(recipe.codec)
         self.averages = Codebooks(recipe.codec.quantiser, recipe.codebooks, recipe.accumulate, recipe.seed)
-        self.spectral = SpectralLoss(recipe.spectral)
         self.data = self._open(recipe.data, recipe.fractions)
         self.dev = {folder.rstrip("/").split("/")[-1]: self._open((folder,), ()) for folder in recipe.dev_data}
 
@@ -190,12 +108,7 @@ class CodecTask(Task):
             batch["pitch"] = data.pitch(places, decoder.hop // decoder.pieces)
         return batch
 
-    def forward(self, batch: Batch) -> Any:
-        loss, metrics, _ = self.carry(batch)
-        return loss, metrics
-
-    def carry(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss without a rival, its figures, and what the decoder makes of (B, n): samples (B, n)."""
+    def make(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         samples = batch["samples"]
         if not self.learns_codes:
             embedding = self.codec.quantiser.decode(self.codec.encode(samples, batch["codebooks"] or None))
@@ -217,11 +130,10 @@ class CodecTask(Task):
             made = waveform(decoder(embedding))
             return *self.spectral(made, batch["samples"]), made
         controls = decoder.controls(embedding)
-        pitch, voicing = pitch_losses(controls, batch["pitch"])
         made = waveform(decoder.sound(controls, batch["pitch"]))
         loss, metrics = self.spectral(made, batch["samples"])
-        loss = loss + self.recipe.pitch_weight * pitch + self.recipe.voicing_weight * voicing
-        return loss, {**metrics, "pitch": pitch.detach(), "voicing": voicing.detach()}, made
+        loss, pitch = self.pitch_loss(loss, controls, batch["pitch"])
+        return loss, {**metrics, **pitch}, made
 
     @property
     def learns_codes(self) -> bool:
@@ -252,7 +164,7 @@ class CodecTask(Task):
             for i in range(8):
                 crops = self._crops(data, np.random.default_rng((1, i)), self.recipe.batch_size)
                 batch = {key: value.to(device) for key, value in crops.items()}
-                _, measured, _ = self.carry(batch | {"codebooks": codebooks})
+                _, measured, _ = self.make(batch | {"codebooks": codebooks})
                 for key in measured.keys() & {"mel", "magnitude", "band", "pitch", "voicing"}:
                     sums[key] = sums.get(key, 0.0) + float(measured[key]) / 8
                 codes = self.codec.encode(batch["samples"], codebooks=1).flatten()
@@ -261,19 +173,3 @@ class CodecTask(Task):
             metrics[f"used_{name}"] = float((counts > 0).sum())
             metrics[f"perplexity_{name}"] = float(perplexity(counts))
         return metrics
-
-
-class AdversarialCodec(CodecTask, AdversarialTask):
-    """The same with discriminators."""
-
-    def __init__(self, recipe: CodecRecipe) -> None:
-        super().__init__(recipe)
-        self.discriminator_after = recipe.discriminator_after
-
-    def make_discriminator(self) -> Discriminator:
-        torch.manual_seed(self.recipe.seed + 1)
-        return Discriminators(self.recipe.discriminator)
-
-    def forward(self, batch: Batch) -> Any:
-        loss, metrics, made = self.carry(batch)
-        return loss, metrics, made, batch["samples"]

@@ -12,7 +12,7 @@ Source: VITA (arXiv 2408.05211), section 3.3; a head on the states of the langua
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,17 +21,14 @@ from torch import Tensor, nn
 
 from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
-from ...data_prep.nano.dialogues import generate
-from ...data_prep.nano.vocabulary import token_ids
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState
 from ..augment.augment import AugmentConfig, another_voice, augment
 from ..augment.noise import draw_noise
-from ..data.corpus import Corpus, Plan, to_float
+from ..data.corpus import Corpus, Plan, dev_sets, to_float
 from ..data.turns import Row
 from ..loop.task import Batch
-from ..presets.nano import NANO_MONITOR
+from ..presets import preset
 from .speech_to_text import SpeechToText, SpeechToTextRecipe
-from .speech_to_text import recipe as stage_1
 
 _QUERY, _NOISE, _WAIT = (
     TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE, TurnState.WAIT)
@@ -47,7 +44,7 @@ class DuplexRecipe(SpeechToTextRecipe):
     noises: recordings of noise; made noise where there are none.
     """
 
-    monitor: MonitorConfig = NANO_MONITOR
+    monitor: MonitorConfig
     turn_state_weight: float = 1.0  # of the verdicts' loss beside that of the words
     pause_fraction: float = 0.5  # of the questions have a pause inside: where a breath is taken in them, or anywhere
     noise_fraction: float = 0.12  # of the rows are noise alone
@@ -60,35 +57,16 @@ class DuplexRecipe(SpeechToTextRecipe):
 
     @property
     def joins(self) -> tuple[str, ...]:
-        return ()  # a monitor is taught by nano's words
+        return ()  # a monitor is taught by the words of a question set
 
     def build(self) -> Duplex:
         """The task of this recipe."""
         return Duplex(self)
 
 
-def recipe(preset: str = "nano") -> DuplexRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    first = stage_1(preset)
-    same = {field.name: getattr(first, field.name) for field in fields(first)}
-    base = DuplexRecipe(**same)
-    if preset == "tiny":
-        return replace(
-            base, stage="duplex", out="runs/duplex", learn=("monitor", "adaptor", "llm", "encoder"),
-            monitor=MonitorConfig(in_dim=64, hidden_dim=64), noise_fraction=0.0, far_fraction=0.0, pause_fraction=0.0,
-            turn_state_weight=5.0, steps=160, lr=2e-3, save_every=160,
-        )  # fmt: skip
-    return replace(
-        base,
-        stage="duplex",
-        out="runs/duplex",
-        start=("encoder=runs/asr_pretrain", "adaptor=runs/speech_to_text", "llm=runs/speech_to_text"),
-        learn=("monitor", "adaptor", "llm"),
-        data=("work/questions", "work/asides"),
-        dev_data=("work/dev_questions", "work/dev_asides"),
-        steps=2000,
-        lr=5e-4,
-    )
+def recipe(name: str = "nano") -> DuplexRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return DuplexRecipe(stage="duplex", out="runs/duplex", **preset(name, "duplex"))
 
 
 class Duplex(SpeechToText):
@@ -104,27 +82,29 @@ class Duplex(SpeechToText):
         return super().parts() | {"monitor": self.monitor}
 
     def batch(self, step: int) -> Batch:
-        epoch, items = self.plan(step)
+        return self._batch(self.corpus, self.plan, step)
+
+    def _batch(self, corpus: Corpus, plan: Plan, step: int) -> Batch:
+        epoch, items = plan(step)
         rng = np.random.default_rng((self.recipe.seed, step, 1))
         waves: list[np.ndarray] = []
         rows: list[Row] = []
         turn_states: list[list[int]] = []
-        table = token_ids()
         quiet = None if self.augmentation is None else replace(self.augmentation.sound, silence_chance=0.0)
         for place, item in enumerate(items):
             draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
-            clip, row = self.corpus[int(item)], Row()
+            clip, row = corpus[int(item)], Row(self.tokens)
             wave, due, near = self.scene(clip, draw, quiet)
             meta, answer = clip.meta, clip.meta.get("answer", "")  # "stop" is obeyed in silence
             if meta.get("before"):
-                answer = row.add_before(meta, draw)
+                answer = row.add_before(meta, draw, self.questions)
             elif draw.random() < 0.5:  # not the first turn
-                dialogue = generate(self.recipe.seed + 1, int(draw.integers(2**31)), "train")
+                dialogue = self.questions.dialogue(self.recipe.seed + 1, int(draw.integers(2**31)))
                 row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
             if near:
                 row.add_turn(meta["text"], answer if _QUERY in due else None, len(due))
             else:
-                row.add([table["<bos>"]] * (not row.ids) + [table["<user>"]] + [table["<speech>"]] * len(due), 0)
+                row.hear(len(due))
             row.clips.append(place)
             waves.append(wave[: len(due) * self.place])
             rows.append(row)
@@ -202,7 +182,7 @@ class Duplex(SpeechToText):
 
     def judge(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The monitor's logits (N, 3) at the places where a verdict is known, and the verdicts (N,)."""
-        heard = hidden[batch["ids"] == token_ids()["<speech>"]]  # (places, D)
+        heard = hidden[batch["ids"] == self.tokens.speech]  # (places, D)
         known = batch["verdicts"] != UNKNOWN
         return self.monitor(heard[known].float()), batch["verdicts"][known]
 
@@ -210,19 +190,16 @@ class Duplex(SpeechToText):
     def evaluate(self) -> dict[str, float]:
         """Stage 1's figures; and on each held-out set how often a place's likeliest verdict is the one that is due."""
         metrics = super().evaluate()
-        for folder in self.recipe.dev_data:
-            held_out = object.__new__(type(self))
-            held_out.__dict__.update(self.__dict__)
-            held_out.corpus = Corpus((folder,))
-            held_out.plan = Plan(held_out.corpus.lengths, 32, 0)
+        device = next(self.monitor.parameters()).device
+        for name, corpus in dev_sets(self.recipe.dev_data):
+            plan = Plan(corpus.lengths, 32, 0)
             hits: dict[int, list[bool]] = {_QUERY: [], _NOISE: [], _WAIT: []}
-            for number in range(min(6, held_out.plan.batches_per_epoch)):
-                device = next(self.monitor.parameters()).device
-                batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in held_out.batch(number).items()}
+            for number in range(min(6, plan.batches_per_epoch)):
+                batch = self._batch(corpus, plan, number)
+                batch |= {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
                 logits, due = self.judge(self.read(batch).hidden, batch)
                 for said, wanted in zip(logits.argmax(-1).tolist(), due.tolist(), strict=True):
                     hits[wanted].append(said == wanted)
-            name = folder.rstrip("/").split("/")[-1]
             for index, right in hits.items():
                 if right:
                     metrics[f"{TURN_STATES[index].value}_{name}"] = sum(right) / len(right)

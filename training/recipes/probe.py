@@ -11,7 +11,7 @@ Source: how LUISE picks the layer of its second iteration, Seed-ASR (arXiv 2407.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,14 @@ from torch import Tensor, nn
 
 from ...checkpoints.files import expanded, write_text
 from ...checkpoints.parts import load_encoder
-from ...model.audio_encoder.mel import LogMel, LogMelConfig
-from ...model.speech_lm_config import Encoder, EncoderConfig, build_encoder
+from ...model.audio_encoder.mel import LogMel
+from ...model.speech_lm_config import Encoder, build_encoder
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
-from ..data.corpus import Corpus, Plan, pad, to_float
-from ..loop.task import Batch, Task
-from ..loop.throughput import StepCost, speech_load
+from ..data.corpus import Corpus, Plan, dev_sets, pad, to_float
+from ..data.speech import SpeechRecipe, SpeechTask
+from ..loop.task import Batch
 from ..losses.error_rate import edit_distance
-from ..presets.nano import NANO_ENCODER, NANO_MEL, augmentation_of
-from ..recipe import Recipe
+from ..presets import preset
 
 FILE = "probe.json"
 STANDARD_CLIPS = 64  # from which means and deviations are taken
@@ -36,51 +35,26 @@ STACK = 2  # mel frames for each of the encoder's
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeRecipe(Recipe):
-    """Whose encoder, on what, and how large a head."""
+class ProbeRecipe(SpeechRecipe):
+    """Whose encoder, and how large a head. ``mel`` and ``encoder`` are for what has no source."""
 
-    data: tuple[str, ...]  # clips with their text
-    dev_data: tuple[str, ...]
     source: str  # a run of ssl or asr_pretrain, or a model; empty: random weights of ``encoder``'s sizes
-    mel: LogMelConfig = NANO_MEL  # without a source
-    encoder: EncoderConfig = NANO_ENCODER  # without a source
     hidden: int = 0  # width of a head's layer between; 0: it is linear
     reach: int = 4  # frames to either side that such a layer hears
     dev_clips: int = 200  # of each held-out set
-    augment: str = "light"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_least(1, "dev_clips")
-        augmentation_of(self.augment)
 
     def build(self) -> Probe:
         """The task of this recipe."""
         return Probe(self)
 
 
-def recipe(preset: str = "nano") -> ProbeRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    base = ProbeRecipe(
-        stage="probe",
-        out="runs/probe",
-        learn=("heads",),
-        source="runs/ssl",
-        data=("work/questions",),
-        dev_data=("work/dev_questions",),
-        steps=1500,
-        batch_size=32,
-        lr=3e-3,
-        warmup=50,
-        weight_decay=0.0,
-        clip=100.0,  # over all heads, which do not share anything
-        save_every=500,
-    )
-    if preset == "tiny":
-        tiny = replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2)
-        return replace(base, encoder=tiny, source="", augment="none", steps=60, batch_size=8, warmup=5, lr=1e-2,
-                       workers=0, save_every=60)  # fmt: skip
-    return base
+def recipe(name: str = "nano") -> ProbeRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return ProbeRecipe(stage="probe", out="runs/probe", **preset(name, "probe"))
 
 
 class Head(nn.Module):
@@ -119,14 +93,12 @@ def layer_outputs(encoder: Encoder, mel: Tensor) -> list[Tensor]:
     return kept
 
 
-class Probe(Task):
+class Probe(SpeechTask):
     """Two frozen encoders and their heads. Layers are counted in blocks: 0 is what the convolutions give."""
 
     def __init__(self, recipe: ProbeRecipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
+        super().__init__(recipe)
         self.recipe = recipe
-        self.mel: LogMel
         self.encoder: Encoder
         if recipe.source:
             self.mel, self.encoder = load_encoder(recipe.source)
@@ -139,9 +111,7 @@ class Probe(Task):
         self.heads = nn.ModuleDict(
             {name: Head(dim, recipe.hidden, recipe.reach) for name, dim in zip(self.names, widths, strict=True)}
         )
-        self.corpus = Corpus(recipe.data)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
-        self.augmentation = augmentation_of(recipe.augment)
         seen: dict[str, list[Tensor]] = {name: [] for name in self.names}
         for item in np.random.default_rng(recipe.seed).permutation(len(self.corpus))[:STANDARD_CLIPS]:
             wave = torch.from_numpy(to_float(self.corpus[int(item)].pcm))
@@ -153,12 +123,9 @@ class Probe(Task):
     def parts(self) -> dict[str, nn.Module]:
         return {"heads": self.heads}
 
-    def load_of(self, batch: Batch) -> StepCost:
-        return speech_load(batch["lengths"], batch["samples"], self.mel.config.sample_rate)
-
     def batch(self, number: int) -> Batch:
         sound = None if self.augmentation is None else self.augmentation.sound
-        return ctc_batch(self.corpus, self.plan, number, self.recipe.seed, sound)[0]
+        return ctc_batch(self.corpus, self.plan, number, self.recipe.seed, sound, self.noises)[0]
 
     @torch.no_grad()
     def read(self, samples: Tensor) -> dict[str, Tensor]:
@@ -185,9 +152,8 @@ class Probe(Task):
         """The best layer and word error rates of each held-out set; every clip's errors go into probe.json."""
         metrics: dict[str, float] = {}
         sets: dict[str, list[dict[str, Any]]] = {}
-        for folder in self.recipe.dev_data:
-            name = folder.rstrip("/").split("/")[-1]
-            rows = sets[name] = self._rows(Corpus((folder,)))
+        for name, corpus in dev_sets(self.recipe.dev_data):
+            rows = sets[name] = self._rows(corpus)
             rate = {head: _rate(rows, f"wer_{head}") for head in self.names}
             trained = {head: value for head, value in rate.items() if head.startswith("trained")}
             metrics |= {f"best_layer_{name}": float(min(trained, key=trained.__getitem__).rpartition("_")[2]),

@@ -14,61 +14,57 @@ SpeechGPT's chain-of-modality (arXiv 2305.11000), section 3.2.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.nano.dialogues import Category, generate
+from ...data_prep.datasets.question_sets import question_set
 from ...data_prep.text.spoken import contains_slot
-from ...model.adaptor.stack import StackConfig
-from ...model.audio_encoder.mel import LogMelConfig
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLMOutput
 from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
-from ...model.speech_lm_config import AdaptorConfig, EncoderConfig
+from ...model.speech_lm_config import AdaptorConfig
 from ..augment.augment import augment
 from ..augment.spec import spec_augment
-from ..data.chat_tokens import chat_tokens, joined_config, shape_of
-from ..data.corpus import Corpus, Plan, pad, to_float
-from ..data.turns import Row, embed_rows, nano_tokens, pack, spoken_words_loss, train_plainly, weighted_loss
+from ..data.chat_tokens import joined_config, shape_of, turn_tokens
+from ..data.corpus import Plan, dev_sets, pad, to_float
+from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
+from ..data.turns import (
+    Row,
+    TurnsRecipe,
+    check_categories,
+    embed_rows,
+    marked_config,
+    pack,
+    spoken_words_loss,
+    train_plainly,
+    weighted_loss,
+)
 from ..loop.lora import add_lora, is_lora, merged
-from ..loop.task import Batch, Task
-from ..loop.throughput import StepCost, speech_load
+from ..loop.task import Batch
 from ..losses.error_rate import error_rate
-from ..presets.nano import NANO_ADAPTOR, NANO_ENCODER, NANO_MEL, augmentation_of, nano_llm, tiny_llm, without_voice
-from ..recipe import Recipe
+from ..presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechToTextRecipe(Recipe):
+class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
     """Data and sizes of the stage."""
 
-    data: tuple[str, ...]
-    dev_data: tuple[str, ...] = ()
-    noises: str | None = None
-    mel: LogMelConfig = NANO_MEL
-    encoder: EncoderConfig = NANO_ENCODER
-    adaptor: AdaptorConfig = NANO_ADAPTOR
-    llm: dict[str, Any] = field(default_factory=nano_llm)
-    tokenizer: str | None = None  # folder whose tokens and chat template the turns are written in; None: nano's words
+    adaptor: AdaptorConfig
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
     text_fraction: float = 0.25  # rows of text alone, as a share of the rows of speech
-    text_only: tuple[str, ...] = ()  # categories of questions in them, such as arithmetic; none named: all
-    practice: float = 0.25  # of the questions in them, the share in wordings for practice (data_prep/nano/practice.py)
-    augment: str = "light"  # none | light | voices | full: how clips are disguised on the fly
+    text_only: tuple[str, ...] = ()  # categories of questions in them; none named: all
+    practice: float = 0.25  # of the questions in them, the fraction in wordings for practice
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := set(self.text_only) - set(Category):
-            raise DuologueError(f"text_only is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
+        check_categories("text_only", self.text_only, self.questions)
         self.check_fractions("practice")
         self.check_least(1, "row_tokens")
-        augmentation_of(self.augment)
         if self.tokenizer is not None and (self.ctc_weight or self.text_fraction):
             raise DuologueError(
                 f"ctc_weight is {self.ctc_weight} and text_fraction {self.text_fraction}, which need "
@@ -89,75 +85,35 @@ class SpeechToTextRecipe(Recipe):
         return SpeechToText(self)
 
 
-PRESETS = ("llama-omni",)
+def recipe(name: str = "nano") -> SpeechToTextRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return SpeechToTextRecipe(stage="speech_to_text", out="runs/speech_to_text", **preset(name, "speech_to_text"))
 
 
-def recipe(preset: str = "nano") -> SpeechToTextRecipe:
-    """The stage's recipe: ``nano``, ``llama-omni`` with its sizes and schedule, or ``tiny`` for a test on a CPU."""
-    base = SpeechToTextRecipe(
-        stage="speech_to_text",
-        out="runs/speech_to_text",
-        start=("encoder=runs/asr_pretrain", "llm=runs/text_sft"),
-        learn=("adaptor", "llm"),
-        data=("work/questions",),
-        dev_data=("work/dev_questions",),
-        steps=5000,
-        batch_size=32,
-        lr=1e-3,
-        warmup=150,
-        optimiser="muon",
-        precision="bf16",
-    )
-    if preset == "llama-omni":  # three epochs of its 200,000 questions; with llm= and encoder=
-        return replace(
-            base, start=(), adaptor=StackConfig(in_dim=192, hidden_dim=2048, out_dim=256, stack=5), ctc_weight=0.0,
-            text_fraction=0.0, augment="none", dev_data=(), steps=18750, lr=2e-5, warmup=560, optimiser="adamw",
-            betas=(0.9, 0.999), weight_decay=0.0,
-        )  # fmt: skip
-    if preset == "tiny":
-        return replace(
-            base,
-            start=(),
-            encoder=replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2),
-            adaptor=StackConfig(in_dim=64, hidden_dim=128, out_dim=64, stack=4),
-            llm=tiny_llm(),
-            dev_data=(), text_fraction=0.0, augment="none", steps=200, batch_size=8, warmup=10, lr=3e-3,
-            optimiser="adamw",
-            precision="no",
-            workers=0, save_every=200,
-        )  # fmt: skip
-    return base
-
-
-class SpeechToText(Task):
+class SpeechToText(SpeechTask):
     """Mel, encoder, adaptor and LLM, under their SpeechLM names, and their rows of spoken dialogue."""
 
     def __init__(self, recipe: SpeechToTextRecipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
+        super().__init__(recipe)
         self.recipe = recipe
-        self.tokens = nano_tokens() if recipe.tokenizer is None else chat_tokens(recipe.tokenizer)
+        self.questions, self.tokens = question_set(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
         model = self._untrained()
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
-        self.corpus = Corpus(recipe.data)
         self.items = np.arange(len(self.corpus))
         if self.tokens.reply is None:  # an answer is all there is to learn
             self.items = np.array([i for i, meta in enumerate(self.corpus.metas) if "answer" in meta], int)
         if not len(self.items):
             raise DuologueError(f"no clip in {', '.join(recipe.data)} has an answer to learn")
         self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
-        self.augmentation = augmentation_of(recipe.augment)
-        noise = None if recipe.noises is None else Corpus((recipe.noises,))
-        self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
 
     def _untrained(self) -> SpeechLM:
-        """The model without a voice, in nano's words or in another language model's."""
+        """The model without a voice, in the words of the question set or in the language model's own."""
         r = self.recipe
         if r.tokenizer is None:
-            return without_voice(r.mel, r.encoder, r.adaptor, r.llm)
-        return SpeechLM(joined_config(r.tokenizer, mel=r.mel, encoder=r.encoder, adaptor=r.adaptor, llm=r.llm))
+            return SpeechLM(marked_config(r.questions, mel=r.mel, encoder=r.encoder, adaptor=r.adaptor, llm=r.llm))
+        return SpeechLM(joined_config(r.mel, r.encoder, r.adaptor, r.llm, r.tokenizer))
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": merged(self.llm)}
@@ -173,9 +129,6 @@ class SpeechToText(Task):
         """Adaptor frames that a clip of so many samples becomes."""
         mel = samples // self.recipe.mel.hop
         return (mel + 1) // 2 // self.recipe.adaptor.stack
-
-    def load_of(self, batch: Batch) -> StepCost | None:
-        return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
 
     def batch(self, step: int) -> Batch:
         r = self.recipe
@@ -195,12 +148,12 @@ class SpeechToText(Task):
                 )
             waves.append(wave)
             row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else None
-            row = row or Row(tokens=self.tokens)
+            row = row or Row(self.tokens)
             if not row.ids:
                 rows.append(row)
             answer = clip.meta.get("answer")
             if clip.meta.get("before"):  # the turn that it goes on from, in writing
-                answer = row.add_before(clip.meta, rng)
+                answer = row.add_before(clip.meta, rng, self.questions)
             row.add_turn(clip.meta["text"], answer, self.frames(len(wave)))
             row.clips.append(place)
             if "answer" not in clip.meta:
@@ -212,15 +165,12 @@ class SpeechToText(Task):
         """Rows of text alone, so many as go beside ``beside`` rows of speech."""
         r, rows = self.recipe, []
         for place in range(int(r.text_fraction * beside)):
-            row, rng = Row(), np.random.default_rng((r.seed, step, place, 2))
+            row, rng = Row(self.tokens), np.random.default_rng((r.seed, step, place, 2))
             numbers = itertools.count((step * r.batch_size + place) * 64)
-            dialogues = (generate(r.seed + 1, number, "train", practice=r.practice) for number in numbers)
+            dialogues = (self.questions.dialogue(r.seed + 1, number, practice=r.practice) for number in numbers)
             wanted = (d for d in dialogues if not r.text_only or d.category in r.text_only)
             for dialogue in itertools.islice(wanted, 4):
-                answer: str | None = dialogue.answer
-                if dialogue.before is not None:
-                    answer = row.add_before(vars(dialogue), rng)
-                row.add_turn(dialogue.question, answer, question_weight=0.0)
+                row.add_dialogue(dialogue, 0.0, rng, self.questions)
             rows.append(row)
         return rows
 
@@ -231,7 +181,7 @@ class SpeechToText(Task):
         order = [clip for row in rows for clip in row.clips]
         samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
-        offsets = torch.from_numpy(rng.integers(0, max(1, r.encoder.positions - longest), len(waves)))
+        offsets = random_offsets(r.encoder, longest, len(waves), rng)
         if not r.encoder.streams:  # one that sees whole clips has them begin at 0
             offsets.zero_()
         return batch | {
@@ -264,7 +214,7 @@ class SpeechToText(Task):
         words = weighted_loss(logits, batch["ids"], batch["weights"])
         if not self.recipe.ctc_weight:
             return words, {"words": words.detach()}
-        ctc = spoken_words_loss(logits, batch["ids"], batch["spoken"], batch["frames"])
+        ctc = spoken_words_loss(logits, batch["ids"], self.tokens, batch["spoken"], batch["frames"])
         return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -296,8 +246,7 @@ class SpeechToText(Task):
     def evaluate(self) -> dict[str, float]:
         """Transcript word error rate and the share of right answers on each held-out set."""
         metrics = {}
-        for folder in self.recipe.dev_data:
-            dev = Corpus((folder,))
+        for name, dev in dev_sets(self.recipe.dev_data):
             chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "slot" in dev.metas[i]]
             if not chosen:
                 continue
@@ -305,7 +254,6 @@ class SpeechToText(Task):
             said = [
                 self.converse(to_float(dev[i].pcm), meta.get("before")) for i, meta in zip(chosen, metas, strict=True)
             ]
-            name = folder.rstrip("/").split("/")[-1]
             if self.tokens.reply is not None:
                 metrics[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]

@@ -12,27 +12,26 @@ be guessed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model.audio_encoder.mel import LogMel, LogMelConfig
+from ...model.audio_encoder.mel import LogMel
 from ...model.errors import DuologueError
-from ...model.speech_lm_config import EncoderConfig, build_encoder
+from ...model.speech_lm_config import build_encoder
 from ..augment.augment import augment
-from ..data.corpus import Corpus, Plan, pad, to_float
+from ..augment.presets import augmentation_of, keeps_time
+from ..data.corpus import Corpus, Plan, dev_sets, pad, to_float
+from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
 from ..data.units import read_units
-from ..loop.task import Batch, Task
-from ..loop.throughput import StepCost, speech_load
+from ..loop.task import Batch
 from ..losses.codebooks import perplexity
 from ..losses.random_quantiser import RandomQuantiser, RandomQuantiserConfig
-from ..presets.nano import NANO_ENCODER, NANO_MEL, augmentation_of, keeps_time
-from ..recipe import Recipe
+from ..presets import preset
 
-NANO_QUANTISER = RandomQuantiserConfig()
 STACK = 2  # mel frames that one of the encoder's describes
 STANDARD_CLIPS = 200  # from which the mel bands' means and deviations are taken
 NOISE = 0.1  # deviation of what masked frames become, where a band's own is 1
@@ -40,21 +39,16 @@ DEV_CLIPS = 128  # of each held-out set
 
 
 @dataclass(frozen=True, kw_only=True)
-class SslRecipe(Recipe):
-    """Data, sizes, labels and masks of the stage."""
+class SslRecipe(SpeechRecipe):
+    """Labels and masks of the stage. What is said in the data, and whether that is known, does not matter."""
 
-    data: tuple[str, ...]  # what is said in them, and whether that is known, does not matter
-    dev_data: tuple[str, ...] = ()
-    noises: str | None = None  # a prepared set of recorded noise for the augmentation
-    mel: LogMelConfig = NANO_MEL
-    encoder: EncoderConfig = NANO_ENCODER
-    quantiser: RandomQuantiserConfig = NANO_QUANTISER
+    quantiser: RandomQuantiserConfig
     units: str = ""  # file of units in every data set, whose labels take the place of the quantiser's
     clusters: int = 0  # how many units there are
     longest_ms: int = 8000  # of a clip: longer ones are cut at random
     mask_ms: int = 200  # length of a masked stretch
     mask_chance: float = 0.05  # that one begins at a frame of 20 ms (with ten frames each, two fifths are masked)
-    augment: str = "still"  # none | still | light | voices | full; with units one that keeps the time
+    augment: str = "still"  # with units it must keep the time
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,27 +75,9 @@ class SslRecipe(Recipe):
         return Ssl(self)
 
 
-def recipe(preset: str = "nano") -> SslRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    base = SslRecipe(
-        stage="ssl",
-        out="runs/ssl",
-        learn=("encoder", "head"),
-        data=("work/questions",),
-        dev_data=("work/dev_questions",),
-        steps=14000,
-        batch_size=32,
-        lr=2e-3,
-        warmup=500,
-        optimiser="muon",
-        precision="bf16",
-    )
-    if preset == "tiny":
-        tiny = replace(NANO_ENCODER, n_audio_state=64, n_audio_head=2, n_audio_layer=2)
-        return replace(base, encoder=tiny, quantiser=RandomQuantiserConfig(size=64, codebooks=2), dev_data=(),
-                       longest_ms=2000, mask_ms=60, mask_chance=0.15, augment="none", steps=150, batch_size=8,
-                       warmup=20, lr=4e-3, precision="no", workers=0, save_every=150)  # fmt: skip
-    return base
+def recipe(name: str = "nano") -> SslRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return SslRecipe(stage="ssl", out="runs/ssl", **preset(name, "ssl"))
 
 
 def span_mask(frames: Tensor, size: int, chance: float, span: int, generator: torch.Generator) -> Tensor:
@@ -117,12 +93,11 @@ def span_mask(frames: Tensor, size: int, chance: float, span: int, generator: to
     return (near > 0) & inside
 
 
-class Ssl(Task):
+class Ssl(SpeechTask):
     """The encoder, the labels, and the layer that predicts them."""
 
     def __init__(self, recipe: SslRecipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
+        super().__init__(recipe)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
         self.encoder = build_encoder(recipe.encoder)
@@ -130,14 +105,10 @@ class Ssl(Task):
         self.quantiser = None if recipe.units else RandomQuantiser(q, recipe.mel.n_mels, STACK, recipe.seed)
         self.classes = (q.codebooks, q.size) if self.quantiser else (1, recipe.clusters)  # labels a frame, of so many
         self.head = nn.Linear(recipe.encoder.width, self.classes[0] * self.classes[1])
-        self.corpus = Corpus(recipe.data)
         self.longest = recipe.longest_ms * recipe.mel.sample_rate // 1000
         lengths = np.minimum(self.corpus.lengths, self.longest)
         self.plan = Plan(lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
         self.spoken = self._units_of(self.corpus, recipe.data)
-        self.augmentation = augmentation_of(recipe.augment)
-        noise = None if recipe.noises is None else Corpus((recipe.noises,))
-        self.noises = [] if noise is None else [to_float(noise[i].pcm) for i in range(len(noise))]
         mean, scale = self._standard()
         self.mean: Tensor
         self.scale: Tensor
@@ -173,9 +144,6 @@ class Ssl(Task):
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
-    def load_of(self, batch: Batch) -> StepCost:
-        return speech_load(batch["lengths"], batch["samples"], self.recipe.mel.sample_rate)
-
     def batch(self, number: int) -> Batch:
         epoch, items = self.plan(number)
         clips = []
@@ -207,13 +175,12 @@ class Ssl(Task):
             frames = torch.minimum(frames, torch.tensor([len(row) for _, row in clips]))
             for row, (_, known) in zip(units, clips, strict=True):
                 row[: len(known)] = torch.from_numpy(known[:size])
-        room = max(1, self.recipe.encoder.positions - size)
         return {
             "samples": samples,  # (B, n)
             "lengths": lengths,
             "frames": frames.clamp(min=1),
             "units": units,  # (B, T)
-            "offsets": torch.from_numpy(rng.integers(0, room, len(clips))),
+            "offsets": random_offsets(self.recipe.encoder, size, len(clips), rng),
             "mask_seed": int(rng.integers(2**31)),
         }
 
@@ -243,8 +210,7 @@ class Ssl(Task):
     def evaluate(self) -> dict[str, float]:
         """On each held-out set, with masks that are always the same: loss, accuracy, perplexity of the labels."""
         metrics: dict[str, float] = {}
-        for folder in self.recipe.dev_data:
-            corpus = Corpus((folder,))
+        for folder, (name, corpus) in zip(self.recipe.dev_data, dev_sets(self.recipe.dev_data), strict=True):
             spoken = self._units_of(corpus, (folder,))
             chosen = range(0, len(corpus), max(1, len(corpus) // DEV_CLIPS))
             losses, rights = [], []
@@ -258,7 +224,6 @@ class Ssl(Task):
                 losses.append(float(loss))
                 rights.append(float(right))
                 counts += torch.bincount(wanted[:, 0].cpu(), minlength=len(counts))
-            name = folder.rstrip("/").split("/")[-1]
             metrics |= {f"loss_{name}": float(np.mean(losses)), f"accuracy_{name}": float(np.mean(rights)),
                         f"perplexity_{name}": float(perplexity(counts))}  # fmt: skip
         return metrics

@@ -1,4 +1,4 @@
-"""Teach the LLM nano's dialogues as text, made on the fly. Learns the LLM; cross-entropy.
+"""Teach the LLM a question set's dialogues as text, made on the fly. Learns the LLM; cross-entropy.
 
 Several turns follow each other in a row, so that hardly any of a batch is padding and a later turn is nothing new. The
 words of the question count a little: they give the model what a transcript may look like.
@@ -7,22 +7,29 @@ words of the question count a little: they give the model what a transcript may 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.nano.dialogues import Category, Dialogue, generate
-from ...data_prep.nano.vocabulary import token_ids
+from ...data_prep.datasets.question_sets import Dialogue, QuestionSet, question_set
+from ...data_prep.datasets.splits import Split
 from ...data_prep.text.spoken import contains_slot
-from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
-from ..data.turns import Row, continue_greedily, decode, stack, train_plainly, weighted_loss
+from ..data.turns import (
+    Row,
+    check_categories,
+    continue_greedily,
+    marked_tokens,
+    stack,
+    train_plainly,
+    weighted_loss,
+)
 from ..loop.task import Batch, Task
 from ..loop.throughput import StepCost, token_load
-from ..presets.nano import nano_llm, tiny_llm
+from ..presets import preset
 from ..recipe import Recipe
 
 
@@ -30,17 +37,17 @@ from ..recipe import Recipe
 class TextSftRecipe(Recipe):
     """Sizes of the LLM and of a row."""
 
-    llm: dict[str, Any] = field(default_factory=nano_llm)
+    llm: dict[str, Any]
+    questions: str = "nano"  # a question set by name: what is asked, and the words that it is written in
     row_tokens: int = 128
     question_weight: float = 0.2
-    practice: float = 0.25  # of the questions, the share in wordings for practice (data_prep/nano/practice.py)
-    favour: tuple[str, ...] = ()  # categories, such as arithmetic, that every other question is of; none: all alike
+    practice: float = 0.25  # of the questions, the fraction in wordings for practice, which training alone has
+    favour: tuple[str, ...] = ()  # categories that every other question is of; none: all alike
     dialogues: int | None = None  # draw from this many only (to overfit in a test); None: without end
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := set(self.favour) - set(Category):
-            raise DuologueError(f"favour is {','.join(sorted(unknown))}; it must be some of {', '.join(Category)}")
+        check_categories("favour", self.favour, self.questions)
         self.check_fractions("practice")
         self.check_least(1, "row_tokens", *(["dialogues"] if self.dialogues is not None else []))
 
@@ -49,23 +56,9 @@ class TextSftRecipe(Recipe):
         return TextSft(self)
 
 
-def recipe(preset: str = "nano") -> TextSftRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    base = TextSftRecipe(
-        stage="text_sft",
-        out="runs/text_sft",
-        learn=("llm",),
-        steps=3000,
-        batch_size=16,
-        lr=2e-3,
-        warmup=200,
-        precision="bf16",
-        save_every=500,
-    )
-    if preset == "tiny":
-        return replace(base, llm=tiny_llm(), dialogues=8, practice=0.0, row_tokens=32, batch_size=8, steps=150,
-                       warmup=10, lr=3e-3, precision="no", workers=0, save_every=150)  # fmt: skip
-    return base
+def recipe(name: str = "nano") -> TextSftRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return TextSftRecipe(stage="text_sft", out="runs/text_sft", **preset(name, "text_sft"))
 
 
 class TextSft(Task):
@@ -75,6 +68,7 @@ class TextSft(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.questions, self.tokens = question_set(recipe.questions), marked_tokens(recipe.questions)
         self.llm = train_plainly(LLM(recipe.llm))
 
     def parts(self) -> dict[str, nn.Module]:
@@ -87,14 +81,15 @@ class TextSft(Task):
         r = self.recipe
         rows = []
         for place in range(r.batch_size):
-            row = Row()
+            row = Row(self.tokens)
             # A row is keyed by its number; the turns in it follow on from that.
             number = (step * r.batch_size + place) * 64
             for turn in range(64):
                 at = number + turn if r.dialogues is None else (place + turn) % r.dialogues
                 dialogue = self._drawn(at, favoured=turn % 2 == 1)
-                longer = Row(list(row.ids), list(row.weights))
-                longer.add_dialogue(dialogue, r.question_weight, np.random.default_rng((r.seed, at, turn)))
+                longer = Row(self.tokens, list(row.ids), list(row.weights))
+                rng = np.random.default_rng((r.seed, at, turn))
+                longer.add_dialogue(dialogue, r.question_weight, rng, self.questions)
                 if row.ids and len(longer.ids) > r.row_tokens:
                     break
                 row = longer
@@ -104,7 +99,7 @@ class TextSft(Task):
     def _drawn(self, number: int, favoured: bool) -> Dialogue:
         """The dialogue of a number; if it has to be of a favoured category, the first such one after it."""
         r = self.recipe
-        dialogues = (generate(r.seed, at, "train", practice=r.practice) for at in itertools.count(number))
+        dialogues = (self.questions.dialogue(r.seed, at, practice=r.practice) for at in itertools.count(number))
         return next(d for d in dialogues if not (favoured and r.favour) or d.category in r.favour)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -114,10 +109,10 @@ class TextSft(Task):
     def evaluate(self) -> dict[str, float]:
         """The share of answers that hold their slot, over dialogues of the development split; and of what was cut
         short, the share that is said again as far as it was heard, word for word."""
-        dialogues = [generate(1, i, "dev") for i in range(192)]
+        dialogues = [self.questions.dialogue(1, i, Split.DEV) for i in range(192)]
         answers = self.answer(dialogues)
         right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
-        cut = cut_short()
+        cut = cut_short(self.questions)
         recalled = [(d, a == d.answer) for d, a in zip(cut, self.answer(cut), strict=True)]
         return {"right": _fraction(right), "recalled": _fraction(recalled)} | {
             f"right_{name}": _fraction([(d, ok) for d, ok in right if d.category == name])
@@ -126,25 +121,24 @@ class TextSft(Task):
 
     def answer(self, dialogues: list[Dialogue]) -> list[str]:
         """Greedy answers to written questions."""
-        table = token_ids()
         device = next(self.parameters()).device
         prompts = []
         for dialogue in dialogues:
-            row = Row()
+            row = Row(self.tokens)
             if dialogue.before is not None:
                 row.add_turn(*dialogue.before)
             row.add_turn(dialogue.question, "")
             prompts.append(self.llm.embed(torch.tensor(row.ids[:-1], device=device)))  # but for the end
         return [
-            decode(ids)
+            self.tokens.decode(ids)
             for i in range(0, len(prompts), 64)
-            for ids in continue_greedily(self.llm, prompts[i : i + 64], table["<eos>"], 32)
+            for ids in continue_greedily(self.llm, prompts[i : i + 64], self.tokens.eos, 32)
         ]
 
 
-def cut_short(count: int = 64) -> list[Dialogue]:
+def cut_short(questions: QuestionSet, count: int = 64) -> list[Dialogue]:
     """The question what was said, of the development split, behind answers of which only some words were heard."""
-    dialogues = (generate(1, index, "dev") for index in itertools.count())
+    dialogues = (questions.dialogue(1, index, Split.DEV) for index in range(500 * count))
     again = (d for d in dialogues if d.before is not None and d.answer == d.before[1])
     found = []
     for number, dialogue in enumerate(itertools.islice(again, count)):

@@ -9,39 +9,36 @@ Source: LLaMA-Omni (arXiv 2409.06666), sections 2.4 and 2.6, stage 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.nano.dialogues import Split, generate, templates_of
+from ...data_prep.datasets.question_sets import question_set
+from ...data_prep.datasets.splits import Split
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
-from ..data.chat_tokens import chat_tokens, shape_of
+from ..data.chat_tokens import shape_of, turn_tokens
 from ..data.corpus import Plan
-from ..data.turns import Row, nano_tokens, stack
+from ..data.turns import Row, TurnsRecipe, stack
 from ..data.units import UNITS_FILE, UnitCorpus
 from ..loop.task import Batch, Task
 from ..losses.ctc_units import IGNORE, ctc_unit_frames, ctc_unit_loss
 from ..losses.error_rate import error_rate
-from ..presets.nano import NANO_CODEC_UNIT_DECODER, NANO_UNIT_DECODER, NANO_VOCODER, nano_llm, tiny_llm
-from ..recipe import Recipe
-from .codec import NANO_CODEC
+from ..presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitDecoderRecipe(Recipe):
+class UnitDecoderRecipe(TurnsRecipe):
     """Data and sizes of the stage."""
 
     data: tuple[str, ...]  # sets of replies with their units (`duologue prepare units`)
     dev_data: tuple[str, ...] = ()
-    llm: dict[str, Any] = field(default_factory=nano_llm)
-    tokenizer: str | None = None  # folder whose tokens and chat template the turns are written in; None: nano's words
-    unit_decoder: UnitDecoderConfig = NANO_UNIT_DECODER
-    hop: int = NANO_VOCODER.hop  # samples a frame of the units
+    unit_decoder: UnitDecoderConfig
+    hop: int  # samples a frame of the units
     units_file: str = UNITS_FILE  # of each data set
     history: float = 0.3  # share of replies that stand in a later turn of a conversation
 
@@ -66,37 +63,9 @@ class UnitDecoderRecipe(Recipe):
         return UnitDecoderTask(self)
 
 
-PRESETS = ("codec", "llama-omni")  # besides nano and tiny
-
-
-def recipe(preset: str = "nano") -> UnitDecoderRecipe:
-    """The stage's recipe: ``nano``, ``codec`` (nano's codec as the voice), ``llama-omni`` (its sizes and schedule), or
-    ``tiny`` for a test on a CPU."""
-    base = UnitDecoderRecipe(
-        stage="unit_decoder",
-        out="runs/unit_decoder",
-        start=("llm=runs/speech_to_text",),
-        learn=("unit_decoder",),
-        data=("work/replies",),
-        steps=6000,
-        batch_size=32,
-        lr=1.5e-3,
-        warmup=200,
-        precision="bf16",
-        save_every=500,
-    )
-    if preset == "llama-omni":  # three epochs of its 200,000 replies; with llm=
-        decoder = UnitDecoderConfig(in_dim=256, dim=4096, layers=2, heads=32, ffn_dim=11008, units=1000)
-        return replace(base, start=(), unit_decoder=decoder, history=0.0, steps=18750, lr=2e-4, warmup=560,
-                       betas=(0.9, 0.999), weight_decay=0.0)  # fmt: skip
-    if preset == "tiny":
-        decoder = replace(NANO_UNIT_DECODER, in_dim=64, dim=64, heads=2, ffn_dim=128, upsample=12, band=4)
-        return replace(base, start=(), llm=tiny_llm(), unit_decoder=decoder, history=0.0, steps=192, batch_size=8,
-                       warmup=10, lr=5e-3, precision="no", workers=0, save_every=192)  # fmt: skip
-    if preset == "codec":  # 4,097 classes for each of 63 frames a word: smaller batches
-        return replace(base, unit_decoder=NANO_CODEC_UNIT_DECODER, hop=NANO_CODEC.hop, units_file="codec.jsonl",
-                       batch_size=8, steps=20000)  # fmt: skip
-    return base
+def recipe(name: str = "nano") -> UnitDecoderRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return UnitDecoderRecipe(stage="unit_decoder", out="runs/unit_decoder", **preset(name, "unit_decoder"))
 
 
 class UnitDecoderTask(Task):
@@ -106,7 +75,7 @@ class UnitDecoderTask(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.tokens = nano_tokens() if recipe.tokenizer is None else chat_tokens(recipe.tokenizer)
+        self.questions, self.tokens = question_set(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
         self.llm = LLM(recipe.llm)
         self.unit_decoder = UnitDecoder(recipe.unit_decoder)
         self.collapse = CTCCollapse(recipe.unit_decoder.units)
@@ -161,15 +130,15 @@ class UnitDecoderTask(Task):
 
     def _row(self, meta: dict[str, Any], rng: np.random.Generator) -> Row:
         """The conversation that the reply ends, as text; a drill answers the request to say it."""
-        row = Row(tokens=self.tokens)
+        row = Row(self.tokens)
         if before := meta.get("before"):
             row.add_turn(before[0], before[1])
         elif rng.random() < self.recipe.history:
-            earlier = generate(self.recipe.seed, int(rng.integers(2**31)), Split.TRAIN)
+            earlier = self.questions.dialogue(self.recipe.seed, int(rng.integers(2**31)))
             row.add_turn(earlier.question, earlier.answer)
         question = meta.get("question")
         if question is None:
-            wordings = templates_of("repeat", Split.TRAIN)
+            wordings = self.questions.repeat_requests(Split.TRAIN)
             question = wordings[int(rng.integers(len(wordings)))].format(w=meta["text"])
         row.add_turn(question, meta["text"])
         return row

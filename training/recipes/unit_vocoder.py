@@ -12,8 +12,7 @@ Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), sections 2.2 and 2.3; P
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,80 +22,43 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ...model.errors import DuologueError
 from ...model.layers.conv import StreamingConv1d, StreamingConvTranspose1d
-from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
+from ...model.speech_decoder.source_filter import SourceFilter
 from ...model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from ..data.corpus import to_float
 from ..data.units import UnitCorpus
-from ..loop.task import AdversarialTask, Batch, Discriminator, Task
-from ..losses.discriminators import DiscriminatorConfig, Discriminators
-from ..losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
-from ..presets.nano import NANO_VOCODER
-from ..recipe import Recipe
-
-NANO_SPECTRAL = SpectralLossConfig()
-NANO_DISCRIMINATORS = DiscriminatorConfig(channels=16, max_channels=128, periods=(2, 3, 5, 7), scales=2)
+from ..loop.task import Batch
+from ..losses.waveform import WaveformRecipe, WaveformTask
+from ..presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitVocoderRecipe(Recipe):
-    """Data, sizes and loss weights of the stage."""
+class UnitVocoderRecipe(WaveformRecipe):
+    """Sizes and loss weights of the stage."""
 
-    data: tuple[str, ...]
-    dev_data: tuple[str, ...] = ()
-    vocoder: UnitVocoderConfig = NANO_VOCODER
+    vocoder: UnitVocoderConfig
     crop_ms: int = 1200
-    spectral: SpectralLossConfig = NANO_SPECTRAL
     duration_weight: float = 1.0
-    pitch_weight: float = 5.0  # of a source-filter generator: mean distance of log pitches where there is a voice
-    voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
-    adversary: bool = False
-    discriminator_after: int = 0  # steps with spectral losses alone
-    discriminator: DiscriminatorConfig = NANO_DISCRIMINATORS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         frame_ms = 1000 * self.vocoder.hop / self.vocoder.sample_rate
         if self.crop_ms < frame_ms:
             raise DuologueError(f"crop_ms is {self.crop_ms}; it must be at least one frame, {frame_ms:g} ms")
-        if self.spectral.sample_rate != self.vocoder.sample_rate:
-            raise DuologueError(
-                f"spectral.sample_rate is {self.spectral.sample_rate}; it must be the vocoder's, "
-                f"{self.vocoder.sample_rate}"
-            )
+        self.check_rate(self.vocoder.sample_rate, "vocoder")
 
     @property
     def crop_frames(self) -> int:
         """Frames a crop."""
         return self.crop_ms * self.vocoder.sample_rate // (1000 * self.vocoder.hop)
 
-    def build(self) -> Task:
+    def build(self) -> UnitVocoderTask:
         """The task of this recipe."""
-        return AdversarialUnitVocoder(self) if self.adversary else UnitVocoderTask(self)
+        return UnitVocoderTask(self)
 
 
-def recipe(preset: str = "nano") -> UnitVocoderRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    base = UnitVocoderRecipe(
-        stage="unit_vocoder",
-        out="runs/unit_vocoder",
-        learn=("vocoder",),
-        data=("work/replies",),
-        steps=6000,
-        batch_size=12,
-        lr=1e-3,
-        warmup=100,
-        betas=(0.8, 0.99),
-        weight_decay=0.0,
-        clip=5.0,
-        precision="bf16",
-        save_every=500,
-    )
-    if preset == "tiny":
-        generator = SourceFilterConfig(dim=64, ffn_dim=128, layers=2)
-        vocoder = replace(NANO_VOCODER, embedding_dim=32, source_filter=generator, duration_hidden=32)
-        return replace(base, vocoder=vocoder, crop_ms=400, batch_size=8, steps=100, warmup=10, lr=3e-3, precision="no",
-                       workers=0, save_every=100)  # fmt: skip
-    return base
+def recipe(name: str = "nano") -> UnitVocoderRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return UnitVocoderRecipe(stage="unit_vocoder", out="runs/unit_vocoder", **preset(name, "unit_vocoder"))
 
 
 def add_weight_norm(vocoder: UnitVocoder) -> None:
@@ -127,16 +89,14 @@ def without_weight_norm(vocoder: UnitVocoder) -> UnitVocoder:
     return plain
 
 
-class UnitVocoderTask(Task):
+class UnitVocoderTask(WaveformTask):
     """The vocoder, its losses and its batches."""
 
     def __init__(self, recipe: UnitVocoderRecipe) -> None:
-        super().__init__()
-        torch.manual_seed(recipe.seed)
+        super().__init__(recipe)
         self.recipe = recipe
         self.vocoder = UnitVocoder(recipe.vocoder)
         add_weight_norm(self.vocoder)
-        self.spectral = SpectralLoss(recipe.spectral)
         self.corpus = self._open(recipe.data)
 
     def _open(self, folders: tuple[str, ...]) -> UnitCorpus:
@@ -180,12 +140,7 @@ class UnitVocoderTask(Task):
             batch["pitch"] = torch.from_numpy(np.stack(pitches))  # (B, F * pieces)
         return batch
 
-    def forward(self, batch: Batch) -> Any:
-        loss, metrics, _ = self.speak(batch)
-        return loss, metrics
-
-    def speak(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss without a rival, its figures, and the samples (B, F * hop) that were made."""
+    def make(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         vocoder = self.vocoder
         made, loss, metrics = self._made(vocoder.embed(batch["frames"]), batch)
         spectral, measured = self.spectral(made, batch["samples"])
@@ -197,13 +152,11 @@ class UnitVocoderTask(Task):
 
     def _made(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Embeddings (B, C, F) -> samples (B, F * hop), and what the generator has to learn beside them."""
-        generator = self.vocoder.generator
+        generator, nothing = self.vocoder.generator, x.new_zeros((), dtype=torch.float32)
         if not isinstance(generator, SourceFilter):
-            return generator(x)[:, 0], x.new_zeros((), dtype=torch.float32), {}
+            return generator(x)[:, 0], nothing, {}
         controls, hertz = generator.controls(x), batch["pitch"]
-        pitch, voicing = pitch_losses(controls, hertz)
-        loss = self.recipe.pitch_weight * pitch + self.recipe.voicing_weight * voicing
-        metrics = {"pitch": pitch.detach(), "voicing": voicing.detach()}
+        loss, metrics = self.pitch_loss(nothing, controls, hertz)
         return generator.sound(controls, hertz)[:, 0], loss, metrics
 
     @torch.no_grad()
@@ -214,24 +167,8 @@ class UnitVocoderTask(Task):
             corpus = self._open((folder,))
             device = self.vocoder.embedding.weight.device
             rows = [self._batch(corpus, np.random.default_rng((1, i))) for i in range(4)]
-            measured = [self.speak({key: value.to(device) for key, value in row.items()})[1] for row in rows]
+            measured = [self.make({key: value.to(device) for key, value in row.items()})[1] for row in rows]
             name = folder.rstrip("/").split("/")[-1]
             for key in measured[0]:
                 metrics[f"{key}_{name}"] = float(np.mean([float(row[key]) for row in measured]))
         return metrics
-
-
-class AdversarialUnitVocoder(UnitVocoderTask, AdversarialTask):
-    """The same with discriminators."""
-
-    def __init__(self, recipe: UnitVocoderRecipe) -> None:
-        super().__init__(recipe)
-        self.discriminator_after = recipe.discriminator_after
-
-    def make_discriminator(self) -> Discriminator:
-        torch.manual_seed(self.recipe.seed + 1)
-        return Discriminators(self.recipe.discriminator)
-
-    def forward(self, batch: Batch) -> Any:
-        loss, metrics, made = self.speak(batch)
-        return loss, metrics, made, batch["samples"]

@@ -13,22 +13,20 @@ Source: a head on a frozen language model is Freeze-Omni's (arXiv 2411.00774), s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.nano.dialogues import generate
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig
 from ...model.errors import DuologueError
 from ...model.speech_lm import Sampling, TokenKind
 from ..data.corpus import Corpus
 from ..loop.task import Batch
-from ..presets.nano import NANO_WORD_MONITOR
+from ..presets import preset
 from .duplex import UNKNOWN, Duplex, DuplexRecipe
-from .duplex import recipe as duplex_recipe
 
 _MOST = Sampling(max_tokens=64)
 _HELD_OUT = 200  # scenes of each held-out set
@@ -42,7 +40,7 @@ class WordMonitorRecipe(DuplexRecipe):
     blur: what is added to the states, as a share of their own spread, so that they are not learnt by heart.
     """
 
-    word_monitor: MonitorConfig = NANO_WORD_MONITOR
+    word_monitor: MonitorConfig
     scenes: int = 8000
     blur: float = 0.2
 
@@ -57,18 +55,9 @@ class WordMonitorRecipe(DuplexRecipe):
         return WordMonitor(self)
 
 
-def recipe(preset: str = "nano") -> WordMonitorRecipe:
-    """The stage's recipe: ``nano``, or ``tiny`` for a test on a CPU."""
-    first = duplex_recipe(preset)
-    base = WordMonitorRecipe(**{field.name: getattr(first, field.name) for field in fields(first)})
-    base = replace(
-        base, stage="word_monitor", out="runs/word_monitor", learn=("word_monitor",), optimiser="adamw", precision="no",
-        weight_decay=0.3, warmup=20, lr=1e-3, workers=0,
-    )  # fmt: skip
-    if preset == "tiny":
-        return replace(base, word_monitor=MonitorConfig(in_dim=64, hidden_dim=64), steps=60, lr=1e-2, save_every=60)
-    start = tuple(f"{part}=runs/duplex" for part in ("encoder", "adaptor", "llm"))
-    return replace(base, start=start, augment="voices", steps=1500, batch_size=256, save_every=500)
+def recipe(name: str = "nano") -> WordMonitorRecipe:
+    """The stage's recipe, by the name of a preset."""
+    return WordMonitorRecipe(stage="word_monitor", out="runs/word_monitor", **preset(name, "word_monitor"))
 
 
 class WordMonitor(Duplex):
@@ -123,7 +112,7 @@ class WordMonitor(Duplex):
         wave, due, _ = self.scene(clip, rng, quiet)
         before = clip.meta.get("before")
         if before is None and rng.random() < 0.5:  # not the first turn
-            dialogue = generate(self.recipe.seed + 1, int(rng.integers(2**31)), "train")
+            dialogue = self.questions.dialogue(self.recipe.seed + 1, int(rng.integers(2**31)))
             before = (dialogue.question, dialogue.answer)
         model, state = self._model[0], self.heard(wave, before)
         while not state.speaking and model.reply_step(state, _MOST, aloud=False).kind is not TokenKind.END:

@@ -1,0 +1,72 @@
+"""What stages that learn to make a waveform have in common: spectral losses, pitch, and discriminators later on.
+
+``adversary=true`` brings discriminators in after ``discriminator_after`` steps. Spectral losses alone make speech
+intelligible; discriminators make it sound recorded. A source-filter generator also learns the pitch of the recordings,
+and is given it while it learns the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...model.errors import DuologueError
+from ...model.speech_decoder.source_filter import Controls
+from ..loop.task import Batch, Discriminator, Task
+from ..recipe import Recipe
+from .discriminators import DiscriminatorConfig, Discriminators
+from .spectral import SpectralLoss, SpectralLossConfig, pitch_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveformRecipe(Recipe):
+    """Data and loss weights."""
+
+    data: tuple[str, ...]
+    dev_data: tuple[str, ...] = ()
+    crop_ms: int
+    spectral: SpectralLossConfig
+    pitch_weight: float = 5.0  # of a source-filter generator: mean distance of log pitches where there is a voice
+    voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
+    adversary: bool = False
+    discriminator_after: int = 0  # steps with spectral losses alone
+    discriminator: DiscriminatorConfig
+
+    def check_rate(self, sample_rate: int, whose: str) -> None:
+        """Raises DuologueError unless the spectral losses are of this rate."""
+        if self.spectral.sample_rate != sample_rate:
+            raise DuologueError(
+                f"spectral.sample_rate is {self.spectral.sample_rate}; it must be the {whose}'s, {sample_rate}"
+            )
+
+
+class WaveformTask(Task):
+    """Its losses. A stage adds the modules, the batches (with "samples" (B, n)), and :meth:`make`."""
+
+    def __init__(self, recipe: WaveformRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.weights = recipe
+        self.adversarial, self.discriminator_after = recipe.adversary, recipe.discriminator_after
+        self.spectral = SpectralLoss(recipe.spectral)
+
+    def make(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss without discriminators, its metrics, and what was made: samples (B, n)."""
+        raise NotImplementedError
+
+    def pitch_loss(self, loss: Tensor, controls: Controls, hertz: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss with that of a source-filter generator's pitch, and the metrics of that."""
+        pitch, voicing = pitch_losses(controls, hertz)
+        loss = loss + self.weights.pitch_weight * pitch + self.weights.voicing_weight * voicing
+        return loss, {"pitch": pitch.detach(), "voicing": voicing.detach()}
+
+    def make_discriminator(self) -> Discriminator:
+        torch.manual_seed(self.weights.seed + 1)
+        return Discriminators(self.weights.discriminator)
+
+    def forward(self, batch: Batch) -> Any:
+        loss, metrics, made = self.make(batch)
+        return (loss, metrics, made, batch["samples"]) if self.adversarial else (loss, metrics)
