@@ -18,8 +18,10 @@ from duologue.model.speech_decoder.unit_decoder import UnitDecoder
 from duologue.model.speech_lm import SpeechLM
 from duologue.model.speech_lm_config import SpeechLMConfig, parts_of
 from duologue.training.assemble import Config, run
+from duologue.training.data.turns import marked_config
 from duologue.training.loop.parts import save_parts
-from duologue.training.presets.nano import NANO_CODEC_UNIT_DECODER, nano_config
+from duologue.training.presets import preset
+from duologue.training.presets.nano import CODEC_UNIT_DECODER
 from duologue.training.recipe import save_recipe
 
 
@@ -27,7 +29,7 @@ from duologue.training.recipe import save_recipe
 def runs(tmp_path_factory) -> tuple[SpeechLM, dict[str, str]]:
     """A random nano, and one run folder for each of its parts."""
     torch.manual_seed(1)
-    model = SpeechLM(nano_config())
+    model = SpeechLM(marked_config("nano", **preset("nano", "assemble")))
     folder = tmp_path_factory.mktemp("runs")
     parts = [part for part in parts_of(SpeechLMConfig) if part != "mel"]
     for part in parts:
@@ -68,7 +70,7 @@ def test_every_part_may_be_a_mean(runs, tmp_path: Path) -> None:
 
 def test_a_language_model_of_another_size_keeps_it(runs, tmp_path: Path) -> None:
     """From a run that says its sizes, and from a checkpoint."""
-    config = nano_config()
+    config = marked_config("nano", **preset("nano", "assemble"))
     shallow = replace(config, llm=config.llm | {"num_hidden_layers": 2})
     model = SpeechLM(shallow)
     (tmp_path / "run").mkdir()
@@ -89,7 +91,7 @@ def test_a_codec_is_the_voice(runs, tmp_path: Path) -> None:
 
     recipe = codec_recipe.recipe("tiny")
     codec = Codec(recipe.codec)
-    sizes = replace(unit_recipe.recipe("codec"), unit_decoder=replace(NANO_CODEC_UNIT_DECODER, units=64, upsample=40))
+    sizes = replace(unit_recipe.recipe("codec"), unit_decoder=replace(CODEC_UNIT_DECODER, units=64, upsample=40))
     decoder = UnitDecoder(sizes.unit_decoder)
     for name, made_by, module in (("codec", recipe, codec), ("unit_decoder", sizes, decoder)):
         (tmp_path / name).mkdir()

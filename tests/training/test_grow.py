@@ -11,7 +11,7 @@ from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.training.grow import Config, grown_llm, grown_unit_decoder
-from duologue.training.presets.nano import tiny_llm
+from duologue.training.presets.tiny import llm as tiny_llm
 
 
 def test_an_llm_of_more_layers_says_what_it_said():

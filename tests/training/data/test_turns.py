@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from duologue.data_prep.nano.vocabulary import token_ids
-from duologue.training.data.turns import Row, decode, encode
+from duologue.data_prep.datasets.question_sets import question_set
+from duologue.training.data.turns import Row, marked_tokens
 from duologue.training.recipes.text_sft import cut_short
 
+NANO, TOKENS = question_set("nano"), marked_tokens("nano")
 BEFORE = ("what is two plus three", "two plus three is five")
 
 
@@ -16,39 +17,39 @@ def test_what_was_cut_short_is_said_again_as_short_and_teaches_no_stopping() -> 
     rng = np.random.default_rng(0)
     lengths: Counter[int] = Counter()
     for _ in range(400):
-        row = Row()
-        answer = row.add_before({"before": BEFORE, "answer": BEFORE[1]}, rng)
+        row = Row(TOKENS)
+        answer = row.add_before({"before": BEFORE, "answer": BEFORE[1]}, rng, NANO)
         assert answer is not None and BEFORE[1].startswith(answer)
-        assert decode(row.ids).split() == f"{BEFORE[0]} {answer}".split()
-        said = row.weights[-len(encode(answer)) - 2 :]
+        assert TOKENS.decode(row.ids).split() == f"{BEFORE[0]} {answer}".split()
+        said = row.weights[-len(TOKENS.encode(answer)) - 2 :]
         assert set(said) == {0.0}
-        assert row.ids[-1] == token_ids()["<eos>"]
+        assert row.ids[-1] == TOKENS.eos
         lengths[len(answer.split())] += 1
     assert set(lengths) == set(range(1, 6)) and 0.25 < lengths[5] / 400 < 0.45, "mostly cut"
 
 
 def test_another_follow_up_goes_on_from_the_whole_answer() -> None:
-    row = Row()
+    row = Row(TOKENS)
     turn = {"before": BEFORE, "answer": "five plus one is six"}
-    assert row.add_before(turn, np.random.default_rng(0)) == "five plus one is six"
-    assert decode(row.ids) == " ".join(BEFORE) and row.weights[-1] == 1.0
-    assert Row().add_before({"before": BEFORE}, np.random.default_rng(0)) is None
+    assert row.add_before(turn, np.random.default_rng(0), NANO) == "five plus one is six"
+    assert TOKENS.decode(row.ids) == " ".join(BEFORE) and row.weights[-1] == 1.0
+    assert Row(TOKENS).add_before({"before": BEFORE}, np.random.default_rng(0), NANO) is None
 
 
 def test_written_dialogues_are_cut_short_too_and_recalling_them_is_measured() -> None:
     """text_sft learns from them, and its figure asks for exactly what was heard."""
-    (dialogue,) = cut_short(1)
+    (dialogue,) = cut_short(NANO, 1)
     assert dialogue.before is not None and dialogue.before[1] == dialogue.answer
     whole = replace(dialogue, before=BEFORE, answer=BEFORE[1], template="")
     rng = np.random.default_rng(0)
     said = set()
     for _ in range(40):
-        row = Row()
-        row.add_dialogue(whole, 0.2, rng)
-        heard = decode(row.ids).removeprefix(BEFORE[0] + " ")
+        row = Row(TOKENS)
+        row.add_dialogue(whole, 0.2, rng, NANO)
+        heard = TOKENS.decode(row.ids).removeprefix(BEFORE[0] + " ")
         again = heard.split(f" {whole.question} ")
         assert again[0] == again[1]
         said.add(again[0])
     assert len(said) == 5
-    lengths = {len(d.answer.split()) for d in cut_short(16)}
+    lengths = {len(d.answer.split()) for d in cut_short(NANO, 16)}
     assert 1 in lengths and len(lengths) > 3

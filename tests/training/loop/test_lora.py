@@ -14,7 +14,7 @@ from duologue.model.language_model.causal_lm import LLM
 from duologue.training.loop.lora import add_lora, is_lora, merged
 from duologue.training.loop.task import freeze
 from duologue.training.loop.trainer import train
-from duologue.training.presets.nano import tiny_llm
+from duologue.training.presets.tiny import llm as tiny_llm
 from duologue.training.recipes import speech_to_text
 
 pytest.importorskip("peft", reason="LoRA's layers are peft's")

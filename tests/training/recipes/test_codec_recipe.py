@@ -26,7 +26,8 @@ from duologue.training.loop.run_folder import newest_state
 from duologue.training.loop.trainer import train
 from duologue.training.losses.codebooks import CodebookConfig, Codebooks, kmeans, perplexity
 from duologue.training.losses.discriminators import DiscriminatorConfig
-from duologue.training.recipes.codec import NANO_CODEC, recipe
+from duologue.training.presets.nano import CODEC
+from duologue.training.recipes.codec import recipe
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +247,7 @@ def test_first_steps_may_do_without_entries(recordings, tmp_path):
     assert not task.averages.initialised and torch.equal(task.codec.quantiser.entries, before)
     batch = task.batch(2)
     controls = task.codec.decoder.controls(task.codec.encoder(batch["samples"][:, None]))
-    assert torch.equal(task.carry(batch)[2], task.codec.decoder.sound(controls, batch["pitch"])[:, 0])
+    assert torch.equal(task.make(batch)[2], task.codec.decoder.sound(controls, batch["pitch"])[:, 0])
     task.train()
     task(task.batch(3))
     assert task.averages.initialised and not torch.equal(task.codec.quantiser.entries, before)
@@ -267,10 +268,10 @@ def test_a_decoder_alone_learns_behind_codes_that_stay(recordings, tmp_path):
 
 
 def test_nano_is_small_and_quick_to_answer():
-    codec = Codec(NANO_CODEC)
+    codec = Codec(CODEC)
     assert 2 * sum(p.numel() for p in codec.parameters()) < 8 * 2**20  # bytes as float16
     assert codec.delay_ms == 67.5 and codec.exact
-    assert NANO_CODEC.frame_rate < 75
+    assert CODEC.frame_rate < 75
     slower = recipe("nano-40").codec
     assert slower.frame_rate == 40 and Codec(slower).delay_ms == 75
     with torch.device("meta"):

@@ -15,7 +15,7 @@ from tone_clips import tone_clips
 from duologue.model.duplex.monitor import TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.training.augment.augment import AugmentConfig
-from duologue.training.data.turns import encode
+from duologue.training.data.turns import marked_tokens
 from duologue.training.loop.trainer import train
 from duologue.training.recipes import duplex, speech_to_text
 
@@ -89,7 +89,7 @@ def test_asides_noises_and_far_talkers_need_no_answer(clips: str) -> None:
 
 
 def test_words_are_written_down_where_they_are_near_also_if_they_need_no_answer(clips: str) -> None:
-    (one,) = encode("one")
+    (one,) = marked_tokens("nano").encode("one")
     for fractions, written in (({}, True), ({"noise_fraction": 1.0}, False)):
         words = [word for row in tiny(clips, **fractions).build().batch(0)["spoken"] for word in row]
         assert words == [one] * (8 if written else 0)

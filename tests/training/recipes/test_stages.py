@@ -17,10 +17,12 @@ from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.data_prep.nano.dialogues import generate
 from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.errors import DuologueError
-from duologue.training.data.turns import Row, decode, pack, spoken_words_loss
+from duologue.training.data.turns import Row, marked_tokens, pack, spoken_words_loss
 from duologue.training.loop.trainer import train
 from duologue.training.losses.error_rate import error_rate
 from duologue.training.recipes import asr_pretrain, duplex, speech_to_text, text_sft
+
+TOKENS = marked_tokens("nano")
 
 
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
@@ -79,7 +81,8 @@ def test_ctc_of_the_spoken_words_is_torchs_own_row_by_row() -> None:
         log_probs = logits[i][ids[i] == speech].log_softmax(-1)[:, None]  # (T, 1, V)
         lengths = torch.tensor([len(log_probs)]), torch.tensor([len(words)])
         wanted += torch.nn.functional.ctc_loss(log_probs, torch.tensor([words]), *lengths, blank, "sum").item()
-    assert spoken_words_loss(logits, ids, rows, (ids == speech).sum(1).tolist()).item() == pytest.approx(wanted / 4)
+    loss = spoken_words_loss(logits, ids, TOKENS, rows, (ids == speech).sum(1).tolist())
+    assert loss.item() == pytest.approx(wanted / 4)
 
 
 def test_packed_rows_learn_what_rows_alone_learn(questions: Path) -> None:
@@ -102,7 +105,7 @@ def test_packed_rows_learn_what_rows_alone_learn(questions: Path) -> None:
 
 
 def test_packing_keeps_every_row() -> None:
-    rows = [Row(ids=[100 + i] * n, weights=[1.0] * n, clips=[i]) for i, n in enumerate((5, 9, 2, 20, 4))]
+    rows = [Row(TOKENS, ids=[100 + i] * n, weights=[1.0] * n, clips=[i]) for i, n in enumerate((5, 9, 2, 20, 4))]
     batch, order = pack(rows, 12)
     assert sorted(row.clips[0] for row in order) == [0, 1, 2, 3, 4]
     real = batch["segments"] >= 0
@@ -116,7 +119,7 @@ def test_rows_of_text_ask_what_is_named(questions: Path) -> None:
     tiny = replace(speech_to_text.recipe("tiny"), data=(str(questions),), text_fraction=1.0)
     task = replace(tiny, text_only=("clock",)).build()
     rows = task.written_rows(0, 3)
-    assert len(rows) == 3 and all("clock" in decode(row.ids) and row.ids.count(2) == 4 for row in rows)
+    assert len(rows) == 3 and all("clock" in TOKENS.decode(row.ids) and row.ids.count(2) == 4 for row in rows)
     assert [row.ids for row in rows] == [row.ids for row in task.written_rows(0, 3)]
     with pytest.raises(DuologueError, match="text_only is songs"):
         replace(tiny, text_only=("songs",))
@@ -145,7 +148,7 @@ def test_a_spoken_follow_up_goes_on_from_other_turns_each_time(stage: ModuleType
     answers = Counter[str]()
     for step in range(4):
         for ids in task.batch(step)["ids"].tolist():
-            before, *said = decode(ids).split(f" {again['question']} ")
+            before, *said = TOKENS.decode(ids).split(f" {again['question']} ")
             if len(said) == 1:  # two in a row now and then
                 assert before.endswith(said[0]), (before, said)
                 answers[said[0]] += 1

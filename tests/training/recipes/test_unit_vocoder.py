@@ -17,7 +17,7 @@ from duologue.training.loop.run_folder import newest_state
 from duologue.training.loop.trainer import train
 from duologue.training.losses.discriminators import DiscriminatorConfig
 from duologue.training.losses.spectral import SpectralLoss, SpectralLossConfig
-from duologue.training.recipes.unit_vocoder import AdversarialUnitVocoder, recipe, without_weight_norm
+from duologue.training.recipes.unit_vocoder import recipe, without_weight_norm
 
 HOP = 320
 
@@ -152,7 +152,7 @@ def test_a_run_with_rivals_goes_on_exactly(replies, tmp_path):
     )
     whole, cut = (replace(base, out=str(tmp_path / name)) for name in ("whole", "cut"))
     task = whole.build()
-    assert isinstance(task, AdversarialUnitVocoder)
+    assert task.make_discriminator() is not None
     metrics = train(whole, task, progress=False)
     assert {"rival", "fooled", "features", "mel"} <= metrics.keys()
     train(replace(cut, steps=6), cut.build(), progress=False)

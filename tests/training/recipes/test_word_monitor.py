@@ -16,7 +16,7 @@ from duologue.model.dialogue_state import DialogueState
 from duologue.model.duplex.monitor import TURN_STATES, Monitor, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling
-from duologue.training.data.turns import decode, encode
+from duologue.training.data.turns import marked_tokens
 from duologue.training.loop.trainer import train
 from duologue.training.recipes import word_monitor
 from duologue.training.recipes.duplex import UNKNOWN
@@ -36,7 +36,7 @@ def tiny(clips: str, **changes: object) -> word_monitor.WordMonitorRecipe:
 
 def let_write(task: word_monitor.WordMonitor, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The model writes down these words, whatever it hears."""
-    model, ids = task._model[0], encode(words)
+    model, ids = task._model[0], marked_tokens("nano").encode(words)
     layout, real = model.config.layout, model.next_logits
 
     def next_logits(state: DialogueState) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_it_learns_from_the_state_that_a_conversation_judges(clips: str, monkeyp
     model.word_monitor.register_forward_hook(lambda module, given, out: seen.append(given[0]))
     for scene in range(4):
         state, _ = task.listen(task.corpus, int(task.of_corpus[scene]), scene)
-        assert not seen and decode(states[-1].written) == "one two"
+        assert not seen and marked_tokens("nano").decode(states[-1].written) == "one two"
         model.reply_step(states[-1], Sampling(), aloud=False)
         assert torch.equal(seen.pop(), state), "what it will be asked about"
 
