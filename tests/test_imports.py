@@ -2,12 +2,14 @@
 
     model <- checkpoints <- data_prep <- {training, inference} <- demo
 
-Training and inference do not know each other. Inside the package imports are relative.
+Training and inference do not know each other. Inside the package imports are relative. nano's grammar, vocabulary and
+sizes are reached by name, as a user's own are: nothing but what belongs to it imports them.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import resource
 import subprocess
 import sys
@@ -33,7 +35,7 @@ NOT_ON_A_TRAINING_MACHINE = ("soundfile", "soxr", "fastapi", "lhotse", "jiwer", 
 
 
 def imported(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]:
-    """(line, dotted module) of every import in ``source``, also inside functions, relative ones made absolute.
+    """(line, dotted name) of every import in ``source``, also inside functions, relative ones made absolute.
 
     Args:
         package: the package that the file lies in, from the root: ("training", "recipes").
@@ -46,11 +48,13 @@ def imported(source: str, package: tuple[str, ...]) -> Iterator[tuple[int, str]]
             yield node.lineno, node.module or ""
         elif isinstance(node, ast.ImportFrom):
             base = ("duologue", *package)[: len(package) + 2 - node.level]
-            if node.module:
-                yield node.lineno, ".".join((*base, node.module))
-            else:  # from .. import model
-                for alias in node.names:
-                    yield node.lineno, ".".join((*base, alias.name))
+            for alias in node.names:
+                yield node.lineno, ".".join((*base, *filter(None, [node.module]), alias.name))
+
+
+PRESETS = "|".join(sorted(path.stem for path in (ROOT / "training/presets").glob("[a-z]*.py")))
+GUESTS = re.compile(rf"duologue\.(data_prep\.nano|training\.presets\.({PRESETS}))(\.|$)")
+HOMES = ("data_prep/nano/", "training/presets/")
 
 
 def breaches(path: Path, source: str) -> list[str]:
@@ -64,6 +68,8 @@ def breaches(path: Path, source: str) -> list[str]:
             found.append(f"{path}:{node.lineno}: write a relative import instead of import duologue")
     for line, module in imported(source, path.parent.parts):
         parts = module.split(".")
+        if GUESTS.match(module) and not path.as_posix().startswith(HOMES):
+            found.append(f"{path}:{line}: {module} is reached by name alone: question_set(…), preset(…)")
         if parts[0] in MAY_IMPORT:
             found.append(f"{path}:{line}: {module} without its package; write a relative import")
         elif parts[0] == "duologue" and len(parts) > 1 and parts[1] in MAY_IMPORT and parts[1] not in allowed:
@@ -86,6 +92,11 @@ def test_direction(path: Path) -> None:
         ("demo/x.py", "import duologue.model.audio_encoder.mel", "relative import"),
         ("demo/x.py", "from duologue.model.audio_encoder.mel import LogMel", "relative import"),
         ("demo/x.py", "from model.mel import LogMel", "without its package"),
+        ("training/recipes/x.py", "from ...data_prep.nano.dialogues import generate", "reached by name alone"),
+        ("training/recipes/x.py", "def f():\n    from ...data_prep import nano", "reached by name alone"),
+        ("data_prep/recipes/x.py", "from ..nano import vocabulary", "reached by name alone"),
+        ("training/recipes/x.py", "from ..presets.nano import ENCODER", "reached by name alone"),
+        ("training/grow.py", "from .presets import tiny", "reached by name alone"),
     ],
 )
 def test_a_breach_is_found(path: str, source: str, breach: str) -> None:
@@ -96,6 +107,11 @@ def test_a_breach_is_found(path: str, source: str, breach: str) -> None:
 @pytest.mark.parametrize("source", ["from .mel import LogMel", "from ..model.mel import LogMel", "import torch"])
 def test_what_is_allowed_passes(source: str) -> None:
     assert breaches(Path("model/x.py"), source) == []
+
+
+def test_presets_are_asked_for_by_name() -> None:
+    assert breaches(Path("training/recipes/x.py"), "from ..presets import preset") == []
+    assert breaches(Path("training/presets/tiny.py"), "from . import nano") == []
 
 
 def python(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

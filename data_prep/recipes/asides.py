@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..nano.asides import aside
 from ..speech.voices import draw_voice
 from .speaking import SpeechConfig, SpokenText, spoken_set
 
@@ -23,7 +22,7 @@ class Config(SpeechConfig):
 def sentence(index: int, config: SpeechConfig) -> SpokenText:
     """What the clip of this number is to be."""
     rng = np.random.default_rng([config.seed, index, 7])
-    text, turn_state = aside(config.seed, index, config.split)
+    text, turn_state = config.asked().aside(config.seed, index, config.split)
     voice = draw_voice(config.speakers(), rng)
     fields = {"category": "aside", "verdict": turn_state}
     if turn_state == "query":

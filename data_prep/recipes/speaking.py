@@ -1,4 +1,4 @@
-"""Spoken sentences of nano's grammar: what each clip is to be, from the seed and its index alone, and how it is said.
+"""Spoken sentences of a question set: what each clip is to be, from the seed and its index alone, and how it is said.
 
 So a set is the same for any number of processes, and a killed run goes on at the first shard that is not whole.
 """
@@ -15,19 +15,17 @@ from typing import Any
 import numpy as np
 
 from ...model.errors import DuologueError
+from ..datasets.question_sets import Dialogue, QuestionSet, question_set
 from ..datasets.recordings import trimmed
 from ..datasets.shard_runs import LEAST, require_at_least, run_clips
 from ..datasets.shards import Clip
-from ..nano import vocabulary
-from ..nano.dialogues import Category, Dialogue, Split, generate, pauses_in, templates_of
-from ..nano.domain import KIND_OF, PRACTICE
-from ..nano.sentences import drill
+from ..datasets.splits import Split
 from ..speech.synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 
 _GAP = SAMPLE_RATE // 25  # samples behind the first breath of a question with a pause, and before the second
 # Sets made before these settings were there do not mention them, and go on.
-_NEWER = ("tts_command", "only", "alone", "practice", "pauses")
+_NEWER = ("questions", "tts_command", "only", "alone", "practice", "pauses")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +49,13 @@ class SpeechConfig:
     seed: another seed gives other sentences, voices and manners
     workers: processes; 0 takes one a processor
     shard_size: clips a shard; a run resumes by whole shards
-    split: which wordings and operands: train, dev or test
+    questions: the question set, by its name (see datasets/question_sets.py)
+    split: which of its questions: train, dev or test
     voices: train, espeak, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
-    drills: the share of clips that are numbers, letters and words instead (see sentences.py)
+    drills: the share of clips that are words to practise instead
     alone: the share of drills that are a digit or a word alone
-    only: the categories of questions there are, such as clock,orders, or kinds of them, such as follow_again; "": all
-    practice: the share of questions that are in wordings for practice, which training alone has (see practice.py)
+    only: the categories of questions there are, or kinds of them; "": all
+    practice: the share of questions that are in wordings for practice, which training alone has
     pauses: the share of questions that are said in two breaths, where what was said so far is no question yet; where
         the second begins is in `pause`, in samples
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
@@ -67,6 +66,7 @@ class SpeechConfig:
     seed: int = 0
     workers: int = 0
     shard_size: int = 250
+    questions: str = "nano"
     split: str = "train"
     voices: str = "train"
     drills: float = 0.2
@@ -83,16 +83,18 @@ class SpeechConfig:
         for name in ("drills", "alone", "practice", "pauses"):
             if not 0 <= (fraction := getattr(self, name)) <= 1:
                 raise DuologueError(f"{name}={fraction}: expected a share from 0 to 1")
-        kinds = [kind for name, kind in KIND_OF.items() if templates_of(name, Split(self.split))]
-        if self.practice in (0, 1):  # of what is never drawn one would be sought for ever
-            kinds = [kind for kind in kinds if (kind in PRACTICE) == bool(self.practice)]
-        categories = [category for category in Category if any(kind.category is category for kind in kinds)]
-        if unknown := set(self.wanted()) - set(categories) - {kind.name for kind in kinds}:
-            raise DuologueError(
-                f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds of questions "
-                f"that split={self.split} has with practice={self.practice:g}, such as plus or follow_again"
-            )
+        if wanted := self.wanted():
+            kinds = self.asked().kinds(Split(self.split), self.practice)
+            categories = [category for category in self.asked().categories if category in kinds.values()]
+            if unknown := set(wanted) - set(categories) - set(kinds):
+                raise DuologueError(
+                    f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds of "
+                    f"questions that split={self.split} has with practice={self.practice:g}, such as {next(iter(kinds))}"
+                )
         self.speakers()
+
+    def asked(self) -> QuestionSet:
+        return question_set(self.questions)
 
     def wanted(self) -> tuple[str, ...]:
         return tuple(name for name in self.only.split(",") if name)
@@ -106,9 +108,9 @@ def sentence_of(index: int, config: SpeechConfig, said: Callable[[Dialogue], str
     # one generator a clip, apart from the dialogue's own, which depends on (seed, index) as well
     rng = np.random.default_rng([config.seed, index, 7])
     if rng.random() < config.drills:
-        text, fields = drill(vocabulary.words(), index, rng, config.alone), {"category": "drill"}
+        text, fields = config.asked().drill(index, rng, config.alone), {"category": "drill"}
     else:
-        ask = functools.partial(generate, config.seed, split=config.split, practice=config.practice)
+        ask = functools.partial(config.asked().dialogue, config.seed, split=config.split, practice=config.practice)
         dialogue = ask(index)
         wanted = config.wanted()
         for again in itertools.count(1):
@@ -118,8 +120,9 @@ def sentence_of(index: int, config: SpeechConfig, said: Callable[[Dialogue], str
         text, fields = said(dialogue), dataclasses.asdict(dialogue)
     voice = draw_voice(config.speakers(), rng)
     prosody, pause = voice.draw(rng), 0
-    if config.pauses and "kind" in fields and KIND_OF[fields["kind"]] not in PRACTICE and rng.random() < config.pauses:
-        pause = int(rng.choice(pauses_in(text) or [0]))
+    usual = config.pauses and fields.get("kind") in config.asked().kinds(Split(config.split), practice=0)
+    if usual and rng.random() < config.pauses:
+        pause = int(rng.choice(config.asked().pauses_in(text) or [0]))
     name = f"{config.seed}-{index:07d}"
     return SpokenText(id=name, text=text, voice=voice, prosody=prosody, fields=fields, pause=pause)
 

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from ...model.errors import DuologueError
+from ..datasets.question_sets import Dialogue, question_set
 from ..datasets.shard_runs import LEAST, require_at_least, run_clips
 from ..datasets.shards import Clip, ShardedDataset
-from ..datasets.splits import Split
-from ..nano.dialogues import Dialogue, generate
 from ..speech.synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 
@@ -37,13 +36,14 @@ class Config:
     out: the folder, made if need be
     n: clips in all
     share: how many of the words that there are recordings of are taken from them, at least one a clip
-    seed, workers, shard_size, voices: as in `prepare questions`
+    questions, seed, workers, shard_size, voices: as in `prepare questions`
     """
 
     source: str
     out: str
     n: int = 3000
     fraction: float = 0.7
+    questions: str = "nano"
     seed: int = 0
     workers: int = 0
     shard_size: int = 250
@@ -78,7 +78,7 @@ def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     """
     require_voices(find_voices(config.voices))
     _spoken_words(config.source)
-    return run_clips("spliced", config, splice, progress=progress)
+    return run_clips("spliced", config, splice, progress=progress, newer=("questions",))
 
 
 def splice(index: int, config: Config) -> Clip:
@@ -88,7 +88,7 @@ def splice(index: int, config: Config) -> Clip:
     """
     dataset, recorded = _spoken_words(config.source)
     rng = np.random.default_rng([config.seed, index, 13])
-    dialogue = _question(rng, recorded)
+    dialogue = _question(rng, recorded, config.questions)
     words = dialogue.question.split()
     places = [at for at, word in enumerate(words) if word in recorded]
     chosen = {at for at in places if rng.random() < config.fraction} or {places[int(rng.integers(len(places)))]}
@@ -122,10 +122,10 @@ def _meta(
     }
 
 
-def _question(rng: np.random.Generator, recorded: dict[str, Any]) -> Dialogue:
+def _question(rng: np.random.Generator, recorded: dict[str, Any], questions: str) -> Dialogue:
     """A training question that holds a recorded word."""
     for _ in range(10_000):
-        dialogue = generate(int(rng.integers(2**31)), 0, Split.TRAIN)
+        dialogue = question_set(questions).dialogue(int(rng.integers(2**31)), 0)
         if any(word in recorded for word in dialogue.question.split()):
             return dialogue
     raise DuologueError(f"no question holds any of the recorded words: {' '.join(sorted(recorded))}")

@@ -22,10 +22,10 @@ import numpy as np
 from ...checkpoints.files import expanded
 from ...model.errors import DuologueError
 from ..datasets.conversations import WrittenConversation, WrittenTurn, read_turns
+from ..datasets.question_sets import question_set
 from ..datasets.recordings import LEVEL_DBFS, PEAK_DBFS, read_recording, set_loudness
 from ..datasets.shard_runs import require_at_least, run_shards
 from ..datasets.shards import Clip, Failure, ShardWriter
-from ..nano import vocabulary
 from ..speech.synthesis import SAMPLE_RATE, Voice, synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 from ..text.plain_text import plain
@@ -41,10 +41,11 @@ class Config:
     part: questions or replies, which of the two is said
     voices: who says what has no recording (see `prepare questions`); empty: train for questions, reply for replies
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
-    unknown: what becomes of a turn with words that nano's tokenizer does not know: skip, or keep (its text will be
-        <unk> to nano's LLM; ears, units and vocoders do not mind)
+    words: the question set whose tokenizer is to know them
+    unknown: what becomes of a turn with words that it does not know: skip, or keep (its text will be <unk> to a
+        language model of those words; encoders, units and vocoders do not mind)
     max_words: of a question or a reply; turns with more are left out
-    max_s: seconds a clip; longer ones are left out. nano's ear takes 30
+    max_s: seconds a clip; longer ones are left out
     seed: another seed gives other voices and manners
     workers: processes; 0 takes one a processor
     shard_size: clips a shard; a run resumes by whole shards
@@ -55,6 +56,7 @@ class Config:
     part: str = "questions"
     voices: str = ""
     tts_command: str = ""
+    words: str = "nano"
     unknown: str = "skip"
     max_words: int = 60
     max_s: float = 30.0
@@ -83,13 +85,13 @@ class PlannedClip:
     text: str = ""
     audio: str | None = None
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
-    unknown: tuple[str, ...] = ()  # of its words, those that nano's tokenizer does not know
+    unknown: tuple[str, ...] = ()  # of its words, those that the tokenizer does not know
     problem: str = ""
 
 
 def plan(conversations: list[WrittenConversation], config: Config) -> list[PlannedClip]:
     """Every turn as a clip to be; in the part of the replies, those that have one."""
-    known = frozenset(vocabulary.words())
+    known = frozenset(question_set(config.words).token_ids())
     items = []
     for conversation in conversations:
         for number, turn in enumerate(conversation.turns):
@@ -110,7 +112,8 @@ def _item(name: str, turn: WrittenTurn, where: dict[str, Any], config: Config, k
     if not said:  # a question without its words: the stages learn to write them down first
         return PlannedClip(id=name, problem="the recording has no 'text', the words that are heard in it")
     unknown = tuple(dict.fromkeys(word for word in f"{question} {answer}".split() if word not in known))
-    problem = f"nano's tokenizer does not know: {', '.join(unknown)}" if unknown and config.unknown == "skip" else ""
+    skipped = unknown and config.unknown == "skip"
+    problem = f"{config.words}'s tokenizer does not know: {', '.join(unknown)}" if skipped else ""
     return PlannedClip(id=name, text=said, audio=audio, fields=fields, unknown=unknown, problem=problem)
 
 
@@ -181,7 +184,8 @@ def spoken_turns(recipe: str, turns: list[WrittenConversation], config: Config, 
     if not all(item.audio for item in useful):
         require_voices(config.speakers())
     # where things lie and how many make them does not decide what they are; what is in the source does
-    parameters = {k: v for k, v in dataclasses.asdict(config).items() if k not in ("source", "out", "workers")}
+    left_out = ("source", "out", "workers", *(["words"] if config.words == Config.words else []))
+    parameters = {k: v for k, v in dataclasses.asdict(config).items() if k not in left_out}
     digest = hashlib.sha256(json.dumps([dataclasses.asdict(item) for item in items], sort_keys=True).encode())
     parameters["turns"] = digest.hexdigest()[:16]
     writer = ShardWriter(
