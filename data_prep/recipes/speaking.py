@@ -88,8 +88,8 @@ class SpeechConfig:
             categories = [category for category in self.asked().categories if category in kinds.values()]
             if unknown := set(wanted) - set(categories) - set(kinds):
                 raise DuologueError(
-                    f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds of "
-                    f"questions that split={self.split} has with practice={self.practice:g}, such as {next(iter(kinds))}"
+                    f"only={','.join(sorted(unknown))}: expected some of {', '.join(categories)}, or kinds that "
+                    f"split={self.split} has with practice={self.practice:g}, such as {' or '.join([*kinds][:2])}"
                 )
         self.speakers()
 

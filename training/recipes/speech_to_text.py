@@ -111,9 +111,9 @@ class SpeechToText(SpeechTask):
     def _untrained(self) -> SpeechLM:
         """The model without a voice, in the words of the question set or in the language model's own."""
         r = self.recipe
-        if r.tokenizer is None:
-            return SpeechLM(marked_config(r.questions, mel=r.mel, encoder=r.encoder, adaptor=r.adaptor, llm=r.llm))
-        return SpeechLM(joined_config(r.mel, r.encoder, r.adaptor, r.llm, r.tokenizer))
+        parts = {"mel": r.mel, "encoder": r.encoder, "adaptor": r.adaptor, "llm": r.llm}
+        tokenizer = r.tokenizer
+        return SpeechLM(joined_config(tokenizer, **parts) if tokenizer else marked_config(r.questions, **parts))
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": merged(self.llm)}
