@@ -4,14 +4,14 @@ came from elsewhere) in a folder of its own:
 folder/config.json          which part it is, and its config
 folder/model.safetensors    its tensors under the part's name ("encoder.conv1.weight"), as in a whole checkpoint, so
                             that a recipe takes it by start=encoder=FOLDER
-folder/README.md            where it came from
+folder/README.md            where it came from; the same in card.json
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +22,12 @@ from torch import nn
 from ..model.audio_encoder.mel import LogMel, LogMelConfig
 from ..model.errors import DuologueError
 from ..model.speech_lm_config import Encoder, EncoderConfig, SpeechLMConfig, build_encoder, parts_of
+from .cards.facts import Card
+from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict, read_value
 from .files import expanded, read_object
 from .folders import replaceable, replacing
-from .source import CARD, CONFIG, WEIGHTS, resolve
+from .source import CONFIG, WEIGHTS, resolve
 from .store import read_model_config
 from .weights import fill, made, named_tensors
 
@@ -52,13 +54,13 @@ class EncoderPart:
     encoder: EncoderConfig
 
 
-def save_part(folder: str | Path, part: str, module: nn.Module, config: Any, card: str, tokenizer: Any = None) -> Path:
+def save_part(folder: str | Path, part: str, module: nn.Module, config: Any, card: Card, tokenizer: Any = None) -> Path:
     """Write a part, so that readers see the old folder or the new one, never half of one.
 
     Args:
         part: its name in a whole model ("encoder"), or what it is elsewhere ("utmos").
         config: its dataclass, or plain JSON values.
-        card: the text of README.md.
+        card: where it came from, and what else is known of it.
         tokenizer: a transformers tokenizer, for a language model.
     Raises:
         DuologueError: ``folder`` is something other than a model folder, or the config has no JSON form.
@@ -72,7 +74,7 @@ def save_part(folder: str | Path, part: str, module: nn.Module, config: Any, car
         if tokenizer is not None:
             tokenizer.save_pretrained(beside)
         (beside / CONFIG).write_text(json.dumps(stored, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (beside / CARD).write_text(card, encoding="utf-8")
+        write_card(beside, replace(card, name=folder.name))
     return folder
 
 

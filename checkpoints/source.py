@@ -8,7 +8,8 @@ from pathlib import Path
 from ..model.errors import DuologueError
 from .files import expanded
 
-CONFIG, WEIGHTS, TOKENIZER, CARD = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CARD, CARD_FACTS = "README.md", "card.json"
 # Models that are folders beside this file, and how one that is not there is made.
 BUNDLED = {
     "nano": "training/presets/nano.sh makes it",
@@ -20,6 +21,7 @@ _FOREIGN_FILES = [
 ]  # fmt: skip
 _HUB_FILES = [
     CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", CARD,
+    CARD_FACTS,
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     folder/config.json          the nested configs, the token-id layout, the tokenizer's fingerprint
     folder/model.safetensors    every parameter and buffer by name; float32, or float16 to halve the file
     folder/tokenizer.json       (and tokenizer_config.json) a Hugging Face fast tokenizer
-    folder/README.md            the model card: data, figures, licence
+    folder/README.md            the model card; its facts are in card.json (see cards/facts.py)
 
 Saving writes beside the folder and renames; loading is strict. Only safetensors are read, never pickles.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from ..model.audio_encoder.windowed import WindowConfig
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
+from .cards.facts import Card
+from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict
 from .files import read_json
 from .folders import replaceable, replacing
 from .placement import spread, to_int8
-from .source import CARD, CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
+from .source import CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
 from .weights import DeviceMap, fill, made, named_tensors
 
 FORMAT = "duologue/1"
@@ -52,14 +54,14 @@ class Checkpoint:
     path: Path  # the folder that it came from
 
 
-def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None = None, *, half: bool = False) -> Path:
+def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: Card | None = None, *, half: bool = False) -> Path:
     """Write a checkpoint folder, so that readers see the old one or the new one, never half of one.
 
     Args:
         folder: where; a checkpoint that is there is replaced, anything else there is an error.
         model: its ``config`` goes to config.json, its state dict to model.safetensors.
         tokenizer: a transformers fast tokenizer, or a folder that holds one.
-        card: the text of README.md; a few plain facts if not given.
+        card: its facts; the sizes of the parts alone, if not given.
         half: store float32 parameters as float16. They are loaded as float32 again.
     Raises:
         DuologueError: token ids, tokenizer and sizes do not fit together, a value cannot be stored, or ``folder`` is
@@ -81,7 +83,7 @@ def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: str | None =
         tokenizer.save_pretrained(beside)
         text = json.dumps(config_to_dict(stored), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (beside / CONFIG).write_text(text, encoding="utf-8")
-        (beside / CARD).write_text(card if card is not None else _plain_card(folder.name, model), encoding="utf-8")
+        write_card(beside, replace(card or Card(), name=folder.name))
     return folder
 
 
@@ -235,19 +237,3 @@ def _to_disk(name: str, tensor: Tensor, half: bool) -> Tensor:
             raise DuologueError(f"tensor {name!r} reaches {values.abs().max():.3g}; float16 holds at most 65504")
         values = narrow
     return values.contiguous()
-
-
-def _plain_card(name: str, model: nn.Module) -> str:
-    """A model card for a checkpoint that nobody wrote one for: sizes only."""
-    head = f"---\nlibrary_name: duologue\n---\n# {name}\n"
-    return f"{head}\nA Duologue checkpoint without a card of its own.\n\n{size_table(model)}\n"
-
-
-def size_table(model: nn.Module) -> str:
-    """A Markdown table of a model's parts and their parameters."""
-    rows = [
-        f"| {part} | {sum(p.numel() for p in module.parameters()):,} |"
-        for part, module in model.named_children()
-        if any(True for _ in module.parameters())
-    ]
-    return "\n".join(["| part | parameters |", "|---|---|", *rows])

@@ -223,6 +223,28 @@ def train(
     run(recipe, settings or [])
 
 
+@app.command()
+def card(
+    folder: Annotated[Path, typer.Argument(help="The folder of a checkpoint.")],
+    settings: Settings = None,
+) -> None:
+    """Write the card of a checkpoint: its facts to card.json, and README.md from them.
+
+    \b
+    duologue card runs/mine data=data/q,data/r runs=runs/a,runs/b machine="two CPU cores"   what it was trained on
+    duologue card runs/mine reports=figures/report.json licence=Apache-2.0                  what it was measured to do
+    duologue card runs/mine before=nano                                                     it was trained on from nano
+    duologue card runs/mine                                 README.md anew, after card.json was edited
+
+    Each call adds to the card. Metrics must be about these weights; a wrong key lists all.
+    """
+    from ..checkpoints.cards.collect import CardConfig, run
+    from ..checkpoints.settings import read_settings
+
+    config = read_settings(CardConfig, [f"folder={folder}", *(settings or [])], "card")
+    run(config)
+
+
 @app.command(
     "import",
     help="Turn weights from elsewhere into a folder of ours. What does not fit is named, and nothing is written.\n\n"

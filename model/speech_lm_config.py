@@ -126,33 +126,33 @@ class PromptConfig:
 class SpeechLMConfig:
     """Everything that a checkpoint says about its model."""
 
-    mel: LogMelConfig = field(metadata=part(LogMel, "filter bank, nothing learnt"))
+    mel: LogMelConfig = field(metadata=part(LogMel, "filter bank; nothing is trained"))
     encoder: EncoderConfig = field(
-        metadata=part(build_encoder, "hears: log-mels to frames", beside=("mel",), n_mels="mel.n_mels")
+        metadata=part(build_encoder, "log-mel spectrogram to frames", beside=("mel",), n_mels="mel.n_mels")
     )
     adaptor: AdaptorConfig = field(
-        metadata=part(build_adaptor, "joins frames and embeds them for the language model", in_dim="encoder.width")
+        metadata=part(build_adaptor, "frames to embeddings of the language model", in_dim="encoder.width")
     )
     # A transformers config as a dictionary, "model_type" included.
-    llm: dict[str, Any] = field(metadata=part(LLM, "understands and answers, in text"))
+    llm: dict[str, Any] = field(metadata=part(LLM, "language model"))
     # None: text replies only.
     unit_decoder: UnitDecoderConfig | None = field(
         default=None,
-        metadata=part(UnitDecoder, "turns the language model's states into speech units", in_dim="adaptor.out_dim",
+        metadata=part(UnitDecoder, "states of the language model to speech units", in_dim="adaptor.out_dim",
                       units="layout.units"),
     )  # fmt: skip
     # None: units are the last output.
     vocoder: VoiceConfig | None = field(
         default=None,
-        metadata=part(build_voice, "turns units into a waveform", needs=("unit_decoder",), units="layout.units"),
+        metadata=part(build_voice, "speech units to a waveform", needs=("unit_decoder",), units="layout.units"),
     )
     # None: it cannot tell what is to be answered.
     monitor: MonitorConfig | None = field(
-        default=None, metadata=part(Monitor, "tells what is to be answered, and when", in_dim="adaptor.out_dim")
+        default=None, metadata=part(Monitor, "turn-state probabilities while the user speaks", in_dim="adaptor.out_dim")
     )
     # The same, behind what it has written down of the turn.
     word_monitor: MonitorConfig | None = field(
-        default=None, metadata=part(Monitor, "tells the same behind the words", in_dim="adaptor.out_dim")
+        default=None, metadata=part(Monitor, "the same, after the transcript", in_dim="adaptor.out_dim")
     )
     layout: TokenLayout
     prompt: PromptConfig

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import store
+from ..checkpoints.cards.facts import Card
 from ..checkpoints.config_io import config_from_dict
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import RECIPE, load_part, read_run, read_sizes, save_part
@@ -109,12 +110,13 @@ def _codec_alone(out: str | Path, run: str) -> Path:
         raise DuologueError(f"{run} is no run of the recipe codec: it has no {RECIPE}")
     codec = read_codec(run)
     config = codec.config
-    size, books = sum(parameter.numel() for parameter in codec.parameters()), config.quantiser
-    lag = f", {codec.delay_ms:g} ms behind the microphone" if codec.exact else ""
-    card = (
-        f"---\nlibrary_name: duologue\n---\n# {Path(out).name}\n\nA codec of {size:,} parameters: "
-        f"{config.sample_rate} Hz, {config.frame_rate:.1f} frames a second, {books.codebooks} codebook(s) of "
-        f"{books.size}, {config.bit_rate() / 1000:.2f} kbit/s{lag}.\n"
+    books = "one codebook" if config.quantiser.codebooks == 1 else f"{config.quantiser.codebooks} codebooks"
+    streams = f" It streams exactly, {codec.delay_ms:g} ms behind the microphone." if codec.exact else ""
+    card = Card(
+        summary=f"A neural codec: speech at {config.sample_rate / 1000:g} kHz as {config.frame_rate:.4g} frames a "
+        f"second, {books} of {config.quantiser.size} entries, {config.bit_rate() / 1000:.2f} kbit/s.{streams}",
+        pipeline="audio-to-audio",
+        tags=("audio-codec", "speech-tokenizer", "streaming"),
     )
     return save_part(out, "codec", codec.half(), config, card)
 

@@ -1,21 +1,37 @@
-"""What a model card is made from, gathered from what the work left behind: data sets, runs, weights, an acceptance log.
+"""The facts of a model card, as ``card.json`` in a checkpoint's folder holds them.
 
-Nothing is typed in by hand that a file can say. What no file says is None, and the card calls it not recorded.
+    folder/card.json    the facts; edit it, or add to it with ``duologue card FOLDER key=value …``
+    folder/README.md    the same facts as Markdown, written by render.py and never read
+
+A field that card.json does not have takes its default here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
+import json
+import math
+import mmap
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...model.errors import DuologueError
-from ..files import read_json, read_json_lines, write_json_lines
-from ..source import WEIGHTS
+from ..config_io import config_from_dict, config_to_dict
+from ..files import read_object
+from ..source import CARD, CARD_FACTS, WEIGHTS
+
+FORMAT = "duologue-card/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartFacts:
+    """One part of the model."""
+
+    name: str  # its prefix in model.safetensors: "encoder", "codec.decoder"
+    parameters: int  # buffers that are stored (filters, tables) included
+    sha256: str  # of its tensors in the order of their names; 12 hexadecimal digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,172 +47,149 @@ class Credit:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """One data set: what is in its folder, as data_prep/datasets/shards.py writes it."""
+    """One training set, from its folder (format: data_prep/datasets/shards.py)."""
 
     name: str  # the folder's
     kind: str  # the recipe that made it: questions, replies, recordings-train
     clips: int
     failed: int
     hours: float
-    voices: tuple[str, ...]  # "espeak:en-us+f3", "fsdd:george"
-    credits: tuple[Credit, ...]  # of recordings; none for synthetic speech
+    voices: int  # how many different ones
+    credits: tuple[Credit, ...] = ()  # of recordings; none for synthetic speech
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageFacts:
-    """One training run: what is in its folder, as training/loop/trainer.py writes it."""
+    """One training run, from its folder (format: training/loop/run_folder.py). Folders are named without their path."""
 
     stage: str
-    start: tuple[str, ...]
+    start: tuple[str, ...]  # "encoder=run", "llm=run+run" for a mean of weights
     learn: tuple[str, ...]
     data: tuple[str, ...]
-    steps: int  # done, not planned
+    steps: int  # done
     planned: int
     batch_size: int
-    lr: float
+    lr: float  # peak
     precision: str
-    hours: float | None  # of wall clock while training, pauses left out
+    hours: float | None  # of wall clock while training, without pauses; None: not recorded
+    machine: str  # "": not recorded
     metrics: dict[str, float]  # the last ones
-    where: str | None = None  # the machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class AcceptanceRun:
-    """One look at the questions and voices that are kept for acceptance."""
+class MetricValue:
+    """One metric of an evaluation; ``low`` and ``high`` are its 95 % interval, ``count`` the items that it is over."""
 
-    weights: str  # digest of model.safetensors
-    metrics: dict[str, Any]
+    name: str
+    unit: str = ""  # "%": the value is a fraction of 1
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One report of ``duologue evaluate``. ``parts``: by what (voice, category) -> name -> its metrics."""
+
+    suite: str
+    weights: str  # SHA-256 of model.safetensors, 12 hexadecimal digits
+    settings: dict[str, Any]
+    machine: str
+    metrics: tuple[MetricValue, ...]
+    parts: dict[str, dict[str, tuple[MetricValue, ...]]]
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartFacts:
-    """One part of the model."""
+class CardTable:
+    """Further measurements, written by hand into card.json: a section of its own."""
 
-    name: str
-    parameters: int
+    title: str
+    note: str = ""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
-def data_facts(folder: Path) -> DataFacts:
-    """Read a prepared data set. Raises DuologueError when the folder is none or is not finished."""
-    header = read_json(folder / "dataset.json")
-    if not header.get("complete"):
-        raise DuologueError(f"{folder} is not finished: prepare it to the end before it is described")
-    rate, voices = header["sample_rate"], Counter[str]()
-    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for file in sorted(folder.glob("shard-*.jsonl")):
-        if file.name.endswith(".failed.jsonl"):
-            continue
-        for meta in read_json_lines(file):
-            voices[meta["voice"]] += 1
-            if "licence" in meta:
-                rows.setdefault((meta["set"], meta["licence"]), []).append(meta)
-    found = tuple(
-        Credit(
-            set=name,
-            licence=licence,
-            clips=len(metas),
-            minutes=round(sum(meta["samples"] for meta in metas) / rate / 60, 1),
-            sources=tuple(sorted({meta["source"] for meta in metas})),
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """All facts of a card. What is empty is not recorded."""
+
+    format: str = FORMAT
+    name: str = ""
+    summary: str = ""
+    source: str = ""  # what it was converted from
+    licence: str = ""  # of the weights, by its SPDX name
+    language: str = ""
+    pipeline: str = ""  # the hub's pipeline_tag
+    tags: tuple[str, ...] = ()
+    use: tuple[str, ...] = ()
+    example: str = ""  # shell commands
+    limits: tuple[str, ...] = ()
+    weights: str = ""  # SHA-256 of model.safetensors, 12 hexadecimal digits
+    mib: float = 0.0  # of the folder, without its card
+    parts: tuple[PartFacts, ...] = ()
+    voices: tuple[str, ...] = ()  # those that the training sets draw from: "espeak:en-us+f3", "fsdd:george"
+    data: tuple[DataFacts, ...] = ()
+    stages: tuple[StageFacts, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    tables: tuple[CardTable, ...] = ()
+    acceptance: tuple[Evaluation, ...] = ()  # every run on the acceptance questions, the oldest first
+
+
+def read_card(path: Path) -> Card:
+    """The card in a checkpoint's folder, or of a file card.json.
+
+    Raises:
+        DuologueError: there is none, or a field is unknown or of another type.
+    """
+    path = path / CARD_FACTS if path.is_dir() else path
+    if not path.is_file() and (path.parent / CARD).is_file():
+        raise DuologueError(
+            f"{path.parent} has a {CARD} but no {CARD_FACTS}, which older versions did not write: rename its {CARD}, "
+            f"then `duologue card {path.parent}` writes both anew"
         )
-        for (name, licence), metas in sorted(rows.items())
-    )
-    counts = header["counts"]
-    return DataFacts(
-        name=folder.name,
-        kind=header["name"],
-        clips=counts["clips"],
-        failed=counts["failed"],
-        hours=counts["hours"],
-        voices=tuple(sorted(voices)),
-        credits=found,
-    )
-
-
-def stage_facts(folder: Path, where: str | None = None) -> StageFacts:
-    """Read a run's recipe.json and figures.jsonl. Raises DuologueError when it has not been run."""
-    recipe = read_json(folder / "recipe.json")
-    log = read_json_lines(folder / "figures.jsonl") if (folder / "figures.jsonl").is_file() else []
-    if not log:
-        raise DuologueError(f"{folder} has no figures.jsonl: the stage has not been trained")
-    last = log[-1]
-    return StageFacts(
-        stage=recipe["stage"],
-        start=tuple(recipe["start"]),
-        learn=tuple(recipe["learn"]),
-        data=tuple(recipe.get("data", ())),
-        steps=last["step"],
-        planned=recipe["steps"],
-        batch_size=recipe["batch_size"],
-        lr=recipe["lr"],
-        precision=recipe["precision"],
-        hours=_hours(log),
-        metrics={key: value for key, value in last.items() if key not in ("step", "time")},
-        where=where,
-    )
-
-
-def _hours(log: Sequence[dict[str, Any]]) -> float | None:
-    """Hours a run trained, from the times at which it saved: median time a step over all its steps, so a night's pause
-    between two saves does not count. None with fewer than two saves in a row."""
-    paces = [
-        (b["time"] - a["time"]) / (b["step"] - a["step"])
-        for a, b in itertools.pairwise(log)
-        if b["step"] > a["step"] and b["time"] > a["time"]
-    ]
-    return sorted(paces)[len(paces) // 2] * log[-1]["step"] / 3600 if paces else None
-
-
-def part_facts(folder: Path) -> tuple[PartFacts, ...]:
-    """Parameters by part, from the header of model.safetensors; its buffers (filters, tables) are counted too."""
-    from safetensors import safe_open
-
-    sizes = Counter[str]()
-    with safe_open(folder / WEIGHTS, framework="numpy") as file:
-        for name in list(file.keys()):
-            size = 1
-            for dimension in file.get_slice(name).get_shape():
-                size *= dimension
-            sizes[name.split(".")[0]] += size
-    return tuple(PartFacts(name=name, parameters=size) for name, size in sizes.items())
+    found = read_object(path)
+    if found.get("format") != FORMAT:
+        raise DuologueError(f"{path} has format {found.get('format')!r}; this version reads {FORMAT!r}")
+    try:
+        return config_from_dict(Card, config_to_dict(Card()) | found)
+    except DuologueError as error:
+        raise DuologueError(f"{path}: {error}") from None
 
 
 def digest(folder: Path) -> str:
-    """The first 12 hexadecimal digits of SHA-256 of the weights: which model a figure is about."""
-    hashed = hashlib.sha256()
+    """The first 12 hexadecimal digits of the SHA-256 of model.safetensors: which weights a metric is about."""
     with (folder / WEIGHTS).open("rb") as file:
-        while block := file.read(1 << 20):
-            hashed.update(block)
-    return hashed.hexdigest()[:12]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
-def log_acceptance(log: Path, run: AcceptanceRun) -> int:
-    """Append a run to the log, so that no look at the acceptance questions goes uncounted; returns its number.
+def part_facts(folder: Path) -> tuple[PartFacts, ...]:
+    """Size and digest by part, from model.safetensors; where it holds one part alone (a codec), by what that has.
 
-    A run of the same weights with the same figures is the same look, and is not written twice.
+    Raises:
+        DuologueError: the file is not in the format of safetensors.
     """
-    runs = read_acceptance(log)
-    for number, known in enumerate(runs, start=1):
-        if (known.weights, known.metrics) == (run.weights, run.metrics):
-            return number
-    write_json_lines(log, [asdict(known) for known in (*runs, run)])
-    return len(runs) + 1
-
-
-def read_acceptance(log: Path) -> list[AcceptanceRun]:
-    """The runs so far, oldest first; none when there is no such file."""
+    path = folder / WEIGHTS
     try:
-        return [AcceptanceRun(**entry) for entry in read_json_lines(log)] if log.is_file() else []
-    except TypeError as error:
-        raise DuologueError(f"{log} is not a log of acceptance runs: {error}") from None
-
-
-def read_rows(path: Path, fields: Sequence[str]) -> tuple[dict[str, str], ...]:
-    """JSON lines that have these fields and no others. Raises DuologueError for no such file or another line."""
-    if not path.is_file():
-        raise DuologueError(f"no file {path}")
-    rows = read_json_lines(path)
-    for number, row in enumerate(rows, start=1):
-        if set(row) != set(fields):
-            raise DuologueError(f"{path}, line {number}: the fields are {', '.join(row)}; expected {', '.join(fields)}")
-    return tuple({name: str(row[name]) for name in fields} for row in rows)
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as data,
+        ):
+            start = 8 + int.from_bytes(data[:8], "little")
+            header = json.loads(bytes(data[8:start]))
+            header.pop("__metadata__", None)
+            depth = 1 if len({name.split(".")[0] for name in header}) > 1 else 2
+            sizes: Counter[str] = Counter()
+            hashes: dict[str, Any] = {}
+            for name, tensor in sorted(header.items()):
+                part = ".".join(name.split(".")[:depth])
+                sizes[part] += math.prod(tensor["shape"])
+                first, last = tensor["data_offsets"]
+                hashes.setdefault(part, hashlib.sha256()).update(data[start + first : start + last])
+    except (ValueError, KeyError) as error:
+        raise DuologueError(f"{path} is not a file of safetensors: {error}") from None
+    return tuple(
+        PartFacts(name=part, parameters=size, sha256=hashes[part].hexdigest()[:12]) for part, size in sizes.items()
+    )

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...model.errors import DuologueError
-from ..store import size_table
+from ..cards.facts import Card
 
 KeyTable = dict[str, str | None]
 
@@ -60,9 +60,6 @@ def fold_weight_norm(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def imported_card(kind: str, source: Path, model: nn.Module) -> str:
-    """The card of a folder that an importer writes: what it is, where it came from, how large it is."""
-    return (
-        f"---\nlibrary_name: duologue\n---\n# {kind}\n\nConverted from `{source.name}`, a {kind} checkpoint, without "
-        f"change of its numbers. Its licence and its training data are those of the original.\n\n{size_table(model)}\n"
-    )
+def imported_card(kind: str, source: Path) -> Card:
+    """The card of a folder that an importer writes."""
+    return Card(source=f"`{source.name}`, a {kind} checkpoint")

@@ -134,4 +134,4 @@ def build(source: Path, config: str | None = None) -> UnitVocoder:
 def run(source: Path, dest: Path, config: Config) -> Path:
     """Import a unit vocoder to a folder that a recipe takes by ``start=vocoder=DEST``."""
     model = build(source, config.config)
-    return save_part(dest, "vocoder", model, model.config, imported_card("unit vocoder", source, model))
+    return save_part(dest, "vocoder", model, model.config, imported_card("unit vocoder", source))

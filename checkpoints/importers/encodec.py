@@ -164,4 +164,4 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     sizes, tensors = convert(*read(source))
     codec = made(lambda: Codec(sizes))
     assign(codec, tensors, str(source))
-    return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, source, codec))
+    return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, source))

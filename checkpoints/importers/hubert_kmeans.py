@@ -10,7 +10,7 @@ fairseq is not needed: the sizes are read from the tensors. Source: Hsu et al., 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ...model.errors import DuologueError
+from ..cards.render import write_card
 from ..files import expanded, read_object
 from ..folders import replaceable, replacing
-from ..source import CARD
 from ..units import SAMPLE_RATE, check_hubert, describe_hubert, save_quantiser
 from ..weights import assign, made
 from . import KeyTable, imported_card, rename_keys
@@ -157,12 +157,11 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     width = model.config.hidden_size
     if centroids.shape[1] != width:
         raise DuologueError(f"{config.kmeans} clusters {centroids.shape[1]} numbers a frame; {source} makes {width}")
-    card = imported_card(SOURCE, source, model)
     with replacing(dest) as beside:
         model.save_pretrained(beside)
         Wav2Vec2FeatureExtractor(sampling_rate=SAMPLE_RATE, do_normalize=normalise).save_pretrained(beside)
         # its frames begin with their samples, as HuBERT's own code makes them
         features = describe_hubert(model, config.layer, normalise, centred=False)
         save_quantiser(beside, features, torch.zeros(width), torch.ones(width), centroids)
-        (beside / CARD).write_text(card, encoding="utf-8")
+        write_card(beside, replace(imported_card(SOURCE, source), name=dest.name))
     return dest

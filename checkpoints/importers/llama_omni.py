@@ -227,4 +227,4 @@ def run(source: Path, dest: Path, config: Config) -> Path:
         tensors |= {f"vocoder.{name}": tensor for name, tensor in vocoder.state_dict().items()}
     model = made(lambda: SpeechLM(ours))
     assign(model, once(model, tensors), str(source))
-    return store.save(dest, model, tokenizer, card=imported_card(SOURCE, source, model))
+    return store.save(dest, model, tokenizer, card=imported_card(SOURCE, source))

@@ -76,4 +76,4 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     model = made(lambda: LLM(sizes))
     assign(model, once(model, tensors), str(source))
     tokenizer = load_tokenizer(source)
-    return save_part(dest, "llm", model, sizes, imported_card("language model", source, model), tokenizer)
+    return save_part(dest, "llm", model, sizes, imported_card("language model", source), tokenizer)

@@ -75,4 +75,4 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     sizes, tensors = convert(read_tensors(source), config.heads)
     model = made(lambda: UTMOS(sizes))
     assign(model, tensors, str(source))
-    return save_part(dest, "utmos", model, sizes, imported_card(SOURCE, source, model))
+    return save_part(dest, "utmos", model, sizes, imported_card(SOURCE, source))

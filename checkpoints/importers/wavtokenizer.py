@@ -200,7 +200,7 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     sizes, tensors = convert(*read(checkpoint, settings), config.bandwidth_id)
     codec = made(lambda: Codec(sizes))
     assign(codec, tensors, str(checkpoint))
-    return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, checkpoint, codec))
+    return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, checkpoint))
 
 
 def only(folder: Path, suffix: str) -> Path:

@@ -118,4 +118,4 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     model = made(lambda: WhisperEncoder(sizes))
     assign(model, tensors, str(source))
     encoder = EncoderPart(mel=LogMelConfig(n_mels=sizes.n_mels, norm="whisper"), encoder=sizes)
-    return save_part(dest, "encoder", model, encoder, imported_card(f"{SOURCE} encoder", source, model))
+    return save_part(dest, "encoder", model, encoder, imported_card(f"{SOURCE} encoder", source))

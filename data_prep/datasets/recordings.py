@@ -31,7 +31,6 @@ from ...model.errors import DuologueError
 from ..audio import read_audio, shown
 from ..text.plain_text import heard
 from ..text.spoken import UNITS
-from .shards import ShardedDataset
 from .splits import stable_fraction
 
 MANIFEST = "manifest.jsonl"
@@ -164,22 +163,6 @@ def set_loudness(wav: np.ndarray, sample_rate: int, level_dbfs: float, peak_dbfs
     active = power[power >= power.max() * 10 ** (-_GATE_DB / 10)].mean()
     gain = min(10 ** (level_dbfs / 20) / np.sqrt(active), 10 ** (peak_dbfs / 20) / float(np.abs(wav).max()))
     return (wav * gain).astype(np.float32)
-
-
-def credits(folder: str | Path) -> list[dict[str, Any]]:
-    """By set and licence: clips and minutes of a prepared data set, for the model card. Reads the JSON lines alone."""
-    data = ShardedDataset(folder)
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for meta in data.metas:
-        key = (meta["set"], meta["licence"])
-        row = rows.setdefault(key, {"set": key[0], "licence": key[1], "clips": 0, "minutes": 0.0, "sources": set()})
-        row["clips"] += 1
-        row["minutes"] += meta["samples"] / data.sample_rate / 60
-        row["sources"].add(meta["source"])
-    return [
-        {**row, "minutes": round(row["minutes"], 2), "sources": sorted(row["sources"])}
-        for _, row in sorted(rows.items())
-    ]
 
 
 def trimmed(wave: np.ndarray) -> np.ndarray:

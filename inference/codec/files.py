@@ -65,11 +65,8 @@ def fingerprint(codec: Codec) -> str:
 def decoding(codec: Codec, codebooks: int) -> Streaming:
     """The decoder of codes of so many codebooks as a stream: itself where it is one, else in windows.
 
-    Windows differ from one run over the whole by what group norms and attention do not see. Measured on 80 s of
-    sentences by many speakers with WavTokenizer's network, narrower (96 wide, 4 layers) and with random weights, in
-    relation to the signal's norm away from the ends: 11.6 % with blocks of 4 s between 2 s of context, 4.9 % with 20 s
-    between 5 s, 3.0 % with 40 s between 10 s; for trained weights nothing is known. Two thirds of it are the norms',
-    which rest on fewer frames. Hence the long windows: at WavTokenizer's sizes a process with them peaks at 868 MB.
+    Windows differ from one run over the whole by what group norms and attention do not see: the longer, the less
+    (docs/codec.md).
     """
     stage = CodecDecoding(codec)
     if codec.exact:

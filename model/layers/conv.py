@@ -22,7 +22,7 @@ from ..streaming import State, Streaming
 def channels_last(x: Tensor) -> Tensor:
     """The same (B, C, T) tensor with channels innermost in memory, as the operations below then keep it.
 
-    Convolutions of few channels run two to five times faster so on a CPU (measured at 4 to 64 channels).
+    Convolutions of few channels run several times faster so on a CPU.
     """
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 

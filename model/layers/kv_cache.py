@@ -189,7 +189,7 @@ class KVRows:
         return [fn(row) for row in self.rows]
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, masks: list[Tensor | None]) -> Tensor:
-        """As :meth:`KVBuffer.attend`, each row for itself: 0.08 ms a row of 200 keys, 0.17 ms in one piece, padded."""
+        """As :meth:`KVBuffer.attend`, each row for itself, which is faster than all rows padded."""
         parts = zip(self.rows, query.split(1), keys.split(1), values.split(1), masks, strict=True)
         return torch.cat([row.attend(q, k, v, mask) for row, q, k, v, mask in parts])
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from duologue.checkpoints import folders, source, store
+from duologue.checkpoints.cards.facts import Card, read_card
 from duologue.model.adaptor.stack import StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
@@ -194,10 +195,10 @@ def test_loading_leaves_random_numbers_alone(saved: Path) -> None:
 
 def test_card(saved: Path, tmp_path: Path, model: SpeechLM, tokenizer: Any) -> None:
     assert "adaptor" in (saved / "README.md").read_text()
-    written = store.save(tmp_path / "m", model, tokenizer, card="# Mine\n")
-    assert (written / "README.md").read_text() == "# Mine\n"
+    written = store.save(tmp_path / "m", model, tokenizer, card=Card(summary="It is mine."))
+    assert "# m\n\nIt is mine.\n" in (written / "README.md").read_text() and read_card(written).name == "m"
     assert sorted(p.name for p in written.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "README.md", "card.json", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
 
 

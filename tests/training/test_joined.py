@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.importers.llm import Config as LLMImport
 from duologue.checkpoints.importers.llm import run as import_llm
 from duologue.checkpoints.parts import EncoderPart, save_part
@@ -68,7 +69,7 @@ def encoder(folder: Path) -> Path:
     torch.manual_seed(1)
     sizes = WhisperEncoderConfig(n_mels=80, n_audio_state=24, n_audio_head=2, n_audio_layer=1)
     part = EncoderPart(mel=LogMelConfig(n_mels=80, norm="whisper"), encoder=sizes)
-    return save_part(folder / "ear", "encoder", WhisperEncoder(sizes), part, "An ear.\n")
+    return save_part(folder / "ear", "encoder", WhisperEncoder(sizes), part, Card())
 
 
 def recordings(folder: Path) -> Path:
@@ -99,7 +100,7 @@ def test_from_a_folder_of_theirs_to_an_answer(tmp_path: Path, kind: str) -> None
     spoken = [f"data={data}", f"llm={speech}", f"out={mouth}"]  # the language model of the run
     assert 0 < run("unit_decoder", [*ONCE, *spoken])["loss"] < 1000
     sizes = UnitVocoderConfig(units=200, embedding_dim=8, channels=32, duration_hidden=8)
-    voice = save_part(tmp_path / "voice", "vocoder", UnitVocoder(sizes), sizes, "A voice.\n")
+    voice = save_part(tmp_path / "voice", "vocoder", UnitVocoder(sizes), sizes, Card())
     heard = dict.fromkeys(("encoder", "adaptor", "llm"), str(speech))
     config = assemble.Config(**heard, unit_decoder=str(mouth), vocoder=str(voice))
     assistant = load(str(assemble.run(tmp_path / "whole", config)))

@@ -20,8 +20,8 @@ SCALE=${SCALE:-1}                    # of clips, steps and questions asked
 RECORDINGS=${RECORDINGS:-}           # optional
 TTS=${TTS:-}                         # optional
 MACHINE=${MACHINE:-$(nproc --all) CPU cores}  # where the stages were trained, as the card calls it
-NOTE=${NOTE:-}                       # on this look at the acceptance questions, for their log
-LOG=${LOG:-checkpoints/acceptance.jsonl}
+NOTE=${NOTE:-}                       # on this run on the acceptance questions, for the card
+LIKE=${LIKE:-checkpoints/nano}       # the model whose description and acceptance runs the card goes on with
 PYTHON=${PYTHON:-.venv/bin/python}
 UPTO=${1:-figures}
 
@@ -172,18 +172,20 @@ train unit_decoder unit_decoder start="llm=$mean" data="$(commas "${replies[@]}"
 train unit_vocoder unit_vocoder data="$(commas "${replies[@]}")"
 [[ $UPTO != stages ]] || exit 0
 
-# 3. The checkpoint, with a card that says it has not been measured.
+# 3. The checkpoint, with a card that says it has not been measured. The card to go on with is copied first, once: the
+# checkpoint may take its place.
 say "checkpoint: $OUT"
+like=$RUNS/card.json
+mkdir -p "$RUNS"
+if [[ ! -f $like && -f $LIKE/card.json ]]; then cp "$LIKE/card.json" "$like"; fi
 "$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$mean" llm="$mean" monitor="$RUNS/monitor" \
     word_monitor="$RUNS/word_monitor" unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
-facts=()
-for folder in $(printf '%s\n' "${heard[@]}" | sort -u) "${asides[@]}" "${replies[@]}"; do facts+=(--data "$folder"); done
-if finished "$WORK/noises"; then facts+=(--data "$WORK/noises"); fi
-for run in asr_pretrain text_sft speech_to_text duplex duplex_a duplex_b words duplex_c monitor word_monitor unit_decoder \
-    unit_vocoder; do
-    facts+=(--run "$RUNS/$run@$MACHINE")
-done
-"$PYTHON" -m duologue.checkpoints.cards.speech_lm "$OUT" "${facts[@]}" --log "$LOG"
+sets=($(printf '%s\n' "${heard[@]}" | sort -u) "${asides[@]}" "${replies[@]}")
+if finished "$WORK/noises"; then sets+=("$WORK/noises"); fi
+runs=("$RUNS"/{asr_pretrain,text_sft,speech_to_text,duplex,duplex_a,duplex_b,words,duplex_c,monitor,word_monitor,unit_decoder,unit_vocoder})
+facts=(data="$(commas "${sets[@]}")" runs="$(commas "${runs[@]}")" machine="$MACHINE")
+if [[ -f $like ]]; then facts+=(like="$like"); fi
+duologue card "$OUT" "${facts[@]}"
 [[ $UPTO != checkpoint ]] || exit 0
 
 # 4. Its figures in voices that it never heard, and the card that states them. The folder is named by the weights, so
@@ -191,5 +193,6 @@ done
 figures=$RUNS/figures-$(sha256sum "$OUT/model.safetensors" | cut -c1-12)
 say "figures: $figures"
 duologue evaluate s2s --model "$OUT" -o "$figures" profile=card questions="$(scaled 600 6)"
-"$PYTHON" -m duologue.checkpoints.cards.speech_lm "$OUT" "${facts[@]}" --log "$LOG" --report "$figures/report.json" --accept "$NOTE"
+duologue card "$OUT" reports="$figures/report.json" accept="$NOTE"
+cp "$OUT/card.json" "$like"  # the next checkpoint goes on with these acceptance runs
 say "done: $OUT"

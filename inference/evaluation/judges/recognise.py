@@ -1,8 +1,7 @@
 """Independent ears for reply speech: pocketsphinx, always there, offline; Whisper where its weights are.
 
-They judge, they never help to answer. Measured on short sentences in nano's style pocketsphinx errs in about one word
-in ten of flite's own `rms` voice, so its figures are read beside its error on the synthesiser's rendering of the same
-texts.
+They judge, they never help to answer. pocketsphinx errs on a synthesiser's own speech too, so its word error rates are
+read beside that of the synthesiser's rendering of the same texts.
 """
 
 from __future__ import annotations

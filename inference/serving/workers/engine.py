@@ -6,28 +6,9 @@ others' that are due meanwhile (:mod:`.dynamic_batching`). Several cores are use
 What one frame costs is measured when a lane starts. No more conversations are let in than fit into ``share`` of the
 lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
 
-What sharing brings, of nano, by processor time on one core that others were using too, each table from one run. A
-conversation's share of a step, milliseconds, medians of 25, lengths differing from row to row (of the LLM first for a
-token, then for 160 ms of speech; the ear's is the mean of a frame that completes its 160 ms and one that does not):
-
-    in a batch of       1     2     4     8    16
-    voice detector   1.21  0.41  0.26  0.16  0.13
-    ear              2.85  1.38  0.94  0.77  0.67
-    LLM, 1 place     3.87  1.88  1.04  0.74  1.03
-    LLM, 2 places    2.86  2.08  1.23  0.83  1.03
-    unit decoder     2.67  2.30  1.81  1.79  1.72
-
-And of a whole frame, while somebody speaks all the time (``duologue bench workers``; late: p50/p95/p99, milliseconds):
-
-    conversations   one by one: cost, late   steps shared: cost, late   all frames at once: cost
-                1   5.71    3/19/33          5.59    4/20/31            5.87
-                2   6.38    4/22/35          6.40    4/21/33            5.46
-                4   7.45    4/29/47          7.30    4/26/38            4.28
-                8   8.84  55/186/200         7.75   11/40/47            4.33
-               12   7.75  781/1368/1473      6.50  37/83/100            4.46
-
 Frames that come spread over time leave little to share until there is no time left; then sharing is what keeps a lane
-from falling behind. So the door counts on what a frame costs in small batches, and bursts are absorbed by larger ones.
+from falling behind (measured: nano's card). So the door counts on what a frame costs in small batches, and bursts are
+absorbed by larger ones.
 
     engine = await Engine.start(lambda: load("nano"))
     seat = engine.sit()                                     raises EngineFull

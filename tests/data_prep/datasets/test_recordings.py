@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from duologue.checkpoints.cards.collect import data_facts
 from duologue.data_prep.datasets.recordings import (
     Part,
-    credits,
     part_of,
     read_manifest,
     select,
@@ -128,9 +128,9 @@ def test_sets_can_be_chosen(folder):
 
 def test_credits_count_by_set_and_licence(folder):
     prepare(config(folder))
-    rows = {(row["set"], row["licence"]): row for row in credits(folder.parent / "out-train")}
-    assert rows["fsdd", "CC0"]["clips"] == 20 and rows["fsdd", "CC0"]["minutes"] == pytest.approx(0.1)
-    assert rows["ljspeech", "CC0"]["sources"] == ["here"]
+    rows = {(row.set, row.licence): row for row in data_facts(folder.parent / "out-train")[0].credits}
+    assert rows["fsdd", "CC0"].clips == 20 and rows["fsdd", "CC0"].minutes == pytest.approx(0.1)
+    assert rows["ljspeech", "CC0"].sources == ("here",)
 
 
 @pytest.mark.parametrize(

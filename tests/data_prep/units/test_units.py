@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duologue.checkpoints.cards.facts import Card
 from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.prepare import main
 from duologue.data_prep.speech.voices import REPLY_VOICE
@@ -273,7 +274,7 @@ def test_a_codecs_tokens_are_units(tmp_path: Path) -> None:
     write_replies(data, clips=3)
     torch.manual_seed(0)
     codec = Codec(recipe("tiny").codec).eval()
-    save_part(tmp_path / "codec", "codec", codec, codec.config, "")
+    save_part(tmp_path / "codec", "codec", codec, codec.config, Card())
     counts = main("units", [f"data={data}", f"codec={tmp_path / 'codec'}", "file=codec.jsonl", "judge=2"])
     rows = [json.loads(line) for line in (data / "codec.jsonl").read_text().splitlines()]
     for row, clip in zip(rows, ShardedDataset(data), strict=True):

@@ -13,6 +13,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.parts import save_part
 from duologue.data_prep.audio import write_wav
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
@@ -50,7 +51,7 @@ def sound(seconds: float, rate: int = 16000) -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = codec(causal=True)
-    return save_part(tmp_path_factory.mktemp("codec") / "tiny", "codec", made, made.config, "A tiny codec.\n")
+    return save_part(tmp_path_factory.mktemp("codec") / "tiny", "codec", made, made.config, Card())
 
 
 def run(*arguments: object) -> None:
@@ -217,7 +218,7 @@ def test_two_hours_stay_under_a_gigabyte(folder, tmp_path, sizes, minutes):
     """
     if sizes == "published":
         made = Codec(published(75)).eval().requires_grad_(False)
-        folder = save_part(tmp_path / "real", "codec", made, made.config, "Of real size.\n")
+        folder = save_part(tmp_path / "real", "codec", made, made.config, Card())
         del made
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 16000, 1, "PCM_16") as file:
         minute = sound(60.0)

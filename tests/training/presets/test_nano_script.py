@@ -1,12 +1,12 @@
 """The script that rebuilds nano gives every command keys that it knows, and what it needs is made before."""
 
-import itertools
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from duologue.checkpoints.cards.collect import CardConfig
 from duologue.checkpoints.settings import read_settings
 from duologue.data_prep.prepare import RECIPES
 from duologue.training.main import RECIPES as STAGES
@@ -26,6 +26,7 @@ for word in "$@"; do
     if [[ $3 == prepare && $4 == units && $word == data=* ]]; then touch "${{word#data=}}/units.jsonl"; fi
 done
 if [[ $2 == *assemble ]]; then mkdir -p "$3"; echo weights > "$3/model.safetensors"; fi
+if [[ $3 == card ]]; then echo "$@" >> "$4/card.json"; fi
 """
 
 NANO_STAGES = STAGES.first_lines().keys() - {"codec", "ssl", "probe"}  # others than nano come of these
@@ -38,7 +39,7 @@ def script(tmp_path: Path):
     fake.chmod(0o755)
 
     def run(*arguments: str, **variables: str) -> list[list[str]]:
-        places = {name: str(tmp_path / name.lower()) for name in ("WORK", "RUNS", "OUT", "LOG")}
+        places = {name: str(tmp_path / name.lower()) for name in ("WORK", "RUNS", "OUT", "LIKE")}
         environment = os.environ | places | {"PYTHON": str(fake)} | variables
         log.unlink(missing_ok=True)
         done = subprocess.run(
@@ -78,10 +79,10 @@ def test_every_command_is_one_that_the_package_knows(script):
         elif program.endswith("assemble"):
             assert {folder for word in words for folder in mixed(word)} <= made
             made.add(command)
-        elif ".cards." in program:
-            pairs = list(itertools.pairwise(words))
-            assert command in made and {b for a, b in pairs if a == "--data"} <= made
-            assert {b.partition("@")[0] for a, b in pairs if a == "--run"} <= made
+        elif command == "card":
+            card = read_settings(CardConfig, [f"folder={words[0]}", *words[1:]], "card")
+            assert {str(path) for path in (card.folder, *card.data, *card.runs)} <= made
+            assert bool(card.reports) == (card.accept is not None) != bool(card.data)
         else:
             assert (program, command) == ("duologue", "evaluate")
     stages = [words[0] for _, command, *words in commands if command == "train"]
@@ -103,7 +104,7 @@ def test_it_stops_where_told_and_goes_on_from_there(script):
     first = script("data")
     assert {words[1] for words in first} == {"prepare"}
     rest = script("checkpoint")
-    assert "prepare" not in {words[1] for words in rest} and rest[-1][0] == "duologue.checkpoints.cards.speech_lm"
+    assert "prepare" not in {words[1] for words in rest} and rest[-1][1] == "card"
     assert [words[1] for words in script("stages")] == ["train"] * (len(NANO_STAGES) + 5)
 
 

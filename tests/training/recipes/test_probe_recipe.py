@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.parts import EncoderPart, load_encoder, save_part
 from duologue.inference.evaluation.suites import probe as probe_suite
 from duologue.model.errors import DuologueError
@@ -53,7 +54,7 @@ def test_layers_are_those_of_the_encoder(questions: Path) -> None:
 def test_an_ear_is_found_in_a_run_a_part_and_a_model(questions: Path, deaf: Path, tmp_path: Path) -> None:
     mel, encoder = load_encoder(str(deaf))
     part = EncoderPart(mel=mel.config, encoder=encoder.config)
-    save_part(tmp_path / "ear", "encoder", encoder, part, "")
+    save_part(tmp_path / "ear", "encoder", encoder, part, Card())
     for name in (str(tmp_path / "ear"), "nano"):
         again, other = load_encoder(name)
         assert again.config.n_mels == other.config.n_mels == 80 and next(other.parameters()).dtype is torch.float32
