@@ -52,6 +52,7 @@ def test_data_are_in_the_wheel(wheel: set[str]) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and not path.name.startswith(".")
     }
+    data |= {f"duologue/inference/evaluation/{name}" for name in ("judges/prompts.toml", "report/report.css")}
     info = {name for name in wheel if ".dist-info/" in name}
     assert {name for name in wheel - info if not name.endswith(".py")} == data
 

@@ -1,7 +1,8 @@
 """A reply judged by a chat model behind an OpenAI-compatible endpoint: LLaMA-Omni's two criteria, and benchmarks'.
 
 Content: does the reply answer what was asked? Style: is it fit to be spoken (short, no lists, no brackets)? Both from 1
-to 5; of the reply's text (S2TIF) and of what a recogniser heard in its speech (S2SIF). The prompts are our own.
+to 5; of the reply's text (S2TIF) and of what a recogniser heard in its speech (S2SIF). The prompts are our own
+(``prompts.toml``).
 
 Sources: LLaMA-Omni (arXiv 2409.06666), section 5.2; Full-Duplex-Bench v1.5 (arXiv 2507.23159), behaviour categories.
 """
@@ -9,6 +10,7 @@ Sources: LLaMA-Omni (arXiv 2409.06666), section 5.2; Full-Duplex-Bench v1.5 (arX
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,50 +18,7 @@ from ....data_prep.text.endpoint import Endpoint, Messages
 from ....model.errors import DuologueError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-_SYSTEM = (
-    "You grade the replies of a voice assistant. You answer with the grades alone, in the form that you are asked for."
-)
-_TWO = """A user said to a voice assistant:
-{question}
-
-The assistant replied, aloud:
-{reply}
-
-Give two grades from 1 (poor) to 5 (excellent).
-content: does the reply do what the user asked, correctly and completely?
-style: is it fit to be listened to: brief, fluent, without lists, brackets, or anything that cannot be said?
-
-Answer with one line and nothing else, such as: content=3 style=4"""
-_ONE = """A user said to a voice assistant:
-{question}
-
-The assistant replied, aloud:
-{reply}
-
-How good is the reply, from 1 (wrong or beside the point) over 3 (right, but long-winded or vague) to 5 (right and to
-the point)? Answer with the number and nothing else."""
-_YES_NO = """Question: {question}
-The right answer: {reference}
-An assistant's reply: {reply}
-
-Does the reply give the right answer? Answer with yes or no and nothing else."""
-_RELATED = """A user said: {context}
-While the assistant was answering, the user interrupted it with: {question}
-After that the assistant said: {reply}
-
-From 0 (nothing to do with the interruption) to 5 (exactly what the interruption asked for): how well does what it said
-answer the interruption? Answer with the number and nothing else."""
-_BEHAVIOUR = """A voice assistant was talking with a user about this: {context}
-While it was speaking, somebody could be heard saying: {overlap}
-Before that, the assistant had said: {before}
-From then on it said: {reply}
-
-What did the assistant do?
-respond: it took up what was said over it.
-resume: it went on with what it had been saying, or with what the user had asked for before.
-uncertain: it asked to repeat, or showed that it had not understood.
-unknown: none of these, or it cannot be told.
-Answer with one of these four words and nothing else."""
+_PROMPTS: dict[str, str] = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8"))
 BEHAVIOURS = ("respond", "resume", "uncertain", "unknown")
 
 
@@ -82,29 +41,29 @@ class EndpointJudge:
 
     def content_and_style(self, question: str, reply: str) -> tuple[float, float]:
         """Both from 1 to 5."""
-        found = self._ask(_TWO.format(question=question, reply=reply), r"content\D*([1-5]).*?style\D*([1-5])")
+        found = self._ask(_PROMPTS["content_and_style"].format(question=question, reply=reply), r"content\D*([1-5]).*?style\D*([1-5])")
         return float(found[1]), float(found[2])
 
     def score(self, question: str, reply: str) -> float:
         """VoiceBench's open questions: 1 to 5."""
-        return float(self._ask(_ONE.format(question=question, reply=reply), r"([1-5])")[1])
+        return float(self._ask(_PROMPTS["score"].format(question=question, reply=reply), r"([1-5])")[1])
 
     def agrees(self, question: str, reference: str, reply: str) -> bool:
         """VoiceBench's questions with a reference answer."""
-        asked = _YES_NO.format(question=question, reference=reference, reply=reply)
+        asked = _PROMPTS["agrees"].format(question=question, reference=reference, reply=reply)
         return self._ask(asked, r"\b(yes|no)\b")[1].lower() == "yes"
 
     def related(self, context: str, question: str, reply: str) -> float:
         """Full-Duplex-Bench's rating after an interruption: 0 to 5."""
-        return float(self._ask(_RELATED.format(context=context, question=question, reply=reply), r"([0-5])")[1])
+        return float(self._ask(_PROMPTS["related"].format(context=context, question=question, reply=reply), r"([0-5])")[1])
 
     def behaviour(self, context: str, overlap: str, before: str, reply: str) -> str:
         """Full-Duplex-Bench v1.5: what a system did when it was talked over, one of BEHAVIOURS."""
-        asked = _BEHAVIOUR.format(context=context, overlap=overlap, before=before or "nothing", reply=reply)
+        asked = _PROMPTS["behaviour"].format(context=context, overlap=overlap, before=before or "nothing", reply=reply)
         return self._ask(asked, rf"\b({'|'.join(BEHAVIOURS)})\b")[1].lower()
 
     def _ask(self, text: str, pattern: str) -> re.Match[str]:
-        messages: Messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text}]
+        messages: Messages = [{"role": "system", "content": _PROMPTS["system"]}, {"role": "user", "content": text}]
         for reminder in ("", " Keep to the form."):
             messages[-1]["content"] = text + reminder
             answer = self.endpoint.ask(messages, temperature=0.0)

@@ -23,10 +23,6 @@ _WIDTH, _HEIGHT, _RATE = 960, 44, 16_000  # of a plot and of each side in pixels
 _ROWS = {"answer_started": 0, "answer_audible": 1, "ducked": 0, "resumed": 1, "interrupted": 1, "answer_finished": 0,
          "turn_ignored": 0}  # fmt: skip
 _AUDIO = 24  # dialogues with sound, so that the file stays small
-STYLE = """
-.dialogue{margin:1rem 0}.dialogue p{margin:0;color:var(--dim);font-size:.9rem}
-.user{fill:var(--user)}.them{fill:var(--them)}.span{fill:var(--span)}.mark{stroke:var(--dim);stroke-dasharray:2 3}
-"""
 
 
 def sections(good: Sequence[Row], lines: Sequence[tuple[str, str]], scenes: Path) -> list[Section]:

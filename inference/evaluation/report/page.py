@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,28 +27,7 @@ from .plots import interval, number
 
 PLAYER_RATE = 16_000  # Hz
 COLUMNS, NUMERIC = ("metric", "value", "95 % interval", "over", "verdict"), (1, 2, 3)  # of a table of findings
-STYLE = """
-:root{color-scheme:light dark;--ink:#1d2733;--dim:#5d6874;--page:#fff;--card:#f6f7f9;--line:#dfe3e8;
---a:#2f6fb3;--b:#b3542f;--c:#3b8a5a;--d:#7d55b0;--user:#2f6fb3;--them:#b3542f;--span:#2f6fb322;--bad:#b92525;--good:#23784a}
-@media(prefers-color-scheme:dark){:root{--ink:#e4e8ee;--dim:#9aa4b0;--page:#14181d;--card:#1c2229;--line:#2f3842;
---a:#7fb2ea;--b:#eaa07f;--c:#7fcf9f;--d:#c0a0ee;--user:#7fb2ea;--them:#eaa07f;--span:#7fb2ea22;--bad:#ff8080;--good:#7fd6a4}}
-*{box-sizing:border-box}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1010px;margin:2rem auto;
-padding:0 1rem}
-h1{font-size:1.5rem;margin:0 0 .2rem}h2{font-size:1.1rem;margin:2.2rem 0 .5rem}
-p{margin:.4rem 0}.dim{color:var(--dim)}.bad{color:var(--bad)}.good{color:var(--good)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;margin:.6rem 0;width:100%}
-th{text-align:left;font-weight:600;color:var(--dim);font-size:.85rem}
-th,td{padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.example{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem .9rem;margin:.6rem 0}
-.example p{margin:.15rem 0}audio{height:30px;width:300px;max-width:100%;vertical-align:middle}
-del{color:var(--bad);text-decoration:line-through}ins{color:var(--good);text-decoration:none;border-bottom:2px solid}
-details{margin:.5rem 0}summary{cursor:pointer;color:var(--dim)}pre{overflow-x:auto;font-size:.8rem}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--dim);font:11px system-ui,sans-serif}
-svg .label,svg .value{fill:var(--ink);font-size:12px}.bar{fill:var(--a)}.grid{stroke:var(--line)}
-.whisker{stroke:var(--ink);fill:none;stroke-width:1.4}
-"""
+_STYLE = Path(__file__).with_name("report.css")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +38,16 @@ class Section:
     body: str
 
 
-def document(title: str, body: str, style: str = "") -> str:
+def document(title: str, body: str) -> str:
     """A whole page."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}{style}</style></head><body>{body}</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE.read_text()}</style></head><body>{body}</body></html>\n"
     )
 
 
-def report_page(
-    title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section], style: str = ""
-) -> str:
+def report_page(title: str, report: Mapping[str, Any], findings: Sequence[Finding], sections: Sequence[Section]) -> str:
     """The page of one suite's report.json."""
     settings, broken = report["settings"], report["broken"]
     head = f'<h1>{html.escape(title)}</h1><p class="dim">{html.escape(describe(settings))}</p>'
@@ -83,7 +61,7 @@ def report_page(
     for summary, found in ((machine(report["environment"]), report["environment"]), ("Settings", settings)):
         text = html.escape(json.dumps(found, indent=1, ensure_ascii=False))
         end += f"<details><summary>{html.escape(summary)}</summary><pre>{text}</pre></details>"
-    return document(title, f"{head}{''.join(map(section, parts))}{end}", style)
+    return document(title, f"{head}{''.join(map(section, parts))}{end}")
 
 
 def section(part: Section) -> str:

@@ -25,7 +25,6 @@ def finish(
     *,
     details: Mapping[str, Any] | None = None,
     parts: Parts | None = None,
-    style: str = "",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Write report.json, report.html and summary.md into ``out`` and print the figures.
@@ -51,7 +50,7 @@ def finish(
     }
     shown = sections(report, findings) if callable(sections) else sections
     write_json(out / "report.json", report)
-    write_text(out / "report.html", report_page(title, report, findings, shown, style))
+    write_text(out / "report.html", report_page(title, report, findings, shown))
     write_text(out / "summary.md", markdown(title, report, findings))
     if not quiet:
         _print(title, findings, report["broken"], out / "report.html")

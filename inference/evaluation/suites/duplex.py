@@ -43,7 +43,7 @@ from ..judges.recognise import PocketSphinx
 from ..judges.slots import is_right
 from ..metrics.duplex import METRICS, measures
 from ..metrics.statistics import fraction, measured, percentiles
-from ..report.duplex import STYLE, sections
+from ..report.duplex import sections
 from ..report.reporting import finish, good_rows
 from ..report.run_folder import Row, progress, resume_rows
 
@@ -142,7 +142,7 @@ def run(
     found = summarise(good)
     shown = sections(good, lines(found), outputs or out)
     kept = [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows]
-    return finish(out, "Who speaks when", settings, METRICS, kept, shown, details=found, style=STYLE, quiet=quiet)
+    return finish(out, "Who speaks when", settings, METRICS, kept, shown, details=found, quiet=quiet)
 
 
 def _kinds(names: Sequence[str]) -> list[SceneKind]:
