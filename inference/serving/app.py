@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect
 from ...model.errors import DuologueError
 from ..session.session import Session
 from ..session.state import SessionConfig
-from .http.access import Access, AccessConfig, Rate, refuse
+from .http.access import Access, AccessConfig, refuse
 from .http.admission import Admission
 from .http.limits import TOO_LONG, Limits, Throttle
 from .http.listening import TlsConfig
@@ -220,12 +220,13 @@ class Service:
     async def _read(self, socket: WebSocket, session: RealtimeSession, outbox: Outbox) -> int:
         """The client's messages; returns the code to close with (1006: it is gone already)."""
         limits = self.config.limits
-        rate, throttle = Rate(self.config.access.messages_per_s), Throttle(limits.burst_bytes, limits.bytes_per_s)
+        per_s, throttle = self.config.access.messages_per_s, Throttle(limits.burst_bytes, limits.bytes_per_s)
+        messages = Throttle(10 * per_s, per_s)
         while True:
             message = await socket.receive()
             if message["type"] == "websocket.disconnect":
                 return 1006
-            if not rate.take():
+            if messages.wait_s(1):
                 session.error(RequestError("messages come too fast", "rate_limit_exceeded", status=429))
                 return 1008
             text = message.get("text")

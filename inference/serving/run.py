@@ -80,7 +80,7 @@ def serve(
 
                 showing(f"loading {config.model}")
                 assistant = load(config.model)
-            config = bound_to(config, host)
+            config = replace(config, access=replace(config.access, bound=host))
             server = server_of(config, create(config, assistant))
 
             def ready() -> None:
@@ -92,11 +92,6 @@ def serve(
             server.run(sockets=[listening])
     finally:
         listening.close()
-
-
-def bound_to(config: ServeConfig, host: str) -> ServeConfig:
-    """The config of a service that listens on an address."""
-    return replace(config, access=replace(config.access, bound=host))
 
 
 def prepare(config: ServeConfig, host: str, port: int, app: Any) -> tuple[GracefulServer, socket.socket]:

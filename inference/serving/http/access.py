@@ -11,7 +11,6 @@ import hmac
 import json
 import math
 import re
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -72,21 +71,6 @@ class AccessConfig:
         for name in ("message_bytes", "request_bytes", "requests_bytes", "messages_per_s", "session_s"):
             if getattr(self, name) <= 0:
                 raise DuologueError(f"{name} is {getattr(self, name)}; it must be above 0")
-
-
-class Rate:
-    """So many messages a second, ten seconds' worth of them at once."""
-
-    def __init__(self, per_s: float) -> None:
-        self._per_s, self._left, self._when = per_s, 10 * per_s, time.monotonic()
-
-    def take(self) -> bool:
-        """Whether one more may come."""
-        now = time.monotonic()
-        self._left = min(10 * self._per_s, self._left + (now - self._when) * self._per_s)
-        self._when = now
-        self._left -= 1
-        return self._left >= 0
 
 
 def _joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

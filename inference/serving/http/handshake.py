@@ -16,8 +16,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from .access import Rate
 from .feeding import Feeder
+from .limits import Throttle
 
 HEADERS_S = 10.0
 BODY_S = 60.0
@@ -113,7 +113,7 @@ class PatientWebSocket(_Unread, WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is about to come, whole."""
         super().connection_made(transport)
-        self._frames = Rate(FRAMES_PER_S)
+        self._frames = Throttle(10 * FRAMES_PER_S, FRAMES_PER_S)
         self._feeder = Feeder(self.loop, self.transport, super().data_received, lambda: self.read_paused)
 
     def data_received(self, data: bytes) -> None:
@@ -145,7 +145,7 @@ class PatientWebSocket(_Unread, WebSocketsSansIOProtocol):
             super().handle_cont(event)
 
     def _may_come(self) -> bool:
-        if not self.close_sent and not self._frames.take():
+        if not self.close_sent and self._frames.wait_s(1):
             self.conn.send_close(1008, "frames come too fast")
             self.handle_parser_exception()
         return not self.close_sent
