@@ -20,12 +20,9 @@ ACCENTS = ("en-029", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwm
 # Variants that sound like people; whispers, robots, croaks and the like are left out.
 TRAIN_VARIANTS = (
     "f1", "f2", "f3", "f4", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "Alex", "Alicia", "Andy", "Annie", "Diogo",
-    "Gene",
-    "Jacky", "Marco", "Michael", "adam", "anika", "antonio", "aunty", "boris", "david", "ed", "edward", "grandma",
-    "gustave",
-    "iven", "john", "klatt", "klatt2", "klatt4", "klatt6", "marcelo", "max", "michel", "miguel", "norbert", "pablo",
-    "paul",
-    "quincy", "robert", "sandro", "shelby", "steph2", "travis", "victor", "zac",
+    "Gene", "Jacky", "Marco", "Michael", "adam", "anika", "antonio", "aunty", "boris", "david", "ed", "edward",
+    "grandma", "gustave", "iven", "john", "klatt", "klatt2", "klatt4", "klatt6", "marcelo", "max", "michel", "miguel",
+    "norbert", "pablo", "paul", "quincy", "robert", "sandro", "shelby", "steph2", "travis", "victor", "zac",
 )  # fmt: skip
 DEV_NAMES = (
     "en-us+f5", "en-gb+m8", "en-gb-scotland+Andrea", "en-gb-x-rp+benjamin", "en-us-nyc+caleb", "en-029+linda",
@@ -36,28 +33,16 @@ _ESPEAK_FRACTION, _RMS_FRACTION, _KAL16_FRACTION, _KAL_FRACTION = 0.50, 0.20, 0.
 
 TRAIN_VOICES: tuple[Voice, ...] = (
     *(
-        Voice(
-            engine=Engine.ESPEAK,
-            name=f"{accent}+{variant}",
-            pitch=(25, 75),
-            spread=(0, 0),
-            rate=(120, 215),
-            weight=_ESPEAK_FRACTION / len(ACCENTS) / len(TRAIN_VARIANTS),
-        )
+        Voice(engine=Engine.ESPEAK, name=f"{accent}+{variant}", pitch=(25, 75), spread=(0, 0), rate=(120, 215),
+              weight=_ESPEAK_FRACTION / len(ACCENTS) / len(TRAIN_VARIANTS))
         for accent in ACCENTS
         for variant in TRAIN_VARIANTS
     ),
     Voice(engine=Engine.FLITE, name="rms", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_RMS_FRACTION),
     Voice(engine=Engine.FLITE, name="kal16", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_KAL16_FRACTION),
-    Voice(
-        engine=Engine.FESTIVAL,
-        name="kal_diphone",
-        pitch=(80, 230),
-        spread=(8, 35),
-        rate=(0.8, 1.4),
-        weight=_KAL_FRACTION,
-    ),
-)
+    Voice(engine=Engine.FESTIVAL, name="kal_diphone", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.4),
+          weight=_KAL_FRACTION),
+)  # fmt: skip
 # People's voices by statistics, as the acceptance voices are; but not every machine has their programs.
 MORE_VOICES: tuple[Voice, ...] = (
     Voice(engine=Engine.RHVOICE, name="bdl", pitch=(80, 135), spread=(0, 0), rate=(75, 125), weight=0.35),

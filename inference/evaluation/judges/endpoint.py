@@ -41,28 +41,31 @@ class EndpointJudge:
 
     def content_and_style(self, question: str, reply: str) -> tuple[float, float]:
         """Both from 1 to 5."""
-        found = self._ask(_PROMPTS["content_and_style"].format(question=question, reply=reply), r"content\D*([1-5]).*?style\D*([1-5])")
+        pattern = r"content\D*([1-5]).*?style\D*([1-5])"
+        found = self._ask("content_and_style", pattern, question=question, reply=reply)
         return float(found[1]), float(found[2])
 
     def score(self, question: str, reply: str) -> float:
         """VoiceBench's open questions: 1 to 5."""
-        return float(self._ask(_PROMPTS["score"].format(question=question, reply=reply), r"([1-5])")[1])
+        return float(self._ask("score", r"([1-5])", question=question, reply=reply)[1])
 
     def agrees(self, question: str, reference: str, reply: str) -> bool:
         """VoiceBench's questions with a reference answer."""
-        asked = _PROMPTS["agrees"].format(question=question, reference=reference, reply=reply)
-        return self._ask(asked, r"\b(yes|no)\b")[1].lower() == "yes"
+        found = self._ask("agrees", r"\b(yes|no)\b", question=question, reference=reference, reply=reply)
+        return found[1].lower() == "yes"
 
     def related(self, context: str, question: str, reply: str) -> float:
         """Full-Duplex-Bench's rating after an interruption: 0 to 5."""
-        return float(self._ask(_PROMPTS["related"].format(context=context, question=question, reply=reply), r"([0-5])")[1])
+        return float(self._ask("related", r"([0-5])", context=context, question=question, reply=reply)[1])
 
     def behaviour(self, context: str, overlap: str, before: str, reply: str) -> str:
         """Full-Duplex-Bench v1.5: what a system did when it was talked over, one of BEHAVIOURS."""
-        asked = _PROMPTS["behaviour"].format(context=context, overlap=overlap, before=before or "nothing", reply=reply)
-        return self._ask(asked, rf"\b({'|'.join(BEHAVIOURS)})\b")[1].lower()
+        pattern = rf"\b({'|'.join(BEHAVIOURS)})\b"
+        fields = {"context": context, "overlap": overlap, "before": before or "nothing", "reply": reply}
+        return self._ask("behaviour", pattern, **fields)[1].lower()
 
-    def _ask(self, text: str, pattern: str) -> re.Match[str]:
+    def _ask(self, prompt: str, pattern: str, **fields: str) -> re.Match[str]:
+        text = _PROMPTS[prompt].format(**fields)
         messages: Messages = [{"role": "system", "content": _PROMPTS["system"]}, {"role": "user", "content": text}]
         for reminder in ("", " Keep to the form."):
             messages[-1]["content"] = text + reminder
