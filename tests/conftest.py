@@ -53,13 +53,14 @@ def speech() -> Callable[..., np.ndarray]:
     The same samples on every machine. Lower-case words only; read-only, for each sentence is made once.
     """
     from duologue.data_prep.speech import synthesis
-    from duologue.data_prep.speech.engines.espeak import library_command
+    from duologue.data_prep.speech.engine import Prosody, Voice
+    from duologue.data_prep.speech.engines import espeak
 
     @functools.cache
-    def say(text: str, voice: str = "en-us", prosody: synthesis.Prosody | None = None) -> np.ndarray:
+    def say(text: str, voice: str = "en-us", prosody: Prosody | None = None) -> np.ndarray:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(synthesis, "espeak_command", library_command)
-            pcm = synthesis.synthesise(text, synthesis.Voice(engine=synthesis.Engine.ESPEAK, name=voice), prosody)
+            patch.setattr(espeak, "espeak_command", espeak.library_command)
+            pcm = synthesis.synthesise(text, Voice(engine="espeak", name=voice), prosody)
         pcm.flags.writeable = False
         return pcm
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...checkpoints.settings import Catalogue, read_settings
 from ..recipes.speaking import SpeechConfig, SpokenText, speak
-from ..speech.synthesis import SAMPLE_RATE, SynthesisError
+from ..speech.engine import SAMPLE_RATE, SynthesisError
 from ..speech.voices import require_voices
 from .shards import Clip, Computed, ShardedDataset
 

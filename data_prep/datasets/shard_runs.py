@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from ...model.errors import DuologueError
-from ..speech.synthesis import SAMPLE_RATE
+from ..speech.engine import SAMPLE_RATE
 from .shards import Clip, Failure, ShardWriter
 
 MakeShard = Callable[[], tuple[list[Clip], list[Failure]]]

@@ -24,7 +24,8 @@ from ..datasets.recordings import Part, read_manifest, read_recording, select
 from ..datasets.shard_runs import LEAST, require_at_least, run_clips
 from ..datasets.shards import Clip
 from ..datasets.splits import Split, template_splits
-from ..speech.synthesis import SAMPLE_RATE, synthesise
+from ..speech.engine import SAMPLE_RATE
+from ..speech.synthesis import synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 from ..text.spoken import number_in_words
 

@@ -20,7 +20,8 @@ from ..datasets.recordings import trimmed
 from ..datasets.shard_runs import LEAST, require_at_least, run_clips
 from ..datasets.shards import Clip
 from ..datasets.splits import Split
-from ..speech.synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
+from ..speech.engine import SAMPLE_RATE, Prosody, Voice
+from ..speech.synthesis import synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 
 _GAP = SAMPLE_RATE // 25  # samples behind the first breath of a question with a pause, and before the second

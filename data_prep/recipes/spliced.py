@@ -20,7 +20,8 @@ from ...model.errors import DuologueError
 from ..datasets.question_sets import Dialogue, question_set
 from ..datasets.shard_runs import LEAST, require_at_least, run_clips
 from ..datasets.shards import Clip, ShardedDataset
-from ..speech.synthesis import SAMPLE_RATE, Prosody, Voice, synthesise
+from ..speech.engine import SAMPLE_RATE, Prosody, Voice
+from ..speech.synthesis import synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 
 _GAP_S = (0.0, 0.08)  # of silence where a recording meets a synthesiser

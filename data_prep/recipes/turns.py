@@ -26,7 +26,8 @@ from ..datasets.question_sets import question_set
 from ..datasets.recordings import LEVEL_DBFS, PEAK_DBFS, read_recording, set_loudness
 from ..datasets.shard_runs import require_at_least, run_shards
 from ..datasets.shards import Clip, Failure, ShardWriter
-from ..speech.synthesis import SAMPLE_RATE, Voice, synthesise
+from ..speech.engine import SAMPLE_RATE, Voice
+from ..speech.synthesis import synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 from ..text.plain_text import plain
 

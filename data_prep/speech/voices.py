@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...model.errors import DuologueError
+from .engine import ENGINES, SynthesisError, Voice
 from .engines.command import arguments_of, require_command
 from .engines.espeak import espeak_command
-from .synthesis import BUILT_IN, Engine, SynthesisError, Voice, require
+from .synthesis import require
 
 ACCENTS = ("en-029", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us", "en-us-nyc")
 # Variants that sound like people; whispers, robots, croaks and the like are left out.
@@ -33,21 +34,21 @@ _ESPEAK_FRACTION, _RMS_FRACTION, _KAL16_FRACTION, _KAL_FRACTION = 0.50, 0.20, 0.
 
 TRAIN_VOICES: tuple[Voice, ...] = (
     *(
-        Voice(engine=Engine.ESPEAK, name=f"{accent}+{variant}", pitch=(25, 75), spread=(0, 0), rate=(120, 215),
+        Voice(engine="espeak", name=f"{accent}+{variant}", pitch=(25, 75), spread=(0, 0), rate=(120, 215),
               weight=_ESPEAK_FRACTION / len(ACCENTS) / len(TRAIN_VARIANTS))
         for accent in ACCENTS
         for variant in TRAIN_VARIANTS
     ),
-    Voice(engine=Engine.FLITE, name="rms", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_RMS_FRACTION),
-    Voice(engine=Engine.FLITE, name="kal16", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_KAL16_FRACTION),
-    Voice(engine=Engine.FESTIVAL, name="kal_diphone", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.4),
+    Voice(engine="flite", name="rms", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_RMS_FRACTION),
+    Voice(engine="flite", name="kal16", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.3), weight=_KAL16_FRACTION),
+    Voice(engine="festival", name="kal_diphone", pitch=(80, 230), spread=(8, 35), rate=(0.8, 1.4),
           weight=_KAL_FRACTION),
 )  # fmt: skip
 # People's voices by statistics, as the acceptance voices are; but not every machine has their programs.
 MORE_VOICES: tuple[Voice, ...] = (
-    Voice(engine=Engine.RHVOICE, name="bdl", pitch=(80, 135), spread=(0, 0), rate=(75, 125), weight=0.35),
-    Voice(engine=Engine.RHVOICE, name="clb", pitch=(70, 125), spread=(0, 0), rate=(75, 125), weight=0.35),
-    Voice(engine=Engine.PICO, name="en-US", pitch=(65, 125), spread=(0, 0), rate=(75, 125), weight=0.3),
+    Voice(engine="rhvoice", name="bdl", pitch=(80, 135), spread=(0, 0), rate=(75, 125), weight=0.35),
+    Voice(engine="rhvoice", name="clb", pitch=(70, 125), spread=(0, 0), rate=(75, 125), weight=0.35),
+    Voice(engine="pico", name="en-US", pitch=(65, 125), spread=(0, 0), rate=(75, 125), weight=0.3),
 )
 # Kokoro's: people who speak English, any two of them mixed, and people of other tongues, who speak it with an accent.
 _KOKORO_DEV = ("af_bella", "af_river", "am_michael", "am_puck", "bf_emma", "bm_lewis")
@@ -63,22 +64,22 @@ _KOKORO_OTHERS = (
 )  # fmt: skip
 _MIXTURES = tuple("+".join(two) for two in itertools.combinations(_KOKORO_ENGLISH + _KOKORO_OTHERS[:10], 2))
 NEURAL_VOICES: tuple[Voice, ...] = tuple(
-    Voice(engine=Engine.KOKORO, name=name, pitch=(1, 1), spread=(0, 0), rate=(75, 135), weight=fraction / len(names))
+    Voice(engine="kokoro", name=name, pitch=(1, 1), spread=(0, 0), rate=(75, 135), weight=fraction / len(names))
     for names, fraction in ((_KOKORO_ENGLISH, 0.45), (_KOKORO_OTHERS, 0.2), (_MIXTURES, 0.35))
     for name in names
 )
-DEV_VOICES: tuple[Voice, ...] = tuple(Voice(engine=Engine.ESPEAK, name=name) for name in DEV_NAMES)
-DEV_NEURAL_VOICES: tuple[Voice, ...] = tuple(Voice(engine=Engine.KOKORO, name=name) for name in _KOKORO_DEV)
+DEV_VOICES: tuple[Voice, ...] = tuple(Voice(engine="espeak", name=name) for name in DEV_NAMES)
+DEV_NEURAL_VOICES: tuple[Voice, ...] = tuple(Voice(engine="kokoro", name=name) for name in _KOKORO_DEV)
 ACCEPTANCE_VOICES: tuple[Voice, ...] = (
-    Voice(engine=Engine.FLITE, name="awb"),
-    Voice(engine=Engine.FLITE, name="slt"),
-    Voice(engine=Engine.FESTIVAL, name="ked_diphone"),
-    Voice(engine=Engine.FESTIVAL, name="cmu_us_slt_arctic_hts"),
+    Voice(engine="flite", name="awb"),
+    Voice(engine="flite", name="slt"),
+    Voice(engine="festival", name="ked_diphone"),
+    Voice(engine="festival", name="cmu_us_slt_arctic_hts"),
 )
-REPLY_VOICE = Voice(engine=Engine.FLITE, name="rms")
+REPLY_VOICE = Voice(engine="flite", name="rms")
 VOICE_SETS = {
     "train": TRAIN_VOICES,
-    "espeak": tuple(voice for voice in TRAIN_VOICES if voice.engine is Engine.ESPEAK),  # all of them by pip
+    "espeak": tuple(voice for voice in TRAIN_VOICES if voice.engine == "espeak"),  # all of them by pip
     "more": MORE_VOICES,
     "neural": NEURAL_VOICES,
     "dev": DEV_VOICES,
@@ -105,29 +106,30 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
     """
     if tts_command:
         arguments_of(tts_command)
-        return (Voice(engine=Engine.COMMAND, name=tts_command),)
+        return (Voice(engine="command", name=tts_command),)
     if names in VOICE_SETS:
         return VOICE_SETS[names]
     known = {voice.key: voice for voices in VOICE_SETS.values() for voice in voices}
+    built_in = ENGINES.first_lines().keys() - {"command"}
     found = []
     for key in names.split(","):
         engine, _, name = key.strip().partition(":")
-        if engine not in BUILT_IN or not name:
+        if engine not in built_in or not name:
             raise DuologueError(
-                f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(BUILT_IN)}:name"
+                f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(sorted(built_in))}:name"
             )
-        found.append(known.get(key.strip()) or Voice(engine=Engine(engine), name=name))
+        found.append(known.get(key.strip()) or Voice(engine=engine, name=name))
     return tuple(found)
 
 
 def require_voices(voices: Sequence[Voice]) -> None:
     """Raises SynthesisError or DuologueError that names the programs which are not there."""
     try:
-        require(*sorted({voice.engine for voice in voices if voice.engine in BUILT_IN}))
+        require(*sorted({voice.engine for voice in voices if voice.engine != "command"}))
     except SynthesisError as error:
-        if any(voice.engine in (Engine.FLITE, Engine.FESTIVAL) for voice in voices) and espeak_command() is not None:
+        if any(voice.engine in ("flite", "festival") for voice in voices) and espeak_command() is not None:
             raise SynthesisError(f"{error}; voices=espeak needs none of them") from None
         raise
     for voice in voices:
-        if voice.engine is Engine.COMMAND:
+        if voice.engine == "command":
             require_command(voice.name)

@@ -10,17 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..speech.synthesis import LETTER_A, Engine, SynthesisError, Voice, require
+from ..speech.engine import SynthesisError, Voice
+from ..speech.engines import flite
 from ..text.spoken import letters_marked
 from .kmeans import Units
 
 
 def flite_phones(text: str, voice: Voice) -> list[tuple[str, float]]:
     """The phones that flite says for `text` and when each ends, in seconds. Raises SynthesisError."""
-    if voice.engine is not Engine.FLITE:
+    if voice.engine != "flite":
         raise SynthesisError(f"only flite tells its phones, not {voice.key}")
-    require(Engine.FLITE)
-    marked = letters_marked(text, LETTER_A[Engine.FLITE])
+    flite.require()
+    marked = letters_marked(text, flite.LETTER_A)
     command = ["flite", "-voice", voice.name, "-psdur", "-t", marked, "none"]
     printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     pairs = [item.rpartition(":") for item in printed.stdout.split()]
@@ -75,7 +76,7 @@ def judge(units: Units, clips: Sequence[tuple[Tensor, str]], voice: Voice | None
         voice: who says them, in their own manner.
     """
     metrics = {}
-    if voice is not None and voice.engine is Engine.FLITE:
+    if voice is not None and voice.engine == "flite":
         found = [units.encode(waveform) for waveform, _ in clips]  # (T,) each
         frame_s = units.hop / units.sample_rate
         labels = [

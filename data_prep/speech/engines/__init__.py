@@ -1,1 +1,4 @@
-"""Speech synthesisers, one file each. An engine takes a text and a voice and returns samples."""
+"""Speech synthesisers, one file each: what :class:`..engine.Engine` says, LETTER_A, require and speak.
+
+``voices=NAME:VOICE`` finds NAME.py. Files without a ``speak`` are what an engine needs besides.
+"""

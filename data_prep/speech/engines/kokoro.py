@@ -1,4 +1,4 @@
-"""Kokoro, a small neural synthesiser with many voices, as one more engine: dozens of people and any mixture of two.
+"""Kokoro, a small neural synthesiser: dozens of people, and any mixture of two.
 
 Its files are found in the folder that the environment variable DUOLOGUE_KOKORO names: a model (``kokoro*.onnx``) and
 its voices (``voices*.bin``), as the kokoro-onnx project releases them. A third of real time on one core with the int8
@@ -17,44 +17,44 @@ from typing import Any
 
 import numpy as np
 
-from ....model.errors import DuologueError
+from ..engine import Prosody, SynthesisError, Voice, to_int16
 
+LETTER_A = "ay"
 FOLDER = "DUOLOGUE_KOKORO"
 _HOW = "pip install kokoro-onnx, and put the kokoro*.onnx and voices*.bin of its releases there"
 
 
+def require() -> None:
+    kokoro_files()
+
+
 def kokoro_files() -> tuple[Path, Path]:
-    """The model and its voices. Raises DuologueError that says what is missing."""
+    """The model and its voices. Raises SynthesisError that says what is missing."""
     if importlib.util.find_spec("kokoro_onnx") is None:
-        raise DuologueError(f"not installed: kokoro-onnx ({_HOW}: a folder that {FOLDER} names)")
+        raise SynthesisError(f"not installed: kokoro-onnx ({_HOW}: a folder that {FOLDER} names)")
     folder = os.environ.get(FOLDER)
     if not folder:
-        raise DuologueError(f"{FOLDER} is not set: it names the folder of Kokoro's files ({_HOW})")
+        raise SynthesisError(f"{FOLDER} is not set: it names the folder of Kokoro's files ({_HOW})")
     found = [sorted(Path(folder).glob(pattern)) for pattern in ("kokoro*.onnx", "voices*.bin")]
     if not all(found):
-        raise DuologueError(f"{FOLDER}={folder} has no {'voices*.bin' if found[0] else 'kokoro*.onnx'} ({_HOW})")
+        raise SynthesisError(f"{FOLDER}={folder} has no {'voices*.bin' if found[0] else 'kokoro*.onnx'} ({_HOW})")
     return found[0][0], found[1][0]
 
 
-def speak_by_kokoro(text: str, name: str, speed: float = 1.0) -> tuple[np.ndarray, int]:
-    """Say a sentence.
+def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
+    """A voice is ``af_heart``, or two with a plus between, ``af_heart+bm_george``: half way from one to the other.
 
-    Args:
-        text: words.
-        name: a voice, ``af_heart``; or two with a plus between, ``af_heart+bm_george``: half way from one to the other.
-            A first voice whose name begins with b speaks as the British do.
-        speed: 0.5 to 2.
-
-    Returns (samples,) float32 in [-1, 1] and their rate in Hz. Raises DuologueError for a voice it has not.
+    A first voice whose name begins with b speaks as the British do.
     """
+    speed = 1.0 if prosody is None else prosody.rate / 100
     model = _model(os.getpid(), *kokoro_files())
-    names = name.split("+")
+    names = voice.name.split("+")
     if unknown := [name for name in names if name not in model.voices]:
-        raise DuologueError(f"kokoro has no voice {unknown[0]!r}, only {', '.join(sorted(model.voices))}")
+        raise SynthesisError(f"kokoro has no voice {unknown[0]!r}, only {', '.join(sorted(model.voices))}")
     style = np.mean([model.get_voice_style(name) for name in names], axis=0)  # (510, 1, 256): one a length
     said: np.ndarray
-    said, rate = model.create(f"{text}.", style, speed, "en-gb" if name.startswith("b") else "en-us")
-    return said, rate
+    said, rate = model.create(f"{text}.", style, speed, "en-gb" if voice.name.startswith("b") else "en-us")
+    return to_int16(said), rate
 
 
 @functools.cache

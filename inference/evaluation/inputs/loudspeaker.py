@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ....data_prep.speech.synthesis import SAMPLE_RATE
+from ....data_prep.speech.engine import SAMPLE_RATE
 
 _LEVELS_DB = (-6.0, -15.0)
 _ROOMS_S = (0.2, 0.5)

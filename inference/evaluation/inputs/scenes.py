@@ -20,7 +20,8 @@ import numpy as np
 from ....data_prep.datasets.question_sets import Dialogue, QuestionSet, question_set
 from ....data_prep.datasets.recordings import trimmed
 from ....data_prep.datasets.splits import Split
-from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, synthesise
+from ....data_prep.speech.engine import SAMPLE_RATE, Voice
+from ....data_prep.speech.synthesis import synthesise
 from ....model.errors import DuologueError
 from .loudspeaker import Echo
 

@@ -24,7 +24,8 @@ from ....checkpoints.files import lines, numbered_json_lines, read_text, text_of
 from ....data_prep.audio import MAX_RATE, MIN_RATE, AudioSource, read_audio
 from ....data_prep.datasets.question_sets import question_set
 from ....data_prep.datasets.recordings import MANIFEST, MAX_RECORDING_S
-from ....data_prep.speech.synthesis import SAMPLE_RATE, synthesise
+from ....data_prep.speech.engine import SAMPLE_RATE
+from ....data_prep.speech.synthesis import synthesise
 from ....data_prep.speech.voices import find_voices, require_voices
 from ....model.errors import DuologueError
 

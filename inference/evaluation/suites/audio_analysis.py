@@ -27,7 +27,8 @@ import numpy as np
 from ....checkpoints.files import read_json, read_json_lines, text_of, texts_by_id
 from ....data_prep.audio import read_audio
 from ....data_prep.datasets.recordings import MANIFEST
-from ....data_prep.speech.synthesis import SAMPLE_RATE, require, synthesise
+from ....data_prep.speech.engine import SAMPLE_RATE
+from ....data_prep.speech.synthesis import require, synthesise
 from ....data_prep.speech.voices import find_voices
 from ....data_prep.text.spoken import normalise
 from ....model.errors import DuologueError

@@ -26,7 +26,8 @@ import torch
 
 from ....checkpoints.files import read_json, write_json
 from ....data_prep.audio import read_audio, resampled, write_wav
-from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, require
+from ....data_prep.speech.engine import SAMPLE_RATE, Voice
+from ....data_prep.speech.synthesis import require
 from ....data_prep.speech.voices import find_voices
 from ....data_prep.text.spoken import normalise
 from ....model.errors import DuologueError

@@ -25,7 +25,8 @@ import torch
 
 from ....data_prep.audio import resampled, write_wav
 from ....data_prep.datasets.question_sets import question_set
-from ....data_prep.speech.synthesis import SAMPLE_RATE, Voice, require, synthesise
+from ....data_prep.speech.engine import SAMPLE_RATE, Voice
+from ....data_prep.speech.synthesis import require, synthesise
 from ....data_prep.speech.voices import find_voices
 from ....model.errors import DuologueError
 from ....model.speech_lm import Sampling

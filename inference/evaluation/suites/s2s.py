@@ -30,7 +30,8 @@ import numpy as np
 from ....checkpoints.files import write_json_lines
 from ....data_prep.audio import read_audio, write_wav
 from ....data_prep.datasets.question_sets import Dialogue, question_set
-from ....data_prep.speech.synthesis import SAMPLE_RATE, SynthesisError, Voice, require, synthesise
+from ....data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
+from ....data_prep.speech.synthesis import require, synthesise
 from ....data_prep.speech.voices import REPLY_VOICE, find_voices
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant

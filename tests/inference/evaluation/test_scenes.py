@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from duologue.data_prep.nano.dialogues import Split, template_table
-from duologue.data_prep.speech.synthesis import SAMPLE_RATE
+from duologue.data_prep.speech.engine import SAMPLE_RATE
 from duologue.data_prep.speech.voices import find_voices
 from duologue.inference.evaluation.inputs.scenes import FLOOR_DBFS, LEVEL_DBFS, SceneKind, render
 from duologue.model.errors import DuologueError

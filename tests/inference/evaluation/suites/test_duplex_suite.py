@@ -13,7 +13,7 @@ from tiny_assistant import SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
 from duologue.data_prep.nano.dialogues import is_whole_question
-from duologue.data_prep.speech.synthesis import SAMPLE_RATE
+from duologue.data_prep.speech.engine import SAMPLE_RATE
 from duologue.data_prep.speech.voices import find_voices
 from duologue.inference.evaluation.inputs.scenes import Scene, SceneKind, _question, render
 from duologue.inference.evaluation.suites import duplex as duplex_suite
