@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,38 +18,79 @@ if TYPE_CHECKING:
     from ..inference.serving.http.access import AccessConfig
     from ..inference.serving.http.listening import TlsConfig
 
+Command = Callable[..., None]
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all, :: for IPv6 too.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")]
-ApiKey = Annotated[
-    list[str] | None,
-    typer.Option(envvar="DUOLOGUE_API_KEY", help="Let in only who has it. May be given several times."),
-]
-Origin = Annotated[
-    list[str] | None,
-    typer.Option(help="Pages of this origin may use the service: https://example.org, also a proxy's own. Repeatable."),
-]
-AllowHost = Annotated[
-    list[str] | None,
-    typer.Option(help="Another name that it may be asked for by, besides localhost and --host; * for all. Repeatable."),
-]
-RootPath = Annotated[str, typer.Option(help="The folder that a proxy puts it in, like /talk.")]
-Certfile = Annotated[Path | None, typer.Option(help="TLS: a certificate with its chain, PEM. Then it speaks https.")]
-Keyfile = Annotated[Path | None, typer.Option(help="TLS: the certificate's key, if it is in another file.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """The options that `chat` and `serve` share: which model, where it is reached, and who may come in."""
+
+    model: Model = "nano"
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all, :: for IPv6 too.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(envvar="DUOLOGUE_API_KEY", help="Let in only who has it. May be given several times."),
+    ] = None
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Pages of this origin (https://example.org), also a proxy's own, may use it. Repeatable."),
+    ] = None
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name that it is asked for by, besides localhost and --host; * for all. Repeatable."),
+    ] = None
+    root_path: Annotated[str, typer.Option(help="The folder that a proxy puts it in, like /talk.")] = ""
+    certfile: Annotated[
+        Path | None, typer.Option(help="TLS: a certificate with its chain, PEM. Then it speaks https.")
+    ] = None
+    keyfile: Annotated[Path | None, typer.Option(help="TLS: the certificate's key, if it is in another file.")] = None
+    workers: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0
+
+    def access(self, **limits: Any) -> AccessConfig:
+        from ..inference.serving.http.access import AccessConfig
+
+        return AccessConfig(
+            keys=tuple(self.api_key or ()),
+            origins=tuple(origin.rstrip("/") for origin in self.origin or ()),
+            hosts=tuple(self.allow_host or ()),
+            root_path=self.root_path.rstrip("/"),
+            **limits,
+        )
+
+    def tls(self) -> TlsConfig | None:
+        if self.certfile is None:
+            if self.keyfile is not None:
+                raise DuologueError("--keyfile goes with --certfile, which names the certificate")
+            return None
+        from ..inference.serving.http.listening import TlsConfig
+
+        return TlsConfig(certfile=expanded(self.certfile), keyfile=self.keyfile and expanded(self.keyfile))
+
+
+def with_front(port: int) -> Callable[[Command], Command]:
+    """For a ``command(front, …)``: Front's options, with this port, before its own."""
+
+    def join(command: Command) -> Command:
+        def run(**given: Any) -> None:
+            command(Front(**{name: given.pop(name) for name in shared}), **given)
+
+        shared, own = (dict(inspect.signature(each, eval_str=True).parameters) for each in (Front, command))
+        shared["port"] = shared["port"].replace(default=port)
+        options = [*shared.values(), *(each for each in own.values() if each.name != "front")]
+        options = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in options]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__annotations__ = {each.name: each.annotation for each in options}
+        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        return run
+
+    return join
+
+
+@with_front(port=7860)
 def chat(
-    model: Model = "nano",
-    host: Host = "127.0.0.1",
-    port: Port = 7860,
-    api_key: ApiKey = None,
-    origin: Origin = None,
-    allow_host: AllowHost = None,
-    root_path: RootPath = "",
-    certfile: Certfile = None,
-    keyfile: Keyfile = None,
-    workers: Workers = 0,
+    front: Front,
     terminal: Annotated[bool, typer.Option("--terminal", help="No page: this machine's sound, and text here.")] = False,
     url: Annotated[
         str | None,
@@ -68,36 +112,29 @@ def chat(
     if url is not None and not terminal:
         raise DuologueError("--url goes with --terminal: a server's page is at the address of its `duologue chat`")
     if terminal:
-        _terminal(model, workers, url, api_key or [])
+        _terminal(front.model, front.workers, url, front.api_key or [])
         return
     from ..checkpoints.source import resolve
     from ..inference.serving.http.listening import listen
     from ..inference.serving.progress import Progress
 
-    access, tls = _access(api_key, origin, allow_host, root_path), _tls(certfile, keyfile)
-    listening = listen(host, port)
-    resolve(model)
+    access, tls = front.access(), front.tls()
+    listening = listen(front.host, front.port)
+    resolve(front.model)
     with Progress() as progress:
         progress("importing libraries")
         from ..inference.serving.app import ServeConfig
         from ..inference.serving.workers.engine import WorkerPoolConfig
         from .page.page import launch
 
-        config = ServeConfig(model=model, engine=WorkerPoolConfig(workers=workers), access=access, tls=tls)
-        launch(config, host, port, listening=listening, progress=progress)
+        engine = WorkerPoolConfig(workers=front.workers)
+        config = ServeConfig(model=front.model, engine=engine, access=access, tls=tls)
+        launch(config, front.host, front.port, listening=listening, progress=progress)
 
 
+@with_front(port=8000)
 def serve(
-    model: Model = "nano",
-    host: Host = "127.0.0.1",
-    port: Port = 8000,
-    api_key: ApiKey = None,
-    origin: Origin = None,
-    allow_host: AllowHost = None,
-    root_path: RootPath = "",
-    certfile: Certfile = None,
-    keyfile: Keyfile = None,
-    workers: Workers = 0,
+    front: Front,
     sessions: Annotated[int | None, typer.Option(min=1, help="Conversations at most, instead of what fits.")] = None,
     sessions_per_key: Annotated[
         int | None,
@@ -113,7 +150,7 @@ def serve(
 
     \b
     duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
-    duologue serve --workers 2                           two processes compute
+    duologue serve --workers 2                         two processes compute
     duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
     duologue serve --origin https://example.org        pages from there may use it, in their visitors' browsers
     serve run duologue.inference.serving.replicas:app model=nano replicas=2
@@ -123,10 +160,9 @@ def serve(
     from ..inference.serving.http.listening import listen
     from ..inference.serving.progress import Progress
 
-    access = _access(api_key, origin, allow_host, root_path, sessions_per_key=sessions_per_key, session_s=60 * minutes)
-    tls = _tls(certfile, keyfile)
-    listening = listen(host, port)
-    resolve(model)
+    access, tls = front.access(sessions_per_key=sessions_per_key, session_s=60 * minutes), front.tls()
+    listening = listen(front.host, front.port)
+    resolve(front.model)
     with Progress() as progress:
         progress("importing libraries")
         from ..inference.serving.app import ServeConfig
@@ -134,46 +170,16 @@ def serve(
         from ..inference.serving.run import serve as run
         from ..inference.serving.workers.engine import WorkerPoolConfig
 
-        engine, limits = WorkerPoolConfig(workers=workers, sessions=sessions), Limits(idle_s=60 * idle_minutes)
-        config = ServeConfig(model=model, engine=engine, access=access, limits=limits, tls=tls, grace_s=grace)
+        engine, limits = WorkerPoolConfig(workers=front.workers, sessions=sessions), Limits(idle_s=60 * idle_minutes)
+        config = ServeConfig(model=front.model, engine=engine, access=access, limits=limits, tls=tls, grace_s=grace)
         run(
             config,
-            host,
-            port,
+            front.host,
+            front.port,
             say=lambda address: typer.echo(f"Duologue serves {address}/v1   (Ctrl-C ends it)"),
             listening=listening,
             progress=progress,
         )
-
-
-def _access(
-    keys: list[str] | None,
-    origins: list[str] | None,
-    hosts: list[str] | None,
-    root_path: str,
-    sessions_per_key: int | None = None,
-    session_s: float = 3600.0,
-) -> AccessConfig:
-    from ..inference.serving.http.access import AccessConfig
-
-    return AccessConfig(
-        keys=tuple(keys or ()),
-        origins=tuple(origin.rstrip("/") for origin in origins or ()),
-        hosts=tuple(hosts or ()),
-        root_path=root_path.rstrip("/"),
-        sessions_per_key=sessions_per_key,
-        session_s=session_s,
-    )
-
-
-def _tls(certfile: Path | None, keyfile: Path | None) -> TlsConfig | None:
-    if certfile is None:
-        if keyfile is not None:
-            raise DuologueError("--keyfile goes with --certfile, which names the certificate")
-        return None
-    from ..inference.serving.http.listening import TlsConfig
-
-    return TlsConfig(certfile=expanded(certfile), keyfile=keyfile and expanded(keyfile))
 
 
 def _terminal(model: str, workers: int, url: str | None, keys: list[str]) -> None:

@@ -297,7 +297,7 @@ def test_bits_a_second() -> None:
 def test_the_recipe_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match="not a data set"):
         main("units", [f"data={tmp_path}", f"quantiser={tmp_path / 'q'}"])
-    with pytest.raises(DuologueError, match="missing data=…"):
+    with pytest.raises(DuologueError, match="recipe units needs data=…"):
         main("units", [])
     for both in ([], [f"quantiser={tmp_path}", "codec=nano-codec"]):
         with pytest.raises(DuologueError, match="one of both"):
