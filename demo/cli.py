@@ -239,9 +239,8 @@ def card(
     Each call adds to the card. Metrics must be about these weights; a wrong key lists all.
     """
     from ..checkpoints.cards.collect import CardConfig, run
-    from ..checkpoints.settings import read_settings
 
-    config = read_settings(CardConfig, [f"folder={folder}", *(settings or [])], "card")
+    config: CardConfig = read_settings(CardConfig, [f"folder={folder}", *(settings or [])], "card")
     run(config)
 
 
