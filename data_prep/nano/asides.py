@@ -1,6 +1,6 @@
 """What is said and needs no answer: statements, back-channels; and what is to be obeyed without one: "stop".
 
-    aside(seed, index, split) -> (text, verdict)       the same one whenever it is asked for
+    aside(seed, index, split) -> (text, turn state)    the same one whenever it is asked for
 
 The duplex monitor learns from these to tell them from questions. One statement in five belongs to the test and one in
 twenty to development, by its words; the scenes of `duologue evaluate duplex` have other texts again (see scenes.py).

@@ -1,6 +1,6 @@
 """Sentences besides questions and answers: numbers, letters and words in turn, so that every word is heard often.
 
-A question set mixes them in as drills for the ear; a reply set, to cover the vocabulary in the reply's voice.
+A question set mixes them in as drills for the audio encoder; a reply set, to cover the vocabulary in the reply's voice.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--speaking", type=float, default=0.5, help="fraction of the time that each user speaks")
     parser.add_argument("--api-key", dest="key", default="none")
     given = vars(parser.parse_args())
-    url, model, workers = (given.pop(name) for name in ("url", "model", "lanes"))
+    url, model, workers = (given.pop(name) for name in ("url", "model", "workers"))
     with contextlib.ExitStack() as stack:
         url = url or stack.enter_context(_server(model, given["users"], workers))
         print(json.dumps(asyncio.run(measure(url.rstrip("/"), **given)), indent=1))

@@ -5,8 +5,9 @@
 Ray Serve listens on port 8000 (before it, `serve start --http-host 0.0.0.0` for other machines), gives each connection
 to the replica that has fewer, and starts a replica anew that has died. A conversation is one WebSocket, so it stays at
 the replica where it began: that is all the affinity there is need of, for requests over HTTP are complete in
-themselves. Each replica has a door of its own: whoever meets a full one is refused (503) and may try again. `/metrics`
-is one replica's, whichever answers. Keys are read from DUOLOGUE_API_KEY, with spaces between, where the command runs.
+themselves. Each replica has its own admission control: whoever meets a full one is refused (503) and may try again.
+`/metrics` is one replica's, whichever answers. Keys are read from DUOLOGUE_API_KEY, with spaces between, where the
+command runs.
 
 Ray waits 15 s for its own agents to start, a number that no setting changes (its issue 65983), and then gives up with
 "the current node timed out during startup": on a machine that is busy with other things, it may need another try.
@@ -23,14 +24,14 @@ from .app import ServeConfig, create_app
 from .http.access import AccessConfig
 from .workers.engine import WorkerPoolConfig
 
-_ONGOING = 1_000  # requests at a replica before Ray lets more wait outside: our own door refuses long before
+_ONGOING = 1_000  # requests at a replica before Ray lets more wait outside: our admission control refuses long before
 
 
 class Replicas(BaseModel):
     """Arguments of the command, KEY=VALUE.
 
     model: a bundled name, a folder that every machine can read, or a hub id. cpus: that Ray sets aside for each.
-    lanes, sessions: of each replica, see :class:`~.workers.engine.WorkerPoolConfig`.
+    workers, sessions: of each replica, see :class:`~.workers.engine.WorkerPoolConfig`.
     allow_host: names that it goes by, with commas between, besides addresses in digits and its machine's own.
     grace_s: that conversations have to end in when a replica is stopped.
     """

@@ -1,10 +1,10 @@
-"""An encoder that was trained on whole clips, run while the user is still speaking: an ear with a window.
+"""An encoder that was trained on whole clips, run while the user is still speaking: an encoder with a window.
 
 Whisper's frames see every other frame, and its mel is floored by the clip's loudest moment, so its numbers are there
 only when the clip is. Here each chunk is encoded with so much sound before it and after it, at its own position, the
-mel floored by what has been heard so far; then the window moves on. ``forward`` is the offline ear, whose numbers are
-the released ones; ``step`` and ``flush`` come near them (``exact = False``). How near depends on the weights: measure
-it with :func:`interior_error`.
+mel floored by what has been heard so far; then the window moves on. ``forward`` is the offline encoder, whose numbers
+are the released ones; ``step`` and ``flush`` come near them (``exact = False``). How near depends on the weights:
+measure it with :func:`interior_error`.
 
 Samples (B, n) at 16 kHz in, frames (B, T, D) at 50 Hz out.
 """
@@ -34,7 +34,7 @@ class WindowConfig:
 
     left_ms: int = 8000  # before the chunk
     chunk_ms: int = 400
-    right_ms: int = 400  # after it: how long the ear lags behind
+    right_ms: int = 400  # after it: how long the encoder lags behind
 
     def __post_init__(self) -> None:
         for name in ("left_ms", "chunk_ms", "right_ms"):

@@ -1,4 +1,4 @@
-"""Independent ears for reply speech: pocketsphinx, always there, offline; Whisper where its weights are.
+"""Independent recognisers of reply speech: pocketsphinx, always there, offline; Whisper where its weights are.
 
 They judge, they never help to answer. pocketsphinx errs on a synthesiser's own speech too, so its word error rates are
 read beside that of the synthesiser's rendering of the same texts.

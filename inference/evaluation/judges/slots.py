@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ....data_prep.text.spoken import NUMBER_WORDS, normalise
 
-# What sounds alike cannot be told apart by ear: spelled letters and short numbers as an English recogniser writes them.
+# A recogniser cannot tell words that sound alike: spelled letters and short numbers, as it writes them in English.
 HOMOPHONES = {
     "won": "one", "to": "two", "too": "two", "for": "four", "fore": "four", "ate": "eight",
     "be": "b", "bee": "b", "see": "c", "sea": "c", "eye": "i", "jay": "j", "oh": "o", "owe": "o", "pea": "p",

@@ -1,4 +1,4 @@
-"""A scene's verdict as measures, so that dialogues have intervals and can be compared as everything else."""
+"""What was judged of a scene as measures, so that dialogues have intervals and can be compared as everything else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METRICS = (
     Metric(key="echo_stop_ms", name="Stop latency over its echo, median", unit="ms", better=_LOW, statistic=_P50),
     Metric(key="echo_stop_ms", name="Stop latency over its echo, 95th", unit="ms", better=_LOW, statistic=_P95),
 )
-# (kind, field of the verdict, measure)
+# (kind, field of the judged row, measure)
 _FRACTIONS = (
     (SceneKind.QUESTION, "taken", "question_taken"),
     (SceneKind.QUESTION, "right", "question_right"),

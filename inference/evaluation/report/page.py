@@ -1,7 +1,7 @@
 """Reports for people: one HTML file with everything inside it, and a Markdown summary.
 
 No network and no scripts: styles in the head, plots as SVG, sound as data. Light and dark follow the reader's system. A
-report is a verdict a metric, then sections, then what could not be measured and what it was measured on.
+report is a conclusion for each metric, then sections, then what could not be measured and what it was measured on.
 """
 
 from __future__ import annotations

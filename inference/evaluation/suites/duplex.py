@@ -318,7 +318,7 @@ def judge(scene: Scene, folder: Path, vad: Streaming, recogniser: PocketSphinx) 
 def recalls(again: str, heard: str, exact: bool) -> bool:
     """Whether what is said again is what was heard: at least half of it and nothing more, word for word if ``exact``.
 
-    By ear half of the words may be misheard, and one too many.
+    Transcribed by a recogniser, half of the words may be wrong, and one may be added.
     """
     said, wanted = normalise(again).split(), normalise(heard).split()
     if not said or len(said) > len(wanted) + (not exact) or 2 * len(said) < len(wanted):

@@ -182,6 +182,14 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
     timings = reply.timings
     written = written_talk.ask((SAMPLE_RATE, pcm)).timings
     right = is_right(reply.text, dialogue.answer, dialogue.slot)
+    measures = {
+        "right": right,
+        "real_time_factor": timings.real_time_factor,
+        "decode_speech_s": (timings.total_ms - timings.listen_ms) / 1e3,
+        "decode_text_s": (written.total_ms - written.listen_ms) / 1e3,
+        "compute_delay_ms": timings.compute_delay_ms,
+        "first_word_ms": timings.first_word_ms,
+    }
     return row | {
         "transcript": reply.transcript,
         "reply": reply.text,
@@ -191,17 +199,7 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
         "warning": reply.warning,
         "timings": asdict(timings),
         "peak_rss_mib": _peak_rss_mib(),
-        "measures": {
-            "right": [right, 1],
-            "real_time_factor": [timings.real_time_factor, 1],
-            "decode_speech_s": [(timings.total_ms - timings.listen_ms) / 1e3, 1],
-            "decode_text_s": [(written.total_ms - written.listen_ms) / 1e3, 1],
-        }
-        | {
-            key: [value, 1]
-            for key in ("compute_delay_ms", "first_word_ms")
-            if (value := getattr(timings, key)) is not None
-        },
+        "measures": {key: [value, 1] for key, value in measures.items() if value is not None},
     }
 
 

@@ -41,7 +41,7 @@ class RealtimeConversation:
     """The protocol's side of one session.
 
     Args:
-        seat: the session's place in the engine.
+        slot: the session's slot of the engine.
         send: takes one JSON text for the client, and does not wait.
         model: the name that the client is told.
         input_rate, output_rate: of the session, Hz.

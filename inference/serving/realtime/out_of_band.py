@@ -1,7 +1,7 @@
 """Responses outside the conversation: ``response.create`` with ``conversation: "none"``.
 
 They answer the conversation as it stands, or an ``input`` of their own, and leave nothing behind in it. Each takes a
-seat of the engine for as long as it lasts, and is made as fast as the frames of conversations leave time for.
+session slot of the engine for as long as it lasts, and is made as fast as the frames of conversations leave time for.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class OutOfBand:
     """One of them.
 
     Args:
-        asker: does the work. rate: of its ear, Hz.
+        asker: does the work. rate: of its input, Hz.
         begin: tells the client of the response; called once the question has been read.
         fail: tells the client what is wrong with the question.
     """

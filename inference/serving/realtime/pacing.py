@@ -21,7 +21,7 @@ class Pacer:
     """The frames of one session.
 
     Args:
-        seat: where they are heard. frame: samples in one.
+        slot: where they are heard. frame: samples in one.
         due: told when the next frame of silence would be due, by time.monotonic(), says when it is; None: not at all.
         happened: is told of each frame that has been heard: what came of it, whether it was made up, and itself.
         failed: is told of what could not be heard.

@@ -1,4 +1,4 @@
-"""One question outside any conversation's clock, at work in a seat of its own, between the frames of conversations.
+"""One question outside any conversation's clock, in a session slot of its own, between the frames of conversations.
 
 Silence in a recording is not heard, and long speech is heard in parts (speech_segments.py); whatever its length, it is
 worked through in pieces so short that nobody else waits.
@@ -28,7 +28,7 @@ class Questioner:
     """One question, heard or read, and its answer.
 
     Args:
-        seat: the session slot that it takes. model: what it hears with.
+        slot: the session slot that it takes. model: what it hears with.
     """
 
     def __init__(self, slot: SessionSlot, model: SpeechLM) -> None:
@@ -115,5 +115,5 @@ class Questioner:
             yield step
 
     def leave(self) -> None:
-        """Give the seat back."""
+        """Give the session slot back."""
         self._slot.leave()

@@ -12,6 +12,7 @@ import pytest
 from tiny_assistant import SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
+from duologue.data_prep.datasets.question_sets import question_set
 from duologue.data_prep.nano.dialogues import is_whole_question
 from duologue.data_prep.speech.engine import SAMPLE_RATE
 from duologue.data_prep.speech.voices import find_voices
@@ -134,7 +135,7 @@ def test_the_questions_of_a_scene_stand_by_themselves() -> None:
     for kind in (SceneKind.QUESTION, SceneKind.INTERRUPTION):
         for index in range(0, 40):
             for which in range(2):
-                assert _question(5, index, kind, which).before is None
+                assert _question(question_set("nano"), 5, index, kind, which).before is None
 
 
 def test_a_tick_that_takes_too_long_makes_the_next_ones_late() -> None:
