@@ -69,9 +69,9 @@ class WhisperEncoderConfig:
             )
 
 
-def sinusoids(positions: Tensor, dim: int, longest: float = 10000.0) -> Tensor:
+def sinusoids(positions: Tensor, dim: int) -> Tensor:
     """Whisper's position embedding: (T,) positions -> (T, D), sines before cosines."""
-    step = math.log(longest) / (dim // 2 - 1)
+    step = math.log(10000.0) / (dim // 2 - 1)
     scales = torch.exp(-step * torch.arange(dim // 2, device=positions.device, dtype=torch.float32))
     angles = positions.float()[..., None] * scales  # (..., T, D / 2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

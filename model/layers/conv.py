@@ -52,11 +52,10 @@ class StreamingConv1d(Streaming, nn.Conv1d):
         dilation: int = 1,
         groups: int = 1,
         causal: bool = False,
-        bias: bool = True,
     ) -> None:
         if min(kernel, stride, dilation) < 1:
             raise DuologueError(f"kernel, stride and dilation must be at least 1, got {(kernel, stride, dilation)}")
-        super().__init__(in_channels, out_channels, kernel, stride, 0, dilation, groups, bias)
+        super().__init__(in_channels, out_channels, kernel, stride, 0, dilation, groups)
         self.span = dilation * (kernel - 1) + 1  # input frames that one output sees
         self.pad_left = self.span - 1 if causal else (self.span - 1) // 2
         self.pad_right = 0 if causal else self.pad_left
@@ -119,14 +118,13 @@ class StreamingConvTranspose1d(Streaming, nn.ConvTranspose1d):
     (C_in, C_out, kernel) and ``bias`` (C_out,). Streaming adds overlaps: each input frame is multiplied once.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, bias: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
         if stride < 1 or kernel < stride:
             raise DuologueError(f"a transposed convolution needs kernel >= stride >= 1, got {kernel} and {stride}")
-        padding = (kernel - stride) // 2
-        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=bias)
-        self.pad = padding
+        super().__init__(in_channels, out_channels, kernel, stride, (kernel - stride) // 2)
+        self.pad = (kernel - stride) // 2
         self.rate = Fraction(stride)
-        self.latency = -(-padding // stride)
+        self.latency = -(-self.pad // stride)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if x.shape[-1] == 0:

@@ -162,14 +162,14 @@ def sounds(named: Mapping[str, Callable[[], AudioSource]]) -> dict[str, np.ndarr
     return found
 
 
-def player(wave: np.ndarray, rate: int = PLAYER_RATE) -> str:
-    """(n,) as an audio element with the sound in it."""
+def player(wave: np.ndarray) -> str:
+    """(n,) at PLAYER_RATE as an audio element with the sound in it."""
     import soundfile
 
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", rate, 1, "VORBIS", format="OGG") as sound:
-        for start in range(0, len(wave), rate):  # of more than two minutes at once, libvorbis overflows the stack
-            sound.write(wave[start : start + rate])
+    with soundfile.SoundFile(buffer, "w", PLAYER_RATE, 1, "VORBIS", format="OGG") as sound:
+        for start in range(0, len(wave), PLAYER_RATE):  # libvorbis overflows the stack above two minutes
+            sound.write(wave[start : start + PLAYER_RATE])
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<audio controls preload="none" src="data:audio/ogg;base64,{data}"></audio>'
 
