@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ..model.errors import DuologueError
 from .files import expanded, with_home
@@ -30,7 +30,11 @@ _LARGEST = 2**63 - 1  # numpy and torch count to here
 _BOOL = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def read_settings(config: type[T] | T, words: Sequence[str], whose: str, *, fixed: Sequence[str] = ()) -> T:
+@overload
+def read_settings(config: type[T], words: Sequence[str], whose: str, *, fixed: Sequence[str] = ...) -> T: ...
+@overload
+def read_settings(config: T, words: Sequence[str], whose: str, *, fixed: Sequence[str] = ...) -> T: ...
+def read_settings(config: Any, words: Sequence[str], whose: str, *, fixed: Sequence[str] = ()) -> Any:
     """``config`` with the settings that ``words`` give it; of the same key the last one counts.
 
     ``encoder.n_audio_layer=4`` reaches a config within, also one that is optional, and an entry of a dictionary. A

@@ -210,7 +210,7 @@ def prepare(
     "A language model and a Whisper of yours, imported (duologue import) or on the hub, joined by an adaptor:\n\n"
     "\b\nduologue train speech_to_text preset=llama-omni llm=LLM encoder=EAR data=data/mine out=runs/ear\n"
     "duologue train unit_decoder preset=llama-omni llm=runs/ear data=data/mine_replies out=runs/mouth\n"
-    "python -m duologue.training.assemble MODEL encoder=runs/ear adaptor=runs/ear llm=runs/ear "
+    "duologue assemble MODEL encoder=runs/ear adaptor=runs/ear llm=runs/ear "
     "unit_decoder=runs/mouth vocoder=VOICE\n\n"
     "Recipes:\n\n" + TRAIN_RECIPES.help()
 )
@@ -221,6 +221,38 @@ def train(
     from ..training.main import run
 
     run(recipe, settings or [])
+
+
+@app.command()
+def assemble(
+    output: Annotated[Path, typer.Argument(help="The folder of the model to write.")], settings: Settings = None
+) -> None:
+    """Put the parts that stages have trained into one model.
+
+    \b
+    duologue assemble mine encoder=runs/ear adaptor=runs/ear llm=runs/ear unit_decoder=runs/mouth vocoder=VOICE
+    duologue assemble mine encoder=runs/a+runs/b …        a part may be the mean of runs that began alike
+    duologue assemble mine … codec=FOLDER                 a codec as the voice, in the place of a vocoder
+    duologue assemble my-codec codec=runs/codec           a codec by itself
+    """
+    from ..training.assemble import Config, run
+
+    typer.echo(run(output, read_settings(Config, settings or [], "assemble")))
+
+
+@app.command()
+def grow(
+    output: Annotated[Path, typer.Argument(help="The folder of the part to write.")], settings: Settings = None
+) -> None:
+    """Make a trained part larger; at first it does what it did. For start=PART=FOLDER of a stage.
+
+    \b
+    duologue grow runs/grown llm=checkpoints/nano                             more layers
+    duologue grow runs/grown unit_decoder=checkpoints/nano codec=nano-codec   a decoder of a codec's tokens
+    """
+    from ..training.grow import Config, run
+
+    typer.echo(run(output, read_settings(Config, settings or [], "grow")))
 
 
 @app.command()
@@ -240,8 +272,7 @@ def card(
     """
     from ..checkpoints.cards.collect import CardConfig, run
 
-    config: CardConfig = read_settings(CardConfig, [f"folder={folder}", *(settings or [])], "card")
-    run(config)
+    run(read_settings(CardConfig, [f"folder={folder}", *(settings or [])], "card"))
 
 
 @app.command(

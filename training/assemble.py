@@ -1,10 +1,10 @@
 """Put what the stages learnt together: each part from the run that made it, one checkpoint folder.
 
-    python -m duologue.training.assemble OUT encoder=runs/asr_pretrain adaptor=runs/speech_to_text \
+    duologue assemble OUT encoder=runs/asr_pretrain adaptor=runs/speech_to_text \
         llm=runs/speech_to_text unit_decoder=runs/unit_decoder vocoder=runs/unit_vocoder \
         monitor=runs/duplex word_monitor=runs/word_monitor
-    python -m duologue.training.assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
-    python -m duologue.training.assemble OUT codec=runs/codec          a codec, in the sizes of its run
+    duologue assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
+    duologue assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
 A part comes from a run, a checkpoint or an imported part, whose sizes it keeps; a run that does not say them has
 nano's. It may be a mean of the weights of several runs that began alike: llm=runs/a+runs/b, or
@@ -25,8 +25,6 @@ from ..checkpoints.cards.facts import Card
 from ..checkpoints.config_io import config_from_dict
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import RECIPE, load_part, read_run, read_sizes, save_part
-from ..checkpoints.program import program
-from ..checkpoints.settings import read_settings
 from ..checkpoints.source import resolve
 from ..data_prep.datasets.question_sets import question_set
 from ..model.codec.codec import Codec, CodecConfig
@@ -121,13 +119,5 @@ def _codec_alone(out: str | Path, run: str) -> Path:
     return save_part(out, "codec", codec.half(), config, card)
 
 
-def main() -> None:
-    """The command line."""
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    config = read_settings(Config, sys.argv[2:], "assemble")
-    print(run(sys.argv[1], config))
-
-
 if __name__ == "__main__":
-    program(main)
+    sys.exit("it is a command now: duologue assemble OUT PART=FOLDER …")

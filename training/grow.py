@@ -1,7 +1,7 @@
 """A trained part made larger, which at first does what it did: where a run of more layers, or of another voice, begins.
 
-    python -m duologue.training.grow runs/grown llm=checkpoints/nano
-    python -m duologue.training.grow runs/grown unit_decoder=checkpoints/nano codec=nano-codec
+    duologue grow runs/grown llm=checkpoints/nano
+    duologue grow runs/grown unit_decoder=checkpoints/nano codec=nano-codec
 
 The first gives the language model of a checkpoint the layers that nano has now (presets/nano.py): new ones are copies
 whose outputs are zero, so that nothing changes until they learn; a narrower MLP keeps the columns that do most. The
@@ -28,8 +28,6 @@ from ..checkpoints import store
 from ..checkpoints.files import expanded
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import load_part
-from ..checkpoints.program import program
-from ..checkpoints.settings import read_settings
 from ..checkpoints.source import WEIGHTS
 from ..model.codec.codec import Codec, CodecConfig
 from ..model.errors import DuologueError
@@ -153,13 +151,5 @@ def run(out: str | Path, config: Config) -> Path:
     return folder
 
 
-def main() -> None:
-    """The command line."""
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    config = read_settings(Config, sys.argv[2:], "grow")  # type: ignore[arg-type, var-annotated]
-    print(run(sys.argv[1], config))
-
-
 if __name__ == "__main__":
-    program(main)
+    sys.exit("it is a command now: duologue grow OUT PART=FOLDER …")

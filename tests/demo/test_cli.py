@@ -418,7 +418,21 @@ def test_help_teaches(run: Any) -> None:
 
     status, out, _ = run("--help")
     commands = re.findall(r"^  (\w+) ", out.partition("Commands:")[2], flags=re.MULTILINE)
-    wanted = {"ask", "listen", "chat", "serve", "prepare", "train", "evaluate", "import", "bench", "codec"}
+    wanted = {
+        "ask",
+        "listen",
+        "chat",
+        "serve",
+        "prepare",
+        "train",
+        "evaluate",
+        "import",
+        "bench",
+        "codec",
+        "assemble",
+        "grow",
+        "card",
+    }
     assert status == 0 and set(commands) == wanted
     for command in commands:
         status, out, _ = run(command, "--help")

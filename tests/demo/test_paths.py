@@ -25,6 +25,8 @@ COMMANDS = {
     "codec encode": ["FILE FILE", "in.wav FOLDER/config.json -m FOLDER"],
     "codec decode": ["FILE FILE"],
     "codec pairs": ["FOLDER FOLDER", "data FOLDER -m FOLDER"],
+    "assemble": ["FOLDER encoder=other llm=0.5*other+0.5*FOLDER", "FOLDER codec=FOLDER"],
+    "grow": ["FOLDER llm=FOLDER"],
     "card": ["FOLDER before=FOLDER", "FOLDER like=FOLDER"],
     "import": ["whisper FOLDER FOLDER", "whisper FOLDER/config.json FOLDER", "llama-omni model FOLDER whisper=FOLDER",
                "hubert-kmeans model FOLDER kmeans=FOLDER/config.json layer=1"],

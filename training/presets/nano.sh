@@ -178,7 +178,7 @@ say "checkpoint: $OUT"
 like=$RUNS/card.json
 mkdir -p "$RUNS"
 if [[ ! -f $like && -f $LIKE/card.json ]]; then cp "$LIKE/card.json" "$like"; fi
-"$PYTHON" -m duologue.training.assemble "$OUT" encoder="$both" adaptor="$mean" llm="$mean" monitor="$RUNS/monitor" \
+duologue assemble "$OUT" encoder="$both" adaptor="$mean" llm="$mean" monitor="$RUNS/monitor" \
     word_monitor="$RUNS/word_monitor" unit_decoder="$RUNS/unit_decoder" vocoder="$RUNS/unit_vocoder"
 sets=($(printf '%s\n' "${heard[@]}" | sort -u) "${asides[@]}" "${replies[@]}")
 if finished "$WORK/noises"; then sets+=("$WORK/noises"); fi

@@ -25,7 +25,7 @@ for word in "$@"; do
     fi
     if [[ $3 == prepare && $4 == units && $word == data=* ]]; then touch "${{word#data=}}/units.jsonl"; fi
 done
-if [[ $2 == *assemble ]]; then mkdir -p "$3"; echo weights > "$3/model.safetensors"; fi
+if [[ $3 == assemble ]]; then mkdir -p "$4"; echo weights > "$4/model.safetensors"; fi
 if [[ $3 == card ]]; then echo "$@" >> "$4/card.json"; fi
 """
 
@@ -76,9 +76,9 @@ def test_every_command_is_one_that_the_package_knows(script):
                 assert folder in made, folder
             assert {folder for entry in recipe.start for folder in mixed(entry)} <= made
             made.add(recipe.out)
-        elif program.endswith("assemble"):
-            assert {folder for word in words for folder in mixed(word)} <= made
-            made.add(command)
+        elif command == "assemble":
+            assert {folder for word in words[1:] for folder in mixed(word)} <= made
+            made.add(words[0])
         elif command == "card":
             card = read_settings(CardConfig, [f"folder={words[0]}", *words[1:]], "card")
             assert {str(path) for path in (card.folder, *card.data, *card.runs)} <= made
