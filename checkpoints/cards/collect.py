@@ -226,7 +226,7 @@ def _parts(report: Mapping[str, Any], values: Mapping[str, MetricValue]) -> dict
             for name, scores in sorted(groups.items(), key=lambda group: (group[1].get("right") or 0, group[0]))
         }
         for key, groups in figures.items()
-        if key.startswith("by_")
+        if key.startswith("by_") and all(isinstance(scores, Mapping) for scores in groups.values())
     }
     parts = report.get("parts", {}).items()
     found["part"] = {name: tuple(_metric(**entry) for entry in entries) for name, entries in parts}

@@ -97,13 +97,9 @@ def _parts(card: Card) -> list[str]:
     order = list(does)
     parts = sorted(card.parts, key=lambda part: order.index(part.name) if part.name in order else len(order))
     rows = [(part.name, does.get(part.name, ""), f"{part.parameters:,}", part.sha256) for part in parts]
-    total = f"**{sum(part.parameters for part in parts):,}**"
-    if not parts:
-        return []
-    return [
-        table(("part", "what it does", "parameters", "SHA-256"), [*rows, ("**all**", "", total, "")], (2,)),
-        f"{card.mib:.1f} MiB on disk. SHA-256 of {WEIGHTS}: {card.weights}.",
-    ]
+    rows.append(("**all**", "", f"**{sum(part.parameters for part in parts):,}**", ""))
+    size = f"{card.mib:.1f} MiB on disk. SHA-256 of {WEIGHTS}: {card.weights}."
+    return [table(("part", "what it does", "parameters", "SHA-256"), rows, (2,)), size] if parts else []
 
 
 def _data(card: Card) -> list[str]:
@@ -150,10 +146,9 @@ def _training(stages: Sequence[StageFacts]) -> list[str]:
 
 def _evaluation(evaluation: Evaluation) -> list[str]:
     """Its settings, its metrics, then a table for each way in which the items were divided."""
-    settings = _settings(evaluation)
     measured = f"Measured on {evaluation.machine or 'a machine that was not recorded'}. In brackets the 95 % interval."
     counted = [(one.name, _value(one), "" if one.count is None else one.count) for one in evaluation.metrics]
-    out = [f"{settings}. {measured}", evaluation.note, table(("metric", "value", "over"), counted, (1, 2))]
+    out = [f"{_settings(evaluation)}. {measured}", evaluation.note, table(("metric", "value", "over"), counted, (1, 2))]
     for what, parts in evaluation.parts.items():
         named = {part: {one.name: one for one in metrics} for part, metrics in parts.items()}
         names = list(dict.fromkeys(name for found in named.values() for name in found))

@@ -89,7 +89,7 @@ def report(path: Path, sha256: str | None, **settings: Any) -> Path:
         "figures": {
             "by_voice": {"flite:slt": scores(150, 0.8), "flite:awb": scores(150, 0.6)},
             "by_category": {"arithmetic": scores(200, 0.9), "spelling": scores(100, 0.3), "none": scores(0, None)},
-            "by_voice_and_category": {"flite:slt": {"spelling": scores(1, 1.0)}},
+            "by_kind": {"noise": 0.5}, "by_voice_and_category": {"flite:slt": {"spelling": scores(1, 1.0)}},
             "overall": scores(300, 0.7) | {"right_macro": 0.6}, "peak_rss_mib": 812.0,
             "codebooks": [{"codebook": 0, "tokens": 40000, "used": 3456, "perplexity": 1234.5, "utilisation": 0.84375}],
         },
