@@ -198,7 +198,7 @@ def test_presets_and_what_is_refused(tmp_path: Path) -> None:
         ("speech_to_text", [f"llm={hears}"], r"is a 'encoder' .* wanted: 'llm'"),
         ("speech_to_text", [f"llm={tmp_path / 'theirs'}"], r"is not that of an imported llm"),
         ("speech_to_text", ["llm=./nowhere"], r"unknown model './nowhere'"),
-        ("speech_to_text", [f"llm={llm}", "text_fraction=0.5"], r"need nano's words; .* both must be 0"),
+        ("speech_to_text", [f"llm={llm}", "text_fraction=0.5"], r"need the words of a question set; .* both must be 0"),
     ):
         with pytest.raises(DuologueError, match=message):
             resolve(stage, entries)

@@ -22,30 +22,16 @@ from ..losses.random_quantiser import RandomQuantiserConfig
 from ..losses.spectral import SpectralLossConfig
 
 MEL = LogMelConfig(n_mels=80, norm="causal")
+# A chunk of 160 ms, and 9.92 s before it.
 ENCODER = WhisperEncoderConfig(
-    n_mels=80,
-    n_audio_ctx=1500,
-    n_audio_state=192,
-    n_audio_head=3,
-    n_audio_layer=5,
-    chunk=8,  # 160 ms
-    left_context=496,  # 9.92 s
+    n_mels=80, n_audio_ctx=1500, n_audio_state=192, n_audio_head=3, n_audio_layer=5, chunk=8, left_context=496,
     causal_conv=True,
-)
+)  # fmt: skip
 ADAPTOR = StackConfig(in_dim=192, hidden_dim=512, out_dim=256, stack=4)  # 80 ms an embedding
 UNIT_DECODER = UnitDecoderConfig(
-    in_dim=256,
-    dim=256,
-    layers=2,
-    heads=4,
-    ffn_dim=688,
-    units=200,
-    upsample=25,
-    band=20,
-    fuse_token=True,
-    sub_position=True,
-    blank_bias=-2.0,
-)
+    in_dim=256, dim=256, layers=2, heads=4, ffn_dim=688, units=200, upsample=25, band=20, fuse_token=True,
+    sub_position=True, blank_bias=-2.0,
+)  # fmt: skip
 VOCODER = UnitVocoderConfig(units=200, embedding_dim=128, source_filter=SourceFilterConfig())
 # For a codec's tokens in the place of units: as many classes as its codebook, and more of them a word.
 CODEC_UNIT_DECODER = replace(UNIT_DECODER, units=4096, upsample=63)
@@ -68,20 +54,11 @@ def llm() -> dict[str, Any]:
     """The language model as a transformers config: a Llama of 4.9 M parameters over the grammar's words."""
     table = token_ids()
     return {
-        "model_type": "llama",
-        "vocab_size": len(table),
-        "hidden_size": 256,
-        "intermediate_size": 672,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 4096,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": True,
-        "bos_token_id": table["<bos>"],
-        "eos_token_id": table["<eos>"],
-        "pad_token_id": table["<pad>"],
-    }
+        "model_type": "llama", "vocab_size": len(table), "hidden_size": 256, "intermediate_size": 672,
+        "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 4096,
+        "rope_theta": 10000.0, "tie_word_embeddings": True, "bos_token_id": table["<bos>"],
+        "eos_token_id": table["<eos>"], "pad_token_id": table["<pad>"],
+    }  # fmt: skip
 
 
 QUESTIONS: dict[str, Any] = {"data": ("work/questions",), "dev_data": ("work/dev_questions",)}

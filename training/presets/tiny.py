@@ -18,13 +18,8 @@ from . import nano
 
 def llm() -> dict[str, Any]:
     """nano's language model, 64 wide, two layers."""
-    return nano.llm() | {
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "intermediate_size": 128,
-    }
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    return nano.llm() | sizes | {"intermediate_size": 128}
 
 
 PLAIN: dict[str, Any] = {"precision": "no", "workers": 0}

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ...data_prep.datasets.question_sets import question_set
 from ...model.audio_encoder.mel import LogMel
 from ...model.audio_encoder.whisper import sinusoids
-from ...model.errors import DuologueError
 from ...model.speech_lm_config import build_encoder
 from ..augment.spec import spec_augment
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
@@ -39,12 +38,6 @@ class AsrPretrainRecipe(SpeechRecipe):
     ctc_weight: float = 1.0
     middle_ctc_weight: float = 0.3
     attention_weight: float = 0.5
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.dropout < 1:
-            raise DuologueError(f"dropout is {self.dropout}; it must be below 1")
 
     def build(self) -> AsrPretrain:
         """The task of this recipe."""

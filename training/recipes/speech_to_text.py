@@ -67,9 +67,8 @@ class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
         self.check_least(1, "row_tokens")
         if self.tokenizer is not None and (self.ctc_weight or self.text_fraction):
             raise DuologueError(
-                f"ctc_weight is {self.ctc_weight} and text_fraction {self.text_fraction}, which need "
-                f"nano's words; with the "
-                f"tokens of {self.tokenizer} both must be 0"
+                f"ctc_weight is {self.ctc_weight} and text_fraction {self.text_fraction}, which need the words of a "
+                f"question set; with the tokens of {self.tokenizer} both must be 0"
             )
 
     @property
@@ -97,7 +96,9 @@ class SpeechToText(SpeechTask):
         super().__init__(recipe)
         self.recipe = recipe
         self.questions, self.tokens = question_set(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
-        model = self._untrained()
+        parts = {"mel": recipe.mel, "encoder": recipe.encoder, "adaptor": recipe.adaptor, "llm": recipe.llm}
+        joined = recipe.tokenizer
+        model = SpeechLM(joined_config(joined, **parts) if joined else marked_config(recipe.questions, **parts))
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
@@ -107,13 +108,6 @@ class SpeechToText(SpeechTask):
         if not len(self.items):
             raise DuologueError(f"no clip in {', '.join(recipe.data)} has an answer to learn")
         self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
-
-    def _untrained(self) -> SpeechLM:
-        """The model without a voice, in the words of the question set or in the language model's own."""
-        r = self.recipe
-        parts = {"mel": r.mel, "encoder": r.encoder, "adaptor": r.adaptor, "llm": r.llm}
-        tokenizer = r.tokenizer
-        return SpeechLM(joined_config(tokenizer, **parts) if tokenizer else marked_config(r.questions, **parts))
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": merged(self.llm)}

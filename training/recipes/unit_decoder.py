@@ -48,7 +48,8 @@ class UnitDecoderRecipe(TurnsRecipe):
         self.check_least(1, "hop")
         if self.tokenizer is not None and self.history:
             raise DuologueError(
-                f"history is {self.history}, which needs nano's words; with the tokens of {self.tokenizer} it must be 0"
+                f"history is {self.history}, which needs the words of a question set; with the tokens of "
+                f"{self.tokenizer} it must be 0"
             )
 
     @property
