@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...model.errors import DuologueError
+from ..text.plain_text import plain
 from .conversations import read_instructions
 from .splits import Split, operand_split
 
@@ -113,7 +114,8 @@ class QuestionSet:
 
 
 class WrittenQuestions(QuestionSet):
-    """Those of a file of conversations: each turn behind the one before it, in a split that its words decide.
+    """Those of a file of conversations, as words that can be said: each turn behind the one before it, in a split that
+    its words decide. What cannot be said is left out (see text/plain_text.py).
 
     Raises DuologueError for a file that cannot be read, or in which nothing is answered.
     """
@@ -124,14 +126,17 @@ class WrittenQuestions(QuestionSet):
         for conversation in read_instructions(file):
             before = None
             for turn in conversation.turns:
-                if turn.text and turn.reply:
-                    self._rows[operand_split(turn.text)].append(
-                        Dialogue(category="", kind="", template="", question=turn.text, answer=turn.reply,
-                                 slot=turn.slot or turn.reply, operands="", before=before)
-                    )  # fmt: skip
-                    before = turn.text, turn.reply
+                texts = turn.text, turn.reply, turn.slot or turn.reply
+                try:
+                    asked, answer, slot = (plain(text or "") for text in texts)
+                except DuologueError:
+                    break  # nor can what goes on from it be asked
+                row = Dialogue(category="", kind="", template="", question=asked, answer=answer, slot=slot,
+                               operands="", before=before)  # fmt: skip
+                self._rows[operand_split(asked)].append(row)
+                before = asked, answer
         if not any(self._rows.values()):
-            raise DuologueError(f"{file} has no question with its answer")
+            raise DuologueError(f"{file} has no question with an answer that can be said")
 
     def dialogue(
         self, seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers: bool = True, practice: float = 0.0
