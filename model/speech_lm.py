@@ -104,6 +104,38 @@ class SpeechLM(nn.Module):
         """Where the weights are."""
         return self.adaptor.linear1.weight.device
 
+    hears_sounds = False
+
+    @property
+    def transcribes(self) -> bool:
+        """Whether it writes down what it hears before it replies."""
+        return self.layout.transcript is not None
+
+    @property
+    def reads_turn_state(self) -> bool:
+        """Whether it has a word monitor, which judges the transcript."""
+        return self.word_monitor is not None
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds that are heard at once."""
+        return self.stages.hearing.longest_s
+
+    @property
+    def clip_s(self) -> float | None:
+        """Seconds that a whole clip is padded or cut to; ``None``: it is not."""
+        return self.stages.hearing.clip_s
+
+    @property
+    def history(self) -> int:
+        """Positions of past turns that a turn may follow."""
+        return self.config.history
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the config: a saved conversation goes on with a model of the same."""
+        return repr(self.config)
+
     @property
     def input_rate(self) -> int:
         """Sample rate of what is heard, Hz."""
@@ -118,6 +150,11 @@ class SpeechLM(nn.Module):
     def speaks(self) -> bool:
         """Whether a reply has samples."""
         return self.config.vocoder is not None
+
+    @property
+    def speech(self) -> SpeechDecoder | None:
+        """What it speaks with."""
+        return self.stages.speech
 
     @property
     def streams(self) -> bool:
@@ -174,6 +211,10 @@ class SpeechLM(nn.Module):
         assert state.hearing is not None
         for part in pcm.to(self.device).split(round(_ENCODED_S * self.config.mel.sample_rate), dim=1):
             self._feed_speech(self.stages.hearing.step(part, state.hearing), state)
+
+    def another_recording(self, state: DialogueState) -> None:
+        """Raises DuologueError: what is heard is one turn of speech."""
+        raise DuologueError("this model hears one recording a turn; ask about one at a time")
 
     def ask_about(self, ids: Sequence[int], state: DialogueState) -> None:
         """A text question about what is heard: words behind the speech, as if they had been spoken last.
@@ -242,6 +283,32 @@ class SpeechLM(nn.Module):
         if context is not None and state.llm.length + tokens >= context:
             before = f", {state.llm.length} of which are taken" if state.llm.length else ""
             raise DuologueError(f"the text has {tokens} tokens; the model's context has {context} positions{before}")
+
+    def words_take(self, past: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
+        """Positions of past questions and replies in words, with their markers."""
+        prompt = self.config.prompt
+        markers = len(prompt.next_prefix_ids) + len(prompt.suffix_ids) + 3
+        return len(prompt.prefix_ids) + sum(len(question) + len(reply) + markers for question, reply in past)
+
+    def room(self, samples: int | None, tokens: int, state: DialogueState) -> int | None:
+        """Tokens that a reply may have behind a question of so many samples (``None``: a written one) and text tokens;
+        ``None``: any number.
+
+        Raises:
+            DuologueError: the question does not fit behind what was said.
+        """
+        positions, used, prompt = self.llm.context, state.llm.length, self.config.prompt
+        if positions is None:
+            return None
+        length = tokens + (0 if samples is None else self.stages.hearing.embeddings_of(samples))
+        markers = max(len(prompt.prefix_ids), len(prompt.next_prefix_ids)) + len(prompt.suffix_ids) + 2
+        room = positions - used - length - markers
+        if room < 1:
+            said = f" and {used} of them are taken by what was said before: begin a new conversation" if used else ""
+            raise DuologueError(
+                f"the question takes {length} positions, but the model has {positions}{said or ': ask a shorter one'}"
+            )
+        return room
 
     @torch.no_grad()
     def next_logits(self, state: DialogueState) -> Tensor:

@@ -1,4 +1,4 @@
-"""Between words and token ids: a text that a person typed, and a model's tokens as they come out."""
+"""Between words and token ids: a text that a person typed, and a model's tokens and samples as they come out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from ...checkpoints.files import broken
 from ...data_prep.text.spoken import normalise
+from ...model.dialogue_state import ReplyStep
 from ...model.errors import DuologueError
-from ...model.tokens import TokenLayout
+from ...model.tokens import TokenKind, TokenLayout
 
 TOKENS = 4096  # of one text
 _NAMED = 5  # words that the model does not know
@@ -38,7 +42,7 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
     ids = encode(text)
     if strange(ids) and (spoken := normalise(text)):
         text, ids = spoken, encode(spoken)
-    if not ids:
+    if not ids or not text.strip():
         raise DuologueError(f"the question {text[:80]!r} has no words")
     if len(ids) > TOKENS:
         raise DuologueError(f"the text has {len(ids)} tokens; at most {TOKENS} are read")
@@ -46,6 +50,22 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
         return ids, []
     unknown = (word for word in dict.fromkeys(text.split()) if strange(encode(word)))
     return ids, list(itertools.islice(unknown, _NAMED))
+
+
+def words_of(tokenizer: Any, layout: TokenLayout, text: str) -> list[int]:
+    """The ids of a text's known words; none of a blank one.
+
+    Raises:
+        DuologueError: as :func:`ids_of`.
+    """
+    ids = ids_of(tokenizer, layout, text)[0] if text.strip() else []
+    return [id_ for id_ in ids if layout.is_text(id_)]
+
+
+def samples_of(pcm: Tensor) -> np.ndarray:
+    """Samples (1, n) of a model as float32 (n,) in [-1, 1]."""
+    samples: np.ndarray = pcm.flatten().float().clamp(-1, 1).cpu().numpy()
+    return samples
 
 
 @dataclass
@@ -79,3 +99,17 @@ class TextStream:
 
     def _decode(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+class ReplyText:
+    """The words of transcript and reply, from the steps of a reply."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.reply, self.transcript = TextStream(tokenizer), TextStream(tokenizer)
+
+    def push(self, step: ReplyStep) -> tuple[str, str]:
+        """What a step adds: text of the reply, text of the transcript."""
+        if step.kind is TokenKind.END:
+            return self.reply.end(), self.transcript.end()
+        reply = self.reply.push(step.token) if step.kind is TokenKind.REPLY else ""
+        return reply, self.transcript.push(step.token) if step.kind is TokenKind.TRANSCRIPT else ""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
-from ...model.speech_lm import DialogueState, Sampling
 from ..front_end.speech_segments import detect, dictated, framed
 from .assistant import Assistant
 from .text_stream import TextStream
@@ -39,7 +39,7 @@ def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1) -> str
     """
     if beam < 1:
         raise DuologueError(f"beam={beam}: it must be at least 1")
-    if assistant.model.config.layout.transcript is None:
+    if not assistant.model.transcribes:
         raise DuologueError("this model writes no transcript of what it hears; only its replies can be measured")
     clip = framed(waveform)
     heard = dictated(assistant.model, waveform, clip, detect(assistant.vad, clip))
@@ -49,7 +49,7 @@ def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1) -> str
 @torch.inference_mode()
 def _words(assistant: Assistant, waveform: np.ndarray, beam: int) -> str:
     """The words in one part (n,)."""
-    model, layout = assistant.model, assistant.model.config.layout
+    model, layout = assistant.model, assistant.model.layout
     state = model.init_state()
     model.begin_turn(state)
     model.listen(torch.from_numpy(waveform)[None], state)

@@ -6,20 +6,20 @@ the question only the last chunk is left to hear. Time is measured here, by whoe
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...model.errors import DuologueError
-from ...model.speech_lm import DialogueState, ReplyStep, Sampling, SpeechLM, TokenKind
+from ...model.decoding.reply import reply, transcript
+from ...model.dialogue_model import DialogueModel
+from ...model.dialogue_state import DialogueState, Sampling
+from ...model.tokens import TokenKind
 from ..front_end.speech_segments import Recording
-from .text_stream import TextStream, ids_of
+from .text_stream import ReplyText, TextStream, ids_of, samples_of
 
 CHUNK_MS = 160
 
@@ -111,7 +111,7 @@ class Turn(Iterator[ReplyChunk]):
 
     def __init__(
         self,
-        model: SpeechLM,
+        model: DialogueModel,
         tokenizer: Any,
         state: DialogueState,
         sampling: Sampling,
@@ -125,14 +125,12 @@ class Turn(Iterator[ReplyChunk]):
         self._tokenizer = tokenizer
         self._about, self._on_end = about or [], on_end
         self._warnings = list(warnings)
-        self._input_rate = model.input_rate  # Hz
-        self._output_rate = model.output_rate  # Hz
         self._clock = _Clock()
-        self._text, self._transcript = TextStream(tokenizer), TextStream(tokenizer)
+        self._text = ReplyText(tokenizer)
         self._dictated = ""  # what was written down part by part
         self._pcm: list[np.ndarray] = []
         self._units: list[int] = []
-        self._told = 0  # units that chunks have told of
+        self._counted = 0  # units that chunks have counted
         # Readings of the clock: the last samples handed over, the first text, the first speech.
         self._heard: float | None = None
         self._first_word: float | None = None
@@ -151,13 +149,13 @@ class Turn(Iterator[ReplyChunk]):
         """Everything so far; complete once the iteration has ended."""
         waveform = np.concatenate([np.zeros(0, np.float32), *self._pcm])
         audio_s = self._question.seconds if isinstance(self._question, Recording) else 0.0
-        reply_s = len(waveform) / self._output_rate
+        reply_s = len(waveform) / self._model.output_rate
         total = self._clock.now
         return Reply(
-            text=self._text.text.strip(),
-            transcript=(self._dictated + self._transcript.text).strip(),
+            text=self._text.reply.text.strip(),
+            transcript=(self._dictated + self._text.transcript.text).strip(),
             waveform=waveform,
-            sample_rate=self._output_rate,
+            sample_rate=self._model.output_rate,
             units=list(self._units),
             timings=Timings(
                 audio_s=audio_s,
@@ -178,38 +176,39 @@ class Turn(Iterator[ReplyChunk]):
     def _run(self) -> Generator[ReplyChunk]:
         model, state, question = self._model, self._state, self._question
         self._clock.start()
-        if isinstance(question, Recording) and len(question.parts) == 1:
-            sampling = self._room(self._length(question.parts[0]) + len(self._about))
-            self._hear(question.parts[0])
+        if isinstance(question, Recording) and (len(question.parts) == 1 or question.together):
+            sampling = self._room(sum(map(len, question.parts)), len(self._about))
+            self._hear(question.parts)
         else:
             ids = question if isinstance(question, list) else (yield from self._write_down(question.parts))
             self._heard = self._heard or self._clock.now
             if not ids:  # nobody has asked anything
                 self._clock.stop()
                 return
-            sampling = self._room(len(ids))
+            sampling = self._room(None, len(ids))
             model.read_text(ids, state)
-        step = model.reply_step(state, sampling)
-        while step.kind is not TokenKind.END:
-            yield from self._emit(step, step.pcm)
-            step = model.reply_step(state, sampling)
-        if state.generated >= sampling.max_tokens:
-            self._warnings.append(f"the reply was cut short after {sampling.max_tokens} tokens")
-        yield from self._emit(step, torch.cat([step.pcm, model.reply_flush(state)], dim=-1))
+        for step in reply(model, state, sampling):
+            if step.kind is TokenKind.END and state.generated >= sampling.max_tokens:
+                self._warnings.append(f"the reply was cut short after {sampling.max_tokens} tokens")
+            self._units += step.units.flatten().tolist()
+            yield from self._hand_out(*self._text.push(step), samples_of(step.pcm))
         self._clock.stop()
         if self._on_end is not None:
             self._on_end()
 
-    def _hear(self, waveform: np.ndarray) -> None:
-        """Listen to (n,) samples as they would arrive, and note when the last of them are handed over."""
+    def _hear(self, parts: list[np.ndarray]) -> None:
+        """Listen to recordings (n,) as they would arrive, and note when the last samples are handed over."""
         model, state = self._model, self._state
-        size = self._input_rate * CHUNK_MS // 1_000
-        *before, last = torch.from_numpy(waveform)[None].split(size, dim=1)  # each (1, up to size)
+        size = model.input_rate * CHUNK_MS // 1_000
         model.begin_turn(state)
-        for chunk in before:
-            model.listen(chunk, state)
-        self._heard = self._clock.now
-        model.listen(last, state)
+        for at, part in enumerate(parts):
+            if at:
+                model.another_recording(state)
+            *before, last = torch.from_numpy(part)[None].split(size, dim=1)  # each (1, up to size)
+            for chunk in before:
+                model.listen(chunk, state)
+            self._heard = self._clock.now
+            model.listen(last, state)
         if self._about:
             model.ask_about(self._about, state)
         model.end_turn(state)
@@ -225,17 +224,7 @@ class Turn(Iterator[ReplyChunk]):
                 before = ""
         if not self._dictated.strip():
             return self._about
-        return [*ids_of(self._tokenizer, self._model.config.layout, self._dictated)[0], *self._about]
-
-    def _emit(self, step: ReplyStep, pcm: torch.Tensor) -> Iterator[ReplyChunk]:
-        """Hand out what a step made, if it made anything, with the clock standing meanwhile."""
-        text_delta = self._text.push(step.token) if step.kind is TokenKind.REPLY else ""
-        transcript_delta = self._transcript.push(step.token) if step.kind is TokenKind.TRANSCRIPT else ""
-        if step.kind is TokenKind.END:
-            text_delta, transcript_delta = self._text.end(), self._transcript.end()
-        samples = pcm.flatten().float().clamp(-1, 1).cpu().numpy()  # (n,)
-        self._units += step.units.flatten().tolist()
-        yield from self._hand_out(text_delta, transcript_delta, samples)
+        return [*ids_of(self._tokenizer, self._model.layout, self._dictated)[0], *self._about]
 
     def _hand_out(self, text_delta: str, transcript_delta: str, samples: np.ndarray) -> Iterator[ReplyChunk]:
         if self._first_word is None and (text_delta or transcript_delta):
@@ -252,50 +241,27 @@ class Turn(Iterator[ReplyChunk]):
                 text_delta=text_delta,
                 transcript_delta=transcript_delta,
                 pcm=samples,
-                units=len(self._units) - self._told,
+                units=len(self._units) - self._counted,
                 at_ms=at_ms,
             )
-            self._told = len(self._units)
+            self._counted = len(self._units)
             self._clock.start()
 
-    def _length(self, waveform: np.ndarray) -> int:
-        """Positions that (n,) samples take at most."""
-        model, listen_s = self._model, self._model.config.listen_s
-        samples = len(waveform) if listen_s is None else listen_s * self._input_rate
-        return int(samples * Fraction(model.mel.rate * model.encoder.rate * model.adaptor.rate)) + 1
-
-    def _room(self, length: int) -> Sampling:
-        """As many tokens at most as the language model has positions left behind a question of this length.
-
-        Raises:
-            DuologueError: the question does not fit behind what has been said.
-        """
-        sampling, prompt = self._sampling, self._model.config.prompt
-        positions: int | None = self._model.config.llm.get("max_position_embeddings")
-        if positions is None:
-            return sampling
-        used = self._state.llm.length
-        prompt_length = max(len(prompt.prefix_ids), len(prompt.next_prefix_ids)) + len(prompt.suffix_ids) + 2
-        room = positions - used - length - prompt_length
-        if room < 1:
-            said = f" and {used} of them are taken by what was said before: begin a new conversation" if used else ""
-            raise DuologueError(
-                f"the question takes {length} positions, but the model has {positions}{said or ': ask a shorter one'}"
-            )
-        return dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, room))
+    def _room(self, samples: int | None, tokens: int) -> Sampling:
+        """As many tokens at most as the language model has positions left behind the question."""
+        room, sampling = self._model.room(samples, tokens, self._state), self._sampling
+        return sampling if room is None else replace(sampling, max_tokens=min(sampling.max_tokens, room))
 
 
 @torch.inference_mode()
-def written_down(model: SpeechLM, tokenizer: Any, part: np.ndarray) -> Iterator[str]:
+def written_down(model: DialogueModel, tokenizer: Any, part: np.ndarray) -> Iterator[str]:
     """The transcript of (n,) samples, which are heard by themselves, as it is written."""
-    state, sampling, text = model.init_state(), Sampling(), TextStream(tokenizer)
+    state, text = model.init_state(), TextStream(tokenizer)
     model.begin_turn(state)
     model.listen(torch.from_numpy(part)[None], state)
     model.end_turn(state)
-    step = model.reply_step(state, sampling, aloud=False)
-    while not state.speaking and step.kind is not TokenKind.END:
+    for step in transcript(model, state, Sampling()):
         if step.kind is TokenKind.TRANSCRIPT and (delta := text.push(step.token)):
             yield delta
-        step = model.reply_step(state, sampling, aloud=False)
     if delta := text.end():
         yield delta

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from ...checkpoints.files import write_json
+from ...model.streaming import Streaming
+from ..assistant.assistant import Assistant
 from ..serving.workers.dynamic_batching import MOST
 from ..serving.workers.worker import FRAME_S, AllSpeech, Job, Worker
 from ..session.policy import FRAME_MS
@@ -46,8 +48,8 @@ class WorkerLoad:
 class _Clients:
     """Both ends of a lane: it is given frames when its clock says that they are due, and what comes back is noted."""
 
-    def __init__(self, conversations: int, frames: int, apart: float) -> None:
-        noise = 0.05 * np.random.default_rng(0).standard_normal((frames, FRAME_MS * 16)).astype(np.float32)
+    def __init__(self, conversations: int, frames: int, frame: int, apart: float) -> None:
+        noise = 0.05 * np.random.default_rng(0).standard_normal((frames, frame)).astype(np.float32)
         self.late: list[float] = []
         self.faults: list[Exception] = []
         self._began, self._skipped = time.thread_time(), 0.0
@@ -87,10 +89,10 @@ class _Clients:
 
 
 def measure(
-    assistant: Any, vad: Any, conversations: int, frames: int, shared: bool, apart: float = APART
+    assistant: Assistant, vad: Streaming, conversations: int, frames: int, shared: bool, apart: float = APART
 ) -> WorkerLoad:
     """So many frames of each of so many conversations."""
-    clients = _Clients(conversations, frames, apart)
+    clients = _Clients(conversations, frames, assistant.input_rate * FRAME_MS // 1000, apart)
     link: Any = clients
     worker = Worker(assistant, AllSpeech(vad), link, link, most=MOST if shared else 0, clock=clients.clock)
     try:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
 
+from ...model.dialogue_model import DialogueModel
 from ...model.duplex.vad import SAMPLE_RATE, WINDOW
-from ...model.speech_lm import SpeechLM
 from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
 
 SILENCE = 10 ** (-50 / 20)  # a recording that never exceeds -50 dBFS holds no speech
@@ -44,20 +43,31 @@ class Recording:
 
     parts: samples (m,) each: none: nothing was said; one: it is heard as one turn; more: too long for one, they are
         written down one after the other.
+    together: the parts are recordings of their own, which are heard in one turn.
     """
 
     seconds: float
     parts: list[np.ndarray]
     warnings: tuple[str, ...] = ()
+    together: bool = False
 
 
-def whole(model: SpeechLM, waveform: np.ndarray) -> Recording:
-    """All of a recording, as it is."""
-    return Recording(len(waveform) / model.config.mel.sample_rate, [waveform])
+def whole(model: DialogueModel, waveforms: list[np.ndarray]) -> Recording:
+    """All of one recording or several, as they are; of each no more than a model of sounds can hear."""
+    seconds = sum(map(len, waveforms)) / model.input_rate
+    if not model.hears_sounds:
+        return Recording(seconds, waveforms, together=True)
+    most = int(model.longest_s * model.input_rate)
+    warnings = (
+        f"recording {at} was cut after {model.longest_s:.0f} s"
+        for at, waveform in enumerate(waveforms, 1)
+        if len(waveform) > most
+    )
+    return Recording(seconds, [waveform[:most] for waveform in waveforms], tuple(warnings), together=True)
 
 
 def asked(
-    model: SpeechLM, waveform: np.ndarray, clip: np.ndarray, probabilities: np.ndarray, about: bool = False
+    model: DialogueModel, waveform: np.ndarray, clip: np.ndarray, probabilities: np.ndarray, about: bool = False
 ) -> Recording:
     """What is heard of a question.
 
@@ -66,12 +76,12 @@ def asked(
         about: something is asked about it in writing, so that it may be a sound alone.
     """
     seconds, runs = len(waveform) / SAMPLE_RATE, spoken(probabilities)
-    turn = _turn(clip, runs, about, hears_s(model))
+    turn = _turn(clip, runs, about, model.longest_s)
     if not len(turn):
         return Recording(seconds, [], (_nothing(waveform),))
-    longest, whole_clips = longest_s(model), model.config.listen_s is not None and not model.streams
+    longest, whole_clips = longest_s(model), model.clip_s is not None
     speech = _length(runs) * WINDOW / SAMPLE_RATE
-    if speech > longest and model.config.layout.transcript is not None:
+    if speech > longest and model.transcribes:
         return Recording(seconds, parts(clip, runs, longest, not model.streams))
     if whole_clips and _little(waveform, turn):
         turn = waveform  # the released numbers of such an encoder are those of the clips as they were recorded
@@ -80,7 +90,7 @@ def asked(
     return Recording(seconds, [turn])
 
 
-def dictated(model: SpeechLM, waveform: np.ndarray, clip: np.ndarray, probabilities: np.ndarray) -> Recording:
+def dictated(model: DialogueModel, waveform: np.ndarray, clip: np.ndarray, probabilities: np.ndarray) -> Recording:
     """What is heard of a recording whose words are to be written down: its speech, in parts."""
     found = parts(clip, spoken(probabilities), longest_s(model), not model.streams)
     if len(found) == 1 and not model.streams and _little(waveform, found[0]):
@@ -88,18 +98,9 @@ def dictated(model: SpeechLM, waveform: np.ndarray, clip: np.ndarray, probabilit
     return Recording(len(waveform) / SAMPLE_RATE, found, () if found else (_nothing(waveform),))
 
 
-def hears_s(model: SpeechLM) -> float:
-    """Seconds that a model's encoder can hear at once: those that it is given, or has positions for."""
-    config = model.config
-    if config.listen_s is not None and not model.streams:
-        return config.listen_s
-    samples = config.encoder.positions / Fraction(model.mel.rate * model.encoder.rate)
-    return float(samples / config.mel.sample_rate)
-
-
-def longest_s(model: SpeechLM) -> float:
+def longest_s(model: DialogueModel) -> float:
     """Seconds of speech that a model is given at once."""
-    return min(LONGEST_S, hears_s(model)) if model.streams else hears_s(model)
+    return min(LONGEST_S, model.longest_s) if model.streams else model.longest_s
 
 
 def _little(waveform: np.ndarray, heard: np.ndarray) -> bool:
@@ -166,7 +167,7 @@ def parts(clip: np.ndarray, runs: list[Run], longest_s: float, pack: bool = Fals
     return [part for _, _, part in _placed(clip, runs, longest_s, pack)]
 
 
-def complete(model: SpeechLM, clip: np.ndarray, probabilities: np.ndarray) -> tuple[list[np.ndarray], int]:
+def complete(model: DialogueModel, clip: np.ndarray, probabilities: np.ndarray) -> tuple[list[np.ndarray], int]:
     """Of speech that goes on behind this clip: the parts that are complete, samples (m,) each, and the sample at which
     the rest begins."""
     found = list(_placed(clip, spoken(probabilities), longest_s(model), not model.streams))

@@ -29,6 +29,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from ...model.errors import DuologueError
+from ...model.streaming import Streaming
+from ..assistant.assistant import Assistant
 from ..session.session import Session
 from ..session.state import SessionConfig
 from .http.access import Access, AccessConfig, refuse
@@ -63,7 +65,7 @@ class ServeConfig:
 class Service:
     """The engine, and every conversation that is going on."""
 
-    def __init__(self, config: ServeConfig, assistant: Any, vad: Any = None) -> None:
+    def __init__(self, config: ServeConfig, assistant: Assistant, vad: Streaming | None = None) -> None:
         self.config, self.assistant, self._vad = config, assistant, vad
         self.engine: WorkerPool | None = None
         self.admission: Admission | None = None
@@ -152,7 +154,7 @@ class Service:
             return
         offered = socket.scope.get("subprotocols", [])
         outbox = Outbox()
-        writes = self.assistant.model.config.layout.transcript is not None
+        writes = self.assistant.model.transcribes
         session = RealtimeSession(
             slot, outbox.put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
             writes, self.metrics.event, questioner=lambda: self.questioner(key), limits=self.config.limits,
@@ -282,7 +284,9 @@ async def _write(socket: WebSocket, outbox: Outbox) -> None:
             await socket.send_text(text)
 
 
-def create_app(config: ServeConfig, assistant: Any, vad: Any = None, sign_ins: SignIns | None = None) -> FastAPI:
+def create_app(
+    config: ServeConfig, assistant: Assistant, vad: Streaming | None = None, sign_ins: SignIns | None = None
+) -> FastAPI:
     """The application for a loaded model; its engine starts and ends with it.
 
     sign_ins: those who are signed in, where there is a page to sign in on.

@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from ..assistant.assistant import Assistant
 from .app import ServeConfig, Service, create_app
 from .http.handshake import PatientProtocol, PatientWebSocket
 from .http.listening import address, listen
@@ -54,7 +55,7 @@ def serve(
     config: ServeConfig,
     host: str,
     port: int,
-    assistant: Any = None,
+    assistant: Assistant | None = None,
     say: Callable[[str], None] = print,
     listening: socket.socket | None = None,
     progress: Progress | None = None,

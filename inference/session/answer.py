@@ -8,8 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
+from ...model.decoding.reply import reply
+from ...model.dialogue_model import DialogueModel
+from ...model.dialogue_state import DialogueState, Sampling
 from ...model.streaming import State
+from ...model.tokens import TokenKind
 
 
 @dataclass
@@ -64,13 +67,14 @@ class Answer(State):
         if self.heard < len(self.words):
             dialogue.truncate(self.words[self.heard][1])
 
-    def advance(self, model: SpeechLM, sampling: Sampling, tokens: int, most: int) -> None:
+    def advance(self, model: DialogueModel, sampling: Sampling, tokens: int, most: int) -> None:
         """Write up to ``tokens`` more of it, while there are fewer units than ``most``; make sound of up to as many.
 
         What was foreseen costs next to nothing, and does not count.
         """
+        steps = reply(model, self.dialogue, sampling, aloud=False)
         while tokens > 0 and not self.written and self.units.shape[1] < most:
-            step = model.reply_step(self.dialogue, sampling, aloud=False)
+            step = next(steps)
             tokens -= not step.foreseen
             self.units = torch.cat([self.units, step.units], dim=1)
             self.written = step.kind is TokenKind.END

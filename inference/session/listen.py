@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...data_prep.audio import AudioSource, read_audio, write_wav
+from ..assistant.assistant import Assistant
 from .events import Tick, write_events
 from .policy import DuplexConfig
 from .session import Session
@@ -23,7 +23,7 @@ def replay(session: Session, waveform: np.ndarray) -> Iterator[Tick]:
 
 
 def converse(
-    assistant: Any,
+    assistant: Assistant,
     recording: AudioSource,
     output: Path,
     events: Path | None = None,

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ...model.speech_lm import DialogueState, SpeechLM
+from ...model.dialogue_model import DialogueModel
+from ...model.dialogue_state import DialogueState
 from ...model.streaming import State
 from .answer import Answer
 
@@ -41,7 +42,7 @@ class Memory(State):
         self.spoken = [(word, position, made) for (word, position, _), made in spoken]
         return words
 
-    def cut(self, samples: int | None, model: SpeechLM, dialogue: DialogueState) -> DialogueState | None:
+    def cut(self, samples: int | None, model: DialogueModel, dialogue: DialogueState) -> DialogueState | None:
         """No more of the last answer was heard than that (None: all of it). The dialogue that ends there, or None where
         nothing changes."""
         kept = [word for word in self.spoken if samples is None or word[2] <= samples]
@@ -54,24 +55,23 @@ class Memory(State):
         dialogue.truncate(position)
         return dialogue
 
-    def ignored(self, model: SpeechLM) -> None:
+    def ignored(self, model: DialogueModel) -> None:
         """A turn was ignored. After many of them begin to remember only the newer half of the past."""
         self.ignored_now += 1
         if self.ignored_now % MANY == 0 and self.past:
             self.past = self.past[(len(self.past) + 1) // 2 :]
             self._recall_anew(model)
 
-    def replace(self, newest: Iterable[tuple[list[int], list[int]]], model: SpeechLM, limit: int) -> None:
+    def replace(self, newest: Iterable[tuple[list[int], list[int]]], model: DialogueModel, limit: int) -> None:
         """Let this be the past, the newest turn first: as many turns as fill no more positions than that in words."""
-        left, kept = limit - len(model.config.prompt.prefix_ids), []
+        kept: list[tuple[list[int], list[int]]] = []
         for question, reply in newest:  # no further than needed: each may be long
-            left -= len(question) + len(reply) + _markers(model)
-            if left < 0:
+            if model.words_take([*kept, (question, reply)]) > limit:
                 break
             kept.append((question, reply))
         self.past, self.spoken, self.recalled = kept[::-1], [], None
 
-    def in_words(self, model: SpeechLM, replaced: DialogueState) -> DialogueState:
+    def in_words(self, model: DialogueModel, replaced: DialogueState) -> DialogueState:
         """A conversation in which all of the past was said in words."""
         fresh = model.init_state()
         fresh.rng = replaced.rng
@@ -79,7 +79,7 @@ class Memory(State):
             model.recall(question, reply, fresh)
         return fresh
 
-    def forget_a_little(self, model: SpeechLM, dialogue: DialogueState, limit: int) -> DialogueState:
+    def forget_a_little(self, model: DialogueModel, dialogue: DialogueState, limit: int) -> DialogueState:
         """Between turns: drop the oldest when past turns fill more positions than that; remember one of the others in
         words. The dialogue to go on with."""
         if self.recalled is None:
@@ -98,7 +98,7 @@ class Memory(State):
         self.spoken = [(word, FORGOTTEN, made) for word, _, made in self.spoken]
         return growing
 
-    def forget_at_once(self, model: SpeechLM, dialogue: DialogueState, limit: int) -> DialogueState:
+    def forget_at_once(self, model: DialogueModel, dialogue: DialogueState, limit: int) -> DialogueState:
         """The same where a turn begins, if it cannot wait."""
         if dialogue.llm.length > 2 * limit:
             dialogue = self.forget_a_little(model, dialogue, limit)
@@ -106,16 +106,11 @@ class Memory(State):
                 dialogue = self.forget_a_little(model, dialogue, limit)
         return dialogue
 
-    def _recall_anew(self, model: SpeechLM) -> None:
+    def _recall_anew(self, model: DialogueModel) -> None:
         self.recalled, self.remembered = model.init_state(), 0
 
-    def _drop_the_oldest(self, model: SpeechLM, limit: int) -> None:
+    def _drop_the_oldest(self, model: DialogueModel, limit: int) -> None:
         """Whole turns, until the rest fills half of the limit in words."""
         spoken = self.spoken
         self.replace(reversed(self.past), model, limit // 2)
         self.spoken = spoken
-
-
-def _markers(model: SpeechLM) -> int:
-    """Positions of a turn besides its words'."""
-    return len(model.config.prompt.next_prefix_ids) + len(model.config.prompt.suffix_ids) + 3

@@ -12,22 +12,21 @@ worked through in frames of 80 ms whatever the size of a tick, hence the same fo
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...checkpoints.config_io import config_to_dict
 from ...checkpoints.state_io import load_state, save_state
 from ...data_prep.audio import mono
+from ...model.dialogue_state import DialogueState
 from ...model.duplex.monitor import TURN_STATES, TurnState, together
 from ...model.errors import DuologueError
-from ...model.speech_lm import DialogueState, SpeechLM
 from ...model.streaming import Streaming
+from ..assistant.assistant import Assistant
 from ..assistant.text_stream import ids_of
 from ..front_end.echo import EchoGuard
 from ..front_end.loudness import Loudness
@@ -49,7 +48,7 @@ _FADE_MS = 10  # so that falling silent at once is not a click
 class _Saved:
     """A session on disk: of which model, how it behaves, what it remembers."""
 
-    model: str  # its config as JSON
+    model: str  # its fingerprint
     config: SessionConfig
     state: SessionState
 
@@ -64,9 +63,9 @@ class Session:
     """
 
     def __init__(
-        self, assistant: Any, config: SessionConfig | None = None, vad: Streaming | None = None, seed: int = 0
+        self, assistant: Assistant, config: SessionConfig | None = None, vad: Streaming | None = None, seed: int = 0
     ) -> None:
-        model: SpeechLM = assistant.model
+        model = assistant.model
         config = config or SessionConfig()
         if not model.streams:
             raise DuologueError("this model hears whole clips only: a session needs one whose ear streams")
@@ -97,10 +96,10 @@ class Session:
 
     def save(self, path: str | Path) -> None:
         """Write all that the session remembers; :meth:`load` goes on from there, to the bit."""
-        save_state(path, _Saved(json.dumps(config_to_dict(self.model.config)), self.config, self.state))
+        save_state(path, _Saved(self.model.fingerprint, self.config, self.state))
 
     @classmethod
-    def load(cls, path: str | Path, assistant: Any, vad: Streaming | None = None) -> Self:
+    def load(cls, path: str | Path, assistant: Assistant, vad: Streaming | None = None) -> Self:
         """A session as :meth:`save` left it.
 
         Raises:
@@ -109,7 +108,7 @@ class Session:
         saved = load_state(path)
         if not isinstance(saved, _Saved):
             raise DuologueError(f"{path} is not a saved session")
-        if saved.model != json.dumps(config_to_dict(assistant.model.config)):
+        if saved.model != assistant.model.fingerprint:
             raise DuologueError(f"{path} was saved by another model: a session goes on with the one it began with")
         session = cls(assistant, saved.config, vad)
         session.state = saved.state
@@ -168,7 +167,7 @@ class Session:
         Raises:
             DuologueError: no words, or more than fit.
         """
-        ids, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
+        ids, _ = ids_of(self.assistant.tokenizer, self.model.layout, text)
         self.model.must_fit(len(ids), self.state.dialogue)
         self.state.about = ids
 
@@ -210,7 +209,7 @@ class Session:
         Raises:
             DuologueError: an answer is under way.
         """
-        s, layout = self.state, self.model.config.layout
+        s, layout = self.state, self.model.layout
         if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
             raise DuologueError("the past cannot be changed while an answer is under way: truncate it first")
 
@@ -233,7 +232,7 @@ class Session:
             DuologueError: no words, or more than fit; nothing has changed then.
         """
         s = self.state
-        ids, _ = ids_of(self.assistant.tokenizer, self.model.config.layout, text)
+        ids, _ = ids_of(self.assistant.tokenizer, self.model.layout, text)
         self.model.must_fit(len(ids), s.dialogue if s.before is None else s.before)
         if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
             assert s.answer is not None
@@ -249,7 +248,7 @@ class Session:
 
     @property
     def _history(self) -> int:
-        return self.model.config.history if self.config.history is None else self.config.history
+        return self.model.history if self.config.history is None else self.config.history
 
     # One frame.
 
@@ -429,7 +428,7 @@ class Session:
 
     def _read_written(self) -> None:
         """A long turn is over: write down the rest of it, and read all as a question in writing."""
-        s, layout = self.state, self.model.config.layout
+        s, layout = self.state, self.model.layout
         assert s.written is not None and s.before is not None
         s.written, s.turn = long_turn.write_rest(self.assistant, self.vad, s.written, s.turn)
         ids = [*(ids_of(self.assistant.tokenizer, layout, s.written)[0] if s.written else []), *s.about]
@@ -478,7 +477,7 @@ class Session:
         """Whether the word monitor has yet to read what is being said."""
         s = self.state
         config = self.config
-        if self.model.word_monitor is None or not (config.monitor and config.word_monitor) or s.pressed is not None:
+        if not self.model.reads_turn_state or not (config.monitor and config.word_monitor) or s.pressed is not None:
             return False
         return s.answer is None or (s.answer.dialogue.word_turn_state is None and not s.answer.written)
 

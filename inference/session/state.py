@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
-from ...model.speech_lm import DialogueState, Sampling
 from ...model.streaming import State
 from ..front_end.echo import EchoGuard
 from ..front_end.loudness import Loudness, LoudnessConfig

@@ -66,7 +66,7 @@ class Hearing(Streaming):
         self.sample_rate = mel.config.sample_rate  # Hz
         self.clip_s = None if self.streams else clip_s
         self.tail = round(tail_s * self.sample_rate)
-        self.positions = Fraction(encoder.config.n_audio_ctx) / (mel.rate * encoder.rate)
+        self.positions = Fraction(encoder.config.positions) / (mel.rate * encoder.rate)
         self.rate, self.latency, self.exact = self.stage.rate, self.stage.latency, self.stage.exact
 
     @property

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ...data_prep.datasets.question_sets import question_set
 from ...data_prep.text.spoken import contains_slot
+from ...model.decoding.reply import reply
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLMOutput
 from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
@@ -228,9 +229,7 @@ class SpeechToText(SpeechTask):
     def converse(self, wave: np.ndarray, before: tuple[str, str] | None = None) -> tuple[str, str]:
         """The (transcript, answer) of a whole clip, as the model gives them in use, behind the turn ``before``."""
         model, state = self._model[0], self.heard(wave, before)
-        steps = [model.reply_step(state, Sampling(max_tokens=64))]
-        while steps[-1].kind is not TokenKind.END:
-            steps.append(model.reply_step(state, Sampling(max_tokens=64)))
+        steps = list(reply(model, state, Sampling(max_tokens=64)))
         transcript, answer = (
             self.tokens.decode([step.token for step in steps if step.kind is kind])
             for kind in (TokenKind.TRANSCRIPT, TokenKind.REPLY)

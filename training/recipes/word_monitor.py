@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...model.decoding.reply import transcript
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig
 from ...model.errors import DuologueError
-from ...model.speech_lm import Sampling, TokenKind
+from ...model.speech_lm import Sampling
 from ..data.corpus import Corpus
 from ..loop.task import Batch
 from ..presets import preset
@@ -115,7 +116,7 @@ class WordMonitor(Duplex):
             dialogue = self.questions.dialogue(self.recipe.seed + 1, int(rng.integers(2**31)))
             before = (dialogue.question, dialogue.answer)
         model, state = self._model[0], self.heard(wave, before)
-        while not state.speaking and model.reply_step(state, _MOST, aloud=False).kind is not TokenKind.END:
+        for _ in transcript(model, state, _MOST):
             pass
         if not state.speaking:  # it lost itself in the words
             return torch.zeros(self.words.word_monitor.in_dim), UNKNOWN

@@ -48,14 +48,14 @@ def latency(timeline: list[list[float]], size: int | None) -> tuple[float, int] 
 
 def render_chunks(assistant: Assistant, row: Row, hearing: SpeechJudge) -> Row:
     """How a reply sounds that is synthesised in chunks of each size without context, and with it."""
-    vocoder = assistant.model.vocoder
+    speech = assistant.model.speech
     out: Row = {"id": row["id"], "sizes": {}}
-    if vocoder is None:
+    if speech is None or speech.vocoder is None:
         return out
     units = torch.tensor([row["units"]], device=assistant.model.device)  # (1, U)
     for size in SIZES:
         with torch.inference_mode():
-            pieces = [vocoder(piece) for piece in units.split(size or units.shape[1], dim=1)]
+            pieces = [speech.vocoder(piece) for piece in units.split(size or units.shape[1], dim=1)]
         wave = torch.cat(pieces, dim=-1).flatten().float().clamp(-1, 1).cpu().numpy()  # (n,)
         wave = resampled(wave, assistant.output_rate, RATE)
         found = hearing.quality(wave)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from ....data_prep.datasets.question_sets import question_set
 from ....data_prep.speech.engine import SAMPLE_RATE, Voice
 from ....data_prep.speech.synthesis import require, synthesise
 from ....data_prep.speech.voices import find_voices
+from ....model.decoding.reply import reply
+from ....model.dialogue_state import Sampling
 from ....model.errors import DuologueError
-from ....model.speech_lm import Sampling
+from ....model.tokens import TokenKind
 from ...assistant.assistant import Assistant
 from ...assistant.turn import Timings
 from ...session.events import EventKind
@@ -203,18 +206,17 @@ def _timings(assistant: Assistant, wave: np.ndarray) -> Timings:
 def reply_costs(assistant: Assistant, tokens: int) -> list[float]:
     """Milliseconds until each token of one reply, and its speech, are there: (tokens,). The reply is made to go on by
     taking the likeliest word each time, whatever else the model would do; fewer where its positions end."""
-    model, layout = assistant.model, assistant.model.config.layout
+    model, layout = assistant.model, assistant.model.layout
     state = model.init_state()
     model.read_text(assistant.tokenizer.encode("hello", add_special_tokens=False), state)
-    words = slice(*layout.text)
-    positions = model.config.llm.get("max_position_embeddings", tokens + state.llm.length + 1)
-    tokens = min(tokens, positions - state.llm.length - 1)
-    sampling = Sampling(max_tokens=tokens + 1)
+
+    def likeliest_word() -> int:
+        return int(model.next_logits(state)[slice(*layout.text)].argmax()) + layout.text[0]
+
     costs, start = [], time.perf_counter()
-    for _ in range(tokens):
-        word = int(model.next_logits(state)[words].argmax()) + layout.text[0]
-        model.reply_step(state, sampling, forced=word)
-        costs.append(1e3 * (time.perf_counter() - start))
+    for step in islice(reply(model, state, Sampling(), choose=likeliest_word), tokens):
+        if step.kind is not TokenKind.END:
+            costs.append(1e3 * (time.perf_counter() - start))
     return costs
 
 

@@ -26,7 +26,7 @@ from starlette.formparsers import MultiPartParser
 from ....data_prep.audio import resampled
 from ....model.errors import DuologueError
 from ....model.speech_lm import Sampling
-from ...assistant.one_shot import Step
+from ...assistant.one_shot import RequestStep
 from ..app import Service
 from ..protocol.errors import RequestError
 from ..protocol.formats import AudioFormat, Resampler, encode
@@ -57,7 +57,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     ) -> Response:
         if response_format not in ("json", "text"):
             _unsupported(f"response_format {response_format[:40]!r}: this model gives json or text", "response_format")
-        if service.assistant.model.config.layout.transcript is None:
+        if not service.assistant.model.transcribes:
             _unsupported("this model does not write down what it hears", "model")
         recording = await file.read()
         asker = await while_there(request, _queued(service, request), service.metrics)
@@ -163,7 +163,7 @@ async def _queued(service: Service, request: Request) -> Questioner:
     return await service.queued(request.scope.get("key", -1))
 
 
-async def _steps(asker: Questioner, sampling: Sampling) -> list[Step]:
+async def _steps(asker: Questioner, sampling: Sampling) -> list[RequestStep]:
     return [step async for step in asker.steps(sampling)]
 
 
@@ -348,7 +348,7 @@ async def _chunks(asker: Questioner, service: Service, sampling: Sampling, spoke
             asker.leave()
 
 
-def _finish(last: Step) -> str:
+def _finish(last: RequestStep) -> str:
     """Why a completion ended."""
     return "length" if last.full else "stop"
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ....data_prep.audio import read_audio
+from ....model.dialogue_model import DialogueModel
+from ....model.dialogue_state import Sampling
 from ....model.errors import DuologueError
-from ....model.speech_lm import Sampling, SpeechLM
-from ...assistant.one_shot import Step
+from ...assistant.one_shot import RequestStep
 from ...front_end import speech_segments as segments
 from ..workers.engine import SessionSlot
 from .decoding import decode
@@ -31,8 +32,8 @@ class Questioner:
         slot: the session slot that it takes. model: what it hears with.
     """
 
-    def __init__(self, slot: SessionSlot, model: SpeechLM) -> None:
-        self._model, self._rate = model, model.config.mel.sample_rate  # Hz
+    def __init__(self, slot: SessionSlot, model: DialogueModel) -> None:
+        self._model, self._rate = model, model.input_rate  # Hz
         self._slot = slot
 
     async def ask(self, method: str, *args: Any) -> Any:
@@ -106,11 +107,11 @@ class Questioner:
                 if step.text:
                     break
 
-    async def steps(self, sampling: Sampling) -> AsyncIterator[Step]:
+    async def steps(self, sampling: Sampling) -> AsyncIterator[RequestStep]:
         """The answer as it is made."""
         ended = False
         while not ended:
-            step: Step = await self.ask("step", sampling)
+            step: RequestStep = await self.ask("step", sampling)
             ended = step.ended
             yield step
 

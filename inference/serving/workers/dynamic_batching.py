@@ -24,6 +24,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 from ....model.layers.batching import kind_of, together
+from ...assistant.assistant import Assistant
 from ...session.policy import FRAME_MS
 
 MOST = 16  # steps in one batch: beyond, a conversation's share gets hardly smaller, and everyone waits longer
@@ -143,7 +144,7 @@ class DynamicBatching:
         setattr(view, method, gathered)
         return view
 
-    def assistant(self, assistant: Any) -> Any:
+    def assistant(self, assistant: Assistant) -> Assistant:
         """The assistant with its model's stages shared: a view of the same weights."""
         view = copy.copy(assistant)
         piece = _PIECE.get(assistant.model.device.type, _PIECE_ELSEWHERE)

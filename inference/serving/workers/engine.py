@@ -35,6 +35,8 @@ from typing import Any, Self
 import numpy as np
 
 from ....model.errors import DuologueError
+from ....model.streaming import Streaming
+from ...assistant.assistant import Assistant
 from ...session.events import Tick
 from ...session.policy import FRAME_MS
 from ...session.state import SessionConfig
@@ -151,9 +153,9 @@ class WorkerPool:
     @classmethod
     async def start(
         cls,
-        load: Callable[[], Any],
+        load: Callable[[], Assistant],
         config: WorkerPoolConfig | None = None,
-        vad: Any = None,
+        vad: Streaming | None = None,
         *,
         model: str | None = None,
     ) -> Self:
@@ -228,7 +230,7 @@ class WorkerPool:
         return float(np.percentile(late, 99)) if len(late) >= 100 else 0.0
 
     def sit(self, config: SessionConfig | None = None) -> SessionSlot:
-        """A place for a session, or for an :class:`~.one_shot.Asking` if there is no config.
+        """A place for a session, or for an :class:`~.one_shot.OneShotRequest` if there is no config.
 
         Raises:
             EngineFull: there is none.

@@ -25,7 +25,9 @@ import torch
 from greenlet import greenlet
 
 from ....model.errors import DuologueError
-from ...assistant.one_shot import Asking
+from ....model.streaming import State, Streaming
+from ...assistant.assistant import Assistant
+from ...assistant.one_shot import OneShotRequest
 from ...session.policy import FRAME_MS, Mode
 from ...session.session import Session
 from ...session.state import SessionConfig
@@ -77,7 +79,7 @@ class Job:
 class _Line:
     """One conversation in a lane."""
 
-    who: Session | Asking
+    who: Session | OneShotRequest
     jobs: deque[Job] = field(default_factory=deque)  # not begun
     under_way: greenlet | None = None
     last_due: float = -1e9
@@ -92,13 +94,17 @@ class _Line:
         return self.last_due
 
 
-class AllSpeech:
+class AllSpeech(Streaming):
     """A voice activity detector, at its cost, to whom everything is speech: for measuring with noise."""
 
-    def __init__(self, vad: Any) -> None:
-        self._vad, self.init_state = vad, vad.init_state
+    def __init__(self, vad: Streaming) -> None:
+        super().__init__()
+        self._vad = vad
 
-    def step(self, x: torch.Tensor, state: Any) -> torch.Tensor:
+    def init_state(self, batch_size: int = 1) -> State:
+        return self._vad.init_state(batch_size)
+
+    def step(self, x: torch.Tensor, state: State) -> torch.Tensor:
         return torch.ones_like(self._vad.step(x, state))
 
 
@@ -114,8 +120,8 @@ class Worker:
 
     def __init__(
         self,
-        assistant: Any,
-        vad: Any,
+        assistant: Assistant,
+        vad: Streaming | None,
         work: Connection,
         results: Connection,
         *,
@@ -168,7 +174,7 @@ class Worker:
         elif job.args:
             config: SessionConfig | None = job.args[0]
             if config is None:
-                self._lines[job.line] = _Line(Asking(self._assistant, self._vad))
+                self._lines[job.line] = _Line(OneShotRequest(self._assistant, self._vad))
             else:
                 self._lines[job.line] = _Line(Session(self._assistant, config, self._vad))
         elif (line := self._lines.pop(job.line, None)) is not None and line.under_way is not None:
@@ -217,15 +223,14 @@ class Worker:
             return 0.0
 
     def _cost(self) -> float:
-        noise = np.random.default_rng(0).standard_normal((_CALIBRATION, FRAME_MS * 16)).astype(np.float32)
-        vad: Any = AllSpeech(self._vad)
+        vad = AllSpeech(self._vad)
         sessions = [Session(self._assistant, SessionConfig(), vad) for _ in range(_TOGETHER)]
+        noise = np.random.default_rng(0).standard_normal((_CALIBRATION, sessions[0].frame)).astype(np.float32)
         began = time.thread_time()
         for i, frame in enumerate(noise):
             for j, session in enumerate(sessions):
                 session.press((i + j * len(noise) // len(sessions)) % len(noise) < len(noise) // 2)
-                pcm = np.resize(0.05 * frame, session.frame)
-                self._batching.begin(partial(session.tick, pcm), self._clock())
+                self._batching.begin(partial(session.tick, 0.05 * frame), self._clock())
             while self._batching.busy:
                 self._batching.advance()
         return 1e3 * (time.thread_time() - began) / (len(noise) * len(sessions))

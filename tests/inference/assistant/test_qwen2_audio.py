@@ -18,9 +18,11 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.assistant.loading import load
-from duologue.inference.assistant.qwen2_audio import AudioChat, Mouth
 from duologue.model.errors import DuologueError
+from duologue.model.qwen2_audio import Qwen2Audio
+from duologue.model.speech_decoder.speech_decoder import SpeechDecoder
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.model.speech_lm import Sampling
@@ -64,9 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def chat(folder: Path) -> AudioChat:
+def chat(folder: Path) -> Assistant:
     found = load(str(folder))
-    assert isinstance(found, AudioChat)
+    assert isinstance(found.model, Qwen2Audio)
     return found
 
 
@@ -74,13 +76,18 @@ def clip(seed: int, n: int = 8000) -> tuple[int, np.ndarray]:
     return 16_000, (0.1 * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
 
 
-def reference(chat: AudioChat, messages: list[dict[str, Any]], clips: list[tuple[int, np.ndarray]]) -> str:
+def qwen(chat: Assistant) -> Qwen2Audio:
+    assert isinstance(chat.model, Qwen2Audio)
+    return chat.model
+
+
+def reference(chat: Assistant, messages: list[dict[str, Any]], clips: list[tuple[int, np.ndarray]]) -> str:
     """What transformers' own `generate` answers to the whole conversation at once."""
-    text = chat.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    text = qwen(chat).processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     more = {"audio": [samples for _, samples in clips], "sampling_rate": 16_000} if clips else {}
-    inputs = chat.processor(text=[text], return_tensors="pt", **more)
+    inputs = qwen(chat).processor(text=[text], return_tensors="pt", **more)
     with torch.inference_mode():
-        ids = chat.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+        ids = qwen(chat).network.generate(**inputs, max_new_tokens=6, do_sample=False)
     return str(chat.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
 
 
@@ -89,7 +96,7 @@ def user(clips: int, text: str | None = None) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "audio"}] * clips + words}
 
 
-def test_voice_chat_and_analysis(chat: AudioChat) -> None:
+def test_voice_chat_and_analysis(chat: Assistant) -> None:
     spoken, asked = chat.ask(clip(0), sampling=FEW), chat.ask(clip(0), "what sound is this?", FEW)
     assert spoken.text == reference(chat, [user(1)], [clip(0)])
     assert asked.text == reference(chat, [user(1, "what sound is this?")], [clip(0)])
@@ -99,15 +106,16 @@ def test_voice_chat_and_analysis(chat: AudioChat) -> None:
     assert chat.ask(text="hello", sampling=FEW).text == reference(chat, [user(0, "hello")], [])
 
 
-def test_turns_remember_recordings_and_are_read_once(chat: AudioChat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_remember_recordings_and_are_read_once(chat: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
     conversation, fed = chat.converse(), []
-    forward = chat.model.model.forward
+    network = qwen(chat).network
+    forward = network.model.forward
 
     def watched(**inputs: Any) -> Any:
         fed.append(inputs)
         return forward(**inputs)
 
-    monkeypatch.setattr(chat.model.model, "forward", watched)
+    monkeypatch.setattr(network.model, "forward", watched)
     conversation.ask(clip(0), sampling=FEW)
     begun = len(fed)
     conversation.ask([clip(1), clip(2, 6000)], "which is louder?", FEW)
@@ -120,7 +128,7 @@ def test_turns_remember_recordings_and_are_read_once(chat: AudioChat, monkeypatc
     # All of it in one pass, by transformers' network, says the same next.
     heard = [inputs for inputs in fed[: begun + 1] if "input_features" in inputs]
     with torch.inference_mode():
-        logits = chat.model(
+        logits = network(
             input_ids=torch.cat([inputs["input_ids"] for inputs in fed[: begun + 1]], dim=1),
             input_features=torch.cat([inputs["input_features"] for inputs in heard]),
             feature_attention_mask=torch.cat([inputs["feature_attention_mask"] for inputs in heard]),
@@ -128,30 +136,31 @@ def test_turns_remember_recordings_and_are_read_once(chat: AudioChat, monkeypatc
     assert int(logits[0, -1].argmax()) == int(fed[begun + 1]["input_ids"])
 
 
-def test_a_turn_that_fails_leaves_no_trace(chat: AudioChat, tmp_path: Path) -> None:
+def test_a_turn_that_fails_leaves_no_trace(chat: Assistant, tmp_path: Path) -> None:
     conversation, other = chat.converse(), chat.converse()
     conversation.ask(clip(0), sampling=FEW)
     other.ask(clip(0), sampling=FEW)
     with pytest.raises(DuologueError):
         conversation.ask(tmp_path / "none.wav")
-    with pytest.raises(DuologueError, match="ask with a recording, with a text, or with both"):
+    with pytest.raises(DuologueError, match="the question ' ' has no words"):
         conversation.ask(text=" ")
     assert conversation.ask(clip(1), sampling=FEW).text == other.ask(clip(1), sampling=FEW).text
     assert conversation.turns == 2
 
 
-def test_long_recordings_are_cut_and_it_says_so(chat: AudioChat) -> None:
+def test_long_recordings_are_cut_and_it_says_so(chat: Assistant) -> None:
     reply = chat.ask([clip(0), clip(1, 31 * 16_000)], sampling=Sampling(max_tokens=1))
     assert reply.warning == "recording 2 was cut after 30 s; the reply was cut short after 1 tokens"
 
 
-def test_it_speaks_where_a_mouth_is_attached(chat: AudioChat) -> None:
+def test_it_speaks_where_a_speech_decoder_is_attached(chat: Assistant) -> None:
     torch.manual_seed(0)
     decoder = UnitDecoder(UnitDecoderConfig(in_dim=32, dim=32, heads=2, ffn_dim=48, units=20, sub_position=True)).eval()
     torch.nn.init.normal_(decoder.output_proj.weight)
     torch.nn.init.normal_(decoder.sub_position)
     vocoder = UnitVocoder(UnitVocoderConfig(units=20, embedding_dim=8, channels=32, resblock_kernels=(3,))).eval()
-    talking = AudioChat(chat.model, chat.processor, mouth=Mouth(decoder, vocoder))
+    model = Qwen2Audio(qwen(chat).network, qwen(chat).processor, SpeechDecoder(decoder, vocoder))
+    talking = Assistant(model, chat.tokenizer)
     reply = talking.ask(clip(0), sampling=FEW)
     assert reply.text == chat.ask(clip(0), sampling=FEW).text
     with torch.inference_mode():

@@ -13,7 +13,7 @@ pytest.importorskip("fastapi")
 from running_server import collect, pcm16, running, sound, types, wait
 from tiny_assistant import SAID, tiny_assistant
 
-from duologue.inference.assistant.one_shot import Asking
+from duologue.inference.assistant.one_shot import OneShotRequest
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.protocol.formats import AudioFormat, decode
 from duologue.inference.serving.realtime.out_of_band import OutOfBand, Question
@@ -52,13 +52,13 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is told to a model that answers outside the conversation."""
     seen: list[Any] = []
     for name in ("recall", "read", "hear", "about"):
-        usual = getattr(Asking, name)
+        usual = getattr(OneShotRequest, name)
 
-        def spy(self: Asking, *args: Any, name: str = name, usual: Any = usual) -> Any:
+        def spy(self: OneShotRequest, *args: Any, name: str = name, usual: Any = usual) -> Any:
             seen.append((name, *(len(arg) if isinstance(arg, np.ndarray) else arg for arg in args)))
             return usual(self, *args)
 
-        monkeypatch.setattr(Asking, name, spy)
+        monkeypatch.setattr(OneShotRequest, name, spy)
     return seen
 
 

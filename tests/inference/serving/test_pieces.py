@@ -139,7 +139,7 @@ def test_what_does_not_fit_the_context_is_an_error(assistant) -> None:
 def test_a_reply_ends_where_the_context_does(assistant) -> None:
     model = assistant.model
     state = model.init_state()
-    model.read_text(torch.full((1, 2040), assistant.model.config.layout.text[0]), state)
+    model.read_text([assistant.model.config.layout.text[0]] * 2040, state)
     kinds = [model.reply_step(state, Sampling(), forced=model.config.layout.text[0]).kind for _ in range(4)]
     assert TokenKind.END not in kinds[:2]
     while model.reply_step(state, Sampling()).kind is not TokenKind.END:

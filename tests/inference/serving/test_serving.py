@@ -25,7 +25,7 @@ from running_server import ENGINE, collect, pcm16, running, sound, wait
 from tiny_assistant import HEARD, SAID, tiny_assistant
 from websockets.sync.client import connect
 
-from duologue.inference.assistant.one_shot import Asking
+from duologue.inference.assistant.one_shot import OneShotRequest
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.http.limits import Limits
@@ -210,7 +210,7 @@ def test_a_session_lasts_so_long() -> None:
 def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
     """The socket goes without a word, at whatever point: the session and all it remembered go with it."""
     remembered: list[weakref.ref] = []  # (gc.get_objects() would disturb the lane's thread)
-    for kind in (SessionState, Asking):
+    for kind in (SessionState, OneShotRequest):
 
         def made(self, *arguments, _begin=kind.__init__, **named) -> None:
             _begin(self, *arguments, **named)

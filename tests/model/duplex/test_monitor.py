@@ -69,7 +69,7 @@ def test_it_is_asked_once_behind_the_words() -> None:
 def test_what_is_typed_is_not_judged() -> None:
     model = monitored()
     state = model.init_state()
-    model.read_text(torch.tensor([[model.config.layout.text[0]]]), state)
+    model.read_text([model.config.layout.text[0]], state)
     while model.reply_step(state, Sampling()).kind is not TokenKind.END:
         pass
     assert state.word_turn_state is None

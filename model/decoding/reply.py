@@ -1,0 +1,44 @@
+"""The reply loop: the one way in which replies and transcripts are generated, a typed step a token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from ..dialogue_model import DialogueModel
+from ..dialogue_state import DialogueState, ReplyStep, Sampling
+from ..tokens import TokenKind
+
+
+def reply(
+    model: DialogueModel,
+    state: DialogueState,
+    sampling: Sampling,
+    *,
+    aloud: bool = True,
+    choose: Callable[[], int] | None = None,
+) -> Iterator[ReplyStep]:
+    """The steps of the reply to the turn that ``state`` has heard or read; the last is of kind END.
+
+    All that is remembered between steps is in ``state``: to stop and to go on with another iterator is the same.
+
+    aloud: otherwise steps bring units alone, and samples are up to ``model.sound``. The last step's samples are those
+        that the vocoder held back.
+    choose: gives the next token, in the place of the model.
+    """
+    ended = False
+    while not ended:
+        step = model.reply_step(state, sampling, aloud, None if choose is None else choose())
+        ended = step.kind is TokenKind.END
+        if ended and aloud:
+            step = replace(step, pcm=torch.cat([step.pcm, model.reply_flush(state)], dim=1))
+        yield step
+
+
+def transcript(model: DialogueModel, state: DialogueState, sampling: Sampling) -> Iterator[ReplyStep]:
+    """The steps before the reply begins: what was heard, written down."""
+    steps = reply(model, state, sampling, aloud=False)
+    while not state.speaking and (step := next(steps)).kind is not TokenKind.END:
+        yield step

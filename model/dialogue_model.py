@@ -1,0 +1,106 @@
+"""What assistant, session, server and evaluation need of a model that converses, and nothing else of it.
+
+A turn is heard (``begin_turn``, ``listen``, ``end_turn``) or read (``read_text``); then replied to, a step a token
+(decoding/reply.py). What was said lives in a :class:`DialogueState`, which can be cloned and cut.
+:class:`.speech_lm.SpeechLM` and :class:`.qwen2_audio.Qwen2Audio` are such models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from .dialogue_state import DialogueState, ReplyStep, Sampling
+from .speech_decoder.speech_decoder import SpeechDecoder
+from .tokens import TokenLayout
+
+
+class DialogueModel(Protocol):
+    """A model that converses. Methods are for one conversation, batch 1.
+
+    layout: its token ids.
+    input_rate, output_rate: Hz of what is heard and of what is said.
+    longest_s: seconds that it hears at once. clip_s: seconds that it pads or cuts a whole clip to; ``None``: it does
+        not.
+    history: positions of past turns that a turn may follow.
+    """
+
+    layout: TokenLayout
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def input_rate(self) -> int: ...
+    @property
+    def output_rate(self) -> int: ...
+    @property
+    def longest_s(self) -> float: ...
+    @property
+    def clip_s(self) -> float | None: ...
+    @property
+    def history(self) -> int: ...
+
+    # What it can do.
+    @property
+    def streams(self) -> bool:
+        """Hears while the user speaks."""
+
+    @property
+    def hears_sounds(self) -> bool:
+        """Hears whole recordings, of speech or not, several in one turn."""
+
+    @property
+    def transcribes(self) -> bool:
+        """Writes down what it hears before it replies."""
+
+    @property
+    def speech(self) -> SpeechDecoder | None:
+        """What it speaks with; without a vocoder it makes units alone."""
+
+    @property
+    def speaks(self) -> bool:
+        """Replies in speech."""
+
+    @property
+    def reads_turn_state(self) -> bool:
+        """Has a word monitor, which judges the transcript."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What a saved conversation must have in common with the model that goes on with it."""
+
+    def eval(self) -> Self: ...
+    def without_voice(self) -> Self: ...
+    def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> Self: ...
+
+    # A turn.
+    def init_state(self, seed: int = 0) -> DialogueState: ...
+    def begin_turn(self, state: DialogueState) -> None: ...
+    def listen(self, pcm: Tensor, state: DialogueState) -> None: ...
+    def another_recording(self, state: DialogueState) -> None: ...
+    def ask_about(self, ids: Sequence[int], state: DialogueState) -> None: ...
+    def end_turn(self, state: DialogueState) -> None: ...
+    def read_text(self, ids: Sequence[int], state: DialogueState) -> None: ...
+    def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None: ...
+    def words_take(self, past: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
+        """Positions of past questions and replies in words, with their markers."""
+
+    def must_fit(self, tokens: int, state: DialogueState) -> None: ...
+    def room(self, samples: int | None, tokens: int, state: DialogueState) -> int | None:
+        """Tokens that a reply may have behind a question of so many samples (``None``: a written one) and text tokens;
+        ``None``: any number.
+
+        Raises:
+            DuologueError: the question does not fit behind what was said.
+        """
+
+    # The reply.
+    def next_logits(self, state: DialogueState) -> Tensor: ...
+    def reply_step(
+        self, state: DialogueState, sampling: Sampling, aloud: bool = True, forced: int | None = None
+    ) -> ReplyStep: ...
+    def sound(self, units: Tensor, state: DialogueState) -> Tensor: ...
+    def reply_flush(self, state: DialogueState) -> Tensor: ...

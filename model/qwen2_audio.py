@@ -1,0 +1,240 @@
+"""Qwen2-Audio as a dialogue model: voice chat and audio analysis, any number of recordings in a turn.
+
+The network and its processor are transformers' own; what it has read is kept as a state, so that a turn costs what is
+new in it. A turn is written by the processor's chat template. It replies in text, and aloud with a speech decoder that
+was trained on its states.
+
+Source: Chu et al., "Qwen2-Audio Technical Report" (arXiv 2407.10759).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
+from .errors import DuologueError
+from .language_model.causal_lm import LLMState, transformers_cache
+from .layers.kv_cache import KVBuffer
+from .speech_decoder.speech_decoder import SpeechDecoder
+from .tokens import TokenKind, TokenLayout
+
+
+@dataclass
+class Qwen2AudioState(DialogueState):
+    """One conversation.
+
+    messages: as the chat template takes them. text: as it writes them, as far as the network has read them.
+    clips: the recordings of this turn, samples (n,) in pieces. question: its words.
+    """
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    text: str = ""
+    clips: list[list[Tensor]] = field(default_factory=list)
+    question: str = ""
+
+
+class Qwen2Audio:
+    """A :class:`.dialogue_model.DialogueModel`.
+
+    Args:
+        network: transformers' Qwen2AudioForConditionalGeneration; processor: its Qwen2AudioProcessor.
+        speech: a speech decoder trained on its states, for spoken replies.
+    """
+
+    streams = transcribes = reads_turn_state = False
+    hears_sounds = True
+    longest_s = clip_s = 30.0  # what its Whisper hears of a recording
+
+    def __init__(self, network: Any, processor: Any, speech: SpeechDecoder | None = None) -> None:
+        self.network, self.processor, self.speech = network.eval(), processor, speech
+        self.tokenizer = processor.tokenizer
+        eos = network.generation_config.eos_token_id
+        special = set(self.tokenizer.added_tokens_decoder)
+        words = [id_ for id_ in range(len(self.tokenizer)) if id_ not in special]
+        bos, end, pad = self.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+        self.layout = TokenLayout(bos=bos, eos=end, pad=pad, text=(words[0], words[-1] + 1))
+        self.ends = {end, self.tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or ())}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.network.device
+        return device
+
+    @property
+    def input_rate(self) -> int:
+        """Sample rate of what is heard, Hz."""
+        return int(self.processor.feature_extractor.sampling_rate)
+
+    @property
+    def output_rate(self) -> int:
+        """Sample rate of what is said, Hz (16000, of no samples, without a voice)."""
+        return 16_000 if not self.speaks else self.speech.vocoder.config.sample_rate  # type: ignore[union-attr]
+
+    @property
+    def speaks(self) -> bool:
+        """Whether a reply has samples."""
+        return self.speech is not None and self.speech.vocoder is not None
+
+    @property
+    def history(self) -> int:
+        """Positions of past turns that a turn may follow."""
+        return int(self.network.config.get_text_config().max_position_embeddings) // 2
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the config."""
+        return str(self.network.config.to_json_string())
+
+    def eval(self) -> Self:
+        """The network never trains here."""
+        return self
+
+    def without_voice(self) -> Self:
+        """The same weights as a model that writes the same words and does not speak."""
+        return type(self)(self.network, self.processor)
+
+    def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> Self:
+        """Its steps are not shared."""
+        return self
+
+    def init_state(self, seed: int = 0) -> Qwen2AudioState:
+        """A conversation in which nothing has been said."""
+        layers = self.network.config.get_text_config().num_hidden_layers
+        llm = LLMState(layers=[KVBuffer() for _ in range(layers)])
+        return Qwen2AudioState(llm=llm, rng=torch.Generator().manual_seed(seed), speaking=True)
+
+    def begin_turn(self, state: DialogueState) -> None:
+        """The user begins to speak, or a recording is played."""
+        state = _mine(state)
+        state.phase, state.clips, state.question = Phase.LISTENING, [[]], ""
+
+    def listen(self, pcm: Tensor, state: DialogueState) -> None:
+        """Hear samples (1, n), any number of them."""
+        _mine(state).clips[-1].append(pcm[0])
+
+    def another_recording(self, state: DialogueState) -> None:
+        """What follows is another recording of the same turn."""
+        _mine(state).clips.append([])
+
+    def ask_about(self, ids: Sequence[int], state: DialogueState) -> None:
+        """A text question about what is heard."""
+        _mine(state).question = self._words(ids)
+
+    def end_turn(self, state: DialogueState) -> None:
+        """The user has finished: get ready to reply."""
+        state = _mine(state)
+        content: list[dict[str, Any]] = [{"type": "audio"} for _ in state.clips]
+        content += [{"type": "text", "text": state.question}] if state.question else []
+        messages = [*state.messages, {"role": "user", "content": content}]
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        if not text.startswith(state.text):
+            raise DuologueError("the chat template rewrites what was said before; such templates are not known")
+        self._read(text[len(state.text) :], [torch.cat(clip).cpu().numpy() for clip in state.clips], state)
+        state.messages, state.text, state.clips, state.written = messages, text, [], []
+        state.phase, state.generated, state.pending, state.turn = Phase.REPLYING, 0, None, state.turn + 1
+        state.speech = None if self.speech is None else self.speech.init_state()
+
+    def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
+        """A turn that the user typed, as ids, instead of begin_turn, listen and end_turn."""
+        state = _mine(state)
+        state.clips, state.question = [], self._words(ids)
+        self.end_turn(state)
+
+    def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None:
+        """A turn that is past, as ids of words: as if it had been typed and answered."""
+        self.read_text(question, state)
+        for token in (*reply, self.layout.eos):
+            self.reply_step(state, Sampling(), aloud=False, forced=token)
+
+    def words_take(self, past: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
+        """Positions of past questions and replies in words, with their markers."""
+        return sum(len(question) + len(reply) + 10 for question, reply in past)
+
+    def must_fit(self, tokens: int, state: DialogueState) -> None:
+        """Any number fits: the processor alone knows how many positions a turn takes."""
+
+    def room(self, samples: int | None, tokens: int, state: DialogueState) -> int | None:
+        """Any number of tokens: as :meth:`must_fit`."""
+        return None
+
+    @torch.no_grad()
+    def next_logits(self, state: DialogueState) -> Tensor:
+        """(V,) of the token that the next reply_step picks from."""
+        if state.pending is not None:
+            state.hidden = self._step(state, input_ids=torch.tensor([[state.pending]], device=self.device))
+            state.pending = None
+        assert state.hidden is not None
+        logits: Tensor = self.network.lm_head(state.hidden)[0, -1]
+        return logits
+
+    @torch.no_grad()
+    def reply_step(
+        self, state: DialogueState, sampling: Sampling, aloud: bool = True, forced: int | None = None
+    ) -> ReplyStep:
+        """One more token, and the speech that it brings; see :meth:`.speech_lm.SpeechLM.reply_step`."""
+        state, foreseen = _mine(state), state.pending is None
+        logits, token = self.next_logits(state), self.layout.eos
+        if forced is not None or state.generated < sampling.max_tokens:
+            token = pick(logits, sampling, state.rng) if forced is None else forced
+        units = torch.zeros(1, 0, dtype=torch.long, device=self.device)
+        pcm, position, hidden = torch.zeros(1, 0, device=self.device), state.llm.length, state.hidden
+        if token in self.ends:
+            # The state holds the reply as it was generated; the template's end of it is read with the next turn.
+            said = self._words(state.written)
+            state.messages, state.text = [*state.messages, {"role": "assistant", "content": said}], state.text + said
+            state.phase = Phase.ENDED
+            return ReplyStep(
+                token=token, kind=TokenKind.END, position=position, foreseen=foreseen, units=units, pcm=pcm
+            )
+        state.pending, state.generated = token, state.generated + 1
+        state.written.append(token)
+        if self.speech is not None and hidden is not None and state.speech is not None:
+            fed = torch.tensor([[token]], device=self.device)
+            fused = self.network.get_input_embeddings()(fed) if self.speech.fuses_tokens else None
+            units = self.speech.units(hidden, state.speech, fused)
+            pcm = self.speech.sound(units, state.speech) if aloud else pcm
+        return ReplyStep(
+            token=token, kind=TokenKind.REPLY, position=position, foreseen=foreseen, units=units, pcm=pcm
+        )
+
+    def sound(self, units: Tensor, state: DialogueState) -> Tensor:
+        """The samples (1, n) that the reply's next units (1, U) bring."""
+        if self.speech is None or state.speech is None:
+            return torch.zeros(1, 0)
+        return self.speech.sound(units, state.speech)
+
+    def reply_flush(self, state: DialogueState) -> Tensor:
+        """The reply's last samples (1, n), which the vocoder held back."""
+        speech, state.speech = state.speech, None
+        return torch.zeros(1, 0) if self.speech is None or speech is None else self.speech.flush(speech)
+
+    def _words(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    @torch.no_grad()
+    def _read(self, text: str, clips: list[np.ndarray], state: Qwen2AudioState) -> None:
+        """Feed what is new in the conversation."""
+        more = {"audio": clips, "sampling_rate": self.input_rate} if clips else {}
+        inputs = self.processor(text=[text], return_tensors="pt", **more)
+        fed = {"input_ids": inputs["input_ids"].to(self.device)}
+        if clips:
+            fed["input_features"] = inputs["input_features"].to(self.device, self.network.dtype)
+            fed["feature_attention_mask"] = inputs["feature_attention_mask"].to(self.device)
+        state.hidden = self._step(state, **fed)
+
+    def _step(self, state: DialogueState, **fed: Tensor) -> Tensor:
+        cache = transformers_cache(state.llm.layers)
+        hidden: Tensor = self.network.model(past_key_values=cache, use_cache=True, **fed).last_hidden_state[:, -1:]
+        return hidden
+
+
+def _mine(state: DialogueState) -> Qwen2AudioState:
+    assert isinstance(state, Qwen2AudioState)
+    return state
