@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...model.errors import DuologueError
 from ...model.streaming import State
+from .speech_segments import SOUND_DB
 
 _FOLLOW = 0.3  # of the way to a turn's level that the usual one goes
 _ALIKE_DB = 6.0  # two faint turns that differ by no more are by one person
@@ -73,6 +74,11 @@ class Loudness(State):
         if not self.config.far_db or not self.samples or level >= self.usual_dbfs - self.config.far_db:
             return False
         return self.faint_dbfs is None or abs(level - self.faint_dbfs) > _ALIKE_DB
+
+    def sounds(self, pcm: Tensor) -> bool:
+        """Whether samples (n,) are about as loud as the user."""
+        level = 10 * torch.log10(pcm.double().square().mean() + 1e-12)
+        return float(level) > self.usual_dbfs - SOUND_DB
 
     def answered(self) -> None:
         """The turn was the user's."""

@@ -1,4 +1,4 @@
-"""An answer under way in a full-duplex session: generated a little ahead of what is played, told as it is written."""
+"""An answer under way in a session: generated a little ahead of what is played, emitted as it is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Answer(State):
     dialogue: the conversation that it is generated in. units: (1, U) of which no sound has been made yet.
     waiting: samples (n,) made and not played.
     words: of each token of the reply: its id, its position, and how many units there were with it.
-    sounded: of each of them that has been made to sound: how many samples had been made by then.
+    rendered: of each of them that has been made to sound: how many samples had been made by then.
     written, ended: there are no more tokens; there is no more sound.
     """
 
@@ -36,9 +36,9 @@ class Answer(State):
     ended: bool = False
     transcript: list[int] = field(default_factory=list)
     words: list[tuple[int, int, int]] = field(default_factory=list)
-    sounded: list[int] = field(default_factory=list)
+    rendered: list[int] = field(default_factory=list)
     empty: bool = False  # there was nothing to answer
-    told: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have told
+    emitted: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have emitted
 
     @classmethod
     def begin(cls, dialogue: DialogueState) -> Self:
@@ -55,7 +55,7 @@ class Answer(State):
     @property
     def heard(self) -> int:
         """How many words of it have been played."""
-        return sum(made <= self.played for made in self.sounded)
+        return sum(made <= self.played for made in self.rendered)
 
     @property
     def over(self) -> bool:
@@ -90,8 +90,8 @@ class Answer(State):
             pcm = torch.cat([pcm, model.reply_flush(self.dialogue)], dim=1)
         self.made += pcm.shape[1]
         self.waiting = torch.cat([self.waiting, pcm[0].float().clamp(-1, 1).cpu()])
-        behind = self.words[len(self.sounded) :]
-        self.sounded += [self.made for _, _, units in behind if units <= self.voiced]
+        behind = self.words[len(self.rendered) :]
+        self.rendered += [self.made for _, _, units in behind if units <= self.voiced]
 
     def play(self, count: int) -> Tensor:
         """The next samples (n,), at most ``count``: fewer at its end, and none while there are too few."""
@@ -101,10 +101,10 @@ class Answer(State):
         self.played += len(now)
         return now
 
-    def tell(self, reply: bool) -> tuple[list[int], list[int]]:
+    def emit(self, reply: bool) -> tuple[list[int], list[int]]:
         """Tokens of the transcript and, if ``reply``, of the reply that have come since the last time."""
-        transcript, words = self.told
+        transcript, words = self.emitted
         heard = self.transcript[transcript:]
         said = [word for word, _, _ in self.words[words:]] if reply else []
-        self.told = len(self.transcript), words + len(said)
+        self.emitted = len(self.transcript), words + len(said)
         return heard, said

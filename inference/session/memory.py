@@ -38,7 +38,7 @@ class Memory(State):
         words = [word for word, _, _ in answer.words[:heard]]
         self.past.append((answer.transcript, words))
         self.ignored_now = 0
-        spoken = zip(answer.words[:heard], answer.sounded, strict=False)
+        spoken = zip(answer.words[:heard], answer.rendered, strict=False)
         self.spoken = [(word, position, made) for (word, position, _), made in spoken]
         return words
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from ..front_end.loudness import Loudness, LoudnessConfig
 from ..front_end.speech_gate import GateConfig, SpeechGate
 from .answer import Answer
 from .memory import Memory
-from .policy import DuplexConfig, DuplexPolicy
+from .policy import FRAME_MS, DuplexConfig, DuplexPolicy, Mode
+from .user_turn import UserTurn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +87,39 @@ class SessionState(State):
     echo: EchoGuard
     recent: list[Tensor]  # the last frames, each (1280,), that a turn may turn out to have begun in
     memory: Memory  # of the turns that are over
-    turn: list[Tensor] = field(default_factory=list)  # what was heard of the last turn, (n,) each, and is not written
-    written: str | None = None  # of a turn too long to be heard at once: what is written down; None: it is not so long
-    held: bool = False  # the turn is over, and its answer waits to be asked for
-    about: list[int] = field(default_factory=list)  # what was asked in writing about the turn, as ids
+    turn: UserTurn  # that is being heard, or the last one
+    awaiting_response: bool = False  # the turn is over, and its answer waits to be asked for
     now_ms: int = 0
-    pressed: bool | None = None  # the button of push-to-talk; None: hands-free
-    quiet: list[Tensor] = field(default_factory=list)  # frames while it is down that are not heard, or not yet
-    said_ms: int = 0  # of speech in the turn
+
+    @classmethod
+    def begin(cls, dialogue: DialogueState, vad: State, config: SessionConfig, frame: int) -> Self:
+        """Nothing has been said; ``frame``: samples of 80 ms."""
+        return cls(
+            dialogue=dialogue,
+            before=None,
+            over=None,
+            answer=None,
+            vad=vad,
+            gate=SpeechGate(config.gate),
+            loudness=Loudness.begin(config.loudness),
+            policy=DuplexPolicy(config.duplex),
+            echo=EchoGuard.begin(frame, config.echo_ms * frame // FRAME_MS),
+            recent=[],
+            memory=Memory(),
+            turn=UserTurn(),
+        )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a session stands.
+
+    played: samples of the answer under way that have been played; ``None``: there is no answer.
+    full: the answer has as many tokens as it may have.
+    writing: a long turn is being written down, and nothing is played: nobody waits for the next frame.
+    """
+
+    mode: Mode
+    played: int | None
+    full: bool
+    writing: bool

@@ -198,13 +198,10 @@ class Worker:
             value = WorkerFault(f"{type(error).__name__} in {job.method}")
         mode, late = Mode.IDLE, 1e3 * max(0.0, self._clock() - due)
         if isinstance(line.who, Session):
-            state = line.who.state
-            if state.written is not None and (state.answer is None or not state.answer.played):
-                late = 0.0
-            mode = state.policy.mode
-            if state.answer is not None:
-                tokens = state.answer.dialogue.generated
-                line.played, line.full = state.answer.played, tokens >= line.who.config.sampling.max_tokens
+            now = line.who.standing
+            mode, late = now.mode, 0.0 if now.writing else late
+            if now.played is not None:
+                line.played, line.full = now.played, now.full
         done = Done(value, mode, line.played, line.full, late)
         self._results.send((job.line, job.number, done))
         line.under_way = None

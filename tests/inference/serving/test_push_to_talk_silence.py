@@ -51,14 +51,15 @@ def test_silence_is_not_listened_to(tiny: Assistant) -> None:
     session = Session(tiny, vad=Loudness())
     session.press()
     session.tick(silence(60))
-    assert session.state.policy.mode is Mode.LISTENING and session.state.turn == [] and len(session.state.quiet) <= 12
+    assert session.state.policy.mode is Mode.LISTENING
+    assert session.state.turn.heard == [] and len(session.state.turn.quiet) <= 12
     before = session.state.dialogue.llm.length
     session.tick(noise(0.8))
     session.tick(silence(60))
     heard = session.state.dialogue.llm.length - before
     session.tick(noise(0.8))
     session.tick(silence(60))
-    assert len(session.state.turn) <= 4 + 10 + 12 + 10 and len(session.state.quiet) <= 12
+    assert len(session.state.turn.heard) <= 4 + 10 + 12 + 10 and len(session.state.turn.quiet) <= 12
     assert session.state.dialogue.llm.length - before <= 3 * heard + 12
     session.press(False)
     events = [event for _ in range(40) for event in session.tick(np.zeros(FRAME, np.float32)).events]
@@ -70,7 +71,7 @@ def test_a_pause_is_heard_as_it_is(tiny: Assistant) -> None:
     wave = np.concatenate([noise(0.8), silence(0.8), noise(0.8)])
     session.press()
     session.tick(wave)
-    heard = np.concatenate([frame.numpy() for frame in session.state.turn])
+    heard = np.concatenate([frame.numpy() for frame in session.state.turn.heard])
     np.testing.assert_array_equal(heard[-len(wave) :], wave)
 
 
@@ -82,7 +83,7 @@ def test_a_turn_without_speech_gets_no_words_and_leaves_no_trace(tiny: Assistant
     assert EventKind.ANSWER_STARTED in [event.kind for event in events]
     if on_request:
         session.tick(silence(0.8))
-        assert session.state.held
+        assert session.state.awaiting_response
         session.respond()
     events += session.tick(silence(0.16)).events
     kinds = [event.kind for event in events]

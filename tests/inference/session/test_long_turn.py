@@ -56,13 +56,13 @@ def test_it_is_written_down_whole_and_answered_once(tiny: Assistant, count: int)
     kinds, waiting = [], 0
     for frame in wave.reshape(-1, FRAME):
         kinds += [event.kind for event in session.tick(frame).events]
-        waiting = max(waiting, sum(map(len, session.state.turn)))
+        waiting = max(waiting, sum(map(len, session.state.turn.heard)))
     assert EventKind.ANSWER_STARTED not in kinds and session.state.policy.mode is Mode.LISTENING
     assert waiting <= 16.5 * RATE and session.state.dialogue.llm.length < 120
     events = released(session)
     assert text(events, EventKind.USER_TEXT) == " ".join([HEARD] * count) == transcribe(tiny, wave)
     assert text(events, EventKind.ANSWER_TEXT) == SAID
-    assert len(session.state.memory.past) == 1 and session.state.written is None
+    assert len(session.state.memory.past) == 1 and session.state.turn.written is None
     session.press()  # the next turn begins anew
     session.tick(noise(0.8))
     assert text(released(session), EventKind.USER_TEXT) == HEARD
@@ -84,7 +84,7 @@ def test_it_is_the_same_for_any_size_of_tick_and_a_clone_goes_on(tiny: Assistant
     assert found[0][1] == found[1][1] == found[2][1]
     first, *others = (session.state for session, _ in found)
     for other in others:
-        assert first.written == other.written and first.dialogue.llm.length == other.dialogue.llm.length
+        assert first.turn.written == other.turn.written and first.dialogue.llm.length == other.dialogue.llm.length
 
 
 def test_a_turn_of_eight_seconds_is_heard_as_it_was(tiny: Assistant) -> None:
@@ -92,7 +92,7 @@ def test_a_turn_of_eight_seconds_is_heard_as_it_was(tiny: Assistant) -> None:
     session = Session(tiny, vad=Loudness())
     session.press()
     session.tick(noise(8.0))
-    assert session.state.written is None and session.state.dialogue.llm.length >= 100
+    assert session.state.turn.written is None and session.state.dialogue.llm.length >= 100
     assert text(released(session), EventKind.USER_TEXT) == HEARD
 
 
@@ -118,7 +118,7 @@ def test_half_a_minute_of_music_is_no_turn(tiny: Assistant) -> None:
     session.press()
     for frame in (noise(30) * 5).reshape(-1, FRAME):
         session.tick(frame)
-        assert sum(map(len, session.state.turn)) <= 16.5 * RATE
+        assert sum(map(len, session.state.turn.heard)) <= 16.5 * RATE
     events = released(session)
     assert not text(events, EventKind.USER_TEXT) and not text(events, EventKind.ANSWER_TEXT)
 
