@@ -91,12 +91,12 @@ class SpeechLM(nn.Module):
         self.layout = layout
         self.transcript = Transcript(layout, config.transcript_ctc)
         speech = None if self.unit_decoder is None else SpeechDecoder(self.unit_decoder, self.vocoder)
-        self.stages = Stages(self._hearing(None), self.llm, speech)
+        self.stages = Stages(self._hearing(config.streams, None), self.llm, speech)
 
-    def _hearing(self, window: WindowConfig | None) -> Hearing:
+    def _hearing(self, streams: bool, window: WindowConfig | None) -> Hearing:
         c = self.config
         return Hearing(
-            self.mel, self.encoder, self.adaptor, streams=c.streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s
+            self.mel, self.encoder, self.adaptor, streams=streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s
         )
 
     @property
@@ -162,9 +162,9 @@ class SpeechLM(nn.Module):
         return self.stages.hearing.streams
 
     def listen_through(self, window: WindowConfig | None) -> None:
-        """Encode speech while it comes in, with a window, where the encoder was made for whole clips; ``None``: as the
-        encoder was made."""
-        self.stages = replace(self.stages, hearing=self._hearing(window))
+        """Encode speech while it comes in, with a window, where the encoder was made for whole clips; ``None``:
+        encode the whole clip at the end of the turn."""
+        self.stages = replace(self.stages, hearing=self._hearing(False, window))
 
     def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> SpeechLM:
         """A view of the same weights in which ``wrap(stage, name of its step)`` stands for each stage whose steps are

@@ -30,7 +30,10 @@ def reply(
     """
     ended = False
     while not ended:
-        step = model.reply_step(state, sampling, aloud, None if choose is None else choose())
+        if choose is None:
+            step = model.reply_step(state, sampling, aloud=aloud)
+        else:
+            step = model.reply_step(state, sampling, aloud=aloud, forced=choose())
         ended = step.kind is TokenKind.END
         if ended and aloud:
             step = replace(step, pcm=torch.cat([step.pcm, model.reply_flush(state)], dim=1))

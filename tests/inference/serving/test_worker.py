@@ -126,8 +126,8 @@ def test_a_conversation_in_company_is_as_alone(assistant, batches, sampling) -> 
         same([lines[line][number].value for number in range(len(wanted))], wanted)
         kinds |= {event.kind for tick in wanted if hasattr(tick, "events") for event in tick.events}
     assert {EventKind.INTERRUPTED, EventKind.DUCKED, EventKind.RESUMED, EventKind.ANSWER_TEXT} <= kinds
-    assert set(batches) == {"Loudness", "Chain", "LLM", "UnitDecoder"} and all(max(b) >= 2 for b in batches.values())
-    assert max(batches["LLM"]) >= 3 and max(batches["Chain"]) >= 3
+    assert set(batches) == {"Loudness", "Hearing", "LLM", "UnitDecoder"} and all(max(b) >= 2 for b in batches.values())
+    assert max(batches["LLM"]) >= 3 and max(batches["Hearing"]) >= 3
     assert torch.is_inference_mode_enabled() is False and torch.is_grad_enabled()
 
 
