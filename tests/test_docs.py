@@ -15,7 +15,7 @@ from chat_server import Messages, serving
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.speech.engines.espeak import espeak_command
 
-GUIDE = (Path(__file__).resolve().parents[2] / "data_prep/README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).resolve().parents[1] / "docs/train.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
 
 
