@@ -1,7 +1,8 @@
-"""The guide keeps its word: its blocks run as they stand, in their order, in an empty folder, and download nothing."""
+"""The guides keep their word: the blocks of each run as they stand, in their order, in an empty folder, offline."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -11,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from chat_server import Messages, serving
+from test_hubert_features import save_hubert
 
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.speech.engines.espeak import espeak_command
 
-GUIDE = (Path(__file__).resolve().parents[1] / "docs/train.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def chat(messages: Messages) -> str:
@@ -24,40 +25,53 @@ def chat(messages: Messages) -> str:
     return "Um, how much is twelve plus thirty?" if rewriting else "Twelve plus thirty is forty two."
 
 
-def test_one_page() -> None:
-    assert len(GUIDE.splitlines()) <= 90 and len(BLOCKS) == 6
-
-
-def test_the_guide_runs(tmp_path: Path) -> None:
-    pytest.importorskip("openai")
-    from test_hubert_features import save_hubert
-
-    scripts = tmp_path / "bin"
+def run_page(name: str, tmp_path: Path, **environment: str) -> Path:
+    """Run the shell blocks of a page; returns the folder that they ran in."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    scripts, here = tmp_path / "bin", tmp_path / "here"
     scripts.mkdir()
-    commands = {"duologue": [sys.executable, "-m", "duologue"], "espeak-ng": espeak_command() or []}
-    for name, command in commands.items():
-        (scripts / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
-        (scripts / name).chmod(0o755)
-    here = tmp_path / "here"
     here.mkdir()
-    with serving(chat) as server:
-        environment = os.environ | {
-            "PATH": f"{scripts}:{os.environ['PATH']}", "ENDPOINT": server.url, "MODEL": "toy", "NO_PROXY": "127.0.0.1",
-            "HUBERT": save_hubert(tmp_path / "hubert", num_hidden_layers=12),
-        }  # fmt: skip
-        run = subprocess.run(
-            ["bash", "-euxo", "pipefail", "-c", "\n".join(BLOCKS)],
-            cwd=here, env=environment, capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
+    commands = {"duologue": [sys.executable, "-m", "duologue"], "espeak-ng": espeak_command() or []}
+    for command, words in commands.items():
+        (scripts / command).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (scripts / command).chmod(0o755)
+    run = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", "\n".join(blocks)],
+        cwd=here,
+        env=os.environ | {"PATH": f"{scripts}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
-    texts = {folder.name: [meta["text"] for meta in ShardedDataset(folder).metas]
-             for folder in (here / "data").iterdir() if (folder / "dataset.json").exists()}  # fmt: skip
+    return here
+
+
+def test_train(tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    with serving(chat) as server:
+        hubert = save_hubert(tmp_path / "hubert", num_hidden_layers=12)
+        here = run_page("train.md", tmp_path, ENDPOINT=server.url, MODEL="toy", HUBERT=hubert)
+    texts = {
+        path.parent.name: [meta["text"] for meta in ShardedDataset(path.parent).metas]
+        for path in (here / "data").glob("*/dataset.json")
+    }
     assert texts == {
         "mine": ["what is two plus two", "what is the capital of france", "thank you"],
         "mine_replies": ["two plus two is four", "the capital of france is paris"],
         "alpaca": ["what is the opposite of the word hot"],
         "spoken": ["um how much is twelve plus thirty"] * 2,
     }
-    assert "the character" not in (failed := (here / "data/alpaca/failed.jsonl").read_text()) and "is a list" in failed
+    assert "is a list" in (here / "data/alpaca/failed.jsonl").read_text()
     for stage in ("speech_to_text", "unit_vocoder"):
         assert (here / "runs" / stage / "model.safetensors").is_file()
+    assert (here / "mymodel" / "config.json").is_file()
+
+
+def test_evaluate(tmp_path: Path) -> None:
+    here = run_page("evaluate.md", tmp_path)
+    for report in ("first", "compared", "theirs"):
+        assert (here / "figures" / report / "report.html").is_file()
+    found = json.loads((here / "figures/theirs/report.json").read_text())
+    assert {metric["id"]: metric["value"] for metric in found["metrics"]}["right"] == 0
