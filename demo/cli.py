@@ -184,7 +184,7 @@ app.command()(serve)
     "duologue prepare replies out=data/replies                       answers in the voice of the reply\n"
     "duologue prepare units data=data/replies quantiser=data/units   the speech units of replies; or codec=FOLDER\n"
     "duologue prepare recordings source=folder out=data/recordings   real speech, listed in a manifest.jsonl\n"
-    "duologue prepare turns source=folder out=data/mine              one's own conversations: data_prep/README.md\n"
+    "duologue prepare turns source=folder out=data/mine              one's own conversations: docs/train.md\n"
     "duologue prepare questions                                      what is missing; a wrong key: what there is\n\n"
     "Speech is made by Debian's espeak-ng, flite and festival, which must be installed; with voices=espeak by "
     "espeak-ng alone, which pip brings too (duologue[voices]); with voices=more by RHVoice and ttspico; with "
