@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from duologue.checkpoints import parts, store
-from duologue.checkpoints.cards import speech_lm as card
 from duologue.checkpoints.config_io import config_from_dict, config_to_dict
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM
 from duologue.model.speech_lm_config import SpeechLMConfig, part, parts_of
 from duologue.training import assemble
+from duologue.training.data.turns import marked_config
 from duologue.training.loop.task import Batch, Task
 from duologue.training.loop.trainer import train
-from duologue.training.presets.nano import nano_config
+from duologue.training.presets import preset
 from duologue.training.recipe import Recipe
 
 
@@ -94,12 +94,11 @@ def test_it_is_trained_assembled_saved_loaded_and_on_the_card(tmp_path: Path) ->
     assert isinstance(toy, Toy) and torch.equal(toy.head.weight, task.toy.head.weight.half().float())
     again = assemble.run(tmp_path / "again", make(**sources, toy=str(tmp_path / "model")))
     assert torch.equal(store.load(again).model.get_submodule("toy").head.weight, toy.head.weight)
-    rows = card._sizes(card.CardFacts(name="x", parts=card.part_facts(tmp_path / "model"), file_mib=1.0))
-    assert "| toy | tells the mood | 1,285 |" in rows
+    assert "| toy | tells the mood | 1,285 |" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_what_does_not_fit_is_refused_and_older_files_do_without() -> None:
-    nano = nano_config()
+    nano = marked_config("nano", **preset("nano", "assemble"))
     values = {name: getattr(nano, name) for name in nano.__dataclass_fields__}
     model = SpeechLM(replace(WithToy(**values), unit_decoder=None, vocoder=None, toy=ToyConfig(in_dim=256)))
     assert [name for name, _ in model.named_children()][-2:] == ["word_monitor", "toy"]
