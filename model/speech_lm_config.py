@@ -203,4 +203,4 @@ class SpeechLMConfig:
         if self.past_in_words and self.layout.transcript is None:
             raise DuologueError("past_in_words is true, but the layout has no transcript to remember; it must be false")
         if self.listen_s is not None and self.streams:
-            raise DuologueError(f"listen_s is {self.listen_s}, but this ear streams; it must be None")
+            raise DuologueError(f"listen_s is {self.listen_s}, but this encoder streams; it must be None")

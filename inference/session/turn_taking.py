@@ -38,7 +38,7 @@ class TurnTaking:
         model = assistant.model
         config = config or SessionConfig()
         if not model.streams:
-            raise DuologueError("this model hears whole clips only: a session needs one whose ear streams")
+            raise DuologueError("this model hears whole clips only: a session needs one whose encoder streams")
         if not model.speaks:
             raise DuologueError("this model has no voice: a session needs a vocoder")
         if vad is None:

@@ -439,7 +439,7 @@ def test_nothing_of_a_conversation_stays_in_the_model(model):
         ({"unit_decoder": dataclasses.replace(CONFIG.unit_decoder, units=13)}, r"unit_decoder\.units is 13"),
         ({"vocoder": dataclasses.replace(CONFIG.vocoder, units=13)}, r"vocoder\.units is 13; it must be 12"),
         ({"unit_decoder": None}, "a model with a vocoder needs a unit_decoder"),
-        ({"listen_s": 30.0}, "this ear streams"),
+        ({"listen_s": 30.0}, "this encoder streams"),
         ({"llm": CONFIG.llm | {"hidden_size": 64}}, "the llm is 64 wide"),
         ({"llm": CONFIG.llm | {"vocab_size": 30}}, "token id 39"),
         ({"prompt": PromptConfig(prefix_ids=(99,), next_prefix_ids=())}, "the prompt has token id 99"),

@@ -3,18 +3,18 @@
 A conversation stays in the worker that it began in (:mod:`.worker`), where its frames share the stages' steps with
 others' that are due meanwhile (:mod:`.dynamic_batching`). Several cores are used by several workers.
 
-What one frame costs is measured when a lane starts. No more conversations are let in than fit into ``share`` of the
-lanes' time, and none while those inside are served late: a session that could not be served would make all others late.
+What one frame costs is measured when a worker starts. No more conversations are let in than fit into ``share`` of the
+workers' time, and none while those inside are served late: one that could not be served would make all others late.
 
-Frames that come spread over time leave little to share until there is no time left; then sharing is what keeps a lane
+Frames that come spread over time leave little to share until there is no time left; then sharing is what keeps a worker
 from falling behind (measured: nano's card). So the door counts on what a frame costs in small batches, and bursts are
 absorbed by larger ones.
 
     engine = await Engine.start(lambda: load("nano"))
-    seat = engine.sit()                                     raises EngineFull
-    done = await seat.tick(pcm)                             done.value.pcm, done.value.events
-    await seat.call("type", "what is three plus four")      any method of the session
-    seat.leave()
+    slot = pool.sit()                                     raises PoolFull
+    done = await slot.tick(pcm)                             done.value.pcm, done.value.events
+    await slot.call("type", "what is three plus four")      any method of the session
+    slot.leave()
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .worker import FRAME_S, PING, Done, Job, Worker, WorkerFault, worker_proces
 __all__ = ["FRAME_S", "PoolFull", "SessionSlot", "WorkerFault", "WorkerPool", "WorkerPoolConfig"]
 
 
-_PING_S = 1.0  # from one question whether a lane goes on to the next
+_PING_S = 1.0  # from one question whether a worker goes on to the next
 _STUCK_S = 3.0  # without an answer to it
 
 
@@ -61,11 +61,11 @@ class PoolFull(DuologueError):
 class WorkerPoolConfig:
     """Who is let in.
 
-    lanes: processes that compute, each with its own copy of the model; 0: one thread of this process.
+    workers: processes that compute, each with its own copy of the model; 0: one thread of this process.
     sessions: at most so many; None: as many as fit.
-    share: of a lane's time that conversations may take together, each counted as if somebody spoke all the time, at
+    share: of a worker's time that conversations may take together, each counted as if somebody spoke all the time, at
         what a frame costs on a quiet machine. When all cores are busy it costs twice that, and lateness needs slack:
-        with two lanes on two cores, the server and its clients beside them, one of a hundred frames was late by 30 to
+        with two workers on two cores, the server and its clients beside them, one of a hundred frames was late by 30 to
         35 ms with 8 conversations, half of whose users speak.
     late_ms: nobody is let in while one of a hundred frames is later than this.
     """
@@ -77,13 +77,13 @@ class WorkerPoolConfig:
 
     def __post_init__(self) -> None:
         if self.workers < 0 or (self.sessions is not None and self.sessions < 1):
-            raise DuologueError(f"engine: lanes {self.workers}, sessions {self.sessions}; 0 or more, 1 or more")
+            raise DuologueError(f"engine: workers {self.workers}, sessions {self.sessions}; 0 or more, 1 or more")
         if not 0 < self.fraction <= 1 or self.late_ms <= 0:
             raise DuologueError(f"engine: share {self.fraction}, late_ms {self.late_ms}; above 0, and share at most 1")
 
 
 class SessionSlot:
-    """One conversation's place in a lane. Its jobs are done in the order in which they are given."""
+    """One conversation's place in a worker. Its jobs are done in the order in which they are given."""
 
     def __init__(self, engine: WorkerPool, worker: _WorkerLink, line: int) -> None:
         self._engine, self._worker, self.line = engine, worker, line
@@ -114,7 +114,7 @@ class SessionSlot:
 
 @dataclass
 class _WorkerLink:
-    """The engine's end of a lane.
+    """The engine's end of a worker.
 
     jobs: on their way to it; None: there will be no more. (A pipe may be full, and the event loop must not wait.)
     asked: since when it has not said that it goes on, by time.monotonic(); None: nobody asks.
@@ -137,7 +137,7 @@ class _WorkerLink:
 
 
 class WorkerPool:
-    """All lanes, and the door."""
+    """All workers, and the door."""
 
     def __init__(self, config: WorkerPoolConfig) -> None:
         self.config = config
@@ -159,7 +159,7 @@ class WorkerPool:
         *,
         model: str | None = None,
     ) -> Self:
-        """An engine whose lanes are ready.
+        """An engine whose workers are ready.
 
         Args:
             load: gives the assistant; called in the one thread.
@@ -186,7 +186,7 @@ class WorkerPool:
         for link in engine._workers:
             first = await asyncio.to_thread(_receive, link.results)
             if first is None:
-                raise DuologueError("a lane of the engine did not start; see the message above")
+                raise DuologueError("a worker of the engine did not start; see the message above")
             link.cost_ms = first[2]
             threading.Thread(target=engine._listen, args=(link,), daemon=True, name="results").start()
             threading.Thread(target=engine._pass_on, args=(link,), daemon=True, name="jobs").start()
@@ -200,21 +200,21 @@ class WorkerPool:
 
     @property
     def processes(self) -> list[int]:
-        """Ids of the lanes that are processes."""
+        """Ids of the workers that are processes."""
         return [worker.runner.pid for worker in self._workers] if self.config.workers else []
 
     @property
     def alive(self) -> bool:
-        """Whether every lane runs."""
+        """Whether every worker runs."""
         return all(worker.alive for worker in self._workers)
 
     @property
     def stuck(self) -> bool:
-        """Whether a lane runs, and has not come back from what it does for some seconds."""
+        """Whether a worker runs, and has not come back from what it does for some seconds."""
         return any(worker.stuck for worker in self._workers)
 
     def room(self, worker: _WorkerLink | None = None) -> int:
-        """How many conversations fit in all, or in one lane."""
+        """How many conversations fit in all, or in one worker."""
         if worker is None:
             rooms = sum(self.room(each) for each in self._workers)
             return rooms if self.config.sessions is None else min(rooms, self.config.sessions)
@@ -233,7 +233,7 @@ class WorkerPool:
         """A place for a session, or for an :class:`~.one_shot.OneShotRequest` if there is no config.
 
         Raises:
-            EngineFull: there is none.
+            PoolFull: there is none.
         """
         if self.stuck and not self.room():
             raise PoolFull("the server does not come back from what it does: try again later")
@@ -248,7 +248,7 @@ class WorkerPool:
         return SessionSlot(self, worker, line)
 
     async def stop(self) -> None:
-        """End all lanes."""
+        """End all workers."""
         if self._pinging is not None:
             self._pinging.cancel()
         for worker in self._workers:
@@ -277,7 +277,7 @@ class WorkerPool:
         worker.jobs.put(job)
 
     def _pass_on(self, worker: _WorkerLink) -> None:
-        """In a thread of its own: jobs, handed to a lane."""
+        """In a thread of its own: jobs, handed to a worker."""
         with contextlib.suppress(OSError):  # it is gone: its results end too
             while (job := worker.jobs.get()) is not None:
                 worker.work.send(job)
@@ -307,7 +307,7 @@ class WorkerPool:
                 future.cancel()
 
     def _listen(self, worker: _WorkerLink) -> None:
-        """In a thread of its own: results of a lane, handed to the loop."""
+        """In a thread of its own: results of a worker, handed to the loop."""
         while (result := _receive(worker.results)) is not None:
             if result[0] == PING:
                 worker.asked = None
@@ -339,7 +339,7 @@ class WorkerPool:
             future.set_result(done)
 
     def _lost(self, worker: _WorkerLink) -> None:
-        """A lane has ended by itself: so have its conversations."""
+        """A worker has ended by itself: so have its conversations."""
         worker.alive = False
         for number, (its, line, _) in list(self._waiting.items()):
             if its is worker:

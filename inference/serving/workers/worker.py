@@ -1,4 +1,4 @@
-"""A lane: a thread or a process with the weights, and the conversations that live in it.
+"""A worker: a thread or a process with the weights, and the conversations that live in it.
 
 What a conversation is asked to do is a job in its line; of one line, one job is under way at a time. Jobs of different
 lines share the stages' steps (:mod:`.dynamic_batching`). A frame of a microphone is due when it arrives, but never
@@ -37,7 +37,7 @@ FRAME_S = FRAME_MS / 1000
 PING = -1
 _CALIBRATION = 50  # frames, half of them heard and half answered
 _CALIBRATIONS = 4
-_TOGETHER = 2  # conversations that are calibrated with: when a lane is full to its share, batches are no larger
+_TOGETHER = 2  # conversations that are calibrated with: when a worker is full to its share, batches are no larger
 _TAKEN = 64  # jobs that are taken in before the next step: a client may send a thousand at once
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Job:
-    """method "": the line begins (args: what is to sit in it) or ends (no args). line PING: the lane is to say
+    """method "": the line begins (args: what is to sit in it) or ends (no args). line PING: the worker is to say
     that it goes on, by sending the number back."""
 
     line: int
@@ -77,7 +77,7 @@ class Job:
 
 @dataclass
 class _Line:
-    """One conversation in a lane."""
+    """One conversation in a worker."""
 
     who: Session | OneShotRequest
     jobs: deque[Job] = field(default_factory=deque)  # not begun
@@ -234,7 +234,7 @@ class Worker:
 
 
 def worker_process(model: str, work: Connection, results: Connection) -> None:
-    """The whole life of a lane that is a process."""
+    """The whole life of a worker that is a process."""
     import signal
 
     from ...assistant.assistant import load
