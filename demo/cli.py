@@ -89,7 +89,7 @@ def ask(
         bool, typer.Option("--int8", help="Keep the language model's matrices in 8 bits (torchao).")
     ] = False,
     encoder: Annotated[
-        str, typer.Option(help="offline: an imported ear's own numbers; windowed: it hears while the user speaks.")
+        str, typer.Option(help="offline: an imported encoder's own numbers; windowed: it hears while the user speaks.")
     ] = "offline",
 ) -> None:
     """Ask one question; print the reply and write its speech.
@@ -208,10 +208,10 @@ def prepare(
     "duologue train asr_pretrain preset=tiny              a minute on a laptop, to see it run\n"
     "accelerate launch -m duologue train asr_pretrain     several GPUs\n\n"
     "A language model and a Whisper of yours, imported (duologue import) or on the hub, joined by an adaptor:\n\n"
-    "\b\nduologue train speech_to_text preset=llama-omni llm=LLM encoder=EAR data=data/mine out=runs/ear\n"
-    "duologue train unit_decoder preset=llama-omni llm=runs/ear data=data/mine_replies out=runs/mouth\n"
-    "duologue assemble MODEL encoder=runs/ear adaptor=runs/ear llm=runs/ear "
-    "unit_decoder=runs/mouth vocoder=VOICE\n\n"
+    "\b\nduologue train speech_to_text preset=llama-omni llm=LLM encoder=ENCODER data=data/mine out=runs/adaptor\n"
+    "duologue train unit_decoder preset=llama-omni llm=runs/adaptor data=data/mine_replies out=runs/decoder\n"
+    "duologue assemble MODEL encoder=runs/adaptor adaptor=runs/adaptor llm=runs/adaptor "
+    "unit_decoder=runs/decoder vocoder=VOICE\n\n"
     "Recipes:\n\n" + TRAIN_RECIPES.help()
 )
 def train(
@@ -230,7 +230,7 @@ def assemble(
     """Put the parts that stages have trained into one model.
 
     \b
-    duologue assemble mine encoder=runs/ear adaptor=runs/ear llm=runs/ear unit_decoder=runs/mouth vocoder=VOICE
+    duologue assemble mine encoder=runs/a adaptor=runs/a llm=runs/a unit_decoder=runs/decoder vocoder=VOICE
     duologue assemble mine encoder=runs/a+runs/b …        a part may be the mean of runs that began alike
     duologue assemble mine … codec=FOLDER                 a codec as the voice, in the place of a vocoder
     duologue assemble my-codec codec=runs/codec           a codec by itself

@@ -124,11 +124,11 @@ def chat(
     with Progress() as progress:
         progress("importing libraries")
         from ..inference.serving.app import ServeConfig
-        from ..inference.serving.workers.engine import WorkerPoolConfig
+        from ..inference.serving.workers.pool import WorkerPoolConfig
         from .page.page import launch
 
-        engine = WorkerPoolConfig(workers=front.workers)
-        config = ServeConfig(model=front.model, engine=engine, access=access, tls=tls)
+        pool = WorkerPoolConfig(workers=front.workers)
+        config = ServeConfig(model=front.model, pool=pool, access=access, tls=tls)
         launch(config, front.host, front.port, listening=listening, progress=progress)
 
 
@@ -168,10 +168,10 @@ def serve(
         from ..inference.serving.app import ServeConfig
         from ..inference.serving.http.limits import Limits
         from ..inference.serving.run import serve as run
-        from ..inference.serving.workers.engine import WorkerPoolConfig
+        from ..inference.serving.workers.pool import WorkerPoolConfig
 
-        engine, limits = WorkerPoolConfig(workers=front.workers, sessions=sessions), Limits(idle_s=60 * idle_minutes)
-        config = ServeConfig(model=front.model, engine=engine, access=access, limits=limits, tls=tls, grace_s=grace)
+        pool, limits = WorkerPoolConfig(workers=front.workers, sessions=sessions), Limits(idle_s=60 * idle_minutes)
+        config = ServeConfig(model=front.model, pool=pool, access=access, limits=limits, tls=tls, grace_s=grace)
         run(
             config,
             front.host,
@@ -195,10 +195,10 @@ def _terminal(model: str, workers: int, url: str | None, keys: list[str]) -> Non
         return
     from ..inference.serving.app import ServeConfig
     from ..inference.serving.http.access import AccessConfig
-    from ..inference.serving.workers.engine import WorkerPoolConfig
+    from ..inference.serving.workers.pool import WorkerPoolConfig
 
     # The model in a process of its own, so that the sound device's thread is never kept waiting; and for nobody else.
     access = AccessConfig(keys=(secrets.token_urlsafe(),))
-    engine = WorkerPoolConfig(workers=max(1, workers))
-    with client.own_server(ServeConfig(model=model, engine=engine, access=access)) as address:
+    pool = WorkerPoolConfig(workers=max(1, workers))
+    with client.own_server(ServeConfig(model=model, pool=pool, access=access)) as address:
         client.chat(address, access.keys[0], write)

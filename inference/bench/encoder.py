@@ -1,7 +1,7 @@
 """What hearing through a window changes, against an encoder that hears whole clips.
 
 Each recording is heard both ways with the same weights. Measured: the frames' relative error away from the ends, and
-how often the token that the language model says first is the same one; beside them how long the ear lags behind.
+how often the token that the language model says first is the same one; beside them how long the encoder lags behind.
 """
 
 from __future__ import annotations

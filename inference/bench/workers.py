@@ -1,7 +1,7 @@
 """What a frame of a conversation costs when several share a worker, and how late it is.
 
 Each conversation hears noise for two seconds, button pressed, and is silent for two, over and over: somebody speaks all
-the time, the user or the assistant. Time is simulated: the lane's clock runs while it computes, by its processor time,
+the time, the user or the assistant. Time is simulated: the worker's clock runs by its processor time while it computes,
 and jumps to the next frame when it has nothing to do. So other programs do not disturb it, nor does it take real time.
 The same frames are worked through in one run one after the other, with steps shared, and so that all conversations'
 frames come at the same moment, where there is most to share.
@@ -46,7 +46,7 @@ class WorkerLoad:
 
 
 class _Clients:
-    """Both ends of a lane: it is given frames when its clock says that they are due, and what comes back is noted."""
+    """Both ends of a worker: it is given frames when its clock says that they are due, and what comes back is noted."""
 
     def __init__(self, conversations: int, frames: int, frame: int, apart: float) -> None:
         noise = 0.05 * np.random.default_rng(0).standard_normal((frames, frame)).astype(np.float32)

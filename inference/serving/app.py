@@ -1,4 +1,4 @@
-"""The service: one FastAPI application over one engine.
+"""The service: one FastAPI application over one pool of workers.
 
     /v1/realtime                  WebSocket, OpenAI's Realtime protocol         (realtime.py)
     /v1/audio/transcriptions      a recording -> text                           (rest.py)
@@ -42,7 +42,7 @@ from .http.sign_in import SignIns
 from .protocol.errors import RequestError
 from .realtime.questioner import Questioner
 from .realtime.realtime import RealtimeSession
-from .workers.engine import PoolFull, WorkerPool, WorkerPoolConfig
+from .workers.pool import PoolFull, WorkerPool, WorkerPoolConfig
 
 # Events that may wait for a client that does not read, and characters of them; then it is taken for dead.
 _OUTBOX, _OUTBOX_CHARS = 2_000, 64 << 20
@@ -55,7 +55,7 @@ class ServeConfig:
     """What is served, and to whom."""
 
     model: str = "nano"
-    engine: WorkerPoolConfig = field(default_factory=WorkerPoolConfig)
+    pool: WorkerPoolConfig = field(default_factory=WorkerPoolConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     tls: TlsConfig | None = None
     limits: Limits = field(default_factory=Limits)
@@ -63,14 +63,14 @@ class ServeConfig:
 
 
 class Service:
-    """The engine, and every conversation that is going on."""
+    """The worker pool, and every conversation that is going on."""
 
     def __init__(self, config: ServeConfig, assistant: Assistant, vad: Streaming | None = None) -> None:
         self.config, self.assistant, self._vad = config, assistant, vad
-        self.engine: WorkerPool | None = None
+        self.pool: WorkerPool | None = None
         self.admission: Admission | None = None
         self.metrics = Metrics(
-            lambda: self.engine.slots if self.engine else 0,
+            lambda: self.pool.slots if self.pool else 0,
             self._room,
             self._processes,
             lambda: self.admission.waiting if self.admission else 0,
@@ -80,30 +80,28 @@ class Service:
         self.draining = False
 
     def _room(self) -> float:
-        return self.engine.room() if self.engine else 0
+        return self.pool.room() if self.pool else 0
 
     def _processes(self) -> list[int]:
-        return [os.getpid(), *(self.engine.processes if self.engine else [])]
+        return [os.getpid(), *(self.pool.processes if self.pool else [])]
 
     async def start(self) -> None:
-        """Get the engine ready."""
+        """Start the workers."""
         try:
             Session(self.assistant, vad=self._vad)
         except DuologueError as error:  # it may still serve the other endpoints
             self._mute = str(error)
-        self.engine = await WorkerPool.start(
-            lambda: self.assistant, self.config.engine, self._vad, model=self.config.model
-        )
-        self.engine.on_frame = lambda done: self.metrics.frame(done.late_ms)
+        self.pool = await WorkerPool.start(lambda: self.assistant, self.config.pool, self._vad, model=self.config.model)
+        self.pool.on_frame = lambda done: self.metrics.frame(done.late_ms)
         access = self.config.access
         self.admission = Admission(
-            self.engine, self.config.limits, access.sessions_per_key, len(access.keys), self.metrics.waited
+            self.pool, self.config.limits, access.sessions_per_key, len(access.keys), self.metrics.waited
         )
 
     async def stop(self) -> None:
         """End it."""
-        if self.engine is not None:
-            await self.engine.stop()
+        if self.pool is not None:
+            await self.pool.stop()
 
     async def drain(self) -> None:
         """Let in nobody else; let the answers under way finish, then hang up."""
@@ -287,7 +285,7 @@ async def _write(socket: WebSocket, outbox: Outbox) -> None:
 def create_app(
     config: ServeConfig, assistant: Assistant, vad: Streaming | None = None, sign_ins: SignIns | None = None
 ) -> FastAPI:
-    """The application for a loaded model; its engine starts and ends with it.
+    """The application for a loaded model; its workers start and end with it.
 
     sign_ins: those who are signed in, where there is a page to sign in on.
     """
@@ -343,10 +341,10 @@ def create_app(
 
     @app.get("/health")
     async def health() -> Response:
-        engine = service.engine
-        ready = engine is not None and engine.alive and not service.draining
+        pool = service.pool
+        ready = pool is not None and pool.alive and not service.draining
         status = "ok" if ready else ("draining" if service.draining else "failed")
-        if engine is not None and engine.stuck:
+        if pool is not None and pool.stuck:
             ready, status = False, "stuck"
         return JSONResponse({"status": status}, 200 if ready else 503)
 

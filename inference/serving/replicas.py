@@ -22,7 +22,7 @@ from ray.serve import Application
 
 from .app import ServeConfig, create_app
 from .http.access import AccessConfig
-from .workers.engine import WorkerPoolConfig
+from .workers.pool import WorkerPoolConfig
 
 _ONGOING = 1_000  # requests at a replica before Ray lets more wait outside: our admission control refuses long before
 
@@ -31,7 +31,7 @@ class Replicas(BaseModel):
     """Arguments of the command, KEY=VALUE.
 
     model: a bundled name, a folder that every machine can read, or a hub id. cpus: that Ray sets aside for each.
-    workers, sessions: of each replica, see :class:`~.workers.engine.WorkerPoolConfig`.
+    workers, sessions: of each replica, see :class:`~.workers.pool.WorkerPoolConfig`.
     allow_host: names that it goes by, with commas between, besides addresses in digits and its machine's own.
     grace_s: that conversations have to end in when a replica is stopped.
     """
@@ -65,16 +65,16 @@ class Replica:
 
     def check_health(self) -> None:
         """Raises if it is to be started anew."""
-        engine = self._served.state.service.engine
-        if engine is not None and (engine.stuck or not engine.alive):
-            raise RuntimeError("a worker of the engine has ended, or does not come back from what it does")
+        pool = self._served.state.service.pool
+        if pool is not None and (pool.stuck or not pool.alive):
+            raise RuntimeError("a worker has ended, or does not come back from what it does")
 
 
 def app(arguments: Replicas) -> Application:
     """What `serve run` deploys."""
     config = ServeConfig(
         model=arguments.model,
-        engine=WorkerPoolConfig(workers=arguments.workers, sessions=arguments.sessions),
+        pool=WorkerPoolConfig(workers=arguments.workers, sessions=arguments.sessions),
         access=AccessConfig(
             keys=tuple(os.environ.get("DUOLOGUE_API_KEY", "").split()),
             sessions_per_key=arguments.sessions_per_key,

@@ -89,7 +89,7 @@ def serve(
                 say(address(host, listening, config.tls is not None))
 
             server.ready = ready
-            showing("starting the engine")
+            showing("starting the workers")
             server.run(sockets=[listening])
     finally:
         listening.close()

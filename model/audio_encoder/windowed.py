@@ -149,7 +149,7 @@ class WindowedEncoder(Streaming):
 
 @torch.no_grad()
 def interior_error(audio_encoder: WindowedEncoder, waveform: Tensor, edge_ms: int = 400) -> float:
-    """Relative error of the stream against the offline ear on clips (B, n), without so much at either end."""
+    """Relative error of the stream against the offline encoder on clips (B, n), without so much at either end."""
     state = audio_encoder.init_state(waveform.shape[0])
     pieces = [
         audio_encoder.step(piece, state) for piece in waveform.split(audio_encoder.parts[0].config.hop * 16, dim=1)

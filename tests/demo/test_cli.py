@@ -355,7 +355,7 @@ def test_serve(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (status, out, err) == (0, "", "importing libraries …\n")
     ((config, *where),) = calls
     assert config.model == "nano" and where == ["127.0.0.1", 0]
-    assert config.engine.workers == 2 and config.engine.sessions == 3
+    assert config.pool.workers == 2 and config.pool.sessions == 3
     assert config.access.keys == ("from-the-environment",) and config.access.session_s == 300
     status, out, err = run("serve", "--api-key", "short")
     assert status == 2 and not out and "at least 8 characters" in err and "short" not in err

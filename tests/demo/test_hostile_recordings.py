@@ -58,7 +58,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
-    with running(app=create_page(ServeConfig(model="tiny", engine=ENGINE), tiny_assistant(), Loudness())) as found:
+    with running(app=create_page(ServeConfig(model="tiny", pool=ENGINE), tiny_assistant(), Loudness())) as found:
         yield found
 
 

@@ -65,7 +65,7 @@ def test_a_taken_port_is_one_line() -> None:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    config = ServeConfig(model="tiny", engine=ENGINE)
+    config = ServeConfig(model="tiny", pool=ENGINE)
     with running(app=create_page(config, tiny_assistant(), Loudness()), speed=1.0) as found:
         yield found.url
 

@@ -24,7 +24,7 @@ SECRET = "the words that stand in a file of the host"
 
 @pytest.fixture(scope="module")
 def found() -> Iterator[Running]:
-    config = ServeConfig(model="tiny", engine=ENGINE)
+    config = ServeConfig(model="tiny", pool=ENGINE)
     with running(config, app=create_page(config, tiny_assistant(), Loudness())) as server:
         yield server
 

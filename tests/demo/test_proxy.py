@@ -65,7 +65,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     public = f"http://127.0.0.1:{port}"
     access = AccessConfig(keys=(KEY,), origins=(public,))
-    config = ServeConfig(model="tiny", engine=ENGINE, access=access)
+    config = ServeConfig(model="tiny", pool=ENGINE, access=access)
     with running(config, app=create_page(config, tiny_assistant(), Loudness()), speed=1.0) as found:
         location = documented().replace("127.0.0.1:7860", f"127.0.0.1:{found.port}")
         (folder / "nginx.conf").write_text(

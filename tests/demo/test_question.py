@@ -22,7 +22,7 @@ from duologue.model.errors import DuologueError
 
 @pytest.fixture(scope="module")
 def server():
-    config = ServeConfig(model="tiny", engine=ENGINE)
+    config = ServeConfig(model="tiny", pool=ENGINE)
     with running(app=create_page(config, tiny_assistant(), Loudness())) as found:
         yield found
 

@@ -26,7 +26,7 @@ KEY, OTHER = "a-key-of-the-first", "a-key-of-the-second"
 
 
 def page(**access) -> ServeConfig:
-    return ServeConfig(model="tiny", engine=ENGINE, access=AccessConfig(keys=(KEY, OTHER), **access))
+    return ServeConfig(model="tiny", pool=ENGINE, access=AccessConfig(keys=(KEY, OTHER), **access))
 
 
 @pytest.fixture(scope="module")

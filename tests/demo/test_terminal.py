@@ -73,7 +73,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    config = ServeConfig(model="tiny", engine=ENGINE, access=AccessConfig(keys=(KEY,)))
+    config = ServeConfig(model="tiny", pool=ENGINE, access=AccessConfig(keys=(KEY,)))
     with running(config, speed=1.0) as found:
         yield found
 
@@ -102,7 +102,7 @@ def test_a_conversation_with_an_interruption_and_a_typed_question(server: Runnin
     last = np.flatnonzero(loud[over])
     assert len(last) and (last[-1] + 1) * 40 <= 800, last  # a busy machine is slow; alone it takes some 300 ms
     assert loud[over.stop :].any()
-    wait(lambda: server.service.engine is not None and server.service.engine.slots == 0)
+    wait(lambda: server.service.pool is not None and server.service.pool.slots == 0)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from tiny_assistant import Loudness, tiny_assistant
 from duologue.inference.serving.app import ServeConfig, Service, create_app
 from duologue.inference.serving.realtime import pacing
 from duologue.inference.serving.run import prepare
-from duologue.inference.serving.workers.engine import WorkerPoolConfig
+from duologue.inference.serving.workers.pool import WorkerPoolConfig
 
 PATIENCE = 60.0  # s, for a busy machine
 # Everyone is let in: how late a busy test machine is says nothing.
@@ -46,7 +46,7 @@ def running(
     config: ServeConfig | None = None, assistant: Any = None, app: Any = None, speed: float = 8.0
 ) -> Iterator[Running]:
     """speed: how much faster than real time answers are sent where no microphone sets the pace."""
-    config = config or ServeConfig(model="tiny", engine=ENGINE)
+    config = config or ServeConfig(model="tiny", pool=ENGINE)
     if app is None:
         app = create_app(config, assistant or tiny_assistant(), Loudness())
     server, listening = prepare(config, "127.0.0.1", 0, app=app)

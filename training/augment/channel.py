@@ -1,4 +1,4 @@
-"""What lies between a mouth and a model: rooms, microphones, telephone lines, coarse quantisers, overdriven inputs.
+"""What lies between a speaker and a model: rooms, microphones, telephone lines, coarse quantisers, overdriven inputs.
 
 All functions take and return float32 (n,) of the same length, in step with the input to the sample.
 """

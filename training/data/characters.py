@@ -1,4 +1,4 @@
-"""Text as characters for CTC: what an ear is trained and probed on before there are any words."""
+"""Text as characters for CTC: what an encoder is trained and probed on before there are any words."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ctc_batch(
 ) -> tuple[Batch, list[str]]:
     """The plan's batch ``number``: "samples" (B, n), "lengths" (B,), "labels", "label_lengths"; and what is said in it.
 
-    Each clip is disguised by a random generator of its own, another one in each epoch.
+    Each clip is augmented by a random generator of its own, another one in each epoch.
     """
     epoch, items = plan(number)
     waves, texts = [], []

@@ -103,9 +103,7 @@ class Run:
             if self.ema is not None and state["ema"] is not None:
                 self.ema.load(state["ema"])
             if self.discriminator is not None:
-                # a state of before 2026-12 calls the last layer of a discriminator "verdict"
-                weights = {name.replace(".verdict.", ".score."): tensor for name, tensor in state["rival"].items()}
-                self.discriminator.load_state_dict(weights)
+                self.discriminator.load_state_dict(state["rival"])
                 discriminator_optimiser.load_state_dict(state["rival_optimiser"])
             torch.set_rng_state(state["rng"])
             if state["cuda_rng"] is not None and torch.cuda.is_available():

@@ -1,7 +1,7 @@
-"""The rivals of vocoder and codec: networks that tell made speech from recordings, at several periods and scales.
+"""Discriminators of vocoder and codec: they tell made speech from recordings, at several periods and scales.
 
-The rival's loss and the maker's are least squares (Mao et al., arXiv 1611.04076) or hinges (Lim and Ye, arXiv
-1705.02894); the maker also has to match what the rival's layers see in the recording (feature matching).
+The discriminator's loss and the maker's are least squares (Mao et al., arXiv 1611.04076) or hinges (Lim and Ye, arXiv
+1705.02894); the maker also has to match what the discriminator's layers see in the recording (feature matching).
 
 Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), sections 2.2 and 2.3; the multi-scale discriminator from Kumar
 et al. 2019, "MelGAN" (arXiv 1910.06711), section 2.2; of complex spectra: Zeghidour et al. 2021, "SoundStream" (arXiv
@@ -124,7 +124,7 @@ class SpectrumDiscriminator(nn.Module):
 
 
 def _renamed(module: nn.Module, state: dict[str, Tensor], *_: object) -> None:
-    """Scores were called verdicts in checkpoints of before."""
+    """Checkpoints of the first edition have scores under another name."""
     for name in [name for name in state if ".verdict." in name]:
         state[name.replace(".verdict.", ".score.")] = state.pop(name)
 

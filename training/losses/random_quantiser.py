@@ -1,4 +1,4 @@
-"""Labels for an ear that nobody has told anything: log-mels through a random matrix, the nearest of random entries.
+"""Labels for an encoder that nobody has told anything: log-mels through a random matrix, the nearest of random entries.
 
 Nothing here ever learns. Mel bands are first brought to mean 0 and deviation 1 over the data, without which most frames
 would fall on the same few entries.

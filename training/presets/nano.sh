@@ -138,8 +138,8 @@ train text_sft text_sft
 talk=("${heard[@]}" "${asides[@]}")
 train speech_to_text speech_to_text start="encoder=$RUNS/asr_pretrain,llm=$RUNS/text_sft" \
     data="$(commas "${talk[@]}")" "${dev[@]}" ${noises[@]+"${noises[@]}"}
-# The ear learns with the rest, from clips in voices that nobody has, so that voices nobody trained it on are less new.
-# What the ear's steps would cost, written sums above all, is gone over in writing beside them.
+# The encoder learns with the rest, from clips in voices that nobody has, so that voices nobody trained it on are less new.
+# What the encoder's steps would cost, written sums above all, is gone over in writing beside them.
 kinds=arithmetic,sequence,repeat,follow_up,clock,comparison,calendar,small_talk,outside
 joint() { # RUN start key=value…
     train duplex "$1" start="$2" learn=encoder,monitor,adaptor,llm augment=voices text_fraction=1 text_only=$kinds \

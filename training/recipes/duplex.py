@@ -40,12 +40,12 @@ UNKNOWN = -100  # cross_entropy leaves these out
 class DuplexRecipe(SpeechToTextRecipe):
     """Data and sizes of the stage.
 
-    data: questions (clips with an answer), asides (clips with a verdict) and drills (words that need no answer).
+    data: questions (clips with an answer), asides (clips with a turn state) and drills (words that need no answer).
     noises: recordings of noise; made noise where there are none.
     """
 
     monitor: MonitorConfig
-    turn_state_weight: float = 1.0  # of the verdicts' loss beside that of the words
+    turn_state_weight: float = 1.0  # of the turn states' loss beside that of the words
     pause_fraction: float = 0.5  # of the questions have a pause inside: where a breath is taken in them, or anywhere
     noise_fraction: float = 0.12  # of the rows are noise alone
     far_fraction: float = 0.08  # of the rows are a question that somebody else asks, far off
@@ -70,7 +70,7 @@ def recipe(name: str = "nano") -> DuplexRecipe:
 
 
 class Duplex(SpeechToText):
-    """Stage 1's parts and the monitor, and rows of what a microphone hears with a verdict a place."""
+    """Stage 1's parts and the monitor, and rows of what a microphone hears with a turn state a position."""
 
     def __init__(self, recipe: DuplexRecipe) -> None:
         super().__init__(recipe)
@@ -116,7 +116,7 @@ class Duplex(SpeechToText):
     def scene(
         self, clip: Clip, rng: np.random.Generator, augmentation: AugmentConfig | None
     ) -> tuple[np.ndarray, list[int], bool]:
-        """What is heard around a clip (n,), the verdict that is due at each place of it (or UNKNOWN), and whether the
+        """What is heard around a clip (n,), the turn state due at each position of it (or UNKNOWN), and whether the
         clip's words are heard, and near: then they are written down, also where they need no answer."""
         recipe = self.scenes
         rate = recipe.mel.sample_rate
@@ -181,14 +181,14 @@ class Duplex(SpeechToText):
         }
 
     def judge(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The monitor's logits (N, 3) at the places where a verdict is known, and the verdicts (N,)."""
+        """The monitor's logits (N, 3) at the positions where a turn state is known, and the turn states (N,)."""
         heard = hidden[batch["ids"] == self.tokens.speech]  # (places, D)
         known = batch["verdicts"] != UNKNOWN
         return self.monitor(heard[known].float()), batch["verdicts"][known]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Stage 1's figures; and on each held-out set how often a place's likeliest verdict is the one that is due."""
+        """Stage 1's figures; and on each held-out set how often a position's likeliest turn state is right."""
         metrics = super().evaluate()
         device = next(self.monitor.parameters()).device
         for name, corpus in dev_sets(self.recipe.dev_data):

@@ -1,4 +1,4 @@
-"""Join the ear to the LLM. Learns the adaptor and the LLM, and the encoder if ``learn`` names it.
+"""Join the encoder to the LLM. Learns the adaptor and the LLM, and the encoder if ``learn`` names it.
 
 The model hears a question, writes down what it heard, and answers: cross-entropy on both, and CTC of the words at the
 places of speech, which teaches the LLM early where in the speech each word is. Some rows are text alone, so

@@ -62,7 +62,7 @@ def recipe(name: str = "nano") -> WordMonitorRecipe:
 
 
 class WordMonitor(Duplex):
-    """Stage duplex's scenes, and what the model makes of them: one state each, and the verdict that is due."""
+    """Stage duplex's scenes, and what the model makes of them: one state each, and the turn state that is due."""
 
     def __init__(self, recipe: WordMonitorRecipe) -> None:
         super().__init__(recipe)
@@ -70,7 +70,7 @@ class WordMonitor(Duplex):
         self.word_monitor = Monitor(recipe.word_monitor)
         self.of_corpus = np.random.default_rng((recipe.seed, 7)).permutation(len(self.corpus))[: recipe.scenes]
         self.held_out: dict[str, list[tuple[Tensor, int]]] = {}
-        self.known: dict[int, tuple[Tensor, int]] = {}  # of each scene: the state (D,) and the verdict
+        self.known: dict[int, tuple[Tensor, int]] = {}  # of each scene: the state (D,) and the turn state
 
     def parts(self) -> dict[str, nn.Module]:
         return {"word_monitor": self.word_monitor}
@@ -96,7 +96,7 @@ class WordMonitor(Duplex):
         return loss, {"right": right, "heard": torch.tensor(float(len(self.known)))}
 
     def read_behind(self, scenes: list[int]) -> tuple[Tensor, Tensor]:
-        """The states (N, D) behind what is written down of these scenes, and the verdicts that are due (N,)."""
+        """The states (N, D) behind what is written down of these scenes, and the turn states that are due (N,)."""
         for scene in scenes:
             if scene not in self.known:
                 self.known[scene] = self.listen(self.corpus, int(self.of_corpus[scene]), scene)
@@ -106,7 +106,7 @@ class WordMonitor(Duplex):
 
     @torch.no_grad()
     def listen(self, corpus: Corpus, item: int, number: int) -> tuple[Tensor, int]:
-        """The state (D,) in which the model has written down scene ``number``, of a clip; and the verdict due."""
+        """The state (D,) in which the model has written down scene ``number``, of a clip; and the turn state due."""
         rng = np.random.default_rng((self.recipe.seed, number, 9))
         clip = corpus[item]
         quiet = None if self.augmentation is None else replace(self.augmentation.sound, silence_chance=0.0)
@@ -126,7 +126,7 @@ class WordMonitor(Duplex):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """On each held-out set, how often the likeliest verdict is the one that is due."""
+        """On each held-out set, how often the likeliest turn state is the one that is due."""
         metrics = {}
         for folder in self.recipe.dev_data:
             if folder not in self.held_out:

@@ -1,4 +1,4 @@
-"""One spoken reply, judged: by ear, by how it sounds, by whose voice it is, and by a chat model."""
+"""One spoken reply, judged: by a recogniser, by how it sounds, by whose voice it is, and by a chat model."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _OWN = "LLaMA-Omni-8B, its own test"
 _LOW, _FRACTION = Better.LOWER, "%"
 METRICS = (
     Metric(key="right", name="Answered right", unit=_FRACTION),
-    Metric(key="right_by_ear", name="Answered right, by ear", unit=_FRACTION),
+    Metric(key="right_by_ear", name="Answered right, by a recogniser", unit=_FRACTION),
     Metric(key="transcript_wer", name="Word error rate of what it heard", unit=_FRACTION, better=_LOW),
     Metric(key="content_text", name="Content, text (judged, 1 to 5)"),
     Metric(key="style_text", name="Style, text (judged, 1 to 5)"),

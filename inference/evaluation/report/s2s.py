@@ -34,7 +34,7 @@ def sections(
 
 
 def _groups(title: str, name: str, groups: dict[str, Any]) -> Section:
-    columns = (name, "questions", "right", "right by ear", "WER of what it heard")
+    columns = (name, "questions", "right", "right by recogniser", "WER of what it heard")
     keys = ("right", "right_by_ear", "transcript_wer")
     rows = [(key, str(part["questions"]), *(number(part[k], "%") for k in keys)) for key, part in groups.items()]
     plot = bars([(key, part["right"], None, None) for key, part in groups.items()], "%")
@@ -69,7 +69,7 @@ def _chunks(rows: list[Row], chunked: list[Row], recogniser: str) -> list[Sectio
     points = {"without context": known, "with context (ours)": [(e["latency_ms"], ours) for e in entries if ours]}
     note = (
         "<p class='dim'>Speech is handed out in chunks of Ω units. This vocoder keeps its state, so its speech is that "
-        f"of the last line whatever Ω is; the figures without context, over {len(chunked)} replies (ear: "
+        f"of the last line whatever Ω is; the figures without context, over {len(chunked)} replies (recogniser: "
         f"{html.escape(recogniser)}), show what chunks that know nothing of each other would cost.</p>"
     )
     plot = curves(points, "latency, ms", "DNSMOS", from_zero=False)

@@ -204,7 +204,7 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
 
 
 def _judge(hearing: SpeechJudge, row: Row, folder: Path) -> Row:
-    """What the ear hears in a reply, and in the synthesiser's rendering of the same words; how it sounds."""
+    """What the recogniser hears in a reply, and in the synthesiser's rendering of the same words; how it sounds."""
     heard: Row = {"heard": None, "synthesiser_heard": None, "right_by_ear": False, "measures": {}}
     if row["failed"]:
         return heard

@@ -1,4 +1,4 @@
-"""Admission control: who gets a session slot of the engine, and who waits for one.
+"""Admission control: who gets a session slot of the pool, and who waits for one.
 
 A conversation gets a slot at once or is refused; a request over HTTP waits in a queue. Whose key has the fewest slots
 comes first, then who came first. With several API keys none may take all slots. Who is refused is told when to ask
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from ...session.state import SessionConfig
 from ..protocol.errors import RequestError
-from ..workers.engine import PoolFull, SessionSlot, WorkerPool
+from ..workers.pool import PoolFull, SessionSlot, WorkerPool
 from .limits import Limits
 
 _LOOK_S = 0.1  # from one look whether there is room again to the next
@@ -45,7 +45,7 @@ class _Kind:
 
 
 class Admission:
-    """The session slots of one engine.
+    """The session slots of one worker pool.
 
     Args:
         per_key: slots of one API key; None: with several keys all but one, otherwise all. keys: how many there are.
@@ -54,20 +54,20 @@ class Admission:
 
     def __init__(
         self,
-        engine: WorkerPool,
+        pool: WorkerPool,
         limits: Limits,
         per_key: int | None,
         keys: int,
         waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self._engine, self._limits, self._waited = engine, limits, waited
+        self._pool, self._limits, self._waited = pool, limits, waited
         self._per_key, self._keys = per_key, keys
         self._key_of: dict[SessionSlot, int] = {}
         self._conversations, self._requests = _Kind(), _Kind()
         self._queue: list[_Waiting] = []
         self._numbers = itertools.count()
         self._looking: asyncio.TimerHandle | None = None
-        engine.on_leave = self._left
+        pool.on_leave = self._left
 
     @property
     def waiting(self) -> int:
@@ -88,7 +88,7 @@ class Admission:
             error.retry_s = self._retry_s(config is None)
             raise error
         try:
-            slot = self._engine.sit(config)
+            slot = self._pool.sit(config)
         except PoolFull as full:
             raise PoolFull(str(full), self._retry_s(config is None)) from None
         self._key_of[slot] = key
@@ -134,7 +134,7 @@ class Admission:
     def _most(self) -> int | None:
         if self._per_key is not None:
             return self._per_key
-        return max(1, self._engine.room() - 1) if self._keys > 1 else None
+        return max(1, self._pool.room() - 1) if self._keys > 1 else None
 
     def _has(self, key: int) -> int:
         return sum(its == key for its in self._key_of.values())

@@ -38,7 +38,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         gauge, counter = partial(Gauge, registry=self.registry), partial(Counter, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
-        memory = gauge("duologue_memory_bytes", "Resident, of the server and of its lanes (Linux)")
+        memory = gauge("duologue_memory_bytes", "Resident, of the server and of its workers (Linux)")
         memory.set_function(lambda: sum(map(_resident, processes())))
         gauge("duologue_sessions", "Conversations now").set_function(sessions)
         gauge("duologue_room", "Conversations that fit").set_function(room)

@@ -28,7 +28,7 @@ from ..protocol.response_params import ResponseParams
 from ..protocol.settings import Settings
 from ..protocol.transcription import Transcription
 from ..protocol.usage import frames, usage, words
-from ..workers.engine import Done, SessionSlot
+from ..workers.pool import Done, SessionSlot
 from .pacing import Pacer
 
 _QUIET_S = 0.24  # a microphone that has sent nothing for so long has stopped
@@ -41,7 +41,7 @@ class RealtimeConversation:
     """The protocol's side of one session.
 
     Args:
-        slot: the session's slot of the engine.
+        slot: the session's slot of the pool.
         send: takes one JSON text for the client, and does not wait.
         model: the name that the client is told.
         input_rate, output_rate: of the session, Hz.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ..workers.engine import PoolFull
+from ..workers.pool import PoolFull
 
 _THREADS = 2
 _WAITING = 16  # recordings of which no session slot limits the number

@@ -1,7 +1,7 @@
 """Responses outside the conversation: ``response.create`` with ``conversation: "none"``.
 
 They answer the conversation as it stands, or an ``input`` of their own, and leave nothing behind in it. Each takes a
-session slot of the engine for as long as it lasts, and is made as fast as the frames of conversations leave time for.
+session slot of the pool for as long as it lasts, and is made as fast as the frames of conversations leave time for.
 """
 
 from __future__ import annotations

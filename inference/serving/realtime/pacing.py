@@ -1,4 +1,4 @@
-"""A session's frames on their way to the engine and back: what the client appends, and silence in its place.
+"""A session's frames on their way to a worker and back: what the client appends, and silence in its place.
 
 Where a client that is being answered sends nothing, frames of silence take the place of its microphone, one each 80 ms.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..workers.engine import FRAME_S, Done, SessionSlot
+from ..workers.pool import FRAME_S, Done, SessionSlot
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ....model.dialogue_state import Sampling
 from ....model.errors import DuologueError
 from ...assistant.one_shot import RequestStep
 from ...front_end import speech_segments as segments
-from ..workers.engine import SessionSlot
+from ..workers.pool import SessionSlot
 from .decoding import decode
 
 _CHUNK_S = 0.16  # of a recording are heard in one job

@@ -26,7 +26,7 @@ from ..protocol.formats import AudioFormat, Framer, from_base64, in_seconds
 from ..protocol.items import LONGEST_S, Item
 from ..protocol.response import Response
 from ..protocol.response_params import ResponseParams
-from ..workers.engine import FRAME_S, PoolFull
+from ..workers.pool import FRAME_S, PoolFull
 from .conversation import RealtimeConversation
 from .out_of_band import OutOfBand, Question
 from .questioner import Questioner

@@ -1,1 +1,1 @@
-"""Workers, processes that run sessions; dynamic batching of their steps; the engine that hands out session slots."""
+"""Workers, processes that run sessions; dynamic batching of their steps; the pool that hands out session slots."""

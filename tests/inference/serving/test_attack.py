@@ -136,7 +136,7 @@ class Attack:
 
 @pytest.fixture(scope="module")
 def attack(caplog_module):
-    patient = ServeConfig(model="tiny", engine=ENGINE, limits=Limits(idle_s=3600))  # the other one says nothing
+    patient = ServeConfig(model="tiny", pool=ENGINE, limits=Limits(idle_s=3600))  # the other one says nothing
     with running(patient) as found, found.client().realtime.connect(model="x") as other:
         content = [{"type": "input_text", "text": SECRET}]
         other.conversation.item.create(item={"type": "message", "role": "user", "content": content, "id": "first"})
@@ -145,7 +145,7 @@ def attack(caplog_module):
         # The other one is where it was, and the server as well as before.
         other.conversation.item.retrieve(item_id="first")
         assert collect(other, "conversation.item.retrieved")[-1].item.content[0].text == SECRET
-        wait(lambda: found.service.engine.slots == 1)
+        wait(lambda: found.service.pool.slots == 1)
         assert httpx.get(f"{found.url}/health").status_code == 200
     assert [record.getMessage() for record in caplog_module if record.levelno >= logging.ERROR] == []
 

@@ -33,7 +33,7 @@ GOOD, EVIL = "https://good.example", "https://evil.example"
 
 @pytest.fixture(scope="module")
 def open_() -> Iterator[Running]:
-    config = ServeConfig(model="tiny", engine=ENGINE, access=AccessConfig(request_bytes=1 << 20))
+    config = ServeConfig(model="tiny", pool=ENGINE, access=AccessConfig(request_bytes=1 << 20))
     with running(config, app=create_page(config, tiny_assistant(), Loudness())) as found:
         yield found
 
@@ -41,7 +41,7 @@ def open_() -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def locked() -> Iterator[Running]:
     access = AccessConfig(keys=(KEY,), origins=(GOOD,), hosts=("named.example",))
-    with running(ServeConfig(model="tiny", engine=ENGINE, access=access)) as found:
+    with running(ServeConfig(model="tiny", pool=ENGINE, access=access)) as found:
         yield found
 
 
@@ -161,7 +161,7 @@ def test_a_long_body_without_a_length_is_413(open_: Running, caplog: pytest.LogC
 @pytest.mark.parametrize("root", ["/talk", ""])
 def test_a_folder_of_a_proxy(root: str) -> None:
     """With --root-path a proxy may pass the folder on or not; the page's own addresses are relative."""
-    config = ServeConfig(model="tiny", engine=ENGINE, access=AccessConfig(keys=(KEY,), root_path=root))
+    config = ServeConfig(model="tiny", pool=ENGINE, access=AccessConfig(keys=(KEY,), root_path=root))
     bearer = {"Authorization": f"Bearer {KEY}"}
     with running(config, app=create_page(config, tiny_assistant(), Loudness())) as found:
         for before in {root, ""}:
@@ -205,7 +205,7 @@ def listening_on(config: ServeConfig, host: str) -> Iterator[str]:
 def test_tls(certificate: tuple[Path, Path]) -> None:
     chain, key = certificate
     config = ServeConfig(
-        model="tiny", engine=ENGINE, access=AccessConfig(keys=(KEY,)), tls=TlsConfig(certfile=chain, keyfile=key)
+        model="tiny", pool=ENGINE, access=AccessConfig(keys=(KEY,)), tls=TlsConfig(certfile=chain, keyfile=key)
     )
     TlsConfig(certfile=chain.parent / "both.pem")
     with listening_on(config, "127.0.0.1") as url:
@@ -241,7 +241,7 @@ def test_ipv6() -> None:
     assert address("::1", found) == f"http://[::1]:{port}"
     assert address("::1", found, tls=True) == f"https://[::1]:{port}"
     found.close()
-    with listening_on(ServeConfig(model="tiny", engine=ENGINE), "::1") as url:
+    with listening_on(ServeConfig(model="tiny", pool=ENGINE), "::1") as url:
         assert httpx.get(f"{url}/v1/models").status_code == 200
         connect(url.replace("http", "ws") + "/v1/realtime", origin=url).close()
 
@@ -267,7 +267,7 @@ def test_it_says_what_it_does_until_it_can_be_reached(
     monkeypatch.setattr(load, lambda name: loaded.append(name) or tiny_assistant())
     create = lambda config, assistant: create_app(config, assistant, Loudness())  # noqa: E731
     with pytest.raises(Reached):
-        serve(ServeConfig(model="some-model", engine=ENGINE), "127.0.0.1", 0, say=say, create=create)
+        serve(ServeConfig(model="some-model", pool=ENGINE), "127.0.0.1", 0, say=say, create=create)
     out, err = capfd.readouterr()
     assert loaded == ["some-model"] and out.startswith("http://127.0.0.1:")
-    assert err.splitlines()[:2] == ["loading some-model …", "starting the engine …"]
+    assert err.splitlines()[:2] == ["loading some-model …", "starting the workers …"]

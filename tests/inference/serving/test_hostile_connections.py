@@ -24,7 +24,7 @@ from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.protocol.errors import RequestError
 from duologue.inference.serving.protocol.settings import Settings
 from duologue.inference.serving.realtime import decoding
-from duologue.inference.serving.workers.engine import PoolFull
+from duologue.inference.serving.workers.pool import PoolFull
 from duologue.model.errors import DuologueError
 
 UPGRADE = (
@@ -114,7 +114,7 @@ def test_frames_that_are_no_messages_are_limited(server: Running, raw: socket.so
     raw.sendall(b"\x01\x80\0\0\0\0" + (frame + b"\0\0\0\0") * 4_000)
     raw.sendall((frame + b"\0\0\0\0") * 500)
     assert b"frames come too fast" in ends(raw)
-    wait(lambda: server.service.engine.slots == 0)
+    wait(lambda: server.service.pool.slots == 0)
 
 
 def test_text_that_is_no_utf8_is_no_fault_of_ours(raw: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,7 +179,7 @@ def test_who_reads_nothing_is_cut_off(raw: socket.socket, monkeypatch: pytest.Mo
 
 
 def test_a_body_that_never_ends_does_not_keep_the_server_from_ending(caplog: pytest.LogCaptureFixture) -> None:
-    with running(ServeConfig(model="tiny", engine=ENGINE, grace_s=0.5)) as found:
+    with running(ServeConfig(model="tiny", pool=ENGINE, grace_s=0.5)) as found:
         raw = socket.create_connection(("127.0.0.1", found.port), timeout=10)
         raw.sendall(BEGUN + b"{")
         assert httpx.get(f"{found.url}/health").status_code == 200
@@ -191,7 +191,7 @@ def test_a_body_that_never_ends_does_not_keep_the_server_from_ending(caplog: pyt
 
 def test_requests_have_a_size_together() -> None:
     access = AccessConfig(requests_bytes=100_000)
-    with running(ServeConfig(model="tiny", engine=ENGINE, access=access)) as found:
+    with running(ServeConfig(model="tiny", pool=ENGINE, access=access)) as found:
         with socket.create_connection(("127.0.0.1", found.port)) as raw:
             raw.sendall(BEGUN + b" " * 80_000)
             wait(lambda: httpx.post(f"{found.url}/v1/chat/completions", content=b" " * 50_000).status_code == 503)

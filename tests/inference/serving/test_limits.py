@@ -34,7 +34,7 @@ from duologue.inference.serving.http.body import decoded, read_body
 from duologue.inference.serving.http.limits import Limits, Throttle, check_texts
 from duologue.inference.serving.protocol.errors import RequestError
 from duologue.inference.serving.realtime.answering import Stream
-from duologue.inference.serving.workers.engine import PoolFull, WorkerPoolConfig
+from duologue.inference.serving.workers.pool import PoolFull, WorkerPoolConfig
 from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
@@ -94,7 +94,7 @@ def test_what_does_not_fit_the_context_is_an_error_of_the_clients(server) -> Non
     assert answer.status_code == 400 and "context has 2048 positions" in answer.json()["error"]["message"]
     answer = complete(server, ASKED * 300)
     assert answer.status_code == 400 and "300 messages; at most 256" in answer.json()["error"]["message"]
-    assert server.service.engine.slots == 0
+    assert server.service.pool.slots == 0
 
 
 def test_json_has_a_size(server) -> None:
@@ -266,7 +266,7 @@ def test_who_leaves_gives_the_slot_back_at_once(slow, stream: bool, text: str) -
         with socket.create_connection(("127.0.0.1", found.port)) as raw:
             raw.sendall(HEAD.format(len(body)).encode() + body)
             wait(lambda: slow.steps > 3)
-        wait(lambda: found.service.engine.slots == 0, 10)
+        wait(lambda: found.service.pool.slots == 0, 10)
         time.sleep(0.1)
         assert slow.steps < 90, "of 120 steps"
         assert "duologue_clients_left_total 1.0" in httpx.get(f"{found.url}/metrics").text or stream
@@ -283,7 +283,7 @@ def test_who_breaks_off_while_sending_is_no_fault_of_ours(server, caplog) -> Non
 
 def test_the_flood_bench_reports(server) -> None:
     """Its requests are answered or refused, and leave nothing behind."""
-    server.service.engine.late_ms.clear()
+    server.service.pool.late_ms.clear()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         path.write_bytes(wav(sound((1.0, True))))
@@ -324,24 +324,24 @@ def transcribe(found, key: str = "none") -> httpx.Response:
 
 
 def test_requests_wait_for_a_slot() -> None:
-    with running(ServeConfig(model="tiny", engine=ONE)) as found:
+    with running(ServeConfig(model="tiny", pool=ONE)) as found:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: transcribe(found), range(8)))
         assert [answer.status_code for answer in answers] == [200] * 8
         assert {answer.json()["text"] for answer in answers} == {HEARD}
         metrics = httpx.get(f"{found.url}/metrics").text
         assert "duologue_queue_seconds_count 8" in metrics and "duologue_queue 0.0" in metrics
-        assert found.service.engine.slots == 0
+        assert found.service.pool.slots == 0
 
 
 def test_beyond_the_queue_it_is_said_when_to_ask_again(slow) -> None:
-    config = ServeConfig(model="tiny", engine=ONE, limits=Limits(queue=1, wait_s=0.3))
+    config = ServeConfig(model="tiny", pool=ONE, limits=Limits(queue=1, wait_s=0.3))
     with running(config) as found:
         assert complete(found, ASKED).status_code == 200
         slow.on = True
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             long = pool.submit(complete, found, [{"role": "user", "content": "what " * 900}])
-            wait(lambda: found.service.engine.slots == 1)
+            wait(lambda: found.service.pool.slots == 1)
             others = [pool.submit(complete, found, ASKED) for _ in range(3)]
             refused = [other.result() for other in others]
             # Who leaves the queue makes room in it.
@@ -368,7 +368,7 @@ class Slot:
 
 
 class Room:
-    """An engine with so many slots."""
+    """A pool with so many slots."""
 
     def __init__(self, slots: int) -> None:
         self.slots, self.inside, self.on_leave = slots, 0, None
@@ -437,7 +437,7 @@ def test_who_leaves_the_queue_gives_up_the_slot_that_came_too_late() -> None:
 def test_no_key_takes_all_slots() -> None:
     access = AccessConfig(keys=(KEY, OTHER))
     config = ServeConfig(
-        model="tiny", engine=WorkerPoolConfig(sessions=3, late_ms=1e9), access=access, limits=Limits(wait_s=0.1)
+        model="tiny", pool=WorkerPoolConfig(sessions=3, late_ms=1e9), access=access, limits=Limits(wait_s=0.1)
     )
     with running(config) as found, contextlib.ExitStack() as inside:
         mine, other = ({"Authorization": f"Bearer {key}"} for key in (KEY, OTHER))
@@ -514,7 +514,7 @@ def test_few_connections_may_be_silent(server, monkeypatch) -> None:
 
 
 def test_an_idle_session_gives_its_slot_back() -> None:
-    config = ServeConfig(model="tiny", engine=ENGINE, limits=Limits(idle_s=0.4))
+    config = ServeConfig(model="tiny", pool=ENGINE, limits=Limits(idle_s=0.4))
     with running(config) as found:
         with found.client().realtime.connect(model="tiny") as idle, connect(ws(found)) as busy:
             stop = threading.Event()
@@ -530,14 +530,14 @@ def test_an_idle_session_gives_its_slot_back() -> None:
             with pytest.raises(websockets.ConnectionClosed) as closed:
                 idle.recv()
             assert closed.value.rcvd.code == 1000
-            wait(lambda: found.service.engine.slots == 1)  # silence is sound
+            wait(lambda: found.service.pool.slots == 1)  # silence is sound
             stop.set()
             sending.join()
         assert "duologue_idle_sessions_total 1.0" in httpx.get(f"{found.url}/metrics").text
 
 
 def test_who_waits_for_an_answer_is_not_idle() -> None:
-    config = ServeConfig(model="tiny", engine=ENGINE, limits=Limits(idle_s=0.2))
+    config = ServeConfig(model="tiny", pool=ENGINE, limits=Limits(idle_s=0.2))
     with running(config, speed=2.0) as found, found.client().realtime.connect(model="tiny") as connection:
         item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what is two"}]}
         connection.conversation.item.create(item=item)

@@ -116,7 +116,7 @@ def test_the_event_loop_goes_on_while_a_long_item_is_handed_over(
     server: Running, connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody's events wait for more than a second of it."""
-    assert server.service.engine is not None
+    assert server.service.pool is not None
     turns, seen, made = [0], [], Pacer.make_up
 
     async def count() -> None:
@@ -129,7 +129,7 @@ def test_the_event_loop_goes_on_while_a_long_item_is_handed_over(
         made(pacer, frame)
 
     monkeypatch.setattr(Pacer, "make_up", make_up)
-    counting = asyncio.run_coroutine_threadsafe(count(), server.service.engine._loop)
+    counting = asyncio.run_coroutine_threadsafe(count(), server.service.pool._loop)
     connection.conversation.item.create(item=item(joined(sentences(8))))
     connection.response.create()
     assert answered(connection)[1] == SAID

@@ -42,7 +42,7 @@ def test_nothing_is_a_servers_error(server, mode: GenerationMode) -> None:
             assert answer.status_code < 400 or answer.json()["error"]["message"]
 
         attacked()
-    assert server.service.engine.slots == 0
+    assert server.service.pool.slots == 0
 
 
 def test_all_that_is_served_is_described(server) -> None:

@@ -17,7 +17,7 @@ from duologue.inference.assistant.one_shot import OneShotRequest
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.protocol.formats import AudioFormat, decode
 from duologue.inference.serving.realtime.out_of_band import OutOfBand, Question
-from duologue.inference.serving.workers.engine import WorkerPoolConfig
+from duologue.inference.serving.workers.pool import WorkerPoolConfig
 from duologue.model.speech_lm import Sampling
 
 OUTSIDE = [
@@ -44,7 +44,7 @@ def connection(server):
     with server.client().realtime.connect(model="tiny") as opened:
         opened.recv()
         yield opened
-    wait(lambda: server.service.engine.slots == 0)
+    wait(lambda: server.service.pool.slots == 0)
 
 
 @pytest.fixture
@@ -165,13 +165,13 @@ def test_one_that_is_cancelled_before_it_begins_gives_its_seat_back(server) -> N
     async def at_once() -> None:
         question = Question([], "what is two plus two", np.zeros(0, np.float32))
         aside = OutOfBand(server.service.questioner(), 16_000, question, Sampling(), None, None)
-        assert server.service.engine.slots == 1
+        assert server.service.pool.slots == 1
         aside.task.cancel()
         await asyncio.wait([aside.task])
         await asyncio.sleep(0)
 
-    asyncio.run_coroutine_threadsafe(at_once(), server.service.engine._loop).result(30)
-    assert server.service.engine.slots == 0
+    asyncio.run_coroutine_threadsafe(at_once(), server.service.pool._loop).result(30)
+    assert server.service.pool.slots == 0
 
 
 def test_a_limit_is_the_refused_responses_alone(connection) -> None:
@@ -194,7 +194,7 @@ def test_as_many_tokens_as_it_may_have(connection) -> None:
 
 
 def test_where_there_is_no_seat_that_is_said() -> None:
-    config = ServeConfig(model="tiny", engine=WorkerPoolConfig(sessions=1, late_ms=1e9))
+    config = ServeConfig(model="tiny", pool=WorkerPoolConfig(sessions=1, late_ms=1e9))
     with running(config) as found, found.client().realtime.connect(model="tiny") as connection:
         create(connection, message("user", "what is 3 plus 4"))
         connection.response.create(response={"conversation": "none"}, event_id="outside")

@@ -14,7 +14,7 @@ from tiny_assistant import Loudness, tiny_assistant
 
 from duologue.inference.assistant.text_stream import ids_of
 from duologue.inference.serving.app import ServeConfig, create_app
-from duologue.inference.serving.workers import engine
+from duologue.inference.serving.workers import pool
 from duologue.inference.serving.workers.worker import Job, Worker
 from duologue.inference.session.session import Session
 from duologue.model.errors import DuologueError
@@ -161,11 +161,11 @@ class Blocking(Loudness):
 
 
 def test_health_tells_of_a_worker_that_does_not_come_back(monkeypatch) -> None:
-    assert engine._PING_S + engine._STUCK_S < 5
-    monkeypatch.setattr(engine, "_PING_S", 0.05)
-    monkeypatch.setattr(engine, "_STUCK_S", 0.3)
-    vad, room = Blocking(), engine.WorkerPoolConfig(sessions=4, late_ms=1e9)
-    app = create_app(ServeConfig(model="tiny", engine=room), tiny_assistant(), vad)
+    assert pool._PING_S + pool._STUCK_S < 5
+    monkeypatch.setattr(pool, "_PING_S", 0.05)
+    monkeypatch.setattr(pool, "_STUCK_S", 0.3)
+    vad, room = Blocking(), pool.WorkerPoolConfig(sessions=4, late_ms=1e9)
+    app = create_app(ServeConfig(model="tiny", pool=room), tiny_assistant(), vad)
     with running(app=app) as found:
         vad.hears = True
 
@@ -179,7 +179,7 @@ def test_health_tells_of_a_worker_that_does_not_come_back(monkeypatch) -> None:
                 # More than a pipe holds: whoever hands it over must not wait either.
                 connection.input_audio_buffer.append(audio=pcm16(sound((20.0, True))))
                 wait(lambda: health() == (503, "stuck"), 5)
-                assert found.service.engine.room() == 0
+                assert found.service.pool.room() == 0
                 vad.may.set()
                 wait(lambda: health() == (200, "ok"), 20)
         finally:

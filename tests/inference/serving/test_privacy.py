@@ -34,7 +34,7 @@ def locked():
     """The service with the page on it, as `duologue chat` has it, behind keys."""
     from duologue.demo.page.page import create_page
 
-    config = ServeConfig(model="tiny", engine=ENGINE, access=AccessConfig(keys=KEYS))
+    config = ServeConfig(model="tiny", pool=ENGINE, access=AccessConfig(keys=KEYS))
     app = create_page(config, tiny_assistant(), Loudness())
     with running(config, app=app) as found:
         yield found, app
@@ -116,7 +116,7 @@ def test_sound_is_not_written_to_disk(tmp_path: Path) -> None:
     """A conversation, and recordings over HTTP and to the page, larger than what web servers keep in memory."""
     from duologue.demo.page.page import create_page
 
-    config = ServeConfig(model="tiny", engine=ENGINE)
+    config = ServeConfig(model="tiny", pool=ENGINE)
     with running(config, app=create_page(config, tiny_assistant(), Loudness())) as found:
         client = found.client()
         recording = io.BytesIO()

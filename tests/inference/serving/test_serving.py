@@ -30,7 +30,7 @@ from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.run import serve
-from duologue.inference.serving.workers.engine import WorkerPoolConfig
+from duologue.inference.serving.workers.pool import WorkerPoolConfig
 from duologue.inference.session.state import SessionState
 from duologue.model.errors import DuologueError
 
@@ -52,7 +52,7 @@ def locked():
         message_bytes=200_000,
         messages_per_s=20,
     )
-    with running(ServeConfig(model="tiny", engine=ENGINE, access=access)) as found:
+    with running(ServeConfig(model="tiny", pool=ENGINE, access=access)) as found:
         yield found
 
 
@@ -115,20 +115,20 @@ def test_other_origins_are_refused(locked, server) -> None:
 
 def test_a_key_has_so_many_conversations(locked) -> None:
     key = {"Authorization": f"Bearer {OTHER}"}
-    wait(lambda: locked.service.engine.slots == 0)
+    wait(lambda: locked.service.pool.slots == 0)
     first, second = (connect(ws(locked), additional_headers=key) for _ in range(2))
     status, error = refusal(locked, additional_headers=key)
     assert status == 429 and error["code"] == "rate_limit_exceeded"
     connect(ws(locked), additional_headers={"Authorization": f"Bearer {KEY}"}).close()
     first.close()
-    wait(lambda: locked.service.engine.slots == 1)
+    wait(lambda: locked.service.pool.slots == 1)
     connect(ws(locked), additional_headers=key).close()
     second.close()
 
 
 def test_who_cannot_be_served_in_time_is_not_let_in() -> None:
-    engine = WorkerPoolConfig(sessions=1, late_ms=1e9)
-    config = ServeConfig(model="tiny", engine=engine, limits=Limits(wait_s=0.2))
+    pool = WorkerPoolConfig(sessions=1, late_ms=1e9)
+    config = ServeConfig(model="tiny", pool=pool, limits=Limits(wait_s=0.2))
     with running(config) as found, found.client().realtime.connect(model="tiny") as inside:
         collect(inside, "session.created")
         status, error = refusal(found)
@@ -158,16 +158,16 @@ def test_a_model_that_cannot_converse_says_so_and_serves_on() -> None:
 
 def test_a_late_engine_lets_nobody_in() -> None:
     """While those inside are served late; once they are gone, whoever comes is let in."""
-    config = ServeConfig(model="tiny", engine=WorkerPoolConfig(sessions=4, late_ms=50))
+    config = ServeConfig(model="tiny", pool=WorkerPoolConfig(sessions=4, late_ms=50))
     with running(config) as found:
-        engine = found.service.engine
+        pool = found.service.pool
         with found.client().realtime.connect(model="tiny") as inside:
             inside.input_audio_buffer.append(audio=pcm16(sound((12.0, False))))
-            late = engine.late_ms
+            late = pool.late_ms
             wait(lambda: len(late) > 140)
             late.extend([(late[-1][0], 100.0)] * 5)
             assert refusal(found)[1]["code"] == "server_overloaded"
-        wait(lambda: engine.slots == 0)
+        wait(lambda: pool.slots == 0)
         with contextlib.ExitStack() as others:
             for _ in range(2):  # the first, and who comes while it is inside
                 another = others.enter_context(found.client().realtime.connect(model="tiny"))
@@ -197,7 +197,7 @@ def test_too_large_and_too_many(locked) -> None:
 
 def test_a_session_lasts_so_long() -> None:
     access = AccessConfig(session_s=0.5)
-    config = ServeConfig(model="tiny", engine=ENGINE, access=access)
+    config = ServeConfig(model="tiny", pool=ENGINE, access=access)
     with running(config) as found, found.client().realtime.connect(model="tiny") as connection:
         assert collect(connection, "error")[-1].error.code == "session_expired"
         with pytest.raises(websockets.ConnectionClosed):
@@ -217,8 +217,8 @@ def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
             remembered.append(weakref.ref(self))
 
         monkeypatch.setattr(kind, "__init__", made)
-    (worker,) = server.service.engine._workers
-    wait(lambda: server.service.engine.slots == 0)
+    (worker,) = server.service.pool._workers
+    wait(lambda: server.service.pool.slots == 0)
     raw = socket.create_connection(("127.0.0.1", server.port))
     connection = connect(ws(server), sock=raw)
     connection.recv()
@@ -247,7 +247,7 @@ def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # reset, not closed
     raw.shutdown(socket.SHUT_RDWR)
     raw.close()
-    wait(lambda: server.service.engine.slots == 0 and not server.service.sessions, 10)
+    wait(lambda: server.service.pool.slots == 0 and not server.service.sessions, 10)
 
     def forgotten() -> bool:
         gc.collect()
@@ -259,12 +259,12 @@ def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
 
 
 def test_a_shutdown_lets_the_answer_finish() -> None:
-    config = ServeConfig(model="tiny", engine=ENGINE)
+    config = ServeConfig(model="tiny", pool=ENGINE)
     with running(config, speed=4.0) as found:
         with found.client().realtime.connect(model="tiny") as connection:
             connection.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (1.0, False))))
             collect(connection, "response.output_audio.delta")
-            loop = found.service.engine._loop
+            loop = found.service.pool._loop
             loop.call_soon_threadsafe(found.server.handle_exit, signal.SIGTERM, None)
             wait(lambda: found.service.draining)
             assert httpx.get(f"{found.url}/health").json() == {"status": "draining"}
@@ -312,7 +312,7 @@ def test_speech(server) -> None:
         client.audio.speech.create(model="tiny", voice="alloy", input="it is a xylophone")
     with pytest.raises(openai.BadRequestError, match="one speed"):
         client.audio.speech.create(model="tiny", voice="alloy", input=SAID, speed=2.0)
-    assert server.service.engine.slots == 0
+    assert server.service.pool.slots == 0
 
 
 def test_chat(server) -> None:
@@ -370,7 +370,7 @@ def test_bad_completions_are_one_clear_error(server, body, param) -> None:
     answer = httpx.post(f"{server.url}/v1/chat/completions", content=json.dumps(body))
     error = answer.json()["error"]
     assert answer.status_code == 400 and error["message"] and (param is None or error["param"] == param), error
-    assert server.service.engine.slots == 0
+    assert server.service.pool.slots == 0
 
 
 def test_one_slow_client_harms_nobody(server) -> None:
@@ -392,7 +392,7 @@ def test_a_load_is_reported(tmp_path) -> None:
 
     path = tmp_path / "question.flac"
     soundfile.write(path, sound((0.8, True)), 16_000)
-    with running(ServeConfig(model="tiny", engine=WorkerPoolConfig(sessions=1, late_ms=1e9))) as found:
+    with running(ServeConfig(model="tiny", pool=WorkerPoolConfig(sessions=1, late_ms=1e9))) as found:
         report = asyncio.run(measure(found.url, [path], 2, 3.2, "none", fraction=0.5, every_s=1.5))
     assert (report["inside"], report["refused"], report["lost"], report["errors"]) == (1, {503: 1}, [], 0)
     assert report["chunks_sent"] == round(3.2 / CHUNK_S) + 1 <= report["frames_done"]
@@ -409,7 +409,7 @@ def test_lanes_that_are_processes(tmp_path, capfd) -> None:
     import os
 
     from duologue.checkpoints import store
-    from duologue.inference.serving.workers.engine import PoolFull, WorkerFault, WorkerPool
+    from duologue.inference.serving.workers.pool import PoolFull, WorkerFault, WorkerPool
     from duologue.inference.session.state import SessionConfig
 
     assistant = tiny_assistant()
@@ -417,20 +417,20 @@ def test_lanes_that_are_processes(tmp_path, capfd) -> None:
     store.save(folder, assistant.model, assistant.tokenizer)
 
     async def run() -> None:
-        engine = await WorkerPool.start(lambda: None, WorkerPoolConfig(workers=1, sessions=2), model=str(folder))
-        slot = engine.sit(SessionConfig())
+        pool = await WorkerPool.start(lambda: None, WorkerPoolConfig(workers=1, sessions=2), model=str(folder))
+        slot = pool.sit(SessionConfig())
         await slot.call("type", "what is two plus two")
         frames = [await slot.tick(np.zeros(1_280, np.float32)) for _ in range(80)]
         assert any(np.abs(done.value.pcm).max() > 0.001 for done in frames)
         assert capfd.readouterr().err == ""
-        os.kill(engine._workers[0].runner.pid, signal.SIGKILL)
+        os.kill(pool._workers[0].runner.pid, signal.SIGKILL)
         with pytest.raises((WorkerFault, PoolFull)):
             while True:
                 await slot.tick(np.zeros(1_280, np.float32))
-        assert not engine.alive
+        assert not pool.alive
         with pytest.raises(PoolFull):
-            engine.sit(SessionConfig())
-        await engine.stop()
+            pool.sit(SessionConfig())
+        await pool.stop()
 
     asyncio.run(run())
 
@@ -445,4 +445,4 @@ def test_it_says_where_once_it_can_be_reached() -> None:
         raise Reached
 
     with pytest.raises(Reached):
-        serve(ServeConfig(model="tiny", engine=ENGINE), "127.0.0.1", 0, assistant=tiny_assistant(), say=say)
+        serve(ServeConfig(model="tiny", pool=ENGINE), "127.0.0.1", 0, assistant=tiny_assistant(), say=say)

@@ -53,7 +53,7 @@ def test_silence_is_written_down_as_nothing(server: Running) -> None:
     assert written(server, sound((3.0, False)), response_format="text").strip() == ""
     events = list(written(server, sound((3.0, False)), stream=True))
     assert [event.type for event in events] == ["transcript.text.done"] and events[0].text == ""
-    assert server.service.engine is not None and server.service.engine.slots == 0
+    assert server.service.pool is not None and server.service.pool.slots == 0
 
 
 def test_long_speech_is_written_down_in_parts_as_they_are_heard(server: Running) -> None:
@@ -72,7 +72,7 @@ def test_a_question_of_silence_is_refused(server: Running) -> None:
     with pytest.raises(openai.BadRequestError, match="no speech was heard"):
         asked(server, sound((3.0, False)))
     assert asked(server, sound((3.0, False)), "what is seven") == SAID
-    assert server.service.engine is not None and server.service.engine.slots == 0
+    assert server.service.pool is not None and server.service.pool.slots == 0
 
 
 def _said(connection: Any, wave: np.ndarray | None) -> tuple[str, str, str]:

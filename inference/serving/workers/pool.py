@@ -3,14 +3,14 @@
 A conversation stays in the worker that it began in (:mod:`.worker`), where its frames share the stages' steps with
 others' that are due meanwhile (:mod:`.dynamic_batching`). Several cores are used by several workers.
 
-What one frame costs is measured when a worker starts. No more conversations are let in than fit into ``share`` of the
-workers' time, and none while those inside are served late: one that could not be served would make all others late.
+What one frame costs is measured when a worker starts. No more conversations are let in than fit into ``fraction`` of
+the workers' time, and none while those inside are served late: one more would make all others late.
 
 Frames that come spread over time leave little to share until there is no time left; then sharing is what keeps a worker
-from falling behind (measured: nano's card). So the door counts on what a frame costs in small batches, and bursts are
-absorbed by larger ones.
+from falling behind (measured: nano's card). Admission control therefore counts on what a frame costs in small batches;
+bursts are absorbed by larger ones.
 
-    engine = await Engine.start(lambda: load("nano"))
+    pool = await WorkerPool.start(lambda: load("nano"))
     slot = pool.sit()                                     raises PoolFull
     done = await slot.tick(pcm)                             done.value.pcm, done.value.events
     await slot.call("type", "what is three plus four")      any method of the session
@@ -77,16 +77,18 @@ class WorkerPoolConfig:
 
     def __post_init__(self) -> None:
         if self.workers < 0 or (self.sessions is not None and self.sessions < 1):
-            raise DuologueError(f"engine: workers {self.workers}, sessions {self.sessions}; 0 or more, 1 or more")
+            raise DuologueError(f"worker pool: workers {self.workers}, sessions {self.sessions}; 0 or more, 1 or more")
         if not 0 < self.fraction <= 1 or self.late_ms <= 0:
-            raise DuologueError(f"engine: share {self.fraction}, late_ms {self.late_ms}; above 0, and share at most 1")
+            raise DuologueError(
+                f"worker pool: fraction {self.fraction}, late_ms {self.late_ms}; above 0, and fraction at most 1"
+            )
 
 
 class SessionSlot:
     """One conversation's place in a worker. Its jobs are done in the order in which they are given."""
 
-    def __init__(self, engine: WorkerPool, worker: _WorkerLink, line: int) -> None:
-        self._engine, self._worker, self.line = engine, worker, line
+    def __init__(self, pool: WorkerPool, worker: _WorkerLink, line: int) -> None:
+        self._pool, self._worker, self.line = pool, worker, line
         self.left = False
 
     def tick(self, pcm: np.ndarray, arrived: float | None = None) -> asyncio.Future[Done]:
@@ -100,21 +102,21 @@ class SessionSlot:
     def _give(
         self, method: str, args: tuple[Any, ...], arrived: float | None, patience: float = 0.0
     ) -> asyncio.Future[Done]:
-        future = self._engine._give(self._worker, self.line, method, args, arrived, patience)
+        future = self._pool._give(self._worker, self.line, method, args, arrived, patience)
         if self.left:
-            self._engine._drop(self.line)
+            self._pool._drop(self.line)
         return future
 
     def leave(self) -> None:
         """The conversation is over: all it remembered is dropped."""
         if not self.left:
             self.left = True
-            self._engine._leave(self._worker, self)
+            self._pool._leave(self._worker, self)
 
 
 @dataclass
 class _WorkerLink:
-    """The engine's end of a worker.
+    """The pool's end of a worker.
 
     jobs: on their way to it; None: there will be no more. (A pipe may be full, and the event loop must not wait.)
     asked: since when it has not said that it goes on, by time.monotonic(); None: nobody asks.
@@ -137,7 +139,7 @@ class _WorkerLink:
 
 
 class WorkerPool:
-    """All workers, and the door."""
+    """All workers, and admission control."""
 
     def __init__(self, config: WorkerPoolConfig) -> None:
         self.config = config
@@ -159,17 +161,17 @@ class WorkerPool:
         *,
         model: str | None = None,
     ) -> Self:
-        """An engine whose workers are ready.
+        """A pool whose workers are ready.
 
         Args:
             load: gives the assistant; called in the one thread.
             model: its name, which processes load it by.
             vad: what sessions hear speech with; None: silero. Only for a thread.
         """
-        engine = cls(config or WorkerPoolConfig())
-        for _ in range(max(1, engine.config.workers)):
+        pool = cls(config or WorkerPoolConfig())
+        for _ in range(max(1, pool.config.workers)):
             (work, theirs), (results, theirs_too) = Pipe(), Pipe()
-            if engine.config.workers:
+            if pool.config.workers:
                 assert model is not None
                 runner: Any = get_context("spawn").Process(
                     target=worker_process, args=(model, theirs, theirs_too), daemon=True
@@ -178,20 +180,20 @@ class WorkerPool:
                 worker = Worker(load(), vad, theirs, theirs_too)
                 runner = threading.Thread(target=worker.run, daemon=True, name="worker")
             link = _WorkerLink(work, results, runner)
-            engine._workers.append(link)
+            pool._workers.append(link)
             runner.start()
-            if engine.config.workers:  # so that one side notices when the other is gone
+            if pool.config.workers:  # so that one side notices when the other is gone
                 theirs.close()
                 theirs_too.close()
-        for link in engine._workers:
+        for link in pool._workers:
             first = await asyncio.to_thread(_receive, link.results)
             if first is None:
-                raise DuologueError("a worker of the engine did not start; see the message above")
+                raise DuologueError("a worker did not start; see the message above")
             link.cost_ms = first[2]
-            threading.Thread(target=engine._listen, args=(link,), daemon=True, name="results").start()
-            threading.Thread(target=engine._pass_on, args=(link,), daemon=True, name="jobs").start()
-        engine._pinging = asyncio.create_task(engine._ping())
-        return engine
+            threading.Thread(target=pool._listen, args=(link,), daemon=True, name="results").start()
+            threading.Thread(target=pool._pass_on, args=(link,), daemon=True, name="jobs").start()
+        pool._pinging = asyncio.create_task(pool._ping())
+        return pool
 
     @property
     def slots(self) -> int:
@@ -270,7 +272,7 @@ class WorkerPool:
         if worker.alive:
             self._send(worker, Job(line, number, method, args, arrived or time.monotonic(), patience))
         else:
-            self._finish(worker, line, number, WorkerFault("the engine has stopped"))
+            self._finish(worker, line, number, WorkerFault("the service has stopped"))
         return future
 
     def _send(self, worker: _WorkerLink, job: Job) -> None:
@@ -343,7 +345,7 @@ class WorkerPool:
         worker.alive = False
         for number, (its, line, _) in list(self._waiting.items()):
             if its is worker:
-                self._finish(worker, line, number, WorkerFault("the engine has stopped"))
+                self._finish(worker, line, number, WorkerFault("the service has stopped"))
 
 
 def _receive(results: Connection) -> Any:
