@@ -2,3 +2,6 @@
 
 Not here: anything that learns.
 """
+
+if "." not in __name__:
+    raise ImportError(f"import duologue.{__name__}, not {__name__}: this folder is a part of the package duologue")

@@ -1,11 +1,10 @@
-"""What every test shares: few threads, no network, and a watch over bare imports of the repository's folders."""
+"""What every test shares: few threads, no network."""
 
 from __future__ import annotations
 
 import functools
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
 
 # Set before torch is imported: models in tests are so small that threads spend their time waiting for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,18 +24,6 @@ hypothesis.settings.register_profile(
     "duologue", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("duologue")
-
-
-def bare_imports() -> list[str]:
-    """The repository's folders that were imported as top-level modules, which makes second copies of every class."""
-    return [name for name in FOLDERS if name in sys.modules]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def no_bare_imports() -> Iterator[None]:
-    """At the end of the run: nothing imported ``model`` where it meant ``duologue.model``."""
-    yield
-    assert not bare_imports(), f"imported without their package name: {bare_imports()}"
 
 
 @pytest.fixture(scope="session")
