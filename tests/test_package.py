@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The names in a wheel built from a copy of the tree, without any download."""
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "__init__.py", "__main__.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "py.typed", "__init__.py", "__main__.py"):
         shutil.copy(ROOT / name, copy / name)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, copy / name, ignore=ignore)
@@ -45,7 +46,7 @@ def test_every_module_is_in_the_wheel(wheel: set[str]) -> None:
 
 
 def test_data_are_in_the_wheel(wheel: set[str]) -> None:
-    """The bundled models and the page's assets travel along; nothing else does."""
+    """The bundled models, the page's assets and the mark of typed packages travel along; nothing else does."""
     data = {
         f"duologue/{path.relative_to(ROOT).as_posix()}"
         for folder in (*BUNDLED, "data_prep/nano/tables", "demo/assets")
@@ -54,12 +55,40 @@ def test_data_are_in_the_wheel(wheel: set[str]) -> None:
     }
     data |= {f"duologue/inference/evaluation/{name}" for name in ("judges/prompts.toml", "report/report.css")}
     info = {name for name in wheel if ".dist-info/" in name}
-    assert {name for name in wheel - info if not name.endswith(".py")} == data
+    assert {name for name in wheel - info if not name.endswith(".py")} == data | {"duologue/py.typed"}
 
 
 def test_licence_and_command(wheel: set[str]) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
     assert any(name.endswith("entry_points.txt") for name in wheel)
+
+
+def test_the_link_to_the_checkout_is_mended(tmp_path: Path) -> None:
+    """`make` links the environment to the checkout, and mends that where the link is gone or the checkout was moved."""
+    checkout = tmp_path / "first"
+    checkout.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "__init__.py"):
+        shutil.copy(ROOT / name, checkout / name)
+    venv.create(checkout / ".venv")
+
+    def make() -> bool:
+        """Whether it installed anything; pip is left out, but for the command's script."""
+        pip = f"printf '#!%s' {checkout}/.venv/bin/python >.venv/bin/duologue; :"
+        run = subprocess.run(
+            ["make", f"PIP={pip}", ".venv/.ready-demo"], cwd=checkout, capture_output=True, text=True, check=True
+        )
+        return "Installing" in run.stdout
+
+    def found() -> Path:
+        command = [checkout / ".venv" / "bin" / "python", "-c", "import duologue; print(duologue.__file__)"]
+        run = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
+        return Path(run.stdout.strip()).resolve()
+
+    assert make() and found() == checkout / "__init__.py" and not make()
+    (checkout / ".venv" / "checkout" / "duologue").unlink()
+    assert make() and found() == checkout / "__init__.py"
+    checkout = checkout.rename(tmp_path / "second")
+    assert make() and found() == checkout / "__init__.py" and not make()
 
 
 def imports(folder: Path) -> set[str]:

@@ -74,7 +74,7 @@ class KMeansUnits:
             clusters, random_state=seed, batch_size=4096, n_init=3, max_iter=passes, reassignment_ratio=0.001
         )
         means.fit(((frames - mean) / scale).numpy().astype(np.float32))
-        return cls(features, mean, scale, torch.from_numpy(means.cluster_centers_.astype(np.float32)))
+        return cls(features, mean, scale, torch.from_numpy(means.cluster_centers_).float())
 
     def assign(self, frames: Tensor) -> Tensor:
         """Features (T, D) -> units (T,) int64."""

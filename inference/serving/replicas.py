@@ -17,8 +17,8 @@ import os
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
-from ray import serve
-from ray.serve import Application
+from ray import serve  # pyright: ignore[reportMissingImports]
+from ray.serve import Application  # pyright: ignore[reportMissingImports]
 
 from .app import ServeConfig, create_app
 from .http.access import AccessConfig

@@ -30,7 +30,7 @@ class Scalars:
         self._awaiting = b""
         self._record(file_version="brain.Event:2")
         if first:
-            from tensorboard.compat.proto.event_pb2 import SessionLog
+            from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
             self._record(step=first, session_log=SessionLog(status=SessionLog.START))
 
@@ -51,7 +51,7 @@ class Scalars:
         self._awaiting, self.fault = b"", None
 
     def _record(self, **fields: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         record = io.BytesIO()

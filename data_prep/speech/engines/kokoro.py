@@ -60,7 +60,7 @@ def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray,
 @functools.cache
 def _model(process: int, model: Path, voices: Path) -> Any:  # each process loads its own
     import onnxruntime
-    from kokoro_onnx import Kokoro
+    from kokoro_onnx import Kokoro  # pyright: ignore[reportMissingImports]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # what prepares data has a process a core

@@ -17,7 +17,7 @@ def require() -> None:
 
 
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
-    import ttspico
+    import ttspico  # pyright: ignore[reportMissingImports]
 
     try:
         engine = ttspico.TtsEngine(voice.name)  # a fresh one: what it says depends on what it said before

@@ -5,6 +5,8 @@ those of a WebSocket's handshake too. The body may come as slowly as it likes, b
 nothing of an answer for UNREAD_S is gone. While many connections are without complete headers, whoever has been longest
 in that state is closed.
 """
+# pyright: reportAttributeAccessIssue=false
+# uvicorn chooses the class that PatientProtocol extends when it is imported.
 
 from __future__ import annotations
 

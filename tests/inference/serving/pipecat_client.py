@@ -6,6 +6,7 @@
 The recording (16-bit mono at 24 kHz) is the microphone, in real time and silent behind its end, until so many answers
 have come. Prints what was heard and said as one JSON object. It imports nothing of Duologue's.
 """
+# pyright: reportMissingImports=false
 
 import asyncio
 import json

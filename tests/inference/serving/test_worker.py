@@ -71,7 +71,7 @@ def begins(line, config=CONFIG):
     return Job(line, 0, "", (config,), 0.0)
 
 
-def script(i):
+def script(i) -> list:
     """Calls of one conversation, a frame of 80 ms each: speech, a pause it goes on after, an answer, an interruption,
     a turn in writing, a cut."""
     rng = np.random.default_rng(i)
@@ -147,7 +147,7 @@ def test_who_fails_harms_no_other(assistant, batches, caplog) -> None:
     scripts[1][10] = scripts[1][20] = ("tick", (np.full(FRAME, POISON, np.float32),))
     scripts[2][15] = ("type", ("",))
     jobs = [begins(line) for line in scripts]
-    jobs += [Job(i, n, *call, 0.08 * n) for i, calls in scripts.items() for n, call in enumerate(calls)]
+    jobs += [Job(i, n, *call, arrived=0.08 * n) for i, calls in scripts.items() for n, call in enumerate(calls)]
     lines, _ = serve(assistant, jobs, Allergic())
     assert max(batches["Allergic"]) >= 3
     for number in (10, 20):
@@ -178,16 +178,16 @@ def test_a_conversation_may_end_at_any_time(assistant) -> None:
     """Its jobs that have not begun are dropped, and nobody else's."""
     for end in np.arange(0.0, 0.1, 0.0035):
         jobs = [begins(0), begins(1), Job(0, 0, "", (), end)]
-        jobs += [Job(i, n + 1, *call, 0.01 * n) for i in (0, 1) for n, call in enumerate(script(i)[3:9])]
+        jobs += [Job(i, n + 1, *call, arrived=0.01 * n) for i in (0, 1) for n, call in enumerate(script(i)[3:9])]
         lines, _ = serve(assistant, jobs)
         assert len(lines[1]) == 6 and len(lines.get(0, ())) <= 6
-    at_once = [begins(0), Job(0, 1, *script(0)[0], 0.0), Job(0, 0, "", (), 0.0)]
+    at_once = [begins(0), Job(0, 1, *script(0)[0], arrived=0.0), Job(0, 0, "", (), 0.0)]
     assert serve(assistant, at_once) == ({}, [])
 
 
 def test_no_more_steps_than_allowed_are_one_batch(assistant, batches) -> None:
     jobs = [begins(line) for line in range(6)]
-    jobs += [Job(i, n, *call, 0.0) for i in range(6) for n, call in enumerate(script(0)[:8])]
+    jobs += [Job(i, n, *call, arrived=0.0) for i in range(6) for n, call in enumerate(script(0)[:8])]
     serve(assistant, jobs, most=4)
     assert {size for size in itertools.chain(*batches.values())} <= {2, 3, 4}
     batches.clear()

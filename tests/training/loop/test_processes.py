@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from duologue.training.loop.trainer import train
-from duologue.training.recipe import Recipe
 from duologue.training.recipes import speech_to_text
+from duologue.training.recipes.speech_to_text import SpeechToTextRecipe as Recipe
 
 LAUNCH = [
     "--num_machines",

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from duologue.checkpoints.settings import read_settings
 from duologue.data_prep.recipes.units import Config
@@ -48,10 +49,11 @@ def test_two_iterations(tmp_path: Path) -> None:
         ["train", "ssl"], ["train", "probe"], ["evaluate", "probe"], *[["prepare", "units"]] * 3,
         ["train", "ssl"], ["train", "probe"], ["evaluate", "probe"],
     ]  # fmt: skip
-    first, second = (resolve(words[1], words[2:]) for words in commands if words[:2] == ["train", "ssl"])
+    ssl: list[Any] = [resolve(words[1], words[2:]) for words in commands if words[:2] == ["train", "ssl"]]
+    first, second = ssl
     assert first.steps == second.steps == 7 and first.out == str(runs / "ssl") and second.out == str(runs / "ssl2")
     assert (first.units, second.units, second.clusters) == ("", "ssl_units.jsonl", 200)
-    probes = [resolve(words[1], words[2:]) for words in commands if words[:2] == ["train", "probe"]]
+    probes: list[Any] = [resolve(words[1], words[2:]) for words in commands if words[:2] == ["train", "probe"]]
     assert [probe.source for probe in probes] == [first.out, second.out]
     assert probes[0].data == (str(sets[0]),) and probes[0].dev_data == first.dev_data == (str(sets[2]),)
     units = [read_settings(Config, words[2:], "recipe units") for words in commands if words[0] == "prepare"]

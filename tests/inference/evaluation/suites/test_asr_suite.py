@@ -201,7 +201,7 @@ def test_a_beam_finds_what_is_likelier_in_all() -> None:
     wave = np.random.default_rng(0).standard_normal(4_000).astype(np.float32)
     one, two, three = range(layout.text[0], layout.text[0] + 3)
 
-    def logits(state: object) -> torch.Tensor:
+    def logits(state: Scripted) -> torch.Tensor:
         table = {None: {one: 0.6, two: 0.4}, one: {layout.reply: 0.5, three: 0.5}, two: {layout.reply: 1.0},
                  three: {layout.reply: 1.0}}[state.last]  # fmt: skip
         out = torch.full((model.llm.vocab_size,), 1e-9)
