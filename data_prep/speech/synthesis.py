@@ -6,7 +6,7 @@ import numpy as np
 
 from ..audio import resampled
 from ..text.spoken import ALPHABET, letters_marked
-from .pool import SAMPLE_RATE, Prosody, SynthesisError, Voice, engine
+from .engine import SAMPLE_RATE, Prosody, SynthesisError, Voice, engine
 
 
 def require(*engines: str) -> None:

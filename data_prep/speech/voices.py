@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...model.errors import DuologueError
+from .engine import ENGINES, SynthesisError, Voice
 from .engines.command import arguments_of, require_command
 from .engines.espeak import espeak_command
-from .pool import ENGINES, SynthesisError, Voice
 from .synthesis import require
 
 ACCENTS = ("en-029", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us", "en-us-nyc")
