@@ -134,12 +134,12 @@ def _read_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     if len(rest) == 1:
         return read_value(rest[0], value, where)
     sizes = [option for option in rest if dataclasses.is_dataclass(option)]
-    if isinstance(value, dict) and sizes:  # one of several configs: the one it has most fields of says what is wrong
+    if isinstance(value, dict) and sizes:  # several configs: the one whose fields differ least says what is wrong
 
-        def shared(option: Any) -> int:
-            return len(value.keys() & {field.name for field in dataclasses.fields(option)})
+        def differences(option: Any) -> int:
+            return len(value.keys() ^ {field.name for field in dataclasses.fields(option)})
 
-        return read_value(max(sizes, key=shared), value, where)
+        return read_value(min(sizes, key=differences), value, where)
     for option in rest:
         try:
             return read_value(option, value, where)

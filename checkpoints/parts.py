@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..model.audio_encoder.encoder import Encoder
 from ..model.audio_encoder.mel import LogMel, LogMelConfig
 from ..model.errors import DuologueError
-from ..model.speech_lm_config import Encoder, EncoderConfig, SpeechLMConfig, build_encoder, parts_of
+from ..model.speech_lm_config import EncoderConfig, SpeechLMConfig, parts_of
 from .cards.facts import Card
 from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict, read_value
@@ -156,6 +157,6 @@ def load_encoder(name: str | Path) -> tuple[LogMel, Encoder]:
     folder = expanded(name) if read_run(name) else resolve(name)
     if len(sizes) < 2 or not (folder / WEIGHTS).is_file():
         raise DuologueError(f"{name} is not a run that has trained an encoder: expected one of asr_pretrain or ssl")
-    encoder = made(lambda: build_encoder(sizes["encoder"]))
+    encoder = made(sizes["encoder"].build)
     fill(encoder, folder / WEIGHTS, prefix="encoder.", dtype=torch.float32)
     return LogMel(sizes["mel"]), encoder

@@ -37,8 +37,9 @@ def read_settings(config: T, words: Sequence[str], whose: str, *, fixed: Sequenc
 def read_settings(config: Any, words: Sequence[str], whose: str, *, fixed: Sequence[str] = ()) -> Any:
     """``config`` with the settings that ``words`` give it; of the same key the last one counts.
 
-    ``encoder.n_audio_layer=4`` reaches a config within, also one that is optional, and an entry of a dictionary. A
-    tuple's values have commas between, ``none`` empties what may be empty, ``~`` is the home folder.
+    ``encoder.n_audio_layer=4`` reaches a config within, also one that is optional, and an entry of a dictionary. Where
+    there are several, ``encoder.kind=whisper`` takes the one that stands in whisper.py. A tuple's values have commas
+    between, ``none`` empties what may be empty, ``~`` is the home folder.
 
     Args:
         config: a dataclass, whose fields without a default must be given; or one that is made and is to be changed.
@@ -66,11 +67,18 @@ def settings_of(function: Callable[..., Any], besides: Sequence[str]) -> type:
     return dataclasses.make_dataclass("Settings", fields, frozen=True, kw_only=True)
 
 
-def _with(config: type[T] | T, given: Mapping[str, str], whose: str, fixed: Sequence[str] = (), where: str = "") -> T:
+def _with(
+    config: type[T] | T,
+    given: Mapping[str, str],
+    whose: str,
+    fixed: Sequence[str] = (),
+    where: str = "",
+    kept: Mapping[str, Any] | None = None,
+) -> T:
     cls: Any = config if isinstance(config, type) else type(config)
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in fixed}
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(kept or {})
     within: dict[str, dict[str, str]] = {}
     for key, text in given.items():
         name, dot, rest = key.partition(".")
@@ -101,6 +109,14 @@ def _inner(kind: Any, now: Any, given: Mapping[str, str], whose: str, where: str
                 raise _unknown(f"{where}.{key}", [f"{where}.{name}" for name in now], "key", whose)
         return now | {key: _value(type(now[key]), text, f"{where}.{key}") for key, text in given.items()}
     options = [option for option in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(option)]
+    if "kind" in given and len(options) > 1:  # another of several configs: it keeps what the one now says of its fields
+        kinds = {str(option.__module__).rpartition(".")[2]: option for option in options}
+        chosen = _one_of(kinds, given["kind"], f"{where}.kind")
+        given = {key: text for key, text in given.items() if key != "kind"}
+        if type(now) is not chosen:
+            names = [each.name for each in dataclasses.fields(chosen) if hasattr(now, each.name)]
+            kept = {name: getattr(now, name) for name in names}
+            return _with(chosen, given, whose, (), f"{where}.", kept)
     if not dataclasses.is_dataclass(now) and len(options) != 1:
         raise DuologueError(f"unknown key {where}.{next(iter(given))!s} for {whose}: {where} has no settings within")
     return _with(now if dataclasses.is_dataclass(now) else options[0], given, whose, (), f"{where}.")

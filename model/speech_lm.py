@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .adaptor.adaptor import Adaptor
+from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
@@ -34,7 +36,7 @@ from .errors import DuologueError
 from .language_model.causal_lm import LLM
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.unit_decoder import UnitDecoder
-from .speech_lm_config import Adaptor, Encoder, PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
+from .speech_lm_config import PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
 from .tokens import TokenKind, check_ids
 
 _ENCODED_S = 0.64  # of sound that are encoded in one step
@@ -102,7 +104,7 @@ class SpeechLM(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.adaptor.linear1.weight.device
+        return next(self.adaptor.parameters()).device
 
     hears_sounds = False
 

@@ -5,8 +5,8 @@ part's name everywhere: in config.json and recipe.json, as the prefix of its ten
 recipe, in ``assemble``. Building, loading, saving, training, assembling and cards read :func:`parts_of`, so that a new
 part is a file with its config and its class, and a field here.
 
-A part that comes in several kinds has a union of their configs: one more encoder, adaptor or voice is a file with its
-config and its class, and an entry in the union and the table below it.
+A part that comes in several kinds has a union of their configs, each with a method ``build``: one more encoder, adaptor
+or voice is a file with its config and its class, and an entry in the union (docs/extend.md).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any
 
 from torch import nn
 
-from .adaptor.stack import StackAdaptor, StackConfig
+from .adaptor.stack import StackConfig
 from .audio_encoder.mel import LogMel, LogMelConfig
-from .audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from .audio_encoder.whisper import WhisperEncoderConfig
 from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
 from .duplex.monitor import Monitor, MonitorConfig
 from .errors import DuologueError
@@ -30,37 +30,12 @@ from .speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from .speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from .tokens import TokenLayout
 
-# An encoder's config has n_mels (bands of the log-mel), width (D), heads, positions (frames that training covered) and
-# streams (whether it can encode speech while it comes in). The encoder: log-mel (B, M, T) -> frames (B, T', D).
+# The kinds of a part; "encoder.kind=whisper" names one by its config's file. They tell each other by their fields.
 EncoderConfig = WhisperEncoderConfig
-Encoder = WhisperEncoder
-# An adaptor's config has in_dim (D) and out_dim (D_llm), and stack, frames an embedding. (B, T, D) -> (B, T', D_llm).
 AdaptorConfig = StackConfig
-Adaptor = StackAdaptor
-# A voice's config has units, hop (samples a unit or frame) and sample_rate. Units (B, U) -> samples (B, n).
 VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
 Voice = UnitVocoder | CodecVoice
-KINDS: dict[type, Callable[[Any], Any]] = {
-    WhisperEncoderConfig: WhisperEncoder,
-    StackConfig: StackAdaptor,
-    UnitVocoderConfig: UnitVocoder,
-    CodecVoiceConfig: CodecVoice,
-}
-
-
-def build_encoder(config: EncoderConfig) -> Encoder:
-    """The audio encoder that a config describes."""
-    return KINDS[type(config)](config)
-
-
-def build_adaptor(config: AdaptorConfig) -> Adaptor:
-    """The adaptor that a config describes."""
-    return KINDS[type(config)](config)
-
-
-def build_voice(config: VoiceConfig) -> Voice:
-    """The voice that a config describes: a vocoder of units, or the decoder of a codec."""
-    return KINDS[type(config)](config)
+build = methodcaller("build")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +103,10 @@ class SpeechLMConfig:
 
     mel: LogMelConfig = field(metadata=part(LogMel, "filter bank; nothing is trained"))
     encoder: EncoderConfig = field(
-        metadata=part(build_encoder, "log-mel spectrogram to frames", beside=("mel",), n_mels="mel.n_mels")
+        metadata=part(build, "log-mel spectrogram to frames", beside=("mel",), n_mels="mel.n_mels")
     )
     adaptor: AdaptorConfig = field(
-        metadata=part(build_adaptor, "frames to embeddings of the language model", in_dim="encoder.width")
+        metadata=part(build, "frames to embeddings of the language model", in_dim="encoder.width")
     )
     # A transformers config as a dictionary, "model_type" included.
     llm: dict[str, Any] = field(metadata=part(LLM, "language model"))
@@ -144,7 +119,7 @@ class SpeechLMConfig:
     # None: units are the last output.
     vocoder: VoiceConfig | None = field(
         default=None,
-        metadata=part(build_voice, "speech units to a waveform", needs=("unit_decoder",), units="layout.units"),
+        metadata=part(build, "speech units to a waveform", needs=("unit_decoder",), units="layout.units"),
     )
     # None: it cannot tell what is to be answered.
     monitor: MonitorConfig | None = field(
@@ -173,7 +148,7 @@ class SpeechLMConfig:
     @property
     def streams(self) -> bool:
         """Whether speech is encoded while it comes in, and not at the end of the turn."""
-        return self.mel.norm == "causal" and self.encoder.streams
+        return self.mel.norm == "causal" and self.encoder.chunk is not None
 
     def parts(self) -> dict[str, Part]:
         """The parts that this model has, by name."""

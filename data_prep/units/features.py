@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...checkpoints.units import HOP, SAMPLE_RATE, fingerprint
+from ...model.audio_encoder.encoder import Encoder
 from ...model.audio_encoder.mel import LogMel, mel_filters
 from ...model.errors import DuologueError
-from ...model.speech_lm_config import Encoder
 
 
 class Features(Protocol):

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import DuologueError
-from ..streaming import State, Streaming
+from ..streaming import State
+from .adaptor import Adaptor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,10 @@ class StackConfig:
     hidden_dim: int = 2048
     out_dim: int = 4096  # D_llm
     stack: int = 5  # k: frames to one embedding
+
+    def build(self) -> StackAdaptor:
+        """The adaptor of these sizes, untrained."""
+        return StackAdaptor(self)
 
     def __post_init__(self) -> None:
         if self.stack < 1:
@@ -39,10 +44,10 @@ class AdaptorState(State):
     pending: Tensor
 
 
-class StackAdaptor(Streaming):
+class StackAdaptor(Adaptor):
     """(B, T, D) -> (B, T // k, D_llm)."""
 
-    time_in, time_out = 1, 1
+    config: StackConfig
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..speech_lm_config import Adaptor, Encoder
+from ..adaptor.adaptor import Adaptor
 from ..streaming import Chain, ChainState, State, Streaming
+from .encoder import Encoder
 from .mel import LogMel
 from .windowed import WindowConfig, WindowedEncoder
 
@@ -92,10 +93,10 @@ class Hearing(Streaming):
         if state.stage is not None:
             return self.stage.step(pcm, state.stage)
         state.clip.append(pcm)
-        return self.adaptor.linear1.weight.new_zeros(state.batch, 0, self.adaptor.config.out_dim)
+        return next(self.adaptor.parameters()).new_zeros(state.batch, 0, self.adaptor.config.out_dim)
 
     def flush(self, state: HearingState) -> Tensor:
-        silence = torch.zeros(state.batch, self.tail, device=self.adaptor.linear1.weight.device)
+        silence = torch.zeros(state.batch, self.tail, device=next(self.adaptor.parameters()).device)
         if state.stage is None:
             return self(torch.cat([*state.clip, silence[:, :0]], dim=1))
         heard = [self.stage.step(silence, state.stage)] if self.tail else []

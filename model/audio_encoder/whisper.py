@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -22,7 +21,8 @@ from torch import Tensor, nn
 from ..errors import DuologueError
 from ..layers.conv import ConvState, StreamingConv1d
 from ..layers.kv_cache import KVBuffer
-from ..streaming import State, Streaming
+from ..streaming import State
+from .encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,9 @@ class WhisperEncoderConfig:
         """Frames that training covered."""
         return self.n_audio_ctx
 
-    @property
-    def streams(self) -> bool:
-        """Whether speech can be encoded while it comes in."""
-        return self.chunk is not None
+    def build(self) -> WhisperEncoder:
+        """The encoder of these sizes, untrained."""
+        return WhisperEncoder(self)
 
     def __post_init__(self) -> None:
         if self.n_audio_state % self.n_audio_head:
@@ -136,11 +135,10 @@ class WhisperEncoderState(State):
     layers: list[KVBuffer]
 
 
-class WhisperEncoder(Streaming):
+class WhisperEncoder(Encoder):
     """(B, M, T) -> (B, ceil(T / 2), D)."""
 
-    time_out = 1
-    rate = Fraction(1, 2)
+    config: WhisperEncoderConfig
 
     def __init__(self, config: WhisperEncoderConfig) -> None:
         super().__init__()

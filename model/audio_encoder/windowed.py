@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..errors import DuologueError
 from ..streaming import State, Streaming
+from .encoder import Encoder
 from .mel import LogMel
-from .whisper import WhisperEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class WindowedEncoder(Streaming):
     exact = False
     time_out = 1
 
-    def __init__(self, mel: LogMel, encoder: WhisperEncoder, config: WindowConfig) -> None:
+    def __init__(self, mel: LogMel, encoder: Encoder, config: WindowConfig) -> None:
         super().__init__()
         self.config = config
         self.parts = (mel, encoder)  # in a tuple, which does not register: they are registered where they belong
@@ -131,7 +131,7 @@ class WindowedEncoder(Streaming):
         batch, end = state.power.shape[0], state.start + state.power.shape[2]
         ready = end - state.done if last else (end - self.right - state.done) // self.chunk * self.chunk
         if ready <= 0:
-            return encoder.conv1.weight.new_zeros(batch, 0, encoder.config.width)
+            return next(encoder.parameters()).new_zeros(batch, 0, encoder.config.width)
         stop = min(end, state.done + ready + self.right)
         window = state.power[..., : stop - state.start]
         if self.clipwise:

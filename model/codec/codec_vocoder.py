@@ -32,6 +32,10 @@ class CodecVoiceConfig:
     quantiser: QuantiserConfig
     decoder: VocosConfig | SourceFilterConfig
 
+    def build(self) -> CodecVoice:
+        """The voice of these sizes, untrained."""
+        return CodecVoice(self)
+
     def __post_init__(self) -> None:
         if self.sample_rate < 1:
             raise DuologueError(f"codec voice sample_rate must be at least 1 Hz, got {self.sample_rate}")

@@ -44,6 +44,10 @@ class UnitVocoderConfig:
         """Samples a frame."""
         return math.prod(self.upsample_rates) if self.source_filter is None else self.source_filter.hop
 
+    def build(self) -> UnitVocoder:
+        """The vocoder of these sizes, untrained."""
+        return UnitVocoder(self)
+
     def __post_init__(self) -> None:
         sizes = {
             "units": (self.units,), "embedding_dim": (self.embedding_dim,), "channels": (self.channels,),

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ...data_prep.datasets.question_sets import question_set
 from ...model.audio_encoder.mel import LogMel
 from ...model.audio_encoder.whisper import sinusoids
-from ...model.speech_lm_config import build_encoder
 from ..augment.spec import spec_augment
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Plan, dev_sets, pad, to_float
@@ -74,7 +73,7 @@ class AsrPretrain(SpeechTask):
         super().__init__(recipe)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
-        self.encoder = build_encoder(recipe.encoder)
+        self.encoder = recipe.encoder.build()
         dim = recipe.encoder.width
         self.ctc_head = nn.Linear(dim, LABELS)
         self.plan = Plan(self.corpus.lengths, recipe.batch_size, recipe.seed, recipe.accumulate)

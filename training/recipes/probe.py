@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ...checkpoints.files import expanded, write_text
 from ...checkpoints.parts import load_encoder
+from ...model.audio_encoder.encoder import Encoder
 from ...model.audio_encoder.mel import LogMel
-from ...model.speech_lm_config import Encoder, build_encoder
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Corpus, Plan, dev_sets, pad, to_float
 from ..data.speech import SpeechRecipe, SpeechTask
@@ -103,8 +103,8 @@ class Probe(SpeechTask):
         if recipe.source:
             self.mel, self.encoder = load_encoder(recipe.source)
         else:
-            self.mel, self.encoder = LogMel(recipe.mel), build_encoder(recipe.encoder)
-        self.random = build_encoder(self.encoder.config)
+            self.mel, self.encoder = LogMel(recipe.mel), recipe.encoder.build()
+        self.random = self.encoder.config.build()
         layers = range(len(self.encoder.blocks) + 1)
         self.names = ["mel", *(f"{kind}_{layer}" for kind in ("random", "trained") for layer in layers)]
         widths = [STACK * self.mel.config.n_mels] + [self.encoder.config.width] * (len(self.names) - 1)

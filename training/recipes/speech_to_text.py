@@ -177,7 +177,7 @@ class SpeechToText(SpeechTask):
         samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
         offsets = random_offsets(r.encoder, longest, len(waves), rng)
-        if not r.encoder.streams:  # one that sees whole clips has them begin at 0
+        if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
             offsets.zero_()
         return batch | {
             "spoken": [row.spoken for row in rows],

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from ...model.audio_encoder.mel import LogMel
 from ...model.errors import DuologueError
-from ...model.speech_lm_config import build_encoder
 from ..augment.augment import augment
 from ..augment.presets import augmentation_of, keeps_time
 from ..data.corpus import Corpus, Plan, dev_sets, pad, to_float
@@ -100,7 +99,7 @@ class Ssl(SpeechTask):
         super().__init__(recipe)
         self.recipe = recipe
         self.mel = LogMel(recipe.mel)
-        self.encoder = build_encoder(recipe.encoder)
+        self.encoder = recipe.encoder.build()
         q = recipe.quantiser
         self.quantiser = None if recipe.units else RandomQuantiser(q, recipe.mel.n_mels, STACK, recipe.seed)
         self.classes = (q.codebooks, q.size) if self.quantiser else (1, recipe.clusters)  # labels a frame, of so many
