@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import math
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +39,7 @@ from duologue.model.speech_decoder.source_filter import SourceFilter, SourceFilt
 from duologue.model.speech_decoder.speech_decoder import SpeechDecoder
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
+from duologue.model.speech_lm_config import AdaptorConfig, EncoderConfig
 from duologue.model.streaming import Chain, Streaming
 
 
@@ -79,6 +82,11 @@ def tiny_encoder(causal_conv: bool) -> WhisperEncoder:
 
 def tiny_adaptor() -> StackAdaptor:
     return StackAdaptor(StackConfig(in_dim=16, hidden_dim=24, out_dim=12, stack=4))
+
+
+def kinds(union: Any) -> tuple[Any, ...]:
+    """The configs of a part that comes in several kinds."""
+    return typing.get_args(union) or (union,)
 
 
 def tiny_hearing(tail_s: float) -> Hearing:
@@ -234,7 +242,19 @@ STAGES = [
     Stage(name="vad", make=VAD, input=samples, frames=8 * 512),
     Stage(name="encoder", make=lambda: tiny_encoder(causal_conv=True), input=features(20), frames=150),
     Stage(name="encoder-centred", make=lambda: tiny_encoder(causal_conv=False), input=features(20), frames=151),
-    Stage(name="adaptor", make=tiny_adaptor, input=lambda frames: torch.randn(2, frames, 16)),
+    *(
+        Stage(name=f"encoder-{kind.__name__}", make=kind(n_mels=20).build, input=features(20), frames=150)
+        for kind in kinds(EncoderConfig)
+        if kind().chunk is not None
+    ),
+    *(
+        Stage(
+            name=f"adaptor-{kind.__name__}",
+            make=kind(in_dim=16, out_dim=12, stack=4).build,
+            input=lambda frames: torch.randn(2, frames, 16),
+        )
+        for kind in kinds(AdaptorConfig)
+    ),
     Stage(
         name="hearing",
         make=lambda: tiny_hearing(tail_s=0.0),

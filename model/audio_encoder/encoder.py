@@ -43,7 +43,7 @@ class Encoder(Streaming):
     time_out = 1
     rate = Fraction(1, 2)
     config: EncoderSizes
-    blocks: nn.ModuleList  # (B, T', D) -> (B, T', D) each
+    blocks: nn.ModuleList  # each gives frames (B, T', D)
 
     def forward(
         self, mel: Tensor, lengths: Tensor | None = None, offsets: Tensor | None = None, layer: int | None = None
