@@ -48,6 +48,18 @@ class Outer:
     either: int | str = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wider:
+    width: int
+    rate: Fraction
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    part: Wider | Inner
+
+
 inners = st.builds(Inner, width=st.integers(1, 9), rate=st.fractions(min_value=0, max_value=9, max_denominator=7))
 floats = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
@@ -136,3 +148,10 @@ def test_every_field_must_be_there(field: str) -> None:
 def test_what_has_no_json_form_is_refused() -> None:
     with pytest.raises(DuologueError, match=r"field 'extra\.f' is <"):
         config_to_dict(Outer(name="", flag=True, fraction=1.0, inner=None, names=[], extra={"f": object()}, counts={}))
+
+
+def test_of_several_configs_the_fields_tell_which_it_is() -> None:
+    for part in (Inner(width=2), Wider(width=2, rate=Fraction(1), depth=3)):
+        assert config_from_dict(Kinds, config_to_dict(Kinds(part=part))).part == part
+    with pytest.raises(DuologueError, match=r"unknown field 'part\.height'; part has: width, rate$"):
+        config_from_dict(Kinds, {"part": {"width": 2, "rate": "1", "height": 3}})

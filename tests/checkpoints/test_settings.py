@@ -16,6 +16,11 @@ import pytest
 from duologue.checkpoints.settings import Catalogue, finite, read_settings, whole
 from duologue.data_prep.prepare import RECIPES as PREPARED
 from duologue.demo.importing import IMPORTERS, run
+from duologue.model.codec.codec import CodecConfig
+from duologue.model.codec.quantiser import QuantiserConfig
+from duologue.model.codec.seanet import SEANetConfig
+from duologue.model.codec.spectral_encoder import SpectralEncoderConfig
+from duologue.model.codec.vocos import VocosConfig
 from duologue.model.errors import DuologueError
 from duologue.training.main import RECIPES, resolve
 
@@ -143,6 +148,22 @@ def test_settings_reach_within() -> None:
     )  # fmt: skip
     assert read_settings(found, ["perhaps=none", "path=none"], "it").perhaps is None
     assert resolve("asr_pretrain", ["preset=tiny", "encoder.n_audio_layer=1"]).encoder.n_audio_layer == 1  # type: ignore[attr-defined]
+
+
+def test_another_kind_of_a_part_keeps_what_both_say() -> None:
+    codec = CodecConfig(encoder=SEANetConfig(dim=32, kernel=9), quantiser=QuantiserConfig(dim=32), decoder=None)
+    words = ["encoder.kind=spectral_encoder", "encoder.layers=2", "decoder.kind=vocos", "decoder.in_dim=32"]
+    found = read_settings(codec, words, "it")
+    assert found.encoder == SpectralEncoderConfig(dim=32, kernel=9, hop=320, layers=2)
+    assert found.decoder == VocosConfig(in_dim=32)
+    assert read_settings(found, ["encoder.kind=spectral_encoder", "encoder.layers=3"], "it").encoder.kernel == 9
+    for word, said in (
+        ("encoder.kind=spectral", "encoder.kind=spectral: the value must be one of seanet, spectral_encoder"),
+        ("encoder.layers=2", "unknown key 'encoder.layers'"),
+        ("quantiser.kind=x", "unknown key 'quantiser.kind'"),
+    ):
+        with pytest.raises(DuologueError, match=re.escape(said)):
+            read_settings(codec, [word], "it")
 
 
 @pytest.mark.parametrize(
