@@ -28,9 +28,8 @@ from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict
 from .files import read_json
 from .folders import replaceable, replacing
-from .placement import spread, to_int8
 from .source import CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
-from .weights import DeviceMap, fill, made, named_tensors
+from .weights import DeviceMap, fill, made, named_tensors, spread, to_int8
 
 FORMAT = "duologue/1"
 

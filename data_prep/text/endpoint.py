@@ -52,7 +52,7 @@ class Endpoint:
         self.client = OpenAI(base_url=url, api_key=key, max_retries=tries - 1, timeout=timeout_s)
         self.asked = self.remembered = 0
         self._lock = threading.Lock()
-        self._asking: dict[str, threading.Lock] = {}
+        self._under_way: dict[str, threading.Lock] = {}
         self._answers = _read(journal)
 
     def ask(self, messages: Messages, temperature: float = 0.7) -> str:
@@ -65,7 +65,7 @@ class Endpoint:
         request: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": temperature}
         key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         with self._lock:
-            same = self._asking.setdefault(key, threading.Lock())
+            same = self._under_way.setdefault(key, threading.Lock())
         with same:  # who asks the same at the same time waits for the answer
             if key in self._answers:
                 with self._lock:

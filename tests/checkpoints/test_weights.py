@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from duologue.checkpoints import store, weights
-from duologue.checkpoints.placement import to_int8
-from duologue.checkpoints.weights import assign, fill, made, named_tensors, without_storage
+from duologue.checkpoints.weights import assign, fill, made, named_tensors, to_int8, without_storage
 from duologue.inference.assistant.assistant import Assistant
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import name_of, numbered_json_lines, read_text, text_of
+from ....checkpoints.recognisers.recogniser import find_recogniser
 from ....data_prep.audio import read_audio
 from ....model.errors import DuologueError
 from ..judges.endpoint import EndpointJudge, JudgeConfig
-from ..judges.recognise import find_recogniser
 from ..judges.slots import is_right
 from ..judges.speech import SpeechJudge
 from ..metrics.quality import RATE
@@ -63,7 +63,6 @@ def run(
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
     hearing = SpeechJudge(find_recogniser(recogniser), utmos, grader, normaliser)
     like = None if voice is None else read_audio(voice, RATE)
-
 
     def work(_: int, entry: Row) -> Row:
         return _judge(hearing, entry, outputs, like)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.quality import RATE, SpeakerEncoder, audible, speaker_encoder, unreferenced
+from ....checkpoints.recognisers.recogniser import Recogniser
+from ..metrics.quality import SpeakerEncoder, audible, speaker_encoder, unreferenced
 from ..metrics.words import error_measures, normaliser
 from ..report.run_folder import Row
 from .endpoint import EndpointJudge
-from .recognise import Recogniser
 from .slots import is_right
 
 
@@ -53,14 +53,14 @@ class SpeechJudge:
         judged = row.get("answer") and row.get("slot")
         question, reply = row.get("question") or "", row.get("reply") or ""
         if wave is not None and audible(wave):
-            heard = out["heard"] = self.recogniser(wave, RATE)
+            heard = out["heard"] = self.recogniser(wave)
             if reply:
                 found |= error_measures(heard, reply, self.how, "reply_")
             found |= self.quality(wave)
             if like is not None:
                 found |= self._resembles(wave, like)
                 if reply:
-                    out["synthesiser_heard"] = self.recogniser(like, RATE)
+                    out["synthesiser_heard"] = self.recogniser(like)
                     found |= error_measures(out["synthesiser_heard"], reply, self.how, "synthesiser_")
         elif reply and wave is not None:  # a reply of which nothing can be heard
             out["heard"] = ""

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ....checkpoints.recognisers.recogniser import RATE
 from ....data_prep.audio import resampled
 from ...assistant.assistant import Assistant
-from ..judges.recognise import RATE
 from ..judges.speech import SpeechJudge
 from ..report.run_folder import Row
 from .words import error_measures
@@ -59,9 +59,7 @@ def render_chunks(assistant: Assistant, row: Row, hearing: SpeechJudge) -> Row:
         wave = torch.cat(pieces, dim=-1).flatten().float().clamp(-1, 1).cpu().numpy()  # (n,)
         wave = resampled(wave, assistant.output_rate, RATE)
         found = hearing.quality(wave)
-        out["sizes"][str(size)] = found | error_measures(
-            hearing.recogniser(wave, RATE), row["reply"], hearing.how, "reply_"
-        )
+        out["sizes"][str(size)] = found | error_measures(hearing.recogniser(wave), row["reply"], hearing.how, "reply_")
     return out
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..judges.recognise import TimedWord
+from ....checkpoints.recognisers.recogniser import TimedWord
 
 Segment = tuple[float, float]  # s
 

@@ -36,9 +36,7 @@ def finish(
         parts: findings of parts of the rows, by name, which report.json keeps beside the whole's; None: there are none.
     """
     good = good_rows(rows)
-    findings = [
-        found for metric in metrics if (found := evaluate(metric, good, int(settings.get("seed") or 0))).count
-    ]
+    findings = [found for metric in metrics if (found := evaluate(metric, good, int(settings.get("seed") or 0))).count]
     report: dict[str, Any] = {
         "settings": dict(settings),
         "metrics": [finding.to_json() for finding in findings],

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from ....checkpoints.files import read_json, write_json
+from ....checkpoints.recognisers.recogniser import Recogniser, find_recogniser
 from ....data_prep.audio import read_audio, resampled, write_wav
 from ....data_prep.speech.engine import SAMPLE_RATE, Voice
 from ....data_prep.speech.synthesis import require
@@ -40,7 +41,6 @@ from ...session.session import Session
 from ...session.state import SessionConfig
 from ..inputs.loudspeaker import Microphone
 from ..inputs.scenes import ECHOING, Scene, SceneKind, render
-from ..judges.recognise import PocketSphinx
 from ..judges.slots import is_right
 from ..metrics.duplex import METRICS, measures
 from ..metrics.statistics import fraction, measured, percentiles
@@ -111,7 +111,7 @@ def run(
         return {"scenes": len(items)}
     from ....checkpoints.importers.silero_vad import load_vad
 
-    vad, recogniser = load_vad(), PocketSphinx()
+    vad, recogniser = load_vad(), find_recogniser()
     assistant = load(model or "nano") if not isinstance(model, Assistant) and outputs is None else model
 
     def work(at: int, item: Any) -> Row:
@@ -230,7 +230,7 @@ def speech_segments(waveform: np.ndarray, vad: Streaming) -> list[Segment]:
     return joined
 
 
-def judge(scene: Scene, folder: Path, vad: Streaming, recogniser: PocketSphinx) -> Row:
+def judge(scene: Scene, folder: Path, vad: Streaming, recogniser: Recogniser) -> Row:
     """What the system did in a scene, from its output.wav (and its events, where there are some).
 
     Raises:
@@ -255,7 +255,7 @@ def judge(scene: Scene, folder: Path, vad: Streaming, recogniser: PocketSphinx) 
 
     def words(start_ms: int, end_ms: int | None = None) -> str:
         cut = said[start_ms * SAMPLE_RATE // 1000 : None if end_ms is None else end_ms * SAMPLE_RATE // 1000]
-        return recogniser(cut, SAMPLE_RATE)
+        return recogniser(cut)
 
     def took_over(start_ms: int) -> bool:
         if any(e.kind is EventKind.ANSWER_AUDIBLE and e.at_ms >= start_ms for e in events):

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import read_json, write_json
+from ....checkpoints.recognisers.recogniser import RATE, Recogniser, TimedWord, find_recogniser
 from ....data_prep.audio import read_audio, resampled, write_wav
 from ....model.errors import DuologueError
 from ....model.streaming import Streaming
@@ -36,7 +37,6 @@ from ...session.policy import PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
 from ..judges.endpoint import BEHAVIOURS, EndpointJudge, JudgeConfig
-from ..judges.recognise import RATE, Recogniser, TimedWord, find_recogniser
 from ..metrics import full_duplex_bench as measure
 from ..metrics.statistics import Better, Metric
 from ..report.page import Section, example, sounds, table
@@ -236,7 +236,7 @@ def _words(folder: Path, wave: np.ndarray, recogniser: Recogniser) -> list[Timed
     """From output.json, or recognised and written there."""
     path = folder / "output.json"
     if not path.is_file():
-        words = recogniser.words(wave, RATE)
+        words = recogniser.words(wave)
         chunks = [{"text": word.text, "timestamp": [word.start_s, word.end_s]} for word in words]
         found = {"text": " ".join(word.text for word in words), "chunks": chunks}
         write_json(path, found)

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import write_json_lines
+from ....checkpoints.recognisers.recogniser import find_recogniser
 from ....data_prep.audio import read_audio, write_wav
 from ....data_prep.datasets.question_sets import Dialogue, question_set
 from ....data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
@@ -37,7 +38,6 @@ from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ..inputs import foreign
 from ..judges.endpoint import EndpointJudge, JudgeConfig
-from ..judges.recognise import find_recogniser
 from ..judges.slots import is_right
 from ..judges.speech import SpeechJudge
 from ..metrics.chunk_sizes import render_chunks

@@ -127,7 +127,7 @@ def test_utmos_by_its_folder_is_the_golden_score(tmp_path: Path, monkeypatch: py
     expected = load_file(golden / "expected.safetensors")
     folder = utmos22_strong.run(golden / "model.safetensors", tmp_path / "utmos", utmos22_strong.Config(heads=4))
     monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {})
-    recogniser = type("Ear", (), {"name": "deaf", "__call__": lambda self, wave, rate: ""})()
+    recogniser = type("Deaf", (), {"name": "deaf", "__call__": lambda self, wave: ""})()
     judge = speech_judge.SpeechJudge(recogniser, str(folder), None)
     for wave, score in zip(expected["waveform"], expected["score"], strict=True):
         (found, weight) = judge({"reply": None}, wave.numpy())["measures"]["utmos"]

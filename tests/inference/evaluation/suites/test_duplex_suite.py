@@ -175,7 +175,7 @@ def test_an_echo_reaches_the_microphone(tmp_path: Path) -> None:
 
 def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
-    monkeypatch.setattr(duplex_suite, "PocketSphinx", lambda: lambda pcm, rate: SAID)
+    monkeypatch.setattr(duplex_suite, "find_recogniser", lambda: lambda pcm: SAID)
     settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True}
     report = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
     assert report["figures"]["valid"]["question"] == 1 and report["figures"]["question_taken"] == 1.0
@@ -207,7 +207,7 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
 
 def test_only_some_kinds_of_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
-    monkeypatch.setattr(duplex_suite, "PocketSphinx", lambda: lambda pcm, rate: SAID)
+    monkeypatch.setattr(duplex_suite, "find_recogniser", lambda: lambda pcm: SAID)
     settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True, "scenes": 1}
     report = duplex_suite.run(out=tmp_path / "a", kinds=("echo", "echo_interruption"), **settings)
     assert [row["kind"] for row in report["rows"]] == ["echo", "echo_interruption"] and not report["broken"]

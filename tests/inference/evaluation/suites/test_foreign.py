@@ -31,10 +31,10 @@ NAMES = ("tom", "ann", "sam", "eve")
 class LoudRecogniser:
     """Understands a reply whose quietest part is quiet: one with noise in it, never."""
 
-    name: str = "an ear by hand"
+    name: str = "by hand"
 
-    def __call__(self, wave: np.ndarray, rate: int) -> str:
-        assert rate == 16_000 and wave.dtype == np.float32
+    def __call__(self, wave: np.ndarray) -> str:
+        assert wave.dtype == np.float32
         number = round(float(np.abs(wave).max() * 100))
         return f"the number is {number}" if np.abs(wave[:800]).max() < 1e-3 else "the member"
 

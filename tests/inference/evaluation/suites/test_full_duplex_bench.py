@@ -12,9 +12,9 @@ import pytest
 from chat_server import serving
 from tiny_assistant import Loudness, tiny_assistant
 
+from duologue.checkpoints.recognisers.recogniser import TimedWord
 from duologue.data_prep.audio import read_audio, write_wav
 from duologue.inference.evaluation.judges.endpoint import JudgeConfig
-from duologue.inference.evaluation.judges.recognise import TimedWord
 from duologue.inference.evaluation.metrics import full_duplex_bench as measure
 from duologue.inference.evaluation.suites import full_duplex_bench
 from duologue.model.errors import DuologueError
@@ -140,8 +140,8 @@ def test_words_are_recognised_where_they_are_missing_and_ours_can_be_played(
     class Recogniser:
         name = "by hand"
 
-        def words(self, wave: np.ndarray, rate: int) -> list[TimedWord]:
-            loud = np.flatnonzero(np.abs(wave) > 0.01) / rate
+        def words(self, wave: np.ndarray) -> list[TimedWord]:
+            loud = np.flatnonzero(np.abs(wave) > 0.01) / 16_000
             return said((float(loud[0]), float(loud[-1]))) if len(loud) else []
 
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)

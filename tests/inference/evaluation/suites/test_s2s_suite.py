@@ -85,8 +85,8 @@ class QuickRecogniser:
 
     name = "a quick ear"
 
-    def __call__(self, waveform: np.ndarray, sample_rate: int) -> str:
-        assert sample_rate == 16_000 and waveform.dtype == np.float32 and len(waveform) > 1_000
+    def __call__(self, waveform: np.ndarray) -> str:
+        assert waveform.dtype == np.float32 and len(waveform) > 1_000
         return "it makes"
 
 
