@@ -13,7 +13,8 @@ import torch
 from duologue.checkpoints import store
 from duologue.data_prep.nano.vocabulary import token_ids, tokenizer_json
 from duologue.inference.assistant.assistant import Assistant
-from duologue.model.adaptor.stack import AdaptorState, StackConfig
+from duologue.model.adaptor.adaptor import AdaptorState
+from duologue.model.adaptor.stack import StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.duplex.vad import WINDOW

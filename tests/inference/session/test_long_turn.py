@@ -18,7 +18,7 @@ from duologue.inference.session.events import Event, EventKind
 from duologue.inference.session.policy import DuplexConfig, Mode
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
-from duologue.model.adaptor.stack import AdaptorState
+from duologue.model.adaptor.adaptor import AdaptorState
 
 RATE, FRAME = 16_000, 1_280
 QUIET = np.zeros(FRAME, np.float32)
