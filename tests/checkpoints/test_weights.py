@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +47,12 @@ def test_shapes_alone_take_no_storage_and_tables_are_real(assistant: Assistant) 
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    model = made(lambda: SpeechLM(assistant.model.config))
+    given: Any = assistant.model
+    model = made(lambda: SpeechLM(given.config))
     assert torch.equal(torch.rand(1), expected), "random numbers were drawn"
     big = [p for p in model.parameters() if p.dim() > 1 and p.numel() > 64]
     assert all(parameter.is_meta for parameter in big if parameter is not model.unit_decoder.sub_position)
-    tables, real = dict(model.named_buffers()), dict(assistant.model.named_buffers())
+    tables, real = dict(model.named_buffers()), dict(given.named_buffers())
     assert tables.keys() == real.keys() and tables
     assert all(torch.equal(tables[name], real[name]) for name in real)
     assert not torch.empty(2).is_meta, "the mode has not ended"
@@ -139,10 +141,10 @@ def test_an_assistant_answers_in_int8_on_a_cpu(tmp_path: Path, dtype: torch.dtyp
 
     random = tiny_assistant(scripted=False)
     folder = store.save(tmp_path / "random", random.model, random.tokenizer)
-    plain, small = load(str(folder), dtype=dtype), load(str(folder), dtype=dtype, int8=True)
-    embeds = plain.model.llm.embed(torch.arange(20)[None])
+    models: list[Any] = [load(str(folder), dtype=dtype).model, load(str(folder), dtype=dtype, int8=True).model]
+    embeds = models[0].llm.embed(torch.arange(20)[None])
     with torch.no_grad():
-        wanted, found = (each.model.llm(embeds).hidden.float() for each in (plain, small))
+        wanted, found = (model.llm(embeds).hidden.float() for model in models)
     assert 0 < (found - wanted).norm() / wanted.norm() < 0.02
     scripted = tiny_assistant()
     folder = store.save(tmp_path / "scripted", scripted.model, scripted.tokenizer)

@@ -104,7 +104,7 @@ def test_from_a_folder_of_theirs_to_an_answer(tmp_path: Path, kind: str) -> None
     heard = dict.fromkeys(("encoder", "adaptor", "llm"), str(speech))
     config = assemble.Config(**heard, unit_decoder=str(mouth), vocoder=str(voice))
     assistant = load(str(assemble.run(tmp_path / "whole", config)))
-    model = assistant.model
+    model: Any = assistant.model
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").state_dict()
     for name, tensor in model.llm.lm.state_dict().items():
         assert torch.equal(tensor, theirs[name].half().float()), name  # learn=adaptor left it as it was

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,8 +46,10 @@ def test_a_typed_question(assistant: Assistant) -> None:
 
 
 def test_typed_text_is_read_as_it_is_said(assistant: Assistant) -> None:
+    model: Any = assistant.model
+
     def ids(text: str) -> tuple[list[int], list[str]]:
-        return ids_of(assistant.tokenizer, assistant.model.config.layout, text)
+        return ids_of(assistant.tokenizer, model.config.layout, text)
 
     assert ids("What is 47, plus three?") == ids("what is forty seven plus three")
     assert ids("what is forty seven plus three")[1] == []
@@ -81,7 +84,8 @@ def test_chunks_add_up_to_the_reply(assistant: Assistant) -> None:
     assert "".join(chunk.transcript_delta for chunk in chunks).strip() == reply.transcript == HEARD
     np.testing.assert_array_equal(np.concatenate([chunk.pcm for chunk in chunks]), reply.waveform)
     assert sum(len(chunk.pcm) > 0 for chunk in chunks) > 2, "speech comes while the reply is made"
-    whole = assistant.model.vocoder(torch.tensor([reply.units])).detach()[0].clamp(-1, 1)  # type: ignore[misc]
+    model: Any = assistant.model
+    whole = model.vocoder(torch.tensor([reply.units])).detach()[0].clamp(-1, 1)
     np.testing.assert_allclose(reply.waveform, whole, atol=1e-5, err_msg="streamed speech is that of all its units")
 
 
@@ -232,7 +236,8 @@ def test_an_unknown_model() -> None:
 
 
 def test_no_gradients_and_no_training_mode(assistant: Assistant) -> None:
-    assert not assistant.model.training and not torch.is_inference_mode_enabled()
+    model: Any = assistant.model
+    assert not model.training and not torch.is_inference_mode_enabled()
     turn = assistant.stream(text="what is two")
     next(turn)
     assert not torch.is_inference_mode_enabled(), "the mode must not leak into the consumer between chunks"
@@ -253,7 +258,8 @@ def test_letters_of_several_tokens_are_held_back() -> None:
 
 
 def test_matrices_that_widen_are_laid_out_by_columns_and_say_the_same() -> None:
-    plain, laid = store.load("nano").model, load("nano").model
+    plain = store.load("nano").model
+    laid: Any = load("nano").model
     matrices = {name: module for name, module in laid.named_modules() if isinstance(module, nn.Linear)}
     few = {name for name, module in matrices.items() if module.weight.stride(0) == 1}
     assert "llm.lm.model.layers.0.mlp.up_proj" in few and "llm.lm.model.layers.0.mlp.down_proj" not in few
