@@ -63,7 +63,7 @@ class Phase(Enum):
 
 @dataclass
 class DialogueState(State):
-    """One conversation. Cloning shares the cache (see :mod:`.kv_cache`); the two then go their own ways.
+    """One conversation. Cloning shares the cache (see :mod:`.layers.kv_cache`); the two then go their own ways.
 
     hearing: of the turn that is being heard. speech: of the reply that is being spoken.
     hidden: (1, 1, D), the last position's state: the next token is read from it.
@@ -119,5 +119,5 @@ class ReplyStep:
     kind: TokenKind
     position: int  # where the token stands in the language model's sequence
     foreseen: bool  # whether the language model had been fed all that stands before it: it cost next to nothing
-    units: Tensor  # (1, M) new speech units, perhaps none
+    units: Tensor  # (1, U) new speech units, perhaps none
     pcm: Tensor  # (1, n) new samples, perhaps none

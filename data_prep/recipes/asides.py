@@ -24,7 +24,7 @@ def sentence(index: int, config: SpeechConfig) -> SpokenText:
     rng = np.random.default_rng([config.seed, index, 7])
     text, turn_state = config.asked().aside(config.seed, index, config.split)
     voice = draw_voice(config.speakers(), rng)
-    fields = {"category": "aside", "verdict": turn_state}
+    fields = {"category": "aside", "verdict": turn_state}  # "verdict": its name in sets that were prepared before
     if turn_state == "query":
         fields["answer"] = ""  # what is to be obeyed is answered by silence
     return SpokenText(id=f"{config.seed}-{index:07d}", text=text, voice=voice, prosody=voice.draw(rng), fields=fields)

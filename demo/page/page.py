@@ -89,7 +89,7 @@ def launch(config: ServeConfig, host: str = "127.0.0.1", port: int = 7860, assis
     Args:
         port: 0 takes any free port.
         assistant: one that is loaded already, instead of the config's model.
-        how: more for :func:`~..inference.serving.run.serve`.
+        how: more for :func:`~...inference.serving.run.serve`.
 
     Raises:
         DuologueError: an unknown model, or a port that is taken.

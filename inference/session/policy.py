@@ -80,7 +80,7 @@ PRESETS = {
 class TurnInput:
     """One frame as the policy sees it.
 
-    speech: somebody speaks; speech_ms, silence_ms: see :class:`~.speech_gate.SpeechGate`.
+    speech: somebody speaks; speech_ms, silence_ms: see :class:`~..front_end.speech_gate.SpeechGate`.
     speaking: the answer has samples left or to come. audible: some of it has been played.
     unread: an opinion on the words of the turn is still to come, once the answer to it is being prepared.
     withheld: a button is down, so that the turn lasts until it is let go, however long that is.

@@ -37,7 +37,7 @@ class SessionConfig:
     monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
     word_monitor: whether it also reads what it has written down before it judges, if it has learnt to.
     interruptible: whether speech over an answer can stop it.
-    on_request: when a turn is over it is written down, and answered only once :meth:`Session.respond` is called.
+    on_request: a turn that is over is written down, and answered once :meth:`.session.Session.respond` is called.
     history: positions of the language model that past turns may fill; None: as many as the model has learnt to go on
         behind. When there are more, the oldest whole turns are forgotten until half are left, and the rest is
         remembered in words: a turn a frame while nobody has the turn, or all at once where there was no such time

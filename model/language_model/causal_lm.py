@@ -2,7 +2,7 @@
 
 Text tokens and speech embeddings enter alike, as embeddings, a chunk at a time while the user speaks and one token at a
 time while the model answers. The cache of keys and values is a state: cloned without copying, cut in no time
-(:mod:`.kv_cache`). Sliding-window layers keep all frames and mask them, so that any cut is exact.
+(:mod:`..layers.kv_cache`). Sliding-window layers keep all frames and mask them, so that any cut is exact.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LLMOutput(NamedTuple):
 @dataclass
 class LLMState(State):
     """The keys and values of everything fed so far, one buffer a layer. All rows of a batch are of one length, unless
-    conversations were put together for a step (see :mod:`.batching`)."""
+    conversations were put together for a step (see :mod:`..layers.batching`)."""
 
     layers: list[KVBuffer]
 

@@ -156,7 +156,7 @@ class UnitDecoder(Streaming):
     def _step_mask(self, buffer: KVBuffer, x: Tensor) -> Tensor:
         """Who sees whom among the frames that the buffer will return and the new ones (B, n, dim)."""
         c, new, kept = self.config, x.shape[1], buffer.kept
-        # As numbers to add, which attention would otherwise make of it anew in every layer.
+        # An additive mask: from a boolean one, attention would compute it again in every layer.
         if c.band is None or kept + new <= c.band * c.upsample:  # all that is kept is seen
             return F.pad(x.new_full((new, new), float("-inf")).triu(1), (kept, 0))
         seen = band_mask(new, kept + new, c.upsample, c.band, x.device)
@@ -203,7 +203,7 @@ class CollapseState(State):
 
 
 class CTCCollapse(Streaming):
-    """Logits (B, N, units + 1) -> units (B, M): the best label a frame, repeats merged, blanks dropped.
+    """Logits (B, N, units + 1) -> units (B, U): the best label a frame, repeats merged, blanks dropped.
 
     Rows of a batch yield different numbers of units; shorter rows are filled up with -1 on the right.
     """

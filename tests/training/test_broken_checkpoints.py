@@ -37,10 +37,10 @@ class Line(Task):
         self.slope, self.wide = nn.Linear(1, 1), nn.Linear(width, width)
         self.at = at or {}
 
-    def batch(self, step: int) -> Batch:
-        if step in self.at:
-            self.at[step]()
-        x = torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
+    def batch(self, number: int) -> Batch:
+        if number in self.at:
+            self.at[number]()
+        x = torch.randn(8, 1, generator=torch.Generator().manual_seed(number))
         return {"x": x, "y": 3 * x}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -26,7 +26,8 @@ class SpeechRecipe(Recipe):
     noises: str | None = None  # a prepared set of recorded noise for the augmentation
     mel: LogMelConfig
     encoder: EncoderConfig
-    augment: str = "light"  # none | still | light | voices | full: how clips are changed on the fly
+    augment: str = "light"  # how clips are changed; none, still: every sound stays where it was. light, voices, full
+    # insert silence, which shifts the labels of frames.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,8 @@
 """What a training run leaves in its folder: checkpoints, weights, figures; each file whole or not there.
 
-``state-00000400.pt`` holds all that resuming needs, ``model.safetensors`` the parts that the stage makes, named as in
-SpeechLM, ``best.safetensors`` the same at the best figure so far, ``figures.jsonl`` what was measured at each save.
+``state-00000400.pt`` holds all that resuming needs, ``model.safetensors`` the parts that the stage makes (a part that a
+model is assembled from has its name in SpeechLMConfig), ``best.safetensors`` the same at the best figure so
+far, ``figures.jsonl`` what was measured at each save.
 """
 
 from __future__ import annotations

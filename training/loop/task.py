@@ -23,7 +23,8 @@ class Task(nn.Module):
         raise NotImplementedError
 
     def parts(self) -> dict[str, nn.Module]:
-        """What the stage hands on: modules by their name in SpeechLM. Training-only heads are not among them."""
+        """What the stage hands on: what is saved in model.safetensors. A part that a model is assembled from has
+        its name in SpeechLMConfig; heads that only training needs are left out."""
         raise NotImplementedError
 
     def adapt(self) -> None:

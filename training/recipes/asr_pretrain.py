@@ -84,14 +84,14 @@ class AsrPretrain(SpeechTask):
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder}
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, number: int) -> Batch:
         sound = None if self.augmentation is None else self.augmentation.sound
-        batch, texts = ctc_batch(self.corpus, self.plan, step, self.recipe.seed, sound, self.noises)
+        batch, texts = ctc_batch(self.corpus, self.plan, number, self.recipe.seed, sound, self.noises)
         words = [[self.words["<bos>"], *self.tokens.encode(text), self.words["<eos>"]] for text in texts]
         word_ids = torch.full((len(words), max(len(ids) for ids in words)), self.words["<pad>"])
         for row, ids in zip(word_ids, words, strict=True):
             row[: len(ids)] = torch.tensor(ids)
-        rng = np.random.default_rng((self.recipe.seed, step, 1))
+        rng = np.random.default_rng((self.recipe.seed, number, 1))
         longest = batch["samples"].shape[1] // (2 * self.recipe.mel.hop)
         return batch | {
             "words": word_ids,

@@ -3,8 +3,8 @@
 Each row is heard as a conversation would hear it: silence, somebody speaks, perhaps pauses, silence. While a question
 is being asked, and in its pauses, the answer is "wait"; once it is over, "query". After what needs no answer (a
 statement, "uh huh", a noise, somebody far off) it is "noise". The places just before and after an end count for
-nothing, for nobody can tell yet. The same rows go on with transcript and answer, as in stage 1, so that a language
-model which learns to tell a whole question from half of one forgets nothing.
+nothing, for nobody can tell yet. The same rows go on with transcript and answer, as in stage speech_to_text, so that a
+language model which learns to tell a whole question from half of one forgets nothing.
 
 Source: VITA (arXiv 2408.05211), section 3.3; a head on the states of the language model is Freeze-Omni's (arXiv
 2411.00774), section 2.5. With ``learn=monitor`` the rest stays frozen, as there.
@@ -70,7 +70,7 @@ def recipe(name: str = "nano") -> DuplexRecipe:
 
 
 class Duplex(SpeechToText):
-    """Stage 1's parts and the monitor, and rows of what a microphone hears with a turn state a position."""
+    """The parts of speech_to_text and the monitor, and rows of what a microphone hears with a turn state a position."""
 
     def __init__(self, recipe: DuplexRecipe) -> None:
         super().__init__(recipe)
@@ -81,12 +81,12 @@ class Duplex(SpeechToText):
     def parts(self) -> dict[str, nn.Module]:
         return super().parts() | {"monitor": self.monitor}
 
-    def batch(self, step: int) -> Batch:
-        return self._batch(self.corpus, self.plan, step)
+    def batch(self, number: int) -> Batch:
+        return self._batch(self.corpus, self.plan, number)
 
-    def _batch(self, corpus: Corpus, plan: Plan, step: int) -> Batch:
-        epoch, items = plan(step)
-        rng = np.random.default_rng((self.recipe.seed, step, 1))
+    def _batch(self, corpus: Corpus, plan: Plan, number: int) -> Batch:
+        epoch, items = plan(number)
+        rng = np.random.default_rng((self.recipe.seed, number, 1))
         waves: list[np.ndarray] = []
         rows: list[Row] = []
         turn_states: list[list[int]] = []
@@ -109,9 +109,9 @@ class Duplex(SpeechToText):
             waves.append(wave[: len(due) * self.place])
             rows.append(row)
             turn_states.append(due)
-        rows += self.written_rows(step, len(rows))
+        rows += self.written_rows(number, len(rows))
         batch, order = self.packed(rows, waves, rng)
-        return batch | {"verdicts": torch.tensor([turn_state for clip in order for turn_state in turn_states[clip]])}
+        return batch | {"turn_states": torch.tensor([turn_state for clip in order for turn_state in turn_states[clip]])}
 
     def scene(
         self, clip: Clip, rng: np.random.Generator, augmentation: AugmentConfig | None
@@ -136,7 +136,7 @@ class Duplex(SpeechToText):
                 wave = another_voice(wave, rng, augmentation)
             asked = "answer" in meta  # otherwise an aside, or a drill: words alone, behind which nothing is due
             known = {"query": _QUERY, "noise": _NOISE, None: _QUERY if asked else UNKNOWN}
-            due = known[meta.get("verdict")]
+            due = known[meta.get("verdict")]  # the field of prepared sets for a turn state
             parts = [silence(0, 0.3), wave, silence(0.4, 1.2)]
             ends = [1]
             if asked:
@@ -176,19 +176,19 @@ class Duplex(SpeechToText):
         turn_states = (each * weights).sum() / weights.sum()
         right = (logits.argmax(-1) == due).float().mean()
         return loss + self.scenes.turn_state_weight * turn_states, metrics | {
-            "verdicts": turn_states.detach(),
+            "turn_states": turn_states.detach(),
             "right": right.detach(),
         }
 
     def judge(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The monitor's logits (N, 3) at the positions where a turn state is known, and the turn states (N,)."""
         heard = hidden[batch["ids"] == self.tokens.speech]  # (places, D)
-        known = batch["verdicts"] != UNKNOWN
-        return self.monitor(heard[known].float()), batch["verdicts"][known]
+        known = batch["turn_states"] != UNKNOWN
+        return self.monitor(heard[known].float()), batch["turn_states"][known]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Stage 1's figures; and on each held-out set how often a position's likeliest turn state is right."""
+        """Those of speech_to_text, and on each held-out set how often a position's likeliest turn state is right."""
         metrics = super().evaluate()
         device = next(self.monitor.parameters()).device
         for name, corpus in dev_sets(self.recipe.dev_data):

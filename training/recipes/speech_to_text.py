@@ -125,11 +125,11 @@ class SpeechToText(SpeechTask):
         mel = samples // self.recipe.mel.hop
         return (mel + 1) // 2 // self.recipe.adaptor.stack
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, number: int) -> Batch:
         r = self.recipe
-        epoch, places = self.plan(step)
+        epoch, places = self.plan(number)
         items = self.items[places]
-        rng = np.random.default_rng((r.seed, step, 1))
+        rng = np.random.default_rng((r.seed, number, 1))
         waves: list[np.ndarray] = []
         rows: list[Row] = []
         # Two clips of similar length in a row now and then: the second question of a conversation.
@@ -153,16 +153,16 @@ class SpeechToText(SpeechTask):
             row.clips.append(place)
             if "answer" not in clip.meta:
                 pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
-        rows += self.written_rows(step, len(rows))
+        rows += self.written_rows(number, len(rows))
         return self.packed(rows, waves, rng)[0]
 
-    def written_rows(self, step: int, beside: int) -> list[Row]:
+    def written_rows(self, number: int, beside: int) -> list[Row]:
         """Rows of text alone, so many as go beside ``beside`` rows of speech."""
         r, rows = self.recipe, []
         for place in range(int(r.text_fraction * beside)):
-            row, rng = Row(self.tokens), np.random.default_rng((r.seed, step, place, 2))
-            numbers = itertools.count((step * r.batch_size + place) * 64)
-            dialogues = (self.questions.dialogue(r.seed + 1, number, practice=r.practice) for number in numbers)
+            row, rng = Row(self.tokens), np.random.default_rng((r.seed, number, place, 2))
+            numbers = itertools.count((number * r.batch_size + place) * 64)
+            dialogues = (self.questions.dialogue(r.seed + 1, drawn, practice=r.practice) for drawn in numbers)
             wanted = (d for d in dialogues if not r.text_only or d.category in r.text_only)
             for dialogue in itertools.islice(wanted, 4):
                 row.add_dialogue(dialogue, 0.0, rng, self.questions)

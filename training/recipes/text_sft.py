@@ -77,15 +77,15 @@ class TextSft(Task):
     def load_of(self, batch: Batch) -> StepCost:
         return token_load(batch["mask"])
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, number: int) -> Batch:
         r = self.recipe
         rows = []
         for place in range(r.batch_size):
             row = Row(self.tokens)
             # A row is keyed by its number; the turns in it follow on from that.
-            number = (step * r.batch_size + place) * 64
+            first = (number * r.batch_size + place) * 64
             for turn in range(64):
-                at = number + turn if r.dialogues is None else (place + turn) % r.dialogues
+                at = first + turn if r.dialogues is None else (place + turn) % r.dialogues
                 dialogue = self._drawn(at, favoured=turn % 2 == 1)
                 longer = Row(self.tokens, list(row.ids), list(row.weights))
                 rng = np.random.default_rng((r.seed, at, turn))

@@ -109,9 +109,9 @@ class UnitDecoderTask(Task):
     def parts(self) -> dict[str, nn.Module]:
         return {"unit_decoder": self.unit_decoder}
 
-    def batch(self, step: int) -> Batch:
-        _, places = self.plan(step)
-        return self._batch(self.corpus, self.items[places], step)
+    def batch(self, number: int) -> Batch:
+        _, places = self.plan(number)
+        return self._batch(self.corpus, self.items[places], number)
 
     def _batch(self, corpus: UnitCorpus, items: np.ndarray, key: int) -> Batch:
         """Rows of tokens, where each reply stands in its row, and its units."""

@@ -114,8 +114,8 @@ class UnitVocoderTask(WaveformTask):
     def parts(self) -> dict[str, nn.Module]:
         return {"vocoder": without_weight_norm(self.vocoder)}
 
-    def batch(self, step: int) -> Batch:
-        return self._batch(self.corpus, np.random.default_rng((self.recipe.seed, step)))
+    def batch(self, number: int) -> Batch:
+        return self._batch(self.corpus, np.random.default_rng((self.recipe.seed, number)))
 
     def _batch(self, corpus: UnitCorpus, rng: np.random.Generator) -> Batch:
         """Crops for the generator, and as many whole clips for the duration predictor."""

@@ -5,8 +5,8 @@ down what it makes of it, mistakes and all. The state behind that is what the wo
 the model is finished and stays as it is, so a scene is listened to once, and the state is kept: from the second epoch
 on steps cost next to nothing.
 
-What it reads must be what it will read. Taught behind true transcripts, nano's took 25 of 301 statements of development
-for questions; behind its own ones, 5.
+It must learn from what it will read: behind true transcripts it learns to trust words that in use are mistaken (nano's
+card has the figures).
 
 Source: a head on a frozen language model is Freeze-Omni's (arXiv 2411.00774), section 2.5; see model/duplex/monitor.py.
 """
@@ -38,7 +38,7 @@ class WordMonitorRecipe(DuplexRecipe):
     """Data and sizes of the stage.
 
     scenes: so many are made of the clips, as many as there are clips where that is less.
-    blur: what is added to the states, as a share of their own spread, so that they are not learnt by heart.
+    blur: what is added to the states, as a fraction of their own spread, so that they are not learnt by heart.
     """
 
     word_monitor: MonitorConfig
@@ -75,12 +75,12 @@ class WordMonitor(Duplex):
     def parts(self) -> dict[str, nn.Module]:
         return {"word_monitor": self.word_monitor}
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, number: int) -> Batch:
         """Which scenes: each once an epoch, in an order of its own."""
         size = min(self.recipe.batch_size, len(self.of_corpus))
-        epoch, at = divmod(step, len(self.of_corpus) // size)
+        epoch, at = divmod(number, len(self.of_corpus) // size)
         order = np.random.default_rng((self.recipe.seed, epoch, 8)).permutation(len(self.of_corpus))
-        return {"scenes": torch.from_numpy(order[at * size : (at + 1) * size]), "blur_seed": step}
+        return {"scenes": torch.from_numpy(order[at * size : (at + 1) * size]), "blur_seed": number}
 
     def load_of(self, batch: Batch) -> None:
         return None

@@ -26,7 +26,7 @@ from ..metrics.words import Aligned
 from .plots import interval, number
 
 PLAYER_RATE = 16_000  # Hz
-COLUMNS, NUMERIC = ("metric", "value", "95 % interval", "over", "verdict"), (1, 2, 3)  # of a table of findings
+COLUMNS, NUMERIC = ("metric", "value", "95 % interval", "over", "conclusion"), (1, 2, 3)  # of a table of findings
 _STYLE = Path(__file__).with_name("report.css")
 
 

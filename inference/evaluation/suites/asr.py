@@ -52,7 +52,7 @@ def run(
     """Measure and write the reports into ``out``.
 
     Args:
-        data: a set of recordings (see :mod:`.speech_sets`); None: generated questions in ``voices``.
+        data: a set of recordings (see :mod:`..inputs.speech_sets`); None: generated questions in ``voices``.
         limit: at most so many utterances (of generated ones: how many).
         beam: width of the beam; 1: greedy alone.
         normaliser: of words: english or basic (Whisper's), plain.

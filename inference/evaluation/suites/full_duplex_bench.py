@@ -15,7 +15,7 @@ What a system did when it was talked over (v1.5) is told by a judge, if there is
 uncertain, or none of these. Which of them is right depends on who spoke; the names of the folders say it.
 
 A root may hold such folders, or tasks that hold them. Formats: the benchmark's published data; measures:
-:mod:`.fdb_metrics`.
+:mod:`..metrics.full_duplex_bench`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ The questions of a question set, asked in chosen voices. Three passes, each a fi
     chunks.jsonl    a few replies synthesised in chunks of Ω units, with and without context
 
 The questions come from held-out wordings and operands (``Split.TEST``); the acceptance voices are never trained on.
-Compute delay is measured by the turn (:mod:`..turn`): last samples handed over -> first reply samples ready. What
-another system said is judged by the same code, from its files (:mod:`.foreign`).
+Compute delay is measured by the turn (:mod:`...assistant.turn`): last samples handed over -> first reply samples ready.
+What another system said is judged by the same code, from its files (:mod:`..inputs.foreign`).
 
 Source of the measures: LLaMA-Omni (arXiv 2409.06666), tables 1 to 3.
 """
@@ -90,7 +90,7 @@ def run(
         voices, questions: instead of the profile's.
         split: which of the questions: "test", "dev" or "train".
         data: the question set, by its name or file (see data_prep/datasets/question_sets.py).
-        recogniser: of the replies' speech (see :func:`.recognise.find_recogniser`).
+        recogniser: of the replies' speech (see :func:`~..judges.recognise.find_recogniser`).
         judge: a chat model that grades content and style; None: replies are judged by rule alone.
         utmos: folder of UTMOS weights; None: it is left out.
         quiet: no progress bar and no tables.

@@ -10,7 +10,7 @@ tools.
     mmsu, openbookqa     multiple choice: the letter that the reply names; none: a letter is drawn, as in the original,
                          but with the seed
     bbh                  the same, and yes or no, true or false
-    ifeval               checked by program (:mod:`.ifeval`); the subset's figure is the mean of its four
+    ifeval               checked by program (:mod:`..metrics.ifeval`); the subset's figure is the mean of its four
     advbench             refused, or not
     sd-qa                offline: the reference is in the reply; with a judge: it agrees with the reference
     alpacaeval, alpacaeval_full, commoneval, wildvoice, mtbench      a judge's score from 1 to 5

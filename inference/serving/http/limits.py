@@ -17,7 +17,7 @@ class Limits:
     """Limits of one client.
 
     text_chars: characters of one text, and of all texts of one request or event together. (How many tokens is in
-        :mod:`...inference.text_stream`, and what the model's context holds.)
+        :mod:`...assistant.text_stream`, and what the model's context holds.)
     past_chars: characters of a Realtime conversation that are remembered where it has to be read again.
     messages: of one request.
     marks: commas, colons and brackets of one JSON text, those in its texts too: what it costs to read it.

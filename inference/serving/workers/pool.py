@@ -232,7 +232,7 @@ class WorkerPool:
         return float(np.percentile(late, 99)) if len(late) >= 100 else 0.0
 
     def sit(self, config: SessionConfig | None = None) -> SessionSlot:
-        """A place for a session, or for an :class:`~.one_shot.OneShotRequest` if there is no config.
+        """A place for a session, or for an :class:`~...assistant.one_shot.OneShotRequest` if there is no config.
 
         Raises:
             PoolFull: there is none.

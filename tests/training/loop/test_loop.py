@@ -30,9 +30,9 @@ class Line(Task):
         self.dropout = nn.Dropout(0.2)  # so that resuming needs the random state too
         self.asked: list[int] = []
 
-    def batch(self, step: int) -> Batch:
-        self.asked.append(step)
-        x = torch.randn(8, 1, generator=torch.Generator().manual_seed(step))
+    def batch(self, number: int) -> Batch:
+        self.asked.append(number)
+        x = torch.randn(8, 1, generator=torch.Generator().manual_seed(number))
         return {"x": x, "y": 3 * x}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -63,10 +63,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(recipe: LineRecipe, tmp_path:
     train(recipe, whole, progress=False)
 
     class Stopping(Line):
-        def batch(self, step: int) -> Batch:
-            if step == 27:
+        def batch(self, number: int) -> Batch:
+            if number == 27:
                 raise Stopped
-            return super().batch(step)
+            return super().batch(number)
 
     again = replace(recipe, out=str(tmp_path / "again"))
     with pytest.raises(Stopped):

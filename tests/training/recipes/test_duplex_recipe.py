@@ -1,4 +1,4 @@
-"""The monitor's rows have the verdict that is due at every place, and a tiny one learns them."""
+"""The monitor's rows have the turn state that is due at every position, and a tiny one learns them."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_the_pause_is_where_a_breath_is_taken(tmp_path: Path) -> None:
     task = tiny(tone_clips(tmp_path / "set", breaths=True), pause_fraction=1.0).build()
     chances: dict[str, Any] = {f.name: 0.0 for f in fields(AugmentConfig) if f.name.endswith("_chance")}
     slower = AugmentConfig(**chances | {"tempo_chance": 1.0, "tempo": (0.82, 0.85)})
-    for disguised in (None, slower):
-        wave, turn_states, _ = task.scene(task.corpus[1], np.random.default_rng(0), disguised)
+    for augmented in (None, slower):
+        wave, turn_states, _ = task.scene(task.corpus[1], np.random.default_rng(0), augmented)
         heard = np.flatnonzero(np.abs(wave) > 0.01)
         gap = int(np.diff(heard).argmax())
         first, second = heard[gap] - heard[0], heard[-1] - heard[gap + 1]
@@ -102,7 +102,7 @@ def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
     recipe = tiny(clips, out=str(tmp_path / "run"))
     task = recipe.build()
     metrics = train(recipe, task, progress=False)
-    assert metrics["verdicts"] < 0.25 and metrics["right"] > 0.93
+    assert metrics["turn_states"] < 0.25 and metrics["right"] > 0.93
     task.recipe = replace(recipe, dev_data=(clips,))
     scores = task.evaluate()
     assert set(scores) == {"query_set", "noise_set", "wait_set"} and scores["query_set"] > 0.8
@@ -132,7 +132,7 @@ def test_a_batch_is_a_function_of_its_number(clips: str) -> None:
     recipe = tiny(clips, augment="full", noise_fraction=0.3)
     first, again, other = recipe.build().batch(0), recipe.build().batch(0), recipe.build().batch(1)
     tensors = {key for key, value in first.items() if isinstance(value, torch.Tensor)}
-    assert "verdicts" in tensors and all((first[key] == again[key]).all() for key in tensors)
+    assert "turn_states" in tensors and all((first[key] == again[key]).all() for key in tensors)
     assert first["samples"].shape != other["samples"].shape or (first["samples"] != other["samples"]).any()
 
 
