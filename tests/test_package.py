@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import shutil
 import subprocess
@@ -101,6 +102,13 @@ def imports(folder: Path) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add((node.module or "").partition(".")[0])
     return names - set(sys.stdlib_module_names) - {"duologue"}
+
+
+def test_pytest_and_pyright_find_helpers_in_the_same_folders() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "tests" / "pytest.ini")
+    (tests, _) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]["executionEnvironments"]
+    assert tests["extraPaths"] == [f"tests/{folder}" for folder in config["pytest"]["pythonpath"].split()]
 
 
 def test_every_library_is_declared_and_used() -> None:

@@ -189,11 +189,11 @@ def test_timings(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
     def takes(seconds: float, name: str) -> None:
         original = getattr(model, name)
 
-        def slow(*given: object) -> object:
+        def slow(*given: object, **named: object) -> object:
             clock.seconds += seconds
             if name == "listen":
                 heard.append(given[0].shape[1])  # type: ignore[attr-defined]
-            return original(*given)
+            return original(*given, **named)
 
         monkeypatch.setattr(model, name, slow)
 
