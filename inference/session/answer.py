@@ -58,7 +58,7 @@ class Answer(State):
         return sum(made <= self.played for made in self.rendered)
 
     @property
-    def over(self) -> bool:
+    def played_out(self) -> bool:
         """Whether all of it has been played."""
         return self.ended and not len(self.waiting)
 

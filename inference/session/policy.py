@@ -25,7 +25,7 @@ class Mode(Enum):
     IDLE = "idle"
     LISTENING = "listening"  # the user has the turn, pauses included
     ANSWERING = "answering"  # the assistant has it, from its decision to its last sample
-    DUCKED = "ducked"  # the assistant has it, but holds its tongue: somebody speaks
+    DUCKED = "ducked"  # the assistant has it, but is silent: somebody speaks
 
 
 class Action(Enum):
@@ -51,9 +51,9 @@ class DuplexConfig:
     query_endpoint_ms: int = 240  # the same if the monitor says QUERY
     wait_endpoint_ms: int = 1600  # the same if it says WAIT
     speculate_ms: int = 160  # of silence, after which an answer is prepared; 0: not before the turn is over
-    shortest_turn_ms: int = 128  # of speech; less is ignored
+    shortest_turn_ms: int = 128  # of speech, counted in frames of 80 ms; less is ignored
     longest_turn_ms: int = 30_000  # then it is answered whatever the user does
-    interrupt_ms: int = 640  # of speech over the answer stop it for good (it is silent from the first of them on)
+    interrupt_ms: int = 640  # of speech over the answer end it (it is silent from the first of them on)
     resume_ms: int = 240  # of silence, after which a false alarm is over
     before_ms: int = 240  # of sound before speech was noticed belong to it
 
@@ -82,9 +82,9 @@ class TurnInput:
 
     speech: somebody speaks; speech_ms, silence_ms: see :class:`~..front_end.speech_gate.SpeechGate`.
     speaking: the answer has samples left or to come. audible: some of it has been played.
-    unread: an opinion on the words of the turn is still to come, once the answer to it is being prepared.
-    withheld: a button is down, so that the turn lasts until it is let go, however long that is.
-    mistaken: what was taken for speech until now, without a pause, was the loudspeaker's echo.
+    word_monitor_pending: the word monitor will judge the turn, but has not read its transcript yet.
+    button_down: push-to-talk, so the turn lasts until the button is let go, however long that is.
+    was_echo: what was taken for speech until now, without a pause, was the loudspeaker's echo.
     """
 
     speech: bool
@@ -93,9 +93,9 @@ class TurnInput:
     speaking: bool = False
     audible: bool = False
     turn_state: TurnState | None = None
-    unread: bool = False
-    withheld: bool = False
-    mistaken: bool = False
+    word_monitor_pending: bool = False
+    button_down: bool = False
+    was_echo: bool = False
 
 
 @dataclass
@@ -104,85 +104,85 @@ class DuplexPolicy(State):
 
     config: DuplexConfig
     mode: Mode = Mode.IDLE
-    prepared: bool = False  # an answer to the turn so far
+    speculating: bool = False  # an answer to the turn so far is prepared
     turn_ms: int = 0  # since the turn began
     spoken_ms: int = 0  # of speech in it
-    over_ms: int = 0  # of speech over the answer, since it was ducked
+    barge_in_ms: int = 0  # of speech over the answer, since it was ducked
 
-    def step(self, heard: TurnInput) -> list[Action]:
+    def step(self, frame: TurnInput) -> list[Action]:
         """What to do about one more frame."""
         if self.mode is Mode.IDLE:
-            return self._listen() if heard.speech else []
+            return self._listen() if frame.speech else []
         if self.mode is Mode.LISTENING:
-            return self._listening(heard)
+            return self._listening(frame)
         if self.mode is Mode.ANSWERING:
-            return self._answering(heard)
-        return self._ducked(heard)
+            return self._answering(frame)
+        return self._ducked(frame)
 
     def _listen(self) -> list[Action]:
-        self.mode, self.prepared, self.turn_ms, self.spoken_ms = Mode.LISTENING, False, FRAME_MS, FRAME_MS
+        self.mode, self.speculating, self.turn_ms, self.spoken_ms = Mode.LISTENING, False, FRAME_MS, FRAME_MS
         return [Action.LISTEN]
 
-    def _listening(self, heard: TurnInput) -> list[Action]:
+    def _listening(self, frame: TurnInput) -> list[Action]:
         config = self.config
-        if heard.mistaken and self.turn_ms == self.spoken_ms:
-            self.mode, self.prepared = Mode.IDLE, False
+        if frame.was_echo and self.turn_ms == self.spoken_ms:
+            self.mode, self.speculating = Mode.IDLE, False
             return [Action.IGNORE]
-        self.turn_ms += 0 if heard.withheld else FRAME_MS
-        if heard.speech:
+        self.turn_ms += 0 if frame.button_down else FRAME_MS
+        if frame.speech:
             self.spoken_ms += FRAME_MS
             if self.turn_ms >= config.longest_turn_ms:
-                return self._answer(heard)
-            if self.prepared:
-                self.prepared = False
+                return self._answer(frame)
+            if self.speculating:
+                self.speculating = False
                 return [Action.DROP]
             return []
         enough: dict[TurnState | None, int] = {
             TurnState.QUERY: config.query_endpoint_ms,
             TurnState.WAIT: config.wait_endpoint_ms,
         }
-        over = heard.silence_ms >= enough.get(heard.turn_state, config.endpoint_ms)
-        if over and not heard.unread:
-            return self._answer(heard)
-        if not self.prepared and (over or 0 < config.speculate_ms <= heard.silence_ms):
-            self.prepared = True
+        ended = frame.silence_ms >= enough.get(frame.turn_state, config.endpoint_ms)
+        if ended and not frame.word_monitor_pending:
+            return self._answer(frame)
+        if not self.speculating and (ended or 0 < config.speculate_ms <= frame.silence_ms):
+            self.speculating = True
             return [Action.SPECULATE]
         return []
 
-    def _answer(self, heard: TurnInput) -> list[Action]:
-        if heard.turn_state is TurnState.NOISE or self.spoken_ms < self.config.shortest_turn_ms:
-            self.mode, self.prepared = Mode.IDLE, False
+    def _answer(self, frame: TurnInput) -> list[Action]:
+        if frame.turn_state is TurnState.NOISE or self.spoken_ms < self.config.shortest_turn_ms:
+            self.mode, self.speculating = Mode.IDLE, False
             return [Action.IGNORE]
-        self.mode, self.prepared = Mode.ANSWERING, False
+        self.mode, self.speculating = Mode.ANSWERING, False
         return [Action.ANSWER]
 
-    def _answering(self, heard: TurnInput) -> list[Action]:
-        if not heard.speaking:
+    def _answering(self, frame: TurnInput) -> list[Action]:
+        if not frame.speaking:
             self.mode = Mode.IDLE
-            return [Action.FINISH, *(self._listen() if heard.speech else [])]
-        if not heard.speech:
+            return [Action.FINISH, *(self._listen() if frame.speech else [])]
+        if not frame.speech:
             return []
-        if not heard.audible:
+        if not frame.audible:
             self.mode = Mode.LISTENING
             return [Action.CONTINUE]
-        self.mode, self.over_ms = Mode.DUCKED, heard.speech_ms
-        return [Action.DUCK, *self._interrupt(heard)]
+        self.mode, self.barge_in_ms = Mode.DUCKED, frame.speech_ms
+        return [Action.DUCK, *self._interrupt(frame)]
 
-    def _ducked(self, heard: TurnInput) -> list[Action]:
-        if heard.speech:
-            self.over_ms += FRAME_MS
-            return self._interrupt(heard)
-        if heard.turn_state is TurnState.QUERY:  # as short as "stop"
-            return self._interrupt(heard)
-        if heard.mistaken or heard.silence_ms >= self.config.resume_ms:
+    def _ducked(self, frame: TurnInput) -> list[Action]:
+        if frame.speech:
+            self.barge_in_ms += FRAME_MS
+            return self._interrupt(frame)
+        if frame.turn_state is TurnState.QUERY:  # as short as "stop"
+            return self._interrupt(frame)
+        if frame.was_echo or frame.silence_ms >= self.config.resume_ms:
             self.mode = Mode.ANSWERING
             return [Action.RESUME]
         return []
 
-    def _interrupt(self, heard: TurnInput) -> list[Action]:
-        long = self.over_ms >= self.config.interrupt_ms and heard.turn_state is not TurnState.NOISE
-        if not (long or heard.turn_state is TurnState.QUERY):
+    def _interrupt(self, frame: TurnInput) -> list[Action]:
+        long = self.barge_in_ms >= self.config.interrupt_ms and frame.turn_state is not TurnState.NOISE
+        if not (long or frame.turn_state is TurnState.QUERY):
             return []
         self._listen()
-        self.turn_ms = self.spoken_ms = self.over_ms
+        self.turn_ms = self.spoken_ms = self.barge_in_ms
         return [Action.INTERRUPT]

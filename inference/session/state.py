@@ -23,8 +23,8 @@ from .user_turn import UserTurn
 class SessionConfig:
     """How a session behaves.
 
-    certain: from which probability on what the monitor says of a turn counts: "query", "noise", "wait". Answering in a
-        pause is a query too many, answering nobody's question a noise too few.
+    certain: from which probability on what the monitor says of a turn counts: "query", "noise", "wait". Too low
+        for query: answers in a pause. Too high for noise: false responses.
     certain_over: the same of what is said over an answer: a query ends it, a noise does not.
     echo: what was played is taken out of what is heard (see echo.py); where that leaves less than ``1 - echo`` of the
         echo's energy, nobody speaks. 1: nothing is taken out.
@@ -34,7 +34,8 @@ class SessionConfig:
         count that nobody foresaw), and of how many speech units sound may be made: what a frame may cost. A frame of
         speech is two to four units long.
     ahead_ms: an answer is generated no further than this ahead of what is played.
-    monitor: whether the model's own judgement of what is to be answered counts, or the speech gate alone.
+    monitor: whether the model's own judgement of what is to be answered counts; off: the speech gate alone decides, and
+        far talkers (loudness.py) are answered too.
     word_monitor: whether it also reads what it has written down before it judges, if it has learnt to.
     interruptible: whether speech over an answer can stop it.
     on_request: a turn that is over is written down, and answered once :meth:`.session.Session.respond` is called.
@@ -78,7 +79,7 @@ class SessionState(State):
 
     dialogue: DialogueState
     before: DialogueState | None  # what it was before the turn that is being heard
-    over: DialogueState | None  # while ducked: the answer cut where it stopped, and what is being said over it
+    barge_in: DialogueState | None  # while ducked: the answer cut where it stopped, and what is being said over it
     answer: Answer | None
     vad: State
     gate: SpeechGate
@@ -97,7 +98,7 @@ class SessionState(State):
         return cls(
             dialogue=dialogue,
             before=None,
-            over=None,
+            barge_in=None,
             answer=None,
             vad=vad,
             gate=SpeechGate(config.gate),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...model.dialogue_state import DialogueState
-from ...model.duplex.monitor import TURN_STATES, TurnState, together
+from ...model.duplex.monitor import TURN_STATES, TurnState, fuse
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
@@ -25,7 +25,7 @@ from .policy import FRAME_MS, Action, Mode, TurnInput
 from .state import SessionConfig, SessionState
 
 _AT_ONCE = 10**6  # ms: longer than any wait
-_MISTAKEN_MS = 320  # of an echo may have been taken for speech, until it is known
+_ECHO_MS = 320  # of an echo may have been taken for speech, until it is known
 _FADE_MS = 10  # so that falling silent at once is not a click
 
 
@@ -60,8 +60,8 @@ class TurnTaking:
         s = self.state
         s.now_ms += FRAME_MS
         pcm, echo, found = s.echo.hear(pcm, self.config.echo)
-        mistaken = found and echo and s.turn.pressed is None and s.gate.open and s.gate.speech_ms <= _MISTAKEN_MS
-        if mistaken:
+        was_echo = found and echo and s.turn.pressed is None and s.gate.open and s.gate.speech_ms <= _ECHO_MS
+        if was_echo:
             s.loudness.new_turn()
         self._gate(pcm, echo, events)
         s.recent.append(pcm)
@@ -71,26 +71,26 @@ class TurnTaking:
         unheard = s.policy.mode is Mode.ANSWERING and not audible and not s.awaiting_response
         if s.policy.mode is Mode.LISTENING or unheard:
             self._hear(pcm, s.dialogue)
-        if s.over is not None:
-            self._hear(pcm, s.over)
+        if s.barge_in is not None:
+            self._hear(pcm, s.barge_in)
         speech, speech_ms, silence_ms = s.gate.open, s.gate.speech_ms, s.gate.silence_ms
         if s.turn.pressed is not None:
             speech, speech_ms, silence_ms = s.turn.pressed, _AT_ONCE * s.turn.pressed, _AT_ONCE * (not s.turn.pressed)
         if audible and not self.config.interruptible:
             speech, speech_ms = False, 0
-        heard = TurnInput(
+        frame = TurnInput(
             speech=speech,
             speech_ms=speech_ms,
             silence_ms=silence_ms,
-            speaking=answer is not None and (s.awaiting_response or not answer.over),
+            speaking=answer is not None and (s.awaiting_response or not answer.played_out),
             audible=audible,
             turn_state=self._turn_state(),
-            unread=self._unread(),
-            withheld=bool(s.turn.pressed),
-            mistaken=mistaken,
+            word_monitor_pending=self._word_monitor_pending(),
+            button_down=bool(s.turn.pressed),
+            was_echo=was_echo,
         )
         was_speaking = s.policy.mode is Mode.ANSWERING
-        for action in s.policy.step(heard):
+        for action in s.policy.step(frame):
             self._ACTIONS[action](self, events)
         keep = self.config.duplex.before_ms // FRAME_MS
         s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
@@ -157,24 +157,24 @@ class TurnTaking:
     def _duck(self, events: list[Event]) -> None:
         s = self.state
         assert s.answer is not None
-        s.over = s.answer.dialogue.clone()
-        s.answer.cut(s.over)
+        s.barge_in = s.answer.dialogue.clone()
+        s.answer.cut(s.barge_in)
         s.loudness.new_turn()
-        self._begin_turn(s.over)
+        self._begin_turn(s.barge_in)
         events.append(Event(EventKind.DUCKED, s.now_ms))
 
     def _resume(self, events: list[Event]) -> None:
-        self.state.over = None
+        self.state.barge_in = None
         events.append(Event(EventKind.RESUMED, self.state.now_ms))
 
     def _interrupt(self, events: list[Event]) -> None:
         s = self.state
-        assert s.answer is not None and s.over is not None
-        over = s.over
+        assert s.answer is not None and s.barge_in is not None
+        barge_in = s.barge_in
         s.answer.cut(s.answer.dialogue)
         words = self._end_answer(s.answer.heard)
         events.append(Event(EventKind.INTERRUPTED, s.now_ms, self._text(words)))
-        s.before, s.dialogue, s.over = s.dialogue, over, None
+        s.before, s.dialogue, s.barge_in = s.dialogue, barge_in, None
 
     def _finish(self, events: list[Event]) -> None:
         assert self.state.answer is not None
@@ -229,7 +229,7 @@ class TurnTaking:
         if s.before is None:
             s.dialogue = before
             return
-        s.before, s.dialogue, s.answer, s.policy.prepared = before, before.clone(), None, False
+        s.before, s.dialogue, s.answer, s.policy.speculating = before, before.clone(), None, False
         s.turn.listen_again(s.dialogue, self.model)
 
     def _turn_state(self) -> TurnState | None:
@@ -239,17 +239,17 @@ class TurnTaking:
             return None
         if s.loudness.far and s.policy.mode in (Mode.LISTENING, Mode.DUCKED):
             return TurnState.NOISE
-        dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.over}.get(s.policy.mode)
+        dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.barge_in}.get(s.policy.mode)
         if dialogue is None or dialogue.turn_state is None:
             return None
         listening = s.policy.mode is Mode.LISTENING
         prepared = s.answer if listening and self.config.word_monitor else None
         read = None if prepared is None else prepared.dialogue.word_turn_state
-        probability, index = together(dialogue.turn_state, read).max(dim=0)
+        probability, index = fuse(dialogue.turn_state, read).max(dim=0)
         enough = self.config.certain if listening else self.config.certain_over
         return TURN_STATES[int(index)] if float(probability) >= enough[int(index)] else None
 
-    def _unread(self) -> bool:
+    def _word_monitor_pending(self) -> bool:
         """Whether the word monitor has yet to read what is being said."""
         s = self.state
         judged = self.model.reads_turn_state and self.config.monitor and self.config.word_monitor
@@ -262,7 +262,7 @@ class TurnTaking:
         s = self.state
         assert s.answer is not None
         words = [] if s.answer.empty else s.memory.keep(s.answer, heard)
-        s.dialogue, s.before, s.over, s.answer = s.answer.dialogue, None, None, None
+        s.dialogue, s.before, s.barge_in, s.answer = s.answer.dialogue, None, None, None
         s.turn.text_question, s.awaiting_response = [], False
         s.turn.written = None
         return words

@@ -1,11 +1,11 @@
-"""The duplex monitor: what the language model's state at a place of speech says about the speech so far.
+"""The duplex monitor: what the language model's state at a position of speech says about the speech so far.
 
 (B, T, D) states in, (B, T, 3) logits out: to be answered now, nothing to answer, not finished. It reads what the model
 computes anyway while it listens, so a conversation that is monitored costs no second model.
 
 A second one, the word monitor, reads the one state behind the transcript, where the language model knows the words:
 what sounds like a question in a noisy room seldom reads like one as well, and where one of the two errs the other
-mostly does not. :func:`together` makes one opinion of both.
+mostly does not. :func:`fuse` makes one opinion of both.
 
 Sources: the three states are VITA's (arXiv 2408.05211), section 3.3, whose language model tells them as its first token
 behind the speech, and Freeze-Omni's (arXiv 2411.00774), section 2.5, which predicts them with a head on the language
@@ -61,10 +61,10 @@ class Monitor(nn.Module):
         return self.linear2(F.relu(self.linear1(x)))
 
 
-def together(heard: Tensor, read: Tensor | None) -> Tensor:
-    """(3,) what both monitors think, as probabilities in the order of VERDICTS.
+def fuse(heard: Tensor, read: Tensor | None) -> Tensor:
+    """(3,) what both monitors think, as probabilities in the order of TURN_STATES.
 
-    heard: (3,) the monitor's, at the last place of speech.
+    heard: (3,) the monitor's, at the last position of speech.
     read: (3,) the word monitor's; None: not read yet. It tells a turn from what needs no answer (the product of both
         opinions, as of experts who err apart: Hinton, Neural Computation 14, 2002), not whether a turn is over.
     """

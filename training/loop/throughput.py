@@ -40,7 +40,7 @@ def token_load(mask: Tensor) -> StepCost:
 
 
 class Throughput:
-    """Sums since the last :meth:`figures`."""
+    """Sums since the last :meth:`metrics`."""
 
     def __init__(self) -> None:
         self.flops_a_step = 0.0

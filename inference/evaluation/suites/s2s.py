@@ -90,7 +90,7 @@ def run(
         voices, questions: instead of the profile's.
         split: which of the questions: "test", "dev" or "train".
         data: the question set, by its name or file (see data_prep/datasets/question_sets.py).
-        recogniser: of the replies' speech (see :func:`~..judges.recognise.find_recogniser`).
+        recogniser: of the replies' speech (see :func:`find_recogniser`).
         judge: a chat model that grades content and style; None: replies are judged by rule alone.
         utmos: folder of UTMOS weights; None: it is left out.
         quiet: no progress bar and no tables.

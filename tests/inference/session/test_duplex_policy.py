@@ -24,7 +24,7 @@ class Room:
         self.log: list[tuple[int, Action]] = []
         self.now = 0
 
-    def frame(self, speech: bool, turn_state: TurnState | None = None, unread: bool = False) -> list[Action]:
+    def frame(self, speech: bool, turn_state: TurnState | None = None, pending: bool = False) -> list[Action]:
         self.now += FRAME_MS
         self.speech_ms = self.speech_ms + FRAME_MS if speech else 0
         self.silence_ms = 0 if speech else self.silence_ms + FRAME_MS
@@ -37,7 +37,7 @@ class Room:
                 speaking=answering and self.left > 0,
                 audible=answering and self.played > 0,
                 turn_state=turn_state,
-                unread=unread,
+                word_monitor_pending=pending,
             )
         )
         self.log += [(self.now, action) for action in actions]
@@ -82,11 +82,11 @@ def test_words_are_read_before_a_turn_is_answered() -> None:
     for speculate_ms, before in ((160, [Action.SPECULATE]), (0, [])):
         room = Room(dataclasses.replace(PLAIN, speculate_ms=speculate_ms))
         room.frames(5, True)
-        assert [action for _ in range(5) for action in room.frame(False, unread=True)] == before
-        late = [action for _ in range(4) for action in room.frame(False, unread=True)]
+        assert [action for _ in range(5) for action in room.frame(False, pending=True)] == before
+        late = [action for _ in range(4) for action in room.frame(False, pending=True)]
         assert before + late == [Action.SPECULATE], "once, to have words to read"
-        assert room.frame(True, unread=True) == [Action.DROP]
-        assert [a for _ in range(8) for a in room.frame(False, unread=True)] == [Action.SPECULATE]
+        assert room.frame(True, pending=True) == [Action.DROP]
+        assert [a for _ in range(8) for a in room.frame(False, pending=True)] == [Action.SPECULATE]
         assert room.frame(False) == [Action.ANSWER]
 
 
@@ -122,12 +122,12 @@ def test_a_false_alarm_and_an_interruption() -> None:
 def test_an_echo_taken_for_speech_is_taken_back() -> None:
     """Over the answer: go on at once. After it: nobody's turn, unless there was a pause, so somebody else's speech."""
     config, quiet = DuplexConfig(), {"speech": False, "speech_ms": 0, "silence_ms": FRAME_MS}
-    ducked = DuplexPolicy(config, mode=Mode.DUCKED, over_ms=160)
-    assert ducked.step(TurnInput(**quiet, speaking=True, audible=True, mistaken=True)) == [Action.RESUME]
+    ducked = DuplexPolicy(config, mode=Mode.DUCKED, barge_in_ms=160)
+    assert ducked.step(TurnInput(**quiet, speaking=True, audible=True, was_echo=True)) == [Action.RESUME]
     begun = DuplexPolicy(config, mode=Mode.LISTENING, turn_ms=160, spoken_ms=160)
-    assert begun.step(TurnInput(**quiet, mistaken=True)) == [Action.IGNORE] and begun.mode is Mode.IDLE
+    assert begun.step(TurnInput(**quiet, was_echo=True)) == [Action.IGNORE] and begun.mode is Mode.IDLE
     after_a_pause = DuplexPolicy(config, mode=Mode.LISTENING, turn_ms=800, spoken_ms=400)
-    assert after_a_pause.step(TurnInput(**quiet, mistaken=True)) == [] and after_a_pause.mode is Mode.LISTENING
+    assert after_a_pause.step(TurnInput(**quiet, was_echo=True)) == [] and after_a_pause.mode is Mode.LISTENING
 
 
 def test_a_word_as_short_as_stop_interrupts_if_the_monitor_says_so() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_assistant import tiny_assistant, tiny_config
 
-from duologue.model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState, together
+from duologue.model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState, fuse
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling, SpeechLM, TokenKind
 
@@ -22,16 +22,16 @@ opinions = st.lists(st.floats(-6, 6), min_size=3, max_size=3).map(lambda x: torc
 
 @given(opinions, opinions)
 def test_words_tell_a_turn_from_noise_and_not_whether_it_is_over(heard: torch.Tensor, read: torch.Tensor) -> None:
-    both = together(heard, read)
-    assert both.sum() == pytest.approx(1, abs=1e-5) and together(heard, None) is heard
+    both = fuse(heard, read)
+    assert both.sum() == pytest.approx(1, abs=1e-5) and fuse(heard, None) is heard
     assert float(both[QUERY] / both[WAIT]) == pytest.approx(float(heard[QUERY] / heard[WAIT]), rel=1e-3)
     assert bool(both[NOISE] > heard[NOISE]) == bool(read[NOISE] > 0.5) or abs(float(read[NOISE]) - 0.5) < 1e-4
 
 
 def test_neither_opinion_is_beyond_the_other() -> None:
     sure, very = torch.tensor([0.995, 0.005, 0.0]), torch.tensor([0.0, 1.0, 0.0])
-    assert together(sure, very)[QUERY] > 0.7, "it is trusted so far"
-    assert together(torch.tensor([0.7, 0.3, 0.0]), very)[NOISE] > 0.9
+    assert fuse(sure, very)[QUERY] > 0.7, "it is trusted so far"
+    assert fuse(torch.tensor([0.7, 0.3, 0.0]), very)[NOISE] > 0.9
 
 
 def monitored() -> SpeechLM:
