@@ -1,5 +1,5 @@
-"""A whole speech-to-speech model with random weights and nano's words, small enough to answer in a moment; and an ear
-for loudness, in the place of one for speech."""
+"""A whole speech-to-speech model with random weights and nano's words, small enough to answer in a moment; and a
+loudness detector, in the place of a VAD."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _follow(model: SpeechLM, script: str) -> None:
 
 @torch.no_grad()
 def _babble(model: SpeechLM) -> None:
-    """Let the mouth say many different units, each one frame long (at random it says one)."""
+    """Let the unit decoder say many different units, each one frame long (at random it says one)."""
     assert model.unit_decoder is not None and model.vocoder is not None
     model.unit_decoder.sub_position.normal_()
     model.unit_decoder.output_proj.weight.normal_()

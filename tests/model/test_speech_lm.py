@@ -380,7 +380,7 @@ def test_a_model_without_transcript_replies_at_once():
     assert_close(state.hidden, model.llm(whole).hidden[:, -1:])
 
 
-def test_an_ear_that_needs_the_whole_clip_hears_it_at_the_end():
+def test_an_encoder_that_needs_the_whole_clip_hears_it_at_the_end():
     """Whisper's normalisation and unmasked attention: 30 s there, 1 s here, padded or cut, whatever the chunks."""
     encoder = dataclasses.replace(CONFIG.encoder, chunk=None, causal_conv=False)
     model = build(mel=LogMelConfig(n_mels=16, norm="whisper"), encoder=encoder, listen_s=1.0)

@@ -69,7 +69,7 @@ def encoder(folder: Path) -> Path:
     torch.manual_seed(1)
     sizes = WhisperEncoderConfig(n_mels=80, n_audio_state=24, n_audio_head=2, n_audio_layer=1)
     part = EncoderPart(mel=LogMelConfig(n_mels=80, norm="whisper"), encoder=sizes)
-    return save_part(folder / "ear", "encoder", WhisperEncoder(sizes), part, Card())
+    return save_part(folder / "encoder", "encoder", WhisperEncoder(sizes), part, Card())
 
 
 def recordings(folder: Path) -> Path:
@@ -95,14 +95,14 @@ ONCE = ("preset=tiny", "steps=2", "warmup=0", "save_every=2", "batch_size=3", "l
 def test_from_a_folder_of_theirs_to_an_answer(tmp_path: Path, kind: str) -> None:
     llm, hears, data = language_model(tmp_path, kind), encoder(tmp_path), recordings(tmp_path / "data")
     joined = (*ONCE, f"data={data}", f"llm={llm}")
-    speech, mouth = tmp_path / "speech", tmp_path / "mouth"
+    speech, decoder_run = tmp_path / "speech", tmp_path / "decoder"
     assert 0 < run("speech_to_text", [*joined, f"encoder={hears}", "learn=adaptor", f"out={speech}"])["loss"] < 20
-    spoken = [f"data={data}", f"llm={speech}", f"out={mouth}"]  # the language model of the run
+    spoken = [f"data={data}", f"llm={speech}", f"out={decoder_run}"]  # the language model of the run
     assert 0 < run("unit_decoder", [*ONCE, *spoken])["loss"] < 1000
     sizes = UnitVocoderConfig(units=200, embedding_dim=8, channels=32, duration_hidden=8)
     voice = save_part(tmp_path / "voice", "vocoder", UnitVocoder(sizes), sizes, Card())
     heard = dict.fromkeys(("encoder", "adaptor", "llm"), str(speech))
-    config = assemble.Config(**heard, unit_decoder=str(mouth), vocoder=str(voice))
+    config = assemble.Config(**heard, unit_decoder=str(decoder_run), vocoder=str(voice))
     assistant = load(str(assemble.run(tmp_path / "whole", config)))
     model: Any = assistant.model
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs").state_dict()
@@ -184,8 +184,8 @@ def test_presets_and_what_is_refused(tmp_path: Path) -> None:
     assert (recipe.adaptor.in_dim, recipe.adaptor.hidden_dim, recipe.adaptor.out_dim, recipe.adaptor.stack) == (
         24, 2048, 32, 5)  # fmt: skip
     assert recipe.start == (f"llm={llm}", f"encoder={hears}") and recipe.tokenizer == str(llm)
-    mouth: Any = resolve("unit_decoder", ["preset=llama-omni", f"llm={llm}"])
-    assert (mouth.unit_decoder.in_dim, mouth.unit_decoder.dim, mouth.unit_decoder.units) == (32, 4096, 1000)
+    decoder: Any = resolve("unit_decoder", ["preset=llama-omni", f"llm={llm}"])
+    assert (decoder.unit_decoder.in_dim, decoder.unit_decoder.dim, decoder.unit_decoder.units) == (32, 4096, 1000)
     nano: Any = resolve("unit_decoder", ["preset=codec", "llm=nano"])  # a whole checkpoint, with nano's own words
     assert nano.llm == read_model_config("nano").llm and nano.tokenizer is None and nano.history == 0.3
     assert nano.start[-1].startswith("llm=") and nano.start[-1].endswith("nano")

@@ -57,7 +57,7 @@ def test_whisper_of_transformers(tmp_path: Path, transformers_whisper: Any, safe
     if not safe:
         torch.save(transformers_whisper.state_dict(), tmp_path / "whisper/pytorch_model.bin")
         (tmp_path / "whisper/model.safetensors").unlink()
-    check_whisper(run("whisper", str(tmp_path / "whisper"), tmp_path / "ear", []), transformers_whisper)
+    check_whisper(run("whisper", str(tmp_path / "whisper"), tmp_path / "encoder", []), transformers_whisper)
 
 
 def openai_whisper(reference: WhisperForConditionalGeneration) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def openai_whisper(reference: WhisperForConditionalGeneration) -> dict[str, Any]
 
 def test_whisper_of_openai(tmp_path: Path, transformers_whisper: Any) -> None:
     torch.save(openai_whisper(transformers_whisper), tmp_path / "tiny.pt")
-    check_whisper(run("whisper", str(tmp_path / "tiny.pt"), tmp_path / "ear", []), transformers_whisper)
+    check_whisper(run("whisper", str(tmp_path / "tiny.pt"), tmp_path / "encoder", []), transformers_whisper)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_whisper_that_does_not_fit(tmp_path: Path, transformers_whisper: Any, ch
     change(found["model_state_dict"])
     torch.save(found, tmp_path / "tiny.pt")
     with pytest.raises(DuologueError, match=message):
-        run("whisper", str(tmp_path / "tiny.pt"), tmp_path / "ear", [])
+        run("whisper", str(tmp_path / "tiny.pt"), tmp_path / "encoder", [])
     assert nothing_written(tmp_path, {"tiny.pt"})
 
 

@@ -26,7 +26,7 @@ from duologue.model.speech_lm import PromptConfig, Sampling, SpeechLM, TokenKind
 
 
 def omni_folder(folder: Path, pickled: bool = False) -> PreTrainedTokenizerFast:
-    """The golden weights as the hub has the released ones: shards without the ear, beside config and tokenizer."""
+    """The golden weights as the hub has the released ones: shards without the encoder, beside config and tokenizer."""
     folder.mkdir()
     tensors = load_file(GOLDEN / "llama_omni/model.safetensors")
     encoder = {name: tensors.pop(name) for name in list(tensors) if name.startswith(llama_omni.ENCODER)}
@@ -35,7 +35,7 @@ def omni_folder(folder: Path, pickled: bool = False) -> PreTrainedTokenizerFast:
     encoder = {"encoder." + name.removeprefix(llama_omni.ENCODER): tensor for name, tensor in encoder.items()}
     encoder["encoder.positional_embedding"] = sinusoids(torch.arange(1500), 64)
     dims = {"n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 64, "n_audio_head": 4, "n_audio_layer": 2}
-    torch.save({"dims": dims, "model_state_dict": encoder}, folder.parent / "ear.pt")
+    torch.save({"dims": dims, "model_state_dict": encoder}, folder.parent / "encoder.pt")
     torch.save({"generator": load_file(GOLDEN / "code_hifigan/generator.safetensors")}, folder.parent / "g_00500000")
     shutil.copy(GOLDEN / "code_hifigan/config.json", folder.parent / "config.json")
     return byte_tokenizer(folder)
@@ -43,9 +43,9 @@ def omni_folder(folder: Path, pickled: bool = False) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("pickled", [False, True])
 def test_llama_omni(tmp_path: Path, pickled: bool) -> None:
-    """Imported with ear and vocoder from files of their own, it writes the golden tokens and units and speaks them."""
+    """With encoder and vocoder from files of their own, it writes the golden tokens and units and speaks them."""
     tokenizer = omni_folder(tmp_path / "source", pickled)
-    options = [f"whisper={tmp_path / 'ear.pt'}", f"vocoder={tmp_path / 'g_00500000'}"]
+    options = [f"whisper={tmp_path / 'encoder.pt'}", f"vocoder={tmp_path / 'g_00500000'}"]
     folder = run("llama-omni", str(tmp_path / "source"), tmp_path / "omni", options)
     model = store.load(folder).model
     check_prompt(model.config.prompt, tokenizer)
@@ -82,7 +82,7 @@ def check_prompt(prompt: PromptConfig, tokenizer: PreTrainedTokenizerFast) -> No
     assert tokenizer.decode(prompt.next_prefix_ids) == "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
 
 
-def test_llama_omni_without_an_ear(tmp_path: Path) -> None:
+def test_llama_omni_without_an_encoder(tmp_path: Path) -> None:
     omni_folder(tmp_path / "source")
     with pytest.raises(DuologueError, match=r"holds no speech encoder: name its file, whisper=large-v3\.pt"):
         run("llama-omni", str(tmp_path / "source"), tmp_path / "omni", [])
@@ -114,7 +114,7 @@ def test_llama_omni_that_does_not_fit(tmp_path: Path, change: Any, message: str)
     byte_tokenizer(tmp_path / "source")
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(DuologueError, match=message):
-        run("llama-omni", str(tmp_path / "source"), tmp_path / "omni", [f"whisper={tmp_path / 'ear.pt'}"])
+        run("llama-omni", str(tmp_path / "source"), tmp_path / "omni", [f"whisper={tmp_path / 'encoder.pt'}"])
     assert nothing_written(tmp_path, before)
 
 

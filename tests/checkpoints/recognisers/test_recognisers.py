@@ -1,4 +1,4 @@
-"""The independent ears: pocketsphinx understands a synthesiser and does not remember; Whisper is transformers' own."""
+"""Recognisers: pocketsphinx understands a synthesiser and does not remember; Whisper is transformers' own."""
 
 import itertools
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Nothing but the model answers: with random weights in the language model, questions are answered at chance.
 
-Everything else stays as it is: nano's trained ear and mouth where nano is bundled, a tiny random model otherwise.
+All else stays as it is: nano's trained encoder and speech decoder where nano is bundled, else a tiny random model.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Full duplex with a tiny model whose words are known, an ear for loudness in silero's place, and noise as speech."""
+"""Full duplex with a tiny model whose words are known, a loudness detector in silero's place, and noise as speech."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def test_the_monitor_decides_what_is_answered_and_how_soon() -> None:
 
 @pytest.mark.parametrize("speculate_ms", [0, 160])
 def test_what_reads_like_nothing_to_answer_is_ignored(speculate_ms: int) -> None:
-    """The ear is not sure, the words are: then they decide, and without a word about an answer."""
+    """The monitor is not sure, the word monitor is: then they decide, and without a word about an answer."""
     waits = []
     for words in (None, TurnState.QUERY, TurnState.NOISE):
         monitored = tiny_assistant()
@@ -302,7 +302,7 @@ def test_what_reads_like_nothing_to_answer_is_ignored(speculate_ms: int) -> None
     assert waits[0] == waits[1], "to read costs no time: an answer comes behind the words"
 
 
-def test_an_ear_that_is_sure_is_not_overruled() -> None:
+def test_a_monitor_that_is_sure_is_not_overruled() -> None:
     monitored = tiny_assistant()
     monitored.model.monitor, monitored.model.word_monitor = Says(TurnState.QUERY, sure=9.0), Says(TurnState.NOISE)
     _, events = run(make(monitored), sound(*QUESTION))
@@ -317,7 +317,7 @@ def test_an_ear_that_is_sure_is_not_overruled() -> None:
         ({"certain_over": (0.9, 0.999, 0.6)}, False),
     ],
 )
-def test_each_verdict_wants_a_certainty_of_its_own(changes: dict[str, tuple[float, ...]], kept: bool) -> None:
+def test_each_turn_state_wants_a_certainty_of_its_own(changes: dict[str, tuple[float, ...]], kept: bool) -> None:
     monitored = tiny_assistant()
     monitored.model.monitor = Says(TurnState.NOISE)  # 0.99
     _, events = run(make(monitored, **changes), sound(*QUESTION))
@@ -583,7 +583,7 @@ def test_models_that_cannot_converse_so_are_refused() -> None:
 
 
 def test_somebody_far_off_is_not_answered_until_they_insist(assistant) -> None:
-    """The ear of these tests hears anything above 1 %; the usual level is -26 dBFS."""
+    """The VAD of these tests hears anything above 1 %; the usual level is -26 dBFS."""
     faint = 0.25 * sound((0.4, False), (1.0, True), (2.0, False))  # -32 dBFS
     near = LoudnessConfig(usual_dbfs=-20.0)
     session = make(assistant, loudness=near)

@@ -1,4 +1,4 @@
-"""The windowed ear: with a window over the whole clip it is the offline ear; it streams; it keeps its promises."""
+"""The windowed encoder: with a window over the whole clip it is the offline one; it streams; it keeps its promises."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stream(stage: WindowedEncoder, x: torch.Tensor, size: int) -> list[torch.Ten
 @pytest.mark.parametrize("size", [1600, 1234, 32_000])
 @pytest.mark.parametrize("n", [32_000, 24_321])
 @pytest.mark.parametrize("norm", ["whisper", "causal"])
-def test_a_window_over_all_is_the_offline_ear(size: int, n: int, norm: Any) -> None:
+def test_a_window_over_all_is_the_offline_encoder(size: int, n: int, norm: Any) -> None:
     """All right context, all left: only the mel's frames and the positions are left to get wrong."""
     stage = audio_encoder(norm, left_ms=4000, chunk_ms=100, right_ms=4000)
     whole = stage(speech(n))
@@ -101,7 +101,7 @@ def test_what_it_refuses() -> None:
         WindowConfig(left_ms=30)
 
 
-def test_very_short_clips_give_what_the_offline_ear_gives() -> None:
+def test_very_short_clips_give_what_the_offline_encoder_gives() -> None:
     stage = audio_encoder()
     for n in (0, 100):
         assert sum(piece.shape[1] for piece in stream(stage, torch.zeros(1, n), 50)) == 0

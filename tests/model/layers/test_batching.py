@@ -52,7 +52,7 @@ def states_and_words():
 
 STAGES = {
     "vad": (VAD, "step", sound),
-    "ear": (audio_encoder, "step", sound),
+    "encoder": (audio_encoder, "step", sound),
     "units": (lambda: unit_decoder(None), "step", states_and_words),
     "units-banded": (lambda: unit_decoder(3, kv_heads=2), "step", states_and_words),
     **{family: (lambda family=family: build(family), "extend", states) for family in FAMILIES},

@@ -1,4 +1,4 @@
-"""The vocoder's rivals: what they see, what they learn."""
+"""The vocoder's discriminators: what they see, what they learn."""
 
 from __future__ import annotations
 

@@ -221,8 +221,8 @@ def test_the_tiny_recipe_learns(recordings, tmp_path):
 DISCRIMINATORS = DiscriminatorConfig(periods=(2,), scales=1, resolutions=(64,), channels=4, max_channels=8, hinge=True)
 
 
-def test_a_run_with_rivals_and_several_codebooks_goes_on_exactly(recordings, tmp_path):
-    """Codec, averages and rivals go on from a checkpoint as if never stopped."""
+def test_a_run_with_discriminators_and_several_codebooks_goes_on_exactly(recordings, tmp_path):
+    """Codec, averages and discriminators go on from a checkpoint as if never stopped."""
     sizes = replace(recipe("tiny").codec, quantiser=QuantiserConfig(dim=16, size=32, codebooks=3))
     base = tiny(recordings, codec=sizes, adversary=True, discriminator=DISCRIMINATORS, discriminator_after=2, steps=8,
                 save_every=4, warmup=1,

@@ -110,7 +110,7 @@ def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", [speech_to_text, duplex])
 @pytest.mark.parametrize("named", [True, False])
-def test_the_ear_learns_if_it_is_named(stage: ModuleType, named: bool, clips: str, tmp_path: Path) -> None:
+def test_the_encoder_learns_if_it_is_named(stage: ModuleType, named: bool, clips: str, tmp_path: Path) -> None:
     recipe = replace(stage.recipe("tiny"), data=(clips,), out=str(tmp_path / "run"), steps=2, warmup=1, save_every=2)
     learn = ("adaptor", "llm", "encoder") if named else ("adaptor", "llm")
     task = replace(recipe, learn=learn).build()

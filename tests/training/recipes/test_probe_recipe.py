@@ -51,14 +51,14 @@ def test_layers_are_those_of_the_encoder(questions: Path) -> None:
         assert len(layer_outputs(task.encoder, mel)) == 3, "no hook stays behind"
 
 
-def test_an_ear_is_found_in_a_run_a_part_and_a_model(questions: Path, deaf: Path, tmp_path: Path) -> None:
+def test_an_encoder_is_found_in_a_run_a_part_and_a_model(questions: Path, deaf: Path, tmp_path: Path) -> None:
     mel, encoder = load_encoder(str(deaf))
     part = EncoderPart(mel=mel.config, encoder=encoder.config)
-    save_part(tmp_path / "ear", "encoder", encoder, part, Card())
-    for name in (str(tmp_path / "ear"), "nano"):
+    save_part(tmp_path / "encoder", "encoder", encoder, part, Card())
+    for name in (str(tmp_path / "encoder"), "nano"):
         again, other = load_encoder(name)
         assert again.config.n_mels == other.config.n_mels == 80 and next(other.parameters()).dtype is torch.float32
-    assert torch.equal(load_encoder(str(tmp_path / "ear"))[1].conv1.weight, encoder.conv1.weight)
+    assert torch.equal(load_encoder(str(tmp_path / "encoder"))[1].conv1.weight, encoder.conv1.weight)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text("{}")
     with pytest.raises(DuologueError, match="not a run that has trained an encoder"):

@@ -1,4 +1,4 @@
-"""The stages that make the ear and the language model, each on its tiny preset: it overfits eight samples."""
+"""The stages that make the audio encoder and the language model, each on its tiny preset: it overfits eight samples."""
 
 from __future__ import annotations
 

@@ -138,8 +138,8 @@ def test_the_tiny_recipe_overfits_eight_samples(replies, tmp_path):
 DISCRIMINATORS = DiscriminatorConfig(periods=(2, 3), scales=2, channels=4, max_channels=16)
 
 
-def test_a_run_with_rivals_goes_on_exactly(replies, tmp_path):
-    """Maker and rival alternate, the rival joins late, and both go on from a checkpoint as if never stopped."""
+def test_a_run_with_discriminators_goes_on_exactly(replies, tmp_path):
+    """Generator and discriminator, which joins late, alternate and go on from a checkpoint as if never stopped."""
     base = tiny(
         replies,
         adversary=True,
@@ -160,7 +160,7 @@ def test_a_run_with_rivals_goes_on_exactly(replies, tmp_path):
     a, b = (newest_state(Path(r.out)) for r in (whole, cut))
     for part in ("task", "rival"):
         assert all(torch.equal(tensor, b[part][name]) for name, tensor in a[part].items()), part
-    # The rival has moved, the maker without one would be elsewhere.
+    # The discriminator has moved, the generator without one would be elsewhere.
     fresh = base.build().make_discriminator().state_dict()
     assert any(not torch.equal(tensor, fresh[name]) for name, tensor in a["rival"].items())
     alone = replace(base, adversary=False, out=str(tmp_path / "alone"))
@@ -169,7 +169,7 @@ def test_a_run_with_rivals_goes_on_exactly(replies, tmp_path):
     assert any(not torch.equal(tensor, lone[name]) for name, tensor in a["task"].items())
 
 
-def test_the_rival_waits_for_its_turn(replies, tmp_path):
+def test_the_discriminator_waits_for_its_turn(replies, tmp_path):
     recipe = tiny(
         replies,
         adversary=True,

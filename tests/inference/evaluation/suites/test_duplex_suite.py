@@ -36,7 +36,7 @@ VOICES = find_voices("espeak:en-us+f5")
 
 
 def said(scene: Scene, folder: Path, *spans: tuple[int, int], hears: str = "one two three four five") -> dict[str, Any]:
-    """The verdict on a system that spoke in these spans (ms), by an ear that always understands the same."""
+    """What is judged of a system that spoke in these spans (ms), by a recogniser that always hears the same."""
     wave = np.zeros(len(scene.pcm), np.float32)
     rng = np.random.default_rng(0)
     for start, end in spans:

@@ -81,9 +81,9 @@ def assistant() -> Assistant:
 
 
 class QuickRecogniser:
-    """Hears the first half of what the tiny model says, whatever it is given (the real ear is slow on babble)."""
+    """Hears the first half of what the tiny model says, whatever it is given (the real one is slow on babble)."""
 
-    name = "a quick ear"
+    name = "a quick recogniser"
 
     def __call__(self, waveform: np.ndarray) -> str:
         assert waveform.dtype == np.float32 and len(waveform) > 1_000
@@ -91,7 +91,7 @@ class QuickRecogniser:
 
 
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the real ear and the networks that judge sound (test_quality.py has them)."""
+    """Without the real recogniser and the networks that judge sound (test_quality.py has them)."""
     monkeypatch.setattr(s2s_suite, "find_recogniser", lambda name: QuickRecogniser())
     monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {"dnsmos": [float(np.abs(wave).mean()), 1.0]})
     monkeypatch.setattr(speech_judge.SpeechJudge, "speaker", None)
@@ -154,13 +154,13 @@ def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, mo
 
 
 @pytest.mark.programs
-def test_by_the_real_ear_and_printed(assistant: Assistant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_by_pocketsphinx_and_printed(assistant: Assistant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pocketsphinx")
     report = run(model=assistant, out=tmp_path, voices="espeak:en-us", questions=1)
     speech = report["figures"]["reply_speech"]
     assert speech["replies"] == 1 and speech["wer"] is not None
     if shutil.which("flite"):
-        assert speech["synthesiser_wer"] < 0.5, "the ear understands the synthesiser"
+        assert speech["synthesiser_wer"] < 0.5, "the recogniser understands the synthesiser"
     else:
         assert speech["synthesiser_wer"] is speech["difference"] is None
     printed = " ".join(capsys.readouterr().out.split())

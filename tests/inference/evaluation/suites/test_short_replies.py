@@ -18,7 +18,7 @@ from duologue.model.errors import DuologueError
 
 
 class Recogniser:
-    name = "an ear"
+    name = "a recogniser"
 
     def __call__(self, waveform: np.ndarray) -> str:
         return "a word"

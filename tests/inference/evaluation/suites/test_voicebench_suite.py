@@ -1,4 +1,4 @@
-"""VoiceBench's files and rules, on replies whose verdict a person can see; IFEval's instructions, kept and broken."""
+"""VoiceBench's files and rules, on replies that a person can judge; IFEval's instructions, kept and broken."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def test_a_session_lasts_so_long() -> None:
 )
 def test_a_killed_client_leaves_nothing(server, when: str, monkeypatch) -> None:
     """The socket goes without a word, at whatever point: the session and all it remembered go with it."""
-    remembered: list[weakref.ref] = []  # (gc.get_objects() would disturb the lane's thread)
+    remembered: list[weakref.ref] = []  # (gc.get_objects() would disturb the worker's thread)
     for kind in (SessionState, OneShotRequest):
 
         def made(self, *arguments, _begin=kind.__init__, **named) -> None:
@@ -283,7 +283,7 @@ def test_bad_limits_are_refused() -> None:
         AccessConfig(keys=("short",))
     with pytest.raises(DuologueError, match="session_s is 0"):
         AccessConfig(session_s=0)
-    with pytest.raises(DuologueError, match="lanes -1"):
+    with pytest.raises(DuologueError, match="workers -1"):
         WorkerPoolConfig(workers=-1)
 
 
@@ -403,9 +403,9 @@ def test_a_load_is_reported(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_lanes_that_are_processes(tmp_path, capfd) -> None:
-    """A lane of its own process answers, and says nothing on the terminal. When it dies, its conversations end with an
-    error and the door is shut."""
+def test_workers_that_are_processes(tmp_path, capfd) -> None:
+    """A worker process answers, and says nothing on the terminal. When it dies, its conversations end with an error
+    and the door is shut."""
     import os
 
     from duologue.checkpoints import store

@@ -159,7 +159,7 @@ def test_one_is_cancelled_by_its_id(connection) -> None:
     assert collect(connection, "error")[-1].error.code == "response_cancel_not_active"
 
 
-def test_one_that_is_cancelled_before_it_begins_gives_its_seat_back(server) -> None:
+def test_one_that_is_cancelled_before_it_begins_gives_its_slot_back(server) -> None:
     """As when a client asks and hangs up at once."""
 
     async def at_once() -> None:
@@ -193,7 +193,7 @@ def test_as_many_tokens_as_it_may_have(connection) -> None:
     assert done.max_output_tokens == 2 and done.output[0].content[0].transcript == " ".join(SAID.split()[:2])
 
 
-def test_where_there_is_no_seat_that_is_said() -> None:
+def test_where_there_is_no_slot_that_is_said() -> None:
     config = ServeConfig(model="tiny", pool=WorkerPoolConfig(sessions=1, late_ms=1e9))
     with running(config) as found, found.client().realtime.connect(model="tiny") as connection:
         create(connection, message("user", "what is 3 plus 4"))

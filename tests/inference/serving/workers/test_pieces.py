@@ -186,7 +186,7 @@ def test_health_tells_of_a_worker_that_does_not_come_back(monkeypatch) -> None:
             vad.may.set()
 
 
-def test_a_lane_goes_on_between_jobs() -> None:
+def test_a_worker_goes_on_between_jobs() -> None:
     """However many jobs come at once, a step is made after so many of them."""
     jobs = [begins(2), Job(2, 0, "tick", (np.zeros(FRAME, np.float32),), 0.0)]
     jobs += [Job(2, n, "press", (False,), 0.0) for n in range(1, 500)]

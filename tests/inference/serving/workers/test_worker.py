@@ -1,4 +1,4 @@
-"""A lane: conversations that share the stages' steps say what each says alone, and none of them can harm another."""
+"""A worker: conversations that share the stages' steps say what each says alone, and none of them can harm another."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ def assistant():
 
 
 class Link:
-    """Both ends of a lane: jobs go in when they arrive by its clock, which goes by a millisecond at each reading."""
+    """Both ends of a worker: jobs go in when they arrive by its clock, which goes by a millisecond at each reading."""
 
     def __init__(self, jobs, now=0.0):
         self.jobs, self.now, self.results = sorted(jobs, key=lambda job: job.arrived), now, []
@@ -57,7 +57,7 @@ class Link:
 
 
 def serve(assistant, jobs, vad=None, **how):
-    """What a lane makes of the jobs: for each line, its results in order; and all (line, number) in order."""
+    """What a worker makes of the jobs: for each line, its results in order; and all (line, number) in order."""
     link = Link(jobs)
     with pytest.raises(EOFError):
         Worker(assistant, vad or Loudness(), link, link, clock=link.clock, **how).serve()
