@@ -120,3 +120,10 @@ def test_a_part_without_a_run_is_named(runs, tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match="no run given for adaptor; each of encoder, adaptor, llm needs"):
         run(tmp_path / "nano", Config(encoder=runs[1]["encoder"], llm=runs[1]["llm"]))
     assert not (tmp_path / "nano").exists()
+
+
+def test_a_preset_that_is_not_there_says_what_is() -> None:
+    with pytest.raises(DuologueError, match=r"preset is 'huge'; it must be .*'nano'"):
+        preset("huge", "duplex")
+    with pytest.raises(DuologueError, match=r"no preset has the stage 'sing': .*training/presets/nano\.py"):
+        preset("nano", "sing")

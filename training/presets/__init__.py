@@ -23,8 +23,6 @@ def preset(name: str, stage: str) -> dict[str, Any]:
         presets = importlib.import_module(f".{path.stem}", __package__).PRESETS
         known |= {preset: stages[stage] for preset, stages in presets.items() if stage in stages}
     if name not in known:
-        if not known:
-            raise DuologueError(f"no preset has the stage {stage!r}: add it to PRESETS in training/presets/{name}.py")
-        raise DuologueError(f"preset is {name!r}; it must be {' or '.join(map(repr, known))}")
-    settings = known[name]
-    return {key: value() if callable(value) else value for key, value in settings.items()}
+        no_stage = f"no preset has the stage {stage!r}: add it to PRESETS in training/presets/{name}.py"
+        raise DuologueError(f"preset is {name!r}; it must be {' or '.join(map(repr, known))}" if known else no_stage)
+    return {key: value() if callable(value) else value for key, value in known[name].items()}
