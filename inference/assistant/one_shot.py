@@ -59,6 +59,7 @@ class OneShotRequest:
         """
         ids, unknown = ids_of(self._tokenizer, self._model.layout, text)
         self._asked = self._state
+        self._text, self._steps = ReplyText(self._tokenizer), None
         self._model.read_text(ids, self._state)
         return unknown
 

@@ -289,7 +289,7 @@ def test_the_rules(text: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["source=x", "out=y"], "missing endpoint=…, model=…"),
+        (["source=x", "out=y"], "needs endpoint=…, model=…"),
         (["source=x", "out=y", "endpoint=z", "model=m", "key=1"], "unknown key 'key'"),
         (["source=x", "out=y", "endpoint=z", "model=m", "steps=sing"], "steps=sing: expected rewrite, answer"),
         (["source=x", "out=y", "endpoint=z", "model=m", "concurrency=0"], "concurrency=0: expected at least 1"),

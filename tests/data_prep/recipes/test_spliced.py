@@ -66,7 +66,7 @@ def test_as_a_command(source: str, tmp_path: Path) -> None:
 
 
 def test_bad_sources_are_refused(source: str, tmp_path: Path) -> None:
-    with pytest.raises(DuologueError, match="share=0"):
+    with pytest.raises(DuologueError, match="fraction=0"):
         Config(source=source, out="x", fraction=0)
     writer = ShardWriter(tmp_path / "long", name="recordings-train", sample_rate=RATE, seed=0, parameters={})
     meta = {"id": "0", "text": "two words", "voice": "a", "prosody": None}

@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_whole_shards(tmp_path: Path, mine: str, tts: str) ->
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["source=x"], "missing out"),
+        (["source=x"], "needs out"),
         (["source=x", "out=y", "voice=z"], "unknown key 'voice'"),
         (["source=x", "out=y", "part=answers"], "part=answers: expected questions or replies"),
         (["source=x", "out=y", "unknown=drop"], "unknown=drop: expected skip or keep"),

@@ -65,15 +65,15 @@ def test_crops_go_through_clips_and_are_functions_of_seed_and_step(recordings):
     assert not torch.equal(first.batch(5)["samples"], last.batch(5)["samples"])
 
 
-def test_shares_say_how_often_a_set_is_drawn_from(recordings):
+def test_fractions_say_how_often_a_set_is_drawn_from(recordings):
     data = Waveforms((str(recordings),) * 2, 16000, 1600, fractions=(3.0, 1.0))
     assert data.chances.tolist() == [0.75, 0.25]
     for change, message in (
-        ({"shares": (1.0,)}, "as many as the data sets"),
+        ({"fractions": (1.0,)}, "as many as the data sets"),
         ({"sample_rate": 8000}, "16000 Hz; the codec's is 8000"),
         ({"length": 10**6}, "less than one crop of 62.5 s"),
     ):
-        settings = {"sample_rate": 16000, "length": 1600, "shares": ()} | change
+        settings = {"sample_rate": 16000, "length": 1600, "fractions": ()} | change
         with pytest.raises(DuologueError, match=message):
             Waveforms((str(recordings),) * 2, **settings)
 
@@ -215,7 +215,8 @@ def test_the_tiny_recipe_learns(recordings, tmp_path):
         assert codes.shape == (2, 1, 20)
         wanted = task.codec.decode(codes)
         assert wanted.shape == samples.shape
-        assert (handed_on.decode(codes) - wanted).norm() < 0.02 * wanted.norm()  # stored as float16
+        task.codec.half().float()  # as it is stored: pulses move with the least change of pitch
+        assert (handed_on.decode(codes) - task.codec.decode(codes)).norm() < 1e-3 * wanted.norm()
 
 
 DISCRIMINATORS = DiscriminatorConfig(periods=(2,), scales=1, resolutions=(64,), channels=4, max_channels=8, hinge=True)

@@ -43,7 +43,7 @@ def said(scene: Scene, folder: Path, *spans: tuple[int, int], hears: str = "one 
         wave[start * 16 : end * 16] = 0.1 * rng.standard_normal((end - start) * 16)
     write_scene(scene, folder)
     write_wav(folder / "output.wav", wave, SAMPLE_RATE)
-    return judge(scene, folder, Loudness(), lambda pcm, rate: hears)  # type: ignore[arg-type]
+    return judge(scene, folder, Loudness(), lambda pcm: hears)  # type: ignore[arg-type]
 
 
 def test_segments_are_joined_over_short_gaps(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_what_is_remembered_is_what_was_heard(tmp_path: Path) -> None:
     heard = Event(EventKind.INTERRUPTED, onset + 320, "the capital")
     for again, consistent in (("the capital", True), ("the capital of spain", False), ("madrid", False), ("", False)):
         write_events(tmp_path / "events.jsonl", [heard, Event(EventKind.ANSWER_TEXT, over + 600, again)])
-        row = judge(scene, tmp_path, Loudness(), lambda pcm, rate: "")  # type: ignore[arg-type]
+        row = judge(scene, tmp_path, Loudness(), lambda pcm: "")  # type: ignore[arg-type]
         assert row["consistent"] is consistent, again
     assert recalls("a b", "a b c d", True) and not recalls("a", "a b c", True) and not recalls("a d", "a b c d", True)
     assert recalls("a x", "a b", False) and not recalls("x y", "a b", False) and not recalls("a b c d", "a b", False)
