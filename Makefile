@@ -9,7 +9,7 @@ PIP_ARGS ?=
 # More arguments for `duologue chat` (ARGS="--port 8000") and for pytest (ARGS="-k store"; "-n 0": in one process).
 ARGS ?=
 # Tests run in a process for each core, at most four: each takes about 1 GB of memory.
-PYTEST = $(BIN)/python -m pytest tests -m "not slow and not gpu" -n logical --maxprocesses 4 --dist worksteal
+PYTEST = $(BIN)/python -m pytest tests -m "not slow and not gpu and not guides" -n logical --maxprocesses 4 --dist worksteal
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -48,6 +48,7 @@ def run_page(name: str, tmp_path: Path, **environment: str) -> Path:
     return here
 
 
+@pytest.mark.guides
 def test_train(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     with serving(chat) as server:

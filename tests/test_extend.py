@@ -12,6 +12,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -58,6 +59,7 @@ def test_one_page() -> None:
     assert len(PAGE.splitlines()) <= 240
 
 
+@pytest.mark.guides
 def test_what_it_shows_runs(tmp_path: Path) -> None:
     package, here = copied(tmp_path / "duologue"), tmp_path / "here"
     here.mkdir()
