@@ -56,7 +56,7 @@ class Recipe:
         if not 0 <= self.ema < 1:
             raise DuologueError(f"ema is {self.ema}; it must be 0 (none) or a decay below 1, for example 0.999")
         if not 0 <= self.bad_fraction < 1:
-            raise DuologueError(f"bad_fraction is {self.bad_fraction}; it must be a share of steps, 0 to below 1")
+            raise DuologueError(f"bad_fraction is {self.bad_fraction}; it must be a fraction of steps, 0 to below 1")
         if self.best is not None and not self.best.startswith(("min:", "max:")):
             raise DuologueError(f"best is {self.best!r}; it must be min:NAME or max:NAME, for example min:loss")
         self.check_least(1, "steps", "batch_size", "accumulate", "log_every", "save_every", "keep")
@@ -80,10 +80,10 @@ class Recipe:
                 raise DuologueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
     def check_fractions(self, *names: str) -> None:
-        """Raises DuologueError unless each of these fields is a share."""
+        """Raises DuologueError unless each of these fields is a fraction."""
         for name in names:
             if not 0 <= getattr(self, name) <= 1:
-                raise DuologueError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")
+                raise DuologueError(f"{name} is {getattr(self, name)}; a fraction lies between 0 and 1")
 
     @property
     def joins(self) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def generate(
 ) -> Dialogue:
     """The `index`-th dialogue of a seed: the same one whenever and wherever it is asked for.
 
-    practice: the share of training's dialogues that are in wordings for practice (see practice.py); the others stay as
+    practice: the fraction of training's dialogues in wordings for practice (see practice.py); the others stay as
     they are.
     """
     split = Split(split)

@@ -81,7 +81,7 @@ def mixed_sentence(rng: np.random.Generator) -> str:
 
 
 def drill(words: tuple[str, ...], index: int, rng: np.random.Generator, alone: float = 0.15) -> str:
-    """A digit or a word alone (a share of `alone`); numbers, words, mixed pieces of questions, letters, days."""
+    """A digit or a word alone (a fraction of `alone`); numbers, words, mixed pieces of questions, letters, days."""
     if rng.random() < alone:
         return number_in_words(int(rng.integers(10))) if rng.random() < 0.6 else words[int(rng.integers(len(words)))]
     choice = rng.random()

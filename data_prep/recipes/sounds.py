@@ -59,7 +59,7 @@ class Config:
     out: the folder, made if need be
     n: clips in all, a quarter of them beeps
     part: noises, or noises_dev for the recordings and wordings kept apart
-    asked: the share of clips with a spoken question; the others are the sound alone
+    asked: the fraction of clips with a spoken question; the others are the sound alone
     seed, workers, shard_size, voices: as in `prepare questions`
     """
 
@@ -78,7 +78,7 @@ class Config:
         if self.part not in (Part.NOISES, Part.NOISES_DEV):
             raise DuologueError(f"part={self.part}: expected noises or noises_dev")
         if not 0 <= self.asked <= 1:
-            raise DuologueError(f"asked={self.asked}: expected a share from 0 to 1")
+            raise DuologueError(f"asked={self.asked}: expected a fraction from 0 to 1")
         find_voices(self.voices)
 
 

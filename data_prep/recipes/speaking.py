@@ -53,11 +53,11 @@ class SpeechConfig:
     questions: the question set, by its name (see datasets/question_sets.py)
     split: which of its questions: train, dev or test
     voices: train, espeak, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
-    drills: the share of clips that are words to practise instead
-    alone: the share of drills that are a digit or a word alone
+    drills: the fraction of clips that are words to practise instead
+    alone: the fraction of drills that are a digit or a word alone
     only: the categories of questions there are, or kinds of them; "": all
-    practice: the share of questions that are in wordings for practice, which training alone has
-    pauses: the share of questions that are said in two breaths, where what was said so far is no question yet; where
+    practice: the fraction of questions that are in wordings for practice, which training alone has
+    pauses: the fraction of questions that are said in two breaths, where what was said so far is no question yet; where
         the second begins is in `pause`, in samples
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
     """
@@ -83,7 +83,7 @@ class SpeechConfig:
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
         for name in ("drills", "alone", "practice", "pauses"):
             if not 0 <= (fraction := getattr(self, name)) <= 1:
-                raise DuologueError(f"{name}={fraction}: expected a share from 0 to 1")
+                raise DuologueError(f"{name}={fraction}: expected a fraction from 0 to 1")
         if wanted := self.wanted():
             kinds = self.asked().kinds(Split(self.split), self.practice)
             categories = [category for category in self.asked().categories if category in kinds.values()]

@@ -36,7 +36,7 @@ class Config:
     source: a data set of recordings (see `prepare recordings`), of which the clips of one word are used
     out: the folder, made if need be
     n: clips in all
-    share: how many of the words that there are recordings of are taken from them, at least one a clip
+    fraction: how many of the words that there are recordings of are taken from them, at least one a clip
     questions, seed, workers, shard_size, voices: as in `prepare questions`
     """
 

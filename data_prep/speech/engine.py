@@ -67,7 +67,7 @@ class Prosody:
 class Voice:
     """A voice of an engine and the ranges its prosody is drawn from.
 
-    Without ranges (None) the voice always speaks in its own manner. `weight` is its share in a mix.
+    Without ranges (None) the voice always speaks in its own manner. `weight` is its fraction of a mix.
     """
 
     engine: str  # a module of engines/

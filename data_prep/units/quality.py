@@ -38,7 +38,7 @@ def frame_labels(phones: Sequence[tuple[str, float]], frames: int, frame_s: floa
 
 
 def phone_purity(units: Sequence[int] | Tensor, labels: Sequence[str]) -> float:
-    """The share of frames right if every unit stood for its most frequent phone (HuBERT, arXiv 2106.07447, 4.3)."""
+    """The fraction of frames right if every unit stood for its most frequent phone (HuBERT, arXiv 2106.07447, 4.3)."""
     counts: dict[int, dict[str, int]] = {}
     for unit, label in zip(torch.as_tensor(units).tolist(), labels, strict=True):
         of_unit = counts.setdefault(unit, {})
@@ -57,7 +57,7 @@ def bit_rate(spoken: Sequence[Tensor], seconds: float) -> float:
 
 
 def shift_stability(units: Units, waveforms: Sequence[Tensor], shifts: Sequence[int] = tuple(range(1, 21))) -> float:
-    """The share of units that stay the same when whole frames of silence precede the clip, over clips and shifts."""
+    """The fraction of units that stay the same when whole frames of silence precede the clip, over clips and shifts."""
     same = total = 0
     for waveform in waveforms:
         plain = units.encode(waveform)  # (T,)

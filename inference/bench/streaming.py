@@ -135,7 +135,7 @@ def reached(module: nn.Module, work: Callable[[], None], steps: int) -> dict[str
     """Shares of this device's arithmetic and memory bandwidth that ``work`` reaches in ``steps`` steps.
 
     Of the arithmetic of a large matrix product, and of the bandwidth of a large copy, both measured here; each step
-    reads all weights of the module once. The larger share says what the stage is bound by; both small: by overhead.
+    reads all weights of the module once. The larger fraction says what the stage is bound by; both small: by overhead.
     """
     weight = next(module.parameters())
     with FlopCounterMode(display=False) as counter:

@@ -35,7 +35,7 @@ _WARM = 20  # frames of each that are not counted
 
 @dataclass(frozen=True)
 class WorkerLoad:
-    """cost_ms: processor time a frame. late_ms: p50, p95, p99 of the frames. busy: share of time that it computed."""
+    """cost_ms: processor time a frame. late_ms: p50, p95, p99 of the frames. busy: fraction of time spent computing."""
 
     conversations: int
     shared: bool

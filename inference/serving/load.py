@@ -3,7 +3,7 @@
     python -m duologue.inference.serving.load http://127.0.0.1:8000 demo/assets/examples/*.flac --sessions 8
 
 Each client plays the recordings over and over into its session, in chunks of 80 ms when they are due and never sooner.
-Behind each is a pause, as long as makes it speak for the share of time that is wanted. Who is refused does not come
+Behind each is a pause, as long as makes it speak for the fraction of time that is wanted. Who is refused does not come
 back. Lateness is the server's own, of every frame, from its metrics: it is known to the width of a histogram's bucket.
 A line a minute, on stderr, shows whether lateness or memory grow; the report, one JSON object, has them all.
 """
@@ -125,7 +125,7 @@ def read(url: str, key: str) -> Reading:
 
 
 def percentile(before: dict[float, float], after: dict[float, float], fraction: float) -> tuple[float, float]:
-    """Between which two bounds (ms) that share of the frames' lateness lies."""
+    """Between which two bounds (ms) that fraction of the frames' lateness lies."""
     counts = {bound: after[bound] - before.get(bound, 0) for bound in sorted(after)}
     wanted, below = fraction * counts[float("inf")], 0.0
     for bound, count in counts.items():
@@ -161,7 +161,7 @@ async def measure(
     fraction: float = 0.5,
     every_s: float = 60.0,
 ) -> dict[str, Any]:
-    """So many clients at once, for so long, each speaking for that share of time: what a report says of it."""
+    """So many clients at once, for so long, each speaking for that fraction of time: what a report says of it."""
     sounds = [read_audio(path, RATE) for path in recordings]
     outcome, before = Outcome(), await asyncio.to_thread(read, url, key)
     rows: list[dict[str, Any]] = []
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("recordings", type=expanded, nargs="+")
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--speaking", type=float, default=0.5, help="share of time that each client speaks")
+    parser.add_argument("--speaking", type=float, default=0.5, help="fraction of time that each client speaks")
     parser.add_argument("--every", type=float, default=60.0, help="seconds from one line of the watch to the next")
     parser.add_argument("--api-key", default="none")
     given = parser.parse_args()

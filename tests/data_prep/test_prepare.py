@@ -143,7 +143,7 @@ def test_drills_may_be_words_alone() -> None:
     assert all(" " not in text for text in texts)
     digits = sum(text in NUMBER_WORDS[:10] for text in texts)
     assert 90 <= digits <= 160  # six in ten
-    with pytest.raises(DuologueError, match=r"alone=-0.1: expected a share"):
+    with pytest.raises(DuologueError, match=r"alone=-0.1: expected a fraction"):
         Config(out="nowhere", alone=-0.1)
 
 
@@ -233,7 +233,7 @@ def test_what_is_practised_can_be_spoken() -> None:
     for only in ("plus", "outside"):  # nor would these, where all is practice
         with pytest.raises(DuologueError, match=f"only={only}: expected some of arithmetic, .* practice=1"):
             replies.Config(out="nowhere", practice=1, only=only)
-    with pytest.raises(DuologueError, match=r"practice=2: expected a share"):
+    with pytest.raises(DuologueError, match=r"practice=2: expected a fraction"):
         replies.Config(out="nowhere", practice=2)
 
 

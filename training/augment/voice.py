@@ -158,7 +158,7 @@ def revoice(
 
     sample_rate: 8000 to 24000 Hz.  pitch: Hz, about which the new one moves.
     liveliness: how far, beside the old one; 0 is monotonous.
-    breath: the share of noise in what is voiced; 1 is a whisper.
+    breath: the fraction of noise in what is voiced; 1 is a whisper.
 
     A channel vocoder (Dudley, 1939) with the envelopes of :func:`shift_formants`; voiced is what repeats itself within
     2.5 to 14 ms.

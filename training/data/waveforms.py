@@ -18,10 +18,10 @@ from .pitch import pitch
 
 
 class Waveforms:
-    """Crops of so many samples from several data sets, which take turns by their shares.
+    """Crops of so many samples from several data sets, which take turns by their fractions.
 
     Raises:
-        DuologueError: no data, another sample rate, a set shorter than a crop, or shares that do not fit the sets.
+        DuologueError: no data, another sample rate, a set shorter than a crop, or fractions that do not fit the sets.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Waveforms:
         seconds = np.array([ends[-1] for ends in self.ends], float)
         if fractions and (len(fractions) != len(folders) or min(fractions) <= 0):
             raise DuologueError(
-                f"shares are {fractions}; they must be as many as the data sets, {len(folders)}, above 0"
+                f"fractions are {fractions}; they must be as many as the data sets, {len(folders)}, above 0"
             )
         weights = np.array(fractions) if fractions else seconds
         self.chances = weights / weights.sum()

@@ -62,7 +62,7 @@ def weighted_runs(source: str) -> list[tuple[float, str]]:
     except ValueError:
         fractions = []
     if len({star for _, star, _ in pieces}) > 1 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-6):
-        raise DuologueError(f"{source}: a mean is A+B, or 0.3*A+0.7*B with a share for each, which together make 1")
+        raise DuologueError(f"{source}: a mean is A+B, or 0.3*A+0.7*B with a fraction for each, which together make 1")
     return [(fraction, folder) for fraction, (*_, folder) in zip(fractions, pieces, strict=True)]
 
 

@@ -207,7 +207,7 @@ class Run:
                 )
             )
 
-    # Under FSDP and DeepSpeed no process has all of the weights: accelerate writes a folder, each process its share.
+    # Under FSDP and DeepSpeed no process has all of the weights: accelerate writes a folder, each process its part.
 
     def _gathered(self) -> Task | None:
         """The task with whole weights in the main process, None in the others; all must ask."""

@@ -1,6 +1,6 @@
 """Where a run's time goes: how long it waits for data, how much of a batch is padding, how much it takes in a second.
 
-MFU (model FLOPs utilisation) is the share of a GPU's peak that the model's own arithmetic takes: Chowdhery et al.,
+MFU (model FLOPs utilisation) is the fraction of a GPU's peak that the model's own arithmetic takes: Chowdhery et al.,
 "PaLM" (arXiv 2204.02311), appendix B, with the operations counted by torch rather than by formula.
 """
 

@@ -152,7 +152,7 @@ class Codebooks(nn.Module):
         self.revived_at[k][dead] = self.updates
 
     def metrics(self) -> dict[str, Tensor]:
-        """Of the first codebook: the share of entries chosen lately, and the perplexity of the choice."""
+        """Of the first codebook: the fraction of entries chosen lately, and the perplexity of the choice."""
         lately = self.updates - self.chosen_at[0] < self.config.dead_after
         return {"utilisation": lately.float().mean(), "perplexity": perplexity(self.counts[0])}
 

@@ -57,7 +57,7 @@ class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
-    text_fraction: float = 0.25  # rows of text alone, as a share of the rows of speech
+    text_fraction: float = 0.25  # rows of text alone, as a fraction of the rows of speech
     text_only: tuple[str, ...] = ()  # categories of questions in them; none named: all
     practice: float = 0.25  # of the questions in them, the fraction in wordings for practice
 
@@ -237,7 +237,7 @@ class SpeechToText(SpeechTask):
         return transcript, answer
 
     def evaluate(self) -> dict[str, float]:
-        """Transcript word error rate and the share of right answers on each held-out set."""
+        """Transcript word error rate and the fraction of right answers on each held-out set."""
         metrics = {}
         for name, dev in dev_sets(self.recipe.dev_data):
             chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "slot" in dev.metas[i]]

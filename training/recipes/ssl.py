@@ -188,7 +188,7 @@ class Ssl(SpeechTask):
         return loss, {"accuracy": right}
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, the share of masked frames' labels that are found, and those labels (N, K)."""
+        """The loss, the fraction of masked frames' labels that are found, and those labels (N, K)."""
         device, span = self.mean.device, self.recipe.mask_ms * self.recipe.mel.sample_rate // 1000
         with torch.no_grad():
             mel = (self.mel(batch["samples"]) - self.mean) / self.scale  # (B, M, T) at 100 Hz

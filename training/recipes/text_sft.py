@@ -107,8 +107,8 @@ class TextSft(Task):
         return weighted_loss(logits, batch["ids"], batch["weights"]), {}
 
     def evaluate(self) -> dict[str, float]:
-        """The share of answers that hold their slot, over dialogues of the development split; and of what was cut
-        short, the share that is said again as far as it was heard, word for word."""
+        """The fraction of answers that hold their slot, over dialogues of the development split; and of what was cut
+        short, the fraction that is said again as far as it was heard, word for word."""
         dialogues = [self.questions.dialogue(1, i, Split.DEV) for i in range(192)]
         answers = self.answer(dialogues)
         right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]

@@ -40,7 +40,7 @@ class UnitDecoderRecipe(TurnsRecipe):
     unit_decoder: UnitDecoderConfig
     hop: int  # samples a frame of the units
     units_file: str = UNITS_FILE  # of each data set
-    history: float = 0.3  # share of replies that stand in a later turn of a conversation
+    history: float = 0.3  # fraction of replies that stand in a later turn of a conversation
 
     def __post_init__(self) -> None:
         super().__post_init__()

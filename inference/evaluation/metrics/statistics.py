@@ -2,7 +2,7 @@
 
 A row is what is known of one item (a question, a file). Its ``measures`` hold for each metric ``[amount, weight]``: the
 figure over many rows is the sum of the amounts over the sum of the weights. So a word error rate is errors over words,
-a share is 0 or 1 over 1, and both are resampled in the same way. Latencies are given at a percentile instead.
+a fraction is 0 or 1 over 1, and both are resampled in the same way. Latencies are given at a percentile instead.
 
 Sources: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 13 and 16; for word error rates
 Bisani and Ney (ICASSP 2004); for many comparisons at once Holm (Scandinavian Journal of Statistics, 1979).
@@ -30,7 +30,7 @@ class Better(Enum):
 
 
 class Statistic(Enum):
-    RATIO = "ratio"  # sum of amounts over sum of weights: a mean, a share, an error rate
+    RATIO = "ratio"  # sum of amounts over sum of weights: a mean, a fraction, an error rate
     P50 = "p50"
     P95 = "p95"
 
@@ -40,7 +40,7 @@ class Metric:
     """One figure.
 
     key: of ``measures`` in the rows.  suffix: tells figures of the same measure apart ("p95").
-    unit: "%" (the value is a share of 1), "ms", "s", "MOS", "dB", "Hz" or "".
+    unit: "%" (the value is a fraction of 1), "ms", "s", "MOS", "dB", "Hz" or "".
     reference: a figure to stand beside it, and where it comes from.
     """
 

@@ -6,8 +6,8 @@
     codec.json            optional: {"codebook_size": 4096, "times": {"NAME": seconds for encoding and decoding},
                           "weights": digest of the codec's file of weights}
 
-Names may have folders in them. All is judged at 16 kHz. Utilisation is the share of a codebook's entries that occur at
-all, perplexity 2 to the entropy of their use, over the whole set; both grow with the amount of speech.
+Names may have folders in them. All is judged at 16 kHz. Utilisation is the fraction of a codebook's entries that occur
+at all, perplexity 2 to the entropy of their use, over the whole set; both grow with the amount of speech.
 
 Source of the measures: WavTokenizer (arXiv 2408.16532), section 4.
 """
@@ -99,7 +99,7 @@ def run(
 
 
 def codebook_use(clips: Sequence[list[list[int]]], size: int | None) -> list[dict[str, Any]]:
-    """Of each codebook, over all clips: entries used, perplexity, and their share of ``size`` where it is known."""
+    """Of each codebook, over all clips: entries used, perplexity, and their fraction of ``size`` where it is known."""
     out = []
     for at in range(max((len(books) for books in clips), default=0)):
         codes = np.concatenate([np.asarray(books[at], np.int64) for books in clips if at < len(books)])

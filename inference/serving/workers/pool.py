@@ -63,7 +63,7 @@ class WorkerPoolConfig:
 
     workers: processes that compute, each with its own copy of the model; 0: one thread of this process.
     sessions: at most so many; None: as many as fit.
-    share: of a worker's time that conversations may take together, each counted as if somebody spoke all the time, at
+    fraction: of a worker's time that conversations may take together, each counted as if somebody always spoke, at
         what a frame costs on a quiet machine. When all cores are busy it costs twice that, and lateness needs slack:
         with two workers on two cores, the server and its clients beside them, one of a hundred frames was late by 30 to
         35 ms with 8 conversations, half of whose users speak.

@@ -37,7 +37,7 @@ FRAME_S = FRAME_MS / 1000
 PING = -1
 _CALIBRATION = 50  # frames, half of them heard and half answered
 _CALIBRATIONS = 4
-_TOGETHER = 2  # conversations that are calibrated with: when a worker is full to its share, batches are no larger
+_TOGETHER = 2  # conversations that are calibrated with: when a worker is full, batches are no larger
 _TAKEN = 64  # jobs that are taken in before the next step: a client may send a thousand at once
 _log = logging.getLogger(__name__)
 

@@ -127,7 +127,7 @@ def test_rows_of_text_ask_what_is_named(questions: Path) -> None:
 
 def test_written_dialogues_are_partly_for_practice() -> None:
     for stage in (text_sft, speech_to_text, duplex):
-        with pytest.raises(DuologueError, match=r"practice is 1\.5; a share lies between 0 and 1"):
+        with pytest.raises(DuologueError, match=r"practice is 1\.5; a fraction lies between 0 and 1"):
             replace(stage.recipe(), practice=1.5)
     task = replace(text_sft.recipe("tiny"), dialogues=None, practice=0.25).build()
     practised = [task._drawn(at, favoured=False).kind.endswith("_practice") for at in range(400)]
