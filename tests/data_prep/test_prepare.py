@@ -201,7 +201,7 @@ def test_a_voice_does_not_depend_on_the_sentence() -> None:
         (["out=x", "n=three"], "n=three: the value must be a whole number"),
         (["out=x", "n=2.5"], "whole number"),
         (["out=x", "drills=much"], "drills=much: the value must be a number, and finite"),
-        (["out=x", "drills=1.5"], "share from 0 to 1"),
+        (["out=x", "drills=1.5"], "fraction from 0 to 1"),
         (["out=x", "n"], "must be KEY=VALUE"),
         (["out=x", "n=0"], "at least 1"),
         (["out=x", "split=final"], "train, dev, test"),
