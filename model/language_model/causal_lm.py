@@ -20,9 +20,6 @@ from ..streaming import State
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Families that change the logits after the output layer, by the config field that says so.
-CHANGED_LOGITS = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-
 
 class LLMOutput(NamedTuple):
     """What the model says at each position."""
@@ -79,11 +76,9 @@ class LLM(nn.Module):
             raise DuologueError(
                 f"llm family {kind!r} has layers of type {sorted(others)}; they must be attention layers"
             )
-        for field in CHANGED_LOGITS:
-            if settings.get(field) not in (None, 1, 1.0):
-                raise DuologueError(
-                    f"llm config has {field} = {settings[field]}; logits must be the output layer's own"
-                )
+        # What some families do to the logits behind the output layer (Cohere; Granite; Gemma 2).
+        self.logit_scale = (settings.get("logit_scale") or 1.0) / (settings.get("logits_scaling") or 1.0)
+        self.logit_cap: float | None = settings.get("final_logit_softcapping")
         self.hidden_size: int = hf_config.hidden_size
         self.vocab_size: int = hf_config.vocab_size
         self.layers: int = hf_config.num_hidden_layers
@@ -96,7 +91,10 @@ class LLM(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Last-layer states (…, D) -> logits (…, V)."""
-        return self.lm.get_output_embeddings()(hidden)
+        logits: Tensor = self.lm.get_output_embeddings()(hidden)
+        if self.logit_scale != 1:
+            logits = logits * self.logit_scale
+        return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
     def forward(
         self, embeds: Tensor, attention_mask: Tensor | None = None, segments: Tensor | None = None
