@@ -1,7 +1,11 @@
-"""Any causal language model of transformers, with its tokenizer: shards of safetensors or of pickled tensors."""
+"""Any causal language model of transformers, with its tokenizer. transformers itself reads the folder, for it knows how
+each family's files become its modules (the experts of a mixture are one tensor each there); nothing may be missing or
+left over."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +20,14 @@ from ..parts import save_part
 from ..source import one_line
 from ..store import load_tokenizer
 from ..weights import assign, made
-from . import KeyTable, imported_card, rename_keys
+from . import imported_card
 from .files import read_folder
 
 SOURCE = "transformers"
-NOT_OF_THE_MODEL = ("architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map")
-
-KEYS: KeyTable = {
-    r".*\.rotary_emb\.inv_freq": None,  # a table that old versions stored
-    r"(.*)": r"lm.\1",
-}
+NOT_OF_THE_MODEL = (
+    "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map", "model_type",
+)  # fmt: skip
+DROPPED = ".rotary_emb.inv_freq"  # a table that old versions stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +35,60 @@ class Config:
     """Nothing is needed besides."""
 
 
-def convert(state_dict: dict[str, Tensor], config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A transformers causal LM's weights and ``config.json`` -> :class:`LLM`'s config and tensors.
+def run(source: Path, dest: Path, config: Config) -> Path:
+    """Import a model folder of transformers to a folder that a recipe takes by ``llm=DEST``.
 
     Raises:
-        DuologueError: the family is unknown to transformers, or twice-stored tied weights differ.
+        DuologueError: the folder cannot be read or lacks weights, or a family that cannot be fed as Duologue does.
     """
-    from transformers import AutoConfig
+    kind = read_object(source / "config.json").get("model_type")
+    read_folder(source)  # names the shard that is missing or damaged; pickles are looked into before they are loaded
+    theirs = _loaded(source, kind)
+    settings = theirs.config.to_diff_dict()
+    sizes = {"model_type": kind, **{key: value for key, value in settings.items() if key not in NOT_OF_THE_MODEL}}
+    model = made(lambda: LLM(sizes))
+    assign(model, once(model, {f"lm.{name}": tensor for name, tensor in theirs.state_dict().items()}), str(source))
+    check_family(model, kind)
+    return save_part(dest, "llm", model, sizes, imported_card("language model", source), load_tokenizer(source))
 
-    fields = {name: value for name, value in config.items() if name not in NOT_OF_THE_MODEL}
-    kind = fields.pop("model_type", None)
+
+def _loaded(source: Path, kind: Any) -> Any:
+    """transformers' own model, its weights in the dtype that they are stored in."""
+    from transformers import AutoModelForCausalLM
+
     try:
-        settings = AutoConfig.for_model(kind, **fields).to_diff_dict()
-    except (ValueError, TypeError, KeyError) as error:
-        raise DuologueError(f"{SOURCE} config of model_type {kind!r} is not accepted: {one_line(error)}") from None
-    ours = {name: value for name, value in settings.items() if name not in NOT_OF_THE_MODEL}
-    return {"model_type": kind, **ours}, rename_keys(state_dict, KEYS, SOURCE)
+        with _quiet():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source, dtype="auto", output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
+            )
+    except Exception as error:  # of many kinds: no such family, a damaged file, a quantisation without its package
+        raise DuologueError(f"{source}: {SOURCE} cannot load a model of type {kind!r}: {one_line(error)}") from None
+    extra = [name for name in found["unexpected_keys"] if not name.endswith(DROPPED)]
+    for names, fault in (
+        (found["missing_keys"], "is missing"),
+        (extra, "has no place in the model"),
+        ([name for name, *_ in found["mismatched_keys"]], "has another shape than the config says"),
+    ):
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise DuologueError(f"{source}: tensor {min(names)!r} {fault}{more}")
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What transformers reports in many lines, an error says in one."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def once(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -70,10 +110,26 @@ def once(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def run(source: Path, dest: Path, config: Config) -> Path:
-    """Import a model folder of transformers to a folder that a recipe takes by ``llm=DEST``."""
-    sizes, tensors = convert(read_folder(source), read_object(source / "config.json"))
-    model = made(lambda: LLM(sizes))
-    assign(model, once(model, tensors), str(source))
-    tokenizer = load_tokenizer(source)
-    return save_part(dest, "llm", model, sizes, imported_card("language model", source), tokenizer)
+@torch.no_grad()
+def check_family(model: LLM, kind: str) -> None:
+    """Raises DuologueError unless four positions give the logits of transformers' own code: at once, in two steps, and
+    as two packed rows. A family whose layers keep other states than keys and values cannot be fed a chunk at a time."""
+    embeds = model.eval().embed(torch.arange(1, 5)[None] * model.vocab_size // 6)
+    try:
+        whole, second = (model.lm(inputs_embeds=each, use_cache=False).logits for each in (embeds, embeds[:, 2:]))
+        state = model.init_state()
+        stepped = torch.cat([model.step(piece, state).logits for piece in embeds.split(2, dim=1)], dim=1)
+        packed = model(embeds, segments=torch.tensor([[0, 0, 1, 1]])).logits
+        alike = [_alike(model(embeds).logits, whole), _alike(stepped, whole), _alike(packed[:, 2:], second)]
+    except Exception as error:  # whatever a family's code makes of states and masks that it does not know
+        reason = one_line(error)
+    else:
+        if all(alike):
+            return
+        reason = "in chunks it gives other logits than at once"
+    raise DuologueError(f"llm family {kind!r} is not supported; its layers must keep keys and values alone: {reason}")
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Up to rounding, of bfloat16 too."""
+    return bool((one.float() - other.float()).norm() <= 0.05 * other.float().norm())

@@ -107,6 +107,8 @@ def test_whisper_that_does_not_fit(tmp_path: Path, transformers_whisper: Any, ch
 # Language models.
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "phi", "phi3")
+EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "granitemoe", "olmoe")
+CHANGE_LOGITS = ("gemma2", "cohere", "granite")
 
 
 def tiny_llm(family: str, **changes: Any) -> Any:
@@ -116,12 +118,17 @@ def tiny_llm(family: str, **changes: Any) -> Any:
         "vocab_size": TOKENIZER_SIZE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 1,
         "eos_token_id": 2, "pad_token_id": 0, "head_dim": 8,
-    }  # fmt: skip
+    }
+    if family.startswith("granite"):
+        sizes |= {"logits_scaling": 3.0, "embedding_multiplier": 2.0}
+    if family in EXPERTS:
+        sizes |= {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+                  "shared_expert_intermediate_size": 24}  # fmt: skip
     config = AutoConfig.for_model(family, **(sizes | changes))
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + EXPERTS + CHANGE_LOGITS)
 def test_llm(tmp_path: Path, family: str) -> None:
     reference = tiny_llm(family, tie_word_embeddings=family in ("qwen2", "qwen3"))
     reference.save_pretrained(tmp_path / "source", max_shard_size="20KB")
@@ -137,7 +144,52 @@ def test_llm(tmp_path: Path, family: str) -> None:
         state = ours.init_state()
         pieces = [ours.step(ours.embed(piece), state).logits for piece in ids.split(7, dim=1)]
         assert (torch.cat(pieces, dim=1) - wanted).norm() / wanted.norm() < 1e-5
+        segments = torch.tensor([[0] * 8 + [1] * 12])
+        packed = ours(ours.embed(ids), segments=segments).logits
+        alone = [ours(ours.embed(row)).logits for row in (ids[:, :8], ids[:, 8:])]
+        assert (packed - torch.cat(alone, dim=1)).norm() / wanted.norm() < 1e-5
     assert len(store.load_tokenizer(folder)) == TOKENIZER_SIZE
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_stay_in_the_dtype_that_they_are_stored_in(tmp_path: Path, dtype: torch.dtype) -> None:
+    reference = tiny_llm("mixtral").to(dtype)
+    reference.save_pretrained(tmp_path / "source")
+    byte_tokenizer(tmp_path / "source")
+    stored = load_file(run("llm", str(tmp_path / "source"), tmp_path / "llm", []) / "model.safetensors")
+    theirs = reference.state_dict()
+    assert {tensor.dtype for tensor in stored.values()} == {dtype}
+    assert all(torch.equal(tensor, theirs[name.removeprefix("llm.lm.")]) for name, tensor in stored.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("model.norm.weight"), r"'model\.norm\.weight' is missing$"),
+        (lambda t: t.update({"gate": torch.zeros(3)}), r"'gate' has no place in the model$"),
+        (lambda t: t.update({"model.norm.weight": torch.zeros(3)}), r"'model\.norm\.weight' has another shape"),
+    ],
+)
+def test_llm_that_does_not_fit(tmp_path: Path, change: Any, message: str) -> None:
+    tiny_llm("llama").save_pretrained(tmp_path / "source")
+    byte_tokenizer(tmp_path / "source")
+    tensors = load_file(tmp_path / "source/model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)  # old versions stored it: no error
+    change(tensors)
+    save_file(tensors, tmp_path / "source/model.safetensors")
+    with pytest.raises(DuologueError, match=message):
+        run("llm", str(tmp_path / "source"), tmp_path / "llm", [])
+    assert nothing_written(tmp_path, {"source"})
+
+
+@pytest.mark.parametrize("family", ["mamba", "jamba", "llama4_text"])
+def test_families_that_cannot_be_fed_in_chunks_are_refused(tmp_path: Path, family: str) -> None:
+    changes = {"num_hidden_layers": 8} if family == "jamba" else {}
+    tiny_llm(family, **changes).save_pretrained(tmp_path / "source")
+    byte_tokenizer(tmp_path / "source")
+    with pytest.raises(DuologueError, match=f"llm family '{family}'"):
+        run("llm", str(tmp_path / "source"), tmp_path / "llm", [])
+    assert nothing_written(tmp_path, {"source"})
 
 
 def test_tied_weights_may_be_stored_twice_if_they_are_equal(tmp_path: Path) -> None:
