@@ -6,14 +6,22 @@ rendering of the same texts.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from ...model.errors import DuologueError
+from ..files import expanded
+
 RATE = 16_000  # Hz, what the acoustic models were trained on
 QUIET = 33 / 32_768  # -60 dBFS: the peak of what is quieter than any word
 SHORTEST = RATE // 10  # samples: what is shorter than any word
+VARIABLE = "DUOLOGUE_RECOGNISER"
+POCKETSPHINX, ENGLISH = "pocketsphinx", "en"
+CTRANSLATE2 = "model.bin"
 
 
 @dataclass(frozen=True)
@@ -40,16 +48,47 @@ def is_silent(waveform: np.ndarray) -> bool:
     return len(waveform) < SHORTEST or float(np.abs(waveform).max()) < QUIET
 
 
-def find_recogniser(name: str = "pocketsphinx") -> Recogniser:
-    """Pocketsphinx by that name; any other is a folder or hub id of a Whisper model in transformers' form.
+def usual_recogniser() -> str:
+    """The name in the environment's DUOLOGUE_RECOGNISER; without one, pocketsphinx."""
+    return os.environ.get(VARIABLE) or POCKETSPHINX
+
+
+def find_recogniser(name: str | None = None, language: str = ENGLISH) -> Recogniser:
+    """Pocketsphinx by that name; any other is a folder or hub id of a Whisper, CTranslate2's (which has a model.bin) or
+    transformers'.
+
+    Args:
+        name: None: :func:`usual_recogniser`.
+        language: of what is said, by its ISO 639 code ("de").
 
     Raises:
-        DuologueError: it cannot be loaded.
+        DuologueError: it cannot be loaded, or does not know the language.
     """
-    if name == "pocketsphinx":
+    name = name or usual_recogniser()
+    if name == POCKETSPHINX:
+        if language != ENGLISH:
+            raise DuologueError(f"pocketsphinx knows English alone, not {language!r}: give recogniser=, a Whisper")
         from .pocketsphinx import PocketSphinx
 
         return PocketSphinx()
+    if folder := _ctranslate2(name):
+        from .faster_whisper import FasterWhisper
+
+        return FasterWhisper(folder, language)
     from .whisper import WhisperRecogniser
 
-    return WhisperRecogniser(name)
+    return WhisperRecogniser(name, language)
+
+
+def _ctranslate2(name: str) -> Path | None:
+    """The folder of a Whisper of CTranslate2, downloaded once; None: it is none."""
+    folder = expanded(name)
+    if folder.exists():
+        return folder if (folder / CTRANSLATE2).is_file() else None
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        hf_hub_download(name, CTRANSLATE2)
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", CTRANSLATE2]))
+    except (OSError, ValueError):  # not there, not reached, no name of the hub's: transformers says which
+        return None

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...model.errors import DuologueError
 from ..source import one_line
-from .recogniser import RATE, TimedWord, is_silent
+from .recogniser import ENGLISH, RATE, TimedWord, is_silent
 
 _WINDOW_S = 30
 
@@ -16,7 +16,7 @@ _WINDOW_S = 30
 class WhisperRecogniser:
     """Whisper by transformers: a folder or hub id. Its timed words share each segment's time by their letters."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, language: str = ENGLISH) -> None:
         from transformers import AutoProcessor, WhisperForConditionalGeneration
 
         try:
@@ -24,6 +24,9 @@ class WhisperRecogniser:
             self._model: Any = WhisperForConditionalGeneration.from_pretrained(path).eval()
         except (OSError, ValueError) as error:
             raise DuologueError(f"no Whisper model at {path!r}: {one_line(error)}") from None
+        # One of English alone takes no language.
+        multilingual = bool(getattr(self._model.generation_config, "is_multilingual", False))
+        self._spoken = {"language": language, "task": "transcribe"} if multilingual else {}
         self.name = f"Whisper ({path})"
 
     def __call__(self, waveform: np.ndarray) -> str:
@@ -51,7 +54,7 @@ class WhisperRecogniser:
                 continue
             features = self._processor(window, sampling_rate=RATE, return_tensors="pt").input_features
             with torch.inference_mode():
-                ids = self._model.generate(features)
+                ids = self._model.generate(features, **self._spoken)
             text = self._processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
             out.append((text, start / RATE, (start + len(window)) / RATE))
         return out

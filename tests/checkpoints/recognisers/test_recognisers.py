@@ -1,4 +1,4 @@
-"""Recognisers: pocketsphinx understands a synthesiser and does not remember; Whisper is transformers' own."""
+"""Recognisers: pocketsphinx understands a synthesiser and does not remember; Whisper, of two libraries."""
 
 import itertools
 from pathlib import Path
@@ -33,9 +33,8 @@ def test_understands_and_does_not_remember(recogniser: PocketSphinx, root: Path)
     assert recogniser(0.02 * waveform[::-1]) == before
 
 
-@pytest.fixture(scope="module")
-def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as transformers saves one, random and tiny."""
+def save_whisper(folder: Path, marks: list[str], **config: object) -> None:
+    """A folder as transformers saves one, random and tiny; its vocabulary: bytes and ``marks``."""
     import torch
     from tokenizers import pre_tokenizers
     from transformers import (
@@ -47,18 +46,38 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate([*letters, "<|endoftext|>", "<|startoftranscript|>"])}
+    vocab = {token: i for i, token in enumerate([*letters, "<|endoftext|>", "<|startoftranscript|>", *marks])}
     torch.manual_seed(2)
-    config = WhisperConfig(
+    sizes = WhisperConfig(
         vocab_size=len(vocab), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_target_positions=24, init_std=1.0,
-        bos_token_id=256, eos_token_id=256, pad_token_id=256, decoder_start_token_id=257, begin_suppress_tokens=[256],
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, init_std=1.0, bos_token_id=256,
+        eos_token_id=256, pad_token_id=256, decoder_start_token_id=257, **config,
     )  # fmt: skip
+    model = WhisperForConditionalGeneration(sizes)
+    model.generation_config.alignment_heads = [[0, 0]]
+    model.generation_config.lang_to_id = {"<|en|>": 258} if marks else None
+    model.save_pretrained(folder)
+    WhisperProcessor(WhisperFeatureExtractor(), WhisperTokenizer(vocab=vocab, merges=[])).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whisper") / "tiny"
-    WhisperForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer = WhisperTokenizer(vocab=vocab, merges=[])
-    WhisperProcessor(WhisperFeatureExtractor(), tokenizer).save_pretrained(folder)
+    save_whisper(folder, [], max_target_positions=24, begin_suppress_tokens=[256])
     return folder
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another as CTranslate2 stores it."""
+    pytest.importorskip("faster_whisper")
+    from ctranslate2.converters import TransformersConverter
+
+    tasks = ("en", "translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
+    folder = tmp_path_factory.mktemp("converted")
+    save_whisper(folder / "whisper", [f"<|{name}|>" for name in (*tasks, *(f"{i / 50:.2f}" for i in range(1501)))])
+    TransformersConverter(str(folder / "whisper"), copy_files=["tokenizer.json"]).convert(str(folder / "ct2"))
+    return folder / "ct2"
 
 
 def test_whisper_is_transformers_own(whisper: Path) -> None:
@@ -82,6 +101,33 @@ def test_whisper_is_transformers_own(whisper: Path) -> None:
     assert 0 <= words[0].start_s < words[0].end_s <= 30 and 30 <= words[-1].start_s < words[-1].end_s <= 31
     assert all(a.end_s <= b.start_s + 1e-6 for a, b in itertools.pairwise(words))
     assert recogniser(np.zeros(16_000, np.float32)) == "" and recogniser.words(np.zeros(0, np.float32)) == []
+
+
+def test_whisper_of_ctranslate2(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a model.bin; the environment may name it. Words have their own times."""
+    monkeypatch.setenv("DUOLOGUE_RECOGNISER", str(converted))
+    recogniser = find_recogniser()
+    noise = (0.3 * np.random.default_rng(0).standard_normal(3 * 16_000)).astype(np.float32)
+    heard = recogniser(noise)
+    assert heard and recogniser(noise) == heard and str(converted) in recogniser.name
+    words = recogniser.words(noise)
+    assert words and heard.startswith(words[0].text[:2])  # of letters at random, some words are lost
+    assert all(0 <= word.start_s <= word.end_s <= 3.1 for word in words)
+    assert len({word.start_s for word in words}) > 1
+    assert recogniser(np.zeros(16_000, np.float32)) == "" and recogniser.words(np.zeros(0, np.float32)) == []
+    with pytest.raises(DuologueError, match="does not know the language 'de'"):
+        find_recogniser(str(converted), "de")
+
+
+def test_languages_and_broken_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DUOLOGUE_RECOGNISER", raising=False)
+    assert find_recogniser().name == "pocketsphinx"
+    with pytest.raises(DuologueError, match="pocketsphinx knows English alone, not 'zh': give recogniser="):
+        find_recogniser(language="zh")
+    pytest.importorskip("faster_whisper")
+    (tmp_path / "model.bin").write_bytes(b"no model")
+    with pytest.raises(DuologueError, match="no Whisper model at"):
+        find_recogniser(str(tmp_path))
 
 
 def test_no_whisper_there(tmp_path: Path) -> None:
