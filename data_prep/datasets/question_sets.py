@@ -26,7 +26,7 @@ class Dialogue:
 
     category, kind: what it is about, widely and narrowly; "" where the set does not say
     template: the id of the wording: kind and eight hex digits
-    slot: the words that a right reply contains, one after the other
+    slot: the words that a right reply contains, one after the other; "" where any answer may be right
     operands: the kind and what was asked about, "plus 35 47"
     before: question and answer of the turn that it goes on from; None: of none
     """
@@ -72,6 +72,10 @@ class QuestionSet:
         raise DuologueError(
             f"{self.name} has only {len(seen)} questions for {split}: fewer than {count} were asked for"
         )
+
+    def written(self, split: Split | str | None = None) -> list[Dialogue] | None:
+        """All dialogues in a split (None: in any), in their order; None: the set makes them, without end."""
+        return None
 
     def kinds(self, split: Split, practice: float) -> dict[str, str]:
         """{kind: category} of what is drawn at all; {"": ""} where they are not told apart."""
@@ -123,16 +127,18 @@ class WrittenQuestions(QuestionSet):
     def __init__(self, file: str) -> None:
         self.name = file
         self._rows: dict[Split, list[Dialogue]] = {split: [] for split in Split}
+        self._all: list[tuple[Split, Dialogue]] = []
         for conversation in read_instructions(file):
             before = None
             for turn in conversation.turns:
-                texts = turn.text, turn.reply, turn.slot or turn.reply
                 try:
-                    asked, answer, slot = (plain(text or "") for text in texts)
+                    asked, answer = (plain(text or "") for text in (turn.text, turn.reply))
+                    slot = plain(turn.slot) if turn.slot else ""
                 except DuologueError:
                     break  # nor can what goes on from it be asked
                 row = Dialogue(category="", kind="", template="", question=asked, answer=answer, slot=slot,
                                operands="", before=before)  # fmt: skip
+                self._all.append((operand_split(asked), row))
                 self._rows[operand_split(asked)].append(row)
                 before = asked, answer
         if not any(self._rows.values()):
@@ -145,6 +151,9 @@ class WrittenQuestions(QuestionSet):
         if not rows:
             raise DuologueError(f"{self.name} is too small: none of its questions is in the split {split}")
         return rows[int(np.random.default_rng([seed, index]).integers(len(rows)))]
+
+    def written(self, split: Split | str | None = None) -> list[Dialogue]:
+        return [dialogue for where, dialogue in self._all if split is None or where is Split(split)]
 
 
 @functools.cache

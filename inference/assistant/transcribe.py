@@ -1,22 +1,32 @@
-"""What a model hears, in words, without a reply: greedily, or by beam search over its transcript.
+"""What a model hears, in words: its transcript, greedily or by beam search; or its reply, if it is asked for one.
 
-Each hypothesis is a state of its own; states share the cache of what they have in common, so that one more costs only
-what it adds. Scores are sums of log-probabilities of the model's own distribution (joint with CTC's, where it has one).
+A model that writes down what it hears (``transcribes``) gives its transcript. Any other is asked in writing, behind the
+speech, to transcribe it, and its reply is taken.
+
+In a beam each hypothesis is a state of its own; states share the cache of what they have in common, so that one more
+costs only what it adds. Scores are sums of log-probabilities of the model's own distribution (joint with CTC's, where
+it has one).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from ...model.decoding.reply import reply
+from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
+from ...model.tokens import TokenKind
 from ..front_end.speech_segments import detect, dictated, framed
 from .assistant import Assistant
-from .text_stream import TextStream
+from .text_stream import TextStream, ids_of
+from .turn import written_down
 
+INSTRUCTION = "Transcribe the speech."
 _MOST = Sampling()  # its max_tokens bounds a transcript
 
 
@@ -27,35 +37,63 @@ class _Hypothesis:
     words: list[int]
 
 
-def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1) -> str:
-    """The words that ``assistant`` writes down for (n,) samples at its rate: "" where nobody speaks. Long speech is cut
-    at its pauses, and each part is heard by itself.
+def takes_beam(model: DialogueModel) -> bool:
+    """Whether a beam may search a model's transcripts: it generates them, and they end with a token."""
+    return model.transcribes and model.layout.reply is not None
+
+
+def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1, instruction: str = INSTRUCTION) -> str:
+    """The words in (n,) samples at the model's rate: "" where nobody speaks. Long speech is cut at its pauses, and each
+    part is heard by itself.
 
     Args:
-        beam: how many hypotheses are followed; 1: the likeliest token each time.
+        beam: how many hypotheses of a transcript are followed; 1: the likeliest token each time.
+        instruction: what a model is asked that writes no transcript of its own.
 
     Raises:
-        DuologueError: the model writes no transcript, or beam is below 1.
+        DuologueError: beam is below 1, or above it for a model whose transcripts no beam can search.
     """
     if beam < 1:
         raise DuologueError(f"beam={beam}: it must be at least 1")
-    if not assistant.model.transcribes:
-        raise DuologueError("this model writes no transcript of what it hears; only its replies can be measured")
+    model = assistant.model
+    if beam > 1 and not takes_beam(model):
+        raise DuologueError(f"beam={beam}: a beam searches transcripts, and this model generates none: give beam=1")
     clip = framed(waveform)
-    heard = dictated(assistant.model, waveform, clip, detect(assistant.vad, clip))
-    return " ".join(words for part in heard.parts if (words := _words(assistant, part, beam)))
+    heard = dictated(model, waveform, clip, detect(assistant.vad, clip))
+    return " ".join(words for part in heard.parts if (words := _words(assistant, part, beam, instruction)))
+
+
+def _words(assistant: Assistant, part: np.ndarray, beam: int, instruction: str) -> str:
+    """The words in one part (n,)."""
+    model, tokenizer = assistant.model, assistant.tokenizer
+    if not model.transcribes:
+        return _asked(model.without_voice(), tokenizer, part, instruction)
+    if beam == 1:
+        return "".join(written_down(model, tokenizer, part)).strip()
+    text = TextStream(tokenizer)
+    return ("".join(map(text.push, _likeliest(model, part, beam))) + text.end()).strip()
 
 
 @torch.inference_mode()
-def _words(assistant: Assistant, waveform: np.ndarray, beam: int) -> str:
-    """The words in one part (n,)."""
-    model, layout = assistant.model, assistant.model.layout
-    state = model.init_state()
+def _asked(model: DialogueModel, tokenizer: Any, part: np.ndarray, instruction: str) -> str:
+    """What is replied to ``instruction`` behind the speech (n,)."""
+    state, text = model.init_state(), TextStream(tokenizer)
     model.begin_turn(state)
-    model.listen(torch.from_numpy(waveform)[None], state)
+    model.listen(torch.from_numpy(part)[None], state)
+    model.ask_about(ids_of(tokenizer, model.layout, instruction)[0], state)
     model.end_turn(state)
-    if state.speaking or layout.reply is None:
-        raise DuologueError("this model writes no transcript of what it hears; only its replies can be measured")
+    steps = reply(model, state, _MOST, aloud=False)
+    said = "".join(text.push(step.token) for step in steps if step.kind is TokenKind.REPLY)
+    return (said + text.end()).strip()
+
+
+@torch.inference_mode()
+def _likeliest(model: DialogueModel, part: np.ndarray, beam: int) -> list[int]:
+    """The ids of the words of the best transcript of speech (n,)."""
+    layout, state = model.layout, model.init_state()
+    model.begin_turn(state)
+    model.listen(torch.from_numpy(part)[None], state)
+    model.end_turn(state)
     ends = (layout.reply, layout.eos)
     live: list[_Hypothesis] = [_Hypothesis(0.0, state, [])]
     done: list[_Hypothesis] = []
@@ -68,12 +106,11 @@ def _words(assistant: Assistant, waveform: np.ndarray, beam: int) -> str:
         grown.sort(key=lambda each: -each[0])
         live = []
         for score, parent, token in grown[:beam]:
-            state = parent.state.clone() if beam > 1 else parent.state
+            state = parent.state.clone()
             step = model.reply_step(state, _MOST, forced=token)
             words = [*parent.words, step.token] if layout.is_text(step.token) else parent.words
             (done if step.token in ends else live).append(_Hypothesis(score, state, words))
         if done and (not live or max(each.score for each in done) >= max(each.score for each in live)):
             break  # scores only fall: no hypothesis under way can still win
     best = max(done or live, key=lambda each: each.score)
-    text = TextStream(assistant.tokenizer)
-    return ("".join(map(text.push, best.words)) + text.end()).strip()
+    return best.words

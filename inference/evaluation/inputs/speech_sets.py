@@ -22,12 +22,12 @@ import numpy as np
 
 from ....checkpoints.files import lines, numbered_json_lines, read_text, text_of
 from ....data_prep.audio import MAX_RATE, MIN_RATE, AudioSource, read_audio
-from ....data_prep.datasets.question_sets import question_set
 from ....data_prep.datasets.recordings import MANIFEST, MAX_RECORDING_S
 from ....data_prep.speech.engine import SAMPLE_RATE
 from ....data_prep.speech.synthesis import synthesise
 from ....data_prep.speech.voices import find_voices, require_voices
 from ....model.errors import DuologueError
+from .questions import questions_of
 
 _LHOTSE = ("cuts.jsonl.gz", "cuts.jsonl")
 
@@ -72,11 +72,11 @@ def find_utterances(source: Path) -> Iterator[Utterance]:
         )
 
 
-def generated(voices: str, count: int, seed: int, split: str, data: str = "nano") -> Iterator[Utterance]:
+def generated(voices: str, count: int, seed: int, split: str | None, data: str) -> Iterator[Utterance]:
     """The questions of a question set, by its name; the set of an utterance is its voice."""
     speakers = find_voices(voices)
     require_voices(speakers)
-    for at, dialogue in enumerate(question_set(data).distinct(seed, count, split)):
+    for at, dialogue in enumerate(questions_of(data, seed, count, split)):
         voice = speakers[at % len(speakers)]
 
         def sound(text: str = dialogue.question, at: int = at) -> AudioSource:

@@ -1,7 +1,11 @@
 """Words against words: normalisers, word and character errors with their alignment.
 
-Error rates are jiwer's over texts that a normaliser has made comparable: Whisper's English or basic one, or nano's
-plain words (lower case, digits in words, nothing but letters).
+Error rates are jiwer's over texts that a normaliser has made comparable:
+
+    english    Whisper's for English: contractions and numbers, British spelling
+    basic      Whisper's for other languages: lower case, no punctuation
+    letters    the same without spaces, for languages that put none between words: characters are counted alone
+    plain      lower case, digits in English words, nothing but letters
 
 Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (arXiv 2212.04356), appendix C.
 """
@@ -13,10 +17,13 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ....checkpoints.recognisers.recogniser import ENGLISH
 from ....data_prep.text.spoken import normalise
 from ....model.errors import DuologueError
 
-NORMALISERS = ("english", "basic", "plain")
+LETTERS = "letters"
+NORMALISERS = ("english", "basic", LETTERS, "plain")
+UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})  # languages without spaces between words
 
 
 @functools.cache
@@ -26,12 +33,20 @@ def normaliser(name: str) -> Callable[[str], str]:
         return normalise
     if name == "english":
         from whisper_normalizer.english import EnglishTextNormalizer as Normaliser
-    elif name == "basic":
+    elif name in ("basic", LETTERS):
         from whisper_normalizer.basic import BasicTextNormalizer as Normaliser
     else:
         raise DuologueError(f"unknown normaliser {name!r}: the normalisers are {', '.join(NORMALISERS)}")
     whisper = Normaliser()
-    return lambda text: " ".join(whisper(_seen(text)).split())
+    space = "" if name == LETTERS else " "
+    return lambda text: space.join(whisper(_seen(text)).split())
+
+
+def usual_normaliser(language: str, english: str) -> str:
+    """The normaliser for a language (ISO 639): of English that of this name."""
+    if language == ENGLISH:
+        return english
+    return LETTERS if language in UNSPACED else "basic"
 
 
 def _seen(text: str) -> str:
@@ -70,10 +85,11 @@ def word_errors(
 
 
 def error_measures(hypothesis: str, reference: str, how: str, prefix: str = "") -> dict[str, list[float]]:
-    """Measures of one pair: wer and cer as [errors, length]. A reference without words adds its insertions alone."""
-    words = word_errors([hypothesis], [reference], how)
-    characters = word_errors([hypothesis], [reference], how, letters=True)
-    return {f"{prefix}wer": [words.errors, words.words], f"{prefix}cer": [characters.errors, characters.words]}
+    """Measures of one pair: wer (where there are spaces between words) and cer as [errors, length]. A reference without
+    words adds its insertions alone."""
+    kinds = {"cer": True} if how == LETTERS else {"wer": False, "cer": True}
+    found = {kind: word_errors([hypothesis], [reference], how, letters=letters) for kind, letters in kinds.items()}
+    return {f"{prefix}{kind}": [errors.errors, errors.words] for kind, errors in found.items()}
 
 
 @dataclass(frozen=True)
@@ -86,11 +102,11 @@ class Aligned:
 
 
 def alignment(hypothesis: str, reference: str, how: str = "plain") -> list[Aligned]:
-    """How jiwer lays the two word by word beside each other."""
+    """How jiwer lays the two word by word beside each other; letter by letter where there are no spaces."""
     import jiwer
 
-    clean = normaliser(how)
-    out = jiwer.process_words(clean(reference), clean(hypothesis))
+    clean, apart = normaliser(how), " ".join if how == LETTERS else str
+    out = jiwer.process_words(apart(clean(reference)), apart(clean(hypothesis)))
     said, understood = out.references[0], out.hypotheses[0]
     return [
         Aligned(

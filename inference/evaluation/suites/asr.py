@@ -1,11 +1,14 @@
 """What a model understands of recorded speech: word and character error rates, greedy and with a beam.
 
-Understood by the model (greedily, and with a beam), or by another system, whose words are in a file:
+Understood by the model, or by another system, whose words are in a file:
 
-    --outputs DIR    DIR/hypotheses.jsonl, {"id": …, "text": …} a line, or DIR/ID.txt for each utterance
+    a model that writes transcripts    its transcript: greedily, and with a beam where it generates them
+    any other model                    its reply to the speech and `instruction`
+    --outputs DIR                      DIR/hypotheses.jsonl, {"id": …, "text": …} a line, or DIR/ID.txt for each
 
-Both sides go through Whisper's normaliser for English, or its basic one. A recording that cannot be read is named,
-counted and in no figure; an utterance for which another system wrote nothing counts as nothing understood.
+Both sides go through Whisper's normaliser for English, or its basic one for other languages; where a language puts no
+spaces between words, characters are counted alone. A recording that cannot be read is named, counted and in no figure;
+an utterance for which another system wrote nothing counts as nothing understood.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from ....checkpoints.files import read_text, texts_by_id
+from ....checkpoints.recognisers.recogniser import ENGLISH
 from ....data_prep.audio import read_audio
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
-from ...assistant.transcribe import transcribe
+from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
+from ..inputs.questions import BUNDLED, is_question_file
 from ..inputs.speech_sets import Utterance, find_utterances, generated
 from ..metrics.statistics import Better, Metric
-from ..metrics.words import alignment, error_measures
+from ..metrics.words import LETTERS, alignment, error_measures, usual_normaliser
 from ..metrics.words import normaliser as normaliser_of
 from ..report.page import Section, aligned, example, sounds, table
 from ..report.plots import bars, number
@@ -44,18 +49,24 @@ def run(
     voices: str | None = None,
     limit: int | None = None,
     beam: int = 4,
-    normaliser: str = "english",
+    instruction: str = INSTRUCTION,
+    language: str = ENGLISH,
+    normaliser: str | None = None,
     seed: int = 0,
-    split: str = "test",
+    split: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure and write the reports into ``out``.
 
     Args:
-        data: a set of recordings (see :mod:`..inputs.speech_sets`); None: generated questions in ``voices``.
+        data: a set of recordings (see :mod:`..inputs.speech_sets`), or a question set's file, whose questions
+            ``voices`` say; None: the bundled question set.
         limit: at most so many utterances (of generated ones: how many).
-        beam: width of the beam; 1: greedy alone.
-        normaliser: of words: english or basic (Whisper's), plain.
+        beam: width of the beam; 1: greedy alone, as with a model whose transcripts no beam can search.
+        instruction: what a model is asked that writes no transcript of its own.
+        language: of what is said (ISO 639).
+        split: which questions are said; None: the test's, of a question set's file all.
+        normaliser: of words (see :mod:`..metrics.words`); None: the language's.
 
     Raises:
         DuologueError: nothing to understand it, an unknown set, normaliser, profile or voice.
@@ -66,24 +77,30 @@ def run(
         model = "nano"
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
+    normaliser = normaliser or usual_normaliser(language, "english")
     normaliser_of(normaliser)
     count, usual = PROFILES[profile]
-    if data is None:
-        found = generated(voices or usual, limit or count, seed, split)
+    spoken = data is None or is_question_file(data)
+    if spoken:
+        found = generated(voices or usual, limit or count, seed, split, str(data or BUNDLED))
     else:
+        assert data is not None
         found = itertools.islice(find_utterances(data), limit)
     utterances = list(found)
     if not utterances:
         raise DuologueError(f"{data} has no utterances with words")
     assistant, source = (None, None) if model is None else loaded(model)
-    beam = beam if assistant is not None else 1
+    beam = beam if assistant is not None and takes_beam(assistant.model) else 1
     settings = {
         "suite": "asr", "model": source, "outputs": None if outputs is None else str(outputs),
         "data": None if data is None else str(data), "utterances": len(utterances), "beam": beam,
         "normaliser": normaliser, "seed": seed,
-        "voices": sorted({u.set for u in utterances}) if data is None else None,
+        "voices": sorted({u.set for u in utterances}) if spoken else None,
     }  # fmt: skip
-    folder = open_folder(out, settings)
+    settings |= {} if language == ENGLISH else {"language": language}  # reports of before do not say it
+    if assistant is not None and not assistant.model.transcribes:
+        settings["instruction"] = instruction
+    folder, metrics = open_folder(out, settings), _metrics(beam, normaliser)
     understood = _of_files(outputs) if outputs is not None else None
 
     def work(at: int, utterance: Utterance) -> Row:
@@ -93,7 +110,7 @@ def run(
         else:
             assert assistant is not None
             wave = read_audio(utterance.sound(), assistant.input_rate)
-            row["greedy"] = transcribe(assistant, wave)
+            row["greedy"] = transcribe(assistant, wave, instruction=instruction)
             if beam > 1:
                 row["beam"] = transcribe(assistant, wave, beam=beam)
         measures = error_measures(row["greedy"], utterance.text, normaliser)
@@ -102,15 +119,15 @@ def run(
         return row | {"measures": measures}
 
     rows = resume_rows(folder / "heard.jsonl", "listening", utterances, work, quiet, lambda u: u.id)
-    good, metrics = good_rows(rows), _metrics(beam)
+    good = good_rows(rows)
     parts = by_part(good, "set", metrics, seed)
     sections = [_sets(parts), *_worst(good, {utterance.id: utterance for utterance in utterances}, normaliser)]
     return finish(folder, "Speech recognition", settings, metrics, rows, sections, parts=parts, quiet=quiet)
 
 
-def _metrics(beam: int) -> tuple[Metric, ...]:
+def _metrics(beam: int, how: str) -> tuple[Metric, ...]:
     wide = f", beam of {beam}"
-    names = (("wer", "Word error rate"), ("cer", "Character error rate"))
+    names = (("wer", "Word error rate"), ("cer", "Character error rate"))[how == LETTERS :]
     found = [Metric(key=key, name=name, unit="%", better=Better.LOWER) for key, name in names]
     if beam > 1:
         found += [Metric(key=f"beam_{key}", name=name + wide, unit="%", better=Better.LOWER) for key, name in names]
@@ -141,14 +158,15 @@ def _sets(parts: Parts) -> Section:
 
 def _worst(rows: list[Row], spoken: dict[str, Utterance], how: str) -> list[Section]:
     out = []
-    order = ranked(rows, "wer", Better.LOWER)
-    wrong = [row for row in order[::-1] if row["measures"]["wer"][0]]
+    rate, of = ("cer", "characters") if how == LETTERS else ("wer", "words")
+    order = ranked(rows, rate, Better.LOWER)
+    wrong = [row for row in order[::-1] if row["measures"][rate][0]]
     for title, chosen in (("Worst understood", wrong[:_SHOWN]), ("Best understood", order[:3])):
         cards = []
         for at, row in enumerate(chosen):
-            errors, words = row["measures"]["wer"]
+            errors, words = row["measures"][rate]
             waves = sounds({"sound": spoken[row["id"]].sound} if at < _HEARD else {})
-            lines = [(row["id"], f"{row['set']}, {errors:.0f} errors in {words:.0f} words"), ("said", row["text"])]
+            lines = [(row["id"], f"{row['set']}, {errors:.0f} errors in {words:.0f} {of}"), ("said", row["text"])]
             if "beam" in row:
                 lines.append(("with the beam", row["beam"]))
             cards.append(example(lines, waves, aligned(alignment(row["greedy"], row["text"], how))))

@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 import torch
 from tiny_assistant import HEARD, tiny_assistant
+from tiny_joined import tiny_joined
 
 from duologue.data_prep.audio import read_audio, write_wav
+from duologue.data_prep.datasets.question_sets import question_set
 from duologue.inference.assistant.assistant import Sampling
 from duologue.inference.assistant.transcribe import transcribe
-from duologue.inference.evaluation.inputs.speech_sets import Utterance, find_utterances
+from duologue.inference.evaluation.inputs.questions import BUNDLED, is_question_file
+from duologue.inference.evaluation.inputs.speech_sets import Utterance, find_utterances, generated
 from duologue.inference.evaluation.suites import asr as asr_suite
+from duologue.model.dialogue_state import DialogueState
 from duologue.model.errors import DuologueError
+from duologue.model.speech_lm import SpeechLM
+from duologue.model.tokens import TokenKind
 
 
 def sound(path: Path, seconds: float = 0.5) -> None:
@@ -194,6 +200,59 @@ def test_ours_and_a_broken_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert report["metrics"][0]["count"] == 1
 
 
+def test_a_model_without_transcripts_is_asked_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the speech, in writing; its reply is what it understood. No beam."""
+    joined = tiny_joined(voice=False)
+    asked: list[str] = []
+    original = SpeechLM.ask_about
+
+    def ask_about(model: SpeechLM, ids: list[int], state: DialogueState) -> None:
+        asked.append(joined.tokenizer.decode(ids))
+        original(model, ids, state)
+
+    monkeypatch.setattr(SpeechLM, "ask_about", ask_about)
+    ours(tmp_path / "set")
+    wanted = "Schreib auf, was du hörst."
+    report = asr_suite.run(
+        model=joined, data=tmp_path / "set", out=tmp_path / "out", instruction=wanted, language="de", quiet=True
+    )
+    assert asked == [wanted] and report["settings"]["instruction"] == wanted
+    (row,) = report["rows"]
+    wave = read_audio(tmp_path / "set/a/b.wav")
+    assert row["greedy"] and row["greedy"] == transcribe(joined, wave, instruction=wanted)
+    assert row["greedy"] != transcribe(joined, wave, instruction="What?"), "it is read"
+    assert {metric["id"] for metric in report["metrics"]} == {"wer", "cer"}
+    assert report["settings"]["normaliser"] == "basic"
+    with pytest.raises(DuologueError, match="this model generates none: give beam=1"):
+        transcribe(joined, wave, beam=2)
+
+
+def test_a_language_without_spaces_is_measured_by_its_characters(tmp_path: Path) -> None:
+    aishell(tmp_path / "set")
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/BAC009S0764W0121.txt").write_text("甚至 出线，交易。")
+    report = asr_suite.run(
+        outputs=tmp_path / "words", data=tmp_path / "set", out=tmp_path / "out", language="zh", quiet=True
+    )
+    assert [(metric["id"], metric["value"]) for metric in report["metrics"]] == [("cer", pytest.approx(1 / 6))]
+    assert "<del>现</del>" in (tmp_path / "out/report.html").read_text()
+
+
+def test_the_questions_of_a_file_are_said(tmp_path: Path) -> None:
+    """All of them, whatever the split; and of the bundled set those of the test."""
+    entries = [{"turns": [{"text": f"what is {word}", "reply": "no idea"}]} for word in ("this", "that", "it", "love")]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    found = list(generated("espeak:en-us", 10, 0, None, str(tmp_path / "mine.jsonl")))
+    assert [each.text for each in found] == ["what is this", "what is that", "what is it", "what is love"]
+    assert [each.text for each in generated("espeak:en-us", 2, 0, None, str(tmp_path / "mine.jsonl"))] != found[:2]
+    assert [each.text for each in generated("espeak:en-us", 3, 0, None, BUNDLED)] == [
+        dialogue.question for dialogue in question_set(BUNDLED).distinct(0, 3, "test")
+    ]
+    assert is_question_file(tmp_path / "mine.jsonl")
+    lhotse(tmp_path)
+    assert not is_question_file(tmp_path / "cuts.jsonl.gz") and not is_question_file(tmp_path)
+
+
 def test_a_beam_finds_what_is_likelier_in_all() -> None:
     """Greedily the first word is the likelier one; with a beam the whole of the other, of which the rest is certain."""
     assistant = tiny_assistant()
@@ -221,10 +280,12 @@ def test_a_beam_finds_what_is_likelier_in_all() -> None:
     class Step:
         def __init__(self, token: int) -> None:
             self.token = token
+            self.kind = TokenKind.CONTROL if token == layout.reply else TokenKind.TRANSCRIPT
 
-    def reply_step(state: Scripted, sampling: Sampling, forced: int) -> Step:
-        state.last, state.generated = forced, state.generated + 1
-        return Step(forced)
+    def reply_step(state: Scripted, sampling: Sampling, aloud: bool = True, forced: int | None = None) -> Step:
+        state.last = int(logits(state).argmax()) if forced is None else forced
+        state.generated, state.speaking = state.generated + 1, state.last == layout.reply
+        return Step(state.last)
 
     for name, stand_in in (("init_state", Scripted), ("next_logits", logits), ("reply_step", reply_step)):
         object.__setattr__(model, name, stand_in)
