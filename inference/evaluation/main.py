@@ -35,7 +35,7 @@ def run(
     Raises:
         DuologueError: an unknown suite, or options and settings that do not belong to it or to each other.
     """
-    if suite == "duplex" and _is_benchmark(data, outputs):
+    if suite == "duplex" and (data or outputs) and _is_benchmark(data, outputs):
         suite = "full_duplex_bench"
     work = SUITES.module(suite).run
     takes = inspect.signature(work).parameters
@@ -59,11 +59,10 @@ def run(
 
 
 def _is_benchmark(data: Path | None, outputs: Path | None) -> bool:
-    if data is None and outputs is None:
-        return False
+    """Whether a folder of Full-Duplex-Bench is named, and not a question set or scenes of ours."""
     from .suites.full_duplex_bench import is_root
 
-    return data is not None or (outputs is not None and is_root(outputs))
+    return any(path is not None and path.is_dir() and is_root(path) for path in (data, outputs))
 
 
 def _keep_apart(suite: str, out: Path, given: dict[str, Any], utmos: str | None) -> None:

@@ -7,6 +7,7 @@ twelve is fifty nine". Texts are compared as lower-case words without punctuatio
 from __future__ import annotations
 
 from ....data_prep.text.spoken import NUMBER_WORDS, normalise
+from ..metrics.words import separate
 
 # A recogniser cannot tell words that sound alike: spelled letters and short numbers, as it writes them in English.
 HOMOPHONES = {
@@ -24,7 +25,7 @@ def is_right(reply: str, answer: str, slot: str, *, by_recogniser: bool = False)
     - Any other slot must occur, and not inside a longer number or a longer spelled word.
 
     Args:
-        by_ear: the reply was transcribed from sound; words that sound alike count as the same.
+        by_recogniser: the reply was transcribed from sound; words that sound alike count as the same.
     """
     said, whole, wanted = (_words(text, by_recogniser) for text in (reply, answer, slot))
     if wanted == whole:
@@ -41,7 +42,7 @@ def is_right(reply: str, answer: str, slot: str, *, by_recogniser: bool = False)
 
 
 def _words(text: str, by_recogniser: bool) -> list[str]:
-    words = normalise(text).split()
+    words = separate(normalise(text)).split()
     return [HOMOPHONES.get(word, word) for word in words] if by_recogniser else words
 
 
@@ -59,4 +60,5 @@ def _numbers(words: list[str]) -> list[list[str]]:
 
 def _extends(neighbour: str, edge: str) -> bool:
     """Whether a word beside a slot makes it part of something longer: number beside number, letter beside letter."""
-    return (neighbour in NUMBER_WORDS and edge in NUMBER_WORDS) or (len(neighbour) == 1 and len(edge) == 1)
+    letters = len(neighbour) == 1 and len(edge) == 1 and neighbour.isascii() and edge.isascii()
+    return letters or (neighbour in NUMBER_WORDS and edge in NUMBER_WORDS)

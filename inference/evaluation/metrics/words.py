@@ -13,6 +13,7 @@ Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervis
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,17 @@ def usual_normaliser(language: str, english: str) -> str:
     if language == ENGLISH:
         return english
     return LETTERS if language in UNSPACED else "basic"
+
+
+# Scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese.
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+)
+
+
+def separate(text: str) -> str:
+    """``text`` with spaces around each letter of a script that puts none between words."""
+    return _UNSPACED.sub(r" \1 ", text)
 
 
 def _seen(text: str) -> str:

@@ -5,12 +5,7 @@
     SCENE/output.wav    what the loudspeaker said meanwhile, as long as the input
     SCENE/events.jsonl  of our own sessions: what happened, in stream time
 
-A foreign system is judged by its output.wav alone: where silero hears speech in it and what pocketsphinx understands.
-Our own is judged by the same, with the text of its answers from the events.
-
-Source: Full-Duplex-Bench (arXiv 2503.04721), section 4: a take-over is more than three words or a second of speech, for
-what is shorter may be an "uh huh". Where events say that it was an answer, it is one however short ("snow is white"),
-to a question and to what is nobody's question alike.
+How they are judged: :mod:`..judges.scenes`.
 """
 
 from __future__ import annotations
@@ -22,40 +17,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ....checkpoints.files import read_json, write_json
-from ....checkpoints.recognisers.recogniser import Recogniser, find_recogniser
+from ....checkpoints.recognisers.recogniser import (
+    ENGLISH,
+    POCKETSPHINX,
+    find_recogniser,
+    usual_recogniser,
+)
 from ....data_prep.audio import read_audio, resampled, write_wav
 from ....data_prep.speech.engine import SAMPLE_RATE, Voice
 from ....data_prep.speech.synthesis import require
 from ....data_prep.speech.voices import find_voices
-from ....data_prep.text.spoken import normalise
 from ....model.errors import DuologueError
 from ....model.streaming import Streaming
-from ...assistant.assistant import Assistant, load
-from ...front_end.speech_gate import WINDOW_MS, GateConfig, SpeechGate
+from ...assistant.assistant import Assistant
 from ...session.events import Event, EventKind, read_events, write_events
 from ...session.policy import FRAME_MS, PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
 from ..inputs.loudspeaker import Microphone
+from ..inputs.material import Material
+from ..inputs.questions import BUNDLED
 from ..inputs.scenes import ECHOING, Scene, SceneKind, render
-from ..judges.slots import is_right
+from ..judges.scenes import judge
 from ..metrics.duplex import METRICS, measures
 from ..metrics.statistics import fraction, measured, percentiles
 from ..report.duplex import sections
 from ..report.reporting import finish, good_rows
-from ..report.run_folder import Row, progress, resume_rows
-
-Segment = tuple[int, int]  # ms
-
-_JOIN_MS = 320  # a shorter gap is inside one utterance
-_GOES_ON_MS = 400  # of speech after a disturbance: the answer was not given up
-_OVER = (
-    SceneKind.BACK_CHANNEL, SceneKind.COUGH, SceneKind.INTERRUPTION, SceneKind.STOP, SceneKind.RECALL,
-    SceneKind.ECHO_INTERRUPTION,
-)  # fmt: skip
+from ..report.run_folder import Row, loaded, progress, resume_rows
 
 
 def run(
@@ -63,6 +53,8 @@ def run(
     model: str | Assistant | None = None,
     out: Path,
     outputs: Path | None = None,
+    data: str | Path = BUNDLED,
+    statements: Path | None = None,
     export: bool = False,
     profile: str = "quick",
     voices: str | None = None,
@@ -70,21 +62,27 @@ def run(
     kinds: tuple[str, ...] = (),
     preset: str = "balanced",
     without: tuple[str, ...] = (),
+    recogniser: str | None = None,
+    language: str = ENGLISH,
     seed: int = 0,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Play scenes to ``model``, judge what it did, and write ``out``/report.json and report.html.
 
     Args:
+        data: the question set that is asked from, by its name or file.
+        statements: a file of statements that need no answer, one a line; None: the question set's own, else English
+            ones.
         scenes: how many of each kind; quick: 4, card: 34.
         kinds: of which kinds; none: of all. Scenes with an echo are for our own sessions alone.
         preset: whose waits the session keeps.
         without: what the session does without, to see what it brings: speculation, monitor, words or echo.
+        recogniser, language: of the answers' speech (see :func:`find_recogniser`).
         outputs: a folder of scenes in which another system left its output.wav files: play nothing, judge those.
         export: only write the scenes into ``out``, for another system to play.
 
     Raises:
-        DuologueError: an unknown profile, kind, preset or voice, a missing synthesiser or output.wav.
+        DuologueError: an unknown profile, kind, preset, voice or question set, a missing synthesiser or output.wav.
     """
     if profile not in ("quick", "card"):
         raise DuologueError(f"unknown profile {profile!r}: the profiles are quick, card")
@@ -98,34 +96,36 @@ def run(
         items = sorted(path.parent for path in outputs.glob("*/scene.json"))
         if not items:
             raise DuologueError(f"{outputs} holds no scenes: make some with export=true, and play them to the system")
-        speakers: tuple[Voice, ...] = ()
+        speakers, material = tuple[Voice, ...](), None
     else:
+        material = Material(data, statements)
         speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
         require(*{voice.engine for voice in speakers})
         chosen = [kind for kind in _kinds(kinds) if not (export and kind in ECHOING)]
         items = [(kind, index) for index in range(count) for kind in chosen]
     if export:
+        assert material is not None
         for kind, index in progress(items, "writing", 0, len(items), quiet):
-            scene = render(kind, index, seed, speakers)
+            scene = render(kind, index, seed, speakers, material)
             write_scene(scene, out / scene.name)
         return {"scenes": len(items)}
     from ....checkpoints.importers.silero_vad import load_vad
 
-    vad, recogniser = load_vad(), find_recogniser()
-    assistant = load(model or "nano") if not isinstance(model, Assistant) and outputs is None else model
+    vad, hearing = load_vad(), find_recogniser(recogniser, language)
+    assistant = None if outputs is not None else loaded(model or BUNDLED)[0]
 
     def work(at: int, item: Any) -> Row:
         costs: list[float] = []
         if outputs is not None:
             scene, folder = read_scene(item), item
         else:
-            assert isinstance(assistant, Assistant)
+            assert assistant is not None and material is not None
             kind, index = item
-            scene = render(kind, index, seed, speakers)
+            scene = render(kind, index, seed, speakers, material)
             folder = out / scene.name
             write_scene(scene, folder)
             costs = play(assistant, scene, folder, config, vad)
-        turn_state = judge(scene, folder, vad, recogniser)
+        turn_state = judge(scene, folder, vad, hearing)
         audible = [e.at_ms for e in read_events(folder / "events.jsonl") if e.kind is EventKind.ANSWER_AUDIBLE]
         if costs and audible and scene.kind is SceneKind.QUESTION:
             turn_state["compute_ms"] = lateness(costs, FRAME_MS)[audible[-1] // FRAME_MS]
@@ -140,6 +140,10 @@ def run(
                 "scenes": count if outputs is None else len(items), "kinds": list(kinds),
                 "preset": None if outputs else preset, "without": list(without),
                 "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
+    usual = {"data": BUNDLED, "statements": None, "recogniser": POCKETSPHINX, "language": ENGLISH}
+    given = {"data": str(data), "statements": statements and str(statements),
+             "recogniser": recogniser or usual_recogniser(), "language": language}  # fmt: skip
+    settings |= {name: value for name, value in given.items() if value != usual[name]}  # reports of before lack them
     found = summarise(good)
     shown = sections(good, lines(found), outputs or out)
     kept = [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows]
@@ -209,125 +213,6 @@ def play(assistant: Assistant, scene: Scene, folder: Path, config: SessionConfig
     return costs
 
 
-def speech_segments(waveform: np.ndarray, vad: Streaming) -> list[Segment]:
-    """Where silero hears speech in (n,) samples at 16 kHz: [start, end) in ms, gaps below _JOIN_MS closed."""
-    with torch.inference_mode():
-        probabilities = vad(torch.from_numpy(waveform)[None])[0].tolist()
-    gate, segments = SpeechGate(GateConfig(threshold=0.5, release=0.35, onset_ms=2 * WINDOW_MS)), []
-    for probability in [*probabilities, 0.0]:
-        was_open = gate.open
-        gate.push(probability)
-        if gate.open and not was_open:
-            segments.append((gate.now_ms - gate.speech_ms, gate.now_ms))
-        elif gate.open:
-            segments[-1] = (segments[-1][0], gate.now_ms)
-    joined: list[Segment] = []
-    for start, end in segments:
-        if joined and start - joined[-1][1] < _JOIN_MS:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    return joined
-
-
-def judge(scene: Scene, folder: Path, vad: Streaming, recogniser: Recogniser) -> Row:
-    """What the system did in a scene, from its output.wav (and its events, where there are some).
-
-    Raises:
-        DuologueError: there is no output.wav.
-    """
-    path = folder / "output.wav"
-    if not path.is_file():
-        raise DuologueError(
-            f"there is no {path}: play {folder / 'input.wav'} to the system and write what it says there"
-        )
-    said = read_audio(path, SAMPLE_RATE)
-    events = read_events(folder / "events.jsonl")
-    segments = speech_segments(said, vad)
-    user = [span for span in scene.spans if not span.text.startswith("[")]
-    row: Row = {
-        "name": scene.name,
-        "kind": scene.kind.value,
-        "voice": scene.voice,
-        "segments": [list(s) for s in segments],
-    }
-    end = user[-1].end_ms if user else 0
-
-    def words(start_ms: int, end_ms: int | None = None) -> str:
-        cut = said[start_ms * SAMPLE_RATE // 1000 : None if end_ms is None else end_ms * SAMPLE_RATE // 1000]
-        return recogniser(cut)
-
-    def took_over(start_ms: int) -> bool:
-        if any(e.kind is EventKind.ANSWER_AUDIBLE and e.at_ms >= start_ms for e in events):
-            return True
-        spoken = sum(b - max(a, start_ms) for a, b in segments if b > start_ms)
-        return spoken >= 1000 or (spoken > 0 and len(words(start_ms).split()) > 3)
-
-    def answer(after_ms: int) -> str:
-        written = [e.text for e in events if e.kind is EventKind.ANSWER_TEXT and e.at_ms >= after_ms]
-        return " ".join(written) if events else words(after_ms)
-
-    if scene.kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT):
-        return row | {"answered": took_over(0)}
-    first = scene.turns[0]
-    if scene.kind in _OVER:
-        onset, over = scene.spans[1].start_ms, scene.spans[1].end_ms
-        speaking = next(((a, b) for a, b in segments if a < onset < b), None)
-        row |= {"valid": speaking is not None}
-        if speaking is None:
-            return row  # it was not speaking when it was disturbed: nothing can be said
-        after = sum(b - max(a, over) for a, b in segments if b > over)
-        goes_on = after >= _GOES_ON_MS
-        if scene.kind in (SceneKind.BACK_CHANNEL, SceneKind.COUGH):
-            if events:  # they say so; else it may have been over
-                return row | {"given_up": any(e.kind is EventKind.INTERRUPTED and e.at_ms >= onset for e in events)}
-            return row | {
-                "given_up": not goes_on and not is_right(answer(0), first.answer, first.slot, by_recogniser=True)
-            }
-        row |= {"stop_ms": speaking[1] - onset}
-        if scene.kind is SceneKind.ECHO_INTERRUPTION:
-            row |= {"stopped": any(e.kind is EventKind.INTERRUPTED and e.at_ms >= onset for e in events)}
-        if scene.kind is SceneKind.STOP:
-            return row | {"obeyed": after < 1000}
-        if scene.kind is SceneKind.RECALL:
-            told = [e.text for e in events if e.kind is EventKind.INTERRUPTED and e.at_ms >= onset]
-            heard = told[0] if told else words(speaking[0], speaking[1])
-            return row | {"heard": heard, "again": answer(over), "consistent": recalls(answer(over), heard, bool(told))}
-        second = scene.turns[1]
-        return row | {
-            "taken": took_over(over),
-            "right": is_right(answer(over), second.answer, second.slot, by_recogniser=not events),
-            "response_ms": next((a - over for a, _ in segments if a > over), None),
-        }
-    row |= {
-        "taken": took_over(end),
-        "right": is_right(answer(end), first.answer, first.slot, by_recogniser=not events),
-        "response_ms": next((max(0, a - end) for a, b in segments if b > end), None),
-        "interrupted": sum(e.kind is EventKind.INTERRUPTED for e in events),
-        "ducked": sum(e.kind is EventKind.DUCKED for e in events),
-        "echo_answered": sum(e.kind is EventKind.ANSWER_STARTED for e in events) > 1,
-    }
-    decided = [e.at_ms for e in events if e.kind is EventKind.ANSWER_STARTED and e.at_ms >= end]
-    audible = [e.at_ms for e in events if e.kind is EventKind.ANSWER_AUDIBLE and e.at_ms >= end]
-    row |= {"endpoint_ms": decided[0] - end if decided else None, "audible_ms": audible[0] - end if audible else None}
-    if scene.kind is SceneKind.PAUSE:
-        row |= {"early": any(user[0].end_ms < a < end for a, _ in segments)}
-    return row
-
-
-def recalls(again: str, heard: str, exact: bool) -> bool:
-    """Whether what is said again is what was heard: at least half of it and nothing more, word for word if ``exact``.
-
-    Transcribed by a recogniser, half of the words may be wrong, and one may be added.
-    """
-    said, wanted = normalise(again).split(), normalise(heard).split()
-    if not said or len(said) > len(wanted) + (not exact) or 2 * len(said) < len(wanted):
-        return False
-    starts = range(len(wanted) - len(said) + 1) if len(said) <= len(wanted) else (0,)
-    missed = min(sum(a != b for a, b in zip(said, wanted[start:], strict=False)) for start in starts)
-    return missed <= (0 if exact else len(said) // 2)
-
-
 def lateness(costs: Sequence[float], tick_ms: int) -> list[float]:
     """How late each tick would be done, in ms, were they paced by a clock: each begins when it has been heard whole."""
     late, done = [], 0.0
@@ -356,13 +241,18 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "audible_ms": percentiles([row["audible_ms"] for row in of[SceneKind.QUESTION]]),
         "tick_ms": percentiles(costs) | {"p99": float(np.percentile(costs, 99)) if costs else None},
         "valid": {kind.value: len(of[kind]) for kind in SceneKind},
-    }
+        "notes": {note: sorted({row["kind"] for row in rows if row.get("note") == note})
+                  for note in sorted({row["note"] for row in rows if row.get("note")})},
+    }  # fmt: skip
 
 
 def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures as (name, value), for people."""
     out = []
     for name, value in found.items():
+        if name == "notes":
+            out += [(f"scenes of {', '.join(kinds)}".replace("_", " "), note) for note, kinds in value.items()]
+            continue
         if isinstance(value, dict) and "p50" in value:
             text = "–" if value["p50"] is None else f"{value['p50']:.0f} / {value['p95']:.0f} ms (median, 95th)"
         elif isinstance(value, dict):

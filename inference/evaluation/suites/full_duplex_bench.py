@@ -37,13 +37,13 @@ from ...session.policy import PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
 from ..judges.endpoint import BEHAVIOURS, EndpointJudge, JudgeConfig
+from ..judges.scenes import speech_segments
 from ..metrics import full_duplex_bench as measure
 from ..metrics.statistics import Better, Metric
 from ..report.page import Section, example, sounds, table
 from ..report.plots import number
 from ..report.reporting import Parts, by_part, finish, good_rows
 from ..report.run_folder import Row, loaded, open_folder, resume_rows
-from .duplex import speech_segments
 
 EVENTS = {
     "interrupt.json": "user_interruption",

@@ -12,19 +12,18 @@ import pytest
 from tiny_assistant import SAID, Loudness, tiny_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
-from duologue.data_prep.datasets.question_sets import question_set
 from duologue.data_prep.nano.dialogues import is_whole_question
 from duologue.data_prep.speech.engine import SAMPLE_RATE
 from duologue.data_prep.speech.voices import find_voices
-from duologue.inference.evaluation.inputs.scenes import Scene, SceneKind, _question, render
+from duologue.inference.evaluation.inputs.material import Material
+from duologue.inference.evaluation.inputs.scenes import Scene, SceneKind
+from duologue.inference.evaluation.inputs.scenes import render as render_of
+from duologue.inference.evaluation.judges.scenes import judge, recalls, speech_segments
 from duologue.inference.evaluation.suites import duplex as duplex_suite
 from duologue.inference.evaluation.suites.duplex import (
-    judge,
     lateness,
     play,
-    recalls,
     session_without,
-    speech_segments,
     summarise,
     write_scene,
 )
@@ -33,6 +32,11 @@ from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError
 
 VOICES = find_voices("espeak:en-us+f5")
+MATERIAL = Material("nano")
+
+
+def render(kind: SceneKind, index: int, seed: int, voices: object = VOICES) -> Scene:
+    return render_of(kind, index, seed, voices, MATERIAL)
 
 
 def said(scene: Scene, folder: Path, *spans: tuple[int, int], hears: str = "one two three four five") -> dict[str, Any]:
@@ -135,7 +139,8 @@ def test_the_questions_of_a_scene_stand_by_themselves() -> None:
     for kind in (SceneKind.QUESTION, SceneKind.INTERRUPTION):
         for index in range(0, 40):
             for which in range(2):
-                assert _question(question_set("nano"), 5, index, kind, which).before is None
+                key = index * 2 + which
+                assert MATERIAL.question(5, key, long=kind is SceneKind.INTERRUPTION).dialogue.before is None
 
 
 def test_a_tick_that_takes_too_long_makes_the_next_ones_late() -> None:
@@ -175,7 +180,7 @@ def test_an_echo_reaches_the_microphone(tmp_path: Path) -> None:
 
 def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
-    monkeypatch.setattr(duplex_suite, "find_recogniser", lambda: lambda pcm: SAID)
+    monkeypatch.setattr(duplex_suite, "find_recogniser", lambda *_: lambda pcm: SAID)
     settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True}
     report = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
     assert report["figures"]["valid"]["question"] == 1 and report["figures"]["question_taken"] == 1.0
@@ -207,13 +212,29 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
 
 def test_only_some_kinds_of_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
-    monkeypatch.setattr(duplex_suite, "find_recogniser", lambda: lambda pcm: SAID)
+    monkeypatch.setattr(duplex_suite, "find_recogniser", lambda *_: lambda pcm: SAID)
     settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True, "scenes": 1}
     report = duplex_suite.run(out=tmp_path / "a", kinds=("echo", "echo_interruption"), **settings)
     assert [row["kind"] for row in report["rows"]] == ["echo", "echo_interruption"] and not report["broken"]
     assert "echo_interrupted" in {entry["id"] for entry in report["metrics"]}
     with pytest.raises(DuologueError, match="no scenes of kind 'ecko'; the kinds are question, pause, "):
         duplex_suite.run(out=tmp_path / "b", kinds=("ecko",), **settings)
+
+
+def test_questions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of scene is measured; without slots no answer is called right; notes are in the report."""
+    monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
+    monkeypatch.setattr(duplex_suite, "find_recogniser", lambda *_: lambda pcm: SAID)
+    (tmp_path / "own.jsonl").write_text(json.dumps({"turns": [{"text": "who is there", "reply": "me"}]}) + "\n")
+    report = duplex_suite.run(
+        model=tiny_assistant(), out=tmp_path / "a", data=tmp_path / "own.jsonl", voices="espeak:en-us+f5", scenes=1,
+        quiet=True,
+    )  # fmt: skip
+    assert not report["broken"] and {row["kind"] for row in report["rows"]} == {kind.value for kind in SceneKind}
+    names = {metric["id"] for metric in report["metrics"]}
+    assert "question_taken" in names and not {name for name in names if name.endswith("_right")}
+    assert report["settings"]["data"].endswith("own.jsonl")
+    assert "no answer has 6 words to be talked over" in (tmp_path / "a/report.html").read_text()
 
 
 def test_figures_of_nothing_are_none() -> None:
