@@ -17,9 +17,11 @@ knows the speaker); the acceptance speaker is in neither part:
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,18 @@ class Part(StrEnum):
 
 
 CODEC_PARTS = (Part.SPEECH, Part.SPEECH_HELD_OUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A part of a recording: from ``start`` to ``end`` seconds (None: to its end), of one channel or of all."""
+
+    start: float = 0.0
+    end: float | None = None
+    channel: int | None = None
+
+
+WHOLE = Stretch()
 
 
 def read_manifest(folder: Path) -> list[dict[str, Any]]:
@@ -137,20 +151,43 @@ def describe(entry: Mapping[str, Any], part: Part) -> dict[str, Any]:
     }
 
 
-def read_recording(path: Path, sample_rate: int, max_s: float = MAX_RECORDING_S) -> np.ndarray:
-    """A recording of a set as (n,) float32 (see audio/). Raises DuologueError when it cannot be used.
+def read_recording(
+    path: Path, sample_rate: int, max_s: float = MAX_RECORDING_S, stretch: Stretch = WHOLE
+) -> np.ndarray:
+    """A recording of a set, or a stretch of it, (n,) float32 (see audio/). Raises DuologueError if it cannot be used.
 
     That is also a WAV that ends before its header says so, silence, less than 0.05 s and more than `max_s`.
     """
     name = shown(path.name)
     if os.path.exists(path) and not os.path.isfile(path):  # of a pipe the run would wait for somebody to write into it
         raise DuologueError(f"{name} is no regular file")
-    wav = read_audio(path, sample_rate, longest=max_s, whole=True, name=name)
+    if stretch == WHOLE:
+        wav = read_audio(path, sample_rate, longest=max_s, whole=True, name=name)
+    else:
+        wav = read_stretch(path, sample_rate, stretch)
+        if len(wav) > max_s * sample_rate:
+            raise DuologueError(f"the part of {name} lasts {len(wav) / sample_rate:.0f} s: at most {max_s:g} s")
     if len(wav) < 0.05 * sample_rate:
         raise DuologueError(f"{name} lasts {len(wav) / sample_rate:.3f} s, at least 0.05 s is wanted")
     if np.abs(wav).max() < 1e-4:
         raise DuologueError(f"{name} is silent")
     return wav
+
+
+def read_stretch(path: Path, sample_rate: int, stretch: Stretch) -> np.ndarray:
+    """(n,) float32 of a stretch of a recording. Raises DuologueError as `read_audio`, and for one beyond its end."""
+    wav = _whole(path, sample_rate, stretch.channel)
+    begin = round(stretch.start * sample_rate)
+    end = len(wav) if stretch.end is None else round(stretch.end * sample_rate)
+    if begin >= len(wav):
+        seconds = len(wav) / sample_rate
+        raise DuologueError(f"{shown(path.name)} lasts {seconds:.2f} s: no part begins at {stretch.start:g} s")
+    return wav[begin:end]
+
+
+@functools.lru_cache(maxsize=1)  # parts of a recording follow each other
+def _whole(path: Path, sample_rate: int, channel: int | None) -> np.ndarray:
+    return read_audio(path, sample_rate, longest=MAX_RECORDING_S, channel=channel, name=shown(path.name))
 
 
 def set_loudness(wav: np.ndarray, sample_rate: int, level_dbfs: float, peak_dbfs: float) -> np.ndarray:

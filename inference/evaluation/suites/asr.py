@@ -21,11 +21,12 @@ from typing import Any
 from ....checkpoints.files import read_text, texts_by_id
 from ....checkpoints.recognisers.recogniser import ENGLISH
 from ....data_prep.audio import read_audio
+from ....data_prep.datasets.speech_sets import Utterance, find_utterances
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
+from ..inputs.generated import generated
 from ..inputs.questions import BUNDLED, is_question_file
-from ..inputs.speech_sets import Utterance, find_utterances, generated
 from ..metrics.statistics import Better, Metric
 from ..metrics.words import LETTERS, alignment, error_measures, usual_normaliser
 from ..metrics.words import normaliser as normaliser_of
@@ -59,7 +60,7 @@ def run(
     """Measure and write the reports into ``out``.
 
     Args:
-        data: a set of recordings (see :mod:`..inputs.speech_sets`), or a question set's file, whose questions
+        data: a set of recordings (see data_prep/datasets/speech_sets.py), or a question set's file, whose questions
             ``voices`` say; None: the bundled question set.
         limit: at most so many utterances (of generated ones: how many).
         beam: width of the beam; 1: greedy alone, as with a model whose transcripts no beam can search.

@@ -22,7 +22,7 @@ from duologue.data_prep.text.plain_text import heard, plain
 from duologue.data_prep.text.spoken import ALPHABET, normalise
 from duologue.inference.assistant.text_stream import ids_of
 from duologue.inference.evaluation.inputs import foreign
-from duologue.inference.evaluation.inputs.speech_sets import find_utterances
+from duologue.data_prep.datasets.speech_sets import find_utterances
 from duologue.inference.evaluation.metrics.words import word_errors
 from duologue.inference.evaluation.report import run_folder
 from duologue.inference.evaluation.suites import asr as asr_suite

@@ -15,10 +15,11 @@ from tiny_joined import tiny_joined
 
 from duologue.data_prep.audio import read_audio, write_wav
 from duologue.data_prep.datasets.question_sets import question_set
+from duologue.data_prep.datasets.speech_sets import Utterance, find_utterances
 from duologue.inference.assistant.assistant import Sampling
 from duologue.inference.assistant.transcribe import transcribe
+from duologue.inference.evaluation.inputs.generated import generated
 from duologue.inference.evaluation.inputs.questions import BUNDLED, is_question_file
-from duologue.inference.evaluation.inputs.speech_sets import Utterance, find_utterances, generated
 from duologue.inference.evaluation.suites import asr as asr_suite
 from duologue.model.dialogue_state import DialogueState
 from duologue.model.errors import DuologueError
