@@ -27,12 +27,23 @@ class SynthesisError(DuologueError):
     """A synthesiser is missing, does not know the voice, or gave no speech."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """What a voice reads. code: ISO 639, "en"; scripts: of the letters that it has sounds for ("ASCII": a to z)."""
+
+    code: str
+    scripts: frozenset[str]
+
+
 class Engine(Protocol):
     """A synthesiser."""
 
     @property
     def LETTER_A(self) -> str:
         """How it is made to say the letter a by its name, see letters_marked; "": it is given the text as it is."""
+
+    def language(self, voice: Voice) -> Language | None:
+        """What the voice reads; None: nobody knows, any text is given to it."""
 
     def require(self) -> None:
         """Raises SynthesisError that names what is not installed, and how to get it."""

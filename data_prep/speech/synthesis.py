@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...checkpoints.files import broken
 from ..audio import resampled
+from ..text.plain_text import spoken_field
 from ..text.spoken import ALPHABET, letters_marked
-from .engine import SAMPLE_RATE, Prosody, SynthesisError, Voice, engine
+from .engine import SAMPLE_RATE, Engine, Prosody, SynthesisError, Voice, engine
+from .language import sayable
+
+_MOST = 20_000  # characters: a command line has an end
 
 
 def require(*engines: str) -> None:
@@ -22,16 +27,36 @@ def require(*engines: str) -> None:
 
 
 def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.ndarray:
-    """Say `text` (lower-case words) in `voice`: (samples,) int16 at 16 kHz.
+    """Say `text` in `voice`: (samples,) int16 at 16 kHz.
 
-    Raises SynthesisError when the program is missing, the voice is unknown, or what comes out is empty.
+    The voice reads the text as it is written, numbers, signs and abbreviations in its own language; emoji are silent.
+
+    Raises SynthesisError when the program is missing, the voice is unknown or has no sound for a letter, nothing in the
+    text can be said, or what comes out is empty.
     """
-    if not text.strip() or not set(text) <= ALPHABET:
-        raise SynthesisError(f"cannot say {text!r}: expected lower-case words separated by spaces")
     speaker = engine(voice.engine)
     speaker.require()
-    marked = letters_marked(text, speaker.LETTER_A) if speaker.LETTER_A else text
-    return _checked(*speaker.speak(marked, voice, prosody), text, voice)
+    return _checked(*speaker.speak(_given(text, speaker, voice), voice, prosody), text, voice)
+
+
+def spoken_by(text: str, voice: Voice) -> dict[str, str]:
+    """The field `spoken` of a clip in which `voice` says `text`: the words, where they can be told; else {}."""
+    language = engine(voice.engine).language(voice)
+    return spoken_field(text, english=language is None or language.code == "en")
+
+
+def _given(text: str, speaker: Engine, voice: Voice) -> str:
+    """What is given to an engine of a text."""
+    if not text.strip():
+        raise SynthesisError("there is nothing to say: the text is empty")
+    if broken(text) or "\0" in text:
+        raise SynthesisError(f"{text[:60]!r} has half a surrogate pair or a zero, which is no character")
+    if len(text) > _MOST:
+        raise SynthesisError(f"the text has {len(text)} characters, more than {_MOST}")
+    if set(text) <= ALPHABET:
+        return letters_marked(text, speaker.LETTER_A) if speaker.LETTER_A else text
+    language = speaker.language(voice)
+    return text if language is None else sayable(text, language, voice.key)
 
 
 def _checked(pcm: np.ndarray, rate: int, text: str, voice: Voice) -> np.ndarray:

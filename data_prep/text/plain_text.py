@@ -2,6 +2,9 @@
 
 Nothing is dropped that a reader would speak: a number too long for its words, a formula, a link, another script is an
 error that names it, so that what is heard and what is written stay the same. Rewriting (see rewriting.py) helps there.
+
+A clip of a data set has a `text`, which stays as it was written, and as `spoken` these words, where they differ and can
+be told: CTC on letters and vocabularies of words learn from them.
 """
 
 from __future__ import annotations
@@ -9,9 +12,11 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 from ...model.errors import DuologueError
-from .spoken import WRITTEN_SIGNS, folded, normalise, thousands_joined
+from .spoken import ALPHABET, WRITTEN_SIGNS, folded, normalise, thousands_joined
 
 SPOKEN_SIGNS = {**WRITTEN_SIGNS, "+": "plus", "×": "times"}
 CONTRACTIONS = (
@@ -20,6 +25,7 @@ CONTRACTIONS = (
     (r"\b(it|that|what|where|who|how|there|here|he|she|when|why)'s\b", r"\1 is"),
 )  # fmt: skip
 LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+\S", re.MULTILINE)
+_READ_IN_ENGLISH = frozenset(string.digits) | set(SPOKEN_SIGNS) | {"*"}
 _LOUD = frozenset("#%&*@\\§¶†‡‰[]{}_")  # punctuation that a reader says something for, or marks something else
 
 
@@ -55,6 +61,33 @@ def heard(text: str) -> str:
     if not words:
         raise DuologueError("it has no words")
     return words
+
+
+def words_or_text(text: str, *, english: bool = True) -> str:
+    """`text` as words where it can be said in words, else as it is.
+
+    english: whether numbers, signs and contractions in it are read in English; a text of another language that has
+        numbers or signs stays as it is.
+    """
+    if set(text) <= ALPHABET:
+        return text
+    try:
+        if english:
+            return plain(text)
+        return text if set(text) & _READ_IN_ENGLISH else heard(text)
+    except DuologueError:
+        return text
+
+
+def spoken_field(text: str, *, english: bool = True) -> dict[str, str]:
+    """The field `spoken` of a clip with this text: {} where the words are the text, or cannot be told."""
+    words = words_or_text(text, english=english)
+    return {} if words == text else {"spoken": words}
+
+
+def spoken_words(meta: Mapping[str, Any]) -> str:
+    """What is said in a clip as words, as far as they can be told; else its text."""
+    return str(meta.get("spoken", meta["text"]))
 
 
 def _straight(text: str) -> str:

@@ -49,6 +49,10 @@ def require_command(template: str) -> None:
         raise SynthesisError(f"tts_command: there is no program {program!r}")
 
 
+def language(voice: Voice) -> None:
+    """Of whatever it speaks."""
+
+
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
     """The voice's name is the template; a command has no manner."""
     return to_int16(speak_by_command(text, voice.name, SAMPLE_RATE)), SAMPLE_RATE

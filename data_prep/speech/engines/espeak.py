@@ -1,4 +1,4 @@
-"""espeak-ng, many accents and variants: the program, or the library of espeakng-loader; 13 ms a sentence.
+"""espeak-ng, many languages, accents and variants: the program, or espeakng-loader's library; 13 ms a sentence.
 
 Either is started for each sentence and is given the same options. They say the same words in the same
 manner; samples agree only where the versions do.
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engine import Prosody, SynthesisError, Voice, run_program
+from ..engine import Language, Prosody, SynthesisError, Voice, run_program
+from ..language import language_of
 
 LETTER_A = "[['eI]]"
 SCRIPT = Path(__file__).with_name("espeak_library.py")
@@ -29,16 +30,20 @@ def require() -> None:
         raise SynthesisError(f"not installed: espeak-ng ({how})")
 
 
+def language(voice: Voice) -> Language:
+    return language_of(voice.name.partition("+")[0])
+
+
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
     accent, _, variant = voice.name.partition("+")
     if accent not in espeak_accents() or (variant and variant not in espeak_variants()):
-        raise SynthesisError(f"espeak-ng has no voice {voice.name!r}: `espeak-ng --voices=en` lists accents")
+        raise SynthesisError(f"espeak-ng has no voice {voice.name!r}: `espeak-ng --voices` lists languages")
     program = espeak_command()
     assert program is not None, "callers have asked require"
     command = [*program, "-v", voice.name, "--stdout"]
     if prosody is not None:
         command += ["-p", str(round(prosody.pitch)), "-s", str(round(prosody.rate))]
-    wav = run_program([*command, text], voice)
+    wav = run_program([*command, "--", text], voice)
     if len(wav) < 46:
         raise SynthesisError(f"{voice.key} gave no speech for {text!r}")
     # the header's lengths are not filled in on a pipe, so the samples are all that follows its 44 bytes
@@ -66,16 +71,17 @@ def _steady(program: str) -> list[str]:
     return ["-D"] if b"\n-D" in options else []
 
 
-def _listed(language: str) -> list[str]:
+def _listed(*language: str) -> list[str]:
+    """Lines of the voices of a language, or of all."""
     command = espeak_command()
     assert command is not None, "callers have asked require"
-    done = subprocess.run([*command, f"--voices={language}"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "=".join(("--voices", *language))], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[1:]
 
 
 @functools.cache
 def espeak_accents() -> frozenset[str]:
-    return frozenset(line.split()[1] for line in _listed("en")) | {"en"}
+    return frozenset(line.split()[1] for line in _listed()) | {"en"}
 
 
 @functools.cache

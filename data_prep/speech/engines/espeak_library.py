@@ -3,8 +3,8 @@
 espeak.py runs it once for each sentence. The library (GPL-3.0) keeps its state in global variables: in a fresh process
 the samples depend on nothing said before. The script imports little, so that it starts fast.
 
-    python -I -S espeak_library.py FOLDER [--stdout | -w FILE] [-v VOICE] [-p PITCH] [-s RATE] TEXT
-    python -I -S espeak_library.py FOLDER --version | --voices=LANGUAGE
+    python -I -S espeak_library.py FOLDER [--stdout | -w FILE] [-v VOICE] [-p PITCH] [-s RATE] [--] TEXT
+    python -I -S espeak_library.py FOLDER --version | --voices | --voices=LANGUAGE
 
 FOLDER is the package's. TEXT may hold phonemes in [[ ]].
 """
@@ -50,7 +50,7 @@ def voices(library: ctypes.CDLL, language: str) -> list[EspeakVoice]:
     held = ctypes.c_char_p(language.encode())
     wanted = EspeakVoice(languages=ctypes.cast(held, ctypes.c_void_p))
     library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(EspeakVoice))
-    found = library.espeak_ListVoices(ctypes.byref(wanted))
+    found = library.espeak_ListVoices(ctypes.byref(wanted) if language else None)
     listed: list[EspeakVoice] = []
     while found[len(listed)]:
         listed.append(found[len(listed)].contents)
@@ -96,7 +96,9 @@ def main(folder: str, arguments: list[str]) -> None:
     given, text = {"-v": "en"}, ""
     while arguments:
         argument = arguments.pop(0)
-        if argument in ("-v", "-w", *PARAMETERS):
+        if argument == "--":
+            text = arguments.pop(0)
+        elif argument in ("-v", "-w", *PARAMETERS):
             given[argument] = arguments.pop(0)
         elif argument.startswith("--"):
             option, _, given_to_it = argument.partition("=")

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import engine
-from ..engine import Prosody, SynthesisError, Voice, read_wav, require_program
+from ..engine import Language, Prosody, SynthesisError, Voice, read_wav, require_program
+from ..language import ENGLISH_LETTERS
 
 LETTER_A = "ay"
 
@@ -23,10 +24,14 @@ def require() -> None:
     require_program("festival")
 
 
+def language(voice: Voice) -> Language:
+    return ENGLISH_LETTERS
+
+
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory(prefix="duologue-") as folder:
         path = Path(folder) / "speech.wav"
-        manner = ""
+        manner, quoted = "", text.replace("\\", "\\\\").replace('"', '\\"')
         if prosody is not None:
             manner = (
                 f"(Parameter.set 'Duration_Stretch {prosody.rate})"
@@ -36,7 +41,7 @@ def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray,
         _Festival.shared().run(
             # one form, so that an error anywhere ends it: an unknown voice must not be spoken by the last one
             f"(begin (voice_{voice.name}) {manner}"
-            f' (utt.save.wave (utt.synth (Utterance Text "{text}")) "{path}" \'riff))',
+            f' (utt.save.wave (utt.synth (Utterance Text "{quoted}")) "{path}" \'riff))',
             voice,
         )
         if not path.exists():

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engine import Prosody, SynthesisError, Voice, read_wav, require_program, run_program
+from ..engine import Language, Prosody, SynthesisError, Voice, read_wav, require_program, run_program
+from ..language import ENGLISH_LETTERS
 
 LETTER_A = "ay"
 
 
 def require() -> None:
     require_program("flite")
+
+
+def language(voice: Voice) -> Language:
+    return ENGLISH_LETTERS
 
 
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:

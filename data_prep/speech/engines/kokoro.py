@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import Prosody, SynthesisError, Voice, to_int16
+from ..engine import Language, Prosody, SynthesisError, Voice, to_int16
+from ..language import ENGLISH_LETTERS
 
 LETTER_A = "ay"
 FOLDER = "DUOLOGUE_KOKORO"
@@ -41,6 +42,10 @@ def kokoro_files() -> tuple[Path, Path]:
     return found[0][0], found[1][0]
 
 
+def language(voice: Voice) -> Language:
+    return ENGLISH_LETTERS
+
+
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
     """A voice is ``af_heart``, or two with a plus between, ``af_heart+bm_george``: half way from one to the other.
 
@@ -53,7 +58,8 @@ def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray,
         raise SynthesisError(f"kokoro has no voice {unknown[0]!r}, only {', '.join(sorted(model.voices))}")
     style = np.mean([model.get_voice_style(name) for name in names], axis=0)  # (510, 1, 256): one a length
     said: np.ndarray
-    said, rate = model.create(f"{text}.", style, speed, "en-gb" if voice.name.startswith("b") else "en-us")
+    sentence = text if text.endswith((".", "!", "?")) else f"{text}."
+    said, rate = model.create(sentence, style, speed, "en-gb" if voice.name.startswith("b") else "en-us")
     return to_int16(said), rate
 
 

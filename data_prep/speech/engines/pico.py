@@ -6,7 +6,8 @@ import importlib.util
 
 import numpy as np
 
-from ..engine import SAMPLE_RATE, Prosody, SynthesisError, Voice
+from ..engine import SAMPLE_RATE, Language, Prosody, SynthesisError, Voice
+from ..language import ENGLISH_LETTERS
 
 LETTER_A = "ay"
 
@@ -14,6 +15,10 @@ LETTER_A = "ay"
 def require() -> None:
     if importlib.util.find_spec("ttspico") is None:
         raise SynthesisError("not installed: ttspico (pip install ttspico; it needs a C compiler)")
+
+
+def language(voice: Voice) -> Language:
+    return ENGLISH_LETTERS
 
 
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:

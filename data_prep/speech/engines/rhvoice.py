@@ -16,6 +16,10 @@ def require() -> None:
     require_program("RHVoice-test", "rhvoice")
 
 
+def language(voice: Voice) -> None:
+    """Of whatever it speaks."""
+
+
 def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory(prefix="duologue-") as folder:
         path = Path(folder) / "speech.wav"

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from duologue.data_prep.speech import engine as engines
 from duologue.data_prep.speech.engine import ENGINES, Prosody, SynthesisError, Voice
 from duologue.data_prep.speech.engine import engine as engine_of
 from duologue.data_prep.speech.engines import espeak, festival, kokoro
 from duologue.data_prep.speech.engines.espeak import espeak_accents, espeak_command, espeak_variants, library_command
-from duologue.data_prep.speech.synthesis import require, synthesise
+from duologue.data_prep.speech.synthesis import _given, require, synthesise
 from duologue.data_prep.speech.voices import (
     ACCEPTANCE_VOICES,
     DEV_VOICES,
@@ -67,6 +69,7 @@ def test_each_engine_is_one() -> None:
     for name in ENGINES.first_lines():
         found = engine_of(name)
         assert isinstance(found.LETTER_A, str) and callable(found.require) and callable(found.speak)
+        assert callable(found.language)
 
 
 def test_other_rates_become_16_khz() -> None:
@@ -234,11 +237,87 @@ def test_a_missing_program_is_named(engine: str, monkeypatch: pytest.MonkeyPatch
         require("flite", "festival")
 
 
-@pytest.mark.parametrize("text", ["", "  ", "What?", "forty-seven", '") (exit)', "[[x]]", "47"])
-def test_only_words_are_said(text: str) -> None:
-    for voice in SAMPLES.values():
-        with pytest.raises(SynthesisError, match="cannot say"):
-            synthesise(text, voice)
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "there is nothing to say"), ("  ", "there is nothing to say"), ("?!…", "nothing in .* can be said"),
+        ("😀 👍🏽", "nothing in .* can be said"), ("half \ud83d", "half a surrogate pair"), ("a\0b", "or a zero"),
+        ("a" * 20_001, "20001 characters, more than 20000"), ("法国的首都是哪里？", "cannot say '法'"),
+        ("Привет", "cannot say 'П'.*voices=espeak:LANGUAGE"),
+    ],
+)  # fmt: skip
+def test_what_no_english_voice_says(text: str, reason: str) -> None:
+    for name in SAMPLES.keys() - {"rhvoice"}:
+        with pytest.raises(SynthesisError, match=reason) as caught:
+            _given(text, engine_of(name), SAMPLES[name])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("voice", "text", "given"),
+    [
+        ("espeak:en-us", "What's 2 + 2? Café, $5 😀!", "What's 2 + 2? Café, $5  !"),
+        ("espeak:de", "Wie heißt die Hauptstadt von Österreich?", "Wie heißt die Hauptstadt von Österreich?"),
+        ("espeak:cmn", "法国的首都是哪里？", "法国的首都是哪里？"),
+        ("espeak:en-us", "[[x]]\nb", "[ [x]] b"),
+        ("flite:rms", "It’s “fine” – 50% of $5…", "It's \"fine\" - 50% of $5..."),
+        ("command:tts", "Привет 😀", "Привет 😀"),
+    ],
+)
+def test_a_text_is_said_as_it_is_written(voice: str, text: str, given: str) -> None:
+    name, _, of = voice.partition(":")
+    assert _given(text, engine_of(name), Voice(engine=name, name=of)) == given
+
+
+@pytest.mark.parametrize(
+    ("voice", "text"),
+    [
+        ("flite:rms", "Österreich"), ("festival:kal_diphone", "½"), ("pico:en-US", "€5"), ("kokoro:af_heart", "naïve"),
+        ("espeak:ja", "日本"), ("espeak:de", "Γειά"),
+    ],
+)  # fmt: skip
+def test_a_letter_without_a_sound_is_named(voice: str, text: str) -> None:
+    name, _, of = voice.partition(":")
+    with pytest.raises(SynthesisError, match=f"^{voice} cannot say "):
+        _given(text, engine_of(name), Voice(engine=name, name=of))
+
+
+@given(text=st.text(max_size=30))
+def test_whatever_is_given_to_a_voice_has_no_trap_in_it(text: str) -> None:
+    for voice in (SAMPLES["espeak"], SAMPLES["flite"], Voice(engine="espeak", name="cmn")):
+        try:
+            said = _given(text, engine_of(voice.engine), voice)
+        except SynthesisError as error:
+            assert "\n" not in str(error)
+            continue
+        assert said.strip() and "[[" not in said and "\0" not in said and "\n" not in said
+        assert voice.engine == "espeak" or said.isascii()
+
+
+@pytest.mark.parametrize("engine", ["espeak", "flite", "festival"])
+def test_what_means_something_to_a_program_is_only_said(engine: str) -> None:
+    need(engine)
+    for text in ("-v", "--help me", 'say ") (exit) "(', "\\", "a; rm b"):
+        try:
+            assert len(synthesise(f"{text} two", SAMPLES[engine])) > 0.2 * engines.SAMPLE_RATE
+        except SynthesisError as error:
+            pytest.fail(str(error))
+
+
+@pytest.mark.parametrize(
+    ("voice", "text"),
+    [
+        ("de", "Wie heißt die Hauptstadt von Österreich?"), ("cmn", "法国的首都是哪里？"),
+        ("fr-fr+f2", "Où est la gare, s'il vous plaît ?"),
+    ],
+)  # fmt: skip
+def test_espeak_speaks_languages(voice: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the program and by the library."""
+    for command in (shutil.which("espeak-ng") and espeak_command(), library_command()):
+        if command:
+            monkeypatch.setattr(espeak, "espeak_command", lambda command=command: command)
+            assert {"de", "cmn", "fr-fr"} <= {line.split()[1] for line in espeak._listed()}
+            assert len(synthesise(text, Voice(engine="espeak", name=voice))) > engines.SAMPLE_RATE
 
 
 def test_festival_that_died_or_hangs_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
