@@ -59,12 +59,12 @@ def test_train(tmp_path: Path) -> None:
         for path in (here / "data").glob("*/dataset.json")
     }
     assert texts == {
-        "mine": ["what is two plus two", "what is the capital of france", "thank you"],
-        "mine_replies": ["two plus two is four", "the capital of france is paris"],
-        "alpaca": ["what is the opposite of the word hot"],
-        "spoken": ["um how much is twelve plus thirty"] * 2,
+        "mine": (mine := ["What is 2 plus 2?", "What's the capital of France?", "Thank you!"]),
+        "mine_replies": ["2 plus 2 is 4.", "The capital of France is Paris."],
+        "asr": mine,
+        "alpaca": ["What is the opposite of the word?\nhot", "Compute (12 + 30)."],
+        "spoken": ["Um, how much is twelve plus thirty?"] * 2,
     }
-    assert "is a list" in (here / "data/alpaca/failed.jsonl").read_text()
     for stage in ("speech_to_text", "unit_vocoder"):
         assert (here / "runs" / stage / "model.safetensors").is_file()
     assert (here / "mymodel" / "config.json").is_file()

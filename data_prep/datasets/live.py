@@ -52,8 +52,7 @@ class LiveDataset:
     def _plan(self, index: int) -> dict[str, Any]:
         """What a clip is to be; "samples" is a guess."""
         said = self.utterance(index)
-        samples = int((_START_S + _LETTER_S * len(said.text)) * SAMPLE_RATE)
-        return {"id": said.id, "text": said.text, "voice": said.voice.key, "samples": samples, **said.fields}
+        return {"samples": int((_START_S + _LETTER_S * len(said.text)) * SAMPLE_RATE)} | said.meta()
 
     def __getitem__(self, index: int) -> Clip:
         for further in range(_TRIES):

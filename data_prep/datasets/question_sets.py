@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...model.errors import DuologueError
-from ..text.plain_text import plain
-from .conversations import read_instructions
+from ..text.plain_text import words_or_text
+from .conversations import WrittenTurn, read_conversations
 from .splits import Split, operand_split
+
+Exchange = tuple[str, str]  # a question and its answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialogue:
-    """A question and its answer.
+    """A question and its answer, as they are written.
 
     category, kind: what it is about, widely and narrowly; "" where the set does not say
     template: the id of the wording: kind and eight hex digits
     slot: the words that a right reply contains, one after the other; "" where any answer may be right
     operands: the kind and what was asked about, "plus 35 47"
-    before: question and answer of the turn that it goes on from; None: of none
+    history: question and answer of each turn before it, oldest first
+    system: the system prompt of its conversation; None: none
     """
 
     category: str
@@ -38,7 +42,31 @@ class Dialogue:
     answer: str
     slot: str
     operands: str
-    before: tuple[str, str] | None = None
+    history: tuple[Exchange, ...] = ()
+    system: str | None = None
+
+    @property
+    def before(self) -> Exchange | None:
+        """Question and answer of the turn that it goes on from; None: of none."""
+        return self.history[-1] if self.history else None
+
+    def fields(self) -> dict[str, Any]:
+        """Those of a clip that says it: all but a slot, a history or a system prompt that is not there."""
+        return {key: value for key, value in asdict(self).items() if value or key not in ("slot", "history", "system")}
+
+
+def history_of(meta: Mapping[str, Any]) -> list[Exchange]:
+    """(question, answer) of each turn before a clip's, oldest first. Sets of before have the last one alone."""
+    if "history" in meta:
+        return [(question, answer) for question, answer in meta["history"] or ()]
+    before = meta.get("before")
+    return [(before[0], before[1])] if before else []
+
+
+def before_of(meta: Mapping[str, Any]) -> Exchange | None:
+    """(question, answer) of the turn that a clip goes on from; None: of none."""
+    history = history_of(meta)
+    return history[-1] if history else None
 
 
 class QuestionSet:
@@ -63,7 +91,7 @@ class QuestionSet:
         seen: set[str] = set()
         for index in range(1_000 * count):
             dialogue = self.dialogue(seed, index, split)
-            asked = f"{dialogue.before} {dialogue.question}"
+            asked = f"{dialogue.history} {dialogue.question}"
             if asked not in seen:
                 seen.add(asked)
                 yield dialogue
@@ -118,31 +146,31 @@ class QuestionSet:
 
 
 class WrittenQuestions(QuestionSet):
-    """Those of a file of conversations, as words that can be said: each turn behind the one before it, in a split that
-    its words decide. What cannot be said is left out (see text/plain_text.py).
+    """Those of a file or a folder of conversations, as they are written: each turn behind those before it, in a split
+    that its words decide. What is to be answered and is not, or is not in writing, ends its conversation.
 
-    Raises DuologueError for a file that cannot be read, or in which nothing is answered.
+    Raises DuologueError for a file that cannot be read, or that has nothing of use.
     """
 
     def __init__(self, file: str) -> None:
         self.name = file
         self._rows: dict[Split, list[Dialogue]] = {split: [] for split in Split}
-        self._all: list[tuple[Split, Dialogue]] = []
-        for conversation in read_instructions(file):
-            before = None
+        self._all: list[Dialogue] = []  # in their order
+        self._statements: dict[Split, list[str]] = {split: [] for split in Split}
+        for conversation in read_conversations(file):
+            history: tuple[Exchange, ...] = ()
             for turn in conversation.turns:
-                try:
-                    asked, answer = (plain(text or "") for text in (turn.text, turn.reply))
-                    slot = plain(turn.slot) if turn.slot else ""
-                except DuologueError:
-                    break  # nor can what goes on from it be asked
-                row = Dialogue(category="", kind="", template="", question=asked, answer=answer, slot=slot,
-                               operands="", before=before)  # fmt: skip
-                self._all.append((operand_split(asked), row))
-                self._rows[operand_split(asked)].append(row)
-                before = asked, answer
-        if not any(self._rows.values()):
-            raise DuologueError(f"{file} has no question with an answer that can be said")
+                if not turn.respond:
+                    if turn.text:
+                        self._statements[statement_split(turn.text)].append(turn.text)
+                elif (row := _dialogue(turn, history, conversation.system)) is not None:
+                    self._all.append(row)
+                    self._rows[operand_split(words_or_text(row.question))].append(row)
+                    history = (*history, (row.question, row.answer))
+                else:
+                    break
+        if not any((self._all, *self._statements.values())):
+            raise DuologueError(f"{file} has no question with an answer in writing, and nothing else to say")
 
     def dialogue(
         self, seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers: bool = True, practice: float = 0.0
@@ -153,14 +181,46 @@ class WrittenQuestions(QuestionSet):
         return rows[int(np.random.default_rng([seed, index]).integers(len(rows)))]
 
     def written(self, split: Split | str | None = None) -> list[Dialogue]:
-        return [dialogue for where, dialogue in self._all if split is None or where is Split(split)]
+        return self._all if split is None else self._rows[Split(split)]
+
+    def aside(self, seed: int, index: int, split: Split | str) -> tuple[str, str]:
+        if not any(self._statements.values()):
+            raise DuologueError(f"{self.name} has no statements that need no answer: turns with respond false")
+        return one_statement(self._statements[Split(split)], seed, index, f"{self.name}, split {split},"), "noise"
+
+
+def _dialogue(turn: WrittenTurn, history: tuple[Exchange, ...], system: str | None) -> Dialogue | None:
+    """A turn as a question in writing with its answer; None: it is none."""
+    if not turn.text or not turn.reply or turn.instruction:
+        return None
+    return Dialogue(
+        category="", kind="", template="", question=turn.text, answer=turn.reply, slot=turn.slot or "",
+        operands="", history=history, system=system,
+    )  # fmt: skip
+
+
+def statement_split(text: str) -> Split:
+    """One statement in five belongs to the test and one in twenty to development, by its words."""
+    return operand_split(f"aside {words_or_text(text)}")
+
+
+def one_statement(statements: list[str], seed: int, index: int, where: str) -> str:
+    """The ``index``-th draw of a seed. Raises DuologueError, which begins with ``where``, where there is none."""
+    if not statements:
+        raise DuologueError(f"{where} is too small: it has no statement that needs no answer")
+    return statements[int(np.random.default_rng([seed, index, 11]).integers(len(statements)))]
+
+
+def bundled_set(name: str) -> QuestionSet | None:
+    """The bundled set of that name, data_prep/NAME/question_set.py; None: there is none."""
+    module = f"{__package__.rpartition('.')[0]}.{name}.question_set"
+    if not name.isidentifier() or not importlib.util.find_spec(module.rpartition(".")[0]):
+        return None
+    found: QuestionSet = importlib.import_module(module).QUESTIONS
+    return found
 
 
 @functools.cache
 def question_set(name: str) -> QuestionSet:
     """The set of that name, or of that file. Raises DuologueError where there is none."""
-    module = f"{__package__.rpartition('.')[0]}.{name}.question_set"
-    if name.isidentifier() and importlib.util.find_spec(module.rpartition(".")[0]):
-        found: QuestionSet = importlib.import_module(module).QUESTIONS
-        return found
-    return WrittenQuestions(name)
+    return bundled_set(name) or WrittenQuestions(name)

@@ -167,7 +167,7 @@ def generate(
         answer=answer.reply,
         slot=answer.slot,
         operands=kind.key(operands),
-        before=before,
+        history=() if before is None else (before,),
     )
 
 

@@ -2,7 +2,7 @@
 
 It is done by LLaMA-Omni's rules: fillers where people use them, numbers in words, nothing that cannot be
 said, short; then it answers, short as well, without lists or brackets. What breaks a rule is asked for once more, and
-left out if that does not help. The result is a file of conversations in our own form for the recipe `instructions`.
+left out if that does not help. The result is a file of conversations in our own form for the recipe `turns`.
 
 Source: Fang et al., "LLaMA-Omni" (arXiv 2409.06666), section 3 (InstructS2S-200K), in prompts of our own.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...checkpoints.files import expanded, write_json_lines
 from ...checkpoints.outputs import keep_apart
 from ...model.errors import DuologueError
-from ..datasets.conversations import WrittenConversation, read_instructions
+from ..datasets.conversations import WrittenConversation, WrittenTurn, entry_of, read_conversations
 from ..text.endpoint import Endpoint, Messages, RefusedError
 from ..text.plain_text import plain
 
@@ -40,7 +40,7 @@ AGAIN_PROMPT = "That cannot be read aloud: {problem}. Say it once more, keeping 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """
-    source: file of instructions (see conversations.py)
+    source: file of conversations without recordings (see conversations.py)
     out: file of conversations; the journal of what the model said stays beside it, as OUT.answers.jsonl
     endpoint: address of an OpenAI-compatible API, such as http://localhost:8000/v1
     model: its name there
@@ -86,7 +86,10 @@ def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     out = expanded(config.out)
     journal, failed = (out.with_name(f"{out.name}.{what}.jsonl") for what in ("answers", "failed"))
     keep_apart({"out=": out, "the journal": journal, "the list of failures": failed}, {"source=": config.source})
-    conversations = read_instructions(config.source)
+    conversations = read_conversations(config.source)
+    heard = next((one.id for one in conversations for turn in one.turns if turn.audio or turn.reply_audio), None)
+    if heard is not None:
+        raise DuologueError(f"{config.source}: {heard} has recordings, which cannot be put in other words")
     endpoint = Endpoint(
         config.endpoint,
         config.model,
@@ -101,7 +104,7 @@ def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
         conversations, _all_spoken(conversations, endpoint, config, progress), strict=True
     ):
         if turns:
-            rows.append({"id": conversation.id, "turns": turns})
+            rows.append(entry_of(replace(conversation, turns=tuple(turns))))
         if problem:
             failures.append({"id": conversation.id, "turn": len(turns), "reason": problem})
     if not rows:
@@ -118,7 +121,7 @@ def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     }
 
 
-Spoken = tuple[list[dict[str, str]], str]  # the turns of a conversation, and why it ends early or ""
+Spoken = tuple[list[WrittenTurn], str]  # the turns of a conversation, and why it ends early or ""
 
 
 def _all_spoken(
@@ -149,27 +152,30 @@ def _all_spoken(
 def speak(conversation: WrittenConversation, endpoint: Endpoint, config: Config) -> Spoken:
     """One conversation as it is spoken, up to the first turn that cannot be; later ones would hang in the air."""
     steps = config.steps.split(",")
-    turns: list[dict[str, str]] = []
+    turns: list[WrittenTurn] = []
     history: Messages = []
     rules = {step: prompt.format(max_words=config.max_words) for step, prompt in
              (("rewrite", REWRITE_PROMPT), ("answer", ANSWER_PROMPT))}  # fmt: skip
+    if conversation.system:
+        rules["answer"] += f"\n\n{conversation.system}"
 
     def ask(messages: Messages) -> str:
         return _obeying(lambda more: endpoint.ask([*messages, *more], config.temperature), config.max_words)
 
     for turn in conversation.turns:
         try:
-            text = turn.text or ""
+            text, reply = turn.text or "", turn.reply
             if "rewrite" in steps:
                 text = ask([{"role": "system", "content": rules["rewrite"]}, {"role": "user", "content": text}])
-            reply = turn.reply or ""
-            history.append({"role": "user", "content": text})
-            if "answer" in steps:
-                reply = ask([{"role": "system", "content": rules["answer"]}, *history])
+            if turn.respond:
+                asked = f"{text}\n{turn.instruction}" if turn.instruction else text
+                history.append({"role": "user", "content": asked})
+                if "answer" in steps:
+                    reply = ask([{"role": "system", "content": rules["answer"]}, *history])
+                history.append({"role": "assistant", "content": reply or ""})
         except RefusedError as error:
             return turns, str(error)
-        history.append({"role": "assistant", "content": reply})
-        turns.append({"text": text} | ({"reply": reply} if reply else {}))
+        turns.append(replace(turn, text=text, reply=reply, slot=turn.slot if reply == turn.reply else None))
     return turns, "" if turns else "it has no turns"
 
 

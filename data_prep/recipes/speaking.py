@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..datasets.shard_runs import LEAST, require_at_least, run_clips
 from ..datasets.shards import Clip
 from ..datasets.splits import Split
 from ..speech.engine import SAMPLE_RATE, Prosody, Voice
-from ..speech.synthesis import synthesise
+from ..speech.synthesis import spoken_by, synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 
 _GAP = SAMPLE_RATE // 25  # samples behind the first breath of a question with a pause, and before the second
@@ -40,6 +40,12 @@ class SpokenText:
     fields: dict[str, Any]
     pause: int = 0  # behind so many words another breath is taken; 0: it is said in one
 
+    def meta(self) -> dict[str, Any]:
+        """The fields of its clip."""
+        manner = dataclasses.asdict(self.prosody) if self.prosody else None
+        said = {"id": self.id, "text": self.text, "voice": self.voice.key, "prosody": manner}
+        return said | spoken_by(self.text, self.voice) | self.fields
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechConfig:
@@ -50,7 +56,7 @@ class SpeechConfig:
     seed: another seed gives other sentences, voices and manners
     workers: processes; 0 takes one a processor
     shard_size: clips a shard; a run resumes by whole shards
-    questions: the question set, by its name (see datasets/question_sets.py)
+    questions: the question set, by its name, or a file of conversations (see datasets/question_sets.py)
     split: which of its questions: train, dev or test
     voices: train, espeak, more, dev, acceptance, reply, or keys such as flite:awb,festival:ked_diphone
     drills: the fraction of clips that are words to practise instead
@@ -118,7 +124,7 @@ def sentence_of(index: int, config: SpeechConfig, said: Callable[[Dialogue], str
             if not wanted or dialogue.category in wanted or dialogue.kind in wanted:
                 break
             dialogue = ask(again * config.n + index)
-        text, fields = said(dialogue), dataclasses.asdict(dialogue)
+        text, fields = said(dialogue), dialogue.fields()
     voice = draw_voice(config.speakers(), rng)
     prosody, pause = voice.draw(rng), 0
     usual = config.pauses and fields.get("kind") in config.asked().kinds(Split(config.split), practice=0)
@@ -131,16 +137,9 @@ def sentence_of(index: int, config: SpeechConfig, said: Callable[[Dialogue], str
 def speak(utterance: SpokenText) -> Clip:
     """Raises SynthesisError when the synthesiser fails."""
     words, cut = utterance.text.split(), utterance.pause
-    said = [" ".join(part) for part in (words[:cut], words[cut:]) if part]
+    said = [" ".join(part) for part in (words[:cut], words[cut:]) if part] if cut else [utterance.text]
     breaths = [synthesise(text, utterance.voice, utterance.prosody) for text in said]
-    manner = dataclasses.asdict(utterance.prosody) if utterance.prosody else None
-    meta = {
-        "id": utterance.id,
-        "text": utterance.text,
-        "voice": utterance.voice.key,
-        "prosody": manner,
-        **utterance.fields,
-    }
+    meta = utterance.meta()
     if len(breaths) > 1:
         first, second = (trimmed(breath.astype(np.float32)).astype(np.int16) for breath in breaths)
         breaths = [np.pad(first, (0, _GAP)), np.pad(second, (_GAP, 0))]
@@ -151,13 +150,17 @@ def speak(utterance: SpokenText) -> Clip:
 Plan = Callable[[int, Any], SpokenText]
 
 
-def spoken_set(name: str, config: SpeechConfig, sentence: Plan, *, progress: bool) -> dict[str, Any]:
+def spoken_set(
+    name: str, config: SpeechConfig, sentence: Plan, *, progress: bool, newer: Sequence[str] = ()
+) -> dict[str, Any]:
     """Make or complete a data set of sentences; returns its counts.
+
+    newer: settings of this recipe that sets made before do not mention.
 
     Raises DuologueError when a synthesiser is not installed, the folder holds another data set, or every clip failed.
     """
     require_voices(config.speakers())
-    return run_clips(name, config, functools.partial(_clip, sentence), progress=progress, newer=_NEWER)
+    return run_clips(name, config, functools.partial(_clip, sentence), progress=progress, newer=(*_NEWER, *newer))
 
 
 def _clip(sentence: Plan, index: int, config: SpeechConfig) -> Clip:

@@ -1,10 +1,12 @@
-"""Your own conversations, listed in a turns.jsonl: what has a recording is heard from it, what has none is spoken.
+"""Conversations as clips: what has a recording is heard from it, what has none is spoken.
 
-    part=questions what is asked, for asr_pretrain and speech_to_text: `text`, and `answer` and `slot` of its reply
-    part=replies   what is answered, for units, unit_decoder and unit_vocoder: `text`, and `question`
+    part=questions what is said to the assistant, for asr_pretrain and speech_to_text, with its `answer` and `slot`
+    part=replies   what is answered, for units, unit_decoder and unit_vocoder, with its `question`
 
-Each turn is a clip of its own, with `conversation` and `turn` to tell where it stood. A turn that cannot be used is in
-failed.jsonl with the reason.
+The source is a folder with turns.jsonl, or whatever else datasets/conversations.py reads. Texts stay as they are
+written; `spoken` beside them are their words, where they can be told. Each turn is a clip of its own, with `history`,
+`system`, `instruction`, and `conversation` and `turn` to tell where it stood; a statement that needs no answer has the
+`verdict` noise. A turn that cannot be used is in failed.jsonl with the reason.
 """
 
 from __future__ import annotations
@@ -19,17 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoints.files import expanded
 from ...model.errors import DuologueError
-from ..datasets.conversations import WrittenConversation, WrittenTurn, read_turns
-from ..datasets.question_sets import question_set
-from ..datasets.recordings import LEVEL_DBFS, PEAK_DBFS, read_recording, set_loudness
+from ..datasets.conversations import WrittenConversation, WrittenTurn, folder_of, read_conversations
+from ..datasets.question_sets import Exchange, question_set
+from ..datasets.recordings import LEVEL_DBFS, PEAK_DBFS, WHOLE, Stretch, read_recording, set_loudness
 from ..datasets.shard_runs import require_at_least, run_shards
 from ..datasets.shards import Clip, Failure, ShardWriter
 from ..speech.engine import SAMPLE_RATE, Voice
-from ..speech.synthesis import synthesise
+from ..speech.synthesis import spoken_by, synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
-from ..text.plain_text import plain
+from ..text.plain_text import plain, spoken_field
 
 PARTS = ("questions", "replies")
 
@@ -37,15 +38,16 @@ PARTS = ("questions", "replies")
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """
-    source: folder with turns.jsonl and its recordings; or file of instructions
+    source: conversations: a folder with turns.jsonl and its recordings, a file, a set of recordings
     out: the folder of the data set, made if need be
     part: questions or replies, which of the two is said
-    voices: who says what has no recording (see `prepare questions`); empty: train for questions, reply for replies
+    voices: who says what has no recording (see `prepare questions`), espeak:de for German; empty: train for questions,
+        reply for replies
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
-    words: the question set whose tokenizer is to know them
+    words: a question set by its name, whose word vocabulary is to know the words of every turn; empty: no vocabulary
     unknown: what becomes of a turn with words that it does not know: skip, or keep (its text will be <unk> to a
         language model of those words; encoders, units and vocoders do not mind)
-    max_words: of a question or a reply; turns with more are left out
+    max_words: of what is said in a clip; a turn with more is left out
     max_s: seconds a clip; longer ones are left out
     seed: another seed gives other voices and manners
     workers: processes; 0 takes one a processor
@@ -57,7 +59,7 @@ class Config:
     part: str = "questions"
     voices: str = ""
     tts_command: str = ""
-    words: str = "nano"
+    words: str = ""
     unknown: str = "skip"
     max_words: int = 60
     max_s: float = 30.0
@@ -80,70 +82,91 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedClip:
-    """One clip to be: its words, and the recording of them or None; or, if it cannot be, why."""
+    """One clip to be: its text, and the recording of it or None; or, if it cannot be, why."""
 
     id: str
     text: str = ""
     audio: str | None = None
+    stretch: Stretch = WHOLE  # of the recording
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
-    unknown: tuple[str, ...] = ()  # of its words, those that the tokenizer does not know
+    unknown: tuple[str, ...] = ()  # of its words, those that the vocabulary does not know
     problem: str = ""
 
 
 def plan(conversations: list[WrittenConversation], config: Config) -> list[PlannedClip]:
     """Every turn as a clip to be; in the part of the replies, those that have one."""
-    known = frozenset(question_set(config.words).token_ids())
+    known = frozenset(question_set(config.words).token_ids()) if config.words else None
     items = []
     for conversation in conversations:
+        history: tuple[Exchange, ...] = ()
         for number, turn in enumerate(conversation.turns):
             if config.part == "questions" or turn.reply:
-                where = {"conversation": conversation.id, "turn": number}
-                items.append(_item(f"{conversation.id}-{number}", turn, where, config, known))
+                fields = {"conversation": conversation.id, "turn": number} | _fields(turn, history, conversation.system)
+                items.append(_item(f"{conversation.id}-{number}", turn, fields, config, known))
+            if turn.reply:
+                history = (*history, (turn.text or "", turn.reply))
     return items
 
 
-def _item(name: str, turn: WrittenTurn, where: dict[str, Any], config: Config, known: frozenset[str]) -> PlannedClip:
-    try:
-        question, answer = (_words(what, text, config) for what, text in (("text", turn.text), ("reply", turn.reply)))
-        slot = plain(turn.slot) if turn.slot else answer
-    except DuologueError as error:
-        return PlannedClip(id=name, problem=str(error))
-    fields = where | ({"question": question} if question else {}) | ({"answer": answer, "slot": slot} if answer else {})
-    said, audio = (question, turn.audio) if config.part == "questions" else (answer, turn.reply_audio)
-    if not said:  # a question without its words: the stages learn to write them down first
-        return PlannedClip(id=name, problem="the recording has no 'text', the words that are heard in it")
-    unknown = tuple(dict.fromkeys(word for word in f"{question} {answer}".split() if word not in known))
-    skipped = unknown and config.unknown == "skip"
-    problem = f"{config.words}'s tokenizer does not know: {', '.join(unknown)}" if skipped else ""
-    return PlannedClip(id=name, text=said, audio=audio, fields=fields, unknown=unknown, problem=problem)
+def _fields(turn: WrittenTurn, history: tuple[Exchange, ...], system: str | None) -> dict[str, Any]:
+    """Those of a clip, but for what is not there; texts as they are written."""
+    slot = turn.slot or turn.reply
+    found = {"question": turn.text, "answer": turn.reply, "slot": slot if turn.reply else None,
+             "instruction": turn.instruction, "system": system, "history": history,
+             "verdict": None if turn.respond else "noise"}  # fmt: skip
+    return {key: value for key, value in found.items() if value}
 
 
-def _words(what: str, text: str | None, config: Config) -> str:
-    """Those of a question or a reply; "" for none."""
-    if not text:
-        return ""
+def _item(
+    name: str, turn: WrittenTurn, fields: dict[str, Any], config: Config, known: frozenset[str] | None
+) -> PlannedClip:
+    if config.part == "questions":
+        said, audio, stretch = turn.text or "", turn.audio, turn.stretch
+    else:
+        said, audio, stretch = turn.reply or "", turn.reply_audio, WHOLE
+    unknown: tuple[str, ...] = ()
+    problem = ""
+    silent = known is None and (turn.reply or not turn.respond)  # taught without a transcript, where none is written
+    if not said and not silent:
+        problem = "the recording has no 'text', the words that are heard in it"
+    elif len(said.split()) > config.max_words:
+        what = "text" if config.part == "questions" else "reply"
+        problem = f"{what}: {len(said.split())} words, more than max_words={config.max_words}"
+    elif known is not None:
+        try:
+            words = " ".join(_words(what, text) for what, text in (("text", turn.text), ("reply", turn.reply)) if text)
+        except DuologueError as error:
+            return PlannedClip(id=name, problem=str(error))
+        unknown = tuple(dict.fromkeys(word for word in words.split() if word not in known))
+        if unknown and config.unknown == "skip":
+            problem = f"{config.words}'s tokenizer does not know: {', '.join(unknown)}"
+    return PlannedClip(
+        id=name, text=said, audio=audio, stretch=stretch, fields=fields, unknown=unknown, problem=problem
+    )
+
+
+def _words(what: str, text: str) -> str:
     try:
-        words = plain(text)
+        return plain(text)
     except DuologueError as error:
         raise DuologueError(f"{what}: {error}") from None
-    if len(words.split()) > config.max_words:
-        raise DuologueError(f"{what}: {len(words.split())} words, more than max_words={config.max_words}")
-    return words
 
 
 def make_clip(item: PlannedClip, at: int, config: Config) -> Clip:
     """Read or speak one clip; `at` is its place in the plan. Raises DuologueError when that fails."""
     meta: dict[str, Any] = {"id": item.id, "text": item.text, **item.fields}
     if item.audio:
-        pcm = read_recording(expanded(config.source) / item.audio, SAMPLE_RATE, config.max_s)
+        pcm = read_recording(folder_of(config.source) / item.audio, SAMPLE_RATE, config.max_s, item.stretch)
         pcm = set_loudness(pcm, SAMPLE_RATE, LEVEL_DBFS, PEAK_DBFS)
-        return Clip(np.rint(pcm * 32767).astype(np.int16), meta | {"voice": "own:recording", "audio": item.audio})
+        meta |= spoken_field(item.text) | {"voice": "own:recording", "audio": item.audio}
+        return Clip(np.rint(pcm * 32767).astype(np.int16), meta)
     rng = np.random.default_rng([config.seed, at, 7])
     voice = draw_voice(config.speakers(), rng)
     prosody = voice.draw(rng)
     spoken = synthesise(item.text, voice, prosody)
     if len(spoken) > config.max_s * SAMPLE_RATE:
         raise DuologueError(f"it lasts {len(spoken) / SAMPLE_RATE:.0f} s, more than max_s={config.max_s:g}")
+    meta |= spoken_by(item.text, voice)
     return Clip(spoken, meta | {"voice": voice.key, "prosody": dataclasses.asdict(prosody) if prosody else None})
 
 
@@ -161,17 +184,12 @@ def make_shard(items: list[PlannedClip], start: int, config: Config) -> tuple[li
 
 
 def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
-    """Make or complete the data set of recorded or written turns. Returns and raises as `spoken_turns`."""
-    return spoken_turns("turns", read_turns(config.source), config, progress)
-
-
-def spoken_turns(recipe: str, turns: list[WrittenConversation], config: Config, progress: bool) -> dict[str, Any]:
     """Make or complete the data set; returns its counts, and the unknown words that were met.
 
     Raises DuologueError when the source is wrong or holds nothing of use, a synthesiser is not installed, or the folder
     holds another data set.
     """
-    items = plan(turns, config)
+    items = plan(read_conversations(config.source), config)
     if not items:
         raise DuologueError(f"{config.source} has no {config.part}")
     unknown = _count_unknown(items, config)
@@ -190,7 +208,7 @@ def spoken_turns(recipe: str, turns: list[WrittenConversation], config: Config, 
     digest = hashlib.sha256(json.dumps([dataclasses.asdict(item) for item in items], sort_keys=True).encode())
     parameters["turns"] = digest.hexdigest()[:16]
     writer = ShardWriter(
-        config.out, name=f"{recipe}-{config.part}", sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters
+        config.out, name=f"turns-{config.part}", sample_rate=SAMPLE_RATE, seed=config.seed, parameters=parameters
     )
     starts = range(0, len(items), config.shard_size)
     counts = run_shards(

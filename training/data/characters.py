@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...data_prep.text.plain_text import spoken_words
 from ...data_prep.text.spoken import is_letter
 from ...model.errors import DuologueError
 from ..augment.augment import AugmentConfig, augment
@@ -52,7 +53,7 @@ def ctc_batch(
         if augmentation is not None:
             wave = augment(wave, np.random.default_rng((seed, epoch, int(item))), augmentation, noises)
         waves.append(wave)
-        texts.append(clip.meta["text"])
+        texts.append(spoken_words(clip.meta))
     samples, lengths = pad(waves)
     labels, label_lengths = labels_of(texts)
     return {"samples": samples, "lengths": lengths, "labels": labels, "label_lengths": label_lengths}, texts

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data_prep.datasets.question_sets import Dialogue, QuestionSet, question_set
+from ...data_prep.datasets.question_sets import Dialogue, QuestionSet, before_of, question_set
+from ...data_prep.text.plain_text import words_or_text
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_lm_config import PromptConfig, SpeechLMConfig
@@ -59,7 +60,7 @@ def marked_tokens(questions: str) -> TurnTokens:
     )
     return TurnTokens(
         prompt=prompt, reply=table["<reply>"], eos=table["<eos>"], pad=table["<pad>"], speech=table["<speech>"],
-        encode=lambda text: [table.get(word, unknown) for word in text.split()],
+        encode=lambda text: [table.get(word, unknown) for word in words_or_text(text).split()],
         decode=lambda said: " ".join(names[id_] for id_ in said if not names[id_].startswith("<")),
     )  # fmt: skip
 
@@ -139,7 +140,8 @@ class Row:
         says the last answer again ("what did you say"), that is mostly cut short, as if it had been
         interrupted, and so is what is said again: what nobody heard was not said.
         """
-        before, answer = turn["before"], turn.get("answer")
+        before, answer = before_of(turn), turn.get("answer")
+        assert before is not None, "callers have asked before_of"
         if answer is not None:
             other = questions.behind_another_turn(turn.get("template", ""), turn.get("question", ""), rng)
             before, answer = other or (before, answer)
@@ -158,7 +160,7 @@ class Row:
         """Append a written question and its answer, behind the turn that it goes on from (see :meth:`add_before`)."""
         answer: str | None = dialogue.answer
         if dialogue.before is not None:
-            answer = self.add_before(vars(dialogue), rng, questions)
+            answer = self.add_before(dialogue.fields(), rng, questions)
         self.add_turn(dialogue.question, answer, question_weight=question_weight)
 
 

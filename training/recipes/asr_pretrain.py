@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data_prep.datasets.question_sets import question_set
+from ...data_prep.text.plain_text import spoken_words
 from ...model.audio_encoder.mel import LogMel
 from ...model.audio_encoder.whisper import sinusoids
 from ..augment.spec import spec_augment
@@ -146,6 +147,6 @@ class AsrPretrain(SpeechTask):
                 for i in range(0, len(chosen), 16)
                 for text in self.transcribe([to_float(dev[j].pcm) for j in chosen[i : i + 16]])
             ]
-            references = [dev[i].meta["text"] for i in chosen]
+            references = [spoken_words(dev[i].meta) for i in chosen]
             metrics[f"wer_{name}"] = error_rate([h.split() for h in hypotheses], [r.split() for r in references])
         return metrics

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...data_prep.datasets.question_sets import before_of
 from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState
@@ -96,7 +97,7 @@ class Duplex(SpeechToText):
             clip, row = corpus[int(item)], Row(self.tokens)
             wave, due, near = self.scene(clip, draw, quiet)
             meta, answer = clip.meta, clip.meta.get("answer", "")  # "stop" is obeyed in silence
-            if meta.get("before"):
+            if before_of(meta):
                 answer = row.add_before(meta, draw, self.questions)
             elif draw.random() < 0.5:  # not the first turn
                 dialogue = self.questions.dialogue(self.recipe.seed + 1, int(draw.integers(2**31)))

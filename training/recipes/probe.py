@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.files import expanded, write_text
 from ...checkpoints.parts import load_encoder
+from ...data_prep.text.plain_text import spoken_words
 from ...model.audio_encoder.encoder import Encoder
 from ...model.audio_encoder.mel import LogMel
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
@@ -177,7 +178,7 @@ class Probe(SpeechTask):
             layers = self.read(samples.to(next(self.encoder.parameters()).device))
             texts = {name: greedy(self.heads[name](x), frames) for name, x in layers.items()}
             for at, clip in enumerate(clips):
-                wanted, measures = clip.meta["text"], {}
+                wanted, measures = spoken_words(clip.meta), {}
                 for name in self.names:
                     heard = texts[name][at]
                     measures[f"wer_{name}"] = [edit_distance(heard.split(), wanted.split()), len(wanted.split())]

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.datasets.question_sets import question_set
+from ...data_prep.datasets.question_sets import before_of, question_set
+from ...data_prep.text.plain_text import spoken_words
 from ...data_prep.text.spoken import contains_slot
 from ...model.decoding.reply import reply
 from ...model.errors import DuologueError
@@ -147,7 +148,7 @@ class SpeechToText(SpeechTask):
             if not row.ids:
                 rows.append(row)
             answer = clip.meta.get("answer")
-            if clip.meta.get("before"):  # the turn that it goes on from, in writing
+            if before_of(clip.meta):  # the turn that it goes on from, in writing
                 answer = row.add_before(clip.meta, rng, self.questions)
             row.add_turn(clip.meta["text"], answer, self.frames(len(wave)))
             row.clips.append(place)
@@ -245,10 +246,11 @@ class SpeechToText(SpeechTask):
                 continue
             metas = [dev.metas[i] for i in chosen]
             said = [
-                self.converse(to_float(dev[i].pcm), meta.get("before")) for i, meta in zip(chosen, metas, strict=True)
+                self.converse(to_float(dev[i].pcm), before_of(meta)) for i, meta in zip(chosen, metas, strict=True)
             ]
             if self.tokens.reply is not None:
-                metrics[f"wer_{name}"] = error_rate([t.split() for t, _ in said], [m["text"].split() for m in metas])
+                wanted = [spoken_words(meta).split() for meta in metas]
+                metrics[f"wer_{name}"] = error_rate([t.split() for t, _ in said], wanted)
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
             metrics[f"right_{name}"] = sum(right) / max(1, len(right))
         return metrics

@@ -145,7 +145,7 @@ def cut_short(questions: QuestionSet, count: int = 64) -> list[Dialogue]:
         assert dialogue.before is not None
         words = dialogue.answer.split()
         heard = " ".join(words[: 1 + number % len(words)])
-        found.append(replace(dialogue, before=(dialogue.before[0], heard), answer=heard))
+        found.append(replace(dialogue, history=((dialogue.before[0], heard),), answer=heard))
     return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.datasets.question_sets import question_set
+from ...data_prep.datasets.question_sets import before_of, question_set
 from ...data_prep.datasets.splits import Split
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
@@ -132,7 +132,7 @@ class UnitDecoderTask(Task):
     def _row(self, meta: dict[str, Any], rng: np.random.Generator) -> Row:
         """The conversation that the reply ends, as text; a drill answers the request to say it."""
         row = Row(self.tokens)
-        if before := meta.get("before"):
+        if before := before_of(meta):
             row.add_turn(before[0], before[1])
         elif rng.random() < self.recipe.history:
             earlier = self.questions.dialogue(self.recipe.seed, int(rng.integers(2**31)))

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...data_prep.datasets.question_sets import before_of
 from ...model.decoding.reply import transcript
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig
 from ...model.errors import DuologueError
@@ -111,7 +112,7 @@ class WordMonitor(Duplex):
         clip = corpus[item]
         quiet = None if self.augmentation is None else replace(self.augmentation.sound, silence_chance=0.0)
         wave, due, _ = self.scene(clip, rng, quiet)
-        before = clip.meta.get("before")
+        before = before_of(clip.meta)
         if before is None and rng.random() < 0.5:  # not the first turn
             dialogue = self.questions.dialogue(self.recipe.seed + 1, int(rng.integers(2**31)))
             before = (dialogue.question, dialogue.answer)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, Failing, Messages, serving
 
-from duologue.data_prep.datasets.conversations import read_instructions
+from duologue.data_prep.datasets.conversations import read_conversations
 from duologue.data_prep.prepare import main
 from duologue.data_prep.recipes.rewrite import broken_rule
 from duologue.data_prep.text.endpoint import Endpoint
@@ -76,7 +76,7 @@ def test_rewritten_and_answered(tmp_path: Path, server: ChatServer) -> None:
     assert rows_of(tmp_path) == [
         {"id": f"{at:06d}", "turns": [{"text": text, "reply": "That is message two."}]} for at, text in enumerate(asked)
     ]
-    assert [turn.text for one in read_instructions(tmp_path / "spoken.jsonl") for turn in one.turns] == asked
+    assert [turn.text for one in read_conversations(tmp_path / "spoken.jsonl") for turn in one.turns] == asked
     rewriting = [one["messages"] for one in server.requests if role_of(one["messages"]) == "rewrite"]
     assert sorted(messages[1]["content"] for messages in rewriting) == ["Add 0", "Add 1", "Add 2"]
     answering = [one["messages"] for one in server.requests if role_of(one["messages"]) == "answer"]
@@ -294,7 +294,7 @@ def test_the_rules(text: str, problem: str) -> None:
         (["source=x", "out=y", "endpoint=z", "model=m", "steps=sing"], "steps=sing: expected rewrite, answer"),
         (["source=x", "out=y", "endpoint=z", "model=m", "concurrency=0"], "concurrency=0: expected at least 1"),
         (["source=x", "out=y", "endpoint=z", "model=m", "temperature=3"], "temperature=3: expected"),
-        (["source=x", "out=y", "endpoint=z", "model=m"], "no such file: x"),
+        (["source=x", "out=y", "endpoint=z", "model=m"], "no such file or folder: x"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], complaint: str) -> None:

@@ -16,6 +16,9 @@ import pytest
 
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import main
+from duologue.data_prep.speech.engines.espeak import espeak_command
+from duologue.data_prep.speech.synthesis import require
+from duologue.data_prep.text.plain_text import spoken_words
 from duologue.model.errors import DuologueError
 
 soundfile = pytest.importorskip("soundfile")
@@ -85,8 +88,11 @@ def test_questions(tmp_path: Path, mine: str, tts: str) -> None:
     first, second, third = data
     assert first.meta.items() >= {
         "id": "x-0", "conversation": "x", "turn": 0, "voice": "own:recording", "audio": "q.flac",
-        "text": "what is two plus two", "question": "what is two plus two", "answer": "it is four", "slot": "four",
+        "text": "What is 2 plus 2?", "spoken": "what is two plus two", "question": "What is 2 plus 2?",
+        "answer": "It's four.", "slot": "4",
     }.items()  # fmt: skip
+    assert "history" not in first.meta and "spoken" not in second.meta
+    assert second.meta["history"] == [["What is 2 plus 2?", "It's four."]] and len(third.meta["history"]) == 2
     assert len(first.pcm) == pytest.approx(16_000, abs=10)
     level = 20 * np.log10(np.sqrt(np.square(first.pcm[2000:-2000] / 32768).mean()))
     assert level == pytest.approx(-23, abs=0.2)
@@ -99,21 +105,23 @@ def test_questions(tmp_path: Path, mine: str, tts: str) -> None:
 def test_replies(tmp_path: Path, mine: str, tts: str) -> None:
     assert main("turns", [mine, f"out={tmp_path / 'out'}", tts, "part=replies", "workers=1"])["clips"] == 2
     first, second = ShardedDataset(tmp_path / "out")
-    assert (first.meta["text"], first.meta["question"]) == ("it is four", "what is two plus two")
+    assert (first.meta["text"], first.meta["question"]) == ("It's four.", "What is 2 plus 2?")
+    assert first.meta["spoken"] == "it is four"
+    assert second.meta["history"] == [["What is 2 plus 2?", "It's four."]]
     assert len(first.pcm) == 9_600 and len(second.pcm) == 6 * 3200
 
 
 @pytest.mark.parametrize("form", ["alpaca", "sharegpt"])
-def test_instructions(tmp_path: Path, tts: str, form: str) -> None:
+def test_written_instructions(tmp_path: Path, tts: str, form: str) -> None:
     entries = {
-        "alpaca": {"instruction": "What is", "input": "two plus two?", "output": "Four."},
+        "alpaca": {"instruction": "What is two plus two?", "input": "", "output": "Four."},
         "sharegpt": {"conversations": [{"from": "human", "value": "What is two plus two?"},
                                        {"from": "gpt", "value": "Four."}]},
     }  # fmt: skip
     (tmp_path / "f.json").write_text(json.dumps([entries[form]] * 3))
     source = f"source={tmp_path / 'f.json'}"
-    for part, text in (("questions", "what is two plus two"), ("replies", "four")):
-        main("instructions", [source, f"out={tmp_path / part}", f"part={part}", tts, "workers=1"])
+    for part, text in (("questions", "What is two plus two?"), ("replies", "Four.")):
+        main("turns", [source, f"out={tmp_path / part}", f"part={part}", tts, "workers=1"])
         metas = ShardedDataset(tmp_path / part).metas
         assert [meta["text"] for meta in metas] == [text] * 3 and len({meta["id"] for meta in metas}) == 3
 
@@ -138,6 +146,92 @@ def test_the_stages_train_on_it(tmp_path: Path, mine: str, tts: str) -> None:
     assert task.evaluate()["right_questions"] == 0  # it has learnt nothing yet
 
 
+TEXTS = {
+    "en-us": "The capital of France is Paris. It's lovely!",
+    "de": "Wie heißt die Hauptstadt von Österreich?",
+    "cmn": "法国的首都是哪里？",
+    "en-gb": "See https://example.org: 1. it costs $5 (12345) 😀",
+}
+WORDS = {"en-us": "the capital of france is paris it is lovely", "de": "wie heisst die hauptstadt von osterreich"}
+
+
+@pytest.mark.parametrize("voice", TEXTS)
+def test_labels_are_what_was_written(tmp_path: Path, voice: str) -> None:
+    """To the byte, whoever says them; their words stand beside them where they can be told."""
+    if espeak_command() is None:
+        pytest.skip("espeak-ng and its library are not installed")
+    text = TEXTS[voice]
+    source = write_turns(tmp_path / "mine", {"text": text, "reply": f"{text}\n- {text}", "slot": text[:5]})
+    main("turns", [source, f"out={tmp_path / 'out'}", f"voices=espeak:{voice}", "workers=1"])
+    main("turns", [source, f"out={tmp_path / 'said'}", f"voices=espeak:{voice}", "workers=1", "part=replies"])
+    (clip,), (reply,) = ShardedDataset(tmp_path / "out"), ShardedDataset(tmp_path / "said")
+    assert (clip.meta["text"], clip.meta["answer"], clip.meta["slot"]) == (text, f"{text}\n- {text}", text[:5])
+    assert (reply.meta["text"], reply.meta["question"]) == (f"{text}\n- {text}", text)
+    assert clip.meta.get("spoken") == WORDS.get(voice) and len(clip.pcm) > 16_000 and len(reply.pcm) > len(clip.pcm)
+    assert spoken_words(clip.meta) == WORDS.get(voice, text)
+
+
+@pytest.mark.parametrize(
+    ("voice", "reasons"),
+    [
+        ("espeak:en-us", {0: "nothing in '😀' can be said", 1: "espeak:en-us cannot say '法': it speaks the lang"}),
+        ("flite:rms", {0: "nothing in '😀' can be said", 1: "flite:rms cannot say '法': it speaks a to z alone",
+                       2: "flite:rms cannot say 'Ö'"}),
+    ],
+)  # fmt: skip
+def test_what_a_voice_cannot_say_is_listed(tmp_path: Path, voice: str, reasons: dict[int, str]) -> None:
+    try:
+        require(voice.partition(":")[0])
+    except DuologueError as error:
+        pytest.skip(str(error))
+    texts = ["😀", "法国", "Österreich", "What a day 😀!"]
+    source = write_turns(tmp_path / "mine", *({"text": text, "reply": "Ja 😀"} for text in texts))
+    main("turns", [source, f"out={tmp_path / 'out'}", f"voices={voice}", "workers=1"])
+    found = failures(tmp_path / "out")
+    assert {int(name[1]) for name in found} == set(reasons)
+    assert all(found[f"c{at}-0"].startswith(reason) for at, reason in reasons.items())
+    assert [meta["text"] for meta in ShardedDataset(tmp_path / "out").metas] == [
+        text for at, text in enumerate(texts) if at not in reasons
+    ]
+
+
+def test_what_stands_around_a_clip(tmp_path: Path, tts: str) -> None:
+    """System prompt, instruction, history of the turns that were answered, and statements that need no answer."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    soundfile.write(folder / "long.wav", np.concatenate([tone(1.0), 0 * tone(0.5), tone(0.25)]), 16_000)
+    turns = [
+        {"text": "Hello?", "reply": "Hi 😀"},
+        {"text": "Nice weather.", "respond": False},
+        {"audio": "long.wav", "start": 1.5, "instruction": "Transcribe the speech.", "reply": "beep"},
+        {"audio": "long.wav", "end": 1.0, "text": "And then?", "reply": "法国"},
+    ]
+    row = {"id": "x", "system": "Be brief.", "turns": turns}
+    (folder / "turns.jsonl").write_text(json.dumps(row))
+    main("turns", [f"source={folder}", f"out={tmp_path / 'out'}", tts, "workers=1"])
+    first, second, third, fourth = ShardedDataset(tmp_path / "out")
+    assert all(clip.meta["system"] == "Be brief." for clip in (first, second, third, fourth))
+    assert second.meta["verdict"] == "noise" and not {"answer", "slot"} & set(second.meta)
+    assert second.meta["history"] == third.meta["history"] == [["Hello?", "Hi 😀"]]
+    assert (third.meta["text"], third.meta["answer"]) == ("", "beep") and len(third.pcm) == 4_000
+    assert third.meta["instruction"] == "Transcribe the speech." and "instruction" not in fourth.meta
+    assert fourth.meta["history"] == [["Hello?", "Hi 😀"], ["", "beep"]] and len(fourth.pcm) == 16_000
+    assert "verdict" not in fourth.meta
+    main("turns", [f"source={folder}", f"out={tmp_path / 'said'}", tts, "workers=1", "part=replies"])
+    metas = [(meta["text"], meta.get("question"), len(meta.get("history", [])), meta["system"], meta["turn"])
+             for meta in ShardedDataset(tmp_path / "said").metas]  # fmt: skip
+    assert metas == [("Hi 😀", "Hello?", 0, "Be brief.", 0), ("beep", None, 1, "Be brief.", 2),
+                     ("法国", "And then?", 2, "Be brief.", 3)]  # fmt: skip
+
+
+def test_a_set_of_recordings_needs_no_file_of_turns(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(0.5), 16_000)
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({"audio": "a.wav", "set": "x", "text": "Grüß Gott!"}))
+    main("turns", [f"source={tmp_path}", f"out={tmp_path / 'out'}", "workers=1"])
+    (meta,) = ShardedDataset(tmp_path / "out").metas
+    assert (meta["text"], meta["spoken"]) == ("Grüß Gott!", "gruss gott") and "answer" not in meta
+
+
 def test_words_that_the_tokenizer_does_not_know(tmp_path: Path, tts: str) -> None:
     source = write_turns(
         tmp_path / "mine",
@@ -145,18 +239,18 @@ def test_words_that_the_tokenizer_does_not_know(tmp_path: Path, tts: str) -> Non
         {"text": "what is quantum foam", "reply": "quantum soup"},
         {"text": "what is seven", "reply": "bogosity"},
     )
-    counts = main("turns", [source, f"out={tmp_path / 'skip'}", tts, "workers=1"])
+    counts = main("turns", [source, f"out={tmp_path / 'skip'}", tts, "workers=1", "words=nano"])
     assert (counts["clips"], counts["failed"]) == (1, 2)
     assert counts["unknown_words"] == "4 in 2 of 3 turns, left out: bogosity (1), foam (1), quantum (1), soup (1)"
     assert failures(tmp_path / "skip") == {
         "c1-0": "nano's tokenizer does not know: quantum, foam, soup",
         "c2-0": "nano's tokenizer does not know: bogosity",
     }
-    counts = main("turns", [source, f"out={tmp_path / 'keep'}", tts, "workers=1", "unknown=keep"])
+    counts = main("turns", [source, f"out={tmp_path / 'keep'}", tts, "workers=1", "words=nano", "unknown=keep"])
     assert (counts["clips"], counts["failed"]) == (3, 0) and "2 of 3 turns, kept: " in counts["unknown_words"]
     source = write_turns(tmp_path / "none", {"text": "quantum foam"}, {"text": "more quantum"})
     with pytest.raises(DuologueError, match=r"none of the 2 questions .*: quantum, foam; 2 in 2.*unknown=keep"):
-        main("turns", [source, f"out={tmp_path / 'x'}", tts])
+        main("turns", [source, f"out={tmp_path / 'x'}", tts, "words=nano"])
     assert not (tmp_path / "x").exists()
 
 
@@ -173,8 +267,8 @@ def test_turns_that_cannot_be_used(tmp_path: Path, tts: str) -> None:
     soundfile.write(folder / "hour.flac", np.zeros(3600 * 1000, np.int16), 1000)
     names = ("cut.flac", "cut.wav", "text.wav", "empty.wav", "nan.wav", "hour.flac", "lost.wav")
     turns = [{"audio": name, "text": "what is two"} for name in names]
-    turns += [{"audio": "noise.wav"}, {"text": "go to http://a.b"}, {"text": "two " * 61}, {"text": "two " * 40}]
-    turns += [{"text": "what is two", "reply": "1. one\n2. two"}, {"audio": "noise.wav", "text": "what is two"}]
+    turns += [{"audio": "noise.wav"}, {"text": "two " * 61}, {"text": "two " * 40}]
+    turns += [{"audio": "noise.wav", "text": "what is two"}]
     source = write_turns(folder, *turns)
     counts = main("turns", [source, f"out={tmp_path / 'out'}", tts, "workers=1", "max_s=6"])
     assert (counts["clips"], counts["failed"]) == (1, len(turns) - 1)
@@ -185,8 +279,7 @@ def test_turns_that_cannot_be_used(tmp_path: Path, tts: str) -> None:
             "cut.wav is cut short: 8956 bytes of sound, its header announces 64000",
             "text.wav is not a recording", "empty.wav is empty", "nan.wav has a sample that is no number",
             "hour.flac lasts 3600 s: at most 6 s", "no such file: lost.wav", "the recording has no 'text'",
-            "text: it has the link", "text: 61 words, more than max_words=60", "it lasts 8 s, more than max_s=6",
-            "reply: it is a list",
+            "text: 61 words, more than max_words=60", "it lasts 8 s, more than max_s=6",
         )
     ):  # fmt: skip
         assert reasons[f"c{at}-0"].startswith(reason), reasons[f"c{at}-0"]
@@ -196,7 +289,7 @@ def test_when_nothing_can_be_used_each_kind_of_reason_is_told(tmp_path: Path) ->
     turns = [{"text": "quantum foam"}, {"text": "more quantum"}, {"text": "what is two"}]
     source, command = write_turns(tmp_path / "mine", *turns), "tts_command=false {text} {wav}"
     with pytest.raises(DuologueError, match=r"every clip failed.*not know: quantum, foam; tts_command: false ended"):
-        main("turns", [source, f"out={tmp_path / 'out'}", command, "workers=1"])
+        main("turns", [source, f"out={tmp_path / 'out'}", command, "workers=1", "words=nano"])
     assert not (tmp_path / "out").exists()
 
 
@@ -262,7 +355,7 @@ def test_a_full_disk_leaves_whole_shards(tmp_path: Path, mine: str, tts: str) ->
         (["source=x", "out=y", "max_words=0"], "max_words=0: expected at least 1"),
         (["source=x", "out=y", "voices=me"], "unknown voice 'me'"),
         (["source=x", "out=y", "tts_command=say {text}"], "no argument has {wav}"),
-        (["source=x", "out=y"], r"x has no turns\.jsonl"),
+        (["source=x", "out=y"], "no such file or folder: x"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], complaint: str) -> None:

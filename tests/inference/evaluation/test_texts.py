@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from duologue.checkpoints.files import texts_by_id
-from duologue.data_prep.datasets.conversations import read_instructions, read_turns
+from duologue.data_prep.datasets.conversations import read_conversations
 from duologue.data_prep.datasets.recordings import Part, describe, read_manifest
 from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
+from duologue.data_prep.datasets.speech_sets import find_utterances
 from duologue.data_prep.recipes.recordings import Config as RecordingsConfig
 from duologue.data_prep.recipes.recordings import run as prepare
 from duologue.data_prep.text.endpoint import _append, _read
@@ -22,7 +23,6 @@ from duologue.data_prep.text.plain_text import heard, plain
 from duologue.data_prep.text.spoken import ALPHABET, normalise
 from duologue.inference.assistant.text_stream import ids_of
 from duologue.inference.evaluation.inputs import foreign
-from duologue.data_prep.datasets.speech_sets import find_utterances
 from duologue.inference.evaluation.metrics.words import word_errors
 from duologue.inference.evaluation.report import run_folder
 from duologue.inference.evaluation.suites import asr as asr_suite
@@ -48,11 +48,11 @@ def utterance(folder: Path) -> str | None:
 
 
 def of_turns(folder: Path) -> str | None:
-    return read_turns(folder)[0].turns[0].text
+    return read_conversations(folder)[0].turns[0].text
 
 
 def of_instructions(folder: Path) -> str | None:
-    return read_instructions(folder / "f.json")[0].turns[0].reply
+    return read_conversations(folder / "f.json")[0].turns[0].reply
 
 
 READERS: dict[str, Reader] = {

@@ -40,7 +40,7 @@ def test_written_dialogues_are_cut_short_too_and_recalling_them_is_measured() ->
     """text_sft learns from them, and its figure asks for exactly what was heard."""
     (dialogue,) = cut_short(NANO, 1)
     assert dialogue.before is not None and dialogue.before[1] == dialogue.answer
-    whole = replace(dialogue, before=BEFORE, answer=BEFORE[1], template="")
+    whole = replace(dialogue, history=(BEFORE,), answer=BEFORE[1], template="")
     rng = np.random.default_rng(0)
     said = set()
     for _ in range(40):

@@ -1,0 +1,157 @@
+"""Conversations of any source in one form, with an instruction for each clip: the source of `prepare turns`.
+
+    prepare dialogues source=nano n=5000 out=nano.jsonl                              a question set's, drawn
+    prepare dialogues source=sharegpt.json out=chat.jsonl                            Alpaca, ShareGPT, a folder of turns
+    prepare dialogues source=cuts.jsonl.gz out=asr.jsonl instruction="Transcribe the speech."
+    prepare dialogues source=sounds out=sounds.jsonl instruction="What do you hear?|Name the sound." reply=label
+
+So transcription, translation, sounds and chat are told apart by prompts in natural language, and mix in one file or in
+one training. Paths of recordings are counted from the folder of the file that is written.
+
+Source: Chu et al., "Qwen2-Audio Technical Report" (arXiv 2407.10759), section 2, multi-task pre-training.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...checkpoints.files import expanded, write_json_lines
+from ...model.errors import DuologueError
+from ..datasets.conversations import (
+    WrittenConversation,
+    WrittenTurn,
+    entry_of,
+    folder_of,
+    read_conversations,
+)
+from ..datasets.question_sets import bundled_set
+from ..datasets.shard_runs import require_at_least
+from ..datasets.splits import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """
+    source: a question set by its name, or conversations or recordings (see datasets/conversations.py)
+    out: the file of conversations, one a line
+    n: dialogues that are drawn of a question set; of another source the first n conversations, 0: all
+    seed: another seed draws other dialogues and instructions
+    split: which dialogues of a question set: train, dev or test
+    instruction: what stands in writing beside each clip; several with | between: one of them is drawn for each
+    reply: the field that is the answer then: text, or a field of the source such as label or translation; "": text
+        where an instruction is given, else the conversations' own replies
+    """
+
+    source: str
+    out: str
+    n: int = 0
+    seed: int = 0
+    split: str = "train"
+    instruction: str = ""
+    reply: str = ""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, {"n": 0, "seed": 0})
+        if self.split not in list(Split):
+            raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
+        if self.instruction and not self.wordings():
+            raise DuologueError(f"instruction={self.instruction}: expected a prompt, or several with | between")
+
+    def wordings(self) -> tuple[str, ...]:
+        return tuple(wording.strip() for wording in self.instruction.split("|") if wording.strip())
+
+    def answer(self) -> str:
+        """The field that is the answer; "reply": each turn's own."""
+        return self.reply or ("text" if self.instruction else "reply")
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Write the file; returns how many conversations and turns it has, and how many clips lack what is to be answered.
+
+    Raises DuologueError when the source is wrong, or nothing is left.
+    """
+    found, folder = _conversations(config)
+    rng = np.random.default_rng([config.seed, 23])
+    out = expanded(config.out)
+    made, left_out = [], 0
+    for conversation in found:
+        if config.answer() == "reply":
+            kept = [_with_instruction(conversation, config, rng)]
+        else:
+            kept = list(_clips(conversation, config, rng))
+            left_out += len(conversation.turns) - len(kept)
+        made += [entry_of(_moved(one, folder, out.parent)) for one in kept]
+    if not made:
+        raise DuologueError(f"{config.source} has no clip with the field {config.answer()!r}: nothing was written")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json_lines(out, made)
+    counts = {"conversations": len(made), "turns": sum(len(row["turns"]) for row in made)}
+    return counts | ({"left_out": left_out} if left_out else {})
+
+
+def _conversations(config: Config) -> tuple[list[WrittenConversation], Path]:
+    """Those of the source, and the folder that its paths are counted from."""
+    questions = bundled_set(config.source)
+    if questions is None:
+        found = read_conversations(config.source)
+        return found[: config.n or None], folder_of(config.source)
+    if not config.n:
+        raise DuologueError(f"source={config.source}: how many dialogues are to be drawn? Give n=")
+    drawn = []
+    for index in range(config.n):
+        dialogue = questions.dialogue(config.seed, index, config.split)
+        turns = [WrittenTurn(text=question, reply=answer) for question, answer in dialogue.history]
+        turns.append(WrittenTurn(text=dialogue.question, reply=dialogue.answer, slot=dialogue.slot or None))
+        name = f"{config.seed}-{index:07d}"
+        drawn.append(WrittenConversation(id=name, turns=tuple(turns), system=dialogue.system))
+    return drawn, Path()
+
+
+def _draw(config: Config, rng: np.random.Generator) -> str | None:
+    wordings = config.wordings()
+    return wordings[int(rng.integers(len(wordings)))] if wordings else None
+
+
+def _with_instruction(
+    conversation: WrittenConversation, config: Config, rng: np.random.Generator
+) -> WrittenConversation:
+    """The conversation with an instruction at each turn that is answered."""
+    turns = tuple(
+        replace(turn, instruction=_draw(config, rng) or turn.instruction) if turn.respond else turn
+        for turn in conversation.turns
+    )
+    return replace(conversation, turns=turns)
+
+
+def _clips(
+    conversation: WrittenConversation, config: Config, rng: np.random.Generator
+) -> Iterator[WrittenConversation]:
+    """Each turn that has the answer's field as a conversation by itself: what was said before is not asked about."""
+    for number, turn in enumerate(conversation.turns):
+        own = {"text": turn.text, "slot": turn.slot}
+        answer = own[config.answer()] if config.answer() in own else turn.fields.get(config.answer())
+        if not answer or not answer.strip():
+            continue
+        made = replace(
+            turn, instruction=_draw(config, rng) or turn.instruction, reply=answer, reply_audio=None, slot=None,
+            respond=True,
+        )  # fmt: skip
+        name = conversation.id if len(conversation.turns) == 1 else f"{conversation.id}-{number}"
+        yield WrittenConversation(id=name, turns=(made,), system=conversation.system)
+
+
+def _moved(conversation: WrittenConversation, folder: Path, to: Path) -> WrittenConversation:
+    """The conversation with its paths counted from the folder ``to``."""
+
+    def moved(audio: str | None) -> str | None:
+        return audio if audio is None or os.path.isabs(audio) else os.path.relpath(folder / audio, to)
+
+    return replace(conversation, turns=tuple(
+        replace(turn, audio=moved(turn.audio), reply_audio=moved(turn.reply_audio)) for turn in conversation.turns
+    ))  # fmt: skip

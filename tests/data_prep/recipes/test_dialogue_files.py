@@ -1,0 +1,131 @@
+"""One form of conversations from any source, with a prompt for each clip; what is written can be prepared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from duologue.data_prep.audio import write_wav
+from duologue.data_prep.datasets.conversations import read_conversations
+from duologue.data_prep.datasets.question_sets import question_set
+from duologue.data_prep.datasets.shards import ShardedDataset
+from duologue.data_prep.prepare import main
+from duologue.model.errors import DuologueError
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder with a manifest: two clips with words, one of a sound."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("a.wav", "b.wav", "c.wav"):
+        write_wav(folder / name, 0.1 * np.random.default_rng(0).standard_normal(8_000), 16_000)
+    entries = [
+        {"audio": "a.wav", "set": "x", "text": "Guten Tag!", "translation": "Good day!"},
+        {"audio": "b.wav", "set": "x", "text": "It's 5 o'clock."},
+        {"audio": "c.wav", "set": "esc10", "label": "dog bark"},
+    ]
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return folder
+
+
+def test_recordings_become_turns_that_can_be_prepared(tmp_path: Path, recordings: Path) -> None:
+    out = tmp_path / "deep" / "er" / "asr.jsonl"
+    prompts = "Transcribe the speech.|Write down what is said."
+    counts = main("dialogues", [f"source={recordings}", f"out={out}", f"instruction={prompts}"])
+    assert counts == {"conversations": 2, "turns": 2, "left_out": 1}
+    found = [row["turns"][0] for row in rows(out)]
+    assert [(turn["text"], turn["reply"]) for turn in found] == [("Guten Tag!",) * 2, ("It's 5 o'clock.",) * 2]
+    assert all(turn["instruction"] in prompts.split("|") for turn in found)
+    assert [turn["audio"] for turn in found] == ["../../set/a.wav", "../../set/b.wav"]
+    main("turns", [f"source={out}", f"out={tmp_path / 'data'}", "workers=1"])
+    first, second = ShardedDataset(tmp_path / "data").metas
+    assert (first["text"], first["answer"], first["voice"]) == ("Guten Tag!", "Guten Tag!", "own:recording")
+    assert second["instruction"] == found[1]["instruction"] and second["spoken"] == "it is five oclock"
+
+
+@pytest.mark.parametrize(
+    ("reply", "wanted"), [("label", [None, "dog bark"]), ("translation", ["Guten Tag!", "Good day!"])]
+)
+def test_another_field_is_the_answer(reply: str, wanted: list[str | None], tmp_path: Path, recordings: Path) -> None:
+    out = tmp_path / "sounds.jsonl"
+    main("dialogues", [f"source={recordings}", f"out={out}", "instruction=What do you hear?", f"reply={reply}"])
+    (row,) = rows(out)
+    (turn,) = row["turns"]
+    assert [turn.get("text"), turn["reply"]] == wanted and turn["instruction"] == "What do you hear?"
+    main("turns", [f"source={out}", f"out={tmp_path / 'data'}", "workers=1"])
+    (meta,) = ShardedDataset(tmp_path / "data").metas
+    assert meta["text"] == (wanted[0] or "") and meta["answer"] == wanted[1]
+
+
+def test_a_lhotse_cut_stays_a_part_of_its_recording(tmp_path: Path, recordings: Path) -> None:
+    lhotse = pytest.importorskip("lhotse")
+    recording = lhotse.Recording.from_file(recordings / "a.wav")
+    said = [lhotse.SupervisionSegment(id="s", recording_id=recording.id, start=0, duration=0.25, text="Tag!")]
+    cut = lhotse.MonoCut(id="cut", start=0.1, duration=0.25, channel=0, recording=recording, supervisions=said)
+    lhotse.CutSet.from_cuts([cut]).to_file(tmp_path / "cuts.jsonl.gz")
+    source = f"source={tmp_path / 'cuts.jsonl.gz'}"
+    main("dialogues", [source, f"out={tmp_path / 'x.jsonl'}", "instruction=Transcribe."])
+    (row,) = rows(tmp_path / "x.jsonl")
+    assert row["turns"] == [
+        {"audio": "set/a.wav", "start": 0.1, "end": 0.35, "text": "Tag!", "reply": "Tag!", "instruction": "Transcribe."}
+    ]
+    main("turns", [f"source={tmp_path / 'x.jsonl'}", f"out={tmp_path / 'data'}", "workers=1"])
+    (clip,) = ShardedDataset(tmp_path / "data")
+    assert len(clip.pcm) == 4_000 and clip.meta["text"] == "Tag!"
+
+
+def test_a_question_set_is_drawn_with_its_history(tmp_path: Path) -> None:
+    main("dialogues", ["source=nano", "n=60", "seed=3", "split=dev", f"out={tmp_path / 'nano.jsonl'}"])
+    for index, found in enumerate(read_conversations(tmp_path / "nano.jsonl")):
+        dialogue = question_set("nano").dialogue(3, index, "dev")
+        *earlier, last = found.turns
+        assert (last.text, last.reply, last.slot) == (dialogue.question, dialogue.answer, dialogue.slot)
+        assert tuple((turn.text, turn.reply) for turn in earlier) == dialogue.history
+    assert any(len(row["turns"]) == 2 for row in rows(tmp_path / "nano.jsonl"))
+
+
+def test_conversations_stay_whole(tmp_path: Path) -> None:
+    """Unless each clip is asked about by itself; then a system prompt stays, and what was said before goes."""
+    said = [("system", "Be kind."), ("human", "Hi 😀"), ("gpt", "Hello!\n- you"), ("human", "Bye?"), ("gpt", "Bye.")]
+    entry = {"conversations": [{"from": who, "value": text} for who, text in said]}
+    (tmp_path / "s.json").write_text(json.dumps([entry] * 3))
+    out = tmp_path / "out.jsonl"
+    turns = [{"text": "Hi 😀", "reply": "Hello!\n- you"}, {"text": "Bye?", "reply": "Bye."}]
+    assert main("dialogues", [f"source={tmp_path / 's.json'}", f"out={out}", "n=1"]) == {"conversations": 1, "turns": 2}
+    assert rows(out) == [{"id": "000000", "system": "Be kind.", "turns": turns}]
+    main("dialogues", [f"source={tmp_path / 's.json'}", f"out={out}", "n=1", "instruction=Answer.", "reply=reply"])
+    assert [turn["instruction"] for turn in rows(out)[0]["turns"]] == ["Answer."] * 2
+    main("dialogues", [f"source={tmp_path / 's.json'}", f"out={out}", "n=1", "instruction=Repeat."])
+    assert rows(out) == [
+        {"id": f"000000-{at}", "system": "Be kind.", "turns": [{"text": text, "reply": text, "instruction": "Repeat."}]}
+        for at, text in enumerate(("Hi 😀", "Bye?"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["source=nano"], "source=nano: how many dialogues are to be drawn"),
+        (["source=x"], "no such file or folder: x"),
+        (["source=set", "instruction= |"], "expected a prompt, or several"),
+        (["source=set", "split=dawn"], "split=dawn: expected one of train, dev, test"),
+        (["source=set", "instruction=a", "reply=mood"], "set has no clip with the field 'mood'"),
+        (["source=set", "n=-1"], "n=-1: expected at least 0"),
+    ],
+)
+def test_wrong_settings(
+    settings: list[str], complaint: str, tmp_path: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DuologueError, match=complaint):
+        main("dialogues", [*settings, "out=y.jsonl"])
+    assert not (tmp_path / "y.jsonl").exists()
