@@ -32,7 +32,8 @@ def config_from_dict(cls: type[T], data: Any, where: str = "") -> T:
     """The dataclass ``cls`` from what :func:`config_to_dict` wrote; its own ``__post_init__`` checks run too.
 
     A field that has a default must be there nevertheless: a checkpoint says all that it was made with. Only an optional
-    part of a model (see speech_lm_config.py) may be absent: the file is older than the part.
+    part of a model (see speech_lm_config.py), or a field whose metadata says ``newer``, may be absent: the file is
+    older than it.
 
     Args:
         where: the path of this object in the file, for messages ("encoder", "unit_decoder").
@@ -47,7 +48,8 @@ def config_from_dict(cls: type[T], data: Any, where: str = "") -> T:
         if key not in fields:
             raise DuologueError(f"config: unknown field {_join(where, key)!r}; {name} has: {', '.join(fields)}")
     for key, field in fields.items():
-        if key not in data and not ("part" in field.metadata and field.default is None):
+        optional = "newer" in field.metadata or ("part" in field.metadata and field.default is None)
+        if key not in data and not optional:
             raise DuologueError(f"config: field {_join(where, key)!r} is missing")
     kinds = typing.get_type_hints(cls)
     values = {key: read_value(kinds[key], data[key], _join(where, key)) for key in fields if key in data}

@@ -81,6 +81,8 @@ def _dump(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_dump(item, tensors, f"{where}[{at}]") for at, item in enumerate(value)]}
+    if isinstance(value, dict):
+        return {"dict": [[_dump(part, tensors, where) for part in pair] for pair in value.items()]}
     name = f"{type(value).__module__}:{type(value).__qualname__}"
     if name.startswith(f"{_PACKAGE}."):
         name = name.removeprefix(f"{_PACKAGE}.")
@@ -111,6 +113,8 @@ def _made(tree: Any, tensors: dict[str, Tensor]) -> Any:
         kind = "list" if "list" in tree else "tuple"
         items = [_made(item, tensors) for item in tree[kind]]
         return items if kind == "list" else tuple(items)
+    if "dict" in tree:
+        return {key: _made(value, tensors) for key, value in tree["dict"]}
     if "enum" in tree:
         return _class(tree["enum"], lambda kind: issubclass(kind, Enum))(tree["value"])
     return _class(tree["class"], dataclasses.is_dataclass)(

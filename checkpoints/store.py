@@ -114,6 +114,7 @@ def load(
     try:
         model = made(lambda: SpeechLM(stored.model))
         check_tokenizer(model, tokenizer)
+        model.read_by(tokenizer)
     except DuologueError as error:
         raise DuologueError(f"{folder}: {error}") from None
     fill(model, folder / WEIGHTS, device=device, dtype=dtype, device_map=device_map)

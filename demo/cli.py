@@ -24,7 +24,7 @@ from ..training.main import RECIPES as TRAIN_RECIPES
 from .codec_commands import SOUND_FILES, codec_commands
 from .home import Commands
 from .importing import IMPORTERS
-from .serve_commands import Model, chat, serve
+from .serve_commands import Instructions, Model, chat, serve
 
 app = Commands(
     name="duologue",
@@ -91,6 +91,7 @@ def ask(
     encoder: Annotated[
         str, typer.Option(help="offline: an imported encoder's own numbers; windowed: it hears while the user speaks.")
     ] = "offline",
+    instructions: Instructions = "",
 ) -> None:
     """Ask one question; print the reply and write its speech.
 
@@ -101,6 +102,7 @@ def ask(
     duologue ask --text "what is two plus three"    ask in writing
     duologue ask question.wav --json | jq .text     for scripts
     duologue ask clip.wav --text "what sound is this?"                  about a recording, which may be a sound
+    duologue ask question.wav -m omni --instructions "Answer in one sentence."
     duologue ask question.wav -m omni --device cuda --dtype bfloat16    an imported model
     """
     if question is None and text is None:
@@ -109,12 +111,15 @@ def ask(
         raise DuologueError(f"--encoder is {encoder!r}; it must be offline or windowed")
     keep_apart({"-o": output}, {"the question": question, "--model": model_path(model)})
     from ..data_prep.audio import from_argument, require_wav
+    from ..inference.assistant.assistant import limit_threads
     from ..inference.assistant.loading import load
 
     if output is not None:
         require_wav(output)
     recording = None if question is None else from_argument(question)
-    reply = load(model, device, dtype, int8, windowed=encoder == "windowed").ask(recording, text)
+    assistant = load(model, device, dtype, int8, windowed=encoder == "windowed")
+    limit_threads(assistant)
+    reply = assistant.ask(recording, text, instructions=instructions)
     seconds = len(reply.waveform) / reply.sample_rate
     if output is not None and len(reply.waveform):
         from ..data_prep.audio import write_wav
@@ -153,6 +158,7 @@ def listen(
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="responsive, balanced or patient.")] = "balanced",
     model: Model = "nano",
+    instructions: Instructions = "",
 ) -> None:
     """Converse in full duplex with a recording: the output is as long as it, and says when it was spoken to.
 
@@ -162,16 +168,25 @@ def listen(
     duologue listen talk.wav -o replies.wav --preset patient       wait longer before answering
     """
     from ..inference.session.policy import PRESETS
+    from ..inference.session.state import SessionConfig
 
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
     keep_apart({"-o": output, "--events": events}, {"the recording": recording, "--model": model_path(model)})
-    from ..data_prep.audio import from_argument, require_wav
-    from ..inference.assistant.assistant import load
+    from ..data_prep.audio import from_argument, read_audio, require_wav
+    from ..inference.assistant.assistant import limit_threads
+    from ..inference.assistant.loading import load
     from ..inference.session.listen import converse
+    from ..inference.session.notes import notes
 
     require_wav(output)
-    converse(load(model), from_argument(recording), output, events, PRESETS[preset], say)
+    assistant = load(model)
+    limit_threads(assistant)
+    heard = read_audio(from_argument(recording), assistant.input_rate)
+    for note in notes(assistant.model):
+        typer.echo(f"duologue: {model}: {note}", err=True)
+    config = SessionConfig(duplex=PRESETS[preset], instructions=instructions)
+    converse(assistant, (assistant.input_rate, heard), output, events, config, say)
 
 
 app.command()(chat)

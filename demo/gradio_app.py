@@ -23,7 +23,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 import numpy as np
 
-from ..inference.assistant.assistant import Assistant, load
+from ..inference.assistant.assistant import Assistant, limit_threads
+from ..inference.assistant.loading import load
 from ..model.errors import DuologueError
 
 _FORGET_S = (60, 600)  # every minute: uploads and answers older than ten
@@ -60,7 +61,9 @@ def main(arguments: list[Any] | None = None) -> None:
     """The command line: the model's name, folder or hub id."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        build(load(given[0] if given else "nano")).launch()
+        assistant = load(given[0] if given else "nano")
+        limit_threads(assistant)
+        build(assistant).launch()
     except DuologueError as error:
         print(f"duologue: error: {error}", file=sys.stderr)
         sys.exit(2)

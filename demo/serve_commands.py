@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Command = Callable[..., None]
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
+Instructions = Annotated[
+    str, typer.Option(help="The system prompt, for a model that has learnt to follow one.", show_default=False)
+]
 
 
 @dataclass(frozen=True, kw_only=True)

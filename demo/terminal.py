@@ -57,11 +57,14 @@ def own_server(config: Any) -> Iterator[str]:
 
     with Progress() as progress:
         progress(f"loading {config.model}")
-        from ..inference.assistant.assistant import load
+        from ..inference.assistant.assistant import limit_threads
+        from ..inference.assistant.loading import load
         from ..inference.serving.app import create_app
         from ..inference.serving.run import prepare
 
-        server, listening = prepare(config, "127.0.0.1", 0, create_app(config, load(config.model)))
+        assistant = load(config.model)
+        limit_threads(assistant)
+        server, listening = prepare(config, "127.0.0.1", 0, create_app(config, assistant))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

@@ -2,7 +2,7 @@
 
 A turn is heard (``begin_turn``, ``listen``, ``end_turn``) or read (``read_text``); then replied to, a step a token
 (decoding/reply.py). What was said lives in a :class:`DialogueState`, which can be cloned and cut.
-:class:`.speech_lm.SpeechLM` and :class:`.qwen2_audio.Qwen2Audio` are such models.
+:class:`.speech_lm.SpeechLM` and :class:`.audio_llm.audio_llm.AudioLLM` are such models.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .dialogue_state import DialogueState, ReplyStep, Sampling
+from .language_model.chat_template import Message, Tool
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .tokens import TokenLayout
 
@@ -65,8 +66,20 @@ class DialogueModel(Protocol):
         """Replies in speech."""
 
     @property
+    def judges_turns(self) -> bool:
+        """Has a monitor, which tells while the user speaks what is to be answered."""
+
+    @property
     def reads_turn_state(self) -> bool:
         """Has a word monitor, which judges the transcript."""
+
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether a system prompt reaches it."""
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether it can be told of functions to call."""
 
     @property
     def fingerprint(self) -> str:
@@ -74,16 +87,24 @@ class DialogueModel(Protocol):
 
     def eval(self) -> Self: ...
     def without_voice(self) -> Self: ...
+    def while_speaking(self) -> Self:
+        """A view that hears while the user speaks, where the model can: through a window, if its encoder was made for
+        whole clips."""
+
     def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> Self: ...
 
     # A turn.
-    def init_state(self, seed: int = 0) -> DialogueState: ...
+    def init_state(self, seed: int = 0, instructions: str = "", tools: Sequence[Tool] = ()) -> DialogueState: ...
+    def begin_again(self, state: DialogueState) -> DialogueState:
+        """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
+
     def begin_turn(self, state: DialogueState) -> None: ...
     def listen(self, pcm: Tensor, state: DialogueState) -> None: ...
     def another_recording(self, state: DialogueState) -> None: ...
     def ask_about(self, ids: Sequence[int], state: DialogueState) -> None: ...
     def end_turn(self, state: DialogueState) -> None: ...
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None: ...
+    def read_messages(self, messages: Sequence[Message], state: DialogueState) -> None: ...
     def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None: ...
     def words_take(self, past: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
         """Positions of past questions and replies in words, with their markers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from .audio_encoder.hearing import HearingState
 from .decoding.transcript import TranscriptState
 from .errors import DuologueError
 from .language_model.causal_lm import LLMState
+from .language_model.chat_template import Message
 from .speech_decoder.speech_decoder import SpeechDecoderState
 from .streaming import State
 from .tokens import TokenKind
@@ -62,6 +63,31 @@ class Phase(Enum):
 
 
 @dataclass
+class ChatState(State):
+    """A conversation that is written by a chat template.
+
+    system: its system prompt. tools: functions that the model may call.
+    messages: those that are over, each with the position at which it begins; a reply is one once the next turn begins.
+    fed: the id at each position of the language model, SPEECH for an embedding of speech.
+    turn_start, reply_start: where the turn, and the reply under way, begin; None: there is none.
+    """
+
+    system: str = ""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[tuple[int, Message]] = field(default_factory=list)
+    fed: list[int] = field(default_factory=list)
+    turn_start: int = 0
+    reply_start: int | None = None
+
+    def truncate(self, length: int) -> None:
+        """Forget what stands behind the first ``length`` positions."""
+        del self.fed[length:]
+        self.messages = [(start, message) for start, message in self.messages if start < length]
+        if self.reply_start is not None and self.reply_start > length:
+            self.reply_start = None
+
+
+@dataclass
 class DialogueState(State):
     """One conversation. Cloning shares the cache (see :mod:`.layers.kv_cache`); the two then go their own ways.
 
@@ -74,6 +100,7 @@ class DialogueState(State):
     generated: tokens of this turn.
     turn_start, text_start: positions at which the turn's speech begins, and behind it.
     written: the tokens that stand there, or will once they are fed.
+    chat: of a model that reads turns by its chat template.
     """
 
     llm: LLMState
@@ -92,6 +119,7 @@ class DialogueState(State):
     turn_start: int = 0
     text_start: int = 0
     written: list[int] = field(default_factory=list)
+    chat: ChatState | None = None
 
     def clone(self) -> Self:
         """An independent copy, its random generator too."""
@@ -105,6 +133,8 @@ class DialogueState(State):
         A step's ``position`` says where its token stands: ``truncate(step.position)`` forgets it and what followed.
         """
         self.llm.truncate(length)
+        if self.chat is not None:
+            self.chat.truncate(length)
         self.written = self.written[: max(0, length - self.text_start)]
         self.turn_start, self.text_start = min(self.turn_start, length), min(self.text_start, length)
         self.phase, self.transcript = Phase.IDLE, TranscriptState()

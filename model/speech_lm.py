@@ -29,11 +29,13 @@ from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
+from .decoding.prompt import ChatPrompt, FixedPrompt, Prompt
 from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from .duplex.monitor import Monitor
 from .errors import DuologueError
 from .language_model.causal_lm import LLM
+from .language_model.chat_template import SPEECH, ChatTemplate, Message, Tool
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.unit_decoder import UnitDecoder
 from .speech_lm_config import PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
@@ -89,8 +91,11 @@ class SpeechLM(nn.Module):
             )
         layout, vocab, prompt = config.layout, self.llm.vocab_size, config.prompt
         check_ids((*layout.markers().values(), layout.text[1] - 1), vocab, "the token layout")
-        check_ids((*prompt.prefix_ids, *prompt.suffix_ids, *prompt.next_prefix_ids), vocab, "the prompt")
         self.layout = layout
+        self._prompt: Prompt | None = None
+        if prompt is not None:
+            check_ids((*prompt.prefix_ids, *prompt.suffix_ids, *prompt.next_prefix_ids), vocab, "the prompt")
+            self._prompt = FixedPrompt(prompt, layout, config.past_in_words)
         self.transcript = Transcript(layout, config.transcript_ctc)
         speech = None if self.unit_decoder is None else SpeechDecoder(self.unit_decoder, self.vocoder)
         self.stages = Stages(self._hearing(config.streams, None), self.llm, speech)
@@ -100,6 +105,33 @@ class SpeechLM(nn.Module):
         return Hearing(
             self.mel, self.encoder, self.adaptor, streams=streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s
         )
+
+    @property
+    def prompt(self) -> Prompt:
+        """What stands around its turns.
+
+        Raises:
+            DuologueError: turns are written by a chat template, and :meth:`read_by` has given none.
+        """
+        if self._prompt is None:
+            raise DuologueError("this model reads turns by a chat template: give it its tokenizer with read_by")
+        return self._prompt
+
+    def read_by(self, tokenizer: Any) -> SpeechLM:
+        """Write turns by the chat template of a transformers tokenizer, where the config has no prompt of its own."""
+        if self.config.prompt is None:
+            self._prompt = ChatPrompt(ChatTemplate(tokenizer))
+        return self
+
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether a system prompt reaches it."""
+        return self.prompt.follows_instructions
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether it can be told of functions to call."""
+        return self.prompt.takes_tools
 
     @property
     def device(self) -> torch.device:
@@ -112,6 +144,11 @@ class SpeechLM(nn.Module):
     def transcribes(self) -> bool:
         """Whether it writes down what it hears before it replies."""
         return self.layout.transcript is not None
+
+    @property
+    def judges_turns(self) -> bool:
+        """Whether it has a monitor, which tells while the user speaks what is to be answered."""
+        return self.monitor is not None
 
     @property
     def reads_turn_state(self) -> bool:
@@ -168,6 +205,15 @@ class SpeechLM(nn.Module):
         encode the whole clip at the end of the turn."""
         self.stages = replace(self.stages, hearing=self._hearing(False, window))
 
+    def while_speaking(self) -> SpeechLM:
+        """A view of the same weights that hears while the user speaks: through the config's window, where the encoder
+        was made for whole clips."""
+        if self.streams:
+            return self
+        view = copy.copy(self)
+        view.listen_through(self.config.window or WindowConfig())
+        return view
+
     def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> SpeechLM:
         """A view of the same weights in which ``wrap(stage, name of its step)`` stands for each stage whose steps are
         worth sharing between conversations.
@@ -180,7 +226,7 @@ class SpeechLM(nn.Module):
         view, hearing, speech = copy.copy(self), self.stages.hearing, self.stages.speech
         if speech is not None:
             speech = SpeechDecoder(wrap(speech.unit_decoder, "step"), speech.vocoder)
-        if hearing.streams:
+        if hearing.streams and hearing.exact:  # windows of streams are of different lengths
             hearing = wrap(hearing, "step")
         view.stages = Stages(hearing, wrap(self.stages.llm, "extend"), speech, longest)
         return view
@@ -194,14 +240,24 @@ class SpeechLM(nn.Module):
 
     # One conversation: batch 1.
 
-    def init_state(self, seed: int = 0) -> DialogueState:
-        """A conversation in which nothing has been said. ``seed`` is for sampling."""
-        return DialogueState(llm=self.llm.init_state(), rng=torch.Generator().manual_seed(seed))
+    def init_state(self, seed: int = 0, instructions: str = "", tools: Sequence[Tool] = ()) -> DialogueState:
+        """A conversation in which nothing has been said. ``seed`` is for sampling.
+
+        instructions: the system prompt. tools: functions that the model may call. Both are without effect where
+            ``follows_instructions`` or ``takes_tools`` is false.
+        """
+        rng, chat = torch.Generator().manual_seed(seed), self.prompt.begin(instructions, tools)
+        return DialogueState(llm=self.llm.init_state(), rng=rng, chat=chat)
+
+    def begin_again(self, state: DialogueState) -> DialogueState:
+        """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
+        chat = None if state.chat is None else self.prompt.begin(state.chat.system, state.chat.tools)
+        return DialogueState(llm=self.llm.init_state(), rng=state.rng, chat=chat)
 
     @torch.no_grad()
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak. A reply under way ends with the tokens that it has."""
-        self._feed_ids(self._prefix(state), state)
+        self._feed_ids(self._between_turns(state, lambda: self.prompt.before_speech(state)), state)
         state.turn_start = state.text_start = state.llm.length
         state.phase, state.turn_state, state.word_turn_state = Phase.LISTENING, None, None
         state.transcript, state.hearing = TranscriptState(), self.stages.hearing.init_state(1)
@@ -233,13 +289,15 @@ class SpeechLM(nn.Module):
         self._expect(state, Phase.LISTENING, "end_turn comes after begin_turn")
         assert state.hearing is not None
         speech = self.stages.hearing.flush(state.hearing)
-        suffix, transcript = self.config.prompt.suffix_ids, state.transcript
-        speaking = self.layout.reply in (None, *suffix)
+        transcript, end, question = state.transcript, state.llm.length + speech.shape[1], list[int]()
+        speaking = self.config.replies_at_once
         if speaking:
-            suffix, transcript.question = (*transcript.question, *suffix), []
+            question, transcript.question = transcript.question, []
         else:
             self.transcript.end_of_speech(transcript)
-        state.text_start, state.written = state.llm.length + speech.shape[1], list(suffix)
+        suffix = self.prompt.behind_speech(state, end, question)
+        check_ids(suffix, self.llm.vocab_size, "the prompt")
+        state.text_start, state.written = end, list(suffix)
         self._feed_speech(speech, state, suffix)
         if not speaking:
             self.transcript.begin(transcript)
@@ -256,15 +314,18 @@ class SpeechLM(nn.Module):
         words = list(ids)
         check_ids(words, self.llm.vocab_size, "the text")
         self.must_fit(len(words), state)
-        layout = self.layout
-        if layout.transcript is not None and layout.reply is not None:  # as if the model had just written it down
-            words = [layout.transcript, *words, layout.reply]
-        else:
-            words += self.config.prompt.suffix_ids
-        self._feed_ids([*self._prefix(state), *words], state)
-        state.turn_start, state.text_start, state.written = state.llm.length, state.llm.length, []
-        state.transcript = TranscriptState()
-        self._start_reply(state, True)
+        self._read(self._between_turns(state, lambda: self.prompt.typed(state, words)), state)
+
+    @torch.no_grad()
+    def read_messages(self, messages: Sequence[Message], state: DialogueState) -> None:
+        """Messages as transformers' chat templates take them, instead of a turn: tool calls and their results, say.
+
+        Raises:
+            DuologueError: a model without a chat template, or more than fits into the language model's context;
+                nothing has changed then.
+        """
+        self.must_fit(len(self.prompt.messages(state.clone(), messages)), state)
+        self._read(self._between_turns(state, lambda: self.prompt.messages(state, messages)), state)
 
     @torch.no_grad()
     def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None:
@@ -288,9 +349,7 @@ class SpeechLM(nn.Module):
 
     def words_take(self, past: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
         """Positions of past questions and replies in words, with their markers."""
-        prompt = self.config.prompt
-        markers = len(prompt.next_prefix_ids) + len(prompt.suffix_ids) + 3
-        return len(prompt.prefix_ids) + sum(len(question) + len(reply) + markers for question, reply in past)
+        return self.prompt.takes(len(past)) + sum(len(question) + len(reply) for question, reply in past)
 
     def room(self, samples: int | None, tokens: int, state: DialogueState) -> int | None:
         """Tokens that a reply may have behind a question of so many samples (``None``: a written one) and text tokens;
@@ -299,12 +358,11 @@ class SpeechLM(nn.Module):
         Raises:
             DuologueError: the question does not fit behind what was said.
         """
-        positions, used, prompt = self.llm.context, state.llm.length, self.config.prompt
+        positions, used = self.llm.context, state.llm.length
         if positions is None:
             return None
         length = tokens + (0 if samples is None else self.stages.hearing.embeddings_of(samples))
-        markers = max(len(prompt.prefix_ids), len(prompt.next_prefix_ids)) + len(prompt.suffix_ids) + 2
-        room = positions - used - length - markers
+        room = positions - used - length - self.prompt.around(state)
         if room < 1:
             said = f" and {used} of them are taken by what was said before: begin a new conversation" if used else ""
             raise DuologueError(
@@ -351,7 +409,7 @@ class SpeechLM(nn.Module):
         position = state.llm.length - len(state.transcript.foreseen)
         units, pcm = self._nothing()
         kind = TokenKind.END
-        if token == layout.eos:
+        if token in self.prompt.ends:
             state.phase = Phase.ENDED
             self._drop_draft(state)
         else:
@@ -387,24 +445,29 @@ class SpeechLM(nn.Module):
         if state.phase is not phase:
             raise DuologueError(f"{rule}; this conversation is {state.phase.value}")
 
-    def _prefix(self, state: DialogueState) -> list[int]:
-        """What the language model is fed before a turn: the last reply's last token, and the prompt's prefix; with
-        ``past_in_words`` all that was written of the last turn, whose speech it forgets."""
+    def _between_turns(self, state: DialogueState, ids: Callable[[], list[int]]) -> list[int]:
+        """The ids that a turn begins with, as the prompt gives them; a reply under way ends."""
         if state.phase is Phase.LISTENING:
             raise DuologueError("the user's turn has begun already; end it with end_turn first")
         self._drop_draft(state)
-        prompt, rest = self.config.prompt, [] if state.pending is None else [state.pending]
-        if self.config.past_in_words and state.text_start > state.turn_start:
-            state.llm.truncate(state.turn_start)
-            rest = state.written
-        prefix = prompt.next_prefix_ids if state.turn else prompt.prefix_ids
+        new = ids()
+        check_ids(new, self.llm.vocab_size, "the prompt")
         state.turn += 1
         state.pending = state.speech = None
-        return [*rest, *prefix]
+        return new
+
+    def _read(self, ids: list[int], state: DialogueState) -> None:
+        """Feed a whole turn in writing, and get ready to reply."""
+        self._feed_ids(ids, state)
+        state.turn_start, state.text_start, state.written = state.llm.length, state.llm.length, []
+        state.transcript = TranscriptState()
+        self._start_reply(state, True)
 
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:
         state.phase, state.speaking, state.generated, state.hearing = Phase.REPLYING, speaking, 0, None
         state.speech = None if self.stages.speech is None else self.stages.speech.init_state(1)
+        if state.chat is not None:
+            state.chat.reply_start = state.llm.length
 
     def _kind(self, token: int, state: DialogueState) -> TokenKind:
         layout = self.layout
@@ -449,12 +512,16 @@ class SpeechLM(nn.Module):
             state.transcript.foreseen = []
 
     def _feed_ids(self, ids: Sequence[int], state: DialogueState) -> None:
+        if state.chat is not None:
+            state.chat.fed += ids
         self._feed(self._embed(ids), state)
 
-    def _feed_speech(self, speech: Tensor, state: DialogueState, suffix: tuple[int, ...] = ()) -> None:
+    def _feed_speech(self, speech: Tensor, state: DialogueState, suffix: Sequence[int] = ()) -> None:
         """Put embeddings (1, t, D), the tokens that follow them and the draft into the cache; keep what the model
         predicts at the first."""
         length, ids = speech.shape[1], [*suffix, *state.transcript.draft]
+        if state.chat is not None:
+            state.chat.fed += [SPEECH] * length + list(suffix)
         hidden = self._feed(torch.cat([speech, self._embed(ids)], dim=1) if ids else speech, state)
         state.transcript.room += length
         if self.config.transcript_ctc and length:

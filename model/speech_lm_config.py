@@ -22,6 +22,7 @@ from torch import nn
 from .adaptor.stack import StackConfig
 from .audio_encoder.mel import LogMel, LogMelConfig
 from .audio_encoder.whisper import WhisperEncoderConfig
+from .audio_encoder.windowed import WindowConfig
 from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
 from .duplex.monitor import Monitor, MonitorConfig
 from .errors import DuologueError
@@ -130,9 +131,12 @@ class SpeechLMConfig:
         default=None, metadata=part(Monitor, "the same, after the transcript", in_dim="adaptor.out_dim")
     )
     layout: TokenLayout
-    prompt: PromptConfig
+    # None: turns are written by the chat template of the tokenizer.
+    prompt: PromptConfig | None
     # Seconds that an encoder of whole clips is given, padded with silence or cut (Whisper: 30). None: the clip itself.
     listen_s: float | None = None
+    # How an encoder that was made for whole clips is run while the user speaks; None: as WindowConfig has it.
+    window: WindowConfig | None = field(default=None, metadata={"newer": True})
     # Seconds of silence heard behind a turn: in training no question ended with the last sound of it.
     tail_s: float = 0.0
     # Weight of CTC in choosing the transcript's words (see decoding/transcript.py): the language model has learnt to
@@ -144,6 +148,12 @@ class SpeechLMConfig:
     # Past turns stay in writing alone: where the next turn begins, the last one's speech is forgotten, and its
     # transcript and answer stay. Otherwise the past stays as it was heard.
     past_in_words: bool = False
+
+    @property
+    def replies_at_once(self) -> bool:
+        """Whether a reply to speech begins without a transcript."""
+        suffix = () if self.prompt is None else self.prompt.suffix_ids
+        return self.layout.reply is None or self.layout.reply in suffix
 
     @property
     def streams(self) -> bool:
@@ -173,6 +183,8 @@ class SpeechLMConfig:
             raise DuologueError(
                 f"transcript_ctc is {self.transcript_ctc}, but the layout has no transcript; it must be 0"
             )
+        if self.prompt is None and self.layout.transcript is not None:
+            raise DuologueError("a chat template has no place for a transcript: the layout's must be null")
         if self.word_monitor is not None and self.layout.reply is None:
             raise DuologueError("a word monitor judges a transcript, but the layout has none; it must be null")
         if self.past_in_words and self.layout.transcript is None:

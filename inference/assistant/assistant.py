@@ -3,7 +3,7 @@
     assistant = load("nano")
     reply = assistant.ask("question.wav")           one question, without history
     assistant.ask(["a.wav", "b.wav"], "which is louder?")    several at once, with a model that hears sounds
-    conversation = assistant.converse()             one that remembers
+    conversation = assistant.converse("Answer in one sentence.")     one that remembers, with a system prompt
     for chunk in conversation.stream("next.wav"): play(chunk.pcm)
 
 Silence in a recording changes nothing, and where nobody speaks there is nothing to answer (speech_segments.py). Every
@@ -26,10 +26,11 @@ from ...model.audio_encoder.windowed import WindowConfig
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
+from ...model.language_model.chat_template import Message, Tool
 from ...model.streaming import Streaming
 from ..front_end import speech_segments as segments
 from .text_stream import ids_of
-from .turn import Reply, ReplyChunk, Timings, Turn
+from .turn import Messages, Reply, ReplyChunk, Timings, Turn
 
 __all__ = ["Assistant", "Conversation", "Reply", "ReplyChunk", "Sampling", "Timings", "Turn", "load"]
 
@@ -50,18 +51,28 @@ def load(
     Args:
         device, dtype, int8, window: see :func:`duologue.checkpoints.store.load`.
 
-    For a small model on a CPU, torch's threads are limited to SMALL_THREADS: its operations are too short to share out,
-    and on a machine of many cores more threads only wait for each other. Its matrices are laid out for few rows.
+    A small model's matrices are laid out for few rows. What drives it should limit torch's threads as well (see
+    :func:`limit_threads`).
 
     Raises:
         DuologueError: an unknown name, or a checkpoint that is not whole.
     """
     checkpoint = store.load(name, device=device, dtype=dtype, int8=int8, window=window)
-    if device == "cpu" and sum(weight.numel() for weight in checkpoint.model.parameters()) < SMALL:
-        torch.set_num_threads(min(SMALL_THREADS, torch.get_num_threads()))
-        if dtype is torch.float32:
-            _lay_out_for_few_rows(checkpoint.model)
+    if device == "cpu" and dtype is torch.float32 and _is_small(checkpoint.model):
+        _lay_out_for_few_rows(checkpoint.model)
     return Assistant(checkpoint.model, checkpoint.tokenizer, checkpoint.path)
+
+
+def limit_threads(assistant: Assistant) -> None:
+    """For a small model on a CPU, let torch use SMALL_THREADS at most, in all of this process: the model's operations
+    are too short to share out, and on a machine of many cores more threads only wait for each other."""
+    model = assistant.model
+    if isinstance(model, nn.Module) and model.device.type == "cpu" and _is_small(model):
+        torch.set_num_threads(min(SMALL_THREADS, torch.get_num_threads()))
+
+
+def _is_small(model: nn.Module) -> bool:
+    return sum(weight.numel() for weight in model.parameters()) < SMALL
 
 
 def _lay_out_for_few_rows(model: nn.Module) -> None:
@@ -95,9 +106,29 @@ class Assistant:
         self.input_rate = model.input_rate  # Hz
         self.output_rate = model.output_rate  # Hz
 
-    def converse(self) -> Conversation:
-        """A new conversation, whose turns remember the ones before."""
-        return Conversation(self)
+    def converse(self, instructions: str = "", tools: Sequence[Tool] = ()) -> Conversation:
+        """A new conversation, whose turns remember the ones before.
+
+        Args:
+            instructions: the system prompt. tools: JSON schemas of functions that the model may call, as transformers'
+                chat templates take them. Replies of a model that has no place for them say so in their warning.
+        """
+        return Conversation(self, instructions, tools)
+
+    def while_speaking(self) -> Assistant:
+        """One with the same weights that hears while the user speaks, where its model can."""
+        if (model := self.model.while_speaking()) is self.model:
+            return self
+        return Assistant(model, self.tokenizer, self.path, self._vad)
+
+    def not_followed(self, instructions: str, tools: Sequence[Tool]) -> tuple[str, ...]:
+        """What is asked for, and has no effect on this model: a sentence each."""
+        found = []
+        if instructions and not self.model.follows_instructions:
+            found.append("this model follows no instructions: it has learnt none")
+        if tools and not self.model.takes_tools:
+            found.append("this model calls no tools: its prompt has no place for them")
+        return tuple(found)
 
     @property
     def vad(self) -> Streaming:
@@ -108,7 +139,15 @@ class Assistant:
             self._vad = load_vad()
         return self._vad
 
-    def ask(self, audio: Recordings | None = None, text: str | None = None, sampling: Sampling = GREEDY) -> Reply:
+    def ask(
+        self,
+        audio: Recordings | None = None,
+        text: str | None = None,
+        sampling: Sampling = GREEDY,
+        *,
+        instructions: str = "",
+        tools: Sequence[Tool] = (),
+    ) -> Reply:
         """Ask one question without history: a recording (path, bytes or ``(rate, samples)``), a text, or a text about a
         recording, which may then be of a sound. A recording alone in which nobody speaks gets an empty reply and a
         warning. A model that hears sounds takes several recordings, as a list, and hears all of each.
@@ -116,7 +155,7 @@ class Assistant:
         Raises:
             DuologueError: the recording cannot be used, or neither ``audio`` nor ``text`` is given.
         """
-        return self.converse().ask(audio, text, sampling)
+        return self.converse(instructions, tools).ask(audio, text, sampling)
 
     def stream(
         self,
@@ -126,20 +165,21 @@ class Assistant:
         sampling: Sampling = GREEDY,
         on_end: Callable[[], None] | None = None,
         as_recorded: bool = False,
+        warnings: tuple[str, ...] = (),
     ) -> Turn:
         """The same, chunk by chunk; ``state`` goes on from earlier turns and is advanced in place.
 
         as_recorded: hear all of the recording as one turn, silence included.
+        warnings: of the conversation, for its replies.
         """
         if audio is None and text is None:
             raise DuologueError("ask with a recording, a text, or both")
         if state is None:
             state = self.model.init_state()
         ids: list[int] = []
-        warnings: tuple[str, ...] = ()
         if text is not None:
             ids, unknown = ids_of(self.tokenizer, self.model.layout, text)
-            warnings = (f"words that the model does not know: {' '.join(unknown)}",) if unknown else ()
+            warnings += (f"words that the model does not know: {' '.join(unknown)}",) if unknown else ()
         question: segments.Recording | list[int] = ids
         if audio is not None:
             sources: list[Any] = audio if isinstance(audio, list) else [audio]
@@ -172,28 +212,48 @@ class Assistant:
 class Conversation:
     """The memory of one user's turns. A turn that was not followed to its end leaves no trace in it."""
 
-    def __init__(self, assistant: Assistant) -> None:
-        self.assistant = assistant
+    def __init__(self, assistant: Assistant, instructions: str = "", tools: Sequence[Tool] = ()) -> None:
+        self.assistant, self.instructions, self.tools = assistant, instructions, tuple(tools)
+        self._warnings = assistant.not_followed(instructions, tools)
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything but instructions and tools."""
         self.turns = 0
-        self._state = self.assistant.model.init_state()
+        self._state = self.assistant.model.init_state(0, self.instructions, self.tools)
 
     def ask(self, audio: Recordings | None = None, text: str | None = None, sampling: Sampling = GREEDY) -> Reply:
         """See :meth:`Assistant.ask`; earlier turns are remembered."""
-        turn = self.stream(audio, text, sampling)
-        for _ in turn:
-            pass
-        return turn.reply()
+        return _whole(self.stream(audio, text, sampling))
+
+    def read(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> Reply:
+        """Go on with messages as transformers' chat templates take them: past turns, tool calls, a tool's result.
+
+        Raises:
+            DuologueError: a model without a chat template, or one whose template refuses them.
+        """
+        state, keep = self._next()
+        question = Messages(messages)
+        return _whole(Turn(self.assistant.model, self.assistant.tokenizer, state, sampling, question,
+                           warnings=self._warnings, on_end=keep))  # fmt: skip
 
     def stream(self, audio: Recordings | None = None, text: str | None = None, sampling: Sampling = GREEDY) -> Turn:
         """See :meth:`Assistant.stream`; the turn counts once it has been iterated to its end."""
-        state = self._state.clone()  # shares the cache, so that a turn which is broken off changes nothing
+        state, keep = self._next()
+        return self.assistant.stream(audio, text, state, sampling, keep, warnings=self._warnings)
+
+    def _next(self) -> tuple[DialogueState, Callable[[], None]]:
+        """The state of a turn, and what keeps it; it shares the cache, so that to break off changes nothing."""
+        state = self._state.clone()
 
         def keep() -> None:
             self._state = state
             self.turns += 1
 
-        return self.assistant.stream(audio, text, state, sampling, keep)
+        return state, keep
+
+
+def _whole(turn: Turn) -> Reply:
+    for _ in turn:
+        pass
+    return turn.reply()

@@ -39,12 +39,17 @@ class OneShotRequest:
     """
 
     def __init__(self, assistant: Assistant, vad: Streaming) -> None:
-        self._model, self._tokenizer = assistant.model, assistant.tokenizer
+        self._assistant, self._model, self._tokenizer = assistant, assistant.model, assistant.tokenizer
         self._vad, self._detecting = vad, vad.init_state()
         self._state = self._asked = self._model.init_state()  # asked: in which the question is heard
         self._text = ReplyText(self._tokenizer)
         self._dictated: list[int] | None = None
         self._steps: Iterator[ReplyStep] | None = None
+
+    def instruct(self, instructions: str) -> tuple[str, ...]:
+        """The system prompt, before all else; returns what is to be said where it has no effect."""
+        self._state = self._asked = self._model.init_state(0, instructions)
+        return self._assistant.not_followed(instructions, ())
 
     def recall(self, question: str, answer: str) -> None:
         """A turn that is past."""

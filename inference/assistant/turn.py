@@ -7,7 +7,7 @@ the question only the last chunk is left to hear. Time is measured here, by whoe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,19 @@ import torch
 from ...model.decoding.reply import reply, transcript
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
+from ...model.language_model.chat_template import Message
 from ...model.tokens import TokenKind
 from ..front_end.speech_segments import Recording
 from .text_stream import ReplyText, TextStream, ids_of, samples_of
 
 CHUNK_MS = 160
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What a turn reads instead of a question: messages as a chat template takes them."""
+
+    messages: Sequence[Message]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +109,8 @@ class Turn(Iterator[ReplyChunk]):
 
     Args:
         model, tokenizer: whose turn it is; ``state`` is advanced in place.
-        question: what is heard of a recording, samples (n,) float32 at the model's rate, or the ids of a typed text. A
+        question: what is heard of a recording, samples (n,) float32 at the model's rate; the ids of a typed text; or
+            messages. A
             recording too long to be heard at once is written down part by part, and then read; one of which nothing is
             heard gets no reply.
         about: ids of what is asked in writing about the recording.
@@ -115,7 +124,7 @@ class Turn(Iterator[ReplyChunk]):
         tokenizer: Any,
         state: DialogueState,
         sampling: Sampling,
-        question: Recording | list[int],
+        question: Recording | list[int] | Messages,
         *,
         about: list[int] | None = None,
         warnings: tuple[str, ...] = (),
@@ -179,6 +188,10 @@ class Turn(Iterator[ReplyChunk]):
         if isinstance(question, Recording) and (len(question.parts) == 1 or question.together):
             sampling = self._room(sum(map(len, question.parts)), len(self._about))
             self._hear(question.parts)
+        elif isinstance(question, Messages):
+            self._heard = self._clock.now
+            model.read_messages(question.messages, state)
+            sampling = self._room(None, 0)
         else:
             ids = question if isinstance(question, list) else (yield from self._write_down(question.parts))
             self._heard = self._heard or self._clock.now

@@ -31,7 +31,6 @@ from starlette.requests import ClientDisconnect
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
-from ..session.session import Session
 from ..session.state import SessionConfig
 from .http.access import Access, AccessConfig, refuse
 from .http.admission import Admission
@@ -87,10 +86,8 @@ class Service:
 
     async def start(self) -> None:
         """Start the workers."""
-        try:
-            Session(self.assistant, vad=self._vad)
-        except DuologueError as error:  # it may still serve the other endpoints
-            self._mute = str(error)
+        if not self.assistant.model.speaks:  # it may still serve the other endpoints
+            self._mute = "this model has no voice: a conversation here needs a vocoder"
         self.pool = await WorkerPool.start(lambda: self.assistant, self.config.pool, self._vad, model=self.config.model)
         self.pool.on_frame = lambda done: self.metrics.frame(done.late_ms)
         access = self.config.access
@@ -152,10 +149,11 @@ class Service:
             return
         offered = socket.scope.get("subprotocols", [])
         outbox = Outbox()
-        writes = self.assistant.model.transcribes
+        model = self.assistant.model
         session = RealtimeSession(
             slot, outbox.put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
-            writes, self.metrics.event, questioner=lambda: self.questioner(key), limits=self.config.limits,
+            model.transcribes, model.follows_instructions, self.metrics.event,
+            questioner=lambda: self.questioner(key), limits=self.config.limits,
         )  # fmt: skip
         self.sessions.add(session)
         try:

@@ -33,6 +33,10 @@ class Progress:
         else:
             self._console.print(f"{step} …", markup=False, soft_wrap=True)
 
+    def note(self, line: str) -> None:
+        """A line that stays."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
     def end(self) -> None:
         """It can be reached: nothing of this is left on a terminal."""
         if self._bar is not None and not self._ended:

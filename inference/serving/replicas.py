@@ -57,7 +57,7 @@ class Replica:
     def __serve_build_asgi_app__(self) -> FastAPI:
         import torch
 
-        from ..assistant.assistant import load
+        from ..assistant.loading import load
 
         torch.set_num_threads(1)
         self._served = create_app(self._config, load(self._config.model))

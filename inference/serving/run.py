@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from ..assistant.assistant import Assistant
+from ..session.notes import notes
 from .app import ServeConfig, Service, create_app
 from .http.handshake import PatientProtocol, PatientWebSocket
 from .http.listening import address, listen
@@ -77,10 +78,14 @@ def serve(
     try:
         with progress or Progress() as showing:
             if assistant is None:
-                from ..assistant.assistant import load
+                from ..assistant.assistant import limit_threads
+                from ..assistant.loading import load
 
                 showing(f"loading {config.model}")
                 assistant = load(config.model)
+                limit_threads(assistant)
+            for note in notes(assistant.model):
+                showing.note(f"{config.model}: {note}")
             config = replace(config, access=replace(config.access, bound=host))
             server = server_of(config, create(config, assistant))
 

@@ -10,7 +10,6 @@ import numpy as np
 from ...data_prep.audio import AudioSource, read_audio, write_wav
 from ..assistant.assistant import Assistant
 from .events import Tick, write_events
-from .policy import DuplexConfig
 from .session import Session
 from .state import SessionConfig
 
@@ -27,7 +26,7 @@ def converse(
     recording: AudioSource,
     output: Path,
     events: Path | None = None,
-    duplex: DuplexConfig | None = None,
+    config: SessionConfig | None = None,
     say: Callable[[str], None] | None = None,
 ) -> None:
     """Play a recording to a session: write what it says, sample by sample as long, and what happened as JSON lines.
@@ -40,7 +39,7 @@ def converse(
     from rich.console import Console
     from rich.progress import Progress
 
-    session = Session(assistant, SessionConfig(duplex=duplex or DuplexConfig()))
+    session = Session(assistant, config)
     waveform = read_audio(recording, session.input_rate)
     played, happened = [], []
     with Progress(console=Console(stderr=True), transient=True) as progress:

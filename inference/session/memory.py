@@ -55,12 +55,12 @@ class Memory(State):
         dialogue.truncate(position)
         return dialogue
 
-    def ignored(self, model: DialogueModel) -> None:
+    def ignored(self, model: DialogueModel, dialogue: DialogueState) -> None:
         """A turn was ignored. After many of them begin to remember only the newer half of the past."""
         self.ignored_now += 1
         if self.ignored_now % MANY == 0 and self.past:
             self.past = self.past[(len(self.past) + 1) // 2 :]
-            self._recall_anew(model)
+            self.recalled, self.remembered = model.begin_again(dialogue), 0
 
     def replace(self, newest: Iterable[tuple[list[int], list[int]]], model: DialogueModel, limit: int) -> None:
         """Let this be the past, the newest turn first: as many turns as fill no more positions than that in words."""
@@ -73,8 +73,7 @@ class Memory(State):
 
     def in_words(self, model: DialogueModel, replaced: DialogueState) -> DialogueState:
         """A conversation in which all of the past was said in words."""
-        fresh = model.init_state()
-        fresh.rng = replaced.rng
+        fresh = model.begin_again(replaced)
         for question, reply in self.past:
             model.recall(question, reply, fresh)
         return fresh
@@ -86,7 +85,7 @@ class Memory(State):
             if dialogue.llm.length <= limit:
                 return dialogue
             self._drop_the_oldest(model, limit)
-            self._recall_anew(model)
+            self.recalled, self.remembered = model.begin_again(dialogue), 0
         growing = self.recalled
         assert growing is not None
         if self.remembered < len(self.past):
@@ -105,9 +104,6 @@ class Memory(State):
             while self.recalled is not None:
                 dialogue = self.forget_a_little(model, dialogue, limit)
         return dialogue
-
-    def _recall_anew(self, model: DialogueModel) -> None:
-        self.recalled, self.remembered = model.init_state(), 0
 
     def _drop_the_oldest(self, model: DialogueModel, limit: int) -> None:
         """Whole turns, until the rest fills half of the limit in words."""

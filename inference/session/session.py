@@ -117,9 +117,17 @@ class Session(TurnTaking):
         """Back to listening for speech."""
         self.state.turn.pressed = None
 
+    @torch.inference_mode()
     def configure(self, config: SessionConfig) -> None:
-        """Behave so from the next frame on."""
+        """Behave so from the next frame on. Other instructions or tools reach the model before the next turn; what was
+        said before is then told in words.
+        """
+        changed = (config.instructions, config.tools) != (self.config.instructions, self.config.tools)
         self.config, self.state.gate.config, self.state.policy.config = config, config.gate, config.duplex
+        if changed and (self.model.follows_instructions or self.model.takes_tools):
+            self.state.instruct_later = True
+            if self.state.policy.mode not in (Mode.ANSWERING, Mode.DUCKED):
+                self._go_on_behind(self._instructed(self.state.dialogue))
 
     def respond(self) -> None:
         """Answer the turn that waits for it (see ``on_request``)."""
@@ -203,7 +211,7 @@ class Session(TurnTaking):
             self._end_answer(s.answer.heard)
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
-        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self._history)
+        s.dialogue = s.memory.forget_at_once(self.model, self._instructed(s.dialogue), self._history)
         self.model.read_text(ids, s.dialogue)
         s.answer = Answer.begin(s.dialogue)
         s.answer.transcript, s.answer.emitted = ids, (len(ids), 0)

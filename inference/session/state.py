@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
+from ...model.language_model.chat_template import Tool
 from ...model.streaming import State
 from ..front_end.echo import EchoGuard
 from ..front_end.loudness import Loudness, LoudnessConfig
@@ -43,6 +44,8 @@ class SessionConfig:
         behind. When there are more, the oldest whole turns are forgotten until half are left, and the rest is
         remembered in words: a turn a frame while nobody has the turn, or all at once where there was no such time
         before twice as many were filled.
+    instructions: the system prompt. tools: functions that the model may call. Both have an effect on models that have
+        learnt to follow them.
     """
 
     duplex: DuplexConfig = field(default_factory=DuplexConfig)
@@ -61,6 +64,8 @@ class SessionConfig:
     interruptible: bool = True
     on_request: bool = False
     history: int | None = None
+    instructions: str = ""
+    tools: tuple[Tool, ...] = ()
 
     def __post_init__(self) -> None:
         for name, values in (("certain", self.certain), ("certain_over", self.certain_over), ("echo", (self.echo,))):
@@ -90,6 +95,7 @@ class SessionState(State):
     memory: Memory  # of the turns that are over
     turn: UserTurn  # that is being heard, or the last one
     awaiting_response: bool = False  # the turn is over, and its answer waits to be asked for
+    instruct_later: bool = False  # the config's instructions reach the model once the answer under way is over
     now_ms: int = 0
 
     @classmethod

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ...model.dialogue_state import DialogueState
 from ...model.duplex.monitor import TURN_STATES, TurnState, fuse
-from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
 from .answer import Answer
@@ -35,12 +34,9 @@ class TurnTaking:
     def __init__(
         self, assistant: Assistant, config: SessionConfig | None = None, vad: Streaming | None = None, seed: int = 0
     ) -> None:
+        assistant = assistant.while_speaking()
         model = assistant.model
         config = config or SessionConfig()
-        if not model.streams:
-            raise DuologueError("this model hears whole clips only: a session needs one whose encoder streams")
-        if not model.speaks:
-            raise DuologueError("this model has no voice: a session needs a vocoder")
         if vad is None:
             from ...checkpoints.importers.silero_vad import load_vad
 
@@ -50,7 +46,8 @@ class TurnTaking:
         self.output_rate: int = assistant.output_rate  # Hz
         self.frame = FRAME_MS * self.input_rate // 1000  # samples in
         self._frame_out = FRAME_MS * self.output_rate // 1000
-        self.state = SessionState.begin(model.init_state(seed), vad.init_state(), config, self.frame)
+        dialogue = model.init_state(seed, config.instructions, config.tools)
+        self.state = SessionState.begin(dialogue, vad.init_state(), config, self.frame)
 
     @property
     def _history(self) -> int:
@@ -66,8 +63,8 @@ class TurnTaking:
         self._gate(pcm, echo, events)
         s.recent.append(pcm)
         answer = s.answer if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED) else None
-        audible = answer is not None and not s.awaiting_response and (answer.played > 0 or s.before is None)
-        # Until a sample of the answer has been played, the turn may turn out not to have ended.
+        audible = answer is not None and not s.awaiting_response and (self._noticed(answer) or s.before is None)
+        # Until a sample of the answer has been played (without a voice, a word written), the turn may not have ended.
         unheard = s.policy.mode is Mode.ANSWERING and not audible and not s.awaiting_response
         if s.policy.mode is Mode.LISTENING or unheard:
             self._hear(pcm, s.dialogue)
@@ -95,12 +92,15 @@ class TurnTaking:
         keep = self.config.duplex.before_ms // FRAME_MS
         s.recent = s.recent[len(s.recent) - keep :] if keep < len(s.recent) else s.recent
         if s.policy.mode is Mode.IDLE:
-            s.dialogue = s.memory.forget_a_little(self.model, s.dialogue, self._history)
+            s.dialogue = s.memory.forget_a_little(self.model, self._instructed(s.dialogue), self._history)
         played = self._speak(events, was_speaking)
         s.echo.play(
             played if self.input_rate == self.output_rate else _resampled(played, self.output_rate, self.input_rate)
         )
         return played
+
+    def _noticed(self, answer: Answer) -> bool:
+        return answer.played > 0 or (not self.model.speaks and bool(answer.words))
 
     def _gate(self, pcm: Tensor, echo: bool, events: list[Event]) -> None:
         gate = self.state.gate
@@ -117,7 +117,7 @@ class TurnTaking:
 
     def _listen(self, events: list[Event]) -> None:
         s = self.state
-        s.dialogue = s.memory.forget_at_once(self.model, s.dialogue, self._history)
+        s.dialogue = s.memory.forget_at_once(self.model, self._instructed(s.dialogue), self._history)
         s.before, s.answer = s.dialogue.clone(), None
         s.loudness.new_turn()
         self._begin_turn(s.dialogue)
@@ -147,7 +147,7 @@ class TurnTaking:
         s = self.state
         assert s.before is not None
         s.dialogue, s.before, s.answer, s.turn.text_question = s.before, None, None, []
-        s.memory.ignored(self.model)
+        s.memory.ignored(self.model, s.dialogue)
         s.loudness.ignored()
         events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
 
@@ -222,6 +222,16 @@ class TurnTaking:
         self.model.read_text(ids, read)
         s.answer = Answer.begin(read)
         s.answer.transcript = ids
+
+    def _instructed(self, dialogue: DialogueState) -> DialogueState:
+        """The conversation with the config's instructions and tools, where they have changed: then with all of its past
+        in words."""
+        s = self.state
+        if not s.instruct_later:
+            return dialogue
+        fresh = self.model.init_state(0, self.config.instructions, self.config.tools)
+        fresh.rng, s.instruct_later, s.memory.recalled = dialogue.rng, False, None
+        return s.memory.in_words(self.model, fresh)
 
     def _go_on_behind(self, before: DialogueState) -> None:
         """Go on behind ``before``: if a turn is under way, hear it again from its beginning."""

@@ -27,7 +27,8 @@ PLAIN = (
 )
 _OPEN, _CLOSE = "\ue000", "\ue001"  # of private use: around the number of what is given
 _GIVEN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-_PROBE: dict[str, Any] = {
+# A tool for finding out whether a template has a place for tools.
+PROBE: dict[str, Any] = {
     "type": "function",
     "function": {"name": "probe", "description": "", "parameters": {"type": "object", "properties": {}}},
 }
@@ -69,7 +70,7 @@ class ChatTemplate:
         self._special = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         user = {"role": "user", "content": "hello"}
         self.takes_system = self._accepts({"role": "system", "content": f"{_OPEN}9{_CLOSE}"}, user)
-        self.takes_tools = self._lists(_PROBE["function"]["name"], user)
+        self.takes_tools = self._lists(PROBE["function"]["name"], user)
         reply = {"role": "assistant", "content": [Given((SPEECH,))]}
         ids, given = self.write([user, reply, user], reply=False)
         after = ids[given[0].stop :]
@@ -166,7 +167,7 @@ class ChatTemplate:
 
     def _lists(self, tool: str, message: Message) -> bool:
         try:
-            return tool in self._render([message], (_PROBE,), True)
+            return tool in self._render([message], (PROBE,), True)
         except DuologueError:
             return False
 

@@ -401,7 +401,7 @@ def test_what_a_service_cannot_be_started_with(run: Any, command: str, arguments
 @pytest.mark.parametrize("command", ["chat", "serve"])
 def test_a_taken_port_is_said_before_anything_is_loaded(run: Any, command: str, monkeypatch: Any) -> None:
     pytest.importorskip("fastapi")
-    monkeypatch.setattr("duologue.inference.assistant.assistant.load", lambda *_: pytest.fail("it loads"))
+    monkeypatch.setattr("duologue.inference.assistant.loading.load", lambda *_: pytest.fail("it loads"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from tiny_assistant import Loudness
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from duologue.inference.assistant.assistant import Assistant
+from duologue.model.adaptor.stack import StackConfig
+from duologue.model.audio_encoder.mel import LogMelConfig
+from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
+from duologue.model.speech_decoder.unit_decoder import UnitDecoderConfig
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoderConfig
+from duologue.model.speech_lm import SpeechLM, SpeechLMConfig
+from duologue.model.tokens import TokenLayout
 
 TEXT = (
     "You are a helpful assistant. What is the capital of France? The capital of France is Paris. It's lovely!",
@@ -87,3 +98,31 @@ def chat_tokenizer(kind: str = "chatml") -> Any:
     fast.add_special_tokens({"additional_special_tokens": [t for t in special if t not in (special[-1], bos)]})
     fast.chat_template = template
     return fast
+
+
+def chat_assistant(kind: str = "chatml", *, speech: bool = True, template: str | None = None) -> Assistant:
+    """A Whisper encoder for whole clips, an adaptor, a Llama with a chat template and a voice, all tiny and random."""
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer(kind)
+    if template is not None:
+        tokenizer.chat_template = template
+    spare, units = len(tokenizer), 20
+    decoder = UnitDecoderConfig(in_dim=32, dim=32, layers=1, heads=2, ffn_dim=64, units=units, upsample=8, band=20)
+    config = SpeechLMConfig(
+        mel=LogMelConfig(n_mels=80, norm="whisper"),
+        encoder=WhisperEncoderConfig(n_mels=80, n_audio_state=24, n_audio_head=2, n_audio_layer=1),
+        adaptor=StackConfig(in_dim=24, hidden_dim=32, out_dim=32, stack=4),
+        llm={
+            "model_type": "llama", "vocab_size": spare + 2, "hidden_size": 32, "intermediate_size": 48,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+        },
+        unit_decoder=decoder if speech else None,
+        vocoder=UnitVocoderConfig(
+            units=units, embedding_dim=16, channels=32, resblock_kernels=(3,), duration_hidden=16
+        ) if speech else None,
+        layout=TokenLayout(bos=spare, pad=spare + 1, eos=tokenizer.eos_token_id, units=units if speech else 0,
+                           text=(tokenizer.eos_token_id + 1, spare)),
+        prompt=None,
+    )  # fmt: skip
+    model = SpeechLM(config).read_by(tokenizer)
+    return Assistant(model, tokenizer, vad=Loudness())

@@ -151,4 +151,4 @@ def joined_config(tokenizer: str, **parts: Any) -> SpeechLMConfig:
     """A model of these parts that writes in the tokens of the folder ``tokenizer``."""
     tokens, (_, vocab) = chat_tokens(tokenizer), shape_of(parts["llm"])
     units = parts["unit_decoder"].units if "unit_decoder" in parts else 0
-    return SpeechLMConfig(**parts, layout=layout_of(tokens, tokenizer, vocab, units), prompt=tokens.prompt)
+    return SpeechLMConfig(**parts, layout=layout_of(tokens, tokenizer, vocab, units), prompt=None)

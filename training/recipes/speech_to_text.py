@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...checkpoints.source import resolve
+from ...checkpoints.store import load_tokenizer
 from ...data_prep.datasets.question_sets import before_of, question_set
 from ...data_prep.text.plain_text import spoken_words
 from ...data_prep.text.spoken import contains_slot
@@ -101,6 +103,8 @@ class SpeechToText(SpeechTask):
         parts = {"mel": recipe.mel, "encoder": recipe.encoder, "adaptor": recipe.adaptor, "llm": recipe.llm}
         joined = recipe.tokenizer
         model = SpeechLM(joined_config(joined, **parts) if joined else marked_config(recipe.questions, **parts))
+        if joined:
+            model.read_by(load_tokenizer(resolve(joined)))
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names

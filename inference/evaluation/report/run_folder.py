@@ -18,7 +18,8 @@ from typing import Any
 from ....checkpoints.files import read_json_lines, read_object, write_atomically, write_json
 from ....checkpoints.source import WEIGHTS
 from ....model.errors import DuologueError
-from ...assistant.assistant import Assistant, load
+from ...assistant.assistant import Assistant, limit_threads
+from ...assistant.loading import load
 
 Row = dict[str, Any]
 
@@ -45,6 +46,7 @@ def loaded(model: str | Assistant) -> tuple[Assistant, dict[str, str | None]]:
     if isinstance(model, Assistant):
         return model, {"name": None, "sha256": None}
     assistant = load(model)
+    limit_threads(assistant)
     assert assistant.path is not None
     digest = hashlib.sha256((assistant.path / WEIGHTS).read_bytes()).hexdigest()
     return assistant, {"name": model, "sha256": digest}

@@ -110,11 +110,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
         spoken = "audio" in (body.get("modalities") or ["text"])
         if spoken:
             _needs_voice(service)
-        past, question, about = _messages(body.get("messages"), limits.messages)
+        instructions, past, question, about = _messages(body.get("messages"), limits.messages)
+        warnings = service.assistant.not_followed(instructions, ())
+        told = {"warnings": list(warnings)} if warnings else {}  # a field beside those that the API's objects have
         recording = None if isinstance(question, str) else await decoded(question.data)
         sampling = _sampling(body)
 
         async def read(asker: Questioner) -> None:
+            if instructions:
+                await asker.ask("instruct", instructions)
             for asked, answer in past:
                 await asker.ask("recall", asked, answer)
             if recording is not None:
@@ -129,7 +133,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             asker.leave()
             raise
         if body.get("stream"):
-            return Stream(_chunks(asker, service, sampling, spoken), asker, "text/event-stream")
+            return Stream(_chunks(asker, service, sampling, spoken, told), asker, "text/event-stream")
         try:
             steps = await while_there(request, _steps(asker, sampling), service.metrics)
         finally:
@@ -153,6 +157,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
                 "created": int(time.time()),
                 "model": service.config.model,
                 "choices": [{"index": 0, "message": message, "finish_reason": _finish(steps[-1]), "logprobs": None}],
+                **told,
             }
         )
         return JSONResponse(completion.model_dump(exclude_unset=True))
@@ -251,8 +256,9 @@ def _sampling(body: dict[str, Any]) -> Sampling:
         raise RequestError(str(error)) from None
 
 
-def _messages(messages: Any, most: int) -> tuple[list[tuple[str, str]], str | _Sound, str]:
-    """What was said before, the question (a text or a recording), and what is asked in writing about a recording.
+def _messages(messages: Any, most: int) -> tuple[str, list[tuple[str, str]], str | _Sound, str]:
+    """The system prompt, what was said before, the question (a text or a recording), and what is asked in writing about
+    a recording.
 
     Raises:
         RequestError: another shape, or no question at the end.
@@ -262,12 +268,14 @@ def _messages(messages: Any, most: int) -> tuple[list[tuple[str, str]], str | _S
     if len(messages) > most:
         raise RequestError(f"there are {len(messages)} messages; at most {most} are read", "invalid_value", "messages")
     past: list[tuple[str, str]] = []
+    system: list[str] = []
     asked: list[str] = []
     for i, message in enumerate(messages):
         where = f"messages.{i}"
         role = message.get("role") if isinstance(message, dict) else None
         if role in ("system", "developer"):
-            continue  # this model follows no instructions
+            system.append(_content(message, where)[0])
+            continue
         if role not in ("user", "assistant"):
             raise RequestError(f"{where}.role must be user, assistant or system", "invalid_value", f"{where}.role")
         last = i == len(messages) - 1
@@ -278,12 +286,12 @@ def _messages(messages: Any, most: int) -> tuple[list[tuple[str, str]], str | _S
         elif sound is not None:
             if not last:
                 _unsupported("only the last message may hold audio: give earlier ones as text", f"{where}.content")
-            return past, sound, " ".join([*asked, text])
+            return "\n\n".join(system), past, sound, " ".join([*asked, text])
         else:
             asked.append(text)
     if not asked:
         raise RequestError("the last message must be the user's", "invalid_value", "messages")
-    return past, " ".join(asked), ""
+    return "\n\n".join(system), past, " ".join(asked), ""
 
 
 @dataclass(frozen=True)
@@ -320,14 +328,16 @@ def _content(message: dict[str, Any], where: str) -> tuple[str, _Sound | None]:
     return " ".join(texts), sound
 
 
-async def _chunks(asker: Questioner, service: Service, sampling: Sampling, spoken: bool) -> AsyncIterator[str]:
-    """A completion as it is made, one server-sent event a step."""
+async def _chunks(
+    asker: Questioner, service: Service, sampling: Sampling, spoken: bool, told: dict[str, Any]
+) -> AsyncIterator[str]:
+    """A completion as it is made, one server-sent event a step; ``told``: more fields of each."""
     id_, created, sound = new_id("chatcmpl"), int(time.time()), new_id("audio")
     resampler = Resampler(service.assistant.output_rate, AudioFormat.PCM.rate)
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        head = {"id": id_, "object": "chat.completion.chunk", "created": created, "model": service.config.model}
+        head = {"id": id_, "object": "chat.completion.chunk", "created": created, "model": service.config.model, **told}
         return _line(ChatCompletionChunk.model_validate({**head, "choices": [choice]}))
 
     try:

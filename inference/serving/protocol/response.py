@@ -116,6 +116,7 @@ class Response:
             "usage": self._usage,
             "metadata": params.metadata,
             "timings": self._timings,
+            **self._settings.warnings,
         }
 
     def _begin(self) -> None:

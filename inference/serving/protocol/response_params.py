@@ -17,6 +17,7 @@ class ResponseParams:
     modalities: ["audio"] or ["text"]. output: the format of its sound. tokens: at most so many; None: as the session.
     metadata: given back with it. outside: whether it is no part of the conversation.
     context: items that it is asked with instead of the conversation's, as the client wrote them.
+    instructions: of a response outside the conversation, instead of the session's.
     """
 
     modalities: list[str]
@@ -25,6 +26,7 @@ class ResponseParams:
     metadata: dict[str, str] | None = None
     outside: bool = False
     context: list[dict[str, Any]] | None = None
+    instructions: str | None = None
 
     @classmethod
     def usual(cls, settings: Settings) -> Self:
@@ -33,7 +35,7 @@ class ResponseParams:
 
     @classmethod
     def checked(cls, given: dict[str, Any], settings: Settings) -> Self:
-        """What was asked for. Its instructions are taken note of as the session's are.
+        """What was asked for.
 
         Raises:
             RequestError: something that cannot be, by name.
@@ -61,4 +63,5 @@ class ResponseParams:
             given.get("metadata"),
             where == "none",
             conversation,
+            given.get("instructions"),
         )

@@ -2,7 +2,8 @@
 
 The protocol's session object is kept as it was sent, checked by the ``openai`` package's own model. What the loaded
 model cannot do is refused by name. Its voice is the model's own, whatever voice was asked for, and ``session.updated``
-says so; instructions are kept and shown, and no model that can be loaded follows them yet.
+says so. Instructions are the system prompt of a model that has learnt to follow one; of any other, the session and its
+responses say in ``warnings`` that they have no effect.
 
 ``semantic_vad`` is our monitor with all its judgement: noise, and somebody across the room, are not answered.
 ``server_vad`` is what the API says it is, speech and silence alone: whoever asks for it wants every utterance answered,
@@ -47,9 +48,10 @@ class Settings:
     """The effective session object, and what follows from it."""
 
     session: dict[str, Any]
+    follows_instructions: bool = True
 
     @classmethod
-    def initial(cls, model: str, id_: str) -> Settings:
+    def initial(cls, model: str, id_: str, follows_instructions: bool = True) -> Settings:
         """What a session begins with; turn detection is the model's own monitor's."""
         return cls(
             {
@@ -63,7 +65,8 @@ class Settings:
                     },
                     "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": model, "speed": 1.0},
                 },
-            }
+            },
+            follows_instructions,
         )  # fmt: skip
 
     def updated(self, change: dict[str, Any]) -> Settings:
@@ -95,7 +98,7 @@ class Settings:
             RealtimeSessionCreateRequest.model_validate(session, strict=True)
         except ValidationError as error:
             raise field_error(error, "session") from None
-        settings = Settings(session)
+        settings = Settings(session, self.follows_instructions)
         settings._refuse_what_cannot_be()
         settings.config()
         return settings
@@ -113,6 +116,13 @@ class Settings:
             what = f"output_modalities is {modalities}; it must be ['audio'] or ['text']"
             raise RequestError(what, "invalid_value", "session.output_modalities")
         output_tokens(session.get("max_output_tokens"), "session")
+
+    @property
+    def warnings(self) -> dict[str, list[str]]:
+        """What is set and has no effect, as a field beside those that the API's objects have; none: no field."""
+        if self.follows_instructions or not self.session["instructions"]:
+            return {}
+        return {"warnings": ["this model follows no instructions: it has learnt none"]}
 
     @property
     def input(self) -> AudioFormat:
@@ -148,7 +158,7 @@ class Settings:
         """
         sampling = self.sampling(max_output_tokens)
         detection = self.detection
-        base = SessionConfig(sampling=sampling)
+        base = SessionConfig(sampling=sampling, instructions=self.session["instructions"] or "")
         if detection is None:
             duplex = DuplexConfig(shortest_turn_ms=0)
             return dataclasses.replace(base, duplex=duplex, monitor=False, on_request=True)

@@ -46,6 +46,7 @@ class RealtimeConversation:
         model: the name that the client is told.
         input_rate, output_rate: of the session, Hz.
         transcribes: whether the model writes down what it hears.
+        follows_instructions: whether a system prompt reaches it.
         on_event: is told of our events by their types, for counting.
     """
 
@@ -57,6 +58,7 @@ class RealtimeConversation:
         input_rate: int,
         output_rate: int,
         transcribes: bool,
+        follows_instructions: bool,
         on_event: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None,
     ) -> None:
         self._past_chars = Limits().past_chars  # that the session is told of, where it has to read the items again
@@ -64,7 +66,7 @@ class RealtimeConversation:
         self.slot, self._write, self._on_event = slot, send, on_event
         self._rate, self._output_rate = input_rate, output_rate
         self._frame = FRAME_MS * input_rate // 1000
-        self.settings = Settings.initial(model, new_id("sess"))
+        self.settings = Settings.initial(model, new_id("sess"), follows_instructions)
         self.items = Items()
         self._conversation = new_id("conv")
         self._framer = Framer(self.settings.input, input_rate, self._frame)

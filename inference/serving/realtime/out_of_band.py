@@ -60,7 +60,7 @@ class OutOfBand:
     Args:
         asker: does the work. rate: of its input, Hz.
         begin: tells the client of the response; called once the question has been read.
-        fail: tells the client what is wrong with the question.
+        fail: tells the client what is wrong with the question. instructions: the system prompt.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class OutOfBand:
         sampling: Sampling,
         begin: Callable[[], Response],
         fail: Callable[[Exception], None],
+        instructions: str = "",
     ) -> None:
+        self._instructions = instructions
         self._asker, self._rate, self._question, self._sampling = asker, rate, question, sampling
         self._begin, self._fail = begin, fail
         self.response: Response | None = None
@@ -93,6 +95,8 @@ class OutOfBand:
 
     async def _ask(self) -> None:
         question = self._question
+        if self._instructions:
+            await self._asker.ask("instruct", self._instructions)
         for asked, answer in question.past:
             await self._asker.ask("recall", asked, answer)
         if len(question.sound):

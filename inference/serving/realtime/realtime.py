@@ -112,7 +112,7 @@ class RealtimeSession(RealtimeConversation):
         elif was_manual and not manual:
             await self._forget_turn()
             await self.slot.call("hands_free")
-        self._send("session.updated", session=settings.session)
+        self._send("session.updated", session=settings.session | settings.warnings)
 
     async def _append(self, data: dict[str, Any]) -> None:
         manual = self.settings.detection is None
@@ -314,7 +314,8 @@ class RealtimeSession(RealtimeConversation):
             self.error(error if isinstance(error, RequestError) else RequestError(str(error)), event_id)
 
         sampling = settings.sampling(params.tokens)
-        aside = OutOfBand(self._questioner(), self._rate, question, sampling, begin, fail)
+        instructions = params.instructions or settings.session["instructions"] or ""
+        aside = OutOfBand(self._questioner(), self._rate, question, sampling, begin, fail, instructions)
         self._asides.append(aside)
         aside.task.add_done_callback(lambda _: self._asides.remove(aside))
 

@@ -133,7 +133,9 @@ class Worker:
 
             vad = load_vad()
         self._batching = DynamicBatching(most, clock)
-        self._assistant = self._batching.assistant(assistant)
+        self._assistant = self._batching.assistant(assistant)  # of one-shot requests, which hear whole clips
+        speaking = assistant.while_speaking()
+        self._conversing = self._assistant if speaking is assistant else self._batching.assistant(speaking)
         self._vad = self._batching.shared_stage(vad, "step")
         self._work, self._results, self._clock = work, results, clock
         self._lines: dict[int, _Line] = {}
@@ -176,7 +178,7 @@ class Worker:
             if config is None:
                 self._lines[job.line] = _Line(OneShotRequest(self._assistant, self._vad))
             else:
-                self._lines[job.line] = _Line(Session(self._assistant, config, self._vad))
+                self._lines[job.line] = _Line(Session(self._conversing, config, self._vad))
         elif (line := self._lines.pop(job.line, None)) is not None and line.under_way is not None:
             self._batching.cancel(line.under_way)
 
@@ -221,7 +223,7 @@ class Worker:
 
     def _cost(self) -> float:
         vad = AllSpeech(self._vad)
-        sessions = [Session(self._assistant, SessionConfig(), vad) for _ in range(_TOGETHER)]
+        sessions = [Session(self._conversing, SessionConfig(), vad) for _ in range(_TOGETHER)]
         noise = np.random.default_rng(0).standard_normal((_CALIBRATION, sessions[0].frame)).astype(np.float32)
         began = time.thread_time()
         for i, frame in enumerate(noise):
@@ -237,7 +239,7 @@ def worker_process(model: str, work: Connection, results: Connection) -> None:
     """The whole life of a worker that is a process."""
     import signal
 
-    from ...assistant.assistant import load
+    from ...assistant.loading import load
     from ...assistant.quiet import quieten
 
     quieten()

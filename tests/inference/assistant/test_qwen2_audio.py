@@ -20,8 +20,8 @@ from transformers import (
 
 from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.assistant.loading import load
+from duologue.model.audio_llm.qwen2_audio import Qwen2Audio
 from duologue.model.errors import DuologueError
-from duologue.model.qwen2_audio import Qwen2Audio
 from duologue.model.speech_decoder.speech_decoder import SpeechDecoder
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
+from tiny_chat import chat_assistant
 
+from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.front_end.loudness import LoudnessConfig
 from duologue.inference.session.events import Event, EventKind
 from duologue.inference.session.listen import replay
+from duologue.inference.session.notes import notes
 from duologue.inference.session.policy import DuplexConfig, Mode
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
+from duologue.model.dialogue_state import Sampling
 from duologue.model.duplex.monitor import TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
@@ -571,9 +575,7 @@ def test_bad_ticks_are_refused(assistant, pcm: np.ndarray) -> None:
         make(assistant).tick(pcm)
 
 
-def test_models_that_cannot_converse_so_are_refused() -> None:
-    with pytest.raises(DuologueError, match="no voice"):
-        Session(tiny_assistant(speech=False), vad=Loudness())
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(DuologueError, match=r"echo is 1\.5; it must lie between 0 and 1"):
         SessionConfig(echo=1.5)
     with pytest.raises(DuologueError, match="echo_ms is -1; it must be 0 to 10000 ms"):
@@ -593,3 +595,28 @@ def test_somebody_far_off_is_not_answered_until_they_insist(assistant) -> None:
     assert EventKind.ANSWER_STARTED in kinds(events), "a faint microphone"
     _, events = run(make(assistant, loudness=near), sound((0.4, False), (1.0, True), (2.0, False)))
     assert EventKind.ANSWER_STARTED in kinds(events)
+
+
+def test_any_model_converses() -> None:
+    """An encoder for whole clips, no monitor, a chat template; also without a voice."""
+    for speech in (True, False):
+        chat = chat_assistant(speech=speech)
+        session = make(chat, instructions="Be brief.", sampling=Sampling(max_tokens=6))
+        pcm = sound((0.4, False), (1.0, True), (2.5, False))
+        played, events = run(session, pcm)
+        assert EventKind.ANSWER_STARTED in kinds(events) and EventKind.ANSWER_FINISHED in kinds(events)
+        assert bool(np.abs(played).max() > 0) == speech
+        assert session.model.streams and not chat.model.streams, "a view of it hears through a window"
+        dialogue = session.state.dialogue
+        assert dialogue.chat is not None and dialogue.chat.system == "Be brief."
+        session.configure(dataclasses.replace(session.config, instructions="Be kind."))
+        assert session.state.dialogue.chat is not None and session.state.dialogue.chat.system == "Be kind."
+        _, events = run(session, pcm)
+        assert EventKind.ANSWER_STARTED in kinds(events)
+        assert len(session.state.memory.past) == 2
+
+
+def test_what_a_conversation_has_to_do_without_is_said(assistant: Assistant) -> None:
+    assert notes(assistant.model) == ["it has no monitor: voice activity alone decides when a turn has ended"]
+    found = " ".join(notes(chat_assistant(speech=False).model))
+    assert "through a window" in found and "voice activity alone" in found and "text alone" in found

@@ -263,11 +263,12 @@ def test_it_says_what_it_does_until_it_can_be_reached(
         raise Reached
 
     loaded: list[str] = []
-    load = "duologue.inference.assistant.assistant.load"
+    load = "duologue.inference.assistant.loading.load"
     monkeypatch.setattr(load, lambda name: loaded.append(name) or tiny_assistant())
     create = lambda config, assistant: create_app(config, assistant, Loudness())  # noqa: E731
     with pytest.raises(Reached):
         serve(ServeConfig(model="some-model", pool=ENGINE), "127.0.0.1", 0, say=say, create=create)
     out, err = capfd.readouterr()
     assert loaded == ["some-model"] and out.startswith("http://127.0.0.1:")
-    assert err.splitlines()[:2] == ["loading some-model …", "starting the workers …"]
+    lacks = "some-model: it has no monitor: voice activity alone decides when a turn has ended"
+    assert err.splitlines()[:3] == ["loading some-model …", lacks, "starting the workers …"]

@@ -1,55 +1,62 @@
-"""Qwen2-Audio as a dialogue model: voice chat and audio analysis, any number of recordings in a turn.
+"""An audio language model of transformers as a dialogue model: voice chat and audio analysis, any number of recordings
+in a turn.
 
 The network and its processor are transformers' own; what it has read is kept as a state, so that a turn costs what is
-new in it. A turn is written by the processor's chat template. It replies in text, and aloud with a speech decoder that
-was trained on its states.
-
-Source: Chu et al., "Qwen2-Audio Technical Report" (arXiv 2407.10759).
+new in it. A turn is written by the processor's chat template, with system prompt and tools. It hears a turn once it is
+over, and replies in text, and aloud with a speech decoder that was trained on its states.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
-from .errors import DuologueError
-from .language_model.causal_lm import LLMState, transformers_cache
-from .layers.kv_cache import KVBuffer
-from .speech_decoder.speech_decoder import SpeechDecoder
-from .tokens import TokenKind, TokenLayout
+from ..dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
+from ..errors import DuologueError
+from ..language_model.causal_lm import LLMState, transformers_cache
+from ..language_model.chat_template import PROBE, Message, Tool
+from ..layers.kv_cache import KVBuffer
+from ..speech_decoder.speech_decoder import SpeechDecoder
+from ..tokens import TokenKind, TokenLayout
 
 
 @dataclass
-class Qwen2AudioState(DialogueState):
+class AudioLLMState(DialogueState):
     """One conversation.
 
     messages: as the chat template takes them. text: as it writes them, as far as the network has read them.
+    instructions: the system prompt, which is the first of them. tools: functions that the model may call.
     clips: the recordings of this turn, samples (n,) in pieces. question: its words.
+    replied: whether a reply has begun that is no message yet.
     """
 
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    instructions: str = ""
+    messages: list[Message] = field(default_factory=list)
+    tools: list[dict[str, Any]] = field(default_factory=list)
     text: str = ""
     clips: list[list[Tensor]] = field(default_factory=list)
     question: str = ""
+    replied: bool = False
 
 
-class Qwen2Audio:
-    """A :class:`.dialogue_model.DialogueModel`.
+class AudioLLM:
+    """A :class:`..dialogue_model.DialogueModel`.
 
     Args:
-        network: transformers' Qwen2AudioForConditionalGeneration; processor: its Qwen2AudioProcessor.
+        network: a model of transformers that generates from text and audio; processor: its processor.
         speech: a speech decoder trained on its states, for spoken replies.
     """
 
-    streams = transcribes = reads_turn_state = False
-    hears_sounds = True
-    longest_s = clip_s = 30.0  # what its Whisper hears of a recording
+    streams = transcribes = judges_turns = reads_turn_state = False
+    hears_sounds = follows_instructions = True
+    longest_s = clip_s = 30.0  # what a Whisper encoder hears of a recording
 
     def __init__(self, network: Any, processor: Any, speech: SpeechDecoder | None = None) -> None:
         self.network, self.processor, self.speech = network.eval(), processor, speech
@@ -57,9 +64,19 @@ class Qwen2Audio:
         eos = network.generation_config.eos_token_id
         special = set(self.tokenizer.added_tokens_decoder)
         words = [id_ for id_ in range(len(self.tokenizer)) if id_ not in special]
-        bos, end, pad = self.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+        bos, end, pad = self.markers()
         self.layout = TokenLayout(bos=bos, eos=end, pad=pad, text=(words[0], words[-1] + 1))
         self.ends = {end, self.tokenizer.eos_token_id, *([eos] if isinstance(eos, int) else eos or ())}
+
+    def markers(self) -> tuple[int, int, int]:
+        """The ids that begin a text, end a reply, and pad: three different ones."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def takes_tools(self) -> bool:
+        """Whether the chat template has a place for tools."""
+        asked = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
+        return PROBE["function"]["name"] in self._written(asked, [PROBE])
 
     @property
     def device(self) -> torch.device:
@@ -104,11 +121,25 @@ class Qwen2Audio:
         """Its steps are not shared."""
         return self
 
-    def init_state(self, seed: int = 0) -> Qwen2AudioState:
-        """A conversation in which nothing has been said."""
+    def while_speaking(self) -> Self:
+        """It hears a turn once it is over."""
+        return self
+
+    def init_state(self, seed: int = 0, instructions: str = "", tools: Sequence[Tool] = ()) -> AudioLLMState:
+        """A conversation in which nothing has been said; see :meth:`..speech_lm.SpeechLM.init_state`."""
         layers = self.network.config.get_text_config().num_hidden_layers
         llm = LLMState(layers=[KVBuffer() for _ in range(layers)])
-        return Qwen2AudioState(llm=llm, rng=torch.Generator().manual_seed(seed), speaking=True)
+        system = [{"role": "system", "content": [{"type": "text", "text": instructions}]}] if instructions else []
+        return AudioLLMState(
+            llm=llm, rng=torch.Generator().manual_seed(seed), speaking=True, messages=list(system),
+            instructions=instructions, tools=[dict(tool) for tool in tools],
+        )  # fmt: skip
+
+    def begin_again(self, state: DialogueState) -> AudioLLMState:
+        """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
+        again = self.init_state(0, _mine(state).instructions, _mine(state).tools)
+        again.rng = state.rng
+        return again
 
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak, or a recording is played."""
@@ -132,12 +163,19 @@ class Qwen2Audio:
         state = _mine(state)
         content: list[dict[str, Any]] = [{"type": "audio"} for _ in state.clips]
         content += [{"type": "text", "text": state.question}] if state.question else []
-        messages = [*state.messages, {"role": "user", "content": content}]
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        self.read_messages([{"role": "user", "content": content}], state)
+
+    def read_messages(self, messages: Sequence[Message], state: DialogueState) -> None:
+        """Messages as the chat template takes them, instead of a turn: tool calls and their results, say."""
+        state = _mine(state)
+        self._end_reply(state)
+        messages = [*state.messages, *messages]
+        text = self._written(messages, state.tools)
         if not text.startswith(state.text):
             raise DuologueError("the chat template rewrites what was said before; such templates are not known")
         self._read(text[len(state.text) :], [torch.cat(clip).cpu().numpy() for clip in state.clips], state)
         state.messages, state.text, state.clips, state.written = messages, text, [], []
+        state.text_start, state.replied = state.llm.length, True
         state.phase, state.generated, state.pending, state.turn = Phase.REPLYING, 0, None, state.turn + 1
         state.speech = None if self.speech is None else self.speech.init_state()
 
@@ -178,7 +216,7 @@ class Qwen2Audio:
     def reply_step(
         self, state: DialogueState, sampling: Sampling, aloud: bool = True, forced: int | None = None
     ) -> ReplyStep:
-        """One more token, and the speech that it brings; see :meth:`.speech_lm.SpeechLM.reply_step`."""
+        """One more token, and the speech that it brings; see :meth:`..speech_lm.SpeechLM.reply_step`."""
         state, foreseen = _mine(state), state.pending is None
         logits, token = self.next_logits(state), self.layout.eos
         if forced is not None or state.generated < sampling.max_tokens:
@@ -186,9 +224,6 @@ class Qwen2Audio:
         units = torch.zeros(1, 0, dtype=torch.long, device=self.device)
         pcm, position, hidden = torch.zeros(1, 0, device=self.device), state.llm.length, state.hidden
         if token in self.ends:
-            # The state holds the reply as it was generated; the template's end of it is read with the next turn.
-            said = self._words(state.written)
-            state.messages, state.text = [*state.messages, {"role": "assistant", "content": said}], state.text + said
             state.phase = Phase.ENDED
             return ReplyStep(
                 token=token, kind=TokenKind.END, position=position, foreseen=foreseen, units=units, pcm=pcm
@@ -215,11 +250,26 @@ class Qwen2Audio:
         speech, state.speech = state.speech, None
         return torch.zeros(1, 0) if self.speech is None or speech is None else self.speech.flush(speech)
 
+    def _end_reply(self, state: AudioLLMState) -> None:
+        """The last reply, as far as it was generated or heard, becomes a message; the template's end of it is read with
+        the next turn."""
+        if not state.replied:
+            return
+        if state.pending is not None:
+            self.next_logits(state)  # the network reads it
+        said, state.replied = self._words(state.written), False
+        state.messages, state.text = [*state.messages, {"role": "assistant", "content": said}], state.text + said
+
     def _words(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
+    def _written(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+        more = {"tools": list(tools)} if tools else {}
+        text = self.processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
+        return str(text)
+
     @torch.no_grad()
-    def _read(self, text: str, clips: list[np.ndarray], state: Qwen2AudioState) -> None:
+    def _read(self, text: str, clips: list[np.ndarray], state: AudioLLMState) -> None:
         """Feed what is new in the conversation."""
         more = {"audio": clips, "sampling_rate": self.input_rate} if clips else {}
         inputs = self.processor(text=[text], return_tensors="pt", **more)
@@ -235,6 +285,25 @@ class Qwen2Audio:
         return hidden
 
 
-def _mine(state: DialogueState) -> Qwen2AudioState:
-    assert isinstance(state, Qwen2AudioState)
+def _mine(state: DialogueState) -> AudioLLMState:
+    assert isinstance(state, AudioLLMState)
     return state
+
+
+def network_and_processor(folder: Path, network: Any, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The network, a class of transformers, and the processor that are in a folder.
+
+    Raises:
+        DuologueError: the folder lacks something, or its tensors are not the network's.
+    """
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        found, info = network.from_pretrained(folder, local_files_only=True, dtype=dtype, output_loading_info=True)
+    except Exception as error:  # many kinds, some of several lines
+        raise DuologueError(f"{folder}: {' '.join(str(error).split())}") from None
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(kind):
+            raise DuologueError(f"{folder}: {kind.replace('_', ' ')}, {min(map(str, info[kind]))} for one")
+    return found, processor
