@@ -18,10 +18,11 @@ import numpy as np
 
 from ..datasets.question_sets import Dialogue
 from ..datasets.splits import Split, operand_split, stable_fraction, template_splits
-from ..text.spoken import INTERJECTIONS, LEAD_INS, LETTERS, NUMBER_WORDS, TRAILERS, with_fillers
+from ..text.spoken import LETTERS, NUMBER_WORDS
 from .domain import FIRST_KINDS, KIND_OF, KINDS, LATER_KINDS, PRACTICE, REWORDED
 from .facts import REPEAT_WORDS
 from .kinds.kind import Category, Kind, Operands
+from .small_talk import INTERJECTIONS, LEAD_INS, TRAILERS, with_fillers
 
 __all__ = ["Category", "Dialogue", "Split", "behind_another_turn", "count_distinct", "generate", "is_held_out",
            "is_whole_question", "templates_of"]  # fmt: skip

@@ -9,11 +9,12 @@ from typing import Any
 
 from ...checkpoints.files import write_json
 from ..recipes import sounds as hearing
-from ..text.spoken import INTERJECTIONS, LEAD_INS, LETTERS, NUMBER_WORDS, TRAILERS
+from ..text.spoken import LETTERS, NUMBER_WORDS
 from .asides import BACK_CHANNELS, STOPS
 from .domain import KINDS
 from .facts import MONTHS, REPEAT_WORDS
 from .sentences import FRAMES
+from .small_talk import INTERJECTIONS, LEAD_INS, TRAILERS
 
 SPECIAL_TOKENS = (
     "<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<speech>", "<transcript>", "<reply>", "<query>", "<noise>", "<wait>",

@@ -119,7 +119,7 @@ def _meta(
         "voice": voice.key,
         "prosody": dataclasses.asdict(prosody) if prosody else None,
         "recorded": sorted(set(speakers)),
-        **dataclasses.asdict(dialogue),
+        **dialogue.fields(),
     }
 
 

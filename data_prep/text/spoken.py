@@ -1,15 +1,10 @@
-"""How things are said: numbers in words, letters by their names, and the little words people put before a question.
-
-All text in nano's world is lower-case words separated by single spaces, without punctuation.
-"""
+"""How things are said: numbers in words, letters by their names; any text as lower-case words, one space between."""
 
 from __future__ import annotations
 
 import re
 import string
 import unicodedata
-
-import numpy as np
 
 from ...model.errors import DuologueError
 
@@ -22,11 +17,6 @@ UNITS = (
 )  # fmt: skip
 TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 NUMBER_WORDS = (*UNITS, *TENS[2:], "hundred", "thousand")
-
-INTERJECTIONS = ("um", "uh", "well", "so", "okay", "hey", "hey nano", "please", "hello", "um well", "okay so")
-LEAD_INS = ("could you tell me", "can you tell me", "please tell me", "tell me", "i want to know", "do you know")
-TRAILERS = ("please", "nano", "thank you")
-QUESTION_WORDS = ("what", "which", "how", "who", "where")
 
 
 def number_in_words(n: int) -> str:
@@ -72,9 +62,9 @@ def folded(text: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Any text as nano's words: lower case, digits and signs between them in words, without what is not said.
+    """Any text as words: lower case, digits and signs between them in English words, without what is not said.
 
-    No letter is dropped: those of other scripts, and numbers above 9999, stay as they are, and are no words of nano's.
+    No letter is dropped: those of other scripts, and numbers above 9999, stay as they are.
     """
     text = thousands_joined(folded(text))
     text = re.sub(r"(?<=\d)\s*([+*×]|\s-\s)\s*(?=\d)", lambda match: f" {_SIGNS[match[1].strip()]} ", text)
@@ -138,16 +128,3 @@ def letters_marked(text: str, letter_a: str) -> str:
         return beside or (at > 0 and words[at - 1] in ("letter", "letters"))
 
     return " ".join(letter_a if word == "a" and is_letter(at) else word for at, word in enumerate(words))
-
-
-def with_fillers(question: str, rng: np.random.Generator) -> str:
-    """`question` as a person may begin and end it: four in ten get an interjection, a lead-in or a trailer."""
-    words = question.split()
-    parts = [question]
-    if words[0] in QUESTION_WORDS and rng.random() < 0.15:
-        parts.insert(0, str(rng.choice(LEAD_INS)))
-    if rng.random() < 0.25:
-        parts.insert(0, str(rng.choice(INTERJECTIONS)))
-    if words[-1] not in ("nano", "please", "you") and rng.random() < 0.07:
-        parts.append(str(rng.choice(TRAILERS)))
-    return " ".join(parts)

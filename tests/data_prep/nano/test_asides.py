@@ -9,7 +9,7 @@ import pytest
 from duologue.data_prep.datasets.splits import Split
 from duologue.data_prep.nano.asides import BACK_CHANNELS, STOPS, aside
 from duologue.data_prep.text.spoken import ALPHABET, number_in_words
-from duologue.inference.evaluation.inputs import scenes
+from duologue.inference.evaluation.inputs import material
 
 
 @pytest.mark.parametrize("split", Split)
@@ -31,5 +31,5 @@ def test_nothing_of_the_test_is_trained_on() -> None:
         for split in Split
     }
     assert not statements[Split.TRAIN] & statements[Split.TEST] and not statements[Split.TRAIN] & statements[Split.DEV]
-    assert not set(scenes.STATEMENTS) & set.union(*statements.values())
+    assert not set(material.STATEMENTS) & set.union(*statements.values())
     assert not set(scenes.BACK_CHANNELS) & set(BACK_CHANNELS)

@@ -27,15 +27,8 @@ from duologue.data_prep.nano.dialogues import (
 )
 from duologue.data_prep.nano.domain import KIND_OF, KINDS, PRACTICE, Category
 from duologue.data_prep.nano.facts import CAPITALS, DAYS, MONTHS, OPPOSITES
-from duologue.data_prep.text.spoken import (
-    INTERJECTIONS,
-    LEAD_INS,
-    TRAILERS,
-    contains_slot,
-    letters_marked,
-    normalise,
-    number_in_words,
-)
+from duologue.data_prep.nano.small_talk import INTERJECTIONS, LEAD_INS, TRAILERS
+from duologue.data_prep.text.spoken import contains_slot, letters_marked, normalise, number_in_words
 
 N = 3000
 NUMBER = {number_in_words(n): n for n in range(10000)}
