@@ -9,7 +9,7 @@ import pytest
 from duologue.data_prep.datasets.splits import Split
 from duologue.data_prep.nano.asides import BACK_CHANNELS, STOPS, aside
 from duologue.data_prep.text.spoken import ALPHABET, number_in_words
-from duologue.inference.evaluation.inputs import material
+from duologue.inference.evaluation.inputs import material, scenes
 
 
 @pytest.mark.parametrize("split", Split)
