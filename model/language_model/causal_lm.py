@@ -99,7 +99,14 @@ class LLM(nn.Module):
     def forward(
         self, embeds: Tensor, attention_mask: Tensor | None = None, segments: Tensor | None = None
     ) -> LLMOutput:
-        """Whole sequences (training).
+        """Whole sequences (training): :meth:`states` and their logits."""
+        hidden = self.states(embeds, attention_mask, segments)
+        return LLMOutput(logits=self.head(hidden), hidden=hidden)
+
+    def states(
+        self, embeds: Tensor, attention_mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> Tensor:
+        """Last-layer states (B, T, D) of whole sequences.
 
         Args:
             embeds: (B, T, D).
@@ -114,7 +121,7 @@ class LLM(nn.Module):
             hidden = self.lm.base_model(
                 inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, use_cache=False
             )[0]
-        return LLMOutput(logits=self.head(hidden), hidden=hidden)
+        return hidden
 
     def init_state(self, batch_size: int = 1) -> LLMState:
         """The state of a conversation in which nothing has been fed; any batch size fits it."""
