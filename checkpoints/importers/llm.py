@@ -41,7 +41,7 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     Raises:
         DuologueError: the folder cannot be read or lacks weights, or a family that cannot be fed as Duologue does.
     """
-    kind = read_object(source / "config.json").get("model_type")
+    kind = str(read_object(source / "config.json").get("model_type"))
     read_folder(source)  # names the shard that is missing or damaged; pickles are looked into before they are loaded
     theirs = _loaded(source, kind)
     settings = theirs.config.to_diff_dict()
@@ -52,7 +52,7 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     return save_part(dest, "llm", model, sizes, imported_card("language model", source), load_tokenizer(source))
 
 
-def _loaded(source: Path, kind: Any) -> Any:
+def _loaded(source: Path, kind: str) -> Any:
     """transformers' own model, its weights in the dtype that they are stored in."""
     from transformers import AutoModelForCausalLM
 
