@@ -33,7 +33,7 @@ from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM
 from ..model.speech_lm_config import SpeechLMConfig, parts_of
 from .data.chat_tokens import joined_config
-from .data.turns import marked_config
+from .data.marked_turns import marked_config
 from .loop.parts import load_parts, weighted_runs
 from .presets import preset
 

@@ -10,6 +10,7 @@ from ..checkpoints.settings import Catalogue, read_settings
 from .recipe import Recipe
 
 RECIPES = Catalogue("training/recipes", "recipe", defines="recipe")
+PARTS = ("llm", "encoder", "adaptor")  # what may come from elsewhere: PART=FOLDER
 INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of recipes that name what is read
 
 
@@ -18,7 +19,7 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
     given = [(word.partition("=")[0], word) for word in overrides]
     preset = ([word for key, word in given if key == "preset"] or ["preset=nano"])[-1].partition("=")[2]
     recipe: Recipe = RECIPES.module(stage).recipe(preset)
-    parts = {key: with_home(word).partition("=")[2] for key, word in given if key in ("llm", "encoder")}
+    parts = {key: with_home(word).partition("=")[2] for key, word in given if key in PARTS}
     kept = [word for key, word in given if key not in ("preset", *parts)]
     if parts:  # a part's weights join those that are started from
         from .data.chat_tokens import with_parts

@@ -18,7 +18,7 @@ from duologue.model.speech_decoder.unit_decoder import UnitDecoder
 from duologue.model.speech_lm import SpeechLM
 from duologue.model.speech_lm_config import SpeechLMConfig, parts_of
 from duologue.training.assemble import Config, run
-from duologue.training.data.turns import marked_config
+from duologue.training.data.marked_turns import marked_config
 from duologue.training.loop.parts import save_parts
 from duologue.training.presets import preset
 from duologue.training.presets.nano import CODEC_UNIT_DECODER

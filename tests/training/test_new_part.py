@@ -17,7 +17,7 @@ from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM
 from duologue.model.speech_lm_config import SpeechLMConfig, part, parts_of
 from duologue.training import assemble
-from duologue.training.data.turns import marked_config
+from duologue.training.data.marked_turns import marked_config
 from duologue.training.loop.task import Batch, Task
 from duologue.training.loop.trainer import train
 from duologue.training.presets import preset

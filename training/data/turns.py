@@ -1,90 +1,70 @@
-"""Dialogue turns as rows of token ids: what the LLM reads and what it must say.
+"""Turns of a conversation as rows of token ids: what the language model reads and what it must say.
 
-A vocabulary with markers: ``<bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …``. A language
-model from elsewhere has its own tokens and its chat template (see chat_tokens.py), and writes down nothing: ``prefix
-[speech] suffix answer eos …``. Where speech goes, a row holds one id for each adaptor frame; the stage puts the
-embeddings in their place.
+A :class:`TurnTokens` says what turns are written in, and makes rows; there are two kinds, and stages do not ask which.
+marked_turns.py: a question set's own vocabulary with markers around a transcript and an answer. chat_turns.py: a
+language model's own tokens and chat template; it answers at once. Where speech goes, a row holds one id for each
+adaptor frame; the stage puts the embeddings in their place.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...data_prep.datasets.question_sets import Dialogue, QuestionSet, before_of, question_set
-from ...data_prep.text.plain_text import words_or_text
+from ...data_prep.datasets.question_sets import Dialogue, QuestionSet, question_set
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
-from ...model.speech_lm_config import PromptConfig, SpeechLMConfig
-from ...model.tokens import TokenLayout
 from ..recipe import Recipe
+
+HISTORY = 8  # earlier turns that a row has at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnsRecipe(Recipe):
     """A stage that writes turns: for which language model, and in which tokens."""
 
-    questions: str = "nano"  # a question set by name: what is asked in writing, and, without a tokenizer, its words
+    # A question set by name: what is asked in writing, and, without a tokenizer, its words. None: the data's own.
+    questions: str | None = "nano"
     llm: dict[str, Any]
     tokenizer: str | None = None  # folder whose tokens and chat template the turns are written in
 
 
-@dataclass(frozen=True, kw_only=True)
-class TurnTokens:
-    """What turns are written in. ``prompt.next_prefix_ids`` begins with ``eos``."""
+class TurnTokens(Protocol):
+    """What turns are written in.
 
-    prompt: PromptConfig
-    reply: int | None  # between the transcript and the answer; None: nothing is written down before the answer
+    transcribes: whether what was heard is written down before the answer.
+    eos: ends an answer. pad: nobody's word. speech: stands for an embedding of speech, in rows alone.
+    """
+
+    transcribes: bool
     eos: int
     pad: int
-    speech: int  # stands for an embedding of speech; below 0 where the language model has no such token
-    encode: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
+    speech: int
+
+    def encode(self, text: str) -> list[int]:
+        """A text by itself."""
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids, without markers."""
+
+    def row(self, system: str | None = None) -> Row:
+        """A conversation in which nothing was said yet; ``system``: its system prompt."""
 
 
-@functools.cache
-def marked_tokens(questions: str) -> TurnTokens:
-    """Those of a question set's own vocabulary; a word outside of it becomes <unk>."""
-    table = question_set(questions).token_ids()
-    names, unknown = list(table), table["<unk>"]
-    prompt = PromptConfig(
-        prefix_ids=(table["<bos>"], table["<user>"]),
-        suffix_ids=(table["<transcript>"],),
-        next_prefix_ids=(table["<eos>"], table["<user>"]),
-    )
-    return TurnTokens(
-        prompt=prompt, reply=table["<reply>"], eos=table["<eos>"], pad=table["<pad>"], speech=table["<speech>"],
-        encode=lambda text: [table.get(word, unknown) for word in words_or_text(text).split()],
-        decode=lambda said: " ".join(names[id_] for id_ in said if not names[id_].startswith("<")),
-    )  # fmt: skip
+class Heard(NamedTuple):
+    """A clip of the batch, as a row holds it."""
+
+    frames: int  # of the adaptor
+    clip: int  # its number
+    instruction: str | None  # the prompt in writing behind it
 
 
-def marked_config(questions: str, **parts: Any) -> SpeechLMConfig:
-    """A model of these parts that writes in a question set's own tokens: what it heard, then its answer.
-
-    It listens as the stages here teach it: with CTC at the places of speech, the past in writing, and not too long.
-    """
-    table, decoder = question_set(questions).token_ids(), parts.get("unit_decoder")
-    markers = ("bos", "eos", "pad", "user", "speech", "transcript", "reply", "query", "noise", "wait")
-    layout = TokenLayout(
-        **{name: table[f"<{name}>"] for name in markers},
-        text=(sum(token.startswith("<") for token in table), len(table)),
-        units=0 if decoder is None else decoder.units,
-    )
-    usual: dict[str, Any] = {"transcript_ctc": 0.4, "history": 192, "past_in_words": True}
-    return SpeechLMConfig(layout=layout, prompt=marked_tokens(questions).prompt, **usual | parts)
-
-
-def check_categories(key: str, named: tuple[str, ...], questions: str) -> None:
-    """Raises DuologueError for a category that the question set does not have."""
-    if named and (unknown := set(named) - set(known := question_set(questions).categories)):
-        raise DuologueError(f"{key} is {','.join(sorted(unknown))}; it must be some of {', '.join(known)}")
+Hearing = Callable[[str, str], Heard | None]  # the clip of an earlier question and its answer; None: it is read
 
 
 @dataclass
@@ -96,20 +76,21 @@ class Row:
     weights: list[float] = field(default_factory=list)
     spoken: list[int] = field(default_factory=list)  # the words of its speech, clip after clip
     clips: list[int] = field(default_factory=list)  # which clips its speech is, one after the other
-
-    def add(self, ids: list[int], weight: float) -> None:
-        self.ids += ids
-        self.weights += [weight] * len(ids)
+    said: range = range(0)  # where the last answer stands, without what ends it
 
     @property
     def speech(self) -> int:
         """How many adaptor frames it holds."""
         return self.ids.count(self.tokens.speech)
 
+    def copy(self) -> Self:
+        """The same, to go on with."""
+        lists: dict[str, Any] = {name: list(value) for name, value in vars(self).items() if isinstance(value, list)}
+        return replace(self, **lists)
+
     def hear(self, speech: int) -> None:
-        """Begin a turn with ``speech`` adaptor frames."""
-        prompt = self.tokens.prompt
-        self.add([*(prompt.next_prefix_ids[1:] if self.ids else prompt.prefix_ids), *[self.tokens.speech] * speech], 0)
+        """Begin a turn with ``speech`` adaptor frames, which the row ends with."""
+        raise NotImplementedError
 
     def add_turn(
         self,
@@ -118,50 +99,44 @@ class Row:
         speech: int = 0,
         question_weight: float = 1.0,
         answer_weight: float = 1.0,
+        instruction: str | None = None,
     ) -> None:
-        """Append a turn with ``speech`` adaptor frames; ``answer=None``: a transcript is all that is known."""
-        tokens, asked = self.tokens, self.tokens.encode(question)
-        self.hear(speech)
-        if tokens.reply is None and not speech:
-            self.add(asked, 0)
-        self.add(list(tokens.prompt.suffix_ids), 0)
-        if tokens.reply is not None:
-            self.add(asked, question_weight)
-        if speech:
-            self.spoken += asked
-        if answer is not None:
-            reply = [] if tokens.reply is None else [tokens.reply]
-            self.add([*reply, *tokens.encode(answer), tokens.eos], answer_weight)
+        """Append a turn with ``speech`` adaptor frames, or a written one; ``answer=None``: nothing follows it.
 
-    def add_before(self, turn: Mapping[str, Any], rng: np.random.Generator, questions: QuestionSet) -> str | None:
-        """Append a turn that this one, a :class:`Dialogue`'s fields, goes on from, and return the answer to it then.
-
-        A follow-up goes on from another turn each time (:meth:`QuestionSet.behind_another_turn`). If it only
-        says the last answer again ("what did you say"), that is mostly cut short, as if it had been
-        interrupted, and so is what is said again: what nobody heard was not said.
+        question_weight: of the transcript, where one is written. instruction: a prompt in writing behind the speech.
         """
-        before, answer = before_of(turn), turn.get("answer")
-        assert before is not None, "callers have asked before_of"
-        if answer is not None:
-            other = questions.behind_another_turn(turn.get("template", ""), turn.get("question", ""), rng)
-            before, answer = other or (before, answer)
-        question, earlier = before
-        if answer != earlier:
-            self.add_turn(question, earlier, question_weight=0.0)
-            return answer
-        words = earlier.split()
-        heard = " ".join(words[: int(rng.integers(1, len(words) + 1 + len(words) // 3))])
-        self.add_turn(question, heard, question_weight=0.0, answer_weight=0.0)  # no answer to the question, perhaps
-        return heard
+        raise NotImplementedError
+
+    def add_before(
+        self, turn: Mapping[str, Any], rng: np.random.Generator, questions: QuestionSet, hearing: Hearing | None = None
+    ) -> str | None:
+        """Append the turns that this one, a clip's metadata or a :class:`Dialogue`'s fields, goes on from; return the
+        answer to it then (None: it has none)."""
+        raise NotImplementedError
+
+    def takes(self, turn: Mapping[str, Any]) -> bool:
+        """Whether a clip of these metadata may follow in the same row as one more turn."""
+        raise NotImplementedError
 
     def add_dialogue(
         self, dialogue: Dialogue, question_weight: float, rng: np.random.Generator, questions: QuestionSet
     ) -> None:
-        """Append a written question and its answer, behind the turn that it goes on from (see :meth:`add_before`)."""
-        answer: str | None = dialogue.answer
-        if dialogue.before is not None:
-            answer = self.add_before(dialogue.fields(), rng, questions)
+        """Append a written question and its answer, behind what it goes on from (see :meth:`add_before`)."""
+        answer = self.add_before(dialogue.fields(), rng, questions)
         self.add_turn(dialogue.question, answer, question_weight=question_weight)
+
+
+def questions_of(name: str | None) -> QuestionSet:
+    """The question set of a name; of none one in which nothing is asked."""
+    return QuestionSet() if name is None else question_set(name)
+
+
+def check_categories(key: str, named: tuple[str, ...], questions: str | None) -> None:
+    """Raises DuologueError for a category that the question set does not have."""
+    if named and (unknown := set(named) - set(known := questions_of(questions).categories)):
+        raise DuologueError(
+            f"{key} is {','.join(sorted(unknown))}; it must be some of {', '.join(known) or 'no categories'}"
+        )
 
 
 def stack(rows: list[Row]) -> dict[str, Tensor]:
@@ -218,35 +193,34 @@ def train_plainly(llm: LLM) -> LLM:
     return llm
 
 
-def spoken_words_loss(
-    logits: Tensor, ids: Tensor, tokens: TurnTokens, rows: list[list[int]], frames: list[int]
-) -> Tensor:
-    """CTC of the words that are said, from the LLM's own predictions (B, L, V) at the places of speech; per word.
+def spoken_words_loss(logits: Tensor, rows: list[list[int]], frames: list[int], blank: int) -> Tensor:
+    """CTC of the words that are said, from the LLM's own predictions (P, V) at the places of speech; per word.
 
     rows: the words of each row, in the batch's order; frames: how many places of speech each has.
+    blank: a token that no text has.
 
     A next-word loss alone leaves the LLM to find out by itself where in the speech each word is; CTC tells it, and
-    costs nothing later, for what the LLM predicts while it listens is not used. <pad> is the blank.
+    costs nothing later, for what the LLM predicts while it listens is not used.
     """
-    places = ids == tokens.speech  # (B, L)
     heard = [i for i, words in enumerate(rows) if words]
-    split = logits[places].split(frames)
+    split = logits.split(frames)
     per_row = [split[i].float().log_softmax(-1) for i in heard]  # (T_i, V) each
     counts = torch.tensor([len(row) for row in per_row])
     words = torch.tensor([len(rows[i]) for i in heard])
     targets = torch.tensor([word for i in heard for word in rows[i]], device=logits.device)
     padded = torch.nn.utils.rnn.pad_sequence(per_row)  # (T, B', V)
     loss = torch.nn.functional.ctc_loss(
-        padded, targets, counts, words, blank=tokens.pad, reduction="sum", zero_infinity=True
+        padded, targets, counts, words, blank=blank, reduction="sum", zero_infinity=True
     )
     return loss / words.sum()
 
 
-def weighted_loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of the next token, averaged by weight: (B, L, V), (B, L), (B, L) -> ()."""
-    wanted = weights[:, 1:] > 0  # only positions that count: the rest need no softmax
-    losses = torch.nn.functional.cross_entropy(logits[:, :-1][wanted].float(), ids[:, 1:][wanted], reduction="none")
-    return (losses * weights[:, 1:][wanted]).sum() / weights[:, 1:].sum()
+def weighted_loss(llm: LLM, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of the next token, averaged by weight: states (B, L, D), (B, L), (B, L) -> ()."""
+    wanted = weights[:, 1:] > 0  # only positions that count: the rest need no logits
+    logits = llm.head(hidden[:, :-1][wanted])  # (N, V)
+    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
+    return (losses * weights[:, 1:][wanted]).sum() / weights[:, 1:].sum().clamp(min=1e-6)
 
 
 @torch.no_grad()

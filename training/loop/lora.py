@@ -13,6 +13,27 @@ from torch import nn
 
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
+from .task import Task
+
+
+class LoraTask(Task):
+    """A task whose language model may learn by low-rank updates.
+
+    lora: their rank; 0: its weights themselves learn.
+    """
+
+    llm: LLM
+
+    @property
+    def lora(self) -> int:
+        raise NotImplementedError
+
+    def adapt(self) -> None:
+        if self.lora:
+            add_lora(self.llm, self.lora)
+
+    def stays(self, name: str) -> bool:
+        return bool(self.lora) and name.startswith("llm.") and not is_lora(name)
 
 
 def add_lora(llm: LLM, rank: int) -> None:

@@ -23,8 +23,8 @@ from ...model.audio_encoder.whisper import sinusoids
 from ..augment.spec import spec_augment
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Plan, dev_sets, pad, to_float
+from ..data.marked_turns import marked_tokens
 from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
-from ..data.turns import marked_tokens
 from ..loop.task import Batch
 from ..losses.error_rate import error_rate
 from ..presets import preset

@@ -6,22 +6,30 @@ statement, "uh huh", a noise, somebody far off) it is "noise". The places just b
 nothing, for nobody can tell yet. The same rows go on with transcript and answer, as in stage speech_to_text, so that a
 language model which learns to tell a whole question from half of one forgets nothing.
 
+With ``llm=``, ``encoder=`` and ``adaptor=`` the monitor of a joined model learns, and nothing else unless ``learn=``
+says so: what is to be written is then left out. An encoder that sees whole clips is heard through the window that it
+has in use (model/audio_encoder/windowed.py): given the whole clip, it would tell from the silence to come that a
+question is over.
+
 Source: VITA (arXiv 2408.05211), section 3.3; a head on the states of the language model is Freeze-Omni's (arXiv
 2411.00774), section 2.5. With ``learn=monitor`` the rest stays frozen, as there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.datasets.question_sets import before_of
+from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
+from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState
 from ..augment.augment import AugmentConfig, another_voice, augment
 from ..augment.noise import draw_noise
@@ -50,15 +58,18 @@ class DuplexRecipe(SpeechToTextRecipe):
     pause_fraction: float = 0.5  # of the questions have a pause inside: where a breath is taken in them, or anywhere
     noise_fraction: float = 0.12  # of the rows are noise alone
     far_fraction: float = 0.08  # of the rows are a question that somebody else asks, far off
+    window: WindowConfig = field(default_factory=WindowConfig)  # of an encoder that sees whole clips
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_fractions("pause_fraction", "noise_fraction", "far_fraction")
 
-    @property
-    def joins(self) -> tuple[str, ...]:
-        return ()  # a monitor is taught by the words of a question set
+    def fitted(self) -> DuplexRecipe:
+        fitted = super().fitted()
+        assert isinstance(fitted, DuplexRecipe)
+        learn = self.learn if self.tokenizer is None else ("monitor",)
+        return replace(fitted, monitor=replace(self.monitor, in_dim=fitted.adaptor.out_dim), learn=learn)
 
     def build(self) -> Duplex:
         """The task of this recipe."""
@@ -77,36 +88,44 @@ class Duplex(SpeechToText):
         super().__init__(recipe)
         self.scenes = recipe
         self.monitor = Monitor(recipe.monitor)
+        self.teaches_words = any(prefix.partition(".")[0] != "monitor" for prefix in recipe.learn)
+        self.windowed = None if recipe.encoder.chunk else WindowedEncoder(self.mel, self.encoder, recipe.window)
         self.place = recipe.mel.hop * 2 * recipe.adaptor.stack  # samples a place of speech, 80 ms
 
     def parts(self) -> dict[str, nn.Module]:
         return super().parts() | {"monitor": self.monitor}
 
-    def batch(self, number: int) -> Batch:
-        return self._batch(self.corpus, self.plan, number)
+    def teaches(self, meta: Mapping[str, Any]) -> bool:
+        return super().teaches(meta) or "verdict" in meta
 
-    def _batch(self, corpus: Corpus, plan: Plan, number: int) -> Batch:
-        epoch, items = plan(number)
+    def batch(self, number: int) -> Batch:
+        epoch, places = self.plan(number)
+        return self._batch(self.corpus, epoch, self.items[places], number)
+
+    def _batch(self, corpus: Corpus, epoch: int, items: np.ndarray, number: int) -> Batch:
         rng = np.random.default_rng((self.recipe.seed, number, 1))
         waves: list[np.ndarray] = []
         rows: list[Row] = []
         turn_states: list[list[int]] = []
         quiet = None if self.augmentation is None else replace(self.augmentation.sound, silence_chance=0.0)
-        for place, item in enumerate(items):
+        for item in items:
             draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
-            clip, row = corpus[int(item)], Row(self.tokens)
+            clip = corpus[int(item)]
+            row = self.tokens.row(clip.meta.get("system"))
             wave, due, near = self.scene(clip, draw, quiet)
             meta, answer = clip.meta, clip.meta.get("answer", "")  # "stop" is obeyed in silence
-            if before_of(meta):
-                answer = row.add_before(meta, draw, self.questions)
+            if history_of(meta):
+                answer = row.add_before(meta, draw, self.questions, self.hearing(corpus, int(item), waves, epoch))
             elif draw.random() < 0.5:  # not the first turn
-                dialogue = self.questions.dialogue(self.recipe.seed + 1, int(draw.integers(2**31)))
-                row.add_turn(dialogue.question, dialogue.answer, question_weight=0.0)
-            if near:
-                row.add_turn(meta["text"], answer if _QUERY in due else None, len(due))
+                row.add_turn(*self.text.turn(int(draw.integers(2**31))), question_weight=0.0)
+            if near and self.teaches_words:
+                reply, instruction = answer if _QUERY in due else None, meta.get("instruction")
+                row.add_turn(meta["text"], reply, len(due), instruction=instruction)
             else:
                 row.hear(len(due))
-            row.clips.append(place)
+            for earlier in waves[len(turn_states) :]:  # in which nothing is due
+                turn_states.append([UNKNOWN] * self.frames(len(earlier)))
+            row.clips.append(len(waves))
             waves.append(wave[: len(due) * self.place])
             rows.append(row)
             turn_states.append(due)
@@ -169,9 +188,9 @@ class Duplex(SpeechToText):
         return sound.astype(np.float32), turn_states, near
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        out = self.read(batch)
-        loss, metrics = self.words_loss(out.logits, batch)
-        logits, due = self.judge(out.hidden, batch)
+        hidden = self.read(batch)
+        loss, metrics = self.words_loss(hidden, batch) if self.teaches_words else (hidden.new_zeros(()), {})
+        logits, due = self.judge(hidden, batch)
         each = F.cross_entropy(logits.float(), due, reduction="none")
         weights = torch.where(due == _WAIT, self.scenes.wait_weight, 1.0)
         turn_states = (each * weights).sum() / weights.sum()
@@ -180,6 +199,15 @@ class Duplex(SpeechToText):
             "turn_states": turn_states.detach(),
             "right": right.detach(),
         }
+
+    def hear(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self.windowed is None:
+            return super().hear(batch)
+        samples, state = batch["samples"], self.windowed.init_state(len(batch["samples"]))
+        step = self.scenes.window.chunk_ms * self.recipe.mel.sample_rate // 1000
+        frames = [self.windowed.step(piece, state) for piece in samples.split(step, dim=1)]
+        speech = self.adaptor(torch.cat([*frames, self.windowed.flush(state)], dim=1))
+        return speech, (batch["lengths"] // self.recipe.mel.hop + 1) // 2 // self.recipe.adaptor.stack
 
     def judge(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The monitor's logits (N, 3) at the positions where a turn state is known, and the turn states (N,)."""
@@ -190,15 +218,15 @@ class Duplex(SpeechToText):
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Those of speech_to_text, and on each held-out set how often a position's likeliest turn state is right."""
-        metrics = super().evaluate()
+        metrics = super().evaluate() if self.teaches_words else {}
         device = next(self.monitor.parameters()).device
         for name, corpus in dev_sets(self.recipe.dev_data):
             plan = Plan(corpus.lengths, 32, 0)
             hits: dict[int, list[bool]] = {_QUERY: [], _NOISE: [], _WAIT: []}
             for number in range(min(6, plan.batches_per_epoch)):
-                batch = self._batch(corpus, plan, number)
+                batch = self._batch(corpus, *plan(number), number)
                 batch |= {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
-                logits, due = self.judge(self.read(batch).hidden, batch)
+                logits, due = self.judge(self.read(batch), batch)
                 for said, wanted in zip(logits.argmax(-1).tolist(), due.tolist(), strict=True):
                     hits[wanted].append(said == wanted)
             for index, right in hits.items():

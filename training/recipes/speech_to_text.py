@@ -5,7 +5,8 @@ places of speech, which teaches the LLM early where in the speech each word is. 
 that what text_sft taught is not lost.
 
 With ``llm=FOLDER`` and ``encoder=FOLDER`` it joins a Whisper and a language model from elsewhere, which answers at once
-in its own tokens: cross-entropy on the answer alone, as in LLaMA-Omni, but clips are not padded to 30 s.
+in its own tokens: cross-entropy on the answers alone, as in LLaMA-Omni, but clips are not padded to 30 s. A clip stands
+behind the earlier turns of its conversation, heard or read, and before the instruction that it has.
 
 Source: LLaMA-Omni (arXiv 2409.06666), section 2.6, stage 1 (preset ``llama-omni``); the transcript before the answer is
 SpeechGPT's chain-of-modality (arXiv 2305.11000), section 3.2.
@@ -13,8 +14,9 @@ SpeechGPT's chain-of-modality (arXiv 2305.11000), section 3.2.
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,32 +24,37 @@ from torch import Tensor, nn
 
 from ...checkpoints.source import resolve
 from ...checkpoints.store import load_tokenizer
-from ...data_prep.datasets.question_sets import before_of, question_set
+from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.text.plain_text import spoken_words
 from ...data_prep.text.spoken import contains_slot
 from ...model.decoding.reply import reply
 from ...model.errors import DuologueError
-from ...model.language_model.causal_lm import LLMOutput
 from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
 from ...model.speech_lm_config import AdaptorConfig
 from ..augment.augment import augment
 from ..augment.spec import spec_augment
 from ..data.chat_tokens import joined_config, shape_of, turn_tokens
-from ..data.corpus import Plan, dev_sets, pad, to_float
+from ..data.corpus import Corpus, Plan, dev_sets, pad, to_float
+from ..data.marked_turns import marked_config
 from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
 from ..data.turns import (
+    HISTORY,
+    Heard,
+    Hearing,
     Row,
     TurnsRecipe,
     check_categories,
     embed_rows,
-    marked_config,
     pack,
+    questions_of,
     spoken_words_loss,
     train_plainly,
     weighted_loss,
 )
-from ..loop.lora import add_lora, is_lora, merged
+from ..data.written import Conversations, text_rows
+from ..loop.lora import LoraTask, merged
 from ..loop.task import Batch
+from ..loop.trainer import to_device
 from ..losses.error_rate import error_rate
 from ..presets import preset
 
@@ -58,6 +65,7 @@ class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
 
     adaptor: AdaptorConfig
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
+    history_speech: float = 0.5  # fraction of the earlier turns that are heard, where the data has them as clips
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
     row_tokens: int = 256  # conversations are packed into rows of so many positions; 1: each has its own row
     text_fraction: float = 0.25  # rows of text alone, as a fraction of the rows of speech
@@ -67,21 +75,18 @@ class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_categories("text_only", self.text_only, self.questions)
-        self.check_fractions("practice")
+        self.check_fractions("practice", "history_speech")
         self.check_least(1, "row_tokens")
-        if self.tokenizer is not None and (self.ctc_weight or self.text_fraction):
-            raise DuologueError(
-                f"ctc_weight is {self.ctc_weight} and text_fraction {self.text_fraction}, which need the words of a "
-                f"question set; with the tokens of {self.tokenizer} both must be 0"
-            )
 
     @property
     def joins(self) -> tuple[str, ...]:
-        return ("llm", "encoder")
+        return ("llm", "encoder", "adaptor")
 
     def fitted(self) -> SpeechToTextRecipe:
         adaptor = replace(self.adaptor, in_dim=self.encoder.width, out_dim=shape_of(self.llm)[0])
-        return replace(self, adaptor=adaptor)
+        if self.tokenizer is None:
+            return replace(self, adaptor=adaptor)
+        return replace(self, adaptor=adaptor, questions=None, ctc_weight=0.0, text_fraction=0.0)
 
     def build(self) -> SpeechToText:
         """The task of this recipe."""
@@ -93,37 +98,39 @@ def recipe(name: str = "nano") -> SpeechToTextRecipe:
     return SpeechToTextRecipe(stage="speech_to_text", out="runs/speech_to_text", **preset(name, "speech_to_text"))
 
 
-class SpeechToText(SpeechTask):
+class SpeechToText(SpeechTask, LoraTask):
     """Mel, encoder, adaptor and LLM, under their SpeechLM names, and their rows of spoken dialogue."""
 
     def __init__(self, recipe: SpeechToTextRecipe) -> None:
         super().__init__(recipe)
         self.recipe = recipe
-        self.questions, self.tokens = question_set(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
+        self.questions, self.tokens = questions_of(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
         parts = {"mel": recipe.mel, "encoder": recipe.encoder, "adaptor": recipe.adaptor, "llm": recipe.llm}
-        joined = recipe.tokenizer
-        model = SpeechLM(joined_config(joined, **parts) if joined else marked_config(recipe.questions, **parts))
+        joined, questions = recipe.tokenizer, None if recipe.questions is None else self.questions
+        model = SpeechLM(joined_config(joined, **parts) if joined else marked_config(str(recipe.questions), **parts))
         if joined:
             model.read_by(load_tokenizer(resolve(joined)))
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
-        self.items = np.arange(len(self.corpus))
-        if self.tokens.reply is None:  # an answer is all there is to learn
-            self.items = np.array([i for i, meta in enumerate(self.corpus.metas) if "answer" in meta], int)
+        self.text = text_rows(self.corpus.metas, questions, recipe.seed + 1, categories=recipe.text_only,
+                              practice=recipe.practice)  # fmt: skip
+        self.items = np.array([at for at, meta in enumerate(self.corpus.metas) if self.teaches(meta)], int)
         if not len(self.items):
             raise DuologueError(f"no clip in {', '.join(recipe.data)} has an answer to learn")
         self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
+        self._conversations: dict[int, Conversations] = {}
+
+    def teaches(self, meta: Mapping[str, Any]) -> bool:
+        """Whether there is anything to learn from a clip: its words, where they are written down, or its answer."""
+        return self.tokens.transcribes or "answer" in meta
 
     def parts(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "adaptor": self.adaptor, "llm": merged(self.llm)}
 
-    def adapt(self) -> None:
-        if self.recipe.lora:
-            add_lora(self.llm, self.recipe.lora)
-
-    def stays(self, name: str) -> bool:
-        return bool(self.recipe.lora) and name.startswith("llm.") and not is_lora(name)
+    @property
+    def lora(self) -> int:
+        return self.recipe.lora
 
     def frames(self, samples: int) -> int:
         """Adaptor frames that a clip of so many samples becomes."""
@@ -141,38 +148,58 @@ class SpeechToText(SpeechTask):
         pairs = rng.random(len(items)) < 0.3
         for place, item in enumerate(items):
             clip = self.corpus[int(item)]
-            wave = to_float(clip.pcm)
-            if self.augmentation is not None:
-                wave = augment(
-                    wave, np.random.default_rng((r.seed, epoch, int(item))), self.augmentation.sound, self.noises
-                )
+            meta, answer = clip.meta, clip.meta.get("answer")
+            joins = place and pairs[place] and answer is not None and len(rows[-1].ids) < 160
+            if not (joins and rows[-1].takes(meta)):
+                rows.append(self.tokens.row(meta.get("system")))
+            row = rows[-1]
+            if history_of(meta):  # the turns that it goes on from
+                answer = row.add_before(meta, rng, self.questions, self.hearing(self.corpus, int(item), waves, epoch))
+            wave = self.heard_wave(self.corpus, int(item), epoch)
+            row.add_turn(meta["text"], answer, self.frames(len(wave)), instruction=meta.get("instruction"))
+            row.clips.append(len(waves))
             waves.append(wave)
-            row = rows[-1] if place and pairs[place] and "answer" in clip.meta and len(rows[-1].ids) < 160 else None
-            row = row or Row(self.tokens)
-            if not row.ids:
-                rows.append(row)
-            answer = clip.meta.get("answer")
-            if before_of(clip.meta):  # the turn that it goes on from, in writing
-                answer = row.add_before(clip.meta, rng, self.questions)
-            row.add_turn(clip.meta["text"], answer, self.frames(len(wave)))
-            row.clips.append(place)
-            if "answer" not in clip.meta:
+            if answer is None:
                 pairs[place + 1 : place + 2] = False  # nothing follows a turn that was not answered
         rows += self.written_rows(number, len(rows))
         return self.packed(rows, waves, rng)[0]
 
+    def heard_wave(self, corpus: Corpus, item: int, epoch: int) -> np.ndarray:
+        """A clip (n,) as it is heard in an epoch."""
+        wave = to_float(corpus[item].pcm)
+        if self.augmentation is None:
+            return wave
+        rng = np.random.default_rng((self.recipe.seed, epoch, item))
+        return augment(wave, rng, self.augmentation.sound, self.noises)
+
+    def hearing(self, corpus: Corpus, item: int, waves: list[np.ndarray], epoch: int) -> Hearing:
+        """How earlier turns of a clip are heard, if they are: their waves join those of the batch."""
+        rng = np.random.default_rng((self.recipe.seed, epoch, item, 3))
+
+        def hear(question: str, answer: str) -> Heard | None:
+            if rng.random() >= self.recipe.history_speech:
+                return None
+            earlier = self.conversations(corpus).earlier(item, question, answer, rng)
+            if earlier is None:
+                return None
+            waves.append(self.heard_wave(corpus, earlier, epoch))
+            return Heard(self.frames(len(waves[-1])), len(waves) - 1, corpus.metas[earlier].get("instruction"))
+
+        return hear
+
+    def conversations(self, corpus: Corpus) -> Conversations:
+        """Its conversations, looked up once."""
+        if id(corpus) not in self._conversations:
+            self._conversations[id(corpus)] = Conversations(corpus)
+        return self._conversations[id(corpus)]
+
     def written_rows(self, number: int, beside: int) -> list[Row]:
         """Rows of text alone, so many as go beside ``beside`` rows of speech."""
-        r, rows = self.recipe, []
-        for place in range(int(r.text_fraction * beside)):
-            row, rng = Row(self.tokens), np.random.default_rng((r.seed, number, place, 2))
-            numbers = itertools.count((number * r.batch_size + place) * 64)
-            dialogues = (self.questions.dialogue(r.seed + 1, drawn, practice=r.practice) for drawn in numbers)
-            wanted = (d for d in dialogues if not r.text_only or d.category in r.text_only)
-            for dialogue in itertools.islice(wanted, 4):
-                row.add_dialogue(dialogue, 0.0, rng, self.questions)
-            rows.append(row)
-        return rows
+        r = self.recipe
+        return [
+            self.text.row(self.tokens, number * r.batch_size + place, np.random.default_rng((r.seed, number, place, 2)))
+            for place in range(int(r.text_fraction * beside))
+        ]
 
     def packed(self, rows: list[Row], waves: list[np.ndarray], rng: np.random.Generator) -> tuple[Batch, list[int]]:
         """The batch of these rows and of the clips that they speak of, and in which order it has the clips."""
@@ -203,37 +230,41 @@ class SpeechToText(SpeechTask):
         frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D); no graph while it is frozen
         return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
 
-    def read(self, batch: Batch) -> LLMOutput:
-        """What the LLM makes of the rows, speech in its places."""
+    def read(self, batch: Batch) -> Tensor:
+        """The LLM's states (B, L, D) of the rows, speech in its places."""
         speech, lengths = self.hear(batch)
         embeds = embed_rows(self.llm, batch["ids"], self.tokens, speech, lengths)
-        return self.llm(embeds, segments=batch["segments"])
+        return self.llm.states(embeds, segments=batch["segments"])
 
-    def words_loss(self, logits: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of what is to be written, from logits (B, L, V), and its parts."""
-        words = weighted_loss(logits, batch["ids"], batch["weights"])
+    def words_loss(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of what is to be written, from states (B, L, D), and its parts."""
+        words = weighted_loss(self.llm, hidden, batch["ids"], batch["weights"])
         if not self.recipe.ctc_weight:
             return words, {"words": words.detach()}
-        ctc = spoken_words_loss(logits, batch["ids"], self.tokens, batch["spoken"], batch["frames"])
+        logits = self.llm.head(hidden[batch["ids"] == self.tokens.speech])  # (places, V)
+        ctc = spoken_words_loss(logits, batch["spoken"], batch["frames"], self._model[0].config.layout.pad)
         return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.words_loss(self.read(batch).logits, batch)
+        return self.words_loss(self.read(batch), batch)
 
-    def heard(self, wave: np.ndarray, before: tuple[str, str] | None = None) -> DialogueState:
-        """A conversation in which a whole clip (n,) has just been heard, as in use, behind the turn ``before``."""
+    def heard(self, wave: np.ndarray, turn: Mapping[str, Any]) -> DialogueState:
+        """A conversation in which a whole clip (n,) has just been heard, as in use, behind the earlier turns that its
+        metadata say, which were read."""
         model = self._model[0]
-        state = model.init_state()
-        if before:
-            model.recall(self.tokens.encode(before[0]), self.tokens.encode(before[1]), state)
+        state = model.init_state(instructions=turn.get("system") or "")
+        for question, answer in history_of(turn)[-HISTORY:]:
+            model.recall(self.tokens.encode(question), self.tokens.encode(answer), state)
         model.begin_turn(state)
         model.listen(torch.from_numpy(wave)[None], state)
+        if turn.get("instruction"):
+            model.ask_about(self.tokens.encode(turn["instruction"]), state)
         model.end_turn(state)
         return state
 
-    def converse(self, wave: np.ndarray, before: tuple[str, str] | None = None) -> tuple[str, str]:
-        """The (transcript, answer) of a whole clip, as the model gives them in use, behind the turn ``before``."""
-        model, state = self._model[0], self.heard(wave, before)
+    def converse(self, wave: np.ndarray, turn: Mapping[str, Any] | None = None) -> tuple[str, str]:
+        """The (transcript, answer) of a whole clip, as the model gives them in use; ``turn``: its metadata."""
+        model, state = self._model[0], self.heard(wave, turn or {})
         steps = list(reply(model, state, Sampling(max_tokens=64)))
         transcript, answer = (
             self.tokens.decode([step.token for step in steps if step.kind is kind])
@@ -242,19 +273,34 @@ class SpeechToText(SpeechTask):
         return transcript, answer
 
     def evaluate(self) -> dict[str, float]:
-        """Transcript word error rate and the fraction of right answers on each held-out set."""
-        metrics = {}
+        """On each held-out set the transcript's word error rate and the fraction of right answers; the loss of the
+        answers on a set that does not say what a right one contains."""
+        metrics: dict[str, float] = {}
         for name, dev in dev_sets(self.recipe.dev_data):
             chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "slot" in dev.metas[i]]
             if not chosen:
+                metrics |= {f"loss_{name}": loss for loss in self.answer_losses(dev)}
                 continue
             metas = [dev.metas[i] for i in chosen]
-            said = [
-                self.converse(to_float(dev[i].pcm), before_of(meta)) for i, meta in zip(chosen, metas, strict=True)
-            ]
-            if self.tokens.reply is not None:
+            said = [self.converse(to_float(dev[i].pcm), meta) for i, meta in zip(chosen, metas, strict=True)]
+            if self.tokens.transcribes:
                 wanted = [spoken_words(meta).split() for meta in metas]
                 metrics[f"wer_{name}"] = error_rate([t.split() for t, _ in said], wanted)
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
             metrics[f"right_{name}"] = sum(right) / max(1, len(right))
         return metrics
+
+    @torch.no_grad()
+    def answer_losses(self, corpus: Corpus, most: int = 128) -> list[float]:
+        """The mean loss of the answers of about so many clips, as they are heard; nothing where there are none."""
+        answered = [at for at, meta in enumerate(corpus.metas) if meta.get("answer")]
+        losses, rng = [], np.random.default_rng(0)
+        for item in answered[:: max(1, len(answered) // most)]:
+            meta, wave = corpus.metas[item], to_float(corpus[item].pcm)
+            row = self.tokens.row(meta.get("system"))
+            answer = row.add_before(meta, rng, self.questions)
+            row.add_turn(meta["text"], answer, self.frames(len(wave)), 0.0, instruction=meta.get("instruction"))
+            row.clips.append(0)
+            batch = to_device(self.packed([row], [wave], rng)[0], next(self.llm.parameters()).device)
+            losses.append(float(weighted_loss(self.llm, self.read(batch), batch["ids"], batch["weights"])))
+        return [sum(losses) / len(losses)] if losses else []

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...data_prep.datasets.question_sets import before_of, question_set
+from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.datasets.splits import Split
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
 from ..data.chat_tokens import shape_of, turn_tokens
 from ..data.corpus import Plan
-from ..data.turns import Row, TurnsRecipe, stack
+from ..data.turns import HISTORY, Row, TurnsRecipe, questions_of, stack
 from ..data.units import UNITS_FILE, UnitCorpus
+from ..data.written import text_rows
 from ..loop.task import Batch, Task
 from ..losses.ctc_units import IGNORE, ctc_unit_frames, ctc_unit_loss
 from ..losses.error_rate import error_rate
@@ -40,24 +41,21 @@ class UnitDecoderRecipe(TurnsRecipe):
     unit_decoder: UnitDecoderConfig
     hop: int  # samples a frame of the units
     units_file: str = UNITS_FILE  # of each data set
-    history: float = 0.3  # fraction of replies that stand in a later turn of a conversation
+    # Of the replies without earlier turns of their own, the fraction that stands behind another question and answer.
+    history: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_fractions("history")
         self.check_least(1, "hop")
-        if self.tokenizer is not None and self.history:
-            raise DuologueError(
-                f"history is {self.history}, which needs the words of a question set; with the tokens of "
-                f"{self.tokenizer} it must be 0"
-            )
 
     @property
     def joins(self) -> tuple[str, ...]:
         return ("llm",)
 
     def fitted(self) -> UnitDecoderRecipe:
-        return replace(self, unit_decoder=replace(self.unit_decoder, in_dim=shape_of(self.llm)[0]))
+        decoder = replace(self.unit_decoder, in_dim=shape_of(self.llm)[0])
+        return replace(self, unit_decoder=decoder, questions=None if self.tokenizer else self.questions)
 
     def build(self) -> UnitDecoderTask:
         """The task of this recipe."""
@@ -76,11 +74,14 @@ class UnitDecoderTask(Task):
         super().__init__()
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.questions, self.tokens = question_set(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
+        self.questions, self.tokens = questions_of(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
         self.llm = LLM(recipe.llm)
         self.unit_decoder = UnitDecoder(recipe.unit_decoder)
         self.collapse = CTCCollapse(recipe.unit_decoder.units)
         self.corpus, self.items = self._open(recipe.data)
+        asked = [meta | {"text": meta.get("question"), "answer": meta["text"]} for meta in self.corpus.corpus.metas]
+        questions = None if recipe.questions is None else self.questions
+        self.text = text_rows(asked, questions, recipe.seed)
         lengths = np.array([len(self.corpus.spoken[int(item)].units) for item in self.items])
         self.plan = Plan(lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
 
@@ -119,7 +120,7 @@ class UnitDecoderTask(Task):
         metas = [corpus.corpus.metas[int(item)] for item in items]
         rows = [self._row(meta, rng) for meta in metas]
         lengths = torch.tensor([len(self.tokens.encode(meta["text"])) for meta in metas])  # (B,) words
-        ends = torch.tensor([len(row.ids) - 1 for row in rows])  # (B,) where <eos> stands
+        ends = torch.tensor([row.said.stop for row in rows])  # (B,) where the end stands
         place = (ends - lengths)[:, None] + torch.arange(int(lengths.max()))  # (B, T) where each word stands
         spoken = [torch.from_numpy(corpus.spoken[int(item)].units) for item in items]
         return {
@@ -131,17 +132,17 @@ class UnitDecoderTask(Task):
 
     def _row(self, meta: dict[str, Any], rng: np.random.Generator) -> Row:
         """The conversation that the reply ends, as text; a drill answers the request to say it."""
-        row = Row(self.tokens)
-        if before := before_of(meta):
-            row.add_turn(before[0], before[1])
-        elif rng.random() < self.recipe.history:
-            earlier = self.questions.dialogue(self.recipe.seed, int(rng.integers(2**31)))
-            row.add_turn(earlier.question, earlier.answer)
+        row = self.tokens.row(meta.get("system"))
+        history = history_of(meta)[-HISTORY:]
+        if not history and rng.random() < self.recipe.history:
+            history = [self.text.turn(int(rng.integers(2**31)))]
+        for earlier in history:
+            row.add_turn(*earlier)
         question = meta.get("question")
         if question is None:
             wordings = self.questions.repeat_requests(Split.TRAIN)
             question = wordings[int(rng.integers(len(wordings)))].format(w=meta["text"])
-        row.add_turn(question, meta["text"])
+        row.add_turn(question, meta["text"], instruction=meta.get("instruction"))
         return row
 
     def decode(self, batch: Batch) -> tuple[Tensor, Tensor]:

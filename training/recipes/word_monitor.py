@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data_prep.datasets.question_sets import before_of
+from ...data_prep.datasets.question_sets import history_of
 from ...model.decoding.reply import transcript
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig
 from ...model.errors import DuologueError
@@ -51,6 +51,20 @@ class WordMonitorRecipe(DuplexRecipe):
         self.check_fractions("blur")
         if self.scenes < 1:
             raise DuologueError(f"scenes is {self.scenes}; it must be at least 1")
+        if self.tokenizer is not None:
+            raise DuologueError(
+                f"a word monitor reads the transcript, and the language model of {self.tokenizer} writes none: its "
+                "monitor is that of stage duplex"
+            )
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        return ("llm", "encoder", "adaptor")
+
+    def fitted(self) -> WordMonitorRecipe:
+        fitted = super().fitted()
+        assert isinstance(fitted, WordMonitorRecipe)
+        return replace(fitted, word_monitor=replace(self.word_monitor, in_dim=fitted.adaptor.out_dim))
 
     def build(self) -> WordMonitor:
         """The task of this recipe."""
@@ -112,11 +126,10 @@ class WordMonitor(Duplex):
         clip = corpus[item]
         quiet = None if self.augmentation is None else replace(self.augmentation.sound, silence_chance=0.0)
         wave, due, _ = self.scene(clip, rng, quiet)
-        before = before_of(clip.meta)
-        if before is None and rng.random() < 0.5:  # not the first turn
-            dialogue = self.questions.dialogue(self.recipe.seed + 1, int(rng.integers(2**31)))
-            before = (dialogue.question, dialogue.answer)
-        model, state = self._model[0], self.heard(wave, before)
+        history = history_of(clip.meta)
+        if not history and rng.random() < 0.5:  # not the first turn
+            history = [self.text.turn(int(rng.integers(2**31)))]
+        model, state = self._model[0], self.heard(wave, {"history": history})
         for _ in transcript(model, state, _MOST):
             pass
         if not state.speaking:  # it lost itself in the words

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from duologue.data_prep.datasets.question_sets import question_set
-from duologue.training.data.turns import Row, marked_tokens
+from duologue.training.data.marked_turns import marked_tokens
 from duologue.training.recipes.text_sft import cut_short
 
 NANO, TOKENS = question_set("nano"), marked_tokens("nano")
@@ -17,7 +17,7 @@ def test_what_was_cut_short_is_said_again_as_short_and_teaches_no_stopping() -> 
     rng = np.random.default_rng(0)
     lengths: Counter[int] = Counter()
     for _ in range(400):
-        row = Row(TOKENS)
+        row = TOKENS.row()
         answer = row.add_before({"before": BEFORE, "answer": BEFORE[1]}, rng, NANO)
         assert answer is not None and BEFORE[1].startswith(answer)
         assert TOKENS.decode(row.ids).split() == f"{BEFORE[0]} {answer}".split()
@@ -29,11 +29,11 @@ def test_what_was_cut_short_is_said_again_as_short_and_teaches_no_stopping() -> 
 
 
 def test_another_follow_up_goes_on_from_the_whole_answer() -> None:
-    row = Row(TOKENS)
+    row = TOKENS.row()
     turn = {"before": BEFORE, "answer": "five plus one is six"}
     assert row.add_before(turn, np.random.default_rng(0), NANO) == "five plus one is six"
     assert TOKENS.decode(row.ids) == " ".join(BEFORE) and row.weights[-1] == 1.0
-    assert Row(TOKENS).add_before({"before": BEFORE}, np.random.default_rng(0), NANO) is None
+    assert TOKENS.row().add_before({"before": BEFORE}, np.random.default_rng(0), NANO) is None
 
 
 def test_written_dialogues_are_cut_short_too_and_recalling_them_is_measured() -> None:
@@ -44,7 +44,7 @@ def test_written_dialogues_are_cut_short_too_and_recalling_them_is_measured() ->
     rng = np.random.default_rng(0)
     said = set()
     for _ in range(40):
-        row = Row(TOKENS)
+        row = TOKENS.row()
         row.add_dialogue(whole, 0.2, rng, NANO)
         heard = TOKENS.decode(row.ids).removeprefix(BEFORE[0] + " ")
         again = heard.split(f" {whole.question} ")

@@ -17,7 +17,8 @@ from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.data_prep.nano.dialogues import generate
 from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.errors import DuologueError
-from duologue.training.data.turns import Row, marked_tokens, pack, spoken_words_loss
+from duologue.training.data.marked_turns import marked_tokens
+from duologue.training.data.turns import Row, pack, spoken_words_loss
 from duologue.training.loop.trainer import train
 from duologue.training.losses.error_rate import error_rate
 from duologue.training.recipes import asr_pretrain, duplex, speech_to_text, text_sft
@@ -81,7 +82,7 @@ def test_ctc_of_the_spoken_words_is_torchs_own_row_by_row() -> None:
         log_probs = logits[i][ids[i] == speech].log_softmax(-1)[:, None]  # (T, 1, V)
         lengths = torch.tensor([len(log_probs)]), torch.tensor([len(words)])
         wanted += torch.nn.functional.ctc_loss(log_probs, torch.tensor([words]), *lengths, blank, "sum").item()
-    loss = spoken_words_loss(logits, ids, TOKENS, rows, (ids == speech).sum(1).tolist())
+    loss = spoken_words_loss(logits[ids == speech], rows, (ids == speech).sum(1).tolist(), blank)
     assert loss.item() == pytest.approx(wanted / 4)
 
 

@@ -16,7 +16,7 @@ from duologue.model.dialogue_state import DialogueState
 from duologue.model.duplex.monitor import TURN_STATES, Monitor, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import Sampling
-from duologue.training.data.turns import marked_tokens
+from duologue.training.data.marked_turns import marked_tokens
 from duologue.training.loop.trainer import train
 from duologue.training.recipes import word_monitor
 from duologue.training.recipes.duplex import UNKNOWN
