@@ -52,7 +52,7 @@ def test_it_learns_from_the_state_that_a_conversation_judges(clips: str, monkeyp
     model, states = task._model[0], []
     let_write(task, "one two", monkeypatch)
     begin = model.init_state
-    monkeypatch.setattr(model, "init_state", lambda: states.append(begin()) or states[-1])
+    monkeypatch.setattr(model, "init_state", lambda **_: states.append(begin()) or states[-1])
     model.word_monitor, seen = Monitor(task.words.word_monitor), []
     model.word_monitor.register_forward_hook(lambda module, given, out: seen.append(given[0]))
     for scene in range(4):
