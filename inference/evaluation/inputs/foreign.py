@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import name_of, numbered_json_lines, read_text, text_of
-from ....checkpoints.recognisers.recogniser import find_recogniser
+from ....checkpoints.recognisers.recogniser import ENGLISH, POCKETSPHINX, find_recogniser
 from ....data_prep.audio import read_audio
 from ....model.errors import DuologueError
 from ..judges.endpoint import EndpointJudge, JudgeConfig
@@ -40,7 +40,8 @@ def run(
     outputs: Path,
     out: Path,
     seed: int = 0,
-    recogniser: str = "pocketsphinx",
+    recogniser: str = POCKETSPHINX,
+    language: str = ENGLISH,
     normaliser: str = "plain",
     judge: JudgeConfig | None = None,
     utmos: str | None = None,
@@ -59,9 +60,10 @@ def run(
     settings = {"suite": "s2s", "outputs": str(outputs), "replies": len(entries), "seed": seed,
                 "recogniser": recogniser,
                 "normaliser": normaliser, "judge": None if judge is None else judge.model, "utmos": utmos}  # fmt: skip
+    settings |= {} if language == ENGLISH else {"language": language}  # reports of before do not say it
     folder = open_folder(out, settings)
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
-    hearing = SpeechJudge(find_recogniser(recogniser), utmos, grader, normaliser)
+    hearing = SpeechJudge(find_recogniser(recogniser, language), utmos, grader, normaliser)
     like = None if voice is None else read_audio(voice, RATE)
 
     def work(_: int, entry: Row) -> Row:

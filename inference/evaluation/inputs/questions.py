@@ -33,6 +33,11 @@ def questions_of(data: str | Path, seed: int, count: int, split: str | None = No
     return [written[at] for at in sorted(chosen.tolist())]
 
 
+def usual_split(data: str | Path) -> str:
+    """Whose questions are asked where no split is chosen."""
+    return "all" if question_set(str(data)).written() is not None else str(Split.TEST)
+
+
 def is_question_file(path: Path) -> bool:
     """Whether it is a file of conversations in writing (and not a manifest of recordings)."""
     if not path.is_file() or path.suffix not in (".json", ".jsonl"):

@@ -42,7 +42,7 @@ class SpeechJudge:
         """heard, synthesiser_heard and measures.
 
         Args:
-            row: reply, and where known question, transcript, answer and slot.
+            row: reply, and where known question, transcript, answer and slot; past: the exchanges before it.
             wave: its speech (n,) at 16 kHz; None or silence: it has none.
             like: a recording of the voice that it ought to have (of the same words, where it is the synthesiser's).
         """
@@ -69,6 +69,7 @@ class SpeechJudge:
             right = out["heard"] is not None and is_right(out["heard"], row["answer"], row["slot"], by_recogniser=True)
             found["right_by_ear"] = [right, 1]
         if self.grader is not None and question:
+            question = _with_past(row)
             for name, text in (("text", reply), ("speech", out["heard"])):
                 if text is not None:
                     content, style = self.grader.content_and_style(question, text)
@@ -89,6 +90,13 @@ class SpeechJudge:
             return {}
         similarity = float(self.speaker(wave) @ self.speaker(like))
         return {"similarity": [similarity, 1.0]} if math.isfinite(similarity) else {}
+
+
+def _with_past(row: Row) -> str:
+    """The question as a judge reads it: behind the system prompt and what was said before it."""
+    before = [f"System prompt: {row['system']}"] if row.get("system") else []
+    before += [f"User: {question}\nAssistant: {reply}" for question, reply in row.get("past") or ()]
+    return "\n".join([*before, f"User: {row['question']}"]) if before else str(row["question"])
 
 
 def load_utmos(folder: str) -> Callable[[np.ndarray], float]:

@@ -1,4 +1,4 @@
-"""The figures of spoken questions that a model card states: by voice and by category."""
+"""The figures of spoken questions: by voice and by category."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .quality import SIMILARITY, UNREFERENCED, UTMOS
-from .statistics import Better, Metric, Statistic, percentiles
-from .words import word_errors
+from .statistics import Better, Metric, Statistic, fraction, percentiles
+from .words import LETTERS, WordErrors, word_errors
 
 Row = dict[str, Any]
 
@@ -41,10 +41,11 @@ METRICS = (
 )  # fmt: skip
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything a card states. Shares are of the questions that could be spoken; error rates are over all their words.
+def summarise(rows: Sequence[Row], how: str = "plain") -> dict[str, Any]:
+    """Everything a card states. Fractions are of the questions that could be spoken, and that have a slot; error rates
+    are over all their words, normalised as ``how`` says.
 
-    right: the reply's text holds the answer; right_by_ear: so does what pocketsphinx hears in its speech.
+    right: the reply's text holds the answer; right_by_ear: so does what a recogniser hears in its speech.
     reply_speech: word error rate of that against the reply's text, beside the synthesiser's own for the same texts.
     compute_delay_ms: last samples of the question handed over -> first samples of the reply ready.
     """
@@ -52,17 +53,17 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     voices, categories = (sorted({row[name] for row in good}) for name in ("voice", "category"))
     rendered = [row for row in good if row["synthesiser_heard"] is not None]
     spoken = rendered or [row for row in good if row["heard"] is not None]  # without flite none is rendered
-    own = word_errors([row["heard"] for row in spoken], [row["reply"] for row in spoken])
-    theirs = word_errors([row["synthesiser_heard"] for row in rendered], [row["reply"] for row in rendered])
-    by_category = {name: _scores([row for row in good if row["category"] == name]) for name in categories}
+    own = _errors(spoken, "heard", "reply", how)
+    theirs = _errors(rendered, "synthesiser_heard", "reply", how)
+    by_category = {name: _scores([row for row in good if row["category"] == name], how) for name in categories}
+    known = [scores["right"] for scores in by_category.values() if scores["right"] is not None]
     return {
-        "overall": _scores(good)
-        | {"right_macro": float(np.mean([scores["right"] for scores in by_category.values()])) if good else None},
-        "by_voice": {voice: _scores([row for row in good if row["voice"] == voice]) for voice in voices},
+        "overall": _scores(good, how) | {"right_macro": float(np.mean(known)) if known else None},
+        "by_voice": {voice: _scores([row for row in good if row["voice"] == voice], how) for voice in voices},
         "by_category": by_category,
         "by_voice_and_category": {
             voice: {
-                name: _scores(both)
+                name: _scores(both, how)
                 for name in categories
                 if (both := [row for row in good if row["voice"] == voice and row["category"] == name])
             }
@@ -83,12 +84,19 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _scores(rows: Sequence[Row]) -> dict[str, Any]:
-    errors = word_errors([row["transcript"] for row in rows], [row["question"] for row in rows])
+def _scores(rows: Sequence[Row], how: str) -> dict[str, Any]:
+    written = [row for row in rows if row["transcript"] is not None]
     return {
         "questions": len(rows),
-        "right": float(np.mean([row["right"] for row in rows])) if rows else None,
-        "right_by_ear": float(np.mean([row["right_by_ear"] for row in rows])) if rows else None,
-        "transcript_wer": errors.rate,
-        "transcript_exact": float(np.mean([row["transcript"] == row["question"] for row in rows])) if rows else None,
+        "right": fraction(row["right"] for row in rows if row["right"] is not None),
+        "right_by_ear": fraction(row["right_by_ear"] for row in rows if row["right_by_ear"] is not None),
+        "transcript_wer": _errors(written, "transcript", "question", how).rate,
+        "transcript_exact": fraction(row["transcript"] == row["question"] for row in written),
     }
+
+
+def _errors(rows: Sequence[Row], hypothesis: str, reference: str, how: str) -> WordErrors:
+    """Of words; of characters where there are no spaces between words."""
+    return word_errors(
+        [row[hypothesis] for row in rows], [row[reference] for row in rows], how, letters=how == LETTERS
+    )

@@ -48,8 +48,17 @@ def loaded(model: str | Assistant) -> tuple[Assistant, dict[str, str | None]]:
     assistant = load(model)
     limit_threads(assistant)
     assert assistant.path is not None
-    digest = hashlib.sha256((assistant.path / WEIGHTS).read_bytes()).hexdigest()
-    return assistant, {"name": model, "sha256": digest}
+    return assistant, {"name": model, "sha256": _digest(assistant.path)}
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of a model's weights: of one file, or of all shards in their order."""
+    whole, digest = folder / WEIGHTS, hashlib.sha256()
+    for path in [whole] if whole.is_file() else sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while part := file.read(1 << 24):
+                digest.update(part)
+    return digest.hexdigest()
 
 
 def resume_rows(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..metrics.chunk_sizes import chunk_table
-from ..metrics.statistics import Better, measured
+from ..metrics.s2s import METRICS
+from ..metrics.statistics import Better, Statistic, evaluate, measured
 from ..metrics.words import alignment
 from .page import Section, aligned, example, sounds, table
 from .plots import bars, curves, histogram, number
@@ -24,13 +25,37 @@ def sections(
     folder: Path, good: list[Row], found: dict[str, Any], chunked: list[Row], recogniser: str
 ) -> list[Section]:
     """What follows the figures."""
+    groups = [_groups("By voice", "voice", found["by_voice"])]
+    if set(found["by_category"]) - {""}:
+        groups.append(_groups("By category", "category", found["by_category"]))
     return [
-        _groups("By voice", "voice", found["by_voice"]),
-        _groups("By category", "category", found["by_category"]),
+        *_instructions(good),
+        *groups,
         _delays(good),
         *_chunks(good, chunked, recogniser),
         *examples(good, lambda row: folder / "replies" / f"{row['id']}.wav", recogniser),
     ]
+
+
+def _instructions(rows: list[Row]) -> list[Section]:
+    """LLaMA-Omni's tables: instruction following in text and in speech, whether the two agree, and what speech costs
+    in time. (Its table of chunk sizes: :func:`_chunks`.)"""
+    known = {metric.key: (metric, evaluate(metric, rows)) for metric in METRICS if metric.statistic is Statistic.RATIO}
+    columns = ("reply", "content", "style", "ASR-WER", "ASR-CER", "UTMOS", "decoding time, mean")
+    keys = {
+        "text (S2TIF)": ("content_text", "style_text", "", "", "", "decode_text_s"),
+        "speech (S2SIF)": ("content_speech", "style_speech", "reply_wer", "reply_cer", "utmos", "decode_speech_s"),
+    }
+
+    def cell(key: str) -> str:
+        return "" if key not in known else number(known[key][1].value, known[key][0].unit)
+
+    body = table(columns, [(name, *map(cell, row)) for name, row in keys.items()], tuple(range(1, len(columns))))
+    note = (
+        "<p class='dim'>As LLaMA-Omni (arXiv 2409.06666) reports a model: content and style from 1 to 5 by a judge "
+        "(judge.url, judge.model), speech against the reply's text by a recogniser.</p>"
+    )
+    return [Section(title="Instructions, in text and in speech", body=note + body)] if rows else []
 
 
 def _groups(title: str, name: str, groups: dict[str, Any]) -> Section:

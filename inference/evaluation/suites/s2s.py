@@ -7,7 +7,9 @@ The questions of a question set, asked in chosen voices. Three passes, each a fi
                     of the same text; how it sounds; what a judge says of it
     chunks.jsonl    a few replies synthesised in chunks of Ω units, with and without context
 
-The questions come from held-out wordings and operands (``Split.TEST``); the acceptance voices are never trained on.
+A question set that makes its questions is asked for those of the test; a file for all that it has. Its slots, where it
+has some, say what is right; a judge grades content and style without. A question that goes on from others is asked
+behind them: they are asked in writing, and the model answers them itself.
 Compute delay is measured by the turn (:mod:`...assistant.turn`): last samples handed over -> first reply samples ready.
 What another system said is judged by the same code, from its files (:mod:`..inputs.foreign`).
 
@@ -28,20 +30,22 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import write_json_lines
-from ....checkpoints.recognisers.recogniser import find_recogniser
+from ....checkpoints.recognisers.recogniser import ENGLISH, find_recogniser, usual_recogniser
 from ....data_prep.audio import read_audio, write_wav
-from ....data_prep.datasets.question_sets import Dialogue, question_set
+from ....data_prep.datasets.question_sets import Dialogue
 from ....data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
 from ....data_prep.speech.synthesis import require, synthesise
 from ....data_prep.speech.voices import REPLY_VOICE, find_voices
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ..inputs import foreign
+from ..inputs.questions import BUNDLED, questions_of, usual_split
 from ..judges.endpoint import EndpointJudge, JudgeConfig
 from ..judges.slots import is_right
 from ..judges.speech import SpeechJudge
 from ..metrics.chunk_sizes import render_chunks
 from ..metrics.s2s import METRICS, summarise
+from ..metrics.words import usual_normaliser
 from ..report.reporting import finish, good_rows
 from ..report.run_folder import Row, loaded, open_folder, resume_rows
 from ..report.s2s import sections
@@ -65,17 +69,18 @@ PROFILES = {
 def run(
     *,
     out: str | os.PathLike[str],
-    model: str | Assistant = "nano",
+    model: str | Assistant = BUNDLED,
     outputs: Path | None = None,
-    data: str | Path = "nano",
+    data: str | Path = BUNDLED,
     export: bool = False,
     profile: str = "quick",
     voices: str | None = None,
     questions: int | None = None,
     seed: int = 0,
-    split: str = "test",
-    recogniser: str = "pocketsphinx",
-    normaliser: str = "plain",
+    split: str | None = None,
+    recogniser: str | None = None,
+    language: str = ENGLISH,
+    normaliser: str | None = None,
     judge: JudgeConfig | None = None,
     utmos: str | None = None,
     voice: Path | None = None,
@@ -85,12 +90,13 @@ def run(
 
     Args:
         model: a name, a folder, a hub id, or one that is loaded.
-        outputs: what another system said, which is judged instead; ``normaliser`` and ``voice`` belong to it.
+        outputs: what another system said, which is judged instead; ``voice`` belongs to it.
         export: only write the questions, for another system.
         voices, questions: instead of the profile's.
-        split: which of the questions: "test", "dev" or "train".
+        split: which of the questions: "test", "dev" or "train"; None: the test's, of a file all.
         data: the question set, by its name or file (see data_prep/datasets/question_sets.py).
-        recogniser: of the replies' speech (see :func:`find_recogniser`).
+        recogniser: of the replies' speech (see :func:`find_recogniser`); language: of questions and replies (ISO 639).
+        normaliser: of words (see :mod:`..metrics.words`); None: the language's.
         judge: a chat model that grades content and style; None: replies are judged by rule alone.
         utmos: folder of UTMOS weights; None: it is left out.
         quiet: no progress bar and no tables.
@@ -102,22 +108,25 @@ def run(
         DuologueError: an unknown profile or voice, a synthesiser that is not installed, or a folder that holds the
             figures of other settings.
     """
+    recogniser, normaliser = recogniser or usual_recogniser(), normaliser or usual_normaliser(language, "plain")
     if outputs is not None:
-        return foreign.run(outputs=outputs, out=Path(out), seed=seed, recogniser=recogniser, normaliser=normaliser,
-                           judge=judge, utmos=utmos, voice=voice, quiet=quiet)  # fmt: skip
+        return foreign.run(outputs=outputs, out=Path(out), seed=seed, recogniser=recogniser, language=language,
+                           normaliser=normaliser, judge=judge, utmos=utmos, voice=voice, quiet=quiet)  # fmt: skip
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
     count = questions or PROFILES[profile].questions
     speakers = find_voices(voices or PROFILES[profile].voices)
     require(*{voice.engine for voice in speakers})
-    dialogues = question_set(str(data)).distinct(seed, count, split)
+    dialogues = questions_of(data, seed, count, split)
     if export:
         return {"questions": write_questions(Path(out), dialogues, speakers)}
     assistant, source = loaded(model)
     settings = {"suite": "s2s", "profile": profile, "model": source, "voices": [voice.key for voice in speakers],
-                "questions": count, "seed": seed, "split": split, "recogniser": recogniser,
-                "judge": None if judge is None else judge.model, "utmos": utmos}  # fmt: skip
-    settings |= {} if data == "nano" else {"data": str(data)}  # reports of before do not say it
+                "questions": len(dialogues), "seed": seed, "split": split or usual_split(data),
+                "recogniser": recogniser, "judge": None if judge is None else judge.model, "utmos": utmos}  # fmt: skip
+    usual = {"data": BUNDLED, "language": ENGLISH, "normaliser": "plain"}
+    given = {"data": str(data), "language": language, "normaliser": normaliser}
+    settings |= {name: value for name, value in given.items() if value != usual[name]}  # reports of before lack them
     folder = open_folder(Path(out), settings)
     (folder / "replies").mkdir(exist_ok=True)
     assistant.warm_up()
@@ -127,16 +136,21 @@ def run(
     def ask(at: int, dialogue: Dialogue) -> Row:
         return _ask(assistant, mute, at, dialogue, speakers[at % len(speakers)], folder)
 
-    asked = resume_rows(folder / "asked.jsonl", "asking", list(dialogues), ask, quiet)
+    asked = resume_rows(folder / "asked.jsonl", "asking", dialogues, ask, quiet)
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
-    hearing = SpeechJudge(find_recogniser(recogniser), utmos, grader)
-    judged = resume_rows(folder / "judged.jsonl", "judging", asked, lambda _, row: _judge(hearing, row, folder), quiet)
+    hearing = SpeechJudge(find_recogniser(recogniser, language), utmos, grader, normaliser)
+    like = REPLY_VOICE if language == ENGLISH else None  # it speaks nothing else
+
+    def judged_of(at: int, row: Row) -> Row:
+        return _judge(hearing, row, folder, like)
+
+    judged = resume_rows(folder / "judged.jsonl", "judging", asked, judged_of, quiet)
     rows = [row | graded | {"measures": row.get("measures", {}) | graded["measures"]}
             for row, graded in zip(asked, judged, strict=True)]  # fmt: skip
     chunked = [row for row in good_rows(rows) if row["units"]][: PROFILES[profile].chunked]
     path = folder / "chunks.jsonl"
     sizes = resume_rows(path, "chunking", chunked, lambda _, row: render_chunks(assistant, row, hearing), quiet)
-    found = summarise(rows)
+    found = summarise(rows, normaliser)
     shown = sections(folder, good_rows(rows), found, sizes, hearing.recogniser.name)
     title = "Spoken questions, spoken answers"
     return finish(folder, title, settings, METRICS, rows, shown, details=found, quiet=quiet)
@@ -171,8 +185,9 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
     except SynthesisError as error:
         return row | {"failed": str(error)}
     talk, written_talk = assistant.converse(), mute.converse()
-    if dialogue.before is not None:  # the turn that the question goes on from is asked in writing
-        row["said_before"] = talk.ask(text=dialogue.before[0]).text
+    if dialogue.before is not None:  # the turns that the question goes on from are asked in writing
+        row["past"] = [(before, talk.ask(text=before).text) for before in (dialogue.before[0],)]
+        row["said_before"] = row["past"][-1][1]
         written_talk.ask(text=dialogue.before[0])
     turn = talk.stream((SAMPLE_RATE, pcm))
     timeline = [(chunk.at_ms, len(chunk.text_delta.split()), chunk.units) for chunk in turn]
@@ -181,7 +196,7 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
         write_wav(_speech(folder, row), reply.waveform, reply.sample_rate)
     timings = reply.timings
     written = written_talk.ask((SAMPLE_RATE, pcm)).timings
-    right = is_right(reply.text, dialogue.answer, dialogue.slot)
+    right = is_right(reply.text, dialogue.answer, dialogue.slot) if dialogue.slot else None
     measures = {
         "right": right,
         "real_time_factor": timings.real_time_factor,
@@ -191,7 +206,7 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
         "first_word_ms": timings.first_word_ms,
     }
     return row | {
-        "transcript": reply.transcript,
+        "transcript": reply.transcript if assistant.model.transcribes else None,
         "reply": reply.text,
         "right": right,
         "units": reply.units,
@@ -203,19 +218,21 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
     }
 
 
-def _judge(hearing: SpeechJudge, row: Row, folder: Path) -> Row:
-    """What the recogniser hears in a reply, and in the synthesiser's rendering of the same words; how it sounds."""
-    heard: Row = {"heard": None, "synthesiser_heard": None, "right_by_ear": False, "measures": {}}
+def _judge(hearing: SpeechJudge, row: Row, folder: Path, like: Voice | None) -> Row:
+    """What the recogniser hears in a reply, and in the synthesiser's rendering of the same words in the voice ``like``;
+    how it sounds."""
+    heard: Row = {"heard": None, "synthesiser_heard": None, "right_by_ear": None, "measures": {}}
     if row["failed"]:
         return heard
     rendering = None
-    if row["reply"]:
-        with contextlib.suppress(SynthesisError):  # a reply without words, or flite is not installed
-            rendering = synthesise(row["reply"], REPLY_VOICE).astype(np.float32) / 32_768
+    if row["reply"] and like is not None:
+        with contextlib.suppress(SynthesisError):  # nothing that it can say, or it is not installed
+            rendering = synthesise(row["reply"], like).astype(np.float32) / 32_768
     path = _speech(folder, row)
     wave = read_audio(path, SAMPLE_RATE) if path.exists() else None
     graded = hearing(row, wave, rendering)
-    return heard | graded | {"right_by_ear": bool(graded["measures"].get("right_by_ear", [0])[0])}
+    by_ear = graded["measures"].get("right_by_ear")
+    return heard | graded | {"right_by_ear": None if by_ear is None else bool(by_ear[0])}
 
 
 def _speech(folder: Path, row: Row) -> Path:

@@ -45,7 +45,7 @@ def quality(wave: np.ndarray) -> dict[str, list[float]]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "find_recogniser", lambda name: LoudRecogniser())
+    monkeypatch.setattr(foreign, "find_recogniser", lambda *_: LoudRecogniser())
     monkeypatch.setattr(speech_judge, "unreferenced", quality)
 
 

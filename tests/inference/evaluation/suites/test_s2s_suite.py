@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chat_server import Messages, serving
 from tiny_assistant import HEARD, SAID, tiny_assistant
+from tiny_joined import tiny_joined
 
 pytest.importorskip("jiwer")
 
 from duologue.data_prep.datasets.question_sets import question_set
 from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.evaluation.judges import speech as speech_judge
+from duologue.inference.evaluation.judges.endpoint import JudgeConfig
+from duologue.inference.evaluation.judges.slots import is_right
 from duologue.inference.evaluation.metrics.s2s import summarise
 from duologue.inference.evaluation.suites import s2s as s2s_suite
 from duologue.inference.evaluation.suites.s2s import run
@@ -92,7 +96,7 @@ class QuickRecogniser:
 
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the real recogniser and the networks that judge sound (test_quality.py has them)."""
-    monkeypatch.setattr(s2s_suite, "find_recogniser", lambda name: QuickRecogniser())
+    monkeypatch.setattr(s2s_suite, "find_recogniser", lambda *_: QuickRecogniser())
     monkeypatch.setattr(speech_judge, "unreferenced", lambda wave: {"dnsmos": [float(np.abs(wave).mean()), 1.0]})
     monkeypatch.setattr(speech_judge.SpeechJudge, "speaker", None)
 
@@ -134,6 +138,46 @@ def test_a_run_its_files_and_its_resumption(
 
     with pytest.raises(DuologueError, match="figures of another seed: choose another folder"):
         run(quiet=True, **(settings | {"seed": 6}))
+
+
+def test_questions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A joined model that writes no transcripts: only what has a slot can be right; a judge reads what was said before;
+    what cannot be told is in no figure."""
+    quickly(monkeypatch)
+    entries = [
+        {"turns": [{"text": "name a colour", "reply": "red is one"}, {"text": "and another", "reply": "blue"}]},
+        {"turns": [{"text": "what is two plus two", "reply": "it is four", "slot": "four"}]},
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    read: list[str] = []
+
+    def grade(messages: Messages) -> str:
+        read.append(messages[-1]["content"])
+        return "content=4 style=2"
+
+    with serving(grade) as server:
+        report = run(
+            model=tiny_joined(), data=tmp_path / "mine.jsonl", out=tmp_path / "out", voices="espeak:en-us",
+            judge=JudgeConfig(url=server.url, model="toy"), quiet=True,
+        )  # fmt: skip
+    assert [row["question"] for row in report["rows"]] == ["name a colour", "and another", "what is two plus two"]
+    assert [row["right"] for row in report["rows"]] == [None, None, False]
+    found = {entry["id"]: entry for entry in report["metrics"]}
+    assert found["right"]["count"] == 1 and found["content_text"]["value"] == 4 and "transcript_wer" not in found
+    assert report["figures"]["overall"]["transcript_wer"] is None and report["figures"]["overall"]["right"] == 0
+    second = report["rows"][1]
+    ((asked, answered),) = second["past"]
+    assert asked == "name a colour" and answered == second["said_before"]
+    assert any(f"User: {asked}\nAssistant: {answered}\nUser: and another" in text for text in read)
+    assert report["settings"]["split"] == "all" and report["settings"]["questions"] == 3
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Instructions, in text and in speech" in page and "By category" not in page
+
+
+def test_right_in_any_script() -> None:
+    assert is_right("法国的首都是巴黎。", "它是巴黎", "巴黎") and not is_right("法国的首都是柏林", "它是巴黎", "巴黎")
+    assert is_right("Die Hauptstadt heißt Köln.", "Es ist Köln", "Köln")
+    assert is_right("он в Москве", "в Москве", "москве")
 
 
 def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
