@@ -101,8 +101,11 @@ class QuestionSet:
             f"{self.name} has only {len(seen)} questions for {split}: fewer than {count} were asked for"
         )
 
-    def written(self, split: Split | str | None = None) -> list[Dialogue] | None:
-        """All dialogues in a split (None: in any), in their order; None: the set makes them, without end."""
+    def written(self, split: Split | str | None = None, *, answered: bool = True) -> list[Dialogue] | None:
+        """All dialogues in a split (None: in any), in their order; None: the set makes them, without end.
+
+        answered: otherwise also those without an answer, which is "" then.
+        """
         return None
 
     def kinds(self, split: Split, practice: float) -> dict[str, str]:
@@ -147,7 +150,8 @@ class QuestionSet:
 
 class WrittenQuestions(QuestionSet):
     """Those of a file or a folder of conversations, as they are written: each turn behind those before it, in a split
-    that its words decide. What is to be answered and is not, or is not in writing, ends its conversation.
+    that its words decide. What is to be answered and is not, or is not in writing, ends its conversation; a question
+    without an answer is asked by whoever wants such.
 
     Raises DuologueError for a file that cannot be read, or that has nothing of use.
     """
@@ -155,7 +159,7 @@ class WrittenQuestions(QuestionSet):
     def __init__(self, file: str) -> None:
         self.name = file
         self._rows: dict[Split, list[Dialogue]] = {split: [] for split in Split}
-        self._all: list[Dialogue] = []  # in their order
+        self._all: list[tuple[Split, Dialogue]] = []  # in their order, those without an answer too
         self._statements: dict[Split, list[str]] = {split: [] for split in Split}
         for conversation in read_conversations(file):
             history: tuple[Exchange, ...] = ()
@@ -163,25 +167,32 @@ class WrittenQuestions(QuestionSet):
                 if not turn.respond:
                     if turn.text:
                         self._statements[statement_split(turn.text)].append(turn.text)
-                elif (row := _dialogue(turn, history, conversation.system)) is not None:
-                    self._all.append(row)
-                    self._rows[operand_split(words_or_text(row.question))].append(row)
-                    history = (*history, (row.question, row.answer))
-                else:
+                    continue
+                row = _dialogue(turn, history, conversation.system)
+                if row is None:
                     break
+                split = operand_split(words_or_text(row.question))
+                self._all.append((split, row))
+                if not row.answer:
+                    break
+                self._rows[split].append(row)
+                history = (*history, (row.question, row.answer))
         if not any((self._all, *self._statements.values())):
-            raise DuologueError(f"{file} has no question with an answer in writing, and nothing else to say")
+            raise DuologueError(f"{file} has no question in writing, and nothing else to say")
 
     def dialogue(
         self, seed: int, index: int, split: Split | str = Split.TRAIN, *, fillers: bool = True, practice: float = 0.0
     ) -> Dialogue:
         rows = self._rows[Split(split)]
+        if not any(self._rows.values()):
+            raise DuologueError(f"{self.name} has no question with an answer in writing")
         if not rows:
             raise DuologueError(f"{self.name} is too small: none of its questions is in the split {split}")
         return rows[int(np.random.default_rng([seed, index]).integers(len(rows)))]
 
-    def written(self, split: Split | str | None = None) -> list[Dialogue]:
-        return self._all if split is None else self._rows[Split(split)]
+    def written(self, split: Split | str | None = None, *, answered: bool = True) -> list[Dialogue]:
+        wanted = set(Split) if split is None else {Split(split)}
+        return [row for where, row in self._all if where in wanted and (row.answer or not answered)]
 
     def aside(self, seed: int, index: int, split: Split | str) -> tuple[str, str]:
         if not any(self._statements.values()):
@@ -190,11 +201,11 @@ class WrittenQuestions(QuestionSet):
 
 
 def _dialogue(turn: WrittenTurn, history: tuple[Exchange, ...], system: str | None) -> Dialogue | None:
-    """A turn as a question in writing with its answer; None: it is none."""
-    if not turn.text or not turn.reply or turn.instruction:
+    """A turn as a question in writing with its answer, "" where it has none; None: it is none."""
+    if not turn.text or turn.instruction:
         return None
     return Dialogue(
-        category="", kind="", template="", question=turn.text, answer=turn.reply, slot=turn.slot or "",
+        category="", kind="", template="", question=turn.text, answer=turn.reply or "", slot=turn.slot or "",
         operands="", history=history, system=system,
     )  # fmt: skip
 

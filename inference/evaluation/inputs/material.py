@@ -53,7 +53,7 @@ class Material:
 
     def __init__(self, data: str | Path, statements: Path | None = None) -> None:
         self.questions: QuestionSet = question_set(str(data))
-        written = self.questions.written()
+        written = self.questions.written(answered=False)
         # A follow-up is no question by itself.
         self._written = None if written is None else [one for one in written if one.before is None]
         if self._written is not None and not self._written:

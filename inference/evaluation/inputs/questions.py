@@ -24,7 +24,7 @@ def questions_of(data: str | Path, seed: int, count: int, split: str | None = No
         DuologueError: no such set, or none of its questions is in the split.
     """
     questions = question_set(str(data))
-    written = questions.written(split)
+    written = questions.written(split, answered=False)
     if written is None:
         return list(questions.distinct(seed, count, split or Split.TEST))
     if not written:

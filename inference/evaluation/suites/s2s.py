@@ -185,10 +185,10 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
     except SynthesisError as error:
         return row | {"failed": str(error)}
     talk, written_talk = assistant.converse(), mute.converse()
-    if dialogue.before is not None:  # the turns that the question goes on from are asked in writing
-        row["past"] = [(before, talk.ask(text=before).text) for before in (dialogue.before[0],)]
-        row["said_before"] = row["past"][-1][1]
-        written_talk.ask(text=dialogue.before[0])
+    for before, _ in dialogue.history:  # what the question goes on from is asked in writing, and answered anew
+        row["said_before"] = talk.ask(text=before).text
+        row.setdefault("past", []).append((before, row["said_before"]))
+        written_talk.ask(text=before)
     turn = talk.stream((SAMPLE_RATE, pcm))
     timeline = [(chunk.at_ms, len(chunk.text_delta.split()), chunk.units) for chunk in turn]
     reply = turn.reply()

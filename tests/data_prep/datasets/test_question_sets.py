@@ -71,8 +71,10 @@ def test_statements_system_prompts_and_what_ends_a_conversation(tmp_path: Path) 
         assert all(operand_split(f"aside {plain(text)}") is split for text, _ in texts)
     path.write_text(json.dumps({"turns": [{"text": "Hello?"}]}))
     question_set.cache_clear()
+    asked = question_set(str(path))
+    assert asked.written() == [] and [each.question for each in asked.written(answered=False) or ()] == ["Hello?"]
     with pytest.raises(DuologueError, match=r"mine\.jsonl has no question with an answer in writing"):
-        question_set(str(path))
+        asked.dialogue(0, 0)
 
 
 def test_clips_of_before_have_one_turn_of_history() -> None:
