@@ -126,3 +126,10 @@ def chat_assistant(kind: str = "chatml", *, speech: bool = True, template: str |
     )  # fmt: skip
     model = SpeechLM(config).read_by(tokenizer)
     return Assistant(model, tokenizer, vad=Loudness())
+
+
+def brief(assistant: Assistant) -> Assistant:
+    """Let one token in six end a reply, so that what is generated at random is soon over."""
+    assert isinstance(assistant.model, SpeechLM)
+    assistant.model.prompt.ends = frozenset(range(0, assistant.model.layout.text[1], 6))
+    return assistant

@@ -85,7 +85,7 @@ class Scene:
     echo: Echo | None = None
     note: str = ""
 
-    def truth(self) -> dict[str, object]:
+    def truth(self) -> dict[str, Any]:
         """All but the samples, as plain JSON values."""
         return {
             "name": self.name,
@@ -93,7 +93,11 @@ class Scene:
             "voice": self.voice,
             "duration_ms": 1000 * len(self.pcm) // SAMPLE_RATE,
             "spans": [vars(span) for span in self.spans],
-            "turns": [{"question": t.question, "answer": t.answer, "slot": t.slot} for t in self.turns],
+            "turns": [
+                {"question": turn.question, "answer": turn.answer, "slot": turn.slot}
+                | ({"system": turn.system} if turn.system else {})
+                for turn in self.turns
+            ],
             "echo": None if self.echo is None else vars(self.echo),
         } | ({"note": self.note} if self.note else {})
 

@@ -193,7 +193,8 @@ def read_scene(folder: Path) -> Scene:
 
 def play(assistant: Assistant, scene: Scene, folder: Path, config: SessionConfig, vad: Streaming) -> list[float]:
     """Play a scene to a session of its own, in a loop where it has an echo; the wall clock of each tick in ms."""
-    session = Session(assistant, config, vad)
+    instructions = next((turn.system for turn in scene.turns if turn.system), "")
+    session = Session(assistant, replace(config, instructions=instructions), vad)
     wave = read_audio(folder / "input.wav", session.input_rate)
     wave = np.pad(wave, (0, -len(wave) % session.frame))
     microphone = Microphone(scene.echo, len(wave))

@@ -184,7 +184,7 @@ def _ask(assistant: Assistant, mute: Assistant, at: int, dialogue: Dialogue, voi
         pcm = synthesise(dialogue.question, voice)
     except SynthesisError as error:
         return row | {"failed": str(error)}
-    talk, written_talk = assistant.converse(), mute.converse()
+    talk, written_talk = (one.converse(dialogue.system or "") for one in (assistant, mute))
     for before, _ in dialogue.history:  # what the question goes on from is asked in writing, and answered anew
         row["said_before"] = talk.ask(text=before).text
         row.setdefault("past", []).append((before, row["said_before"]))
@@ -231,8 +231,8 @@ def _judge(hearing: SpeechJudge, row: Row, folder: Path, like: Voice | None) -> 
     path = _speech(folder, row)
     wave = read_audio(path, SAMPLE_RATE) if path.exists() else None
     graded = hearing(row, wave, rendering)
-    by_ear = graded["measures"].get("right_by_ear")
-    return heard | graded | {"right_by_ear": None if by_ear is None else bool(by_ear[0])}
+    recognised = graded["measures"].get("right_by_ear")
+    return heard | graded | {"right_by_ear": None if recognised is None else bool(recognised[0])}
 
 
 def _speech(folder: Path, row: Row) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_assistant import HEARD, tiny_assistant
-from tiny_joined import tiny_joined
+from tiny_chat import brief, chat_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
 from duologue.data_prep.datasets.question_sets import question_set
@@ -203,7 +203,7 @@ def test_ours_and_a_broken_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_model_without_transcripts_is_asked_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the speech, in writing; its reply is what it understood. No beam."""
-    joined = tiny_joined(voice=False)
+    joined = brief(chat_assistant(speech=False))
     asked: list[str] = []
     original = SpeechLM.ask_about
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_assistant import SAID, Loudness, tiny_assistant
+from tiny_chat import brief, chat_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
 from duologue.data_prep.nano.dialogues import is_whole_question
@@ -29,6 +30,7 @@ from duologue.inference.evaluation.suites.duplex import (
 )
 from duologue.inference.session.events import Event, EventKind, write_events
 from duologue.inference.session.state import SessionConfig
+from duologue.model.decoding.prompt import ChatPrompt
 from duologue.model.errors import DuologueError
 
 VOICES = find_voices("espeak:en-us+f5")
@@ -221,20 +223,27 @@ def test_only_some_kinds_of_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         duplex_suite.run(out=tmp_path / "b", kinds=("ecko",), **settings)
 
 
-def test_questions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind of scene is measured; without slots no answer is called right; notes are in the report."""
+@pytest.mark.parametrize("kind", ["spoken", "joined"])
+def test_questions_of_ones_own(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of scene is measured; without slots no answer is called right; notes are in the report. A joined model
+    of whole clips is measured as well, and reads the system prompt."""
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
     monkeypatch.setattr(duplex_suite, "find_recogniser", lambda *_: lambda pcm: SAID)
-    (tmp_path / "own.jsonl").write_text(json.dumps({"turns": [{"text": "who is there", "reply": "me"}]}) + "\n")
+    model = tiny_assistant() if kind == "spoken" else brief(chat_assistant())
+    system: list[str] = []
+    begin = ChatPrompt.begin
+    monkeypatch.setattr(ChatPrompt, "begin", lambda self, text, tools: system.append(text) or begin(self, text, tools))
+    entry = {"system": "Be brief.", "turns": [{"text": "who is there", "reply": "me"}]}
+    (tmp_path / "own.jsonl").write_text(json.dumps(entry) + "\n")
     report = duplex_suite.run(
-        model=tiny_assistant(), out=tmp_path / "a", data=tmp_path / "own.jsonl", voices="espeak:en-us+f5", scenes=1,
-        quiet=True,
-    )  # fmt: skip
+        model=model, out=tmp_path / "a", data=tmp_path / "own.jsonl", voices="espeak:en-us+f5", scenes=1, quiet=True
+    )
     assert not report["broken"] and {row["kind"] for row in report["rows"]} == {kind.value for kind in SceneKind}
     names = {metric["id"] for metric in report["metrics"]}
     assert "question_taken" in names and not {name for name in names if name.endswith("_right")}
     assert report["settings"]["data"].endswith("own.jsonl")
     assert "no answer has 6 words to be talked over" in (tmp_path / "a/report.html").read_text()
+    assert kind == "spoken" or "Be brief." in system
 
 
 def test_figures_of_nothing_are_none() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from chat_server import Messages, serving
 from tiny_assistant import HEARD, SAID, tiny_assistant
-from tiny_joined import tiny_joined
+from tiny_chat import brief, chat_assistant
 
 pytest.importorskip("jiwer")
 
@@ -157,7 +157,7 @@ def test_questions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with serving(grade) as server:
         report = run(
-            model=tiny_joined(), data=tmp_path / "mine.jsonl", out=tmp_path / "out", voices="espeak:en-us",
+            model=brief(chat_assistant()), data=tmp_path / "mine.jsonl", out=tmp_path / "out", voices="espeak:en-us",
             judge=JudgeConfig(url=server.url, model="toy"), quiet=True,
         )  # fmt: skip
     assert [row["question"] for row in report["rows"]] == ["name a colour", "and another", "what is two plus two"]
