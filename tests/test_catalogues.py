@@ -12,12 +12,13 @@ from duologue.data_prep.prepare import RECIPES as PREPARED
 from duologue.data_prep.speech.engine import ENGINES
 from duologue.demo.cli import BENCHES
 from duologue.demo.importing import IMPORTERS
+from duologue.inference.assistant.loading import AUDIO_LLMS
 from duologue.inference.evaluation.main import SUITES
 from duologue.model.errors import DuologueError
 from duologue.training.main import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
-CATALOGUES = (PREPARED, RECIPES, SUITES, IMPORTERS, BENCHES, ENGINES)
+CATALOGUES = (PREPARED, RECIPES, SUITES, IMPORTERS, BENCHES, ENGINES, AUDIO_LLMS)
 PAGES = "".join(
     path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 )
@@ -26,7 +27,7 @@ each = pytest.mark.parametrize("catalogue", CATALOGUES, ids=lambda catalogue: ca
 
 @each
 def test_all_are_documented(catalogue: Catalogue) -> None:
-    assert len(catalogue.first_lines()) > 3
+    assert len(catalogue.first_lines()) > 3 or catalogue is AUDIO_LLMS
     for name, line in catalogue.first_lines().items():
         assert 15 < len(line) <= 117 and line[0] != " ", f"{name}: its first line is {line!r}"
         assert re.search(rf"`{re.escape(name)}`", PAGES), f"{name} is on no page of docs/"

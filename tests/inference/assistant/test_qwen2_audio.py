@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_assistant import Loudness
+from tiny_chat import TOOL
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -20,6 +22,10 @@ from transformers import (
 
 from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.assistant.loading import load
+from duologue.inference.session.events import EventKind
+from duologue.inference.session.notes import notes
+from duologue.inference.session.session import Session
+from duologue.inference.session.state import SessionConfig
 from duologue.model.audio_llm.qwen2_audio import Qwen2Audio
 from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.speech_decoder import SpeechDecoder
@@ -134,6 +140,47 @@ def test_turns_remember_recordings_and_are_read_once(chat: Assistant, monkeypatc
             feature_attention_mask=torch.cat([inputs["feature_attention_mask"] for inputs in heard]),
         ).logits
     assert int(logits[0, -1].argmax()) == int(fed[begun + 1]["input_ids"])
+
+
+def test_instructions_tools_and_results_are_written_by_the_processor(chat: Assistant) -> None:
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    asked = chat.ask(clip(0), "what sound is this?", FEW, instructions="Be brief.")
+    assert asked.text == reference(chat, [system, user(1, "what sound is this?")], [clip(0)])
+    assert "instructions" not in str(asked.warning)
+    model, template = qwen(chat), chat.model.processor.chat_template  # type: ignore[attr-defined]
+    assert not model.takes_tools and "no place" in str(chat.ask(text="hello", sampling=FEW, tools=[TOOL]).warning)
+    model.processor.chat_template = "{% if tools %}{{ tools | tojson }}{% endif %}" + template
+    del model.takes_tools  # it is found out once
+    try:
+        assert model.takes_tools
+        state = model.init_state(0, "Be brief.", [TOOL])
+        model.read_messages([user(0, "hello"), {"role": "assistant", "content": "..."}, user(0, "and?")], state)
+        wanted = model.processor.apply_chat_template(
+            [system, user(0, "hello"), {"role": "assistant", "content": "..."}, user(0, "and?")], tools=[TOOL],
+            add_generation_prompt=True, tokenize=False,
+        )  # fmt: skip
+        assert state.text == wanted and "weather" in wanted
+    finally:
+        model.processor.chat_template = template
+        del model.takes_tools
+
+
+def test_a_session_answers_in_writing_once_a_turn_is_over(chat: Assistant) -> None:
+    """It hears whole clips, has no monitor and no voice; a reply that is cut is remembered as far as it was written."""
+    assert len(notes(chat.model)) == 3 and "once it is over" in notes(chat.model)[0]
+    session = Session(chat, SessionConfig(sampling=FEW, instructions="Be brief."), vad=Loudness())
+    question = np.concatenate([clip(0)[1], np.zeros(24_640, np.float32)])
+    events = [event for frame in np.split(question[: 25 * 1280], 25) for event in session.tick(frame).events]
+    kinds = [event.kind for event in events]
+    assert EventKind.ANSWER_FINISHED in kinds and session.state.memory.past
+    said = "".join(event.text for event in events if event.kind is EventKind.ANSWER_TEXT)
+    assert said and session.state.dialogue.llm.length > 0
+    session.type("hello")
+    session.tick(np.zeros(1280, np.float32))
+    session.truncate(0)
+    session.type("and now?")
+    ticks = [session.tick(np.zeros(1280, np.float32)) for _ in range(6)]
+    assert any(event.kind is EventKind.ANSWER_FINISHED for tick in ticks for event in tick.events)
 
 
 def test_a_turn_that_fails_leaves_no_trace(chat: Assistant, tmp_path: Path) -> None:
