@@ -131,19 +131,22 @@ def words_of(entry: Mapping[str, Any]) -> str:
 def describe(entry: Mapping[str, Any], part: Part) -> dict[str, Any]:
     """A clip's fields in the data set, offset and length aside. Raises DuologueError as `words_of`, except for a codec.
 
-    A codec asks for no words: what is none is kept as it is written.
+    A codec asks for no words: what is none is kept as well.
     """
     sound = part in (Part.NOISES, Part.NOISES_DEV)
+    text = "" if sound else entry.get("text", "")
     try:
-        text = "" if sound else words_of(entry)
+        words = "" if sound else words_of(entry)
     except DuologueError:
         if part not in CODEC_PARTS:
             raise
-        text = entry["text"]
+        words = text
+    text = text if text.strip() else words
     who = entry.get("label") if sound else entry.get("speaker")
     return {
         "id": entry["audio"],
         "text": text,
+        **({"spoken": words} if words != text else {}),
         "voice": f"{entry['set']}:{who if isinstance(who, str | int) else 'unknown'}",
         "set": entry["set"],
         "licence": entry.get("licence") or "unknown",

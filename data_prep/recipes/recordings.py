@@ -49,8 +49,9 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
     """Write one part as a data set (see shards.py) and return its counts: clips, failed, hours.
 
-    A clip: text (normalised words, "" for a sound), voice ("fsdd:george", "esc10:dog bark"), set, licence, source. A
-    recording that cannot be read is written down in failed.jsonl and skipped. Running it again does what is left.
+    A clip: text (as it is written, "" for a sound), spoken (its words, where they differ), voice ("fsdd:george",
+    "esc10:dog bark"), set, licence, source. A recording that cannot be read, or has no words where its part wants some,
+    is written down in failed.jsonl and skipped. Running it again does what is left.
     Raises DuologueError when the manifest is missing or wrong, or when the part is empty.
     """
     part = Part(config.part)

@@ -23,6 +23,7 @@ from ..datasets.shards import Clip, ShardedDataset
 from ..speech.engine import SAMPLE_RATE, Prosody, Voice
 from ..speech.synthesis import synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
+from ..text.plain_text import spoken_words
 
 _GAP_S = (0.0, 0.08)  # of silence where a recording meets a synthesiser
 _FADE = SAMPLE_RATE // 200  # samples, 5 ms
@@ -65,8 +66,8 @@ def _spoken_words(source: str) -> tuple[ShardedDataset, dict[str, dict[str, list
         raise DuologueError(f"{source} has {dataset.sample_rate} Hz; spliced questions want {SAMPLE_RATE} Hz")
     found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for at, meta in enumerate(dataset.metas):
-        if " " not in meta["text"].strip():
-            found[meta["text"]][meta["voice"]].append(at)
+        if " " not in (word := spoken_words(meta).strip()):
+            found[word][meta["voice"]].append(at)
     if not found:
         raise DuologueError(f"{source} has no recordings of single words")
     return dataset, {word: dict(speakers) for word, speakers in found.items()}

@@ -44,6 +44,7 @@ class Config:
     voices: who says what has no recording (see `prepare questions`), espeak:de for German; empty: train for questions,
         reply for replies
     tts_command: a command that speaks instead of the voices, such as "my-tts --text {text} --out {wav}"
+    language: of recordings and of what a command says (ISO 639): numbers and signs are put in words in English alone
     words: a question set by its name, whose word vocabulary is to know the words of every turn; empty: no vocabulary
     unknown: what becomes of a turn with words that it does not know: skip, or keep (its text will be <unk> to a
         language model of those words; encoders, units and vocoders do not mind)
@@ -59,6 +60,7 @@ class Config:
     part: str = "questions"
     voices: str = ""
     tts_command: str = ""
+    language: str = "en"
     words: str = ""
     unknown: str = "skip"
     max_words: int = 60
@@ -158,15 +160,15 @@ def make_clip(item: PlannedClip, at: int, config: Config) -> Clip:
     if item.audio:
         pcm = read_recording(folder_of(config.source) / item.audio, SAMPLE_RATE, config.max_s, item.stretch)
         pcm = set_loudness(pcm, SAMPLE_RATE, LEVEL_DBFS, PEAK_DBFS)
-        meta |= spoken_field(item.text) | {"voice": "own:recording", "audio": item.audio}
-        return Clip(np.rint(pcm * 32767).astype(np.int16), meta)
+        meta |= spoken_field(item.text, english=config.language == "en")
+        return Clip(np.rint(pcm * 32767).astype(np.int16), meta | {"voice": "own:recording", "audio": item.audio})
     rng = np.random.default_rng([config.seed, at, 7])
     voice = draw_voice(config.speakers(), rng)
     prosody = voice.draw(rng)
     spoken = synthesise(item.text, voice, prosody)
     if len(spoken) > config.max_s * SAMPLE_RATE:
         raise DuologueError(f"it lasts {len(spoken) / SAMPLE_RATE:.0f} s, more than max_s={config.max_s:g}")
-    meta |= spoken_by(item.text, voice)
+    meta |= spoken_by(item.text, voice, config.language)
     return Clip(spoken, meta | {"voice": voice.key, "prosody": dataclasses.asdict(prosody) if prosody else None})
 
 

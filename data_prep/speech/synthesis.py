@@ -39,10 +39,13 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
     return _checked(*speaker.speak(_given(text, speaker, voice), voice, prosody), text, voice)
 
 
-def spoken_by(text: str, voice: Voice) -> dict[str, str]:
-    """The field `spoken` of a clip in which `voice` says `text`: the words, where they can be told; else {}."""
-    language = engine(voice.engine).language(voice)
-    return spoken_field(text, english=language is None or language.code == "en")
+def spoken_by(text: str, voice: Voice, language: str = "en") -> dict[str, str]:
+    """The field `spoken` of a clip in which `voice` says `text`: the words, where they can be told; else {}.
+
+    language: of the text (ISO 639), where nobody knows what the voice reads.
+    """
+    read = engine(voice.engine).language(voice)
+    return spoken_field(text, english=(language if read is None else read.code) == "en")
 
 
 def _given(text: str, speaker: Engine, voice: Voice) -> str:

@@ -19,6 +19,7 @@ from duologue.data_prep.datasets.recordings import (
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.recipes.recordings import Config
 from duologue.data_prep.recipes.recordings import run as prepare
+from duologue.data_prep.text.plain_text import spoken_words
 from duologue.model.errors import DuologueError
 
 soundfile = pytest.importorskip("soundfile")
@@ -67,7 +68,9 @@ def test_the_words_of_people_who_are_not_set_aside(folder):
     counts = prepare(config(folder, shard_clips=7))
     data = ShardedDataset(folder.parent / "out-train")
     assert counts["clips"] == len(data) == 20 + 3 and counts["failed"] == 3
-    texts = {meta["id"]: meta["text"] for meta in data.metas}
+    entries = {entry["audio"]: entry for entry in map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())}
+    assert all(meta["text"] == entries[meta["id"]].get("text", meta["text"]) for meta in data.metas)
+    texts = {meta["id"]: spoken_words(meta) for meta in data.metas}
     assert texts["speech.wav"] == "the forty two line bible of one thousand four hundred fifty five"
     assert texts["fsdd/7_george.flac"] == "seven"
     assert {meta["voice"] for meta in data.metas} == {

@@ -95,6 +95,25 @@ def test_what_is_said_stands_in_later_turns(tmp_path: Path, server: ChatServer) 
     assert [message["content"] for message in last[1:]] == ["Um, Hi one", "That is message two.", "Um, And two?"]
 
 
+def test_what_stands_around_a_conversation_stays(tmp_path: Path, server: ChatServer) -> None:
+    """The system prompt, which the answers are given under; an instruction; what nobody is to answer."""
+    turns = [
+        {"text": "Nice day 1", "respond": False},
+        {"text": "Add 2", "instruction": "Be brief.", "reply": "[1]", "slot": "1"},
+    ]
+    (tmp_path / "own.jsonl").write_text(json.dumps({"id": "x", "system": "You are kind.", "turns": turns}))
+    main("rewrite", settings(tmp_path, server, f"source={tmp_path / 'own.jsonl'}"))
+    assert rows_of(tmp_path) == [{"id": "x", "system": "You are kind.", "turns": [
+        {"text": "Um, Nice day one", "respond": False},
+        {"text": "Um, Add two", "instruction": "Be brief.", "reply": "That is message two."},
+    ]}]  # fmt: skip
+    (answering,) = [one["messages"] for one in server.requests if role_of(one["messages"]) == "answer"]
+    assert answering[0]["content"].endswith("You are kind.") and answering[1]["content"] == "Um, Add two\nBe brief."
+    (tmp_path / "own.jsonl").write_text(json.dumps({"turns": [{"audio": "a.wav", "text": "Hi"}]}))
+    with pytest.raises(DuologueError, match="000000 has recordings, which cannot be put in other words"):
+        main("rewrite", settings(tmp_path, server, f"source={tmp_path / 'own.jsonl'}"))
+
+
 def test_one_step_alone(tmp_path: Path, server: ChatServer) -> None:
     main("rewrite", settings(tmp_path, server, alpaca(tmp_path, 1), "steps=rewrite"))
     assert rows_of(tmp_path)[0]["turns"] == [{"text": "Um, Add zero", "reply": "[1]"}]

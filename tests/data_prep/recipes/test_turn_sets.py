@@ -13,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from duologue.data_prep.datasets.conversations import WrittenConversation, WrittenTurn
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import main
+from duologue.data_prep.recipes.turns import Config, plan
 from duologue.data_prep.speech.engines.espeak import espeak_command
 from duologue.data_prep.speech.synthesis import require
 from duologue.data_prep.text.plain_text import spoken_words
@@ -224,12 +228,41 @@ def test_what_stands_around_a_clip(tmp_path: Path, tts: str) -> None:
                      ("法国", "And then?", 2, "Be brief.", 3)]  # fmt: skip
 
 
+WRITTEN = st.text(min_size=1, max_size=20).filter(str.strip)
+SAID_TURNS = st.builds(WrittenTurn, text=WRITTEN, reply=st.none() | WRITTEN, instruction=st.none() | WRITTEN)
+HEARD_TURNS = st.builds(WrittenTurn, audio=st.just("a.wav"), text=st.none() | WRITTEN, reply=st.none() | WRITTEN)
+OVERHEARD = st.builds(WrittenTurn, text=WRITTEN, respond=st.just(False))
+
+
+@given(turns=st.lists(SAID_TURNS | HEARD_TURNS | OVERHEARD, max_size=5), system=st.none() | WRITTEN)
+def test_whatever_is_written_stands_in_the_clips(turns: list[WrittenTurn], system: str | None) -> None:
+    """To the byte: each text, reply, slot, instruction and system prompt, and of the turns before those answered."""
+    conversation = WrittenConversation(id="x", turns=tuple(turns), system=system)
+    items = plan([conversation], Config(source="s", out="o"))
+    assert len(items) == len(turns)
+    for item, turn in zip(items, turns, strict=True):
+        fields = item.fields
+        assert (item.text, fields.get("answer"), fields.get("slot")) == (turn.text or "", turn.reply, turn.reply)
+        assert (fields.get("instruction"), fields.get("system")) == (turn.instruction, system)
+        earlier = turns[: fields["turn"]]
+        assert fields.get("history", ()) == tuple((one.text or "", one.reply) for one in earlier if one.reply)
+        assert fields.get("verdict") == (None if turn.respond else "noise")
+        assert bool(item.problem) == (not turn.text and not turn.reply)
+    replies = plan([conversation], Config(source="s", out="o", part="replies"))
+    assert [item.text for item in replies] == [turn.reply for turn in turns if turn.reply]
+
+
 def test_a_set_of_recordings_needs_no_file_of_turns(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(0.5), 16_000)
     (tmp_path / "manifest.jsonl").write_text(json.dumps({"audio": "a.wav", "set": "x", "text": "Grüß Gott!"}))
     main("turns", [f"source={tmp_path}", f"out={tmp_path / 'out'}", "workers=1"])
     (meta,) = ShardedDataset(tmp_path / "out").metas
     assert (meta["text"], meta["spoken"]) == ("Grüß Gott!", "gruss gott") and "answer" not in meta
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({"audio": "a.wav", "set": "x", "text": "Um 5!"}))
+    for language, words in (("en", "um five"), ("de", None)):
+        main("turns", [f"source={tmp_path}", f"out={tmp_path / language}", "workers=1", f"language={language}"])
+        (meta,) = ShardedDataset(tmp_path / language).metas
+        assert (meta["text"], meta.get("spoken")) == ("Um 5!", words)
 
 
 def test_words_that_the_tokenizer_does_not_know(tmp_path: Path, tts: str) -> None:

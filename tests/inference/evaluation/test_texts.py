@@ -189,7 +189,9 @@ def test_a_label_is_what_was_written_or_the_clip_is_listed(tmp_path: Path) -> No
     ]
     (tmp_path / "source").mkdir()
     counts = prepare(RecordingsConfig(source=str(recordings(tmp_path / "source", texts)), out=str(tmp_path / "out")))
-    found = {meta["id"]: meta["text"] for meta in ShardedDataset(tmp_path / "out").metas}
+    metas = ShardedDataset(tmp_path / "out").metas
+    assert all(meta["text"] == texts[int(meta["id"].partition(".")[0])] for meta in metas)
+    found = {meta["id"]: meta["spoken"] for meta in metas}
     assert found == {"0.wav": "cafe naive", "5.wav": "five minus three", "6.wav": "dont", "9.wav": "x ray"}
     failed = [json.loads(one) for one in (tmp_path / "out" / "failed.jsonl").read_text().split("\n")[:-1]]
     assert counts["failed"] == len(failed) == 7 and all(row["reason"].startswith("text '") for row in failed)
@@ -198,7 +200,8 @@ def test_a_label_is_what_was_written_or_the_clip_is_listed(tmp_path: Path) -> No
 
 def test_a_codec_asks_for_no_words_and_keeps_them() -> None:
     assert describe({"audio": "a", "set": "s", "text": "Привет"}, Part.SPEECH)["text"] == "Привет"
-    assert describe({"audio": "a", "set": "s", "text": "Café"}, Part.SPEECH)["text"] == "cafe"
+    assert "spoken" not in describe({"audio": "a", "set": "s", "text": "Привет"}, Part.SPEECH)
+    assert describe({"audio": "a", "set": "s", "text": "Café"}, Part.SPEECH)["spoken"] == "cafe"
     assert describe({"audio": "a", "set": "s", "text": "a", "speaker": 7}, Part.SPEECH)["voice"] == "s:7"
 
 
