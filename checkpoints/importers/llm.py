@@ -41,6 +41,12 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     Raises:
         DuologueError: the folder cannot be read or lacks weights, or a family that cannot be fed as Duologue does.
     """
+    sizes, model = read(source)
+    return save_part(dest, "llm", model, sizes, imported_card("language model", source), load_tokenizer(source))
+
+
+def read(source: Path) -> tuple[dict[str, Any], LLM]:
+    """The config and the language model of a model folder of transformers. Raises as :func:`run`."""
     kind = str(read_object(source / "config.json").get("model_type"))
     read_folder(source)  # names the shard that is missing or damaged; pickles are looked into before they are loaded
     theirs = _loaded(source, kind)
@@ -49,7 +55,7 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     model = made(lambda: LLM(sizes))
     assign(model, once(model, {f"lm.{name}": tensor for name, tensor in theirs.state_dict().items()}), str(source))
     check_family(model, kind)
-    return save_part(dest, "llm", model, sizes, imported_card("language model", source), load_tokenizer(source))
+    return sizes, model
 
 
 def _loaded(source: Path, kind: str) -> Any:

@@ -1,4 +1,5 @@
-"""A model by its name, whatever it is: a Duologue checkpoint, or an audio language model as transformers has it."""
+"""A model by its name, whatever it is: a Duologue checkpoint, an audio language model as transformers has it, or a
+cascade."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from ...model.audio_encoder.windowed import WindowConfig
 from ...model.errors import DuologueError
 from .assistant import Assistant
 from .assistant import load as load_assistant
+from .cascade_file import find_cascade, load_cascade
 
 AUDIO_LLMS = Catalogue("model/audio_llm", "audio language model", defines="load")
 
@@ -19,7 +21,7 @@ AUDIO_LLMS = Catalogue("model/audio_llm", "audio language model", defines="load"
 def load(
     name: str, device: str = "cpu", dtype: str = "float32", int8: bool = False, windowed: bool = False
 ) -> Assistant:
-    """What answers by the name of a bundled model, a folder, or a hub id.
+    """What answers by the name of a bundled model, a folder, a hub id, or the file of a cascade (:mod:`.cascade_file`).
 
     Args:
         device, dtype: by their names, "cuda" and "bfloat16".
@@ -29,6 +31,11 @@ def load(
         DuologueError: unknown, not whole, or an option that this kind of model does not have.
     """
     place, kind = device_of(device), dtype_of(dtype)
+    if file := find_cascade(name):
+        if windowed or int8:
+            raise DuologueError(f"{name} is a cascade, which takes neither --int8 nor --encoder windowed")
+        cascade = load_cascade(file, place, kind)
+        return Assistant(cascade, cascade.tokenizer, file)
     family = audio_llm(folder := resolve(name))
     if family is None:
         return load_assistant(name, str(place), kind, int8, WindowConfig() if windowed else None)

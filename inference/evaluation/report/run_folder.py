@@ -19,6 +19,7 @@ from ....checkpoints.files import read_json_lines, read_object, write_atomically
 from ....checkpoints.source import WEIGHTS
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant, limit_threads
+from ...assistant.cascade_file import weights_of
 from ...assistant.loading import load
 
 Row = dict[str, Any]
@@ -51,10 +52,14 @@ def loaded(model: str | Assistant) -> tuple[Assistant, dict[str, str | None]]:
     return assistant, {"name": model, "sha256": _digest(assistant.path)}
 
 
-def _digest(folder: Path) -> str:
-    """SHA-256 of a model's weights: of one file, or of all shards in their order."""
-    whole, digest = folder / WEIGHTS, hashlib.sha256()
-    for path in [whole] if whole.is_file() else sorted(folder.glob("*.safetensors")):
+def _digest(model: Path) -> str:
+    """SHA-256 of a model's weights: of one file, of all shards in their order, of a cascade's file and weights."""
+    if model.is_file():
+        files = weights_of(model)
+    else:
+        files = [model / WEIGHTS] if (model / WEIGHTS).is_file() else sorted(model.glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in files:
         with path.open("rb") as file:
             while part := file.read(1 << 24):
                 digest.update(part)
