@@ -36,7 +36,7 @@ def root() -> Path:
 def speech() -> Callable[..., np.ndarray]:
     """``speech("what is two plus two", "en-gb")``: (n,) int16 at 16 kHz, by the library of espeak-ng that pip brings.
 
-    The same samples on every machine. Lower-case words only; read-only, for each sentence is made once.
+    The same samples on every machine. Read-only, for each sentence is made once.
     """
     from duologue.data_prep.speech import synthesis
     from duologue.data_prep.speech.engine import Prosody, Voice

@@ -210,12 +210,13 @@ def _own_turn(turn: Any, place: str) -> WrittenTurn:
 
 def _alpaca(entry: dict[str, Any], where: str, at: int) -> WrittenConversation:
     instruction, more, output = (_text(entry, key, where) for key in ("instruction", "input", "output"))
-    asked = f"{instruction}\n{more}" if more.strip() else instruction
-    return WrittenConversation(id=f"{at:06d}", turns=(WrittenTurn(text=asked, reply=output or None),))
+    asked = "\n".join(text for text in (instruction, more) if text.strip())
+    turn = WrittenTurn(text=asked, reply=output if output.strip() else None)
+    return WrittenConversation(id=f"{at:06d}", turns=(turn,) if asked else ())
 
 
 def _sharegpt(entry: dict[str, Any], where: str, at: int) -> WrittenConversation:
-    """Each run of what the person says, with the first answer to it; calls of tools and their results are left out."""
+    """Each run of what the person says, with the first answer to it; tools and blanks are left out."""
     key, who, what = ("messages", "role", "content") if "messages" in entry else ("conversations", "from", "value")
     messages = entry[key]
     if not isinstance(messages, list):
@@ -228,11 +229,13 @@ def _sharegpt(entry: dict[str, Any], where: str, at: int) -> WrittenConversation
         if not isinstance(message, dict) or who not in message:
             raise DuologueError(f"{place}: expected an object with {who!r} and {what!r}")
         text, speaker = _text(message, what, place), SPEAKERS.get(str(message[who]).lower())
+        if not text.strip():
+            continue
         if speaker == "system":
             system.append(text)
         elif speaker == "user":
             asked.append(text)
-        elif speaker == "assistant" and asked and text.strip():
+        elif speaker == "assistant" and asked:
             turns.append(WrittenTurn(text="\n".join(asked), reply=text))
             asked = []
     if asked:

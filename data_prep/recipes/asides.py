@@ -58,5 +58,6 @@ def sentence(index: int, config: Config) -> SpokenText:
 
 
 def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
-    """Make or complete the data set; returns its counts."""
+    """Make or complete the data set; returns its counts. Raises as `spoken_set`, and for no statements."""
+    sentence(0, config)
     return spoken_set("asides", config, sentence, progress=progress, newer=("statements",))

@@ -81,6 +81,8 @@ def run(config: Config) -> dict[str, Any]:
     out = expanded(config.out)
     made, left_out = [], 0
     for conversation in found:
+        if not conversation.turns:
+            continue
         if config.answer() == "reply":
             kept = [_with_instruction(conversation, config, rng)]
         else:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from duologue.data_prep.audio import write_wav
 from duologue.data_prep.datasets.conversations import read_conversations
@@ -109,6 +111,24 @@ def test_conversations_stay_whole(tmp_path: Path) -> None:
         {"id": f"000000-{at}", "system": "Be kind.", "turns": [{"text": text, "reply": text, "instruction": "Repeat."}]}
         for at, text in enumerate(("Hi 😀", "Bye?"))
     ]
+
+
+MESSAGES = st.lists(st.tuples(st.sampled_from(["system", "human", "gpt", "tool"]), st.text(max_size=8)), max_size=6)
+ALPACA = st.fixed_dictionaries({key: st.text(max_size=8) for key in ("instruction", "input", "output")})
+
+
+@given(said=st.lists(MESSAGES, max_size=3), alpaca=st.lists(ALPACA, max_size=3))
+def test_what_is_written_is_what_was_read(
+    said: list[list[tuple[str, str]]], alpaca: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    entries = [{"conversations": [{"from": who, "value": text} for who, text in one]} for one in said]
+    first = {"instruction": "\ud83d", "output": "b"}
+    (folder / "source.json").write_text(json.dumps([first, *entries, *alpaca]))
+    (folder / "made.jsonl").unlink(missing_ok=True)
+    main("dialogues", [f"source={folder / 'source.json'}", f"out={folder / 'made.jsonl'}"])
+    wanted = [one for one in read_conversations(folder / "source.json") if one.turns]
+    assert read_conversations(folder / "made.jsonl") == wanted and wanted[0].turns[0].text == "\ud83d"
 
 
 @pytest.mark.parametrize(

@@ -293,6 +293,7 @@ def test_a_spoilt_journal_is_named(tmp_path: Path, server: ChatServer) -> None:
     ("text", "problem"),
     [
         ("Well, it's about twenty, I think.", ""),
+        ("Das weiß ich nicht; 法国在哪里？", ""),
         ("It is 20.", "it has digits"),
         ("Paris (in France).", "it has brackets"),
         ("- one\n- two", "it is a list"),
