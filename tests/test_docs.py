@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from any_model import tiny_llm
 from chat_server import Messages, serving
 from test_hubert_features import save_hubert
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.speech.engines.espeak import espeak_command
@@ -48,16 +50,28 @@ def run_page(name: str, tmp_path: Path, **environment: str) -> Path:
     return here
 
 
+def foreign_models(folder: Path) -> dict[str, str]:
+    """A tiny language model and a tiny Whisper, as transformers saves them."""
+    tiny_llm(folder, "llama", "headers")
+    sizes = WhisperConfig(d_model=32, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=128, decoder_layers=1,
+                          decoder_attention_heads=2, decoder_ffn_dim=64, vocab_size=60, pad_token_id=0, bos_token_id=1,
+                          eos_token_id=2, decoder_start_token_id=1)  # fmt: skip
+    WhisperForConditionalGeneration(sizes).save_pretrained(folder / "theirs_whisper")
+    return {"LLM": str(folder / "theirs_llama"), "WHISPER": str(folder / "theirs_whisper")}
+
+
 @pytest.mark.guides
 def test_train(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     with serving(chat) as server:
         hubert = save_hubert(tmp_path / "hubert", num_hidden_layers=12)
-        here = run_page("train.md", tmp_path, ENDPOINT=server.url, MODEL="toy", HUBERT=hubert)
+        models = foreign_models(tmp_path)
+        here = run_page("train.md", tmp_path, ENDPOINT=server.url, MODEL="toy", HUBERT=hubert, **models)
     texts = {
         path.parent.name: [meta["text"] for meta in ShardedDataset(path.parent).metas]
         for path in (here / "data").glob("*/dataset.json")
     }
+    assert len(texts.pop("asides")) == 4
     assert texts == {
         "mine": (mine := ["What is 2 plus 2?", "What's the capital of France?", "Thank you!"]),
         "mine_replies": ["2 plus 2 is 4.", "The capital of France is Paris."],
@@ -65,9 +79,10 @@ def test_train(tmp_path: Path) -> None:
         "alpaca": ["What is the opposite of the word?\nhot", "Compute (12 + 30)."],
         "spoken": ["Um, how much is twelve plus thirty?"] * 2,
     }
-    for stage in ("speech_to_text", "unit_vocoder"):
+    for stage in ("speech_to_text", "unit_vocoder", "chat", "joined", "monitor", "decoder"):
         assert (here / "runs" / stage / "model.safetensors").is_file()
-    assert (here / "mymodel" / "config.json").is_file()
+    for model in ("mymodel", "joined"):
+        assert (here / model / "config.json").is_file()
 
 
 def test_evaluate(tmp_path: Path) -> None:

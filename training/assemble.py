@@ -8,8 +8,9 @@
 
 A part comes from a run, a checkpoint or an imported part, whose sizes it keeps; a run that does not say them has
 nano's. It may be a mean of the weights of several runs that began alike: llm=runs/a+runs/b, or
-llm=0.3*runs/a+0.7*runs/b. What is optional may be left out. Where the adaptor's run joined a language model from
-elsewhere, tokens and prompt are that run's, otherwise nano's.
+llm=0.3*runs/a+0.7*runs/b. What is optional may be left out. Where the adaptor's run, or the checkpoint that it is from,
+joined a language model from elsewhere, turns are written by that one's tokenizer, otherwise in nano's words; and the
+window that an encoder of whole clips is heard through is that of the monitor's run.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from typing import Any
 from ..checkpoints import store
 from ..checkpoints.cards.facts import Card
 from ..checkpoints.config_io import config_from_dict
+from ..checkpoints.files import read_object
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import RECIPE, load_part, read_run, read_sizes, save_part
-from ..checkpoints.source import resolve
+from ..checkpoints.source import CONFIG, resolve
+from ..checkpoints.store import read_model_config
 from ..data_prep.datasets.question_sets import question_set
+from ..model.audio_encoder.windowed import WindowConfig
 from ..model.codec.codec import Codec, CodecConfig
 from ..model.codec.codec_vocoder import CodecVoice
 from ..model.errors import DuologueError
@@ -73,9 +77,11 @@ def run(out: str | Path, config: Any) -> Path:
     sizes: dict[str, Any] = {} if voice is None else {"vocoder": voice.config}
     for name in given:
         sizes |= read_sizes(folders[name][0], name)
-    run = read_run(folders["adaptor"][0])
-    joined, questions = run.get("tokenizer"), run.get("questions", NANO)
-    if not joined:
+    joined, questions = _written_by(folders["adaptor"][0])
+    if joined:
+        window = read_run(folders["monitor"][0]).get("window") if "monitor" in given else None
+        sizes |= {"window": config_from_dict(WindowConfig, window)} if window else {}
+    else:
         absent = {name: None for name, part in declared.items() if part.optional and name not in {*given, *sizes}}
         sizes = preset(NANO, "assemble") | absent | sizes
     model = SpeechLM(joined_config(joined, **sizes) if joined else marked_config(questions, **sizes)).eval()
@@ -87,6 +93,17 @@ def run(out: str | Path, config: Any) -> Path:
     with tempfile.TemporaryDirectory() as tokenizer:
         question_set(questions).save_tokenizer(tokenizer)
         return store.save(out, model, tokenizer, half=True)
+
+
+def _written_by(adaptor: str) -> tuple[str | None, str]:
+    """The tokenizer that writes the turns of the model which an adaptor is from, and otherwise the question set whose
+    words they are in."""
+    if run := read_run(adaptor):
+        return run.get("tokenizer"), run.get("questions") or NANO
+    path = resolve(adaptor)
+    if (path / CONFIG).is_file() and "model" in read_object(path / CONFIG) and read_model_config(path).prompt is None:
+        return str(path), NANO
+    return None, NANO
 
 
 def read_codec(folder: str | Path) -> Codec:

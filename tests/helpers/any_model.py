@@ -15,6 +15,7 @@ from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.importers.llm import Config, run
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
+from duologue.model.adaptor.stack import StackAdaptor, StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 
@@ -48,6 +49,13 @@ def tiny_whisper(folder: Path) -> str:
     sizes = WhisperEncoderConfig(n_mels=80, n_audio_state=24, n_audio_head=2, n_audio_layer=1)
     part = EncoderPart(mel=LogMelConfig(n_mels=80, norm="whisper"), encoder=sizes)
     return str(save_part(folder / "encoder", "encoder", WhisperEncoder(sizes), part, Card()))
+
+
+def tiny_adaptor(folder: Path) -> str:
+    """From that encoder to that language model."""
+    torch.manual_seed(2)
+    sizes = StackConfig(in_dim=24, hidden_dim=16, out_dim=32, stack=4)
+    return str(save_part(folder / "adaptor", "adaptor", StackAdaptor(sizes), sizes, Card()))
 
 
 def _write(folder: Path, metas: list[dict[str, Any]], seconds: float = 0.6) -> str:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from any_model import SYSTEM, TALKS, TASK, replies, statements, talks, tiny_llm, tiny_whisper
+from any_model import SYSTEM, TALKS, TASK, replies, statements, talks, tiny_adaptor, tiny_llm, tiny_whisper
 from safetensors.torch import load_file
 
 from duologue.checkpoints import store
 from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.parts import save_part
 from duologue.model.adaptor.stack import StackConfig
+from duologue.model.audio_encoder.windowed import WindowConfig
 from duologue.model.duplex.monitor import TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.chat_template import SPEECH
@@ -51,7 +52,8 @@ def test_from_conversations_to_a_whole_model(tmp_path: Path, kind: str) -> None:
                                    "adaptor.hidden_dim=16"])  # fmt: skip
     assert 0 < heard["ctc"] < 1000 and 0 < heard["loss_talks"] < 20
     told = run("duplex", [*ONCE, f"llm={speech}", f"encoder={speech}", f"adaptor={speech}", f"dev_data={data}",
-                          f"data={data},{statements(tmp_path / 'asides')}", f"out={duplex}"])  # fmt: skip
+                          f"data={data},{statements(tmp_path / 'asides')}", "window.left_ms=4000",
+                          f"out={duplex}"])  # fmt: skip
     assert told["turn_states"] > 0 and {"query_talks", "wait_talks"} < told.keys()
     assert not {"words", "ctc", "loss_talks"} & told.keys(), "nothing that is written is learnt or measured"
     parts = {name: load_file(Path(folder) / "model.safetensors") for name, folder in
@@ -68,13 +70,19 @@ def test_from_conversations_to_a_whole_model(tmp_path: Path, kind: str) -> None:
     loaded = store.load(assemble.run(tmp_path / "whole", config))
     assert loaded.model.config.adaptor == StackConfig(in_dim=24, hidden_dim=16, out_dim=32, stack=5)
     assert loaded.model.monitor is not None and loaded.model.speaks
+    assert loaded.model.config.window == WindowConfig(left_ms=4000)
+    again = assemble.Config(**dict.fromkeys(("encoder", "adaptor", "llm"), str(tmp_path / "whole")))
+    silent = store.load(assemble.run(tmp_path / "silent", again)).model
+    assert silent.config == replace(loaded.model.config, unit_decoder=None, vocoder=None, monitor=None, window=None,
+                                    layout=replace(loaded.model.config.layout, units=0))  # fmt: skip
 
 
 def build(tmp_path: Path, stage: str, *words: str, kind: str = "llama", **changes: Any) -> Any:
     """The task of a stage on talks."""
     llm, hears = tiny_llm(tmp_path, kind, KINDS.get(kind, "headers")), tiny_whisper(tmp_path)
     data = talks(tmp_path / "talks")
-    recipe = resolve(stage, [*ONCE, f"llm={llm}", f"encoder={hears}", f"data={data}", "row_tokens=1", *words])
+    parts = [f"llm={llm}", f"encoder={hears}", f"adaptor={tiny_adaptor(tmp_path)}"]
+    recipe = resolve(stage, [*ONCE, *parts, f"data={data}", "row_tokens=1", *words])
     return replace(recipe, **changes).build()
 
 
@@ -209,6 +217,8 @@ def test_what_a_stage_starts_from_brings_its_sizes(tmp_path: Path) -> None:
         recipe: Any = resolve("duplex", ["preset=tiny", f"llm={llm}", f"encoder={hears}", *words])
         assert recipe.adaptor.stack == 3 and f"adaptor={out}" in recipe.start and recipe.learn == ("monitor",)
         assert recipe.monitor.in_dim == 32 and recipe.questions is None
+    with pytest.raises(DuologueError, match=r"give adaptor=RUN, of stage speech_to_text"):
+        resolve("duplex", ["preset=tiny", f"llm={llm}", f"encoder={hears}"]).build()
     with pytest.raises(DuologueError, match=r"questions is none, and no llm brings a tokenizer"):
         resolve("text_sft", ["preset=tiny", "questions=none"]).build()
     with pytest.raises(DuologueError, match=r"nothing in .*empty\.jsonl has an answer"):

@@ -1,4 +1,7 @@
-"""LLaMA-Omni's sizes and schedules (arXiv 2409.06666, section 3): its two stages, with ``llm=`` and ``encoder=``."""
+"""LLaMA-Omni's sizes and schedules (arXiv 2409.06666, section 3): its two stages, with ``llm=`` and ``encoder=``.
+
+Beside them, which it has not: conversations in writing, and a monitor.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,15 @@ from . import nano
 SCHEDULE: dict[str, Any] = {
     "start": (), "steps": 18750, "warmup": 560, "optimiser": "adamw", "betas": (0.9, 0.999), "weight_decay": 0.0,
 }  # fmt: skip
-LLAMA_OMNI = {
-    "speech_to_text": nano.NANO["speech_to_text"] | SCHEDULE | {
-        "adaptor": StackConfig(in_dim=192, hidden_dim=2048, out_dim=256, stack=5), "ctc_weight": 0.0,
-        "text_fraction": 0.0, "augment": "none", "dev_data": (), "lr": 2e-5,
+ADAPTOR: dict[str, Any] = {"adaptor": StackConfig(in_dim=192, hidden_dim=2048, out_dim=256, stack=5)}
+LLAMA_OMNI: dict[str, dict[str, Any]] = {
+    "text_sft": nano.NANO["text_sft"] | SCHEDULE | {"row_tokens": 1024, "lr": 2e-5},
+    "duplex": nano.NANO["duplex"] | ADAPTOR | {
+        "start": (), "dev_data": (), "optimiser": "adamw", "lr": 1e-3, "steps": 1000, "warmup": 50,
+    },
+    "speech_to_text": nano.NANO["speech_to_text"] | SCHEDULE | ADAPTOR | {
+        "ctc_weight": 0.0, "text_fraction": 0.0, "augment": "none", "dev_data": (),
+        "lr": 2e-5,
     },
     "unit_decoder": nano.NANO["unit_decoder"] | SCHEDULE | {
         "unit_decoder": UnitDecoderConfig(in_dim=256, dim=4096, layers=2, heads=32, ffn_dim=11008, units=1000),

@@ -31,6 +31,7 @@ from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
 from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder
 from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState
+from ...model.errors import DuologueError
 from ..augment.augment import AugmentConfig, another_voice, augment
 from ..augment.noise import draw_noise
 from ..data.corpus import Corpus, Plan, dev_sets, to_float
@@ -72,7 +73,14 @@ class DuplexRecipe(SpeechToTextRecipe):
         return replace(fitted, monitor=replace(self.monitor, in_dim=fitted.adaptor.out_dim), learn=learn)
 
     def build(self) -> Duplex:
-        """The task of this recipe."""
+        """The task of this recipe.
+
+        Raises:
+            DuologueError: a joined model whose adaptor neither comes from a run nor learns.
+        """
+        names = {entry.partition("=")[0].partition(".")[0] for entry in (*self.start, *self.learn)}
+        if self.tokenizer is not None and "adaptor" not in names:
+            raise DuologueError("a monitor learns behind a trained adaptor: give adaptor=RUN, of stage speech_to_text")
         return Duplex(self)
 
 

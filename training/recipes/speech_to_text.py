@@ -177,7 +177,7 @@ class SpeechToText(SpeechTask, LoraTask):
         rng = np.random.default_rng((self.recipe.seed, epoch, item, 3))
 
         def hear(question: str, answer: str) -> Heard | None:
-            if rng.random() >= self.recipe.history_speech:
+            if question and rng.random() >= self.recipe.history_speech:
                 return None
             earlier = self.conversations(corpus).earlier(item, question, answer, rng)
             if earlier is None:
@@ -273,13 +273,14 @@ class SpeechToText(SpeechTask, LoraTask):
         return transcript, answer
 
     def evaluate(self) -> dict[str, float]:
-        """On each held-out set the transcript's word error rate and the fraction of right answers; the loss of the
-        answers on a set that does not say what a right one contains."""
+        """On each held-out set the transcript's word error rate, where there are transcripts, and otherwise the loss of
+        the answers; and the fraction of answers that are right, where the data say what a right one contains."""
         metrics: dict[str, float] = {}
         for name, dev in dev_sets(self.recipe.dev_data):
-            chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if "slot" in dev.metas[i]]
-            if not chosen:
+            if not self.tokens.transcribes:
                 metrics |= {f"loss_{name}": loss for loss in self.answer_losses(dev)}
+            chosen = [i for i in range(0, len(dev), max(1, len(dev) // 128)) if self.has_slot(dev.metas[i])]
+            if not chosen:
                 continue
             metas = [dev.metas[i] for i in chosen]
             said = [self.converse(to_float(dev[i].pcm), meta) for i, meta in zip(chosen, metas, strict=True)]
@@ -289,6 +290,10 @@ class SpeechToText(SpeechTask, LoraTask):
             right = [contains_slot(answer, m["slot"]) for (_, answer), m in zip(said, metas, strict=True)]
             metrics[f"right_{name}"] = sum(right) / max(1, len(right))
         return metrics
+
+    def has_slot(self, meta: Mapping[str, Any]) -> bool:
+        """Whether a clip says what a right answer contains; a whole sentence is no figure for free answers."""
+        return "slot" in meta and (self.tokens.transcribes or meta["slot"] != meta.get("answer"))
 
     @torch.no_grad()
     def answer_losses(self, corpus: Corpus, most: int = 128) -> list[float]:

@@ -154,6 +154,8 @@ class QuestionSft(TextSft):
     def evaluate(self) -> dict[str, float]:
         """The fraction of answers that hold their slot, over dialogues of the development split; and of what was cut
         short, the fraction that is said again as far as it was heard, word for word."""
+        if self.questions.written(Split.DEV) == []:
+            return {}  # a small set of somebody's own
         dialogues = [self.questions.dialogue(1, i, Split.DEV) for i in range(192)]
         answers = self.answer(dialogues)
         right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
