@@ -53,9 +53,9 @@ def run_page(name: str, tmp_path: Path, **environment: str) -> Path:
 def foreign_models(folder: Path) -> dict[str, str]:
     """A tiny language model and a tiny Whisper, as transformers saves them."""
     tiny_llm(folder, "llama", "headers")
-    sizes = WhisperConfig(d_model=32, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=128, decoder_layers=1,
-                          decoder_attention_heads=2, decoder_ffn_dim=64, vocab_size=60, pad_token_id=0, bos_token_id=1,
-                          eos_token_id=2, decoder_start_token_id=1)  # fmt: skip
+    sizes = WhisperConfig(d_model=32, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=128,
+                          decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=64, vocab_size=60,
+                          pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1)  # fmt: skip
     WhisperForConditionalGeneration(sizes).save_pretrained(folder / "theirs_whisper")
     return {"LLM": str(folder / "theirs_llama"), "WHISPER": str(folder / "theirs_whisper")}
 

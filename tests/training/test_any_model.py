@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from duologue.checkpoints import store
 from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.parts import save_part
+from duologue.data_prep.datasets.question_sets import QuestionSet
 from duologue.model.adaptor.stack import StackConfig
 from duologue.model.audio_encoder.windowed import WindowConfig
 from duologue.model.duplex.monitor import TURN_STATES, TurnState
@@ -24,6 +25,7 @@ from duologue.model.errors import DuologueError
 from duologue.model.language_model.chat_template import SPEECH
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.training import assemble
+from duologue.training.data.corpus import to_float
 from duologue.training.loop.trainer import train
 from duologue.training.main import resolve, run
 from duologue.training.recipes.duplex import UNKNOWN
@@ -107,6 +109,18 @@ def test_rows_of_a_stage_hold_history_system_prompt_and_instruction(tmp_path: Pa
     batch = read.batch(0)
     assert batch["samples"].shape[0] == 5
     assert any(anna[0] in tokens.decode([i for i in ids if i != SPEECH]) for ids in batch["ids"].tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_is_what_a_conversation_feeds(tmp_path: Path, kind: str) -> None:
+    """Up to where the answer begins: system prompt, earlier turns, speech and instruction."""
+    task = build(tmp_path, "speech_to_text", kind=kind)
+    for at, meta in enumerate(task.corpus.metas):
+        wave = to_float(task.corpus[at].pcm)
+        row = task.tokens.row(meta.get("system"))
+        answer = row.add_before(meta, np.random.default_rng(0), QuestionSet())
+        row.add_turn(meta["text"], answer, task.frames(len(wave)), instruction=meta.get("instruction"))
+        assert task.heard(wave, meta).chat.fed == row.ids[: row.said.start]
 
 
 def test_rows_of_text_are_the_datas_own(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ Everything is keyed by (seed, epoch, utterance), never by the order in which pro
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,26 @@ class Corpus:
         part, at = self.place(index)
         return self.sets[part].metas[at]
 
+    def earlier(self, index: int, question: str, answer: str, rng: np.random.Generator) -> int | None:
+        """A clip in which an earlier turn of a clip's conversation is said; None: there is none."""
+        meta, part = self.metas[index], self.place(index)[0]
+        found = [
+            other
+            for other in self._conversations.get((part, meta.get("conversation")), ())
+            if (past := self.metas[other]).get("turn", 0) < meta.get("turn", 0)
+            and (past["text"], past.get("answer")) == (question, answer)
+        ]
+        return found[int(rng.integers(len(found)))] if found else None
+
+    @functools.cached_property
+    def _conversations(self) -> dict[tuple[int, Any], list[int]]:
+        """The clips of each conversation, by data set and name."""
+        found: dict[tuple[int, Any], list[int]] = {}
+        for index, meta in enumerate(self.metas):
+            if meta.get("conversation") is not None:
+                found.setdefault((self.place(index)[0], meta["conversation"]), []).append(index)
+        return found
+
     def place(self, index: int) -> tuple[int, int]:
         """Which set, and which of its clips."""
         part = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -60,7 +80,7 @@ class Plan:
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, together: int = 1) -> None:
         self.lengths, self.batch_size, self.seed, self.together = lengths, batch_size, seed, together
         self.batches_per_epoch = -(-len(lengths) // batch_size)
-        self._epoch = lru_cache(maxsize=2)(self._shuffle)
+        self._epoch = functools.lru_cache(maxsize=2)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> list[np.ndarray]:
         rng = np.random.default_rng((self.seed, epoch))

@@ -16,7 +16,6 @@ import numpy as np
 from ...data_prep.datasets.conversations import WrittenConversation, read_conversations
 from ...data_prep.datasets.question_sets import QuestionSet
 from ...model.errors import DuologueError
-from .corpus import Corpus
 from .turns import Row, TurnTokens
 
 
@@ -84,28 +83,6 @@ def text_rows(
 ) -> TextRows:
     """Of the question set where there is one, otherwise of clips with these metadata."""
     return ClipRows(metas) if questions is None else QuestionRows(questions, seed, **of_questions)
-
-
-class Conversations:
-    """Which clips of a corpus are earlier turns of another, so that a row can hold them as speech."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        self._metas = corpus.metas
-        self._clips: dict[tuple[int, Any], list[int]] = {}
-        self._place = corpus.place
-        for at, meta in enumerate(corpus.metas):
-            if meta.get("conversation") is not None:
-                self._clips.setdefault((corpus.place(at)[0], meta["conversation"]), []).append(at)
-
-    def earlier(self, at: int, question: str, answer: str, rng: np.random.Generator) -> int | None:
-        """A clip in which this earlier turn of clip ``at`` is said; None: there is none."""
-        meta = self._metas[at]
-        found = []
-        for other in self._clips.get((self._place(at)[0], meta.get("conversation")), ()):
-            past = self._metas[other]
-            if past.get("turn", 0) < meta.get("turn", 0) and (past["text"], past.get("answer")) == (question, answer):
-                found.append(other)
-        return found[int(rng.integers(len(found)))] if found else None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ from ..data.turns import (
     train_plainly,
     weighted_loss,
 )
-from ..data.written import Conversations, text_rows
+from ..data.written import text_rows
 from ..loop.lora import LoraTask, merged
 from ..loop.task import Batch
 from ..loop.trainer import to_device
@@ -119,7 +119,6 @@ class SpeechToText(SpeechTask, LoraTask):
         if not len(self.items):
             raise DuologueError(f"no clip in {', '.join(recipe.data)} has an answer to learn")
         self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
-        self._conversations: dict[int, Conversations] = {}
 
     def teaches(self, meta: Mapping[str, Any]) -> bool:
         """Whether there is anything to learn from a clip: its words, where they are written down, or its answer."""
@@ -179,19 +178,13 @@ class SpeechToText(SpeechTask, LoraTask):
         def hear(question: str, answer: str) -> Heard | None:
             if question and rng.random() >= self.recipe.history_speech:
                 return None
-            earlier = self.conversations(corpus).earlier(item, question, answer, rng)
+            earlier = corpus.earlier(item, question, answer, rng)
             if earlier is None:
                 return None
             waves.append(self.heard_wave(corpus, earlier, epoch))
             return Heard(self.frames(len(waves[-1])), len(waves) - 1, corpus.metas[earlier].get("instruction"))
 
         return hear
-
-    def conversations(self, corpus: Corpus) -> Conversations:
-        """Its conversations, looked up once."""
-        if id(corpus) not in self._conversations:
-            self._conversations[id(corpus)] = Conversations(corpus)
-        return self._conversations[id(corpus)]
 
     def written_rows(self, number: int, beside: int) -> list[Row]:
         """Rows of text alone, so many as go beside ``beside`` rows of speech."""
