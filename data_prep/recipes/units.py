@@ -20,7 +20,6 @@ from ...checkpoints.units import CONFIG_FILE, SAMPLE_RATE
 from ...model.errors import DuologueError
 from ..datasets.shards import FAILED_FILE, Clip, ShardedDataset
 from ..speech.voices import find_voices
-from ..text.plain_text import spoken_words
 from ..units.codec import CodecUnits
 from ..units.features import EncoderFeatures, Features, MfccFeatures
 from ..units.kmeans import KMeansUnits, Units
@@ -149,7 +148,7 @@ def _metrics(units: Units, dataset: ShardedDataset, count: int) -> dict[str, flo
     keys = {clip.meta["voice"] for clip in clips}
     known = len(keys) == 1 and shutil.which("flite") and all(clip.meta.get("prosody") is None for clip in clips)
     voice = find_voices(keys.pop())[0] if known and next(iter(keys)).startswith("flite:") else None
-    return judge(units, [(waveform_of(clip), spoken_words(clip.meta)) for clip in clips], voice)
+    return judge(units, [(waveform_of(clip), clip.meta["text"]) for clip in clips], voice)
 
 
 def _some(dataset: ShardedDataset, config: Config) -> list[Tensor]:

@@ -8,7 +8,7 @@ from ...checkpoints.files import broken
 from ..audio import resampled
 from ..text.plain_text import spoken_field
 from ..text.spoken import ALPHABET, letters_marked
-from .engine import SAMPLE_RATE, Engine, Prosody, SynthesisError, Voice, engine
+from .engine import SAMPLE_RATE, Prosody, SynthesisError, Voice, engine
 from .language import sayable
 
 _MOST = 20_000  # characters: a command line has an end
@@ -36,7 +36,7 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
     """
     speaker = engine(voice.engine)
     speaker.require()
-    return _checked(*speaker.speak(_given(text, speaker, voice), voice, prosody), text, voice)
+    return _checked(*speaker.speak(given(text, voice), voice, prosody), text, voice)
 
 
 def spoken_by(text: str, voice: Voice, language: str = "en") -> dict[str, str]:
@@ -48,8 +48,9 @@ def spoken_by(text: str, voice: Voice, language: str = "en") -> dict[str, str]:
     return spoken_field(text, english=(language if read is None else read.code) == "en")
 
 
-def _given(text: str, speaker: Engine, voice: Voice) -> str:
-    """What is given to an engine of a text."""
+def given(text: str, voice: Voice) -> str:
+    """What is given to a voice's engine of a text. Raises SynthesisError for what the voice cannot say."""
+    speaker = engine(voice.engine)
     if not text.strip():
         raise SynthesisError("there is nothing to say: the text is empty")
     if broken(text) or "\0" in text:

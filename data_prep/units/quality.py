@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..speech.engine import SynthesisError, Voice
 from ..speech.engines import flite
-from ..text.spoken import letters_marked
+from ..speech.synthesis import given
 from .kmeans import Units
 
 
@@ -21,8 +21,7 @@ def flite_phones(text: str, voice: Voice) -> list[tuple[str, float]]:
     if voice.engine != "flite":
         raise SynthesisError(f"only flite tells its phones, not {voice.key}")
     flite.require()
-    marked = letters_marked(text, flite.LETTER_A)
-    command = ["flite", "-voice", voice.name, "-psdur", "-t", marked, "none"]
+    command = ["flite", "-voice", voice.name, "-psdur", "-t", given(text, voice), "none"]
     printed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     pairs = [item.rpartition(":") for item in printed.stdout.split()]
     if printed.returncode or not pairs:

@@ -18,7 +18,8 @@ from duologue.data_prep.speech.engine import ENGINES, Prosody, SynthesisError, V
 from duologue.data_prep.speech.engine import engine as engine_of
 from duologue.data_prep.speech.engines import espeak, festival, kokoro
 from duologue.data_prep.speech.engines.espeak import espeak_accents, espeak_command, espeak_variants, library_command
-from duologue.data_prep.speech.synthesis import _given, require, synthesise
+from duologue.data_prep.speech.synthesis import given as given_to
+from duologue.data_prep.speech.synthesis import require, synthesise
 from duologue.data_prep.speech.voices import (
     ACCEPTANCE_VOICES,
     DEV_VOICES,
@@ -249,7 +250,7 @@ def test_a_missing_program_is_named(engine: str, monkeypatch: pytest.MonkeyPatch
 def test_what_no_english_voice_says(text: str, reason: str) -> None:
     for name in SAMPLES.keys() - {"rhvoice"}:
         with pytest.raises(SynthesisError, match=reason) as caught:
-            _given(text, engine_of(name), SAMPLES[name])
+            given_to(text, SAMPLES[name])
         assert "\n" not in str(caught.value)
 
 
@@ -266,7 +267,7 @@ def test_what_no_english_voice_says(text: str, reason: str) -> None:
 )
 def test_a_text_is_said_as_it_is_written(voice: str, text: str, given: str) -> None:
     name, _, of = voice.partition(":")
-    assert _given(text, engine_of(name), Voice(engine=name, name=of)) == given
+    assert given_to(text, Voice(engine=name, name=of)) == given
 
 
 @pytest.mark.parametrize(
@@ -279,14 +280,14 @@ def test_a_text_is_said_as_it_is_written(voice: str, text: str, given: str) -> N
 def test_a_letter_without_a_sound_is_named(voice: str, text: str) -> None:
     name, _, of = voice.partition(":")
     with pytest.raises(SynthesisError, match=f"^{voice} cannot say "):
-        _given(text, engine_of(name), Voice(engine=name, name=of))
+        given_to(text, Voice(engine=name, name=of))
 
 
 @given(text=st.text(max_size=30))
 def test_whatever_is_given_to_a_voice_has_no_trap_in_it(text: str) -> None:
     for voice in (SAMPLES["espeak"], SAMPLES["flite"], Voice(engine="espeak", name="cmn")):
         try:
-            said = _given(text, engine_of(voice.engine), voice)
+            said = given_to(text, voice)
         except SynthesisError as error:
             assert "\n" not in str(error)
             continue

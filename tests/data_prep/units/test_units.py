@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from duologue.checkpoints.cards.facts import Card
 from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.prepare import main
+from duologue.data_prep.speech.engine import SAMPLE_RATE
+from duologue.data_prep.speech.synthesis import synthesise
 from duologue.data_prep.speech.voices import REPLY_VOICE
 from duologue.data_prep.units.features import HOP, EncoderFeatures, MfccFeatures, fingerprint
 from duologue.data_prep.units.kmeans import KMeansUnits, deduplicate
@@ -306,3 +308,11 @@ def test_the_recipe_refuses_what_it_cannot_use(tmp_path: Path) -> None:
         main("units", [f"data={tmp_path}", "quantiser=q", "file=../u.jsonl"])
     with pytest.raises(DuologueError, match="at least 2"):
         main("units", [f"data={tmp_path}", "quantiser=q", "clusters=1"])
+
+
+def test_phones_are_those_of_the_text_as_it_is_said() -> None:
+    if shutil.which("flite") is None:
+        pytest.skip("flite is not installed")
+    text = "It’s 2, isn't it?"
+    seconds = len(synthesise(text, REPLY_VOICE)) / SAMPLE_RATE
+    assert flite_phones(text, REPLY_VOICE)[-1][1] == pytest.approx(seconds, abs=0.05)
