@@ -172,11 +172,25 @@ def test_a_tiny_monitor_learns_to_tell_statements(tmp_path: Path) -> None:
     task = build(tmp_path, "duplex", f"data={talks(tmp_path / 'talks')},{statements(tmp_path / 'asides')}",
                  "noise_fraction=0", "augment=none", "steps=40", "save_every=40", "batch_size=8", "lr=0.02",
                  f"out={tmp_path / 'run'}")  # fmt: skip
-    called = []
+    called: list[int] = []
     task.llm.lm.get_output_embeddings().register_forward_hook(lambda *_: called.append(1))
     first = task(task.batch(0))[0].item()
     assert train(task.scenes, task, progress=False)["turn_states"] < 0.7 * first
     assert not called, "no softmax over the vocabulary"
+
+
+def test_scenes_of_a_frozen_model_may_be_heard_once(tmp_path: Path) -> None:
+    words = ("scenes=8", "batch_size=4", "steps=9", "save_every=9", f"out={tmp_path / 'run'}", "lr=0")
+    task, new = build(tmp_path, "duplex", *words), build(tmp_path, "duplex", "batch_size=4")
+    heard: list[int] = []
+    task.adaptor.register_forward_hook(lambda *_: heard.append(1))
+    train(task.scenes, task, progress=False)
+    assert len(heard) == 2 and set(task.kept) == {0, 1}
+    assert task.batch(5) == {"number": 1} and "samples" in new.batch(5)
+    with torch.no_grad():
+        assert torch.equal(task(task.batch(5))[0], task(task.batch(3))[0]) and len(heard) == 2
+    with pytest.raises(DuologueError, match=r"scenes is 8, but monitor,llm learns, so that states change"):
+        build(tmp_path, "duplex", *words, "learn=monitor,llm")
 
 
 def test_a_language_model_overfits_eight_dialogues(tmp_path: Path) -> None:

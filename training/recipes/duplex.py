@@ -37,6 +37,7 @@ from ..augment.noise import draw_noise
 from ..data.corpus import Corpus, Plan, dev_sets, to_float
 from ..data.turns import Row
 from ..loop.task import Batch
+from ..loop.throughput import StepCost
 from ..presets import preset
 from .speech_to_text import SpeechToText, SpeechToTextRecipe
 
@@ -59,12 +60,20 @@ class DuplexRecipe(SpeechToTextRecipe):
     pause_fraction: float = 0.5  # of the questions have a pause inside: where a breath is taken in them, or anywhere
     noise_fraction: float = 0.12  # of the rows are noise alone
     far_fraction: float = 0.08  # of the rows are a question that somebody else asks, far off
+    # So many scenes are heard, each once, and the states of the frozen model kept: later steps cost next to nothing.
+    # 0: new scenes at every step.
+    scenes: int = 0
     window: WindowConfig = field(default_factory=WindowConfig)  # of an encoder that sees whole clips
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_fractions("pause_fraction", "noise_fraction", "far_fraction")
+
+    @property
+    def teaches_words(self) -> bool:
+        """Whether anything learns besides the monitor, so that what is written counts."""
+        return any(prefix.partition(".")[0] != "monitor" for prefix in self.learn)
 
     def fitted(self) -> DuplexRecipe:
         fitted = super().fitted()
@@ -76,8 +85,13 @@ class DuplexRecipe(SpeechToTextRecipe):
         """The task of this recipe.
 
         Raises:
-            DuologueError: a joined model whose adaptor neither comes from a run nor learns.
+            DuologueError: a joined model whose adaptor neither comes from a run nor learns, or ``scenes`` where more
+                than the monitor learns.
         """
+        if self.scenes and self.teaches_words:
+            raise DuologueError(
+                f"scenes is {self.scenes}, but {','.join(self.learn)} learns, so that states change; it must be 0"
+            )
         names = {entry.partition("=")[0].partition(".")[0] for entry in (*self.start, *self.learn)}
         if self.tokenizer is not None and "adaptor" not in names:
             raise DuologueError("a monitor learns behind a trained adaptor: give adaptor=RUN, of stage speech_to_text")
@@ -96,7 +110,8 @@ class Duplex(SpeechToText):
         super().__init__(recipe)
         self.scenes = recipe
         self.monitor = Monitor(recipe.monitor)
-        self.teaches_words = any(prefix.partition(".")[0] != "monitor" for prefix in recipe.learn)
+        self.teaches_words = recipe.teaches_words
+        self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # of a batch: states (N, D) and the turn states due (N,)
         self.windowed = None if recipe.encoder.chunk else WindowedEncoder(self.mel, self.encoder, recipe.window)
         self.place = recipe.mel.hop * 2 * recipe.adaptor.stack  # samples a place of speech, 80 ms
 
@@ -107,8 +122,15 @@ class Duplex(SpeechToText):
         return super().teaches(meta) or "verdict" in meta
 
     def batch(self, number: int) -> Batch:
+        if self.scenes.scenes:
+            number %= max(1, self.scenes.scenes // self.recipe.batch_size)
+            if number in self.kept:
+                return {"number": number}
         epoch, places = self.plan(number)
-        return self._batch(self.corpus, epoch, self.items[places], number)
+        return self._batch(self.corpus, epoch, self.items[places], number) | {"number": number}
+
+    def load_of(self, batch: Batch) -> StepCost | None:
+        return super().load_of(batch) if "lengths" in batch else None
 
     def _batch(self, corpus: Corpus, epoch: int, items: np.ndarray, number: int) -> Batch:
         rng = np.random.default_rng((self.recipe.seed, number, 1))
@@ -196,9 +218,14 @@ class Duplex(SpeechToText):
         return sound.astype(np.float32), turn_states, near
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        hidden = self.read(batch)
-        loss, metrics = self.words_loss(hidden, batch) if self.teaches_words else (hidden.new_zeros(()), {})
-        logits, due = self.judge(hidden, batch)
+        if self.teaches_words:
+            hidden = self.read(batch)
+            loss, metrics = self.words_loss(hidden, batch)
+            heard, due = self.heard_states(hidden, batch)
+        else:
+            loss, metrics = torch.zeros((), device=self.monitor.linear1.weight.device), {}
+            heard, due = self.frozen_states(batch)
+        logits = self.monitor(heard)
         each = F.cross_entropy(logits.float(), due, reduction="none")
         weights = torch.where(due == _WAIT, self.scenes.wait_weight, 1.0)
         turn_states = (each * weights).sum() / weights.sum()
@@ -217,11 +244,21 @@ class Duplex(SpeechToText):
         speech = self.adaptor(torch.cat([*frames, self.windowed.flush(state)], dim=1))
         return speech, (batch["lengths"] // self.recipe.mel.hop + 1) // 2 // self.recipe.adaptor.stack
 
-    def judge(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The monitor's logits (N, 3) at the positions where a turn state is known, and the turn states (N,)."""
+    def heard_states(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The states (N, D) at the positions where a turn state is known, and the turn states (N,)."""
         heard = hidden[batch["ids"] == self.tokens.speech]  # (places, D)
         known = batch["turn_states"] != UNKNOWN
-        return self.monitor(heard[known].float()), batch["turn_states"][known]
+        return heard[known].float(), batch["turn_states"][known]
+
+    @torch.no_grad()
+    def frozen_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same, of a model that does not learn; kept where the same scenes come again."""
+        if batch["number"] in self.kept:
+            return self.kept[batch["number"]]
+        found = self.heard_states(self.read(batch), batch)
+        if self.scenes.scenes:
+            self.kept[batch["number"]] = found
+        return found
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -234,7 +271,8 @@ class Duplex(SpeechToText):
             for number in range(min(6, plan.batches_per_epoch)):
                 batch = self._batch(corpus, *plan(number), number)
                 batch |= {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
-                logits, due = self.judge(self.read(batch), batch)
+                heard, due = self.heard_states(self.read(batch), batch)
+                logits = self.monitor(heard)
                 for said, wanted in zip(logits.argmax(-1).tolist(), due.tolist(), strict=True):
                     hits[wanted].append(said == wanted)
             for index, right in hits.items():
