@@ -131,5 +131,6 @@ def chat_assistant(kind: str = "chatml", *, speech: bool = True, template: str |
 def brief(assistant: Assistant) -> Assistant:
     """Let one token in six end a reply, so that what is generated at random is soon over."""
     assert isinstance(assistant.model, SpeechLM)
-    assistant.model.prompt.ends = frozenset(range(0, assistant.model.layout.text[1], 6))
+    layout = assistant.model.layout
+    assistant.model.prompt.ends = frozenset({layout.eos, *range(0, layout.text[1], 6)})
     return assistant

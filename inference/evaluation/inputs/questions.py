@@ -11,7 +11,7 @@ from ....data_prep.datasets.question_sets import Dialogue, question_set
 from ....data_prep.datasets.splits import Split
 from ....model.errors import DuologueError
 
-BUNDLED = "nano"  # the question set that is asked where none is given
+BUNDLED = "nano"  # the model and the question set where none is given
 _CONVERSATIONS = {"turns", "instruction", "conversations", "messages"}  # what the objects of such a file begin with
 
 

@@ -75,7 +75,7 @@ def run(
     if outputs is not None and model is not None:
         raise DuologueError("give a model, or the outputs of another system, and not both")
     if outputs is None and model is None:
-        model = "nano"
+        model = BUNDLED
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
     normaliser = normaliser or usual_normaliser(language, "english")

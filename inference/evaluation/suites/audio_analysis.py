@@ -6,9 +6,9 @@
     MMAU              a JSON list with audio_id, question, choices, answer, task; right: every word of the answer is
                       in the reply, and no word that only another choice has
 
-Replies are a model's of ours, which hears the clip and then the question (spoken; for AIR-Bench and MMAU with its
-choices), or another system's: `response` (AIR-Bench) or `model_output` (MMAU) in each entry, or a file of lines
-{"id": …, "response": …}.
+Replies are a model's, which hears the clip and then the question (for AIR-Bench and MMAU with its choices), in writing
+if it hears sounds, else spoken behind the clip. Or they are another system's: `response` (AIR-Bench) or `model_output`
+(MMAU) in each entry, or a file of lines {"id": …, "response": …}.
 
 Sources: Yang et al., "AIR-Bench" (arXiv 2402.07729); Sakshi et al., "MMAU" (arXiv 2410.19168); both as their published
 scripts score.
@@ -27,7 +27,7 @@ import numpy as np
 from ....checkpoints.files import read_json, read_json_lines, text_of, texts_by_id
 from ....data_prep.audio import read_audio
 from ....data_prep.datasets.recordings import MANIFEST
-from ....data_prep.speech.engine import SAMPLE_RATE
+from ....data_prep.speech.engine import SAMPLE_RATE, Voice
 from ....data_prep.speech.synthesis import require, synthesise
 from ....data_prep.speech.voices import find_voices
 from ....data_prep.text.spoken import normalise
@@ -53,6 +53,7 @@ def run(
     model: str | Assistant | None = None,
     outputs: Path | None = None,
     voices: str | None = None,
+    written: bool | None = None,
     limit: int | None = None,
     seed: int = 0,
     quiet: bool = False,
@@ -61,7 +62,8 @@ def run(
 
     Args:
         outputs: JSON lines of another system's replies; None (and no model): they are in ``data`` itself.
-        voices: who asks a model of ours, the first of them.
+        voices: who asks a model, the first of them.
+        written: whether a model is asked in writing; None: if it hears sounds.
 
     Raises:
         DuologueError: no data, data of no form that is known, or an unknown voice.
@@ -71,24 +73,19 @@ def run(
     replies = {} if outputs is None else texts_by_id(outputs, "response")
     speaker = find_voices(voices or "dev")[0]
     assistant, source = (None, None) if model is None else loaded(model)
-    if assistant is not None:
+    written = assistant is not None and assistant.model.hears_sounds if written is None else written
+    if assistant is not None and not written:
         require(speaker.engine)
     settings = {"suite": "audio_analysis", "data": str(data), "kind": kind, "model": source, "clips": len(entries),
                 "outputs": None if outputs is None else str(outputs), "seed": seed,
-                "voice": speaker.key if assistant is not None else None}  # fmt: skip
+                "voice": speaker.key if assistant is not None and not written else None}  # fmt: skip
+    settings |= {"written": True} if written else {}  # reports of before do not say it
     folder = open_folder(out, settings)
     where = data if data.is_dir() else data.parent
 
     def work(at: int, entry: Row) -> Row:
         if assistant is not None:
-            wave = read_audio(where / entry["audio"], SAMPLE_RATE)
-            asked = synthesise(normalise(entry["asked"]), speaker).astype(np.float32) / 32_768
-            pause = np.zeros(round(_PAUSE_S * SAMPLE_RATE), np.float32)
-            # as recorded: beside the question's speech, a soft sound would be taken for silence
-            turn = assistant.stream((SAMPLE_RATE, np.concatenate([wave, pause, asked])), as_recorded=True)
-            for _ in turn:
-                pass
-            reply: str | None = turn.reply().text
+            reply: str | None = _ask(assistant, where / entry["audio"], entry["asked"], None if written else speaker)
         else:
             reply = replies.get(entry["id"]) if outputs is not None else entry["response"]
         if reply is None:
@@ -104,6 +101,20 @@ def run(
     return finish(
         folder, "Audio analysis", settings, METRICS, rows, sections, details=details, parts=parts, quiet=quiet
     )
+
+
+def _ask(assistant: Assistant, clip: Path, question: str, speaker: Voice | None) -> str:
+    """The reply to a question about a clip: in writing, or spoken behind it."""
+    if speaker is None:
+        return assistant.ask(clip, question).text
+    asked = synthesise(normalise(question), speaker).astype(np.float32) / 32_768
+    pause = np.zeros(round(_PAUSE_S * SAMPLE_RATE), np.float32)
+    # as recorded: beside the question's speech, a soft sound would be taken for silence
+    sound = np.concatenate([read_audio(clip, SAMPLE_RATE), pause, asked])
+    turn = assistant.stream((SAMPLE_RATE, sound), as_recorded=True)
+    for _ in turn:
+        pass
+    return turn.reply().text
 
 
 def read_entries(data: Path) -> tuple[str, list[Row]]:

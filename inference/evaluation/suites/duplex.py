@@ -33,6 +33,7 @@ from ....model.errors import DuologueError
 from ....model.streaming import Streaming
 from ...assistant.assistant import Assistant
 from ...session.events import Event, EventKind, read_events, write_events
+from ...session.notes import notes
 from ...session.policy import FRAME_MS, PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
@@ -144,7 +145,7 @@ def run(
     given = {"data": str(data), "statements": statements and str(statements),
              "recogniser": recogniser or usual_recogniser(), "language": language}  # fmt: skip
     settings |= {name: value for name, value in given.items() if value != usual[name]}  # reports of before lack them
-    found = summarise(good)
+    found = summarise(good) | {"session": [] if assistant is None else notes(assistant.model)}
     shown = sections(good, lines(found), outputs or out)
     kept = [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows]
     return finish(out, "Who speaks when", settings, METRICS, kept, shown, details=found, quiet=quiet)
@@ -251,6 +252,9 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures as (name, value), for people."""
     out = []
     for name, value in found.items():
+        if name == "session":
+            out += [("session", line) for line in value]
+            continue
         if name == "notes":
             out += [(f"scenes of {', '.join(kinds)}".replace("_", " "), note) for note, kinds in value.items()]
             continue

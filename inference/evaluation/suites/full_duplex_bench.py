@@ -28,7 +28,14 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import read_json, write_json
-from ....checkpoints.recognisers.recogniser import RATE, Recogniser, TimedWord, find_recogniser
+from ....checkpoints.recognisers.recogniser import (
+    ENGLISH,
+    RATE,
+    Recogniser,
+    TimedWord,
+    find_recogniser,
+    usual_recogniser,
+)
 from ....data_prep.audio import read_audio, resampled, write_wav
 from ....model.errors import DuologueError
 from ....model.streaming import Streaming
@@ -36,6 +43,7 @@ from ...assistant.assistant import Assistant
 from ...session.policy import PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
+from ..inputs.questions import BUNDLED
 from ..judges.endpoint import BEHAVIOURS, EndpointJudge, JudgeConfig
 from ..judges.scenes import speech_segments
 from ..metrics import full_duplex_bench as measure
@@ -104,24 +112,26 @@ def run(
     data: Path | None = None,
     outputs: Path | None = None,
     preset: str = "balanced",
-    recogniser: str = "pocketsphinx",
+    recogniser: str | None = None,
+    language: str = ENGLISH,
     judge: JudgeConfig | None = None,
     limit: int | None = None,
     seed: int = 0,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Play each input.wav in ``data`` to ``model`` (nano), into ``out``, and score it; or what is in ``outputs``.
+    """Play each input.wav in ``data`` to ``model`` (by default the bundled one), into ``out``, and score it; or score
+    what is in ``outputs``.
 
     Raises:
         DuologueError: no such folder, or nothing of the benchmark in it.
     """
     if preset not in PRESETS:
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
-    config = SessionConfig(duplex=PRESETS[preset])
+    config, recogniser = SessionConfig(duplex=PRESETS[preset]), recogniser or usual_recogniser()
     if (data := data or outputs) is None:
         raise DuologueError("full_duplex_bench needs --data ROOT to be played, or --outputs ROOT to be scored")
     if outputs is None and model is None:
-        model = "nano"
+        model = BUNDLED
     folders = list(items(data)) if data.is_dir() else []
     folders = folders[:limit]
     if not folders:
@@ -131,9 +141,10 @@ def run(
     assistant, source = (None, None) if model is None else loaded(model)
     settings = {"suite": "duplex", "data": str(data), "model": source, "dialogues": len(folders), "seed": seed,
                 "recogniser": recogniser, "judge": None if judge is None else judge.model}  # fmt: skip
+    settings |= {} if language == ENGLISH else {"language": language}  # reports of before do not say it
     folder = open_folder(out, settings)
     people = _people(data)
-    hearing, vad = find_recogniser(recogniser), load_vad()
+    hearing, vad = find_recogniser(recogniser, language), load_vad()
     grader = None if judge is None else EndpointJudge(judge, folder / "graded.jsonl")
 
     def work(at: int, item: Path) -> Row:

@@ -12,11 +12,14 @@ Percentiles are over questions. The machine's load is in the report: figures of 
 
 from __future__ import annotations
 
+import contextlib
+import html
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,7 @@ import numpy as np
 import torch
 
 from ....data_prep.audio import resampled, write_wav
-from ....data_prep.datasets.question_sets import question_set
-from ....data_prep.speech.engine import SAMPLE_RATE, Voice
+from ....data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
 from ....data_prep.speech.synthesis import require, synthesise
 from ....data_prep.speech.voices import find_voices
 from ....model.decoding.reply import reply
@@ -36,9 +38,11 @@ from ....model.tokens import TokenKind
 from ...assistant.assistant import Assistant
 from ...assistant.turn import Timings
 from ...session.events import EventKind
+from ...session.notes import notes
 from ...session.policy import FRAME_MS, PRESETS
 from ...session.session import Session
 from ...session.state import SessionConfig
+from ..inputs.questions import BUNDLED, questions_of, usual_split
 from ..metrics.statistics import Better, Metric, Statistic, growth_exponent, measured, percentiles
 from ..report.page import Section, table
 from ..report.plots import curves, histogram, number
@@ -71,20 +75,23 @@ METRICS = (
 def run(
     *,
     out: Path,
-    model: str | Assistant = "nano",
-    data: str | Path = "nano",
+    model: str | Assistant = BUNDLED,
+    data: str | Path = BUNDLED,
     profile: str = "quick",
     voices: str | None = None,
     questions: int | None = None,
     preset: str = "balanced",
     seed: int = 0,
-    split: str = "test",
+    split: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure and write the reports into ``out``.
 
+    Args:
+        data: the question set, by its name or file. split: which of its questions; None: the test's, of a file all.
+
     Raises:
-        DuologueError: an unknown profile, preset or voice, a synthesiser that is not installed.
+        DuologueError: an unknown profile, preset, voice or question set, a synthesiser that is not installed.
     """
     if profile not in PROFILES:
         raise DuologueError(f"unknown profile {profile!r}: the profiles are {', '.join(PROFILES)}")
@@ -93,15 +100,15 @@ def run(
     speakers = find_voices(voices or {"quick": "dev", "card": "flite:awb,flite:slt,festival:ked_diphone"}[profile])
     require(*{voice.engine for voice in speakers})
     assistant, source = loaded(model)
-    count = questions or PROFILES[profile]
+    dialogues = questions_of(data, seed, questions or PROFILES[profile], split)
+    count = len(dialogues)
     settings = {
         "suite": "latency", "profile": profile, "model": source, "voices": [voice.key for voice in speakers],
-        "questions": count, "preset": preset, "seed": seed, "split": split,
+        "questions": count, "preset": preset, "seed": seed, "split": split or usual_split(data),
     }  # fmt: skip
-    settings |= {} if data == "nano" else {"data": str(data)}  # reports of before do not say it
+    settings |= {} if data == BUNDLED else {"data": str(data)}  # reports of before do not say it
     folder = open_folder(out, settings)
-    asked = [(dialogue.question, speakers[at % len(speakers)]) for at, dialogue in
-             enumerate(question_set(str(data)).distinct(seed, count, split))]  # fmt: skip
+    asked = [(dialogue.question, speakers[at % len(speakers)]) for at, dialogue in enumerate(dialogues)]
     from ....checkpoints.importers.silero_vad import load_vad
 
     vad = load_vad()
@@ -123,8 +130,9 @@ def run(
         items, path = [asked[i % count] for i in range(_COLD)], folder / "cold.jsonl"
         cold = resume_rows(path, "starting", items, lambda _, it: _cold(name, *it), quiet, lambda it: f"cold: {it[0]}")
     path = folder / "growth.jsonl"
-    grown = resume_rows(path, "growing", [None], lambda *_: _growth(assistant, asked, speakers), quiet)[0]
-    sections, details = [_totals(rows), *_growths(grown)], {"growth": grown}
+    grown = resume_rows(path, "growing", [None], lambda *_: _growth(assistant, asked), quiet)[0]
+    lacks = notes(assistant.model)
+    sections, details = [_totals(rows, lacks), *_growths(grown)], {"growth": grown, "session": lacks}
     return finish(folder, "Latency", settings, METRICS, [*rows, *cold], sections, details=details, quiet=quiet)
 
 
@@ -177,11 +185,12 @@ def _cold(name: str, question: str, voice: Voice) -> Row:
     return {"process_s": seconds, "measures": {} if delay is None else {"cold_ms": [delay, 1]}}
 
 
-def _growth(assistant: Assistant, asked: list[tuple[str, Voice]], speakers: tuple[Voice, ...]) -> Row:
-    """Medians over repeats, and their exponents."""
-    speech = np.concatenate([synthesise(question, voice) for question, voice in asked])
+def _growth(assistant: Assistant, asked: list[tuple[str, Voice]]) -> Row:
+    """Medians over repeats, and their exponents; of questions as long as the model hears at once."""
+    speech = np.concatenate(list(_said(asked)) or [np.zeros(SAMPLE_RATE, np.int16)])
     by_question: dict[str, list[tuple[float, float]]] = {"delay": [], "listening": []}
-    for seconds in LENGTHS_S:
+    clip_s = assistant.model.clip_s
+    for seconds in (length for length in LENGTHS_S if clip_s is None or length <= clip_s):
         wave = np.resize(speech, seconds * SAMPLE_RATE)
         found = [_timings(assistant, wave) for _ in range(_REPEATS)]
         last = [timing.first_word_ms for timing in found]
@@ -192,6 +201,13 @@ def _growth(assistant: Assistant, asked: list[tuple[str, Voice]], speakers: tupl
     out: Row = {"question_delay": by_question["delay"], "listening": by_question["listening"], "reply": by_reply}
     exponents = {name: growth_exponent(*zip(*line, strict=True)) for name, line in out.items() if line}
     return out | {"exponents": exponents}
+
+
+def _said(asked: list[tuple[str, Voice]]) -> Iterator[np.ndarray]:
+    """The questions that their voices can say, (n,) int16 each."""
+    for question, voice in asked:
+        with contextlib.suppress(SynthesisError):
+            yield synthesise(question, voice)
 
 
 def _timings(assistant: Assistant, wave: np.ndarray) -> Timings:
@@ -220,10 +236,11 @@ def reply_costs(assistant: Assistant, tokens: int) -> list[float]:
     return costs
 
 
-def _totals(rows: list[Row]) -> Section:
+def _totals(rows: list[Row], lacks: Sequence[str]) -> Section:
     values = [amount for amount, _ in measured(rows, "total_ms")]
     missed = sum(not row.get("answered") for row in rows if not row.get("failed"))
-    note = f"<p>{missed} of {len(rows)} questions were not answered within {_ROOM_S:.0f} s.</p>" if missed else ""
+    note = "".join(f"<p class='dim'>The session: {html.escape(line)}.</p>" for line in lacks)
+    note += f"<p>{missed} of {len(rows)} questions were not answered within {_ROOM_S:.0f} s.</p>" if missed else ""
     return Section(
         title="Time to first audio", body=note + histogram(values, "last speech to first reply sample", "ms")
     )

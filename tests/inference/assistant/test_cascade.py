@@ -148,7 +148,7 @@ def test_nothing_understood_is_not_answered(folder: Path) -> None:
 def test_a_session_and_clones(folder: Path) -> None:
     assistant = cascade(folder)
     model: Any = assistant.model
-    model.prompt.ends = frozenset(range(0, 400, 3))  # a reply at random is soon over
+    model.prompt.ends = frozenset({model.layout.eos, *range(0, 400, 3)})  # a reply at random is soon over
     session = Session(assistant, vad=Loudness())
     wave = np.concatenate([NOISE, np.zeros(72_000, np.float32)])
     ticks = [session.tick(frame) for frame in np.pad(wave, (0, -len(wave) % 1280)).reshape(-1, 1280)]

@@ -145,7 +145,7 @@ def test_words_are_recognised_where_they_are_missing_and_ours_can_be_played(
             return said((float(loud[0]), float(loud[-1]))) if len(loud) else []
 
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
-    monkeypatch.setattr(full_duplex_bench, "find_recogniser", lambda name: Recogniser())
+    monkeypatch.setattr(full_duplex_bench, "find_recogniser", lambda *_: Recogniser())
     root = tmp_path / "fdb"
     a_dialogue(root / "1", None, ("turn_taking.json", [{"timestamp": [4.0, 4.1]}]), (5.0, 6.5))
     report = full_duplex_bench.run(outputs=root, out=tmp_path / "theirs", quiet=True)
