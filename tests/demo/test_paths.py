@@ -39,7 +39,7 @@ COMMANDS = {
     "bench": ["encoder data=FOLDER -o FOLDER", "workers model=FOLDER -o FOLDER"],
     "prepare": ["recordings source=FOLDER out=FOLDER", "turns source=FOLDER out=FOLDER",
                 "sounds source=FOLDER out=FOLDER", "spliced source=FOLDER out=FOLDER",
-                "instructions source=FOLDER out=FOLDER", "units data=FOLDER quantiser=FOLDER",
+                "dialogues source=FOLDER out=FOLDER", "units data=FOLDER quantiser=FOLDER",
                 "units data=FOLDER codec=nano-codec file=shard-00000.jsonl",
                 "rewrite source=FILE out=FILE endpoint=http://127.0.0.1:9/v1 model=x"],
     "train": ["asr_pretrain preset=tiny data=other,FOLDER out=FOLDER", "duplex preset=tiny dev_data=FOLDER out=FOLDER",
@@ -134,7 +134,8 @@ def test_the_home_folder_in_values(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         "codec decode ~/none.codes ~/out.wav", "codec pairs ~/none pairs", "evaluate asr --data=~/none -o f",
         "evaluate compare ~/none ~/none2 -o figures", "prepare recordings source=~/none out=~/out",
-        "prepare turns source=~/none out=out", "prepare units data=~/none quantiser=q",
+        "prepare turns source=~/none out=out", "prepare dialogues source=~/none out=out",
+        "prepare units data=~/none quantiser=q",
         "prepare rewrite source=~/none out=o endpoint=http://x/v1 model=m",
         "train codec preset=tiny data=~/none out=~/run",
     ],
