@@ -98,12 +98,10 @@ class ChatRow(Row):
     ) -> str | None:
         """As the data has them, in speech or in writing. An answer counts where its question is heard."""
         for question, answer in history_of(turn)[-HISTORY:]:
-            heard = hearing(question, answer) if hearing else None
-            if heard is None:
-                self.add_turn(question, answer, answer_weight=0.0)
-            else:
-                self.add_turn(question, answer, heard.frames, instruction=heard.instruction)
-                self.clips.append(heard.clip)
+            found = hearing(question, answer) if hearing else None
+            frames, clip, instruction = found or (0, -1, None)
+            self.add_turn(question, answer, frames, answer_weight=float(frames > 0), instruction=instruction)
+            self.clips += [clip] if frames else []
         return turn.get("answer")
 
     def takes(self, turn: Mapping[str, Any]) -> bool:

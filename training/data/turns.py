@@ -56,15 +56,15 @@ class TurnTokens(Protocol):
         """A conversation in which nothing was said yet; ``system``: its system prompt."""
 
 
-class Heard(NamedTuple):
-    """A clip of the batch, as a row holds it."""
+class Earlier(NamedTuple):
+    """The clip of an earlier turn, as a row holds it."""
 
-    frames: int  # of the adaptor
-    clip: int  # its number
+    frames: int  # of the adaptor; 0: its words are read
+    clip: int  # its number in the batch, where it is heard
     instruction: str | None  # the prompt in writing behind it
 
 
-Hearing = Callable[[str, str], Heard | None]  # the clip of an earlier question and its answer; None: it is read
+Hearing = Callable[[str, str], Earlier | None]  # the clip of an earlier question and its answer; None: there is none
 
 
 @dataclass

@@ -39,7 +39,7 @@ from ..data.marked_turns import marked_config
 from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
 from ..data.turns import (
     HISTORY,
-    Heard,
+    Earlier,
     Hearing,
     Row,
     TurnsRecipe,
@@ -175,14 +175,15 @@ class SpeechToText(SpeechTask, LoraTask):
         """How earlier turns of a clip are heard, if they are: their waves join those of the batch."""
         rng = np.random.default_rng((self.recipe.seed, epoch, item, 3))
 
-        def hear(question: str, answer: str) -> Heard | None:
+        def hear(question: str, answer: str) -> Earlier | None:
+            found = corpus.earlier(item, question, answer, rng)
+            if found is None:
+                return None
+            instruction = corpus.metas[found].get("instruction")
             if question and rng.random() >= self.recipe.history_speech:
-                return None
-            earlier = corpus.earlier(item, question, answer, rng)
-            if earlier is None:
-                return None
-            waves.append(self.heard_wave(corpus, earlier, epoch))
-            return Heard(self.frames(len(waves[-1])), len(waves) - 1, corpus.metas[earlier].get("instruction"))
+                return Earlier(0, -1, instruction)
+            waves.append(self.heard_wave(corpus, found, epoch))
+            return Earlier(self.frames(len(waves[-1])), len(waves) - 1, instruction)
 
         return hear
 

@@ -161,9 +161,10 @@ class QuestionSft(TextSft):
         right = [(d, contains_slot(a, d.slot)) for d, a in zip(dialogues, answers, strict=True)]
         cut = cut_short(self.questions)
         recalled = [(d, a == d.answer) for d, a in zip(cut, self.answer(cut), strict=True)]
-        return {"right": _fraction(right), "recalled": _fraction(recalled)} | {
+        metrics = {"right": _fraction(right)} | ({"recalled": _fraction(recalled)} if cut else {})
+        return metrics | {
             f"right_{name}": _fraction([(d, ok) for d, ok in right if d.category == name])
-            for name in sorted({str(d.category) for d in dialogues})
+            for name in sorted({str(d.category) for d in dialogues} - {""})
         }
 
     def answer(self, dialogues: list[Dialogue]) -> list[str]:

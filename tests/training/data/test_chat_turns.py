@@ -12,7 +12,7 @@ from tiny_chat import TEMPLATES, chat_tokenizer
 from duologue.data_prep.datasets.question_sets import QuestionSet, history_of
 from duologue.model.language_model.chat_template import SPEECH, ChatTemplate, Given
 from duologue.training.data.chat_turns import ChatTokens
-from duologue.training.data.turns import Heard, Row
+from duologue.training.data.turns import Earlier, Row
 
 FIRST, SECOND = TALKS[0]["turns"]
 RNG, NONE = np.random.default_rng(0), QuestionSet()
@@ -72,14 +72,14 @@ def test_earlier_turns_are_heard_or_read(heard: bool) -> None:
     meta = {"text": SECOND[0], "answer": SECOND[1], "history": [list(FIRST)]}
     asked = []
 
-    def hearing(question: str, answer: str) -> Heard | None:
+    def hearing(question: str, answer: str) -> Earlier:
         asked.append((question, answer))
-        return Heard(6, 3, None) if heard else None
+        return Earlier(6 if heard else 0, 3, TASK["instruction"])
 
     answer = row.add_before(meta, RNG, NONE, hearing)
     assert asked == [FIRST] and answer == SECOND[1]
     row.add_turn(meta["text"], answer, 2)
-    other.add_turn(FIRST[0], FIRST[1], 6 if heard else 0)
+    other.add_turn(FIRST[0], FIRST[1], 6 if heard else 0, instruction=TASK["instruction"])
     other.add_turn(SECOND[0], SECOND[1], 2)
     assert row.ids == other.ids and row.clips == ([3] if heard else [])
     assert counted(row) == (FIRST[1] if heard else "") + SECOND[1]
