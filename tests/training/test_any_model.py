@@ -189,6 +189,9 @@ def test_scenes_of_a_frozen_model_may_be_heard_once(tmp_path: Path) -> None:
     assert task.batch(5) == {"number": 1} and "samples" in new.batch(5)
     with torch.no_grad():
         assert torch.equal(task(task.batch(5))[0], task(task.batch(3))[0]) and len(heard) == 2
+    task.recipe = replace(task.recipe, dev_data=(talks(tmp_path / "held"),))
+    first, heard_first = task.evaluate(), len(heard)
+    assert heard_first > 2 and task.evaluate() == first and len(heard) == heard_first
     with pytest.raises(DuologueError, match=r"scenes is 8, but monitor,llm learns, so that states change"):
         build(tmp_path, "duplex", *words, "learn=monitor,llm")
 
