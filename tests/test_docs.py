@@ -90,3 +90,7 @@ def test_evaluate(tmp_path: Path) -> None:
     assert (here / "figures/theirs/report.html").is_file()
     found = json.loads((here / "figures/theirs/report.json").read_text())
     assert {metric["id"]: metric["value"] for metric in found["metrics"]}["right"] == 0
+    assert [row["question"] for row in found["rows"]] == [
+        "What is two plus two?", "And three more?", "Give me a tip for better sleep."
+    ]  # fmt: skip
+    assert [metric["count"] for metric in found["metrics"] if metric["id"] == "right"] == [1], "the other has no slot"

@@ -72,6 +72,5 @@ def _keep_apart(suite: str, out: Path, given: dict[str, Any], utmos: str | None)
     read["--model"] = [model_path(given["model"])] if "model" in given else []
     read["utmos="] = [expanded(utmos)] if utmos else []
     keep_apart({"-o": out}, read)
-    if suite in ("duplex", "full_duplex_bench"):  # a benchmark's folder is searched for sounds; one of scenes is not
-        searched = [path for path in read["--data"] + read["--outputs"] if not any(path.glob("*/scene.json"))]
-        keep_apart({"-o": out}, {"the benchmark": searched}, mixes=True)
+    if suite == "full_duplex_bench":  # the benchmark's folder is searched for sounds
+        keep_apart({"-o": out}, {"the benchmark": read["--data"] + read["--outputs"]}, mixes=True)

@@ -21,11 +21,12 @@ from typing import Any
 from ....checkpoints.files import read_text, texts_by_id
 from ....checkpoints.recognisers.recogniser import ENGLISH
 from ....data_prep.audio import read_audio
+from ....data_prep.datasets.conversations import TURNS_FILE
 from ....data_prep.datasets.speech_sets import Utterance, find_utterances
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
-from ..inputs.generated import generated
+from ..inputs.generated import generated, recorded_turns
 from ..inputs.questions import BUNDLED, is_question_file
 from ..metrics.statistics import Better, Metric
 from ..metrics.words import LETTERS, alignment, error_measures, usual_normaliser
@@ -60,8 +61,8 @@ def run(
     """Measure and write the reports into ``out``.
 
     Args:
-        data: a set of recordings (see data_prep/datasets/speech_sets.py), or a question set's file, whose questions
-            ``voices`` say; None: the bundled question set.
+        data: a set of recordings (see data_prep/datasets/speech_sets.py), the recorded turns of a folder with a
+            turns.jsonl, or a question set's file, whose questions ``voices`` say; None: the bundled question set.
         limit: at most so many utterances (of generated ones: how many).
         beam: width of the beam; 1: greedy alone, as with a model whose transcripts no beam can search.
         instruction: what a model is asked that writes no transcript of its own.
@@ -86,7 +87,8 @@ def run(
         found = generated(voices or usual, limit or count, seed, split, str(data or BUNDLED))
     else:
         assert data is not None
-        found = itertools.islice(find_utterances(data), limit)
+        own = (data / TURNS_FILE).is_file()
+        found = itertools.islice(recorded_turns(data) if own else find_utterances(data), limit)
     utterances = list(found)
     if not utterances:
         raise DuologueError(f"{data} has no utterances with words")

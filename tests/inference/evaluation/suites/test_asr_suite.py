@@ -18,7 +18,7 @@ from duologue.data_prep.datasets.question_sets import question_set
 from duologue.data_prep.datasets.speech_sets import Utterance, find_utterances
 from duologue.inference.assistant.assistant import Sampling
 from duologue.inference.assistant.transcribe import transcribe
-from duologue.inference.evaluation.inputs.generated import generated
+from duologue.inference.evaluation.inputs.generated import generated, recorded_turns
 from duologue.inference.evaluation.inputs.questions import BUNDLED, is_question_file
 from duologue.inference.evaluation.suites import asr as asr_suite
 from duologue.model.dialogue_state import DialogueState
@@ -252,6 +252,18 @@ def test_the_questions_of_a_file_are_said(tmp_path: Path) -> None:
     assert is_question_file(tmp_path / "mine.jsonl")
     lhotse(tmp_path)
     assert not is_question_file(tmp_path / "cuts.jsonl.gz") and not is_question_file(tmp_path)
+
+
+def test_recordings_of_ones_own_conversations(tmp_path: Path) -> None:
+    """Those turns whose words are known, or a stretch of a longer recording."""
+    sound(tmp_path / "talk.wav", 2.0)
+    cut = {"audio": "talk.wav", "text": "Hello?", "start": 0.5, "end": 1.25}
+    turns = [cut, {"text": "and you"}, {"audio": "talk.wav"}]
+    (tmp_path / "turns.jsonl").write_text(json.dumps({"id": "c", "turns": turns}) + "\n")
+    report = asr_suite.run(model=tiny_assistant(), data=tmp_path, out=tmp_path / "out", beam=1, quiet=True)
+    assert [(row["id"], row["text"]) for row in report["rows"]] == [("c-0", "Hello?")] and not report["broken"]
+    (utterance,) = recorded_turns(tmp_path)
+    assert len(read_audio(utterance.sound())) == 12_000
 
 
 def test_a_beam_finds_what_is_likelier_in_all() -> None:

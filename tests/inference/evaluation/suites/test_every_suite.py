@@ -18,6 +18,7 @@ pytest.importorskip("jiwer")
 from duologue.data_prep.audio import write_wav
 from duologue.inference.assistant import loading
 from duologue.inference.assistant.assistant import Assistant
+from duologue.inference.assistant.cascade import Cascade
 from duologue.inference.evaluation.inputs.scenes import SceneKind
 from duologue.inference.evaluation.judges import speech as speech_judge
 from duologue.inference.evaluation.suites import (
@@ -47,6 +48,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     tiny_llm(folder, template="chatml", max_position_embeddings=2048)
     (folder / "cascade.json").write_text(json.dumps({"cascade": {"llm": "llama", "voice": VOICE}}))
     found = loading.load(str(folder))
+    assert isinstance(found.model, Cascade)
     found._vad, found.model.recogniser = Loudness(), Told()  # pocketsphinx takes long over noise
     found.model.prompt.ends = frozenset({found.model.layout.eos, *range(0, 400, 6)})
     return found

@@ -78,6 +78,19 @@ def test_what_is_refused(suite: str, words: list[str], options: dict, reason: st
         main.run(suite, words, tmp_path, **options)
 
 
+def test_questions_may_lie_beside_the_figures(tmp_path: Path) -> None:
+    """A question set's file is no benchmark, in whose folder nothing may be written."""
+    (tmp_path / "mine.jsonl").write_text('{"turns": [{"text": "Who?", "reply": "Me."}]}')
+    words = ["export=true", "kinds=talker", "scenes=1", "voices=espeak:en-us"]
+    main.run("duplex", words, tmp_path / "figures", data=tmp_path / "mine.jsonl")
+    (scene,) = (tmp_path / "figures").glob("talker-*/scene.json")
+    assert "[far talker] Who?" in scene.read_text()
+    (tmp_path / "fdb/1").mkdir(parents=True)
+    (tmp_path / "fdb/1/input.wav").write_bytes((scene.parent / "input.wav").read_bytes())
+    with pytest.raises(DuologueError, match="would become a part of the benchmark"):
+        main.run("duplex", [], tmp_path / "fdb/figures", data=tmp_path / "fdb")
+
+
 @pytest.mark.parametrize("suite", main.SUITES.first_lines())
 def test_every_setting_of_a_suite_can_be_given(suite: str) -> None:
     """Its keyword arguments have types that KEY=VALUE can be read as; a run starts with none of them given."""
