@@ -138,6 +138,7 @@ def run(
 
 def play_in_real_time(session: Session, pcm: np.ndarray) -> Row:
     """Hand a question (n,) at 16 kHz to a session as a microphone would, each frame when it is over; what was waited.
+    For a model without a voice, until it has decided to answer and written something.
 
     Frames are handed over by the clock; a frame that took too long delays those after it, as it would for a user.
     """
@@ -164,6 +165,8 @@ def play_in_real_time(session: Session, pcm: np.ndarray) -> Row:
                 row["answered"] = True
                 parts = {"endpoint_ms": endpoint, "compute_ms": total - endpoint, "total_ms": total}
                 row["measures"] = {key: [value, 1] for key, value in parts.items()}
+            if event.kind is EventKind.ANSWER_TEXT and decided is not None and not session.model.speaks:
+                row["answered"], row["measures"]["endpoint_ms"] = True, [max(0.0, decided - end_ms), 1]
         if row["answered"]:
             break
     row["measures"]["late"] = [late, at + 1]
