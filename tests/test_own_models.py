@@ -1,6 +1,5 @@
 """Anybody's models from their folders to a conversation: a Llama and a Qwen with a Whisper, tiny and random, through
-every stage, ``assemble``, ``ask``, ``listen``, the service with the official client, and the suites that ask a model of
-one's own questions. By the command line."""
+every stage, ``assemble``, ``ask``, ``listen``, the service with the official client, and every suite."""
 
 from __future__ import annotations
 
@@ -12,10 +11,20 @@ import numpy as np
 import pytest
 from any_model import tiny_llm, tiny_whisper
 from running_server import collect, pcm16, running
+from test_every_suite import (  # noqa: F401 (its tests run here too, over the fixture system of this file)
+    questions,
+    test_benchmarks,
+    test_delays,
+    test_questions,
+    test_scenes,
+    test_transcripts,
+)
+from tiny_assistant import Loudness
 
 from duologue.data_prep.audio import read_audio
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.demo.cli import main
+from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.assistant.loading import load
 
 pytestmark = pytest.mark.guides
@@ -79,6 +88,12 @@ def model(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
+def system(model: Path) -> Assistant:
+    found = load(str(model))
+    return Assistant(found.model, found.tokenizer, found.path, Loudness())
+
+
+@pytest.fixture(scope="module")
 def question(data: Path) -> np.ndarray:
     clip = ShardedDataset(data / "questions")[0]
     return np.pad(clip.pcm.astype(np.float32) / 32_768, (8_000, 40_000))
@@ -118,23 +133,3 @@ def test_the_service(model: Path, question: np.ndarray) -> None:
         messages: Any = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ASKED[0]}]
         done = server.client().chat.completions.create(model="tiny", messages=messages, max_tokens=4)
         assert done.choices[0].message.content is not None and "warnings" not in (done.model_extra or {})
-
-
-def report(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return found
-
-
-@pytest.mark.parametrize("suite", ["s2s", "asr", "latency", "duplex"])
-def test_a_suite(model: Path, data: Path, tmp_path: Path, suite: str) -> None:
-    own = {
-        "s2s": ("questions=2", "split=train"),
-        "asr": ("limit=2", "split=train"),
-        "latency": ("questions=1", "split=train"),
-        "duplex": ("scenes=1", f"statements={data / 'statements.txt'}"),
-    }[suite]
-    asked = ("--data", data / "turns.jsonl", "voices=espeak:en-us")
-    run("evaluate", suite, "-m", model, "-o", tmp_path / "figures", *asked, *own)
-    figures = report(tmp_path / "figures")
-    assert figures["metrics"], suite
-    assert "not measured" not in (tmp_path / "figures/summary.md").read_text()

@@ -1,5 +1,5 @@
-"""Every suite for systems that have nothing in common, tiny and random: a language model with a Whisper before it, an
-audio language model of transformers, and a cascade. Nothing fails, and nothing is "not measured"."""
+"""Every suite for systems that have nothing in common, tiny and random: an audio language model of transformers and a
+cascade; models of Duologue's own parts are in test_own_models.py. Nothing fails, and nothing is "not measured"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from any_model import tiny_llm
 from tiny_assistant import Loudness
-from tiny_chat import brief, chat_assistant
 from tiny_qwen2_audio import tiny_qwen2_audio
 
 pytest.importorskip("jiwer")
@@ -42,10 +41,8 @@ QUESTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=["joined", "audio_llm", "cascade"])
+@pytest.fixture(scope="module", params=["audio_llm", "cascade"])
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Assistant:
-    if request.param == "joined":
-        return brief(chat_assistant())
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "audio_llm":
         found = loading.load(str(tiny_qwen2_audio(folder)))
