@@ -85,6 +85,7 @@ def test_train(tmp_path: Path) -> None:
         assert (here / model / "config.json").is_file()
 
 
+@pytest.mark.guides
 def test_evaluate(tmp_path: Path) -> None:
     here = run_page("evaluate.md", tmp_path)
     assert (here / "figures/theirs/report.html").is_file()

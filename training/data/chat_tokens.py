@@ -31,6 +31,8 @@ from .chat_turns import ChatTokens
 from .marked_turns import marked_tokens
 from .turns import TurnsRecipe, TurnTokens
 
+LONGEST_PAST = 4096  # positions of past turns
+
 
 def with_parts(recipe: Recipe, given: dict[str, str]) -> Recipe:
     """The recipe with the parts from the folders ``given``, and in the sizes of the other runs that it starts from.
@@ -121,7 +123,11 @@ def layout_of(tokens: ChatTokens, folder: str, vocab_size: int, units: int) -> T
 
 
 def joined_config(tokenizer: str, **parts: Any) -> SpeechLMConfig:
-    """A model of these parts that writes in the tokens of the folder ``tokenizer``."""
-    tokens, (_, vocab) = chat_tokens(tokenizer), shape_of(parts["llm"])
+    """A model of these parts that writes in the tokens of the folder ``tokenizer``. Past turns may fill half of the
+    language model's context, and LONGEST_PAST positions at most."""
+    tokens, llm = chat_tokens(tokenizer), made(lambda: LLM(parts["llm"]))
     units = parts["unit_decoder"].units if "unit_decoder" in parts else 0
-    return SpeechLMConfig(**parts, layout=layout_of(tokens, tokenizer, vocab, units), prompt=None)
+    layout, history = layout_of(tokens, tokenizer, llm.vocab_size, units), LONGEST_PAST
+    if llm.context is not None:
+        history = max(1, min(history, llm.context // 2))
+    return SpeechLMConfig(**parts, layout=layout, prompt=None, history=history)
