@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...checkpoints.files import expanded, write_atomically
-from ...checkpoints.source import WEIGHTS, one_line
+from ...checkpoints.source import BUNDLED, WEIGHTS, one_line, resolve
 from ...model.errors import DuologueError
 
 
@@ -28,9 +28,9 @@ def save_parts(parts: dict[str, nn.Module], path: Path) -> None:
 def load_parts(modules: dict[str, nn.Module], start: Iterable[str]) -> None:
     """Load "PREFIX=FOLDER" entries, strictly: the tensors below PREFIX of that folder's model.safetensors.
 
-    FOLDER is a run or a checkpoint (whose tied weights stand there once), or a safetensors file; or the mean of the
-    weights of several: "A+B", or "0.3*A+0.7*B". Runs that began alike and were taught apart for a while err less
-    together (model soups, Wortsman et al., arXiv 2203.05482, section 2).
+    FOLDER is a run or a checkpoint (whose tied weights stand there once), the name of a bundled model, or a safetensors
+    file; or the mean of the weights of several: "A+B", or "0.3*A+0.7*B". Runs that began alike and were taught apart
+    for a while err less together (model soups, Wortsman et al., arXiv 2203.05482, section 2).
 
     Raises:
         DuologueError: no such file, a prefix that the stage does not have, tensors that do not fit, fractions of a mean
@@ -67,7 +67,8 @@ def weighted_runs(source: str) -> list[tuple[float, str]]:
 
 
 def _weights_in(folder: str, entry: str) -> Path:
-    path = expanded(folder) if folder.endswith(".safetensors") else expanded(folder) / WEIGHTS
+    place = resolve(folder) if folder in BUNDLED else expanded(folder)
+    path = place if folder.endswith(".safetensors") else place / WEIGHTS
     if not path.is_file():
         raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
     return path

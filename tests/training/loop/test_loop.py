@@ -119,6 +119,8 @@ def test_parts_travel_by_name(tmp_path: Path) -> None:
     assert torch.equal(other.slope.weight, task.slope.weight)
     with pytest.raises(DuologueError, match="no part 'encoder'"):
         load_parts({"slope": other.slope}, (f"encoder={tmp_path}",))
+    with pytest.raises(DuologueError, match="do not fit"):
+        load_parts({"vocoder": other.slope}, ("vocoder=nano",))  # a bundled model is found by its name
     with pytest.raises(DuologueError, match="run the stage that makes it first"):
         load_parts({"slope": other.slope}, (f"slope={tmp_path / 'none'}",))
     with pytest.raises(DuologueError, match="do not fit"):
