@@ -80,3 +80,9 @@ def names(path: Path) -> Iterator[str]:
 def test_names_are_the_fields_own(path: Path) -> None:
     parts = {part.lower() for name in names(path) for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
     assert {word for word in PRIVATE_WORDS if {word, f"{word}s"} & parts} == set()
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """pytest would not collect both in one run."""
+    found = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert {name for name in found if found.count(name) > 1} == set()
