@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
@@ -66,7 +67,8 @@ class Phase(Enum):
 class ChatState(State):
     """A conversation that is written by a chat template.
 
-    system: its system prompt. tools: functions that the model may call.
+    system: its system prompt. tools: JSON schemas of functions that the model may call.
+    began: when, in seconds since 1970: a template that writes the date writes that of this time to the end.
     messages: those that are over, each with the position at which it begins; a reply is one once the next turn begins.
     fed: the id at each position of the language model, SPEECH for an embedding of speech.
     turn_start, reply_start: where the turn, and the reply under way, begin; None: there is none.
@@ -74,17 +76,21 @@ class ChatState(State):
 
     system: str = ""
     tools: list[dict[str, Any]] = field(default_factory=list)
+    began: float | None = None
     messages: list[tuple[int, Message]] = field(default_factory=list)
     fed: list[int] = field(default_factory=list)
     turn_start: int = 0
     reply_start: int | None = None
 
     def truncate(self, length: int) -> None:
-        """Forget what stands behind the first ``length`` positions."""
+        """Forget what stands behind the first ``length`` positions, and every message that does not end there."""
+        under_way = self.turn_start if self.reply_start is None else self.reply_start
+        ends = dict(pairwise(sorted({under_way, *(start for start, _ in self.messages)})))
+        self.messages = [one for one in self.messages if ends.get(one[0], 0) <= length]
         del self.fed[length:]
-        self.messages = [(start, message) for start, message in self.messages if start < length]
         if self.reply_start is not None and self.reply_start > length:
             self.reply_start = None
+        self.turn_start = min(self.turn_start, length)
 
 
 @dataclass

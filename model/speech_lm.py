@@ -245,9 +245,15 @@ class SpeechLM(nn.Module):
 
         instructions: the system prompt. tools: functions that the model may call. Both are without effect where
             ``follows_instructions`` or ``takes_tools`` is false.
+
+        Raises:
+            DuologueError: instructions or tools that the chat template refuses, or that fill the context.
         """
         rng, chat = torch.Generator().manual_seed(seed), self.prompt.begin(instructions, tools)
-        return DialogueState(llm=self.llm.init_state(), rng=rng, chat=chat)
+        state = DialogueState(llm=self.llm.init_state(), rng=rng, chat=chat)
+        if chat is not None and (instructions or tools):
+            self.must_fit(self.prompt.around(state), state, "instructions and tools have")
+        return state
 
     def begin_again(self, state: DialogueState) -> DialogueState:
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
@@ -314,6 +320,8 @@ class SpeechLM(nn.Module):
         words = list(ids)
         check_ids(words, self.llm.vocab_size, "the text")
         self.must_fit(len(words), state)
+        if state.chat is not None:  # what stands around them may be long
+            self._must_fit_written(lambda trial: self.prompt.typed(trial, words), state)
         self._read(self._between_turns(state, lambda: self.prompt.typed(state, words)), state)
 
     @torch.no_grad()
@@ -324,7 +332,7 @@ class SpeechLM(nn.Module):
             DuologueError: a model without a chat template, or more than fits into the language model's context;
                 nothing has changed then.
         """
-        self.must_fit(len(self.prompt.messages(state.clone(), messages)), state)
+        self._must_fit_written(lambda trial: self.prompt.messages(trial, messages), state)
         self._read(self._between_turns(state, lambda: self.prompt.messages(state, messages)), state)
 
     @torch.no_grad()
@@ -340,12 +348,12 @@ class SpeechLM(nn.Module):
         self._feed_ids(reply, state)
         state.phase = Phase.ENDED
 
-    def must_fit(self, tokens: int, state: DialogueState) -> None:
+    def must_fit(self, tokens: int, state: DialogueState, what: str = "the text has") -> None:
         """Raises DuologueError where so many more tokens are too many for the language model's context."""
         context = self.llm.context
         if context is not None and state.llm.length + tokens >= context:
             before = f", {state.llm.length} of which are taken" if state.llm.length else ""
-            raise DuologueError(f"the text has {tokens} tokens; the model's context has {context} positions{before}")
+            raise DuologueError(f"{what} {tokens} tokens; the model's context has {context} positions{before}")
 
     def words_take(self, past: Sequence[tuple[Sequence[int], Sequence[int]]]) -> int:
         """Positions of past questions and replies in words, with their markers."""
@@ -444,6 +452,11 @@ class SpeechLM(nn.Module):
     def _expect(self, state: DialogueState, phase: Phase, rule: str) -> None:
         if state.phase is not phase:
             raise DuologueError(f"{rule}; this conversation is {state.phase.value}")
+
+    def _must_fit_written(self, ids: Callable[[DialogueState], list[int]], state: DialogueState) -> None:
+        """Raises DuologueError where a turn as the prompt writes it is too long; ``state`` stays as it is."""
+        trial = state.clone()
+        self.must_fit(len(ids(trial)), trial)  # the prompt may have truncated it
 
     def _between_turns(self, state: DialogueState, ids: Callable[[], list[int]]) -> list[int]:
         """The ids that a turn begins with, as the prompt gives them; a reply under way ends."""

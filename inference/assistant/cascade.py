@@ -123,7 +123,10 @@ class Cascade:
     def init_state(self, seed: int = 0, instructions: str = "", tools: Sequence[Tool] = ()) -> CascadeState:
         """A conversation in which nothing has been said; see :meth:`...model.speech_lm.SpeechLM.init_state`."""
         rng, chat = torch.Generator().manual_seed(seed), self.prompt.begin(instructions, tools)
-        return CascadeState(llm=self.llm.init_state(), rng=rng, chat=chat)
+        state = CascadeState(llm=self.llm.init_state(), rng=rng, chat=chat)
+        if instructions or tools:
+            self.must_fit(self.prompt.around(state), state)
+        return state
 
     def begin_again(self, state: DialogueState) -> CascadeState:
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
@@ -135,6 +138,7 @@ class Cascade:
         """The user begins to speak."""
         state = _mine(state)
         state.phase, state.clips, state.question = Phase.LISTENING, [], ""
+        self._be_silent(state)
 
     def listen(self, pcm: Tensor, state: DialogueState) -> None:
         """Hear samples (1, n), any number of them."""
@@ -155,9 +159,13 @@ class Cascade:
         asked, state.clips = " ".join(filter(None, (said, state.question))), []
         heard = self.template.encode(said) if said else []
         if asked:
-            self._read(self.prompt.typed(state, self.template.encode(asked)), state)
+            ids = self.template.encode(asked)
+            self._must_fit_written(lambda trial: self.prompt.typed(trial, ids), state)
+            self._read(self.prompt.typed(state, ids), state)
         else:
-            state.phase, state.generated, state.hidden, state.pending = Phase.REPLYING, 0, None, None
+            if state.pending is not None:  # the last reply keeps its last token
+                self.next_logits(state)
+            state.phase, state.generated, state.hidden = Phase.REPLYING, 0, None
         state.heard, state.speaking = heard, not heard
 
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
@@ -167,12 +175,12 @@ class Cascade:
             DuologueError: more than fits into the language model's context; nothing has changed then.
         """
         check_ids(ids, self.llm.vocab_size, "the text")
-        self.must_fit(len(ids), state)
+        self._must_fit_written(lambda trial: self.prompt.typed(trial, ids), state)
         self._read(self.prompt.typed(state, ids), _mine(state))
 
     def read_messages(self, messages: Sequence[Message], state: DialogueState) -> None:
         """Messages as transformers' chat templates take them, instead of a turn. Raises as :meth:`read_text`."""
-        self.must_fit(len(self.prompt.messages(state.clone(), messages)), state)
+        self._must_fit_written(lambda trial: self.prompt.messages(trial, messages), state)
         self._read(self.prompt.messages(state, messages), _mine(state))
 
     def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None:
@@ -262,6 +270,11 @@ class Cascade:
 
     # Parts of the above.
 
+    def _must_fit_written(self, ids: Callable[[DialogueState], list[int]], state: DialogueState) -> None:
+        """Raises DuologueError where a turn as the prompt writes it is too long; ``state`` stays as it is."""
+        trial = state.clone()
+        self.must_fit(len(ids(trial)), trial)
+
     def _read(self, ids: Sequence[int], state: CascadeState) -> None:
         """Feed a turn, and get ready to reply."""
         check_ids(ids, self.llm.vocab_size, "the prompt")
@@ -269,9 +282,13 @@ class Cascade:
         self._feed(ids, state)
         state.turn_start, state.text_start, state.written = state.llm.length, state.llm.length, []
         state.phase, state.speaking, state.generated = Phase.REPLYING, True, 0
-        state.heard, state.unsaid, state.skipped, state.spoken = [], [], 0, torch.zeros(0)
+        self._be_silent(state)
         assert state.chat is not None
         state.chat.reply_start = state.llm.length
+
+    def _be_silent(self, state: CascadeState) -> None:
+        """Forget what of the last turn has not been handed out, and what was spoken of it."""
+        state.heard, state.unsaid, state.skipped, state.spoken = [], [], 0, torch.zeros(0)
 
     @torch.no_grad()
     def _feed(self, ids: Sequence[int], state: DialogueState) -> None:
@@ -290,11 +307,10 @@ class Cascade:
             cut = text.rfind(" ") + 1
         if not cut:
             return torch.zeros(1, 0, dtype=torch.long)
-        if rest := text[cut:]:  # it is of the last token
-            state.unsaid = state.unsaid[-1:]
-            state.skipped = max(0, len(self.template.decode(state.unsaid)) - len(rest))
-        else:
-            state.unsaid, state.skipped = [], 0
+        rest, kept = text[cut:], 0  # its tokens: one, but for a sentence that was broken off
+        while len(left := self.template.decode(state.unsaid[len(state.unsaid) - kept :])) < len(rest):
+            kept += 1
+        state.unsaid, state.skipped = state.unsaid[len(state.unsaid) - kept :], len(left) - len(rest)
         pcm, before = self._synthesised(text[:cut]), len(state.spoken) // FRAME
         state.spoken = torch.cat([state.spoken, pcm])
         return torch.arange(before, len(state.spoken) // FRAME)[None]

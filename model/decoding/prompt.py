@@ -8,13 +8,15 @@ writes past turns otherwise than the last one is followed too: what differs is f
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Protocol
 
 from ..dialogue_state import ChatState, DialogueState
 from ..errors import DuologueError
-from ..language_model.chat_template import SPEECH, ChatTemplate, Given, Message, Tool, Written
+from ..language_model.chat_template import SPEECH, ChatTemplate, Given, Message, Tool, Written, schemas
 from ..speech_lm_config import PromptConfig
 from ..tokens import TokenLayout
 
@@ -108,7 +110,7 @@ class ChatPrompt:
         self._each = len(template.write(two).ids) - self._first
 
     def begin(self, instructions: str, tools: Sequence[Tool]) -> ChatState:
-        return ChatState(system=instructions, tools=[dict(tool) for tool in tools])
+        return ChatState(system=instructions, tools=schemas(tools), began=time.time())
 
     def before_speech(self, state: DialogueState) -> list[int]:
         chat = self._between_turns(state)
@@ -131,7 +133,7 @@ class ChatPrompt:
         chat = self._between_turns(state)
         ids = self._written(chat, messages).ids
         new = self._new(state, chat, ids)
-        chat.messages += [(chat.turn_start, dict(message)) for message in messages]
+        chat.messages += [(chat.turn_start, copy.deepcopy(dict(message))) for message in messages]
         return new
 
     def takes(self, turns: int) -> int:
@@ -154,7 +156,8 @@ class ChatPrompt:
 
     def _written(self, chat: ChatState, more: Sequence[Message]) -> Written:
         system = [{"role": "system", "content": chat.system}] if chat.system else []
-        return self.template.write([*system, *(message for _, message in chat.messages), *more], chat.tools)
+        messages = [*system, *(message for _, message in chat.messages), *more]
+        return self.template.write(messages, chat.tools, began=chat.began)
 
     def _new(self, state: DialogueState, chat: ChatState, ids: list[int]) -> list[int]:
         """What is to be fed of ids: all behind what they have in common with what was fed."""
@@ -164,6 +167,8 @@ class ChatPrompt:
         if same < len(chat.fed):
             state.llm.truncate(same)
             del chat.fed[same:]
+            chat.turn_start = min(chat.turn_start, same)
+            chat.messages = [(min(start, same), message) for start, message in chat.messages]
         return ids[same:]
 
     def _text(self, ids: Sequence[int]) -> str | Given:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..errors import DuologueError
+from .messages import Given, Message, Tool, check_messages, parts, schemas
+
+__all__ = ["PROBE", "SPEECH", "ChatTemplate", "Given", "Message", "Tool", "Written", "schemas"]
 
 SPEECH = -200  # stands for an embedding of speech, as in LLaMA-Omni's code: no token of anybody's
 
@@ -27,23 +30,12 @@ PLAIN = (
 )
 _OPEN, _CLOSE = "\ue000", "\ue001"  # of private use: around the number of what is given
 _GIVEN = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+_DATE = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 # A tool for finding out whether a template has a place for tools.
 PROBE: dict[str, Any] = {
     "type": "function",
     "function": {"name": "probe", "description": "", "parameters": {"type": "object", "properties": {}}},
 }
-
-
-@dataclass(frozen=True)
-class Given:
-    """Part of a message's content: these ids stand there as they are."""
-
-    ids: tuple[int, ...]
-
-
-Content = str | Sequence[str | Given]
-Message = Mapping[str, Any]  # role, content (a Content), and whatever else the template reads: tool_calls, name
-Tool = Mapping[str, Any]  # the JSON schema of a function, as transformers takes it
 
 
 class Written(NamedTuple):
@@ -89,19 +81,24 @@ class ChatTemplate:
         tokens = list(ids)
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def write(self, messages: Sequence[Message], tools: Sequence[Tool] = (), reply: bool = True) -> Written:
+    def write(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), reply: bool = True, began: float | None = None
+    ) -> Written:
         """The ids of a conversation.
 
         Args:
             tools: functions that the model may call.
             reply: end with what stands before an assistant's message.
+            began: when the conversation began, in seconds since 1970, for a template that writes the date; None: now.
 
         Raises:
-            DuologueError: a template that fails, leaves out what it was given, or says it in another order.
+            DuologueError: a template that fails, leaves out what it was given, or says it in another order; or
+                messages that are none.
         """
+        check_messages(messages)
         given: list[tuple[int, ...]] = []
         plain = [self._with_marks(message, given) for message in self._with_system_folded(messages)]
-        text = self._render(plain, tools, reply)
+        text = self._render(plain, tools, reply, began)
         ids: list[int] = []
         places: list[range] = []
         for at, piece in enumerate(_GIVEN.split(text)):
@@ -122,7 +119,7 @@ class ChatTemplate:
         system, rest = messages[0], list(messages[1:])
         for at, message in enumerate(rest):
             if message["role"] == "user":
-                rest[at] = {**message, "content": [*_parts(system["content"]), "\n\n", *_parts(message["content"])]}
+                rest[at] = {**message, "content": [*parts(system["content"]), "\n\n", *parts(message["content"])]}
                 return rest
         raise DuologueError("the chat template has no system message, and there is no user message to hold its text")
 
@@ -131,14 +128,14 @@ class ChatTemplate:
         content = message.get("content")
         if content is None:
             return message
-        parts = []
-        for part in _parts(content):
+        marked = []
+        for part in parts(content):
             if isinstance(part, str) and self._is_harmless(part):
-                parts.append(part)
+                marked.append(part)
             else:
-                parts.append(f"{_OPEN}{len(given)}{_CLOSE}")
+                marked.append(f"{_OPEN}{len(given)}{_CLOSE}")
                 given.append(tuple(self.encode(part)) if isinstance(part, str) else part.ids)
-        return {**message, "content": "".join(parts)}
+        return {**message, "content": "".join(marked)}
 
     def _is_harmless(self, text: str) -> bool:
         """Whether a text stays a text between the template's own words: it holds no special token."""
@@ -147,17 +144,24 @@ class ChatTemplate:
         names = self.tokenizer.added_tokens_decoder.values()
         return not any(token.special and token.content in text for token in names)
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Tool], reply: bool) -> str:
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[Tool], reply: bool, began: float | None = None
+    ) -> str:
+        functions = schemas(tools) or None
         try:
-            return str(
+            template = self.tokenizer.get_chat_template(tools=functions) if self.tokenizer.chat_template else PLAIN
+            text = str(
                 self.tokenizer.apply_chat_template(
-                    [dict(message) for message in messages], tools=list(tools) or None, tokenize=False,
-                    chat_template=self.tokenizer.chat_template or PLAIN, add_generation_prompt=reply,
-                    enable_thinking=False,
+                    [dict(message) for message in messages], tools=functions, tokenize=False,
+                    chat_template=_of_date(template, began), add_generation_prompt=reply, enable_thinking=False,
                 )
             )  # fmt: skip
+            text.encode()
+        except UnicodeEncodeError:
+            raise DuologueError("a message has half a surrogate pair, which is no character") from None
         except Exception as error:  # jinja's own, of many kinds
             raise DuologueError(f"the chat template fails: {' '.join(str(error).split())}") from None
+        return text
 
     def _accepts(self, *messages: Message) -> bool:
         try:
@@ -190,5 +194,9 @@ class ChatTemplate:
         return str(first).startswith("▁")
 
 
-def _parts(content: Content) -> list[str | Given]:
-    return [content] if isinstance(content, str) else list(content)
+def _of_date(template: str, began: float | None) -> str:
+    """The template with the date of ``began`` where it asks for today's."""
+    if began is None:
+        return template
+    date = datetime.fromtimestamp(began)
+    return _DATE.sub(lambda found: repr(date.strftime(found[2])), template)

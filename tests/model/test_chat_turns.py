@@ -188,3 +188,55 @@ def test_a_conversation_has_instructions_and_says_where_they_have_no_effect(assi
     nano = tiny_assistant(speech=False)
     warned = nano.ask(text="what is seven", instructions="Be brief.").warning
     assert warned is not None and "this model follows no instructions: it has learnt none" in warned
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_truncated_anywhere_it_goes_on(kind: str) -> None:
+    """The turn whose end is forgotten is forgotten, and what is fed then is what the messages that are left give."""
+    assistant = chat_assistant(kind, speech=False)
+    model, state = model_of(assistant), assistant.model.init_state()
+    for _ in range(2):
+        hear(assistant, state)
+        said(assistant, state)
+    for length in range(0, state.llm.length + 1, 3):
+        cut = state.clone()
+        cut.truncate(length)
+        read(assistant, "And Austria?", cut)
+        assert cut.chat is not None
+        assert fed(cut) == model.prompt._written(cut.chat, []).ids  # type: ignore[attr-defined]
+
+
+def test_a_conversation_may_last_past_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
+    assistant = chat_assistant(template="{{ strftime_now('%j') }}" + CHATML, speech=False)
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    state = assistant.model.init_state()
+    hear(assistant, state)
+    said(assistant, state)
+    before = list(fed(state))
+    hear(assistant, state)
+    assert fed(state)[: len(before)] == before
+
+
+def test_instructions_that_leave_no_room_are_refused_at_once(assistant: Assistant) -> None:
+    model, context = model_of(assistant), assistant.model.init_state
+    with pytest.raises(DuologueError, match="instructions and tools have 9022 tokens"):
+        context(0, "hello " * 3000)
+    state = context(0, "hello " * 500)
+    words = ids_of(assistant.tokenizer, model.layout, "hello " * 260)[0]
+    assert model.prompt.around(state) + len(words) > 2048 > len(words) + 1024
+    with pytest.raises(DuologueError, match="the model's context has 2048"):
+        model.read_text(words, state)
+    model.read_text(words[:9], state)
+    before = list(fed(state))
+    with pytest.raises(DuologueError, match="the model's context has 2048"):
+        model.read_text(words, state)
+    assert fed(state) == before
+
+
+def test_what_a_client_does_to_its_messages_later_changes_nothing(assistant: Assistant) -> None:
+    state, message = assistant.model.init_state(), {"role": "user", "content": ["Hello"]}
+    model_of(assistant).read_messages([message], state)
+    message["content"].append(" there")  # type: ignore[attr-defined]
+    before = list(fed(state))
+    read(assistant, "And Austria?", state)
+    assert fed(state)[: len(before)] == before

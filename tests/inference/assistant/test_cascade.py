@@ -141,7 +141,7 @@ def test_nothing_understood_is_not_answered(folder: Path) -> None:
     assert transcribe(assistant, NOISE) == "" and transcribe(cascade(folder), NOISE) == HEARD
     with pytest.raises(DuologueError, match="a beam searches transcripts"):
         transcribe(assistant, NOISE, beam=2)
-    with pytest.raises(DuologueError, match="the text has 600 tokens; the model's context has 512"):
+    with pytest.raises(DuologueError, match="the text has 625 tokens; the model's context has 512"):
         assistant.model.read_text([1] * 600, assistant.model.init_state())
 
 
@@ -198,3 +198,27 @@ def test_its_transcripts_are_its_recognisers(folder: Path, tmp_path: Path) -> No
     )
     assert report["rows"][0]["greedy"] == HEARD and report["settings"]["beam"] == 1
     assert [metric["value"] for metric in report["metrics"]] == [0, 0] and "instruction" not in report["settings"]
+
+
+def test_every_word_is_spoken_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no sentence ends for long, and where the user begins to speak in the midst of one."""
+    assistant, spoken = cascade(folder), list[str]()
+    model: Any = assistant.model
+    monkeypatch.setattr(Cascade, "_synthesised", lambda self, text: spoken.append(text) or torch.zeros(FRAME))
+    said = "Paris " * 39 + "Donaudampfschifffahrtsgesellschaft and Paris. Lovely"
+    state = model.init_state()
+    model.read_text(model.template.encode("Hello"), state)
+    for token in [*model.template.encode(said), model.template.eos]:
+        model.reply_step(state, FEW, forced=token)
+    assert "".join(spoken) == said
+    model.read_text(model.template.encode("Hello"), state)
+    (token,) = model.template.encode("Paris")[:1]
+    model.reply_step(state, FEW, forced=token)
+    spoken.clear()
+    model.recogniser = Hears("")
+    model.begin_turn(state)  # and nothing is understood
+    model.listen(torch.from_numpy(NOISE)[None], state)
+    model.end_turn(state)
+    assert model.reply_step(state, FEW).kind is TokenKind.END and not "".join(spoken)
+    model.read_text(model.template.encode("Hello"), state)
+    assert state.chat.messages[-2][1]["content"][0].ids == (token,)  # what was said stays said

@@ -8,7 +8,7 @@ import pytest
 from tiny_chat import TEMPLATES, TOOL, chat_tokenizer
 
 from duologue.model.errors import DuologueError
-from duologue.model.language_model.chat_template import PLAIN, SPEECH, ChatTemplate, Given
+from duologue.model.language_model.chat_template import PLAIN, SPEECH, ChatTemplate, Given, schemas
 
 SYSTEM = {"role": "system", "content": "Answer in one word."}
 ASKED = {"role": "user", "content": "What is the capital of France?"}
@@ -101,3 +101,50 @@ def test_a_template_that_cannot_be_used_is_an_error(template: str, reason: str) 
     tokenizer.chat_template = template
     with pytest.raises(DuologueError, match=reason):
         ChatTemplate(tokenizer)
+
+
+def weather(place: str) -> str:
+    """The weather of a place.
+
+    Args:
+        place: A town.
+    """
+    return place
+
+
+def test_tools_may_be_functions() -> None:
+    template = ChatTemplate(chat_tokenizer("headers"))
+    tools = schemas([weather])
+    assert tools[0]["function"]["name"] == "weather" and schemas(tools) == tools
+    asked = [{"role": "user", "content": "Hello"}]
+    assert template.write(asked, [weather]).ids == theirs(template.tokenizer, asked, tools=tools)
+    for wrong in ("weather", lambda place: place):
+        with pytest.raises(DuologueError, match="a tool is"):
+            template.write(asked, [wrong])  # type: ignore[list-item]
+
+
+def test_messages_in_parts_and_messages_that_are_none() -> None:
+    template = ChatTemplate(chat_tokenizer())
+    asked = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+    assert template.write(asked).ids == template.write([{"role": "user", "content": "Hello"}]).ids
+    for wrong in ("Hello", {"content": "Hello"}, {"role": "user", "content": 3}, {"role": "user", "content": [{}]},
+                  {"role": "user", "content": "\ud800"}):  # fmt: skip
+        with pytest.raises(DuologueError, match="message"):
+            template.write([wrong])  # type: ignore[list-item]
+
+
+def test_a_tokenizer_with_a_template_for_tools_and_one_without() -> None:
+    tokenizer, tools = chat_tokenizer("headers"), [TOOL]
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "T" + tokenizer.chat_template}
+    template, asked = ChatTemplate(tokenizer), [{"role": "user", "content": "Hello"}]
+    plain, more = (template.write(asked, given).ids for given in ((), tools))
+    assert template.takes_tools and "Functions" not in template.decode(plain)
+    assert template.decode(more).startswith("T") and "Functions" in template.decode(more)
+
+
+def test_the_date_is_that_of_the_beginning() -> None:
+    tokenizer = chat_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + str(tokenizer.chat_template)
+    template, asked = ChatTemplate(tokenizer), [{"role": "user", "content": "Hello"}]
+    assert template.decode(template.write(asked, began=86_400.0 * 1.5).ids).startswith("02 Jan 1970")
+    assert template.write(asked).ids == theirs(tokenizer, asked)
