@@ -21,7 +21,8 @@ from torch import Tensor
 from ..dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from ..errors import DuologueError
 from ..language_model.causal_lm import LLMState, transformers_cache
-from ..language_model.chat_template import PROBE, Message, Tool
+from ..language_model.chat_template import PROBE, Message, Tool, schemas
+from ..language_model.messages import check_messages, parts
 from ..layers.kv_cache import KVBuffer
 from ..speech_decoder.speech_decoder import SpeechDecoder
 from ..tokens import TokenKind, TokenLayout
@@ -129,10 +130,11 @@ class AudioLLM:
         """A conversation in which nothing has been said; see :meth:`..speech_lm.SpeechLM.init_state`."""
         layers = self.network.config.get_text_config().num_hidden_layers
         llm = LLMState(layers=[KVBuffer() for _ in range(layers)])
-        system = [{"role": "system", "content": [{"type": "text", "text": instructions}]}] if instructions else []
+        text = self._plain(instructions)
+        system = [{"role": "system", "content": [{"type": "text", "text": text}]}] if text else []
         return AudioLLMState(
             llm=llm, rng=torch.Generator().manual_seed(seed), speaking=True, messages=list(system),
-            instructions=instructions, tools=[dict(tool) for tool in tools],
+            instructions=instructions, tools=schemas(tools),
         )  # fmt: skip
 
     def begin_again(self, state: DialogueState) -> AudioLLMState:
@@ -156,24 +158,42 @@ class AudioLLM:
 
     def ask_about(self, ids: Sequence[int], state: DialogueState) -> None:
         """A text question about what is heard."""
-        _mine(state).question = self._words(ids)
+        _mine(state).question = self._plain(self._words(ids)) or ""
 
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: get ready to reply."""
         state = _mine(state)
         content: list[dict[str, Any]] = [{"type": "audio"} for _ in state.clips]
         content += [{"type": "text", "text": state.question}] if state.question else []
-        self.read_messages([{"role": "user", "content": content}], state)
+        self._read_turn([{"role": "user", "content": content}], state)
 
     def read_messages(self, messages: Sequence[Message], state: DialogueState) -> None:
-        """Messages as the chat template takes them, instead of a turn: tool calls and their results, say."""
+        """Messages as the chat template takes them, instead of a turn: tool calls and their results, say.
+
+        Raises:
+            DuologueError: messages that the template or the processor refuses; nothing has changed then.
+        """
         state = _mine(state)
-        self._end_reply(state)
-        messages = [*state.messages, *messages]
+        check_messages(messages)
+        said = [message | {"content": self._plain(message["content"])} if "content" in message else message
+                for message in map(dict, messages)]  # fmt: skip
+        clips, state.clips = state.clips, []
+        try:
+            self._read_turn(said, state)
+        except DuologueError:
+            state.clips = clips
+            raise
+
+    def _read_turn(self, messages: Sequence[Message], state: AudioLLMState) -> None:
+        past, before = self._past(state)
+        messages = [*past, *messages]
         text = self._written(messages, state.tools)
-        if not text.startswith(state.text):
+        if not text.startswith(before):
             raise DuologueError("the chat template rewrites what was said before; such templates are not known")
-        self._read(text[len(state.text) :], [torch.cat(clip).cpu().numpy() for clip in state.clips], state)
+        fed = self._processed(text[len(before) :], [torch.cat(clip).cpu().numpy() for clip in state.clips])
+        if state.replied and state.pending is not None:
+            self.next_logits(state)  # the network reads the last token of the last reply
+        state.hidden = self._step(state, **fed)
         state.messages, state.text, state.clips, state.written = messages, text, [], []
         state.text_start, state.replied = state.llm.length, True
         state.phase, state.generated, state.pending, state.turn = Phase.REPLYING, 0, None, state.turn + 1
@@ -182,8 +202,7 @@ class AudioLLM:
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
         """A turn that the user typed, as ids, instead of begin_turn, listen and end_turn."""
         state = _mine(state)
-        state.clips, state.question = [], self._words(ids)
-        self.end_turn(state)
+        self.read_messages([{"role": "user", "content": self._words(ids)}], state)
 
     def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None:
         """A turn that is past, as ids of words: as if it had been typed and answered."""
@@ -250,35 +269,56 @@ class AudioLLM:
         speech, state.speech = state.speech, None
         return torch.zeros(1, 0) if self.speech is None or speech is None else self.speech.flush(speech)
 
-    def _end_reply(self, state: AudioLLMState) -> None:
-        """The last reply, as far as it was generated or heard, becomes a message; the template's end of it is read with
-        the next turn."""
+    def _past(self, state: AudioLLMState) -> tuple[list[Message], str]:
+        """The messages that are over, and their text. The last reply is one of them, as far as it was generated or
+        heard; the template's end of it is read with the next turn."""
         if not state.replied:
-            return
-        if state.pending is not None:
-            self.next_logits(state)  # the network reads it
-        said, state.replied = self._words(state.written), False
-        state.messages, state.text = [*state.messages, {"role": "assistant", "content": said}], state.text + said
+            return state.messages, state.text
+        said = self._words(state.written)
+        return [*state.messages, {"role": "assistant", "content": said}], state.text + said
 
     def _words(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
+    def _plain(self, content: Any) -> str | None:
+        """A message's content as text.
+
+        Raises:
+            DuologueError: it is none, or holds a special token, which the processor would take for its own.
+        """
+        if content is None:
+            return None
+        text = "".join(part for part in parts(content) if isinstance(part, str))
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if token.special and token.content in text:
+                raise DuologueError(f"a message holds {token.content!r}, which stands for no words: leave it out")
+        return text
+
     def _written(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         more = {"tools": list(tools)} if tools else {}
-        text = self.processor.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
+        try:
+            text = self.processor.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=False, **more
+            )
+        except Exception as error:  # jinja's own, of many kinds
+            raise DuologueError(f"the chat template fails: {' '.join(str(error).split())}") from None
         return str(text)
 
-    @torch.no_grad()
-    def _read(self, text: str, clips: list[np.ndarray], state: AudioLLMState) -> None:
-        """Feed what is new in the conversation."""
+    def _processed(self, text: str, clips: list[np.ndarray]) -> dict[str, Tensor]:
+        """What the network is fed of what is new in the conversation."""
         more = {"audio": clips, "sampling_rate": self.input_rate} if clips else {}
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise DuologueError("a message has half a surrogate pair, which is no character") from None
         inputs = self.processor(text=[text], return_tensors="pt", **more)
         fed = {"input_ids": inputs["input_ids"].to(self.device)}
         if clips:
             fed["input_features"] = inputs["input_features"].to(self.device, self.network.dtype)
             fed["feature_attention_mask"] = inputs["feature_attention_mask"].to(self.device)
-        state.hidden = self._step(state, **fed)
+        return fed
 
+    @torch.no_grad()
     def _step(self, state: DialogueState, **fed: Tensor) -> Tensor:
         cache = transformers_cache(state.llm.layers)
         hidden: Tensor = self.network.model(past_key_values=cache, use_cache=True, **fed).last_hidden_state[:, -1:]

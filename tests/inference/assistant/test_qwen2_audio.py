@@ -208,3 +208,18 @@ def test_a_damaged_folder_is_one_line(folder: Path, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DuologueError, match=r"missing keys, .*multi_modal_projector.* for one"):
         load(str(tmp_path / "model"))
+
+
+def test_what_cannot_be_read_changes_nothing(chat: Assistant) -> None:
+    """And tools may be Python functions."""
+    conversation = chat.converse("Be kind.")
+    conversation.ask(clip(1), sampling=FEW)
+    model, state = qwen(chat), conversation._state
+    before, length = list(state.messages), state.llm.length  # type: ignore[attr-defined]
+    for content in (3, [{"type": "audio"}], "<|AUDIO|>", "and <|im_end|>", "\ud800"):
+        with pytest.raises(DuologueError, match=r"a message (holds|has half)"):
+            model.read_messages([{"role": "user", "content": content}], state)
+    with pytest.raises(DuologueError, match=r"a message holds '<\|AUDIO\|>'"):
+        chat.converse("<|AUDIO|>")
+    assert state.messages == before and state.llm.length == length  # type: ignore[attr-defined]
+    assert conversation.ask(clip(2), sampling=FEW).text
