@@ -121,8 +121,13 @@ class Session(TurnTaking):
     def configure(self, config: SessionConfig) -> None:
         """Behave so from the next frame on. Other instructions or tools reach the model before the next turn; what was
         said before is then told in words.
+
+        Raises:
+            DuologueError: instructions or tools that the model cannot be told of; nothing has changed then.
         """
         changed = (config.instructions, config.tools) != (self.config.instructions, self.config.tools)
+        if changed:
+            self.model.init_state(0, config.instructions, config.tools)
         self.config, self.state.gate.config, self.state.policy.config = config, config.gate, config.duplex
         if changed and (self.model.follows_instructions or self.model.takes_tools):
             self.state.instruct_later = True

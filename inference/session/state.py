@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
-from ...model.language_model.chat_template import Tool
+from ...model.language_model.chat_template import Tool, schemas
 from ...model.streaming import State
 from ..front_end.echo import EchoGuard
 from ..front_end.loudness import Loudness, LoudnessConfig
@@ -68,6 +68,7 @@ class SessionConfig:
     tools: tuple[Tool, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tools", tuple(schemas(self.tools)))
         for name, values in (("certain", self.certain), ("certain_over", self.certain_over), ("echo", (self.echo,))):
             if not all(0 <= value <= 1 for value in values):
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")

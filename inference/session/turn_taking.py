@@ -152,7 +152,9 @@ class TurnTaking:
         events.append(Event(EventKind.TURN_IGNORED, s.now_ms))
 
     def _listen_on(self, events: list[Event]) -> None:
-        self.state.answer, self.state.awaiting_response = None, False
+        s = self.state
+        s.answer, s.awaiting_response = None, False
+        self._instruct_this_turn()
 
     def _duck(self, events: list[Event]) -> None:
         s = self.state
@@ -175,6 +177,7 @@ class TurnTaking:
         words = self._end_answer(s.answer.heard)
         events.append(Event(EventKind.INTERRUPTED, s.now_ms, self._text(words)))
         s.before, s.dialogue, s.barge_in = s.dialogue, barge_in, None
+        self._instruct_this_turn()
 
     def _finish(self, events: list[Event]) -> None:
         assert self.state.answer is not None
@@ -232,6 +235,11 @@ class TurnTaking:
         fresh = self.model.init_state(0, self.config.instructions, self.config.tools)
         fresh.rng, s.instruct_later, s.memory.recalled = dialogue.rng, False, None
         return s.memory.in_words(self.model, fresh)
+
+    def _instruct_this_turn(self) -> None:
+        """The turn under way, which goes on behind other instructions where they have changed meanwhile."""
+        if self.state.instruct_later and self.state.before is not None:
+            self._go_on_behind(self._instructed(self.state.before))
 
     def _go_on_behind(self, before: DialogueState) -> None:
         """Go on behind ``before``: if a turn is under way, hear it again from its beginning."""

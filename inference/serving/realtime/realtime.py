@@ -101,10 +101,10 @@ class RealtimeSession(RealtimeConversation):
         manual, was_manual = settings.detection is None, self.settings.detection is None
         if manual != was_manual and self._feeding is not None:
             await asyncio.wait([self._feeding])
+        await self.slot.call("configure", settings.config())  # or the settings stay as they were
         if settings.input is not self.settings.input:
             self._framer = Framer(settings.input, self._rate, self._frame)
         self.settings = settings
-        await self.slot.call("configure", settings.config())
         if manual and not was_manual:
             self._uncommitted_ms, self._cut = 0.0, False
             await self._forget_turn()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_assistant import HEARD, SAID, Loudness, tiny_assistant
-from tiny_chat import chat_assistant
+from tiny_chat import CHATML, chat_assistant
 
 from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.front_end.loudness import LoudnessConfig
@@ -620,3 +620,46 @@ def test_what_a_conversation_has_to_do_without_is_said(assistant: Assistant) -> 
     assert notes(assistant.model) == ["it has no monitor: voice activity alone decides when a turn has ended"]
     found = " ".join(notes(chat_assistant(speech=False).model))
     assert "through a window" in found and "voice activity alone" in found and "text alone" in found
+
+
+def place(name: str) -> str:
+    """Where something is.
+
+    Args:
+        name: What.
+    """
+    return name
+
+
+def test_instructions_reach_the_turn_that_interrupts(tmp_path) -> None:
+    """Changed while an answer is under way, in a session that is saved and loaded meanwhile, tools and all."""
+    assistant, few = chat_assistant(), Sampling(max_tokens=80)
+    session = make(assistant, instructions="Be brief.", tools=(place,), sampling=few, ahead_ms=10_000)
+    _, events = run(session, sound((0.4, False), (1.0, True), (1.2, False)))
+    assert EventKind.ANSWER_AUDIBLE in kinds(events) and session.state.policy.mode is Mode.ANSWERING
+    with pytest.raises(DuologueError, match="instructions and tools have"):
+        session.configure(dataclasses.replace(session.config, instructions="Hello " * 3000))
+    assert session.config.instructions == "Be brief."
+    session.configure(dataclasses.replace(session.config, instructions="Be kind."))
+    session.save(tmp_path / "session")
+    session = Session.load(tmp_path / "session", assistant, Loudness())
+    _, events = run(session, sound((1.0, True), (1.2, False)))
+    assert EventKind.INTERRUPTED in kinds(events) and EventKind.ANSWER_STARTED in kinds(events)
+    answer = session.state.answer
+    assert answer is not None and answer.dialogue.chat is not None and answer.dialogue.chat.system == "Be kind."
+    assert answer.dialogue.chat.tools[0]["function"]["name"] == "place"
+
+
+def test_an_answer_is_resumed_where_the_template_writes_past_turns_otherwise() -> None:
+    """What is heard over the answer changes nothing in it: the same is said as without."""
+    thinks = CHATML.replace("assistant\n", "assistant\n<think></think>")
+    assistant, few = chat_assistant(template=thinks), Sampling(max_tokens=80)
+    said = []
+    for over in (False, True):
+        session = make(assistant, sampling=few)
+        _, events = run(session, sound((0.4, False), (1.0, True), (1.2, False), (0.15, over), (6.0, False)))
+        assert (EventKind.RESUMED in kinds(events)) == over
+        said.append(text(events, EventKind.ANSWER_TEXT))
+        _, events = run(session, sound(*QUESTION))  # and the next turn is heard
+        assert EventKind.ANSWER_FINISHED in kinds(events)
+    assert said[0] and said[0] == said[1]

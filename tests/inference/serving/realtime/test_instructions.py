@@ -90,3 +90,18 @@ def test_a_session_says_where_instructions_have_no_effect(nano: Running) -> None
         connection.response.create()
         assert collect(connection, "response.done")[-1].response.model_extra["warnings"] == NOT_FOLLOWED
     wait(lambda: nano.service.pool.slots == 0)
+
+
+def test_instructions_that_cannot_be_followed_end_no_session(server: Running) -> None:
+    """What is too long is an error; the session goes on as it was."""
+    with server.client().realtime.connect(model="tiny") as connection:
+        connection.recv()
+        connection.session.update(session={"type": "realtime", "instructions": "a b c " * 2600})
+        assert "instructions and tools have" in connection.recv().error.message  # type: ignore[union-attr]
+        connection.session.update(session={"type": "realtime", "max_output_tokens": 8})
+        assert collect(connection, "session.updated")[-1].session.instructions == ""
+        item: Any = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello?"}]}
+        connection.conversation.item.create(item=item)
+        connection.response.create()
+        assert collect(connection, "response.done")[-1].response.status in ("completed", "incomplete")
+    wait(lambda: server.service.pool.slots == 0)
