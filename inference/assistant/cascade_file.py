@@ -61,8 +61,12 @@ def read_cascade(file: Path) -> CascadeConfig:
     Raises:
         DuologueError: it says something else.
     """
-    found = read_object(file)[KEY]
-    known = CascadeConfig.__dataclass_fields__
+    said = read_object(file)
+    found, known = said[KEY], CascadeConfig.__dataclass_fields__
+    if beside := set(said) - {KEY}:
+        raise DuologueError(f"{file}: unknown key {min(beside)!r} beside {KEY!r}, which holds all")
+    if isinstance(found, dict):
+        found = {key: value for key, value in found.items() if value is not None or key not in known}
     if not isinstance(found, dict) or not isinstance(found.get("llm"), str):
         raise DuologueError(f"{file}: {KEY!r} must be an object with 'llm', and may have {', '.join(known)}")
     for key, value in found.items():

@@ -169,7 +169,7 @@ def test_its_file(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "imported", Config())
     entry = {"llm": "imported", "recogniser": "pocketsphinx", "voice": "espeak:en-us"}
     (tmp_path / "cascade.json").write_text(json.dumps({"cascade": entry}))
-    (tmp_path / "other.json").write_text(json.dumps({"cascade": {"llm": str(folder)}}))
+    (tmp_path / "other.json").write_text(json.dumps({"cascade": {"llm": str(folder), "voice": None}}))
     one, source = loaded(str(tmp_path))
     two, other = loaded(str(tmp_path / "other.json"))
     assert one.model.speaks and not two.model.speaks and isinstance(one.model, Cascade)
@@ -186,6 +186,9 @@ def test_its_file(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "wrong.json").write_text(json.dumps({"cascade": wrong}))
         with pytest.raises(DuologueError, match=told):
             load(str(tmp_path / "wrong.json"))
+    (tmp_path / "wrong.json").write_text(json.dumps({"cascade": entry, "voice": "flite:rms"}))
+    with pytest.raises(DuologueError, match="unknown key 'voice' beside 'cascade'"):
+        load(str(tmp_path / "wrong.json"))
     with pytest.raises(DuologueError, match="neither --int8 nor"):
         load(str(tmp_path), int8=True)
 
