@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ...checkpoints.files import broken
 from ...model.errors import DuologueError
 from ..datasets.conversations import WrittenConversation, WrittenTurn, folder_of, read_conversations
 from ..datasets.question_sets import Exchange, question_set
@@ -131,6 +132,8 @@ def _item(
     silent = known is None and (turn.reply or not turn.respond)  # taught without a transcript, where none is written
     if not said and not silent:
         problem = "the recording has no 'text', the words that are heard in it"
+    elif broken(json.dumps([said, fields], ensure_ascii=False)):
+        problem = "a text of it, or of what was said before, has half a surrogate pair, which is no character"
     elif len(said.split()) > config.max_words:
         what = "text" if config.part == "questions" else "reply"
         problem = f"{what}: {len(said.split())} words, more than max_words={config.max_words}"

@@ -73,7 +73,12 @@ class ChatTemplate:
         self.ends = frozenset({self.eos, *others})
 
     def encode(self, text: str) -> list[int]:
-        """A text by itself; special tokens in it are words like any other."""
+        """A text by itself; special tokens in it are words like any other.
+
+        Raises:
+            DuologueError: half a surrogate pair, which is no character.
+        """
+        _check_characters(text)
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -156,11 +161,9 @@ class ChatTemplate:
                     chat_template=_of_date(template, began), add_generation_prompt=reply, enable_thinking=False,
                 )
             )  # fmt: skip
-            text.encode()
-        except UnicodeEncodeError:
-            raise DuologueError("a message has half a surrogate pair, which is no character") from None
         except Exception as error:  # jinja's own, of many kinds
             raise DuologueError(f"the chat template fails: {' '.join(str(error).split())}") from None
+        _check_characters(text)
         return text
 
     def _accepts(self, *messages: Message) -> bool:
@@ -200,3 +203,10 @@ def _of_date(template: str, began: float | None) -> str:
         return template
     date = datetime.fromtimestamp(began)
     return _DATE.sub(lambda found: repr(date.strftime(found[2])), template)
+
+
+def _check_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DuologueError("a message has half a surrogate pair, which is no character") from None

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
+from ...checkpoints.files import broken
 from ...data_prep.datasets.conversations import WrittenConversation, read_conversations
 from ...data_prep.datasets.question_sets import QuestionSet
 from ...model.errors import DuologueError
@@ -130,6 +131,9 @@ def read_dialogues(files: Sequence[str]) -> list[tuple[str, WrittenDialogue]]:
     for file in files:
         for conversation in read_conversations(file):
             turns = tuple(_exchanges(conversation))
+            said = (text for turn in turns for text in (turn.question, turn.answer, turn.instruction))
+            if any(broken(text) for text in (conversation.system, *said) if text):
+                raise DuologueError(f"{file} {conversation.id}: half a surrogate pair, which is no character")
             if turns:
                 found.append((f"{file} {conversation.id}", WrittenDialogue(conversation.system, turns)))
     if not found:

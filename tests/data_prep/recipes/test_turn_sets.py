@@ -403,3 +403,11 @@ def test_a_set_without_replies(tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match="has no replies"):
         main("turns", [source, f"out={tmp_path / 'out'}", "part=replies"])
     assert not (tmp_path / "out").exists()
+
+
+def test_half_a_character_is_left_out_with_what_follows_it(tmp_path: Path) -> None:
+    texts = ("\u2028 e\u0301 \u202e\u05e9 \u200d", "half \ud83d", "more")
+    turns = tuple(WrittenTurn(text=text, reply="Yes.") for text in texts)
+    items = plan([WrittenConversation(id="c", turns=turns)], Config(source="s", out="o", words=""))
+    assert [bool(item.problem) for item in items] == [False, True, True]
+    assert "half a surrogate pair" in items[1].problem and items[0].text == turns[0].text

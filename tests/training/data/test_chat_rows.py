@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,11 @@ from any_model import SYSTEM, TALKS, TASK
 from tiny_chat import TEMPLATES, chat_tokenizer
 
 from duologue.data_prep.datasets.question_sets import QuestionSet, history_of
+from duologue.model.errors import DuologueError
 from duologue.model.language_model.chat_template import SPEECH, ChatTemplate, Given
 from duologue.training.data.chat_turns import ChatTokens
 from duologue.training.data.turns import Earlier, Row
+from duologue.training.data.written import read_dialogues
 
 FIRST, SECOND = TALKS[0]["turns"]
 RNG, NONE = np.random.default_rng(0), QuestionSet()
@@ -101,3 +105,10 @@ def test_a_copy_goes_on_alone() -> None:
     assert row.ids == before and copy.ids[: len(before)] == before
     row.add_turn(*SECOND)
     assert row.ids == copy.ids and row.weights == copy.weights
+
+
+def test_half_a_character_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"turns": [{"text": "Hello", "reply": "half \ud83d"}]}))
+    with pytest.raises(DuologueError, match=r"mine.jsonl 000000: half a surrogate pair"):
+        read_dialogues([str(file)])
