@@ -110,8 +110,9 @@ class Assistant:
         """A new conversation, whose turns remember the ones before.
 
         Args:
-            instructions: the system prompt. tools: JSON schemas of functions that the model may call, as transformers'
-                chat templates take them. Replies of a model that has no place for them say so in their warning.
+            instructions: the system prompt. tools: functions that the model may call, as JSON schemas or in Python, as
+                transformers' chat templates take them. Replies of a model that has no place for them say so in their
+                warning.
         """
         return Conversation(self, instructions, tools)
 

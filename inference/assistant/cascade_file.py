@@ -1,4 +1,4 @@
-"""A cascade's file: which recogniser, language model and voice it is made of. Paths are counted from the file.
+"""A cascade's file: which recogniser, language model and voice it is made of. Paths are relative to the file.
 
     {"cascade": {"llm": "qwen", "recogniser": "whisper-base", "voice": "flite:rms", "language": "en"}}
 

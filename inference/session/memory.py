@@ -3,7 +3,8 @@
 The language model's cache holds turns as they were heard, or as they were written (SpeechLMConfig.past_in_words). When
 past turns fill more positions than a conversation is allowed, the oldest whole turns are forgotten until half are left,
 and the rest is remembered in words, a turn a call, so that no single frame pays for it: a second dialogue state grows
-beside the one in use, and takes its place then.
+beside the one in use, and takes its place then. Of a question heard by a model that writes no transcript there are no
+words: its turn is remembered as an empty one.
 
 What is ignored leaves no trace, so that a past behind which a model takes everybody for noise would stay for ever.
 Hence half of it is forgotten whenever many turns in a row were ignored.
