@@ -36,6 +36,7 @@ class AudioLLMState(DialogueState):
     instructions: the system prompt, which is the first of them. tools: functions that the model may call.
     clips: the recordings of this turn, samples (n,) in pieces. question: its words.
     replied: whether a reply has begun that is no message yet.
+    turns: of each turn the position at which it begins, and how many messages and characters of the text stand before.
     """
 
     instructions: str = ""
@@ -45,6 +46,18 @@ class AudioLLMState(DialogueState):
     clips: list[list[Tensor]] = field(default_factory=list)
     question: str = ""
     replied: bool = False
+    turns: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def truncate(self, length: int) -> None:
+        """See :meth:`DialogueState.truncate`; a turn whose question is cut into is forgotten whole."""
+        if length < self.text_start:
+            while self.turns:
+                start, messages, characters = self.turns.pop()
+                self.messages, self.text, self.replied = self.messages[:messages], self.text[:characters], False
+                if start <= length:
+                    length = start
+                    break
+        super().truncate(length)
 
 
 class AudioLLM:
@@ -193,6 +206,7 @@ class AudioLLM:
         fed = self._processed(text[len(before) :], [torch.cat(clip).cpu().numpy() for clip in state.clips])
         if state.replied and state.pending is not None:
             self.next_logits(state)  # the network reads the last token of the last reply
+        state.turns.append((state.llm.length, len(past), len(before)))
         state.hidden = self._step(state, **fed)
         state.messages, state.text, state.clips, state.written = messages, text, [], []
         state.text_start, state.replied = state.llm.length, True

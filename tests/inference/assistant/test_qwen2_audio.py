@@ -223,3 +223,17 @@ def test_what_cannot_be_read_changes_nothing(chat: Assistant) -> None:
         chat.converse("<|AUDIO|>")
     assert state.messages == before and state.llm.length == length  # type: ignore[attr-defined]
     assert conversation.ask(clip(2), sampling=FEW).text
+
+
+def test_truncated_anywhere_it_goes_on(chat: Assistant) -> None:
+    """What the network has read is the text of what is left."""
+    model, encode = qwen(chat), chat.tokenizer.encode
+    state = model.init_state(0, "Be kind.")
+    for question, reply in (("Hello", "Yes."), ("And you?", "Me too."), ("Who?", "Anna.")):
+        model.recall(encode(question), encode(reply), state)
+    for length in range(0, state.llm.length, 5):
+        cut = state.clone()
+        cut.truncate(length)
+        model.read_text(encode("And again?"), cut)
+        assert cut.llm.length == len(encode(cut.text)) <= state.llm.length + 60
+        assert {message["role"] for message in cut.messages[2::2]} <= {"assistant"}
