@@ -108,6 +108,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DuologueError(f"no such file: {path}") from None
+    except ValueError as error:  # a name that no file system takes
+        raise DuologueError(f"cannot read {str(path)!r}: {error}") from None
     except OSError as error:
         raise DuologueError(f"cannot read {path}: {error.strerror or error}") from None
     return decoded(data, path)

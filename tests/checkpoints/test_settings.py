@@ -58,7 +58,7 @@ def test_any_value_for_any_key_of_a_recipe(stage: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "entry", "said"),
     [
-        ("speech_to_text", "adaptor=foo", r"adaptor=foo: adaptor is no single value: .*adaptor\.stack"),
+        ("speech_to_text", "adaptor=foo", "unknown model 'foo': not a bundled name .*, not a folder"),
         ("asr_pretrain", "mel=foo", r"mel=foo: mel is no single value: .*mel\.n_mels"),
         ("text_sft", "betas=0.9", "betas=0.9: it must be 2 values"),
         ("text_sft", "betas=0.9,1", r"betas is \(0.9, 1.0\); both must be 0 to below 1"),

@@ -54,7 +54,7 @@ def test_llama_omni(tmp_path: Path, pickled: bool) -> None:
     ids = expected["input_ids"][0].tolist()
     at = ids.index(-200)
     golden = PromptConfig(prefix_ids=tuple(ids[:at]), suffix_ids=tuple(ids[at + 1 :]), next_prefix_ids=(2,))
-    object.__setattr__(model.config, "prompt", golden)
+    model.prompt.config = golden  # type: ignore[attr-defined]
     state, tokens, units, pcm = model.init_state(), [], [], []
     model.begin_turn(state)
     model.listen(expected["waveform"][None], state)

@@ -289,7 +289,7 @@ def test_the_flood_bench_reports(server) -> None:
         path.write_bytes(wav(sound((1.0, True))))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(flood, "_BEFORE_S", 0.3)
-            report = asyncio.run(flood.measure(server.url, [path], users=2, seconds=1.0, spans=2, pause_s=0.02))
+            report = asyncio.run(flood.measure(server.url, [path], users=2, seconds=2.5, spans=2, pause_s=0.02))
     assert report["inside"] == 2 and not report["lost"] and report["sessions_left"] == 0
     assert report["frames"][0] > 0 and report["frames"][1] > 0 and report["health"].keys() == {"ok"}
     assert report["requests"]["300076 bytes: 400"] > 0 and report["requests"]["left in the middle of sending"] > 0
