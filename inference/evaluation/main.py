@@ -72,5 +72,6 @@ def _keep_apart(suite: str, out: Path, given: dict[str, Any], utmos: str | None)
     read["--model"] = [model_path(given["model"])] if "model" in given else []
     read["utmos="] = [expanded(utmos)] if utmos else []
     keep_apart({"-o": out}, read)
-    if suite == "full_duplex_bench":  # the benchmark's folder is searched for sounds
-        keep_apart({"-o": out}, {"the benchmark": read["--data"] + read["--outputs"]}, mixes=True)
+    if suite in ("duplex", "full_duplex_bench"):  # a folder of scenes is searched for sounds
+        folders = [path for path in paths["--data"] + paths["--outputs"] if path and path.is_dir()]
+        keep_apart({"-o": out}, {"the scenes": folders}, mixes=True)

@@ -32,6 +32,7 @@ COMMANDS = {
                "hubert-kmeans model FOLDER kmeans=FOLDER/config.json layer=1"],
     "evaluate": ["asr --data FOLDER -o FOLDER", "asr --outputs FOLDER -o FOLDER", "s2s --outputs FOLDER -o FOLDER",
                  "codec --data FOLDER -o FOLDER", "duplex --data FOLDER -o FOLDER",
+                 "duplex --data FOLDER -o FOLDER/figures", "duplex --outputs FOLDER -o FOLDER/figures",
                  "full_duplex_bench --data FOLDER -o FOLDER/figures",
                  "full_duplex_bench --outputs FOLDER -o FOLDER/figures",
                  "voicebench --data FOLDER -o FOLDER",
