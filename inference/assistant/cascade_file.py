@@ -45,13 +45,20 @@ class CascadeConfig:
 
 
 def find_cascade(name: str) -> Path | None:
-    """The JSON file that ``name`` leads to; None: it names no cascade."""
+    """The JSON file that ``name`` leads to; None: it names no cascade.
+
+    Raises:
+        DuologueError: a JSON file that is not there.
+    """
     path = expanded(name)
     try:
+        missing = path.suffix == ".json" and not path.exists()
         path = path / NAME if path.is_dir() else path
         found = path.suffix == ".json" and path.is_file()
     except (OSError, ValueError):  # a name that no file system takes
         return None
+    if missing:
+        raise DuologueError(f"no such file: {name}")
     return path if found and KEY in read_object(path) else None
 
 

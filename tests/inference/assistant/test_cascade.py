@@ -175,6 +175,8 @@ def test_its_file(folder: Path, tmp_path: Path) -> None:
     assert one.model.speaks and not two.model.speaks and isinstance(one.model, Cascade)
     assert one.ask(text="Hello.", sampling=FEW).text == two.ask(text="Hello.", sampling=FEW).text != ""
     assert source["sha256"] != other["sha256"] and source["name"] == str(tmp_path)
+    with pytest.raises(DuologueError, match="no such file: "):
+        loaded(str(tmp_path / "none.json"))
     for wrong, told in (
         ({"llm": "imported", "ear": "x"}, "unknown key 'ear': expected llm, recogniser, voice, language"),
         ({"voice": "flite:rms"}, "must be an object with 'llm'"),
