@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -66,8 +67,8 @@ def _body(characters: int) -> bytes:
     return json.dumps({"model": "any", "messages": [{"role": "user", "content": text}], "max_tokens": 8}).encode()
 
 
-async def _send(url: str, key: str, body: bytes, pause_s: float, seen: Flood) -> None:
-    """One client that sends this again and again, and waits for each answer."""
+async def _send(url: str, key: str, body: bytes, pause_s: float, end: float, seen: Flood) -> None:
+    """One client that sends this again and again, and waits for each answer, the last one's too."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     async with httpx.AsyncClient(timeout=60) as client:
         while True:
@@ -76,13 +77,17 @@ async def _send(url: str, key: str, body: bytes, pause_s: float, seen: Flood) ->
                 seen.statuses[f"{len(body)} bytes: {answer.status_code}"] += 1
             except httpx.HTTPError as error:
                 seen.statuses[type(error).__name__] += 1
+            if time.monotonic() > end:
+                return
             await asyncio.sleep(pause_s)
 
 
-async def _leave(url: str, key: str, half: bytes, whole: bytes, pause_s: float, seen: Flood) -> None:
-    """One that leaves in the middle of sending ``half``, and while ``whole`` is read."""
+async def _leave(url: str, key: str, half: bytes, whole: bytes, pause_s: float, end: float, seen: Flood) -> None:
+    """One that leaves while ``whole`` is read, and in the middle of sending ``half``, by turns."""
     host, port = url.rpartition("//")[2].rsplit(":", 1)
-    for i in range(1_000_000):
+    for i in itertools.count():
+        if i > 1 and time.monotonic() > end:
+            return
         body = half if i % 2 else whole
         head = f"POST {_PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -98,9 +103,9 @@ async def _leave(url: str, key: str, half: bytes, whole: bytes, pause_s: float, 
         await asyncio.sleep(pause_s)
 
 
-async def _health(url: str, seen: Flood) -> None:
+async def _health(url: str, end: float, seen: Flood) -> None:
     async with httpx.AsyncClient(timeout=60) as client:
-        while True:
+        while not seen.health or time.monotonic() < end:
             began = time.monotonic()
             answer = await client.get(f"{url}/health")
             seen.health_s = max(seen.health_s, time.monotonic() - began)
@@ -120,19 +125,16 @@ def percentile_ms(counts: dict[float, float], part: float) -> float:
 
 
 async def _others(url: str, key: str, characters: int, served: int, pause_s: float, seconds: float) -> Flood:
-    """The clients that flood the server, for so long."""
-    seen, long = Flood(), _body(served or characters)
-    tasks = [
-        asyncio.create_task(_send(url, key, _body(characters), pause_s, seen)),
-        asyncio.create_task(_leave(url, key, _body(characters), long, pause_s, seen)),
-        asyncio.create_task(_health(url, seen)),
+    """The clients that flood the server, for so long; each ends with an answer, however slowly it comes."""
+    seen, long, end = Flood(), _body(served or characters), time.monotonic() + seconds
+    clients = [
+        _send(url, key, _body(characters), pause_s, end, seen),
+        _leave(url, key, _body(characters), long, pause_s, end, seen),
+        _health(url, end, seen),
     ]
     if served:
-        tasks.append(asyncio.create_task(_send(url, key, long, pause_s, seen)))
-    await asyncio.sleep(seconds)
-    for task in tasks:
-        task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        clients.append(_send(url, key, long, pause_s, end, seen))
+    for result in await asyncio.gather(*clients, return_exceptions=True):
         if isinstance(result, Exception):
             seen.statuses[repr(result)[:80]] += 1
     return seen

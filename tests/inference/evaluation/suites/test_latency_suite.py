@@ -87,7 +87,7 @@ def test_questions_may_lie_beside_the_figures(tmp_path: Path) -> None:
     assert "[far talker] Who?" in scene.read_text()
     (tmp_path / "fdb/1").mkdir(parents=True)
     (tmp_path / "fdb/1/input.wav").write_bytes((scene.parent / "input.wav").read_bytes())
-    with pytest.raises(DuologueError, match="would become a part of the benchmark"):
+    with pytest.raises(DuologueError, match="would become a part of the scenes"):
         main.run("duplex", [], tmp_path / "fdb/figures", data=tmp_path / "fdb")
 
 
