@@ -70,6 +70,10 @@ class DialogueModel(Protocol):
         """Has a monitor, which tells while the user speaks what is to be answered."""
 
     @property
+    def certain(self) -> tuple[float, ...]:
+        """From which probability on each turn state of the monitor counts, in the order of TURN_STATES."""
+
+    @property
     def reads_turn_state(self) -> bool:
         """Has a word monitor, which judges the transcript."""
 

@@ -32,7 +32,7 @@ from .audio_encoder.windowed import WindowConfig
 from .decoding.prompt import ChatPrompt, FixedPrompt, Prompt
 from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
-from .duplex.monitor import Monitor
+from .duplex.monitor import CERTAIN, Monitor
 from .errors import DuologueError
 from .language_model.causal_lm import LLM
 from .language_model.chat_template import SPEECH, ChatTemplate, Message, Tool
@@ -149,6 +149,11 @@ class SpeechLM(nn.Module):
     def judges_turns(self) -> bool:
         """Whether it has a monitor, which tells while the user speaks what is to be answered."""
         return self.monitor is not None
+
+    @property
+    def certain(self) -> tuple[float, ...]:
+        """From which probability on each turn state of the monitor counts, in the order of TURN_STATES."""
+        return CERTAIN if self.monitor is None else self.monitor.thresholds
 
     @property
     def reads_turn_state(self) -> bool:

@@ -25,6 +25,7 @@ from ...data_prep.speech.synthesis import synthesise
 from ...data_prep.text.spoken import normalise
 from ...model.decoding.prompt import ChatPrompt
 from ...model.dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
+from ...model.duplex.monitor import CERTAIN
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.language_model.chat_template import ChatTemplate, Message, Tool
@@ -72,6 +73,7 @@ class Cascade:
 
     streams = hears_sounds = judges_turns = reads_turn_state = False
     transcribes = follows_instructions = True
+    certain = CERTAIN
     input_rate, output_rate = RATE, SAMPLE_RATE
     longest_s = 300.0
     clip_s: float | None = None

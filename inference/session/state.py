@@ -25,7 +25,7 @@ class SessionConfig:
     """How a session behaves.
 
     certain: from which probability on what the monitor says of a turn counts: "query", "noise", "wait". Too low
-        for query: answers in a pause. Too high for noise: false responses.
+        for query: answers in a pause. Too high for noise: false responses. None: as the model's monitor has it.
     certain_over: the same of what is said over an answer: a query ends it, a noise does not.
     echo: what was played is taken out of what is heard (see echo.py); where that leaves less than ``1 - echo`` of the
         echo's energy, nobody speaks. 1: nothing is taken out.
@@ -52,7 +52,7 @@ class SessionConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     loudness: LoudnessConfig = field(default_factory=LoudnessConfig)
     sampling: Sampling = field(default_factory=Sampling)
-    certain: tuple[float, float, float] = (0.93, 0.55, 0.6)
+    certain: tuple[float, float, float] | None = None
     certain_over: tuple[float, float, float] = (0.6, 0.9, 0.6)
     echo: float = 0.7
     echo_ms: int = 1600
@@ -69,7 +69,8 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tools", tuple(schemas(self.tools)))
-        for name, values in (("certain", self.certain), ("certain_over", self.certain_over), ("echo", (self.echo,))):
+        probabilities = {"certain": self.certain or (), "certain_over": self.certain_over, "echo": (self.echo,)}
+        for name, values in probabilities.items():
             if not all(0 <= value <= 1 for value in values):
                 raise DuologueError(f"session: {name} is {getattr(self, name)}; it must lie between 0 and 1")
         if not 0 <= self.echo_ms <= 10_000:

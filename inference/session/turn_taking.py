@@ -264,7 +264,7 @@ class TurnTaking:
         prepared = s.answer if listening and self.config.word_monitor else None
         read = None if prepared is None else prepared.dialogue.word_turn_state
         probability, index = fuse(dialogue.turn_state, read).max(dim=0)
-        enough = self.config.certain if listening else self.config.certain_over
+        enough = self.config.certain_over if not listening else self.config.certain or self.model.certain
         return TURN_STATES[int(index)] if float(probability) >= enough[int(index)] else None
 
     def _word_monitor_pending(self) -> bool:

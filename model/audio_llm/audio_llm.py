@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
+from ..duplex.monitor import CERTAIN
 from ..errors import DuologueError
 from ..language_model.causal_lm import LLMState, transformers_cache
 from ..language_model.chat_template import PROBE, Message, Tool, schemas
@@ -70,6 +71,7 @@ class AudioLLM:
 
     streams = transcribes = judges_turns = reads_turn_state = False
     hears_sounds = follows_instructions = True
+    certain = CERTAIN
     longest_s = clip_s = 30.0  # what a Whisper encoder hears of a recording
 
     def __init__(self, network: Any, processor: Any, speech: SpeechDecoder | None = None) -> None:

@@ -14,7 +14,7 @@ model's states while speech comes in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
@@ -33,6 +33,7 @@ class TurnState(Enum):
 
 
 TURN_STATES = tuple(TurnState)  # in the order of the logits
+CERTAIN = (0.93, 0.55, 0.6)  # in the same order: from which probability on each counts, where nothing was measured
 _TRUST = 0.98  # the surest that the word monitor is believed to be
 
 
@@ -42,6 +43,8 @@ class MonitorConfig:
 
     in_dim: int  # D, the language model's width
     hidden_dim: int = 128
+    # Its tensors say from which probability on each turn state counts, as stage duplex has measured it.
+    calibrated: bool = field(default=False, metadata={"newer": True})
 
     def __post_init__(self) -> None:
         if min(self.in_dim, self.hidden_dim) < 1:
@@ -51,14 +54,23 @@ class MonitorConfig:
 class Monitor(nn.Module):
     """(B, T, D) -> (B, T, 3)."""
 
+    certain: Tensor  # (3,) of a calibrated monitor: from which probability on each turn state counts
+
     def __init__(self, config: MonitorConfig) -> None:
         super().__init__()
         self.config = config
+        if config.calibrated:
+            self.register_buffer("certain", torch.tensor(CERTAIN))
         self.linear1 = nn.Linear(config.in_dim, config.hidden_dim)
         self.linear2 = nn.Linear(config.hidden_dim, len(TURN_STATES))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(F.relu(self.linear1(x)))
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """From which probability on each turn state counts, in the order of TURN_STATES."""
+        return tuple(self.certain.tolist()) if self.config.calibrated else CERTAIN
 
 
 def fuse(heard: Tensor, read: Tensor | None) -> Tensor:

@@ -30,7 +30,7 @@ from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
 from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder
-from ...model.duplex.monitor import TURN_STATES, Monitor, MonitorConfig, TurnState
+from ...model.duplex.monitor import CERTAIN, TURN_STATES, Monitor, MonitorConfig, TurnState
 from ...model.errors import DuologueError
 from ..augment.augment import AugmentConfig, another_voice, augment
 from ..augment.noise import draw_noise
@@ -66,10 +66,13 @@ class DuplexRecipe(SpeechToTextRecipe):
     scenes: int = 0
     window: WindowConfig = field(default_factory=WindowConfig)  # of an encoder that sees whole clips
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
+    # Of the questions of dev_data, the fraction that may be taken for noise: a calibrated monitor (monitor.calibrated)
+    # counts "noise" from the least probability on that keeps to it.
+    missed_questions: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_fractions("pause_fraction", "noise_fraction", "far_fraction")
+        self.check_fractions("pause_fraction", "noise_fraction", "far_fraction", "missed_questions")
 
     @property
     def teaches_words(self) -> bool:
@@ -79,8 +82,11 @@ class DuplexRecipe(SpeechToTextRecipe):
     def fitted(self) -> DuplexRecipe:
         fitted = super().fitted()
         assert isinstance(fitted, DuplexRecipe)
-        learn = self.learn if self.tokenizer is None else ("monitor",)
-        return replace(fitted, monitor=replace(self.monitor, in_dim=fitted.adaptor.out_dim), learn=learn)
+        monitor = replace(self.monitor, in_dim=fitted.adaptor.out_dim)
+        if self.tokenizer is None:
+            return replace(fitted, monitor=monitor)
+        calibrated = monitor.calibrated or bool(self.dev_data)
+        return replace(fitted, monitor=replace(monitor, calibrated=calibrated), learn=("monitor",))
 
     def build(self) -> Duplex:
         """The task of this recipe.
@@ -264,8 +270,11 @@ class Duplex(SpeechToText):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Those of speech_to_text, and on each held-out set how often a position's likeliest turn state is right."""
+        """Those of speech_to_text, and on each held-out set how often a position's likeliest turn state is right. A
+        calibrated monitor takes its threshold of noise from all sets; ``ignored_questions`` and ``ignored_others`` are
+        then the fractions of scenes that it ignores, of those with a question and of those without."""
         metrics = super().evaluate() if self.teaches_words else {}
+        noisiest: dict[int, list[float]] = {_QUERY: [], _NOISE: []}
         for name, corpus in dev_sets(self.recipe.dev_data):
             hits: dict[int, list[bool]] = {_QUERY: [], _NOISE: [], _WAIT: []}
             if name not in self.measured:
@@ -274,18 +283,45 @@ class Duplex(SpeechToText):
                     self._held_out(corpus, *plan(number), number) for number in range(min(6, plan.batches_per_epoch))
                 ]
             for heard, due in self.measured[name]:
-                for said, wanted in zip(self.monitor(heard).argmax(-1).tolist(), due.tolist(), strict=True):
+                probabilities = self.monitor(heard).float().softmax(-1)
+                for said, wanted in zip(probabilities.argmax(-1).tolist(), due.tolist(), strict=True):
                     hits[wanted].append(said == wanted)
+                for turn_state, scenes in noisiest.items():
+                    scenes += peaks(probabilities[:, _NOISE], due, turn_state)
             if self.teaches_words:  # the states change
                 del self.measured[name]
             for index, right in hits.items():
                 if right:
                     metrics[f"{TURN_STATES[index].value}_{name}"] = sum(right) / len(right)
+        if self.monitor.config.calibrated and noisiest[_QUERY]:
+            enough = self.calibrate(noisiest[_QUERY])
+            for kind, scenes in (("questions", noisiest[_QUERY]), ("others", noisiest[_NOISE])):
+                metrics[f"ignored_{kind}"] = sum(peak >= enough for peak in scenes) / max(1, len(scenes))
         return metrics
+
+    def calibrate(self, questions: list[float]) -> float:
+        """From which probability on noise counts, so that few enough questions are taken for it; the monitor keeps it.
+
+        questions: the largest probability of noise behind the end of each, at least one.
+        """
+        missed = min(int(self.scenes.missed_questions * len(questions)), len(questions) - 1)
+        enough = sorted(questions, reverse=True)[missed] + 1e-3
+        self.monitor.certain[_NOISE] = min(max(enough, CERTAIN[_NOISE]), 1.0)
+        return float(self.monitor.certain[_NOISE])
 
     def _held_out(self, corpus: Corpus, epoch: int, items: np.ndarray, number: int) -> tuple[Tensor, Tensor]:
         batch = to_device(self._batch(corpus, epoch, items, number), self.monitor.linear1.weight.device)
         return self.heard_states(self.read(batch), batch)
+
+
+def peaks(probabilities: Tensor, due: Tensor, turn_state: int) -> list[float]:
+    """The largest of the probabilities (N,) of each scene's positions (N,) at which ``turn_state`` is due: positions
+    that follow each other belong to one scene."""
+    at = (due == turn_state).nonzero()[:, 0]
+    if not len(at):
+        return []
+    ends = ((at[1:] - at[:-1]) > 1).nonzero()[:, 0] + 1
+    return [float(scene.max()) for scene in probabilities[at].tensor_split(ends.cpu())]
 
 
 def _quiet_place(wave: np.ndarray, rng: np.random.Generator) -> int:

@@ -20,7 +20,7 @@ from duologue.inference.session.policy import DuplexConfig, Mode
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
 from duologue.model.dialogue_state import Sampling
-from duologue.model.duplex.monitor import TURN_STATES, TurnState
+from duologue.model.duplex.monitor import CERTAIN, TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
 
@@ -260,8 +260,9 @@ def test_a_click_leaves_no_trace(assistant) -> None:
 class Says(torch.nn.Module):
     """A monitor of one opinion."""
 
-    def __init__(self, turn_state: TurnState, sure: float = 5.0) -> None:
+    def __init__(self, turn_state: TurnState, sure: float = 5.0, thresholds: tuple[float, ...] = CERTAIN) -> None:
         super().__init__()
+        self.thresholds = thresholds
         self.logits = sure * torch.eye(3)[TURN_STATES.index(turn_state)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -326,6 +327,14 @@ def test_each_turn_state_wants_a_certainty_of_its_own(changes: dict[str, tuple[f
     monitored.model.monitor = Says(TurnState.NOISE)  # 0.99
     _, events = run(make(monitored, **changes), sound(*QUESTION))
     assert (EventKind.ANSWER_STARTED in kinds(events)) == kept
+
+
+@pytest.mark.parametrize("enough", [0.9, 0.999])
+def test_a_calibrated_monitor_says_from_when_on_it_is_certain(enough: float) -> None:
+    monitored = tiny_assistant()
+    monitored.model.monitor = Says(TurnState.NOISE, thresholds=(0.93, enough, 0.6))  # 0.99
+    _, events = run(make(monitored), sound(*QUESTION))
+    assert (EventKind.ANSWER_STARTED in kinds(events)) == (enough > 0.99)
 
 
 def test_over_an_answer_noise_wants_another_certainty() -> None:

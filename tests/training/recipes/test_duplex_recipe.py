@@ -12,7 +12,7 @@ import pytest
 import torch
 from tone_clips import tone_clips
 
-from duologue.model.duplex.monitor import TURN_STATES, TurnState
+from duologue.model.duplex.monitor import CERTAIN, TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.training.augment.augment import AugmentConfig
 from duologue.training.data.marked_turns import marked_tokens
@@ -106,6 +106,29 @@ def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
     task.recipe = replace(recipe, dev_data=(clips,))
     scores = task.evaluate()
     assert set(scores) == {"query_set", "noise_set", "wait_set"} and scores["query_set"] > 0.8
+
+
+def test_noise_counts_from_where_few_questions_are_taken_for_it(clips: str, tmp_path: Path) -> None:
+    """Of a calibrated monitor; what it has measured is among its tensors."""
+    monitor = replace(duplex.recipe("tiny").monitor, calibrated=True)
+    task = tiny(clips, monitor=monitor, dev_data=(clips,), missed_questions=0.25).build()
+    before = task.monitor.thresholds
+    assert np.allclose(before, CERTAIN) and "certain" in task.monitor.state_dict()
+    found = task.evaluate()
+    after = task.monitor.thresholds
+    assert found["ignored_questions"] <= 0.25
+    assert after[1] >= before[1] and (after[0], after[2]) == (before[0], before[2])
+    assert task.calibrate([0.1, 0.7, 0.8, 0.99]) == pytest.approx(0.801, abs=1e-6), "one of four"
+    assert task.calibrate([0.1, 0.7, 0.8, 0.9, 0.95]) == pytest.approx(0.901, abs=1e-6)
+    assert task.calibrate([0.0]) == pytest.approx(CERTAIN[1]), "never below what an uncalibrated one has"
+    assert "certain" not in tiny(clips).build().monitor.state_dict()
+
+
+def test_the_largest_probability_of_each_scene() -> None:
+    due = torch.tensor([WAIT, QUERY, QUERY, WAIT, QUERY, NOISE])
+    heard = torch.tensor([0.9, 0.1, 0.3, 0.8, 0.2, 0.7])
+    assert duplex.peaks(heard, due, QUERY) == pytest.approx([0.3, 0.2])
+    assert duplex.peaks(heard, due, NOISE) == pytest.approx([0.7]) and not duplex.peaks(heard, due, -100)
 
 
 @pytest.mark.parametrize("stage", [speech_to_text, duplex])
