@@ -26,6 +26,11 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say_progress(line: str) -> None:
+    """What takes a while, as a line on stderr before it begins."""
+    print(f"duologue: {line}", file=sys.stderr, flush=True)
+
+
 def say_error(message: Any) -> None:
     """An error as one line on stderr."""
     print(f"duologue: error: {' '.join(str(message).split())}", file=sys.stderr)

@@ -70,3 +70,15 @@ def _read_shards(folder: Path, index: Path) -> dict[str, Tensor]:
         if name not in tensors:
             raise DuologueError(f"{index} says that {places[name]} holds {name!r}, but it does not")
     return tensors
+
+
+def only(folder: Path, suffix: str) -> Path:
+    """The one file of a folder that ends so.
+
+    Raises:
+        DuologueError: none does, or several.
+    """
+    found = sorted(folder.glob(f"*{suffix}"))
+    if len(found) != 1:
+        raise DuologueError(f"{folder} has {len(found)} files that end in {suffix}; name the one that is meant")
+    return found[0]

@@ -25,7 +25,8 @@ from .files import read_folder
 
 SOURCE = "transformers"
 NOT_OF_THE_MODEL = (
-    "architectures", "dtype", "torch_dtype", "_name_or_path", "transformers_version", "auto_map", "model_type",
+    "architectures", "dtype", "torch_dtype", "_name_or_path", "_model_name_or_path", "transformers_version", "auto_map",
+    "model_type", "quantization_config",
 )  # fmt: skip
 DROPPED = ".rotary_emb.inv_freq"  # a table that old versions stored
 
@@ -49,8 +50,17 @@ def read(source: Path) -> tuple[dict[str, Any], LLM]:
     """The config and the language model of a model folder of transformers. Raises as :func:`run`."""
     kind = str(read_object(source / "config.json").get("model_type"))
     read_folder(source)  # names the shard that is missing or damaged; pickles are looked into before they are loaded
-    theirs = _loaded(source, kind)
+    return converted(loaded(source, source, kind, dtype="auto"), source)
+
+
+def converted(theirs: Any, source: Path) -> tuple[dict[str, Any], LLM]:
+    """The config of a causal LM of transformers, and ours with its very tensors; ``source`` is for errors.
+
+    Raises:
+        DuologueError: a family that cannot be fed as Duologue does.
+    """
     settings = theirs.config.to_diff_dict()
+    kind = theirs.config.model_type
     sizes = {"model_type": kind, **{key: value for key, value in settings.items() if key not in NOT_OF_THE_MODEL}}
     model = made(lambda: LLM(sizes))
     assign(model, once(model, {f"lm.{name}": tensor for name, tensor in theirs.state_dict().items()}), str(source))
@@ -58,14 +68,18 @@ def read(source: Path) -> tuple[dict[str, Any], LLM]:
     return sizes, model
 
 
-def _loaded(source: Path, kind: str) -> Any:
-    """transformers' own model, its weights in the dtype that they are stored in."""
+def loaded(folder: Path, source: Path, kind: str, **options: Any) -> Any:
+    """transformers' own model of a folder. ``options`` go to ``from_pretrained``; ``source`` and ``kind`` to errors.
+
+    Raises:
+        DuologueError: it cannot be loaded, or a tensor is missing, left over or misshapen.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
-        with _quiet():
+        with quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
-                source, dtype="auto", output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
+                folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True, **options
             )
     except Exception as error:  # of many kinds: no such family, a damaged file, a quantisation without its package
         raise DuologueError(f"{source}: {SOURCE} cannot load a model of type {kind!r}: {one_line(error)}") from None
@@ -82,7 +96,7 @@ def _loaded(source: Path, kind: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """What transformers reports in many lines, an error says in one."""
     from transformers.utils import logging
 

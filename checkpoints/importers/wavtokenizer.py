@@ -27,7 +27,7 @@ from ..source import one_line
 from ..weights import assign, made
 from . import KeyTable, fold_weight_norm, imported_card, rename_keys
 from .encodec import encoder_keys
-from .files import as_state_dict
+from .files import as_state_dict, only
 from .pickles import load_tensors
 
 SOURCE = "WavTokenizer"
@@ -201,15 +201,3 @@ def run(source: Path, dest: Path, config: Config) -> Path:
     codec = made(lambda: Codec(sizes))
     assign(codec, tensors, str(checkpoint))
     return save_part(dest, "codec", codec, sizes, imported_card(SOURCE, checkpoint))
-
-
-def only(folder: Path, suffix: str) -> Path:
-    """The one file of a folder that ends so.
-
-    Raises:
-        DuologueError: none does, or several.
-    """
-    found = sorted(folder.glob(f"*{suffix}"))
-    if len(found) != 1:
-        raise DuologueError(f"{folder} has {len(found)} files that end in {suffix}; name the one that is meant")
-    return found[0]
