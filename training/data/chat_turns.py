@@ -49,6 +49,7 @@ class ChatRow(Row):
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
     counted: list[tuple[int, float]] = field(default_factory=list)  # which Given is an answer, and its weight
+    turns: list[dict[str, Any]] = field(default_factory=list)  # how each was added, but for its speech
 
     def __post_init__(self) -> None:
         if self.system and not self.messages:
@@ -70,6 +71,9 @@ class ChatRow(Row):
     ) -> None:
         """A transcript has no place in it: ``question_weight`` is without effect."""
         tokens = self.tokens
+        self.turns.append(
+            {"question": question, "answer": answer, "answer_weight": answer_weight, "instruction": instruction}
+        )
         self.spoken += tokens.encode(question) if speech else []
         if speech and answer is None:
             self.hear(speech)
@@ -103,6 +107,12 @@ class ChatRow(Row):
             self.add_turn(question, answer, frames, answer_weight=float(frames > 0), instruction=instruction)
             self.clips += [clip] if frames else []
         return turn.get("answer")
+
+    def in_writing(self) -> ChatRow:
+        row = self.tokens.row(self.system)
+        for turn in self.turns:
+            row.add_turn(**turn)
+        return row
 
     def takes(self, turn: Mapping[str, Any]) -> bool:
         """One without a past of its own, and of the same system prompt."""

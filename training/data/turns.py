@@ -114,6 +114,10 @@ class Row:
         answer to it then (None: it has none)."""
         raise NotImplementedError
 
+    def in_writing(self) -> Row:
+        """The same conversation with what was said in the place of the speech; the same tokens count."""
+        raise NotImplementedError
+
     def takes(self, turn: Mapping[str, Any]) -> bool:
         """Whether a clip of these metadata may follow in the same row as one more turn."""
         raise NotImplementedError

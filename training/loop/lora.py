@@ -6,7 +6,9 @@ peft's.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -49,6 +51,19 @@ def add_lora(llm: LLM, rank: int) -> None:
     except ImportError:
         raise DuologueError("lora needs the package peft: pip install duologue[train]") from None
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), llm.lm)
+
+
+@contextlib.contextmanager
+def without_lora(llm: LLM) -> Iterator[None]:
+    """The language model without its updates, for as long as it lasts."""
+    layers = [module for module in llm.modules() if hasattr(module, "base_layer")]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def is_lora(name: str) -> bool:

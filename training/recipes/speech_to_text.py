@@ -6,7 +6,8 @@ that what text_sft taught is not lost.
 
 With ``llm=FOLDER`` and ``encoder=FOLDER`` it joins a Whisper and a language model from elsewhere, which answers at once
 in its own tokens: cross-entropy on the answers alone, as in LLaMA-Omni, but clips are not padded to 30 s. A clip stands
-behind the earlier turns of its conversation, heard or read, and before the instruction that it has.
+behind the earlier turns of its conversation, heard or read, and before the instruction that it has. With ``loss=kl``
+the targets are not the answers' tokens but what the frozen LLM says behind the same question in writing.
 
 Source: LLaMA-Omni (arXiv 2409.06666), section 2.6, stage 1 (preset ``llama-omni``); the transcript before the answer is
 SpeechGPT's chain-of-modality (arXiv 2305.11000), section 3.2.
@@ -16,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...checkpoints.source import resolve
@@ -52,9 +54,10 @@ from ..data.turns import (
     weighted_loss,
 )
 from ..data.written import text_rows
-from ..loop.lora import LoraTask, merged
+from ..loop.lora import LoraTask, merged, without_lora
 from ..loop.task import Batch
 from ..loop.trainer import to_device
+from ..losses.distillation import divergence, in_writing
 from ..losses.error_rate import error_rate
 from ..presets import preset
 
@@ -64,6 +67,8 @@ class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
     """Data and sizes of the stage."""
 
     adaptor: AdaptorConfig
+    loss: Literal["words", "kl"] = "words"  # of an answer: its tokens', or to the frozen LLM's own to the written words
+    temperature: float = 2.0  # of both distributions, with loss=kl
     ctc_weight: float = 0.3  # of the words that are said, at the places of speech
     history_speech: float = 0.5  # fraction of the earlier turns that are heard, where the data has them as clips
     lora: int = 0  # rank of the LLM's low-rank updates, which learn in its weights' place; 0: the weights themselves
@@ -77,6 +82,8 @@ class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
         check_categories("text_only", self.text_only, self.questions)
         self.check_fractions("practice", "history_speech")
         self.check_least(1, "row_tokens")
+        if self.temperature <= 0:
+            raise DuologueError(f"temperature is {self.temperature}; it must be above 0")
 
     @property
     def joins(self) -> tuple[str, ...]:
@@ -89,7 +96,16 @@ class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
         return replace(self, adaptor=adaptor, questions=None, ctc_weight=0.0, text_fraction=0.0)
 
     def build(self) -> SpeechToText:
-        """The task of this recipe."""
+        """The task of this recipe.
+
+        Raises:
+            DuologueError: loss=kl without a frozen language model of one's own.
+        """
+        if self.loss == "kl":
+            if self.tokenizer is None:
+                raise DuologueError("loss=kl learns from a language model that answers at once: give llm=FOLDER")
+            if not self.lora and any(prefix.partition(".")[0] == "llm" for prefix in self.learn):
+                raise DuologueError("loss=kl wants a frozen llm, but it learns: give lora=RANK or learn=adaptor")
         return SpeechToText(self)
 
 
@@ -199,6 +215,8 @@ class SpeechToText(SpeechTask, LoraTask):
         """The batch of these rows and of the clips that they speak of, and in which order it has the clips."""
         r = self.recipe
         batch, rows = pack(rows, r.row_tokens)
+        if r.loss == "kl":
+            batch |= in_writing(rows, r.row_tokens)
         order = [clip for row in rows for clip in row.clips]
         samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
@@ -232,12 +250,29 @@ class SpeechToText(SpeechTask, LoraTask):
 
     def words_loss(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of what is to be written, from states (B, L, D), and its parts."""
+        if self.recipe.loss == "kl":
+            return self.taught_loss(hidden, batch)
         words = weighted_loss(self.llm, hidden, batch["ids"], batch["weights"])
         if not self.recipe.ctc_weight:
             return words, {"words": words.detach()}
         logits = self.llm.head(hidden[batch["ids"] == self.tokens.speech])  # (places, V)
         ctc = spoken_words_loss(logits, batch["spoken"], batch["frames"], self._model[0].config.layout.pad)
         return words + self.recipe.ctc_weight * ctc, {"words": words.detach(), "ctc": ctc.detach()}
+
+    def taught_loss(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The divergence of the answers from the frozen LLM's own to the same words in writing; where a clip has no
+        words, the loss of its answer's tokens."""
+        with torch.no_grad(), without_lora(self.llm):
+            states = self.llm.states(self.llm.embed(batch["written_ids"]), segments=batch["written_segments"])
+            teacher = self.llm.head(states[:, :-1][batch["written_weights"][:, 1:] > 0])[batch["pairs"]]  # (N, V)
+        counted = batch["weights"][:, 1:] > 0
+        student, weights = self.llm.head(hidden[:, :-1][counted]), batch["weights"][:, 1:][counted]
+        kl = divergence(student, teacher, self.recipe.temperature)
+        words = F.cross_entropy(student.float(), batch["ids"][:, 1:][counted], reduction="none")
+        total, worded = weights.sum().clamp(min=1e-6), weights * batch["worded"]
+        loss = (torch.where(batch["worded"], kl, words) * weights).sum() / total
+        taught = (kl * worded).sum() / worded.sum().clamp(min=1e-6)
+        return loss, {"kl": taught.detach(), "words": ((words * weights).sum() / total).detach()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.words_loss(self.read(batch), batch)
