@@ -22,6 +22,7 @@ from torch import nn
 from ..model.audio_encoder.encoder import Encoder
 from ..model.audio_encoder.mel import LogMel, LogMelConfig
 from ..model.errors import DuologueError
+from ..model.language_model.causal_lm import LLM
 from ..model.speech_lm_config import EncoderConfig, SpeechLMConfig, parts_of
 from .cards.facts import Card
 from .cards.render import write_card
@@ -29,7 +30,7 @@ from .config_io import config_from_dict, config_to_dict, read_value
 from .files import expanded, read_object
 from .folders import replaceable, replacing
 from .source import CONFIG, WEIGHTS, resolve
-from .store import read_model_config
+from .store import load_tokenizer, read_model_config
 from .weights import fill, made, named_tensors
 
 FORMAT = "duologue-part/1"
@@ -160,3 +161,24 @@ def load_encoder(name: str | Path) -> tuple[LogMel, Encoder]:
     encoder = made(sizes["encoder"].build)
     fill(encoder, folder / WEIGHTS, prefix="encoder.", dtype=torch.float32)
     return LogMel(sizes["mel"]), encoder
+
+
+def load_llm(
+    name: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[LLM, Any]:
+    """Language model, in evaluation mode, and its tokenizer, of a part ``llm``, a run that trained one, or a model.
+
+    Raises:
+        DuologueError: there is no language model or no tokenizer, or its tensors do not fit its sizes.
+    """
+    run = read_run(name)
+    sizes = read_sizes(name, "llm").get("llm")
+    folder = expanded(name) if run else resolve(name)
+    if sizes is None or not (folder / WEIGHTS).is_file():
+        raise DuologueError(f"{name} has no language model: expected one that was imported, a run or a model")
+    if run and not run.get("tokenizer"):
+        raise DuologueError(f"{name} is a run in a question set's words: give one that was made with llm=")
+    tokenizer = load_tokenizer(resolve(run["tokenizer"]) if run else folder)
+    llm = made(lambda: LLM(sizes))
+    fill(llm, folder / WEIGHTS, prefix="llm.", device=device, dtype=dtype)
+    return llm, tokenizer

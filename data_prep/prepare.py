@@ -9,7 +9,7 @@ from ..checkpoints.settings import Catalogue, read_settings
 
 RECIPES = Catalogue("data_prep/recipes", "recipe")
 OUTPUTS = ("out", "quantiser")  # settings that name what is written
-INPUTS = ("source", "data", "codec", "checkpoint")  # and what is read
+INPUTS = ("source", "data", "codec", "checkpoint", "llm")  # and what is read
 
 
 def main(recipe: str, words: list[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@
     Alpaca       {"instruction", "input", "output"}: one turn, the input put behind the instruction
     ShareGPT     {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …]},
                  or {"messages": [{"role", "content"}, …]}
+    a table      a .tsv with the names of its columns in its first line: `text` is what is said (see tables.py)
     recordings   a lhotse manifest, LibriSpeech, AISHELL, Fleurs, a manifest.jsonl (see speech_sets.py): a turn each
 A file of text holds one JSON array of objects or one object a line. In our own form an unknown key is an error; the
 others come with keys of all kinds, which are ignored, and are called by their place in the file.
@@ -27,6 +28,7 @@ from ...checkpoints.files import expanded, lines, parsed, read_text
 from ...model.errors import DuologueError
 from .recordings import MANIFEST, Stretch
 from .speech_sets import RecordedUtterance, find_utterances
+from .tables import TABLE, read_table
 
 TURNS_FILE = "turns.jsonl"
 SPEAKERS = {
@@ -97,6 +99,8 @@ def read_conversations(source: str | Path) -> list[WrittenConversation]:
         raise DuologueError(f"no such file or folder: {path}")
     if file.suffix == ".gz" or file.name.endswith(MANIFEST):
         return _recorded(file)
+    if file.suffix == TABLE:
+        return _named_apart(file, [_of_row(row, f"{at:06d}") for at, row in enumerate(read_table(file))])
     entries = _entries(file)
     if str(entries[0][1].get("type", "")).endswith("Cut"):
         return _recorded(file)
@@ -117,6 +121,12 @@ def entry_of(conversation: WrittenConversation) -> dict[str, Any]:
         for turn in conversation.turns
     ]
     return {"id": conversation.id} | ({"system": conversation.system} if conversation.system else {}) | {"turns": turns}
+
+
+def _of_row(row: Mapping[str, str], name: str) -> WrittenConversation:
+    """A row of a table as a conversation of one turn; all its columns are fields."""
+    turn = WrittenTurn(text=row["text"], reply=row.get("reply") or None, fields=row)
+    return WrittenConversation(id=row.get("id") or name, turns=(turn,), system=row.get("system") or None)
 
 
 def _recorded(source: Path) -> list[WrittenConversation]:

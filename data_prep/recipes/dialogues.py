@@ -2,6 +2,7 @@
 
     prepare dialogues source=nano n=5000 out=nano.jsonl                              a question set's, drawn
     prepare dialogues source=sharegpt.json out=chat.jsonl                            Alpaca, ShareGPT, a folder of turns
+    prepare dialogues source=questions.tsv out=train.jsonl where=split=train without=split=val,test
     prepare dialogues source=cuts.jsonl.gz out=asr.jsonl instruction="Transcribe the speech."
     prepare dialogues source=sounds out=sounds.jsonl instruction="What do you hear?|Name the sound." reply=label
 
@@ -33,6 +34,7 @@ from ..datasets.conversations import (
 from ..datasets.question_sets import bundled_set
 from ..datasets.shard_runs import require_at_least
 from ..datasets.splits import Split
+from ..datasets.tables import RowFilter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,9 @@ class Config:
     source: a question set by its name, or conversations or recordings (see datasets/conversations.py)
     out: the file of conversations, one a line
     n: dialogues that are drawn of a question set; of another source the first n conversations, 0: all
+    where: of a table or a set of recordings: take what has these values in these columns, "split=train set=a,b"
+    without: leave out what is said, word for word, where these columns have these values: "split=val,test"
+    shuffle: in an order drawn by the seed, before the first n are taken
     seed: another seed draws other dialogues and instructions
     split: which dialogues of a question set: train, dev or test
     instruction: what stands in writing beside each clip; several with | between: one of them is drawn for each
@@ -51,6 +56,9 @@ class Config:
     source: str
     out: str
     n: int = 0
+    where: str = ""
+    without: str = ""
+    shuffle: bool = False
     seed: int = 0
     split: str = "train"
     instruction: str = ""
@@ -60,6 +68,8 @@ class Config:
         require_at_least(self, {"n": 0, "seed": 0})
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
+        for name in ("where", "without"):
+            RowFilter.read(getattr(self, name), name)
         if self.instruction and not self.wordings():
             raise DuologueError(f"instruction={self.instruction}: expected a prompt, or several with | between")
 
@@ -101,8 +111,9 @@ def _conversations(config: Config) -> tuple[list[WrittenConversation], Path]:
     """Those of the source, and the folder that its paths are counted from."""
     questions = bundled_set(config.source)
     if questions is None:
-        found = read_conversations(config.source)
-        return found[: config.n or None], folder_of(config.source)
+        return _chosen(read_conversations(config.source), config)[: config.n or None], folder_of(config.source)
+    if config.where or config.without:
+        raise DuologueError(f"source={config.source}: where and without are for tables and sets of recordings")
     if not config.n:
         raise DuologueError(f"source={config.source}: how many dialogues are to be drawn? Give n=")
     drawn = []
@@ -113,6 +124,24 @@ def _conversations(config: Config) -> tuple[list[WrittenConversation], Path]:
         name = f"{config.seed}-{index:07d}"
         drawn.append(WrittenConversation(id=name, turns=tuple(turns), system=dialogue.system))
     return drawn, Path()
+
+
+def _chosen(found: list[WrittenConversation], config: Config) -> list[WrittenConversation]:
+    """Those that ``where`` and ``without`` take. Raises DuologueError where there are none."""
+    where, without = RowFilter.read(config.where, "where"), RowFilter.read(config.without, "without")
+    chosen = [one for one in found if all(where.takes(turn.fields) for turn in one.turns)]
+    if without:
+        said = {_words(turn) for one in found for turn in one.turns if without.takes(turn.fields)}
+        chosen = [one for one in chosen if not said.intersection(map(_words, one.turns))]
+    if found and not chosen:
+        raise DuologueError(f"{config.source} has nothing where {config.where or 'any'}, without {config.without!r}")
+    if config.shuffle:
+        chosen = [chosen[at] for at in np.random.default_rng([config.seed, 29]).permutation(len(chosen))]
+    return chosen
+
+
+def _words(turn: WrittenTurn) -> str:
+    return " ".join((turn.text or "").casefold().split())
 
 
 def _draw(config: Config, rng: np.random.Generator) -> str | None:

@@ -1,21 +1,20 @@
 """A chat model behind an OpenAI-compatible endpoint, asked many things at once, each of them once.
 
-Answers are kept in a journal, one JSON line each, under a hash of everything that was sent. So a run that is broken off
-goes on where it stopped without asking, or paying, twice.
+Answers are kept in a journal (see journal.py). So a run that is broken off goes on where it stopped without asking, or
+paying, twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...checkpoints.files import broken, encoded
+from ...checkpoints.files import broken
 from ...model.errors import DuologueError
+from .journal import Journal, key_of
 
 _LATER = "run the command again to go on"
 
@@ -47,13 +46,13 @@ class Endpoint:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise DuologueError(f"endpoint={url}: expected an address such as http://localhost:8000/v1")
         self.url, self.model, self.tries = url, model, tries
-        self.key_variable, self.journal = key_variable, journal
+        self.key_variable = key_variable
         key = os.environ.get(key_variable) or "none"
         self.client = OpenAI(base_url=url, api_key=key, max_retries=tries - 1, timeout=timeout_s)
         self.asked = self.remembered = 0
         self._lock = threading.Lock()
         self._under_way: dict[str, threading.Lock] = {}
-        self._answers = _read(journal)
+        self._journal = Journal(journal)
 
     def ask(self, messages: Messages, temperature: float = 0.7) -> str:
         """The model's answer, from the journal or from the endpoint.
@@ -63,19 +62,18 @@ class Endpoint:
         if any(broken(message["content"]) for message in messages):
             raise RefusedError("the text has half a surrogate pair, which is no character and cannot be sent")
         request: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": temperature}
-        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        key = key_of(request)
         with self._lock:
             same = self._under_way.setdefault(key, threading.Lock())
         with same:  # who asks the same at the same time waits for the answer
-            if key in self._answers:
+            if key in self._journal:
                 with self._lock:
                     self.remembered += 1
-                return self._answers[key]
+                return self._journal[key]
             answer = self._send(request)
             with self._lock:
                 self.asked += 1
-                self._answers[key] = answer
-                _append(self.journal, {"key": key, "answer": answer})
+                self._journal.add({key: answer})
             return answer
 
     def _send(self, request: dict[str, Any]) -> str:
@@ -107,34 +105,3 @@ def _reason(error: Any) -> str:
     """What the server says, one line."""
     said = error.body.get("message") if isinstance(error.body, dict) else error.body
     return " ".join(str(said or error).split())[:200]
-
-
-def _read(journal: Path) -> dict[str, str]:
-    """A last line that was cut off is not there; any other that is no answer is an error."""
-    if not journal.exists():
-        return {}
-    lines = journal.read_bytes().split(b"\n")
-    answers = {}
-    for number, line in enumerate(lines[:-1], start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            answers[row["key"]] = str(row["answer"])
-        except (ValueError, TypeError, KeyError):
-            raise DuologueError(f"{journal}, line {number} is no answer: delete that line") from None
-    if lines[-1]:
-        os.truncate(journal, journal.stat().st_size - len(lines[-1]))
-    return answers
-
-
-def _append(journal: Path, row: dict[str, str]) -> None:
-    """One whole line more, or none."""
-    size = journal.stat().st_size if journal.exists() else 0
-    try:
-        with open(journal, "ab") as file:
-            file.write(encoded(json.dumps(row, ensure_ascii=False) + "\n"))
-    except OSError as error:
-        if journal.exists():
-            os.truncate(journal, size)
-        raise DuologueError(f"cannot write {journal}: {error.strerror or error}") from None

@@ -149,3 +149,66 @@ def test_wrong_settings(
     with pytest.raises(DuologueError, match=complaint):
         main("dialogues", [*settings, "out=y.jsonl"])
     assert not (tmp_path / "y.jsonl").exists()
+
+
+QUESTIONS = """set\tsplit\tintent\ttext
+a\ttrain\tx\tWhat is "it"?
+a\ttest\tx\twhat  IS red
+
+b\ttrain\ty\tWhat is red
+b\tval\ty\tWhere is it?
+c\ttrain\ty\tWhat is blue
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ([], ['What is "it"?', "what  IS red", "What is red", "Where is it?", "What is blue"]),
+        (["where=split=train"], ['What is "it"?', "What is red", "What is blue"]),
+        (["where=split=train set=b,c", "without=split=test,val"], ["What is blue"]),
+        (["where=set=a,b", "n=2"], ['What is "it"?', "what  IS red"]),
+    ],
+)
+def test_rows_of_a_table(settings: list[str], wanted: list[str], tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text(QUESTIONS)
+    main("dialogues", [f"source={tmp_path / 'q.tsv'}", f"out={tmp_path / 'out.jsonl'}", *settings])
+    assert [row["turns"] for row in rows(tmp_path / "out.jsonl")] == [[{"text": text}] for text in wanted]
+    main("dialogues", [f"source={tmp_path / 'q.tsv'}", f"out={tmp_path / 'more.jsonl'}", *settings, "shuffle=1"])
+    shuffled = [row["turns"][0]["text"] for row in rows(tmp_path / "more.jsonl")]
+    assert len(shuffled) == len(wanted) and (set(shuffled) == set(wanted) or settings[-1] == "n=2")
+
+
+def test_columns_with_a_meaning(tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("id\treply\tsystem\ttext\nq7\tParis.\tBe kind.\tCapital?\nq8\t\t\tHello\n")
+    main("dialogues", [f"source={tmp_path / 'q.tsv'}", f"out={tmp_path / 'out.jsonl'}"])
+    assert rows(tmp_path / "out.jsonl") == [
+        {"id": "q7", "system": "Be kind.", "turns": [{"text": "Capital?", "reply": "Paris."}]},
+        {"id": "q8", "turns": [{"text": "Hello"}]},
+    ]
+
+
+def test_a_set_of_recordings_by_its_columns(tmp_path: Path, recordings: Path) -> None:
+    main("dialogues", [f"source={recordings}", f"out={tmp_path / 'out.jsonl'}", "where=set=esc10", "reply=label"])
+    assert [row["turns"][0]["reply"] for row in rows(tmp_path / "out.jsonl")] == ["dog bark"]
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "complaint"),
+    [
+        ("set\tsaid\na\tb\n", [], r"line 1: expected names of columns, 'text' among them"),
+        ("text\ttext\na\tb\n", [], "each once"),
+        ("", [], "line 1: expected names of columns"),
+        ("text\tset\nHello\n", [], "line 2 has 1 cells, and the first line 2 columns"),
+        ("text\tset\n\tb\n", [], "has no row with a text"),
+        ("text\tset\nHello\tb\n", ["where=set=c"], "has nothing where set=c"),
+        ("text\tset\nHello\tb\n", ["where=set"], r"where=set: expected COLUMN=VALUE\[,VALUE\]"),
+    ],
+)
+def test_a_table_that_is_none(table: str, settings: list[str], complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text(table)
+    with pytest.raises(DuologueError, match=complaint):
+        main("dialogues", [f"source={tmp_path / 'q.tsv'}", f"out={tmp_path / 'out.jsonl'}", *settings])
+    assert not (tmp_path / "out.jsonl").exists()
+    with pytest.raises(DuologueError, match="where and without are for tables"):
+        main("dialogues", ["source=nano", "n=1", f"out={tmp_path / 'out.jsonl'}", "where=split=train"])

@@ -18,7 +18,7 @@ from duologue.data_prep.datasets.shards import Clip, ShardedDataset, ShardWriter
 from duologue.data_prep.datasets.speech_sets import find_utterances
 from duologue.data_prep.recipes.recordings import Config as RecordingsConfig
 from duologue.data_prep.recipes.recordings import run as prepare
-from duologue.data_prep.text.endpoint import _append, _read
+from duologue.data_prep.text.journal import Journal
 from duologue.data_prep.text.plain_text import heard, plain
 from duologue.data_prep.text.spoken import ALPHABET, normalise
 from duologue.inference.assistant.text_stream import ids_of
@@ -146,9 +146,9 @@ def test_shards_keep_every_character(tmp_path: Path) -> None:
 def test_answers_of_an_endpoint_keep_every_character(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     for at, text in enumerate(texts := ["a\u2028b", "half \ud83d", "你好"]):
-        _append(journal, {"key": str(at), "answer": text})
+        Journal(journal).add({str(at): text})
     journal.write_bytes(b"\xef\xbb\xbf" + journal.read_bytes() + b"\n" + b'{"key": "9", "answer": "caf')
-    assert list(_read(journal).values()) == texts
+    assert [Journal(journal)[str(at)] for at in range(len(texts))] == texts
 
 
 def test_a_run_that_broke_off_within_a_letter_goes_on(tmp_path: Path) -> None:
