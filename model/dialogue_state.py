@@ -157,3 +157,4 @@ class ReplyStep:
     foreseen: bool  # whether the language model had been fed all that stands before it: it cost next to nothing
     units: Tensor  # (1, U) new speech units, perhaps none
     pcm: Tensor  # (1, n) new samples, perhaps none
+    held: int = 0  # how many of the last tokens, this one included, have speech to come with later steps

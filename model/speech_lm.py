@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ from .errors import DuologueError
 from .language_model.causal_lm import LLM
 from .language_model.chat_template import SPEECH, ChatTemplate, Message, Tool
 from .speech_decoder.speech_decoder import SpeechDecoder
-from .speech_decoder.unit_decoder import UnitDecoder
-from .speech_lm_config import PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
+from .speech_decoder.spelling_decoder import SpellingDecoder
+from .speech_lm_config import AnyUnitDecoder, PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
 from .tokens import TokenKind, check_ids
 
 _ENCODED_S = 0.64  # of sound that are encoded in one step
@@ -75,7 +76,7 @@ class SpeechLM(nn.Module):
     encoder: Encoder
     adaptor: Adaptor
     llm: LLM
-    unit_decoder: UnitDecoder | None
+    unit_decoder: AnyUnitDecoder | None
     vocoder: Voice | None
     monitor: Monitor | None
     word_monitor: Monitor | None
@@ -118,7 +119,11 @@ class SpeechLM(nn.Module):
         return self._prompt
 
     def read_by(self, tokenizer: Any) -> SpeechLM:
-        """Write turns by the chat template of a transformers tokenizer, where the config has no prompt of its own."""
+        """Take a transformers tokenizer: turns are written by its chat template, where the config has no prompt of its
+        own, and words are spelt by it, where the unit decoder reads spelling."""
+        if isinstance(self.unit_decoder, SpellingDecoder):
+            decode = tokenizer.decode
+            self.unit_decoder.read_by(partial(decode, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         if self.config.prompt is None:
             self._prompt = ChatPrompt(ChatTemplate(tokenizer))
         return self
@@ -403,7 +408,8 @@ class SpeechLM(nn.Module):
             a beam searched.
 
         The unit decoder reads the state that *predicted* a token, so the speech of a token is there as soon as the
-        token is (LLaMA-Omni's convention at inference). ``<eos>`` is not spoken and not fed.
+        token is (LLaMA-Omni's convention at inference), unless the decoder looks ahead: then it is there with a later
+        step, END at the latest. ``<eos>`` is not spoken and not fed.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
         layout = self.layout
@@ -430,12 +436,18 @@ class SpeechLM(nn.Module):
             state.written.append(token)
             state.generated += 1
             kind = self._kind(token, state)
-        if kind is TokenKind.REPLY and self.stages.speech is not None:
-            fused = self._embed((token,)) if self.stages.speech.fuses_tokens else None
-            assert state.speech is not None
-            units = self.stages.speech.units(hidden, state.speech, fused)
+        held, speech = 0, self.stages.speech
+        if speech is not None and state.speech is not None and kind in (TokenKind.REPLY, TokenKind.END):
+            if kind is TokenKind.REPLY:
+                ids = torch.tensor([[token]], device=self.device)
+                units = speech.units(hidden, state.speech, speech.beside(ids, self.llm.embed))
+            else:
+                units = speech.last_units(state.speech)
+            held = speech.held(state.speech)
             pcm = self.sound(units, state) if aloud else pcm
-        return ReplyStep(token=token, kind=kind, position=position, foreseen=foreseen, units=units, pcm=pcm)
+        return ReplyStep(
+            token=token, kind=kind, position=position, foreseen=foreseen, units=units, pcm=pcm, held=held
+        )
 
     @torch.no_grad()
     def sound(self, units: Tensor, state: DialogueState) -> Tensor:

@@ -27,6 +27,7 @@ from .codec.codec_vocoder import CodecVoice, CodecVoiceConfig
 from .duplex.monitor import Monitor, MonitorConfig
 from .errors import DuologueError
 from .language_model.causal_lm import LLM
+from .speech_decoder.spelling_decoder import SpellingDecoder, SpellingDecoderConfig
 from .speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from .speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from .tokens import TokenLayout
@@ -34,7 +35,9 @@ from .tokens import TokenLayout
 # The kinds of a part; "encoder.kind=whisper" names one by its config's file. They tell each other by their fields.
 EncoderConfig = WhisperEncoderConfig
 AdaptorConfig = StackConfig
+AnyUnitDecoderConfig = UnitDecoderConfig | SpellingDecoderConfig
 VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
+AnyUnitDecoder = UnitDecoder | SpellingDecoder
 Voice = UnitVocoder | CodecVoice
 build = methodcaller("build")
 
@@ -112,9 +115,9 @@ class SpeechLMConfig:
     # A transformers config as a dictionary, "model_type" included.
     llm: dict[str, Any] = field(metadata=part(LLM, "language model"))
     # None: text replies only.
-    unit_decoder: UnitDecoderConfig | None = field(
+    unit_decoder: AnyUnitDecoderConfig | None = field(
         default=None,
-        metadata=part(UnitDecoder, "states of the language model to speech units", in_dim="adaptor.out_dim",
+        metadata=part(build, "states of the language model to speech units", in_dim="adaptor.out_dim",
                       units="layout.units"),
     )  # fmt: skip
     # None: units are the last output.

@@ -11,6 +11,7 @@ import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from duologue.model.speech_decoder.duration import DurationPredictor
 from duologue.model.speech_decoder.hifigan import Fusion, Generator, ResidualBlock
 from duologue.model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
 from duologue.model.speech_decoder.speech_decoder import SpeechDecoder
+from duologue.model.speech_decoder.spelling_decoder import SpellingDecoder, SpellingDecoderConfig
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from duologue.model.speech_lm_config import AdaptorConfig, EncoderConfig
@@ -124,6 +126,33 @@ def tiny_unit_decoder(band: int | None, units: int = 9) -> UnitDecoder:
     return UnitDecoder(
         UnitDecoderConfig(in_dim=8, dim=16, heads=2, ffn_dim=24, units=units, upsample=4, band=band, sub_position=True)
     )
+
+
+PIECES = (" a", " photo", "graph", "y", "'s", ",", " $", "1", "9", ".", " million", "\n", " Dr", "😀", " U", " e")
+
+
+class SpeltReply(Streaming):
+    """A decoder that reads spelling: states (1, T, D) with the tokens' ids behind them, (1, T, D + 1), -> logits."""
+
+    time_in, time_out, rate = 1, 1, Fraction(0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = SpellingDecoderConfig(in_dim=8, dim=16, layers=2, heads=2, ffn_dim=24, units=9, upsample=2, band=12)
+        self.decoder = SpellingDecoder(config)
+        self.decoder.read_by(lambda ids: "".join(PIECES[id_] for id_ in ids))
+        self.init_state, self.flush = self.decoder.init_state, self.decoder.flush  # type: ignore[method-assign]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(x[..., :8], x[..., 8].long())
+
+    def step(self, x: Tensor, state: Any) -> Tensor:
+        return self.decoder.step(x[..., :8], state, x[..., 8].long())
+
+    @staticmethod
+    def tokens(frames: int) -> Tensor:
+        ids = torch.randint(len(PIECES), (1, frames, 1))
+        return torch.cat([torch.randn(1, frames, 8), ids], dim=2)
 
 
 class LanguageModel(Streaming):
@@ -238,6 +267,7 @@ STAGES = [
         input=lambda frames: torch.randn(2, frames, 8),
         bounded=False,
     ),
+    Stage(name="spelling-decoder", make=SpeltReply, input=SpeltReply.tokens, slack=1.5),  # words of different lengths
     Stage(name="mel", make=lambda: LogMel(LogMelConfig(n_mels=20)), input=samples, frames=4000),
     Stage(name="vad", make=VAD, input=samples, frames=8 * 512),
     Stage(name="encoder", make=lambda: tiny_encoder(causal_conv=True), input=features(20), frames=150),

@@ -139,8 +139,8 @@ def run(out: str | Path, config: Config) -> Path:
     part: dict[str, nn.Module]
     if config.llm:
         part = {"llm": grown_llm(model.llm, model.config.llm, preset("nano", "text_sft")["llm"])}
-    elif model.unit_decoder is None:
-        raise DuologueError(f"{config.unit_decoder} has no unit decoder")
+    elif not isinstance(model.unit_decoder, UnitDecoder):
+        raise DuologueError(f"{config.unit_decoder} has no unit decoder that reads states or embeddings")
     else:
         entries = load_part(config.codec, "codec", CodecConfig, Codec).quantiser.entries[0]
         becomes = preset("codec", "unit_decoder")["unit_decoder"]

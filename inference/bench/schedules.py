@@ -51,7 +51,7 @@ def sizes_of(preset: str) -> Sizes:
     """
     if preset == "nano":
         config = read_model_config("nano")
-        assert config.unit_decoder is not None and isinstance(config.vocoder, UnitVocoderConfig)
+        assert isinstance(config.unit_decoder, UnitDecoderConfig) and isinstance(config.vocoder, UnitVocoderConfig)
         return Sizes(unit_decoder=config.unit_decoder, vocoder=config.vocoder, llm=config.llm)
     if preset == "llama-omni-8b":
         decoder = UnitDecoderConfig(
@@ -149,7 +149,7 @@ class TimedSpeechDecoder(SpeechDecoder):
     def ours(self, hidden: Tensor) -> Cost:
         """States (1, T, D), one at a time."""
         watch = Stopwatch(hidden.device)
-        fused = hidden if self.fuses_tokens else None
+        fused = self.beside(hidden, lambda states: states)
         units = self.set_units(hidden.shape[1], hidden.device)
         state, first = self.init_state(), None
         for t in range(hidden.shape[1]):
@@ -166,7 +166,7 @@ class TimedSpeechDecoder(SpeechDecoder):
     def reference(self, hidden: Tensor) -> Cost:
         """The same by the reference's schedule. Its decoder has no band: the whole prefix is what it runs over."""
         watch = Stopwatch(hidden.device)
-        fused = hidden if self.fuses_tokens else None
+        fused = self.beside(hidden, lambda states: states)
         units = self.set_units(hidden.shape[1], hidden.device)
         spoken, first = 0, None
         for t in range(1, hidden.shape[1] + 1):

@@ -110,14 +110,14 @@ def _faster(*costs: Cost) -> Cost:
 def _fractions(speech: TimedSpeechDecoder, hidden: Tensor) -> dict[str, dict[str, float]]:
     """What each stage reaches, see :func:`reached`, over eight tokens."""
     few = hidden[:, :8]
-    fused = few if speech.fuses_tokens else None
+    fused = speech.beside(few, lambda states: states)
     units = speech.set_units(few.shape[1], few.device)
 
     def decode() -> None:
         state = speech.unit_decoder.init_state()
         for t in range(few.shape[1]):
             step = fused[:, t : t + 1] if fused is not None else None
-            speech.unit_decoder.step(few[:, t : t + 1], state, step)
+            speech.unit_decoder.step(few[:, t : t + 1], state, step)  # type: ignore[arg-type]
 
     def speak() -> None:
         state = speech.vocoder.init_state()

@@ -38,6 +38,7 @@ class Answer(State):
     words: list[tuple[int, int, int]] = field(default_factory=list)
     rendered: list[int] = field(default_factory=list)
     empty: bool = False  # there was nothing to answer
+    held: int = 0  # how many of the last words have speech to come
     emitted: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have emitted
 
     @classmethod
@@ -79,7 +80,12 @@ class Answer(State):
             self.units = torch.cat([self.units, step.units], dim=1)
             self.written = step.kind is TokenKind.END
             if step.kind is TokenKind.REPLY:
-                self.words.append((step.token, step.position, self.voiced + self.units.shape[1]))
+                self.words.append((step.token, step.position, 0))
+                self.held += 1
+            if step.kind in (TokenKind.REPLY, TokenKind.END):
+                for at in range(len(self.words) - self.held, len(self.words)):  # they have come now, or will later
+                    self.words[at] = (*self.words[at][:2], self.voiced + self.units.shape[1])
+                self.held = step.held
             elif step.kind is TokenKind.TRANSCRIPT:
                 self.transcript.append(step.token)
         now, self.units = self.units[:, :most], self.units[:, most:]
@@ -90,7 +96,7 @@ class Answer(State):
             pcm = torch.cat([pcm, model.reply_flush(self.dialogue)], dim=1)
         self.made += pcm.shape[1]
         self.waiting = torch.cat([self.waiting, pcm[0].float().clamp(-1, 1).cpu()])
-        behind = self.words[len(self.rendered) :]
+        behind = self.words[len(self.rendered) : len(self.words) - self.held]
         self.rendered += [self.made for _, _, units in behind if units <= self.voiced]
 
     def play(self, count: int) -> Tensor:

@@ -260,18 +260,23 @@ class AudioLLM:
         pcm, position, hidden = torch.zeros(1, 0, device=self.device), state.llm.length, state.hidden
         if token in self.ends:
             state.phase = Phase.ENDED
+            if self.speech is not None and state.speech is not None:
+                units = self.speech.last_units(state.speech)
+                pcm = self.speech.sound(units, state.speech) if aloud else pcm
             return ReplyStep(
                 token=token, kind=TokenKind.END, position=position, foreseen=foreseen, units=units, pcm=pcm
             )
         state.pending, state.generated = token, state.generated + 1
         state.written.append(token)
+        held = 0
         if self.speech is not None and hidden is not None and state.speech is not None:
             fed = torch.tensor([[token]], device=self.device)
-            fused = self.network.get_input_embeddings()(fed) if self.speech.fuses_tokens else None
-            units = self.speech.units(hidden, state.speech, fused)
+            beside = self.speech.beside(fed, self.network.get_input_embeddings())
+            units = self.speech.units(hidden, state.speech, beside)
+            held = self.speech.held(state.speech)
             pcm = self.speech.sound(units, state.speech) if aloud else pcm
         return ReplyStep(
-            token=token, kind=TokenKind.REPLY, position=position, foreseen=foreseen, units=units, pcm=pcm
+            token=token, kind=TokenKind.REPLY, position=position, foreseen=foreseen, units=units, pcm=pcm, held=held
         )
 
     def sound(self, units: Tensor, state: DialogueState) -> Tensor:

@@ -3,12 +3,14 @@
     states (1, T, D) -> unit decoder -> CTC collapse -> units (1, U) -> vocoder -> samples (1, n)
 
 The vocoder is a unit vocoder or a codec's decoder. Without one, units are the last output and there are no samples.
+The unit decoder reads states alone, embeddings of tokens or their spelling beside them (:meth:`SpeechDecoder.beside`).
 ``step`` goes all the way; :meth:`SpeechDecoder.units` and :meth:`SpeechDecoder.sound` are its halves, for whoever wants
 samples later than units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from ..codec.codec_vocoder import CodecVoice
 from ..streaming import State, Streaming
+from .spelling_decoder import SpellingDecoder, SpellingState
 from .unit_decoder import CollapseState, CTCCollapse, UnitDecoder, UnitDecoderState
 from .unit_vocoder import UnitVocoder
 
@@ -25,7 +28,7 @@ from .unit_vocoder import UnitVocoder
 class SpeechDecoderState(State):
     """The states of the three stages; ``vocoder`` is ``None`` where there is none."""
 
-    unit_decoder: UnitDecoderState
+    unit_decoder: UnitDecoderState | SpellingState
     collapse: CollapseState
     vocoder: State | None
 
@@ -36,15 +39,19 @@ class SpeechDecoder(Streaming):
     time_in = 1
     rate = Fraction(0)
 
-    def __init__(self, unit_decoder: UnitDecoder, vocoder: UnitVocoder | CodecVoice | None) -> None:
+    def __init__(self, unit_decoder: UnitDecoder | SpellingDecoder, vocoder: UnitVocoder | CodecVoice | None) -> None:
         super().__init__()
         self.unit_decoder, self.vocoder = unit_decoder, vocoder
         self.collapse = CTCCollapse(unit_decoder.config.units)
-        self.fuses_tokens = unit_decoder.config.fuse_token
 
-    def forward(self, x: Tensor, token_embeds: Tensor | None = None) -> Tensor:
-        """``token_embeds``: (1, T, D) of the tokens that the states predicted, if the unit decoder fuses them."""
-        units = self.collapse(self.unit_decoder(x, token_embeds))
+    def beside(self, ids: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """What the unit decoder reads beside the states that predicted the tokens ``ids`` (1, T). ``embed``: ids to the
+        language model's embeddings (1, T, D)."""
+        return self.unit_decoder.beside(ids, embed)
+
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """``beside``: of the same tokens, see :meth:`beside`."""
+        units = self.collapse(self.unit_decoder(x, beside))
         return self._silence(units) if self.vocoder is None else self.vocoder(units)
 
     def init_state(self, batch_size: int = 1) -> SpeechDecoderState:
@@ -53,17 +60,27 @@ class SpeechDecoder(Streaming):
             self.unit_decoder.init_state(batch_size), self.collapse.init_state(batch_size), vocoder
         )
 
-    def step(self, x: Tensor, state: SpeechDecoderState, token_embeds: Tensor | None = None) -> Tensor:
-        return self.sound(self.units(x, state, token_embeds), state)
+    def step(self, x: Tensor, state: SpeechDecoderState, beside: Tensor | None = None) -> Tensor:
+        return self.sound(self.units(x, state, beside), state)
 
     def flush(self, state: SpeechDecoderState) -> Tensor:
+        held = self.sound(self.last_units(state), state)
         if self.vocoder is None or state.vocoder is None:
-            return self._silence(state.collapse.last)
-        return self.vocoder.flush(state.vocoder)  # type: ignore[arg-type]
+            return held
+        return torch.cat([held, self.vocoder.flush(state.vocoder)], dim=1)  # type: ignore[arg-type]
 
-    def units(self, x: Tensor, state: SpeechDecoderState, token_embeds: Tensor | None = None) -> Tensor:
+    def units(self, x: Tensor, state: SpeechDecoderState, beside: Tensor | None = None) -> Tensor:
         """The units (1, U) of the next states (1, t, D)."""
-        return self.collapse.step(self.unit_decoder.step(x, state.unit_decoder, token_embeds), state.collapse)
+        logits = self.unit_decoder.step(x, state.unit_decoder, beside)  # type: ignore[arg-type]
+        return self.collapse.step(logits, state.collapse)
+
+    def last_units(self, state: SpeechDecoderState) -> Tensor:
+        """The units (1, U) that the unit decoder has held back; none where it looks nothing ahead."""
+        return self.collapse.step(self.unit_decoder.flush(state.unit_decoder), state.collapse)  # type: ignore[arg-type]
+
+    def held(self, state: SpeechDecoderState) -> int:
+        """How many of the last tokens have units to come."""
+        return self.unit_decoder.held(state.unit_decoder)  # type: ignore[arg-type]
 
     def sound(self, units: Tensor, state: SpeechDecoderState) -> Tensor:
         """The samples (1, n) that the next units (1, U) bring."""

@@ -12,6 +12,7 @@ Source: LLaMA-Omni (arXiv 2409.06666), section 2.4; the gate that fuses in the e
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -58,6 +59,10 @@ class UnitDecoderConfig:
         if self.band is not None and self.band < 1:
             raise DuologueError(f"unit decoder band is {self.band} tokens; it must be at least 1, or None for all")
 
+    def build(self) -> UnitDecoder:
+        """A decoder of these sizes."""
+        return UnitDecoder(self)
+
 
 @dataclass
 class UnitDecoderState(State):
@@ -95,6 +100,15 @@ class UnitDecoder(Streaming):
         self.register_buffer(
             "frequencies", rotary_frequencies(c.dim // c.heads, c.rope_theta, c.rope_scaling), persistent=False
         )
+
+    def beside(self, ids: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """What it reads beside states: the embeddings (B, T, D) of the tokens ``ids`` (B, T) that they predicted, if it
+        fuses them."""
+        return embed(ids) if self.config.fuse_token else None
+
+    def positions(self, replies: Sequence[Sequence[int]]) -> list[int]:
+        """Tokens of each reply, given as ids: it has λ frames for each."""
+        return [len(reply) for reply in replies]
 
     def forward(
         self,
@@ -152,6 +166,10 @@ class UnitDecoder(Streaming):
     def flush(self, state: UnitDecoderState) -> Tensor:
         bias = self.output_proj.bias
         return bias.new_zeros(state.batch, 0, bias.shape[0])
+
+    def held(self, state: UnitDecoderState) -> int:
+        """How many of the last tokens have speech to come: none."""
+        return 0
 
     def _step_mask(self, buffer: KVBuffer, x: Tensor) -> Tensor:
         """Who sees whom among the frames that the buffer will return and the new ones (B, n, dim)."""

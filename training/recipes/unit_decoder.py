@@ -4,11 +4,15 @@ A reply is read by the frozen LLM behind its question, written down, as in a con
 reply's words, and the words' embeddings, are what the decoder sees. That is the convention of generation (the first
 state is the last of the prompt, and <eos> is not spoken), not LLaMA-Omni's own training, which was one position late.
 
+A decoder that reads spelling (unit_decoder.kind=spelling_decoder) is kept from leaning on the states by
+``state_dropout``: in that fraction of the replies it sees none, and the LLM does not run.
+
 Source: LLaMA-Omni (arXiv 2409.06666), sections 2.4 and 2.6, stage 2.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +24,10 @@ from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.datasets.splits import Split
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
-from ...model.speech_decoder.unit_decoder import CTCCollapse, UnitDecoder, UnitDecoderConfig
+from ...model.speech_decoder.spelling_decoder import SpellingDecoder
+from ...model.speech_decoder.spoken_form import read_aloud
+from ...model.speech_decoder.unit_decoder import CTCCollapse
+from ...model.speech_lm_config import AnyUnitDecoderConfig
 from ..data.chat_tokens import shape_of, turn_tokens
 from ..data.corpus import Plan
 from ..data.turns import HISTORY, Row, TurnsRecipe, questions_of, stack
@@ -38,15 +45,16 @@ class UnitDecoderRecipe(TurnsRecipe):
 
     data: tuple[str, ...]  # sets of replies with their units (`duologue prepare units`)
     dev_data: tuple[str, ...] = ()
-    unit_decoder: UnitDecoderConfig
+    unit_decoder: AnyUnitDecoderConfig
     hop: int  # samples a frame of the units
     units_file: str = UNITS_FILE  # of each data set
     # Of the replies without earlier turns of their own, the fraction that stands behind another question and answer.
     history: float = 0.3
+    state_dropout: float = 0.0  # fraction of the replies that are learnt from without the LLM's states
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_fractions("history")
+        self.check_fractions("history", "state_dropout")
         self.check_least(1, "hop")
 
     @property
@@ -76,7 +84,9 @@ class UnitDecoderTask(Task):
         self.recipe = recipe
         self.questions, self.tokens = questions_of(recipe.questions), turn_tokens(recipe.tokenizer, recipe.questions)
         self.llm = LLM(recipe.llm)
-        self.unit_decoder = UnitDecoder(recipe.unit_decoder)
+        self.unit_decoder = recipe.unit_decoder.build()
+        if isinstance(self.unit_decoder, SpellingDecoder):
+            self.unit_decoder.read_by(self.tokens.decode)
         self.collapse = CTCCollapse(recipe.unit_decoder.units)
         self.corpus, self.items = self._open(recipe.data)
         asked = [meta | {"text": meta.get("question"), "answer": meta["text"]} for meta in self.corpus.corpus.metas]
@@ -86,23 +96,24 @@ class UnitDecoderTask(Task):
         self.plan = Plan(lengths, recipe.batch_size, recipe.seed, recipe.accumulate)
 
     def _open(self, folders: tuple[str, ...]) -> tuple[UnitCorpus, np.ndarray]:
-        """The replies, and the numbers of those whose units fit into the frames that their words will have.
+        """The replies, and the numbers of those whose units fit into the frames that their tokens or characters have.
 
         A drill of one long word does not, and is left out. Answers that do not are more than nothing to leave out.
         """
         c = self.recipe.unit_decoder
         corpus = UnitCorpus(folders, c.units, self.recipe.hop, self.recipe.units_file)
         metas = corpus.corpus.metas
-        words = np.array([len(self.tokens.encode(meta["text"])) for meta in metas])
+        words = np.array(self.unit_decoder.positions([self.tokens.encode(meta["text"]) for meta in metas]))
         # CTC writes a repeat with a blank before it.
         units = np.array([len(clip.units) + int((np.diff(clip.units) == 0).sum()) for clip in corpus.spoken])
         answers = np.array(["question" in meta for meta in metas])
         fits = (units <= words * c.upsample) & (words > 0)
         checked = answers if answers.any() else np.ones(len(metas), bool)
         if fits[checked].mean() < 0.99:
+            what = "a character" if isinstance(self.unit_decoder, SpellingDecoder) else "a word"
             needed = int(np.ceil(np.quantile(units[checked] / np.maximum(words[checked], 1), 0.999)))
             raise DuologueError(
-                f"{1 - fits[checked].mean():.0%} of the replies have more units than {c.upsample} a word; "
+                f"{1 - fits[checked].mean():.0%} of the replies have more units than {c.upsample} {what}; "
                 f"unit_decoder.upsample must be about {needed}"
             )
         return corpus, np.flatnonzero(fits)
@@ -122,11 +133,13 @@ class UnitDecoderTask(Task):
         lengths = torch.tensor([len(self.tokens.encode(meta["text"])) for meta in metas])  # (B,) words
         ends = torch.tensor([row.said.stop for row in rows])  # (B,) where the end stands
         place = (ends - lengths)[:, None] + torch.arange(int(lengths.max()))  # (B, T) where each word stands
+        seen = torch.from_numpy(rng.random(len(rows)) >= self.recipe.state_dropout)
         spoken = [torch.from_numpy(corpus.spoken[int(item)].units) for item in items]
         return {
             "ids": stack(rows)["ids"],  # (B, L)
             "place": torch.minimum(place, ends[:, None]),
             "lengths": lengths,
+            "seen": seen,  # (B,) whether its states are
             "units": nn.utils.rnn.pad_sequence(spoken, batch_first=True, padding_value=IGNORE),  # (B, U)
         }
 
@@ -147,15 +160,30 @@ class UnitDecoderTask(Task):
 
     def decode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, F, units + 1) of each reply, and (B,) how many of its frames are real."""
-        place = batch["place"]
+        place, lengths = batch["place"], batch["lengths"]
+        ids = batch["ids"].gather(1, place)  # (B, T)
+        frames = ctc_unit_frames(self._positions(ids, lengths), batch["units"], self.recipe.unit_decoder.upsample)
         with torch.no_grad():
-            embeds = self.llm.embed(batch["ids"])  # (B, L, D)
-            hidden = self.llm(embeds).hidden  # padding is on the right: causal is enough
-            index = place[..., None].expand(-1, -1, embeds.shape[2])
-            said, predicted = embeds.gather(1, index), hidden.gather(1, index - 1)  # (B, T, D): word, state before it
-        frames = ctc_unit_frames(batch["lengths"], batch["units"], self.recipe.unit_decoder.upsample)
-        fused = said if self.recipe.unit_decoder.fuse_token else None
-        return self.unit_decoder(predicted, fused, batch["lengths"], frames), frames
+            states = self._states(batch["ids"], batch["seen"])
+            before = (place - 1)[..., None].expand(-1, -1, states.shape[2])
+            predicted = states.gather(1, before)  # (B, T, D)
+            beside = self.unit_decoder.beside(ids, self.llm.embed)
+        return self.unit_decoder(predicted, beside, lengths, frames), frames
+
+    def _states(self, ids: Tensor, seen: Tensor) -> Tensor:
+        """The LLM's states (B, L, D) of rows of ids (B, L); zeros for those that are not seen."""
+        if bool(seen.all()):
+            return self.llm(self.llm.embed(ids)).hidden  # padding is on the right: causal is enough
+        embeds = self.llm.embed(ids[seen])
+        states = embeds.new_zeros(*ids.shape, self.llm.hidden_size)
+        if len(embeds):
+            states[seen] = self.llm(embeds).hidden.to(states.dtype)
+        return states
+
+    def _positions(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B,) what the frames of replies of ids (B, T) are multiples of."""
+        rows = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
+        return lengths.new_tensor(self.unit_decoder.positions(rows))
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits, frames = self.decode(batch)
@@ -167,17 +195,25 @@ class UnitDecoderTask(Task):
     @torch.no_grad()
     def write(self, batch: Batch) -> list[list[int]]:
         """The units of each reply, as a listener would get them."""
-        logits, _ = self.decode(batch | {"units": batch["units"][:, :0]})  # no more frames than λ a word
-        beyond = torch.arange(logits.shape[1], device=logits.device) >= (
-            batch["lengths"][:, None] * self.recipe.unit_decoder.upsample
+        # With its states, and no more frames than λ a position.
+        logits, frames = self.decode(
+            batch | {"units": batch["units"][:, :0], "seen": torch.ones_like(batch["seen"])}
         )
+        beyond = torch.arange(logits.shape[1], device=logits.device) >= frames[:, None]
         logits[..., self.unit_decoder.blank].masked_fill_(beyond, float("inf"))
         return [[unit for unit in row if unit >= 0] for row in self.collapse(logits).tolist()]
 
-    def measure(self, folders: tuple[str, ...], most: int = 128) -> dict[str, float]:
-        """Unit error rate and rate of blanks over about so many replies, evenly picked."""
-        device = self.unit_decoder.output_proj.bias.device
+    def measure(self, folders: tuple[str, ...], most: int = 128, unseen: bool = False) -> dict[str, float]:
+        """Unit error rate and rate of blanks over about so many replies, evenly picked.
+
+        unseen: of the replies with a word that no reply of the training data has; {} where there is none.
+        """
+        device = next(self.unit_decoder.parameters()).device
         corpus, items = self._open(folders)
+        if unseen:
+            items = np.array([i for i in items if _words(corpus.corpus.metas[i]) - self.known], int)
+            if not len(items):
+                return {}
         chosen = items[:: max(1, len(items) // most)]
         written: list[list[int]] = []
         blanks = []
@@ -189,10 +225,21 @@ class UnitDecoderTask(Task):
         wanted = [corpus.spoken[int(item)].units.tolist() for item in chosen]
         return {"unit_error_rate": error_rate(written, wanted), "blanks": float(np.mean(blanks))}
 
+    @functools.cached_property
+    def known(self) -> set[str]:
+        """The words of the training data."""
+        return set().union(*(_words(self.corpus.corpus.metas[int(item)]) for item in self.items))
+
     def evaluate(self) -> dict[str, float]:
-        """The same on each held-out set."""
+        """The same on each held-out set, and on those of its replies that have a word which was not trained on."""
         metrics: dict[str, float] = {}
         for folder in self.recipe.dev_data:
             name = folder.rstrip("/").split("/")[-1]
             metrics |= {f"{key}_{name}": value for key, value in self.measure((folder,)).items()}
+            metrics |= {f"{key}_{name}_unseen": value for key, value in self.measure((folder,), unseen=True).items()}
         return metrics
+
+
+def _words(meta: dict[str, Any]) -> set[str]:
+    """The words of a reply, as they are spoken."""
+    return {word.strip(".,?!'") for word in read_aloud(meta["text"]).split()}

@@ -11,6 +11,7 @@ from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.data_prep.nano.dialogues import generate
 from duologue.data_prep.nano.vocabulary import token_ids
 from duologue.model.errors import DuologueError
+from duologue.model.speech_decoder.spelling_decoder import SpellingDecoderConfig
 from duologue.model.speech_decoder.unit_decoder import CTCCollapse
 from duologue.training.loop.trainer import train
 from duologue.training.losses.ctc_units import IGNORE, ctc_unit_frames, ctc_unit_loss
@@ -151,3 +152,44 @@ def test_repeated_tokens_need_a_blank_between(replies, tmp_path):
     narrow = replace(plain.unit_decoder, upsample=7)  # six tokens a word fit in seven frames, with blanks they do not
     with pytest.raises(DuologueError, match="upsample must be about 12"):
         replace(plain, unit_decoder=narrow).build()
+
+
+def spelling(folder, **changes):
+    """The tiny recipe with a decoder that reads spelling."""
+    base = tiny(folder, **changes)
+    sizes = SpellingDecoderConfig(in_dim=64, dim=64, layers=1, heads=2, ffn_dim=128, units=200, blank_bias=-2.0)
+    return replace(base, unit_decoder=sizes, state_dropout=0.5)
+
+
+def test_a_decoder_that_reads_spelling_overfits_and_unseen_words_are_measured(replies, tmp_path):
+    """With the states of half of the replies, and of none of them."""
+    meta = {"id": "new", "text": "a zebra", "voice": "none"}
+    writer = ShardWriter(tmp_path / "new", name="replies", sample_rate=16000, seed=0, parameters={})
+    writer.write(0, [Clip(np.zeros(4 * HOP, np.int16), meta)])
+    writer.finish()
+    row = {"id": "new", "units": [1, 2], "durations": [2, 2]}
+    (tmp_path / "new" / "units.jsonl").write_text(json.dumps(row) + "\n")
+    run = spelling(replies, out=str(tmp_path / "run"), dev_data=(str(replies), str(tmp_path / "new")))
+    task = run.build()
+    metrics = train(run, task, progress=False)
+    assert metrics["loss"] < 0.2 and metrics[f"unit_error_rate_{replies.name}"] < 0.05, metrics
+    assert "unit_error_rate_new_unseen" in metrics and f"unit_error_rate_{replies.name}_unseen" not in metrics
+    batch = task.batch(0) | {"seen": torch.zeros(8, dtype=torch.bool)}
+    with torch.no_grad():
+        assert task(batch)[0] < 0.3
+
+
+def test_the_states_of_a_fraction_of_the_replies_are_seen(replies, monkeypatch):
+    """Where they are not, the language model does not run."""
+    task = spelling(replies).build().eval()
+    batch = next(batch for batch in map(task.batch, range(5)) if 0 < int(batch["seen"].sum()) < 8)
+    assert bool(tiny(replies).build().batch(0)["seen"].all())
+    seen = int(batch["seen"].nonzero()[0])
+    whole, _ = task.decode(batch | {"seen": torch.ones(8, dtype=torch.bool)})
+    some, _ = task.decode(batch)
+    torch.testing.assert_close(some[seen], whole[seen])
+    monkeypatch.setattr(task.llm, "forward", lambda *_: pytest.fail("the language model runs"))
+    none, _ = task.decode(batch | {"seen": torch.zeros(8, dtype=torch.bool)})
+    unseen = int((~batch["seen"]).nonzero()[0])
+    torch.testing.assert_close(some[unseen], none[unseen])
+    assert not torch.allclose(none[seen], some[seen])
