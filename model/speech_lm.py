@@ -97,6 +97,7 @@ class SpeechLM(nn.Module):
         if prompt is not None:
             check_ids((*prompt.prefix_ids, *prompt.suffix_ids, *prompt.next_prefix_ids), vocab, "the prompt")
             self._prompt = FixedPrompt(prompt, layout, config.past_in_words)
+        self.adaptor.bind(self.llm.embed)
         self.transcript = Transcript(layout, config.transcript_ctc)
         speech = None if self.unit_decoder is None else SpeechDecoder(self.unit_decoder, self.vocoder)
         self.stages = Stages(self._hearing(config.streams, None), self.llm, speech)
@@ -236,7 +237,7 @@ class SpeechLM(nn.Module):
         view, hearing, speech = copy.copy(self), self.stages.hearing, self.stages.speech
         if speech is not None:
             speech = SpeechDecoder(wrap(speech.unit_decoder, "step"), speech.vocoder)
-        if hearing.streams and hearing.exact:  # windows of streams are of different lengths
+        if hearing.streams and hearing.exact and self.adaptor.even:  # windows of streams are of different lengths
             hearing = wrap(hearing, "step")
         view.stages = Stages(hearing, wrap(self.stages.llm, "extend"), speech, longest)
         return view

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import nn
 
+from .adaptor.ctc import CTCAdaptorConfig
 from .adaptor.stack import StackConfig
 from .audio_encoder.mel import LogMel, LogMelConfig
 from .audio_encoder.whisper import WhisperEncoderConfig
@@ -34,7 +35,7 @@ from .tokens import TokenLayout
 
 # The kinds of a part; "encoder.kind=whisper" names one by its config's file. They tell each other by their fields.
 EncoderConfig = WhisperEncoderConfig
-AdaptorConfig = StackConfig
+AdaptorConfig = StackConfig | CTCAdaptorConfig
 AnyUnitDecoderConfig = UnitDecoderConfig | SpellingDecoderConfig
 VoiceConfig = UnitVocoderConfig | CodecVoiceConfig
 AnyUnitDecoder = UnitDecoder | SpellingDecoder

@@ -18,6 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from duologue.model.adaptor.adaptor import Adaptor
+from duologue.model.adaptor.ctc import CTCAdaptor, CTCAdaptorConfig
 from duologue.model.adaptor.stack import StackAdaptor, StackConfig
 from duologue.model.audio_encoder.hearing import Hearing
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
@@ -86,14 +88,25 @@ def tiny_adaptor() -> StackAdaptor:
     return StackAdaptor(StackConfig(in_dim=16, hidden_dim=24, out_dim=12, stack=4))
 
 
+def tiny_ctc() -> CTCAdaptor:
+    """It hears another of eleven tokens, or none, every few frames."""
+    adaptor = CTCAdaptor(CTCAdaptorConfig(in_dim=16, dim=16, layers=2, heads=2, chunk=4, left_context=8, out_dim=12,
+                                          vocab=11, temperature=0.7))  # fmt: skip
+    vectors = torch.randn(40, 12)
+    adaptor.tokens.copy_(torch.randperm(40)[:11])
+    adaptor.blank.bias.data.fill_(6.0)
+    adaptor.bind(lambda ids: vectors[ids])
+    return adaptor
+
+
 def kinds(union: Any) -> tuple[Any, ...]:
     """The configs of a part that comes in several kinds."""
     return typing.get_args(union) or (union,)
 
 
-def tiny_hearing(tail_s: float) -> Hearing:
+def tiny_hearing(tail_s: float, adaptor: Adaptor | None = None) -> Hearing:
     mel, encoder = LogMel(LogMelConfig(n_mels=20)), tiny_encoder(causal_conv=True)
-    return Hearing(mel, encoder, tiny_adaptor(), streams=True, tail_s=tail_s)
+    return Hearing(mel, encoder, adaptor or tiny_adaptor(), streams=True, tail_s=tail_s)
 
 
 TINY_SOURCE_FILTER = SourceFilterConfig(
@@ -284,7 +297,10 @@ STAGES = [
             input=lambda frames: torch.randn(2, frames, 16),
         )
         for kind in kinds(AdaptorConfig)
+        if kind is not CTCAdaptorConfig
     ),
+    Stage(name="adaptor-ctc", make=tiny_ctc, input=lambda frames: torch.randn(1, frames, 16)),
+    Stage(name="hearing-ctc", make=lambda: tiny_hearing(0.0, tiny_ctc()), input=lambda frames: samples(frames)[:1], frames=8123, slack=1.2),
     Stage(
         name="hearing",
         make=lambda: tiny_hearing(tail_s=0.0),

@@ -1,14 +1,15 @@
-"""What every adaptor is: encoder frames (B, T, D) at 50 Hz in, embeddings (B, T // k, D_llm) out.
+"""What every adaptor is: encoder frames (B, T, D) at 50 Hz in, embeddings (B, T', D_llm) of the language model out.
 
-Groups of k neighbouring frames become one embedding each; a remainder of fewer than k is dropped. A kind says in
-``forward`` how; the base streams it.
+:class:`GroupAdaptor` makes one embedding of every k neighbouring frames; a kind says in ``forward`` how. Other kinds
+give as many embeddings as they hear words (:mod:`.ctc`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +28,49 @@ class AdaptorSizes(Protocol):
     def out_dim(self) -> int:
         """D_llm."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class HeardToken:
+    """A token that an adaptor has heard by itself.
+
+    start, end: in frames where the adaptor says it, in seconds from the beginning of the turn where :class:`Hearing`
+        does.
+    confidence: mean probability of the token while it lasts.
+    """
+
+    token: int  # of the language model
+    start: float
+    end: float
+    confidence: float
+
+
+class Adaptor(Streaming):
+    """(B, T, D) -> (B, T', D_llm).
+
+    Attributes:
+        most: embeddings that a frame becomes, at most.
+        even: whether all clips of so many frames become the same number of embeddings, so that clips can be heard in
+            one batch.
+        transcribes: whether it hears words by itself (:meth:`tokens_of`).
+    """
+
+    time_in, time_out = 1, 1
+    config: AdaptorSizes
+    most: Fraction
+    even = True
+    transcribes = False
+
+    def bind(self, embed: Callable[[Tensor], Tensor]) -> None:
+        """Read the language model's input embeddings by ``embed``: ids (…) -> (…, D_llm). Most adaptors do not."""
+
+    def tokens_of(self, state: Any) -> list[HeardToken]:
+        """The tokens that a stream has heard so far, their times in frames."""
+        return []
+
+
+class GroupSizes(AdaptorSizes, Protocol):
+    """Of an adaptor that makes one embedding of k frames."""
+
     @property
     def stack(self) -> int:
         """k, frames to one embedding."""
@@ -39,15 +83,15 @@ class AdaptorState(State):
     pending: Tensor
 
 
-class Adaptor(Streaming):
-    """(B, T, D) -> (B, T // k, D_llm)."""
+class GroupAdaptor(Adaptor):
+    """(B, T, D) -> (B, T // k, D_llm); a remainder of fewer than k frames is dropped."""
 
-    time_in, time_out = 1, 1
+    config: GroupSizes
 
-    def __init__(self, config: AdaptorSizes) -> None:
+    def __init__(self, config: GroupSizes) -> None:
         super().__init__()
         self.config = config
-        self.rate = Fraction(1, config.stack)
+        self.rate = self.most = Fraction(1, config.stack)
 
     def groups(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T // k, k, D), the remainder dropped."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import DuologueError
-from .adaptor import Adaptor
+from .adaptor import GroupAdaptor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class StackConfig:
             raise DuologueError(f"adaptor stack is {self.stack}; it must be at least 1")
 
 
-class StackAdaptor(Adaptor):
+class StackAdaptor(GroupAdaptor):
     """(B, T, D) -> (B, T // k, D_llm)."""
 
     def __init__(self, config: StackConfig) -> None:

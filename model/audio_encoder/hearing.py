@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..adaptor.adaptor import Adaptor
+from ..adaptor.adaptor import Adaptor, HeardToken
 from ..streaming import Chain, ChainState, State, Streaming
 from .encoder import Encoder
 from .mel import LogMel
@@ -25,11 +25,13 @@ from .windowed import WindowConfig, WindowedEncoder
 
 @dataclass
 class HearingState(State):
-    """Of an encoder that streams its state; of another the clip so far, samples (B, n) each."""
+    """Of an encoder that streams its state; of another the clip so far, samples (B, n) each, and once it has been heard
+    the adaptor's state."""
 
     batch: int
     stage: ChainState | None
     clip: list[Tensor]
+    adaptor: State | None = None
 
     def clone(self) -> Self:
         """The samples are shared: they no longer change."""
@@ -62,7 +64,7 @@ class Hearing(Streaming):
     ) -> None:
         super().__init__()
         frames = (mel, encoder) if window is None else (WindowedEncoder(mel, encoder, window),)
-        self.stage, self.adaptor = Chain(*frames, adaptor), adaptor
+        self.frames, self.stage, self.adaptor = Chain(*frames), Chain(*frames, adaptor), adaptor
         self.streams = streams or window is not None
         self.sample_rate = mel.config.sample_rate  # Hz
         self.clip_s = None if self.streams else clip_s
@@ -78,13 +80,26 @@ class Hearing(Streaming):
     def embeddings_of(self, samples: int) -> int:
         """How many embeddings so many samples become, at most."""
         heard = samples if self.clip_s is None else round(self.clip_s * self.sample_rate)
-        return int(heard * Fraction(self.rate)) + 1
+        return int(heard * self.frames.rate * self.adaptor.most) + 1
+
+    def tokens_of(self, state: HearingState) -> list[HeardToken]:
+        """The tokens that the adaptor has heard so far, if it hears any by itself; their times in seconds."""
+        adaptor = state.adaptor if state.stage is None else state.stage.stages[-1]
+        frame_s = float(1 / (self.frames.rate * self.sample_rate))
+        return [
+            replace(token, start=token.start * frame_s, end=token.end * frame_s)
+            for token in ([] if adaptor is None else self.adaptor.tokens_of(adaptor))
+        ]
 
     def forward(self, pcm: Tensor) -> Tensor:
+        return self.stage(self._whole(pcm))
+
+    def _whole(self, pcm: Tensor) -> Tensor:
+        """A whole clip as the encoder is given it."""
         pcm = F.pad(pcm, (0, self.tail))
         if self.clip_s is not None:
             pcm = F.pad(pcm, (0, round(self.clip_s * self.sample_rate) - pcm.shape[1]))  # negative: cut
-        return self.stage(pcm)
+        return pcm
 
     def init_state(self, batch_size: int = 1) -> HearingState:
         return HearingState(batch_size, self.stage.init_state(batch_size) if self.streams else None, [])
@@ -98,6 +113,8 @@ class Hearing(Streaming):
     def flush(self, state: HearingState) -> Tensor:
         silence = torch.zeros(state.batch, self.tail, device=next(self.adaptor.parameters()).device)
         if state.stage is None:
-            return self(torch.cat([*state.clip, silence[:, :0]], dim=1))
+            frames = self.frames(self._whole(torch.cat([*state.clip, silence[:, :0]], dim=1)))
+            state.adaptor = self.adaptor.init_state(state.batch)
+            return torch.cat([self.adaptor.step(frames, state.adaptor), self.adaptor.flush(state.adaptor)], dim=1)
         heard = [self.stage.step(silence, state.stage)] if self.tail else []
         return torch.cat([*heard, self.stage.flush(state.stage)], dim=1)

@@ -1,0 +1,209 @@
+"""CTC adaptor: it hears tokens of the language model's own vocabulary, and gives one embedding for each.
+
+    frames (1, T, D) at 50 Hz -> layer norm, transformer at 25 Hz -> scores of V tokens and of the blank, every 40 ms
+    frames in a row whose best token is the same -> one embedding: the language model's input embeddings, averaged with
+    the tokens' probabilities as weights; blanks become nothing
+
+The score of a token is the cosine between the frame and the token's input embedding, times a learnt scale. The
+embeddings stay the language model's own (:meth:`CTCAdaptor.bind`): it can be frozen, and reads what it knows. The
+tokens heard are the transcript, with times and probabilities, for nothing.
+
+It streams: the transformer sees whole chunks and a bounded past, and a token is given out once another label follows.
+
+Sources: LegoSLM (arXiv 2505.11352), section 3: CTC over the language model's vocabulary, and its posteriors as weights;
+Soundwave (arXiv 2502.12900), section 3: one embedding for each run of frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, WhisperEncoderState
+from ..errors import DuologueError
+from ..streaming import State
+from .adaptor import Adaptor, HeardToken
+
+STRIDE = 2  # frames at 50 Hz for each frame with scores
+SCALE = 20.0  # of the cosines, untrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTCAdaptorConfig:
+    """Sizes of the adaptor. Which V tokens it hears is in its tensor ``tokens``."""
+
+    in_dim: int  # D, the encoder's width
+    dim: int = 256  # of the transformer
+    layers: int = 4
+    heads: int = 4
+    chunk: int = 10  # frames at 25 Hz that see each other, which is the look-ahead
+    left_context: int = 250  # frames before its chunk that a frame sees; a multiple of the chunk
+    positions: int = 1500  # frames that training covers: 60 s
+    out_dim: int = 896  # D_llm
+    vocab: int = 2048  # V
+    temperature: float = 1.0  # of the probabilities by which embeddings are averaged; near 0: the best token's alone
+
+    def build(self) -> CTCAdaptor:
+        """The adaptor of these sizes, untrained, with a vocabulary of V times token 0."""
+        return CTCAdaptor(self)
+
+    def transformer(self) -> WhisperEncoderConfig:
+        """What stands between the frames and the scores, as an encoder of D "bands"."""
+        return WhisperEncoderConfig(
+            n_mels=self.in_dim, n_audio_ctx=self.positions, n_audio_state=self.dim, n_audio_head=self.heads,
+            n_audio_layer=self.layers, chunk=self.chunk, left_context=self.left_context,
+        )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.vocab < 1:
+            raise DuologueError(f"adaptor vocab is {self.vocab}; it must be at least 1")
+        if not self.temperature > 0:
+            raise DuologueError(f"adaptor temperature is {self.temperature}; it must be above 0")
+        try:
+            self.transformer()
+        except DuologueError as error:
+            raise DuologueError(str(error).replace("encoder", "adaptor", 1)) from None
+
+
+@dataclass
+class RunState(State):
+    """Frames in a row with the same best label, which the next frame may go on with.
+
+    label: index into the vocabulary; V: the blank.
+    weights: (V,) the tokens' probabilities, summed over the frames. probability: the label's own, summed.
+    """
+
+    label: int
+    start: int
+    frames: int
+    weights: Tensor
+    probability: float
+
+
+@dataclass
+class WordsState(State):
+    """Frames (at 25 Hz) so far, the run that may go on, the tokens of those that are over."""
+
+    frames: int = 0
+    run: RunState | None = None
+    heard: list[HeardToken] = field(default_factory=list)
+
+
+@dataclass
+class CTCState(State):
+    """Of one stream."""
+
+    transformer: WhisperEncoderState
+    words: WordsState = field(default_factory=WordsState)
+
+
+class CTCAdaptor(Adaptor):
+    """(1, T, D) -> (1, tokens, D_llm)."""
+
+    even = False
+    transcribes = True
+    rate = Fraction(0)  # how many embeddings come out is up to what is said
+    most = Fraction(1, STRIDE)
+
+    def __init__(self, config: CTCAdaptorConfig) -> None:
+        super().__init__()
+        self.config: CTCAdaptorConfig = config
+        self.norm = nn.LayerNorm(config.in_dim)
+        self.transformer = WhisperEncoder(config.transformer())
+        self.project = nn.Linear(config.dim, config.out_dim)
+        self.blank = nn.Linear(config.dim, 1)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self.tokens: Tensor
+        self.register_buffer("tokens", torch.zeros(config.vocab, dtype=torch.long))  # ids of the language model
+        self.latency = self.transformer.latency
+        self._embed: Callable[[Tensor], Tensor] | None = None
+
+    def bind(self, embed: Callable[[Tensor], Tensor]) -> None:
+        self._embed = embed  # a function, which does not register: names and tensors stay the adaptor's own
+
+    def tokens_of(self, state: CTCState) -> list[HeardToken]:
+        return state.words.heard
+
+    def hidden(self, x: Tensor, lengths: Tensor | None = None, offsets: Tensor | None = None) -> Tensor:
+        """Frames (B, T, D) of whole clips -> (B, ceil(T / 2), dim); lengths: (B,) real frames; offsets: (B,) first
+        position of each clip, at 25 Hz."""
+        return self.transformer(self._normed(x), lengths=lengths, offsets=offsets)
+
+    def scores(self, hidden: Tensor, vectors: Tensor) -> Tensor:
+        """(B, U, dim), and the tokens' input embeddings (V, D_llm) -> logits (B, U, V + 1), the blank's last."""
+        cosines = F.normalize(self.project(hidden).float(), dim=-1) @ F.normalize(vectors.float(), dim=-1).T
+        return torch.cat([cosines * self.log_scale.exp().float(), self.blank(hidden).float()], dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._check_batch(x.shape[0])
+        return self._embeddings(self.hidden(x), WordsState(), last=True)
+
+    def init_state(self, batch_size: int = 1) -> CTCState:
+        self._check_batch(batch_size)
+        return CTCState(transformer=self.transformer.init_state())
+
+    def step(self, x: Tensor, state: CTCState) -> Tensor:
+        return self._embeddings(self.transformer.step(self._normed(x), state.transformer), state.words, last=False)
+
+    def flush(self, state: CTCState) -> Tensor:
+        return self._embeddings(self.transformer.flush(state.transformer), state.words, last=True)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return self.norm(x.to(self.norm.weight.dtype)).transpose(1, 2)  # (B, D, T)
+
+    def _check_batch(self, size: int) -> None:
+        if size != 1:
+            raise DuologueError(f"a ctc adaptor hears one clip at a time, as each has its own number of words; got {size}")
+
+    def _embeddings(self, hidden: Tensor, state: WordsState, last: bool) -> Tensor:
+        """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the runs that they end; ``last``: and of the last."""
+        if self._embed is None:
+            raise DuologueError("a ctc adaptor needs a language model's embeddings: make a SpeechLM of it, or bind it")
+        vectors = self._embed(self.tokens)  # (V, D_llm)
+        runs = [] if state.run is None else [state.run]
+        for run in self._runs(self.scores(hidden, vectors.to(hidden.device))[0], state.frames):
+            if runs and runs[-1].label == run.label:
+                _join(runs[-1], run)
+            else:
+                runs.append(run)
+        state.frames += hidden.shape[1]
+        state.run = None if last or not runs else runs.pop()
+        found = [run for run in runs if run.label < self.config.vocab]
+        if not found:
+            return vectors.new_zeros(1, 0, self.config.out_dim)
+        ids = self.tokens[[run.label for run in found]].tolist()
+        state.heard += [
+            HeardToken(
+                token=token, start=STRIDE * run.start, end=STRIDE * (run.start + run.frames),
+                confidence=run.probability / run.frames,
+            )
+            for token, run in zip(ids, found, strict=True)
+        ]  # fmt: skip
+        weights = torch.stack([run.weights / run.frames for run in found])  # (tokens, V)
+        return (weights @ vectors.to(weights)).to(vectors.dtype)[None]
+
+    def _runs(self, scores: Tensor, first: int) -> list[RunState]:
+        """Logits (U, V + 1) of the frames from number ``first`` on, as runs."""
+        if not len(scores):
+            return []
+        weights = (scores[:, :-1] / self.config.temperature).softmax(-1)  # (U, V): blank left out
+        best, labels = scores.softmax(-1).max(-1)  # (U,) each
+        kinds, run, frames = labels.unique_consecutive(return_inverse=True, return_counts=True)
+        sums = weights.new_zeros(len(kinds), weights.shape[1]).index_add(0, run, weights)  # (runs, V)
+        sure = best.new_zeros(len(kinds)).index_add(0, run, best)
+        starts = first + frames.cumsum(0) - frames
+        rows = zip(kinds.tolist(), starts.tolist(), frames.tolist(), sums, sure.tolist(), strict=True)
+        return [RunState(*row) for row in rows]
+
+
+def _join(run: RunState, more: RunState) -> None:
+    """``run`` goes on with ``more``."""
+    run.frames += more.frames
+    run.weights = run.weights + more.weights
+    run.probability += more.probability
