@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ..model.audio_encoder.encoder import Encoder
 from ..model.audio_encoder.mel import LogMel, LogMelConfig
@@ -29,7 +30,7 @@ from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict, read_value
 from .files import expanded, read_object
 from .folders import replaceable, replacing
-from .source import CONFIG, WEIGHTS, resolve
+from .source import CONFIG, WEIGHTS, one_line, resolve
 from .store import load_tokenizer, read_model_config
 from .weights import fill, made, named_tensors
 
@@ -146,6 +147,34 @@ def read_sizes(name: str | Path, part: str) -> dict[str, Any]:
         found = read_part(name, part)
         found = found if declared[part].beside else {part: found}
     return {each: read_value(declared[each].kind, found[each], each) for each in wanted if found.get(each) is not None}
+
+
+def read_embeddings(name: str | Path, ids: Tensor) -> Tensor:
+    """The input embeddings (V, D) of tokens (V,) of a language model: of a run that trained one, a part ``llm``, or a
+    model. Nothing else of it is read.
+
+    Raises:
+        DuologueError: there is no language model, or a token is none of its own.
+    """
+    sizes = read_sizes(name, "llm")
+    path = (expanded(name) if read_run(name) else resolve(name)) / WEIGHTS
+    if "llm" not in sizes or not path.is_file():
+        raise DuologueError(f"{name} holds no language model: expected a part of duologue import llm, a run or a model")
+    llm = made(lambda: LLM(sizes["llm"]))
+    if int(ids.max()) >= llm.vocab_size:
+        raise DuologueError(f"token {int(ids.max())} is none of the {llm.vocab_size} of the language model in {name}")
+    table = llm.lm.get_input_embeddings()
+    tied = {f"llm.{key}" for key, tensor in llm.state_dict(keep_vars=True).items() if tensor is table.weight}
+    try:
+        with safe_open(path, "pt") as file:
+            found = tied.intersection(file.keys())
+            if not found:
+                raise DuologueError(f"{path} has no tensor {min(tied)!r}")
+            table.weight = nn.Parameter(file.get_tensor(min(found)).float())
+    except (SafetensorError, OSError) as error:
+        raise DuologueError(f"{path} cannot be read: {one_line(error)}") from None
+    with torch.no_grad():
+        return llm.embed(ids).float()
 
 
 def load_encoder(name: str | Path) -> tuple[LogMel, Encoder]:

@@ -10,7 +10,7 @@ A part comes from a run, a checkpoint or an imported part, whose sizes it keeps;
 nano's. It may be a mean of the weights of several runs that began alike: llm=runs/a+runs/b, or
 llm=0.3*runs/a+0.7*runs/b. What is optional may be left out. Where the adaptor's run, or the checkpoint that it is from,
 joined a language model from elsewhere, turns are written by that one's tokenizer, otherwise in nano's words; and the
-window that an encoder of whole clips is heard through is that of the monitor's run.
+window that an encoder of whole clips is heard through is that of the run of the monitor, or else of the adaptor.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def run(out: str | Path, config: Any) -> Path:
         sizes |= read_sizes(folders[name][0], name)
     joined, questions = _written_by(folders["adaptor"][0])
     if joined:
-        window = read_run(folders["monitor"][0]).get("window") if "monitor" in given else None
+        runs = [read_run(folders[name][0]) for name in ("monitor", "adaptor") if name in given]
+        window = next((run["window"] for run in runs if run.get("window")), None)
         sizes |= {"window": config_from_dict(WindowConfig, window)} if window else {}
     else:
         absent = {name: None for name, part in declared.items() if part.optional and name not in {*given, *sizes}}

@@ -159,10 +159,10 @@ class CTCAdaptor(Adaptor):
 
     def _check_batch(self, size: int) -> None:
         if size != 1:
-            raise DuologueError(f"a ctc adaptor hears one clip at a time, as each has its own number of words; got {size}")
+            raise DuologueError(f"a ctc adaptor hears one clip at a time, for each has other words; got {size}")
 
     def _embeddings(self, hidden: Tensor, state: WordsState, last: bool) -> Tensor:
-        """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the runs that they end; ``last``: and of the last."""
+        """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the runs that are over; ``last``: all."""
         if self._embed is None:
             raise DuologueError("a ctc adaptor needs a language model's embeddings: make a SpeechLM of it, or bind it")
         vectors = self._embed(self.tokens)  # (V, D_llm)

@@ -79,7 +79,7 @@ def _part_of(path: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             names = [name for name in file.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 (no dictionary)
-            below = {name[len(prefix) + 1 :]: file.get_tensor(name).float() for name in names}
+            below = {name[len(prefix) + 1 :]: _as_float32(file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise DuologueError(f"{path} cannot be read: {one_line(error)}") from None
     own = module.state_dict(keep_vars=True)
@@ -87,13 +87,22 @@ def _part_of(path: Path, prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {name: by_tensor[id(tensor)] for name, tensor in own.items() if id(tensor) in by_tensor} | below
 
 
+def _as_float32(tensor: Tensor) -> Tensor:
+    """Weights in float32; whole numbers stay."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
 def _mean(weights: list[tuple[float, dict[str, Tensor]]]) -> dict[str, Tensor]:
     """Raises RuntimeError, as load_state_dict does, unless all have the same names and shapes."""
     (fraction, mean), *others = weights
     if others:
-        mean = {name: fraction * value for name, value in mean.items()}
+        mean = {name: fraction * value if value.is_floating_point() else value for name, value in mean.items()}
     for fraction, other in others:
         if {name: value.shape for name, value in other.items()} != {name: value.shape for name, value in mean.items()}:
             raise RuntimeError("a mean wants tensors of the same names and sizes in each")
-        mean = {name: value + fraction * other[name] for name, value in mean.items()}
+        for name, value in mean.items():
+            if value.is_floating_point():
+                mean[name] = value + fraction * other[name]
+            elif not value.equal(other[name]):
+                raise RuntimeError(f"{name} is not the same in each, and whole numbers have no mean")
     return mean

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...data_prep.nano.vocabulary import token_ids
+from ...model.adaptor.ctc import CTCAdaptorConfig
 from ...model.adaptor.stack import StackConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoderConfig
@@ -94,6 +95,11 @@ CODEC_STAGE: dict[str, Any] = {
     "warmup": 200, "optimiser": "muon", "quantise_after": 200, "betas": (0.8, 0.99), "weight_decay": 0.0, "clip": 10.0,
     "precision": "bf16", "save_every": 500,
 }  # fmt: skip
+CTC_ADAPTOR = QUESTIONS | HEARING | {  # with llm=
+    "adaptor": CTCAdaptorConfig(in_dim=192, dim=128, layers=2, out_dim=256, vocab=512), "llm": {},
+    "learn": ("adaptor",), "start": ("encoder=runs/asr_pretrain",), "steps": 3000, "batch_size": 32, "lr": 1e-3,
+    "warmup": 200, "precision": "bf16", "save_every": 500,
+}  # fmt: skip
 NANO: dict[str, dict[str, Any]] = {
     "asr_pretrain": PRETRAIN | {"learn": ("encoder", "ctc_head", "decoder")},
     "ssl": PRETRAIN | {"learn": ("encoder", "head"), "quantiser": RandomQuantiserConfig()},
@@ -107,6 +113,7 @@ NANO: dict[str, dict[str, Any]] = {
         "save_every": 500,
     },
     "speech_to_text": SPEECH_TO_TEXT,
+    "ctc_adaptor": CTC_ADAPTOR,
     "duplex": DUPLEX,
     "word_monitor": DUPLEX | WORD_MONITOR | {
         "start": ("encoder=runs/duplex", "adaptor=runs/duplex", "llm=runs/duplex"), "augment": "voices", "steps": 1500,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ...model.adaptor.ctc import CTCAdaptorConfig
 from ...model.adaptor.stack import StackConfig
 from ...model.codec.codec import CodecConfig
 from ...model.codec.quantiser import QuantiserConfig
@@ -50,6 +51,10 @@ TINY: dict[str, dict[str, Any]] = {
         "lr": 3e-3, "save_every": 150,
     },
     "speech_to_text": SPEECH_TO_TEXT,
+    "ctc_adaptor": nano.CTC_ADAPTOR | PLAIN | ENCODER | {
+        "adaptor": CTCAdaptorConfig(in_dim=64, dim=64, layers=1, heads=2, out_dim=64, vocab=64), "start": (),
+        "dev_data": (), "rare": 1, "steps": 150, "batch_size": 8, "warmup": 10, "lr": 3e-3, "save_every": 150,
+    },
     "duplex": DUPLEX,
     "word_monitor": DUPLEX | nano.WORD_MONITOR | {"word_monitor": MONITOR, "steps": 60, "lr": 1e-2, "save_every": 60},
     "unit_decoder": nano.NANO["unit_decoder"] | PLAIN | {

@@ -121,7 +121,7 @@ class Duplex(SpeechToText):
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # of a batch: states (N, D) and the turn states due (N,)
         self.windowed = None if recipe.encoder.chunk else WindowedEncoder(self.mel, self.encoder, recipe.window)
         self.measured: dict[str, list[tuple[Tensor, Tensor]]] = {}  # the same of held-out sets
-        self.place = recipe.mel.hop * 2 * recipe.adaptor.stack  # samples a place of speech, 80 ms
+        self.place = recipe.mel.hop * 2 * self.group  # samples a place of speech, 80 ms
 
     def parts(self) -> dict[str, nn.Module]:
         return super().parts() | {"monitor": self.monitor}
@@ -250,7 +250,7 @@ class Duplex(SpeechToText):
         step = self.scenes.window.chunk_ms * self.recipe.mel.sample_rate // 1000
         frames = [self.windowed.step(piece, state) for piece in samples.split(step, dim=1)]
         speech = self.adaptor(torch.cat([*frames, self.windowed.flush(state)], dim=1))
-        return speech, (batch["lengths"] // self.recipe.mel.hop + 1) // 2 // self.recipe.adaptor.stack
+        return speech, (batch["lengths"] // self.recipe.mel.hop + 1) // 2 // self.group
 
     def heard_states(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The states (N, D) at the positions where a turn state is known, and the turn states (N,)."""

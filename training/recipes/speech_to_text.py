@@ -127,6 +127,12 @@ class SpeechToText(SpeechTask, LoraTask):
         if joined:
             model.read_by(load_tokenizer(resolve(joined)))
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
+        if not self.adaptor.even:
+            raise DuologueError(
+                f"{recipe.stage} takes an adaptor of kind stack, which gives equally many embeddings for equally long "
+                "clips; one of kind ctc learns with recipe ctc_adaptor"
+            )
+        self.group = self.adaptor.most.denominator  # frames an embedding
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
         self.text = text_rows(self.corpus.metas, questions, recipe.seed + 1, categories=recipe.text_only,
@@ -150,7 +156,7 @@ class SpeechToText(SpeechTask, LoraTask):
     def frames(self, samples: int) -> int:
         """Adaptor frames that a clip of so many samples becomes."""
         mel = samples // self.recipe.mel.hop
-        return (mel + 1) // 2 // self.recipe.adaptor.stack
+        return (mel + 1) // 2 // self.group
 
     def batch(self, number: int) -> Batch:
         r = self.recipe
@@ -240,7 +246,7 @@ class SpeechToText(SpeechTask, LoraTask):
         if self.training and self.augmentation is not None:
             mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.augmentation.masks)
         frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D); no graph while it is frozen
-        return self.adaptor(frames), (lengths + 1) // 2 // self.recipe.adaptor.stack
+        return self.adaptor(frames), (lengths + 1) // 2 // self.group
 
     def read(self, batch: Batch) -> Tensor:
         """The LLM's states (B, L, D) of the rows, speech in its places."""

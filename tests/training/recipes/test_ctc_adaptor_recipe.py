@@ -1,0 +1,97 @@
+"""Recipe ctc_adaptor: it learns words by heart, goes on where it stopped, and gives assemble its adaptor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from any_model import tiny_adaptor, tiny_llm, tiny_whisper
+from safetensors.torch import load_file
+
+from duologue.checkpoints import store
+from duologue.data_prep.datasets.shards import Clip, ShardWriter
+from duologue.model.audio_encoder.windowed import WindowConfig
+from duologue.model.errors import DuologueError
+from duologue.training import assemble
+from duologue.training.main import resolve, run
+
+WORDS = ("what is the capital", "the capital is paris", "it's lovely", "you are helpful", "", "paris paris",
+         "what are you", "the assistant")  # fmt: skip
+
+
+def tones(folder: Path, texts: tuple[str, ...] = WORDS) -> str:
+    """Clips in which each letter is a tone of its own; without words, silence."""
+    writer = ShardWriter(folder, name=folder.name, sample_rate=16_000, seed=0, parameters={})
+    time = np.arange(1600) / 16_000
+    clips = []
+    for at, text in enumerate(texts):
+        parts = [np.sin(2 * np.pi * (200 + 60 * (ord(letter) % 32)) * time) for letter in text] or [np.zeros(8000)]
+        meta: dict[str, Any] = {"id": str(at), "voice": "tones", "text": text.title()}
+        meta |= {} if text else {"verdict": "noise"}
+        clips.append(Clip((8000 * np.concatenate(parts)).astype(np.int16), meta))
+    writer.write(0, clips)
+    writer.finish()
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("parts")
+    return ["preset=tiny", f"llm={tiny_llm(folder)}", f"encoder={tiny_whisper(folder)}", "augment=none",
+            f"data={tones(folder / 'tones')}", f"dev_data={folder / 'tones'}"]  # fmt: skip
+
+
+def test_it_learns_eight_clips_by_heart(tmp_path: Path, parts: list[str]) -> None:
+    metrics = run("ctc_adaptor", [*parts, f"out={tmp_path / 'run'}", "steps=120", "save_every=120", "lr=5e-3",
+                                  "window.left_ms=4000"])  # fmt: skip
+    assert metrics["wer_tones"] < 0.1 and metrics["quiet_tones"] == 1
+    assert 0 <= metrics["wer_window_tones"] <= 1.5
+    assert set(load_file(tmp_path / "run/model.safetensors")) == {
+        f"adaptor.{name}" for name in resolve("ctc_adaptor", parts).build().adaptor.state_dict()  # type: ignore
+    }, "neither the encoder nor the language model"
+    llm, encoder = (next(word for word in parts if word.startswith(f"{name}=")).partition("=")[2] for name in
+                    ("llm", "encoder"))  # fmt: skip
+    config = assemble.Config(adaptor=str(tmp_path / "run"), llm=llm, encoder=encoder)
+    model = store.load(assemble.run(tmp_path / "whole", config)).model
+    assert model.config.window == WindowConfig(left_ms=4000)
+    assert torch.equal(model.adaptor.tokens, load_file(tmp_path / "run/model.safetensors")["adaptor.tokens"])
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path, parts: list[str]) -> None:
+    words = [*parts, "save_every=2", "dev_data=", "batch_size=4", "schedule=constant"]
+    run("ctc_adaptor", [*words, f"out={tmp_path / 'whole'}", "steps=4"])
+    run("ctc_adaptor", [*words, f"out={tmp_path / 'parts'}", "steps=2"])
+    run("ctc_adaptor", [*words, f"out={tmp_path / 'parts'}", "steps=4"])
+    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    other = tones(tmp_path / "other", ("you are my assistant", "hello"))
+    with pytest.raises(DuologueError, match="its vocabulary was chosen from other data; adaptor=RUN goes on with it"):
+        run("ctc_adaptor", [*words, f"data={other}", f"out={tmp_path / 'parts'}", "steps=6"])
+    more = [*words, f"data={other}", f"adaptor={tmp_path / 'parts'}", f"out={tmp_path / 'more'}", "steps=2"]
+    run("ctc_adaptor", more)
+    assert torch.equal(load_file(tmp_path / "more/model.safetensors")["adaptor.tokens"], again["adaptor.tokens"])
+
+
+def test_what_it_leaves_out_is_counted(
+    tmp_path: Path, parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tones(tmp_path / "odd", ("what is the capital", "北京", "you are helpful " * 9))
+    task = resolve("ctc_adaptor", [*parts, f"data={data}", "longest_s=3"]).build()
+    assert list(task.items) == [0]  # type: ignore[attr-defined]
+    assert "2 of 3 clips are left out: longer than 3 s" in capsys.readouterr().err
+    with pytest.raises(DuologueError, match=r"no clip in .* fits"):
+        resolve("ctc_adaptor", [*parts, f"data={data}", "longest_s=0.1"]).build()
+
+
+def test_mistakes_are_one_line(tmp_path: Path, parts: list[str]) -> None:
+    with pytest.raises(DuologueError, match="recipe ctc_adaptor needs llm=FOLDER"):
+        resolve("ctc_adaptor", ["preset=tiny", *parts[2:]]).build()
+    with pytest.raises(DuologueError, match=r"trains an adaptor of kind ctc; that of adaptor= is StackConfig"):
+        resolve("ctc_adaptor", [*parts, f"adaptor={tiny_adaptor(tmp_path)}"]).build()
+    for stage in ("speech_to_text", "duplex"):
+        words = [word for word in parts if not word.startswith(("augment", "dev"))]
+        with pytest.raises(DuologueError, match=f"{stage} takes an adaptor of kind stack"):
+            resolve(stage, [*words, "adaptor.kind=ctc", "learn=adaptor"]).build()
