@@ -25,6 +25,7 @@ from ..model.audio_encoder.mel import LogMel, LogMelConfig
 from ..model.errors import DuologueError
 from ..model.language_model.causal_lm import LLM
 from ..model.speech_lm_config import EncoderConfig, SpeechLMConfig, parts_of
+from .base.cache import weights_of
 from .cards.facts import Card
 from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict, read_value
@@ -188,7 +189,7 @@ def load_encoder(name: str | Path) -> tuple[LogMel, Encoder]:
     if len(sizes) < 2 or not (folder / WEIGHTS).is_file():
         raise DuologueError(f"{name} is not a run that has trained an encoder: expected one of asr_pretrain or ssl")
     encoder = made(sizes["encoder"].build)
-    fill(encoder, folder / WEIGHTS, prefix="encoder.", dtype=torch.float32)
+    fill(encoder, weights_of(folder, "encoder"), prefix="encoder.", dtype=torch.float32)
     return LogMel(sizes["mel"]), encoder
 
 

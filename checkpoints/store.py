@@ -3,6 +3,7 @@
     folder/config.json          the nested configs, the token-id layout, the tokenizer's fingerprint
     folder/model.safetensors    every parameter and buffer by name; float32, or float16 to halve the file
     folder/tokenizer.json       (and tokenizer_config.json) a Hugging Face fast tokenizer
+                                where config.json names base weights, their tensors and tokenizer are not here (base/)
     folder/README.md            the model card; its facts are in card.json (see cards/facts.py)
 
 Saving writes beside the folder and renames; loading is strict. Only safetensors are read, never pickles.
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch import Tensor, nn
 from ..model.audio_encoder.windowed import WindowConfig
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
+from .base.cache import imported
+from .base.declared import KEY, BaseWeights, read_base
 from .cards.facts import Card
 from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict
@@ -42,6 +46,8 @@ class StoredConfig:
     special_tokens: dict[str, str]  # the layout's names and what the tokenizer calls them, "bos": "<bos>"
     vocabulary: str  # fingerprint of the tokenizer's whole vocabulary: a permuted one must not pass silently
     model: SpeechLMConfig
+    # Parts that are not stored here, by name; the tokenizer is then that of the language model among them.
+    base: dict[str, BaseWeights] = field(default_factory=dict, metadata={"newer": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,15 @@ class Checkpoint:
     path: Path  # the folder that it came from
 
 
-def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: Card | None = None, *, half: bool = False) -> Path:
+def save(
+    folder: str | Path,
+    model: SpeechLM,
+    tokenizer: Any,
+    card: Card | None = None,
+    *,
+    half: bool = False,
+    base: Mapping[str, BaseWeights] | None = None,
+) -> Path:
     """Write a checkpoint folder, so that readers see the old one or the new one, never half of one.
 
     Args:
@@ -62,6 +76,8 @@ def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: Card | None 
         tokenizer: a transformers fast tokenizer, or a folder that holds one.
         card: its facts; the sizes of the parts alone, if not given.
         half: store float32 parameters as float16. They are loaded as float32 again.
+        base: parts of the model that are these very weights: they are named, not stored. With ``llm`` among them the
+            tokenizer, which must be its own, is not stored either.
     Raises:
         DuologueError: token ids, tokenizer and sizes do not fit together, a value cannot be stored, or ``folder`` is
             something other than a checkpoint.
@@ -75,12 +91,18 @@ def save(folder: str | Path, model: SpeechLM, tokenizer: Any, card: Card | None 
         special_tokens=_special_tokens(model.config, tokenizer),
         vocabulary=_fingerprint(tokenizer),
         model=model.config,
+        base=dict(base or {}),
     )
-    tensors = {name: _to_disk(name, tensor, half) for name, tensor in named_tensors(model).items()}
+    values = config_to_dict(stored)
+    if not base:
+        del values[KEY]
+    tensors = {name: _to_disk(name, tensor, half) for name, tensor in named_tensors(model).items()
+               if name.partition(".")[0] not in stored.base}  # fmt: skip
     with replacing(folder) as beside:
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
-        tokenizer.save_pretrained(beside)
-        text = json.dumps(config_to_dict(stored), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if "llm" not in stored.base:
+            tokenizer.save_pretrained(beside)
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (beside / CONFIG).write_text(text, encoding="utf-8")
         write_card(beside, replace(card or Card(), name=folder.name))
     return folder
@@ -117,7 +139,8 @@ def load(
         model.read_by(tokenizer)
     except DuologueError as error:
         raise DuologueError(f"{folder}: {error}") from None
-    fill(model, folder / WEIGHTS, device=device, dtype=dtype, device_map=device_map)
+    base = {part: imported(part, weights) / WEIGHTS for part, weights in stored.base.items()}
+    fill(model, folder / WEIGHTS, elsewhere=base, device=device, dtype=dtype, device_map=device_map)
     if int8:
         to_int8(model.llm)
     if window is not None:
@@ -164,7 +187,9 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a checkpoint folder."""
+    """The fast tokenizer of a checkpoint folder, or of the base weights of its language model."""
+    if not (folder / TOKENIZER).is_file() and "llm" in (base := read_base(folder)):
+        folder = imported("llm", base["llm"])
     if not (folder / TOKENIZER).is_file():
         raise DuologueError(f"{folder} has no {TOKENIZER}")
     from transformers import PreTrainedTokenizerFast
@@ -211,7 +236,7 @@ def _check_same_tokenizer(folder: Path, stored: StoredConfig, tokenizer: Any) ->
                 f"{stored.special_tokens.get(name)!r} in {CONFIG}"
             )
     if _fingerprint(tokenizer) != stored.vocabulary:
-        raise DuologueError(f"{folder / TOKENIZER} is not the tokenizer that the model was saved with")
+        raise DuologueError(f"{folder}: its {TOKENIZER} is not the tokenizer that the model was saved with")
 
 
 def _read_config(folder: Path) -> StoredConfig:

@@ -8,7 +8,7 @@ peak of host memory is the model's size and little more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,6 +109,7 @@ def fill(
     path: Path,
     *,
     prefix: str = "",
+    elsewhere: Mapping[str, Path] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     device_map: DeviceMap | None = None,
@@ -117,6 +118,8 @@ def fill(
 
     Args:
         module: made by :func:`without_storage`, or with weights, which are replaced.
+        elsewhere: parts of the module by name -> the file that has all their tensors, and no others; they are not in
+            ``path``. ``prefix`` must be empty then.
         device, dtype: where parameters go and as what; ``None``: as they are in the file. Buffers keep the module's
             own dtype, for rounding a table shows.
         device_map: parts of the module by name -> device, for several of them; the longest name that fits counts, and
@@ -129,7 +132,10 @@ def fill(
     if unknown := [name for name in device_map or () if name not in parts]:
         raise DuologueError(f"device_map names {unknown[0]!r}, which is no part of the model")
     wanted = named_tensors(module)
-    check_tensors(wanted, _shapes(path, prefix), str(path))
+    files = {path: [name for name in wanted if not _within(name, elsewhere or ())]}
+    files |= {file: [name for name in wanted if _within(name, (part,))] for part, file in (elsewhere or {}).items()}
+    for file, names in files.items():
+        check_tensors({name: wanted[name] for name in names}, _shapes(file, prefix), str(file))
     parameters = {id(parameter) for parameter in module.parameters()}
     new: dict[int, Tensor] = {}
 
@@ -142,7 +148,8 @@ def fill(
         new[id(old)] = nn.Parameter(value, old.requires_grad) if trained else value
         return value is not tensor
 
-    _read(path, prefix, list(wanted), convert)
+    for file, names in files.items():
+        _read(file, prefix, names, convert)
     _put(module, new)
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:
@@ -182,8 +189,13 @@ def _read(path: Path, prefix: str, names: list[str], use: Callable[[str, Tensor]
 
 
 def _place(name: str, device_map: DeviceMap | None, device: torch.device | str) -> Any:
-    fits = [part for part in device_map or () if part == "" or name == part or name.startswith(part + ".")]
+    fits = _within(name, device_map or ())
     return device_map[max(fits, key=len)] if device_map and fits else device
+
+
+def _within(name: str, parts: Iterable[str]) -> list[str]:
+    """The parts that a tensor belongs to."""
+    return [part for part in parts if part == "" or name == part or name.startswith(part + ".")]
 
 
 def _put(module: nn.Module, new: dict[int, Tensor]) -> None:

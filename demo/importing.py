@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..checkpoints.importers import IMPORTERS
 from ..checkpoints.outputs import keep_apart
-from ..checkpoints.settings import Catalogue, read_settings
+from ..checkpoints.settings import read_settings
 from ..checkpoints.source import resolve_foreign
-
-IMPORTERS = Catalogue("checkpoints/importers", "importer", dash=True)
 
 
 def run(kind: str, source: str, dest: Path, words: list[str]) -> Path:

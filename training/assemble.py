@@ -4,6 +4,7 @@
         llm=runs/speech_to_text unit_decoder=runs/unit_decoder vocoder=runs/unit_vocoder \
         monitor=runs/duplex word_monitor=runs/word_monitor
     duologue assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
+    duologue assemble OUT base=FILE.json …          parts that FILE names (encoder, llm) are named, not stored
     duologue assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
 A part comes from a run, a checkpoint or an imported part, whose sizes it keeps; a run that does not say them has
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import store
+from ..checkpoints.base.cache import imported
+from ..checkpoints.base.declared import read_base_file
 from ..checkpoints.cards.facts import Card
 from ..checkpoints.config_io import config_from_dict
-from ..checkpoints.files import read_object
+from ..checkpoints.files import expanded, read_object
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import RECIPE, load_part, read_run, read_sizes, save_part
 from ..checkpoints.source import CONFIG, resolve
@@ -46,8 +49,9 @@ _BESIDE = {name for part in parts_of(SpeechLMConfig).values() for name in part.b
 
 
 def config_of(model: type[SpeechLMConfig]) -> Any:
-    """A frozen dataclass with a field for each part of a model: a folder, or a mean of several; empty: without it."""
-    names = (*parts_of(model), "codec")  # a codec is a voice too
+    """A frozen dataclass with a field for each part of a model: a folder, or a mean of several; empty: without it.
+    And ``base``: a JSON file that names the parts which are not stored."""
+    names = (*parts_of(model), "codec", "base")  # a codec is a voice too
     fields = [(name, str, field(default="")) for name in names if name not in _BESIDE]
     return make_dataclass("Config", fields, frozen=True, kw_only=True)
 
@@ -60,9 +64,14 @@ def run(out: str | Path, config: Any) -> Path:
 
     Raises:
         DuologueError: a part that a model cannot do without is not given, a run without that part, tensors or sizes
-            that do not fit.
+            that do not fit; base weights that cannot be had, or that another tokenizer wrote the turns of.
     """
     given = {name: source for name, source in vars(config).items() if source}
+    base_file = given.pop("base", None)
+    base = {} if base_file is None else read_base_file(expanded(base_file))
+    if twice := [name for name in base if name in given]:
+        raise DuologueError(f"{twice[0]}={given[twice[0]]}: {base_file} names the {twice[0]} already; leave one out")
+    given |= {name: str(imported(name, weights)) for name, weights in base.items()}
     folders = {name: [folder for _, folder in weighted_runs(source)] for name, source in given.items()}
     keep_apart({"the folder": out}, folders, replaces=True)
     if given.keys() == {"codec"}:
@@ -78,6 +87,8 @@ def run(out: str | Path, config: Any) -> Path:
     for name in given:
         sizes |= read_sizes(folders[name][0], name)
     joined, questions = _written_by(folders["adaptor"][0])
+    if "llm" in base:
+        joined = _same_words(joined, given["llm"])
     if joined:
         runs = [read_run(folders[name][0]) for name in ("monitor", "adaptor") if name in given]
         window = next((run["window"] for run in runs if run.get("window")), None)
@@ -90,10 +101,18 @@ def run(out: str | Path, config: Any) -> Path:
         model.vocoder = voice
     load_parts(dict(model.named_children()), [f"{name}={source}" for name, source in given.items()])
     if joined:
-        return store.save(out, model, resolve(joined), half=True)
+        return store.save(out, model, resolve(joined), half=True, base=base)
     with tempfile.TemporaryDirectory() as tokenizer:
         question_set(questions).save_tokenizer(tokenizer)
-        return store.save(out, model, tokenizer, half=True)
+        return store.save(out, model, tokenizer, half=True, base=base)
+
+
+def _same_words(joined: str | None, llm: str) -> str:
+    """The folder of base weights ``llm``, whose tokenizer must be the one that the adaptor's run wrote turns by."""
+    theirs = store.load_tokenizer(Path(llm)).get_vocab()
+    if joined is None or store.load_tokenizer(resolve(joined)).get_vocab() != theirs:
+        raise DuologueError(f"the adaptor learnt turns of {joined or 'nano'}'s tokenizer, which is not that of {llm}")
+    return llm
 
 
 def _written_by(adaptor: str) -> tuple[str | None, str]:

@@ -13,11 +13,12 @@ import json
 import math
 import mmap
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...model.errors import DuologueError
+from ..base.declared import BaseWeights
 from ..config_io import config_from_dict, config_to_dict
 from ..files import read_object
 from ..source import CARD, CARD_FACTS, WEIGHTS
@@ -129,6 +130,7 @@ class Card:
     weights: str = ""  # SHA-256 of model.safetensors, 12 hexadecimal digits
     mib: float = 0.0  # of the folder, without its card
     parts: tuple[PartFacts, ...] = ()
+    base: dict[str, BaseWeights] = field(default_factory=dict)  # parts that others trained, which are not stored
     voices: tuple[str, ...] = ()  # those that the training sets draw from: "espeak:en-us+f3", "fsdd:george"
     data: tuple[DataFacts, ...] = ()
     stages: tuple[StageFacts, ...] = ()

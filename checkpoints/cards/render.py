@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ...model.speech_lm_config import SpeechLMConfig, parts_of
+from ..base.declared import BaseWeights, read_base
 from ..config_io import config_to_dict
 from ..files import write_json, write_text
 from ..source import CARD, CARD_FACTS, WEIGHTS
@@ -39,6 +40,7 @@ def write_card(folder: Path, card: Card) -> Card:
         weights=weights,
         mib=round(sum(path.stat().st_size for path in files) / 2**20, 1),
         parts=part_facts(folder),
+        base=read_base(folder),
         evaluations=tuple(evaluation for evaluation in card.evaluations if evaluation.weights == weights),
     )
     write_json(folder / CARD_FACTS, config_to_dict(card))
@@ -52,6 +54,7 @@ def render(card: Card) -> str:
     sections = [
         ("Use", [bullets(card.use), example]),
         ("Parts", _parts(card)),
+        ("Base weights", _base(card.base)),
         ("Training data", _data(card)),
         ("Training", _training(card.stages)),
         *((f"Evaluation: {evaluation.suite}", _evaluation(evaluation)) for evaluation in card.evaluations),
@@ -73,6 +76,7 @@ def _head(card: Card) -> str:
     fields = {
         "license": card.licence.lower(), "language": card.language, "library_name": "duologue",
         "pipeline_tag": card.pipeline, "tags": list(card.tags),
+        "base_model": [weights.hub for weights in card.base.values()],
     }  # fmt: skip
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value]
     return "\n".join(["---", *lines, "---"])
@@ -100,6 +104,22 @@ def _parts(card: Card) -> list[str]:
     rows.append(("**all**", "", f"**{sum(part.parameters for part in parts):,}**", ""))
     size = f"{card.mib:.1f} MiB on disk. SHA-256 of {WEIGHTS}: {card.weights}."
     return [table(("part", "what it does", "parameters", "SHA-256"), rows, (2,)), size] if parts else []
+
+
+def _base(base: Mapping[str, BaseWeights]) -> list[str]:
+    """Each file with its licence, size and digest."""
+    if not base:
+        return []
+    rows = [
+        (part, weights.hub, file.name, weights.licence, f"{file.size / 1e6:.1f}", f"`{file.sha256}`")
+        for part, weights in base.items()
+        for file in weights.files
+    ]
+    said = (
+        "These parts were trained by others and are unchanged. They are not stored here: each file is fetched from the "
+        "hub on first use, or taken from the folder DUOLOGUE_WEIGHTS, and must have this SHA-256."
+    )
+    return [said, table(("part", "repository", "file", "licence", "MB", "SHA-256"), rows, (4,))]
 
 
 def _data(card: Card) -> list[str]:
@@ -199,7 +219,9 @@ def _digits(value: float | None, unit: str, places: int) -> str:
 def _licence(card: Card) -> list[str]:
     if not card.licence:
         return []
-    text = f"The weights are under {card.licence}."
+    text = f"The weights{' stored here' if card.base else ''} are under {card.licence}."
+    if card.base:
+        text += f" The base weights: {', '.join(f'{one.hub} {one.licence}' for one in card.base.values())}."
     if any("SA" in credit.licence for data in card.data for credit in data.credits):
         text += (
             " Some of the recordings above are under share-alike licences; no recording is part of the model or of "

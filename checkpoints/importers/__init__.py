@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ...model.errors import DuologueError
 from ..cards.facts import Card
+from ..settings import Catalogue
+
+if TYPE_CHECKING:  # for --help, which finds the importers here
+    from torch import Tensor
+
+IMPORTERS = Catalogue("checkpoints/importers", "importer", dash=True)  # the kinds of ``duologue import``
 
 KeyTable = dict[str, str | None]
 

@@ -10,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ...checkpoints.base.cache import weights_of
 from ...checkpoints.files import expanded, write_atomically
-from ...checkpoints.source import BUNDLED, WEIGHTS, one_line, resolve
+from ...checkpoints.source import BUNDLED, one_line, resolve
 from ...model.errors import DuologueError
 
 
@@ -68,7 +69,7 @@ def weighted_runs(source: str) -> list[tuple[float, str]]:
 
 def _weights_in(folder: str, entry: str) -> Path:
     place = resolve(folder) if folder in BUNDLED else expanded(folder)
-    path = place if folder.endswith(".safetensors") else place / WEIGHTS
+    path = place if folder.endswith(".safetensors") else weights_of(place, entry.partition("=")[0])
     if not path.is_file():
         raise DuologueError(f"start {entry}: no file {path}; run the stage that makes it first")
     return path

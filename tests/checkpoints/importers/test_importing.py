@@ -171,7 +171,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 def test_what_the_command_says(tmp_path: Path) -> None:
     for kind, options, message in (
-        ("whispr", [], r"unknown importer 'whispr' \(did you mean whisper\?\); there are: code-hifigan, "),
+        ("whispr", [], r"unknown importer 'whispr' \(did you mean whisper\?\); there are: base, code-hifigan, "),
         ("hubert-kmeans", [], r"needs kmeans=…, layer=…"),
         ("hubert-kmeans", ["kmeans=a", "layer=two"], r"layer=two: the value must be a whole number"),
         ("whisper", ["speed=3"], r"unknown key 'speed' for importer whisper; there are: heads"),
@@ -188,7 +188,7 @@ def test_what_the_command_says(tmp_path: Path) -> None:
 def test_a_source_that_is_something_else_is_one_line(tmp_path: Path, kind: str) -> None:
     (tmp_path / "source").write_bytes(b"PK\x03\x04 no archive")
     (tmp_path / "config.json").write_text("{}")
-    options = {"hubert-kmeans": ["kmeans=x", "layer=1"]}.get(kind, [])
+    options = {"hubert-kmeans": ["kmeans=x", "layer=1"], "base": ["part=llm"]}.get(kind, [])
     for source in (tmp_path / "source", tmp_path):
         with pytest.raises(DuologueError) as caught:
             run(kind, str(source), tmp_path / "out", options)
