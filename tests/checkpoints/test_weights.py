@@ -204,7 +204,7 @@ def test_two_gigabytes_are_loaded_within_115_percent(tmp_path: Path, dtype: str)
     script = f"""
         import json, resource, torch
         from duologue.checkpoints.weights import fill, made
-        from duologue.model.llm import LLM
+        from duologue.model.language_model.causal_lm import LLM
         from pathlib import Path
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         made(lambda: LLM({CONFIG_OF_A_TINY_LLAMA!r}))  # transformers is imported
