@@ -4,9 +4,10 @@
     part=replies   what is answered, for units, unit_decoder and unit_vocoder, with its `question`
 
 The source is a folder with turns.jsonl, or whatever else datasets/conversations.py reads. Texts stay as they are
-written; `spoken` beside them are their words, where they can be told. Each turn is a clip of its own, with `history`,
-`system`, `instruction`, and `conversation` and `turn` to tell where it stood; a statement that needs no answer has the
-`verdict` noise. A turn that cannot be used is in failed.jsonl with the reason.
+written; `spoken` beside them are their words, where they can be told. English replies are said as a unit decoder spells
+them: numbers, money, times and abbreviations in words. Each turn is a clip of its own, with `history`, `system`,
+`instruction`, and `conversation` and `turn` to tell where it stood; a statement that needs no answer has the `verdict`
+noise. A turn that cannot be used is in failed.jsonl with the reason.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..datasets.recordings import LEVEL_DBFS, PEAK_DBFS, WHOLE, Stretch, read_re
 from ..datasets.shard_runs import require_at_least, run_shards
 from ..datasets.shards import Clip, Failure, ShardWriter
 from ..speech.engine import SAMPLE_RATE, Voice
-from ..speech.synthesis import spoken_by, synthesise
+from ..speech.synthesis import as_reply, spoken_by, synthesise
 from ..speech.voices import draw_voice, find_voices, require_voices
 from ..text.plain_text import plain, spoken_field
 
@@ -168,10 +169,14 @@ def make_clip(item: PlannedClip, at: int, config: Config) -> Clip:
     rng = np.random.default_rng([config.seed, at, 7])
     voice = draw_voice(config.speakers(), rng)
     prosody = voice.draw(rng)
-    spoken = synthesise(item.text, voice, prosody)
+    if config.part == "replies":
+        said, fields = as_reply(item.text, voice, config.language)
+    else:
+        said, fields = item.text, spoken_by(item.text, voice, config.language)
+    spoken = synthesise(said, voice, prosody)
     if len(spoken) > config.max_s * SAMPLE_RATE:
         raise DuologueError(f"it lasts {len(spoken) / SAMPLE_RATE:.0f} s, more than max_s={config.max_s:g}")
-    meta |= spoken_by(item.text, voice, config.language)
+    meta |= fields
     return Clip(spoken, meta | {"voice": voice.key, "prosody": dataclasses.asdict(prosody) if prosody else None})
 
 

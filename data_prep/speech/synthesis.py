@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...checkpoints.files import broken
+from ...model.speech_decoder.spoken_form import read_aloud
 from ..audio import resampled
-from ..text.plain_text import spoken_field
+from ..text.plain_text import spoken_field, words_or_text
 from ..text.spoken import ALPHABET, letters_marked
 from .engine import SAMPLE_RATE, Prosody, SynthesisError, Voice, engine
 from .language import sayable
@@ -44,8 +45,24 @@ def spoken_by(text: str, voice: Voice, language: str = "en") -> dict[str, str]:
 
     language: of the text (ISO 639), where nobody knows what the voice reads.
     """
+    return spoken_field(text, english=_is_english(voice, language))
+
+
+def as_reply(text: str, voice: Voice, language: str = "en") -> tuple[str, dict[str, str]]:
+    """What `voice` is given of a reply, and the field `spoken` of its clip, as :func:`spoken_by`.
+
+    English is read as a unit decoder reads it (see model/speech_decoder/spoken_form.py): "$5" is five dollars whatever
+    the voice makes of it.
+    """
+    if not _is_english(voice, language) or not (said := read_aloud(text)):
+        return text, spoken_by(text, voice, language)
+    words = words_or_text(said)
+    return said, {} if words == text else {"spoken": words}
+
+
+def _is_english(voice: Voice, language: str) -> bool:
     read = engine(voice.engine).language(voice)
-    return spoken_field(text, english=(language if read is None else read.code) == "en")
+    return (language if read is None else read.code) == "en"
 
 
 def given(text: str, voice: Voice) -> str:

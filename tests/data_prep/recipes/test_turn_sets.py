@@ -115,6 +115,23 @@ def test_replies(tmp_path: Path, mine: str, tts: str) -> None:
     assert len(first.pcm) == 9_600 and len(second.pcm) == 6 * 3200
 
 
+@pytest.mark.parametrize(
+    ("language", "words", "spoken"), [("en", 5, "doctor smith paid five dollars"), ("de", 4, None)]
+)
+def test_english_replies_are_said_as_a_unit_decoder_spells_them(
+    tmp_path: Path, tts: str, language: str, words: int, spoken: str | None
+) -> None:
+    """Their text stays as it was written; what is asked is said as it is."""
+    source = write_turns(tmp_path / "mine", {"text": "How much is $5?", "reply": "Dr. Smith paid $5."})
+    common = [source, tts, f"language={language}", "workers=1"]
+    main("turns", [*common, f"out={tmp_path / 'replies'}", "part=replies"])
+    (reply,) = ShardedDataset(tmp_path / "replies")
+    assert reply.meta["text"] == "Dr. Smith paid $5." and reply.meta.get("spoken") == spoken
+    assert len(reply.pcm) == words * 3200
+    main("turns", [*common, f"out={tmp_path / 'questions'}"])
+    assert len(ShardedDataset(tmp_path / "questions")[0].pcm) == 4 * 3200
+
+
 @pytest.mark.parametrize("form", ["alpaca", "sharegpt"])
 def test_written_instructions(tmp_path: Path, tts: str, form: str) -> None:
     entries = {
