@@ -153,6 +153,7 @@ class SpeltReply(Streaming):
         super().__init__()
         config = SpellingDecoderConfig(in_dim=8, dim=16, layers=2, heads=2, ffn_dim=24, units=9, upsample=2, band=12)
         self.decoder = SpellingDecoder(config)
+        torch.nn.init.normal_(self.decoder.state_proj.weight)
         self.decoder.read_by(lambda ids: "".join(PIECES[id_] for id_ in ids))
         self.init_state, self.flush = self.decoder.init_state, self.decoder.flush  # type: ignore[method-assign]
 

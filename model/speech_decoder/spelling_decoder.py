@@ -171,6 +171,7 @@ class SpellingDecoder(Streaming):
         self.blank = c.units
         self.norm = RMSNorm(c.in_dim, c.norm_eps)
         self.state_proj = nn.Linear(c.in_dim, c.dim, bias=False)
+        nn.init.zeros_(self.state_proj.weight)  # states add to the spelling what they learn to, perhaps nothing
         self.characters = nn.Embedding(len(SYMBOLS), c.dim)
         self.convs = nn.ModuleList(CharacterConv(c.dim, c.kernel, c.norm_eps) for _ in range(c.convs))
         self.frames = UnitDecoder(c.frames())

@@ -50,7 +50,8 @@ class UnitDecoderRecipe(TurnsRecipe):
     units_file: str = UNITS_FILE  # of each data set
     # Of the replies without earlier turns of their own, the fraction that stands behind another question and answer.
     history: float = 0.3
-    state_dropout: float = 0.0  # fraction of the replies that are learnt from without the LLM's states
+    # The fraction of the replies that are learnt from without the LLM's states; 1: the LLM does not run at all.
+    state_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -195,10 +196,9 @@ class UnitDecoderTask(Task):
     @torch.no_grad()
     def write(self, batch: Batch) -> list[list[int]]:
         """The units of each reply, as a listener would get them."""
-        # With its states, and no more frames than λ a position.
-        logits, frames = self.decode(
-            batch | {"units": batch["units"][:, :0], "seen": torch.ones_like(batch["seen"])}
-        )
+        # With its states, if they were learnt from, and no more frames than λ a position.
+        seen = torch.full_like(batch["seen"], self.recipe.state_dropout < 1)
+        logits, frames = self.decode(batch | {"units": batch["units"][:, :0], "seen": seen})
         beyond = torch.arange(logits.shape[1], device=logits.device) >= frames[:, None]
         logits[..., self.unit_decoder.blank].masked_fill_(beyond, float("inf"))
         return [[unit for unit in row if unit >= 0] for row in self.collapse(logits).tolist()]

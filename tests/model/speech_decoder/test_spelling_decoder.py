@@ -21,6 +21,7 @@ SIZES = SpellingDecoderConfig(in_dim=8, dim=16, layers=1, heads=2, ffn_dim=24, u
 def decoder(**changes):
     torch.manual_seed(0)
     made = SpellingDecoder(replace(SIZES, **changes)).eval()
+    torch.nn.init.normal_(made.state_proj.weight)
     made.read_by(lambda ids: "".join(map(chr, ids)))
     return made
 
@@ -75,6 +76,7 @@ def spelling_chat():
     chat = chat_assistant()
     sizes = replace(SIZES, in_dim=32, units=20, blank_bias=-2.0)
     model = SpeechLM(replace(chat.model.config, unit_decoder=sizes)).eval().read_by(chat.tokenizer)
+    torch.nn.init.normal_(model.unit_decoder.state_proj.weight)
     for parameter in model.unit_decoder.parameters():
         parameter.data.mul_(3)
     ids = [*chat.tokenizer.encode(SAID, add_special_tokens=False), model.layout.eos]
