@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from ...data_prep.sounds.noise import draw_noise, mix
 from ...model.errors import DuologueError
 from .channel import colour, equaliser, mu_law, overdrive, requantise, room_response, set_level, telephone
-from .noise import draw_noise, mix
 from .voice import resample, revoice, shift_formants, time_scale
 
 _QUIETEST_DBFS = -35.0

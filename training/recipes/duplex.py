@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
+from ...data_prep.sounds.noise import draw_noise
 from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder
 from ...model.duplex.monitor import CERTAIN, TURN_STATES, Monitor, MonitorConfig, TurnState
 from ...model.errors import DuologueError
 from ..augment.augment import AugmentConfig, another_voice, augment
-from ..augment.noise import draw_noise
 from ..data.corpus import Corpus, Plan, dev_sets, to_float
 from ..data.turns import Row
 from ..loop.task import Batch

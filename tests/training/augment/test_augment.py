@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duologue.data_prep.sounds.noise import NOISE_KINDS, cut, mix, noise_bank
 from duologue.model.errors import DuologueError
 from duologue.training.augment.augment import NO_AUGMENTATION, AugmentConfig, another_voice, augment
 from duologue.training.augment.channel import (
@@ -20,7 +21,6 @@ from duologue.training.augment.channel import (
     set_level,
     telephone,
 )
-from duologue.training.augment.noise import NOISE_KINDS, cut, mix, noise_bank
 from duologue.training.augment.spec import SpecAugmentConfig, spec_augment
 from duologue.training.augment.voice import fast_length, resample, revoice, shift_formants, time_scale
 
