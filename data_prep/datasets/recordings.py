@@ -11,8 +11,8 @@ Parts keep apart what must stay apart. A speaker set aside is in no part but the
     noises_dev  one sound in ten, and the whole of ESC-10's fourth fold
 For a codec, which asks for no words, all speech is divided once more, speaker by speaker (clip by clip where nobody
 knows the speaker); the acceptance speaker is in neither part:
-    speech            nine speakers in ten
-    speech_held_out   the tenth, and the speaker of dev
+    speech            nine speakers in ten, or as many as are not to be held out
+    speech_held_out   the others, and the speaker of dev
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ SET_ASIDE = {("fsdd", "lucas"): "dev", ("fsdd", "yweweler"): "acceptance"}
 SOUND_SETS = ("noise", "env_sounds", "esc10", "music_sounds")
 NOT_A_SOUND = ("room impulse response",)
 MAX_RECORDING_S = 3600.0  # of one clip, which is held in memory
+HELD_OUT = 0.1  # fraction of the speakers in the part speech_held_out
 LEVEL_DBFS, PEAK_DBFS = -23.0, -1.0  # of recordings in a data set
 _FRAME_S = 0.02  # of the frames that loudness is measured in
 _GATE_DB = 30.0  # frames this far under the loudest count as pauses
@@ -89,19 +90,24 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda entry: entry["audio"])
 
 
-def select(entries: list[dict[str, Any]], part: Part, sets: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def select(
+    entries: list[dict[str, Any]], part: Part, sets: tuple[str, ...] = (), held_out: float = HELD_OUT
+) -> list[dict[str, Any]]:
     """The entries that belong to `part`, by the rules of this module's docstring."""
-    divide = speech_part_of if part in CODEC_PARTS else part_of
+    divide = functools.partial(speech_part_of, held_out=held_out) if part in CODEC_PARTS else part_of
     return [entry for entry in entries if divide(entry) == part and (not sets or entry["set"] in sets)]
 
 
-def speech_part_of(entry: Mapping[str, Any]) -> Part | None:
-    """Where an entry stands when all speech, with words or without, is divided by speakers; None: in neither part."""
+def speech_part_of(entry: Mapping[str, Any], held_out: float = HELD_OUT) -> Part | None:
+    """Where an entry stands when all speech, with words or without, is divided by speakers; None: in neither part.
+
+    held_out: the fraction of speakers in the part that is held out.
+    """
     aside = SET_ASIDE.get((entry["set"], str(entry.get("speaker"))))
     if entry["set"] in SOUND_SETS or aside == Part.ACCEPTANCE:
         return None
     who = f"speaker {entry['set']} {entry['speaker']}" if entry.get("speaker") else entry["audio"]
-    return Part.SPEECH_HELD_OUT if aside or stable_fraction(who) < 0.1 else Part.SPEECH
+    return Part.SPEECH_HELD_OUT if aside or stable_fraction(who) < held_out else Part.SPEECH
 
 
 def part_of(entry: Mapping[str, Any]) -> Part | None:
