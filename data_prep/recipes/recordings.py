@@ -3,7 +3,8 @@
     prepare recordings source=FOLDER out=data/people part=train
     prepare recordings source=FOLDER out=data/readers part=speech sets=readers recogniser=WHISPER held_out=0.5
 
-With a recogniser, what nobody has written down is cut at its pauses and labelled by it.
+With a recogniser, what nobody has written down is labelled by it, and cut between words where it is long. pocketsphinx
+and a Whisper for CTranslate2 know when a word is said; transformers' guesses it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from ...checkpoints.files import expanded
 from ...checkpoints.recognisers.recogniser import RATE, Recogniser, find_recogniser
 from ...model.errors import DuologueError
-from ..datasets.pauses import SHORTEST_S, cut_at_pauses
+from ..datasets.pauses import SHORTEST_S, cut_between
 from ..datasets.recordings import (
     CODEC_PARTS,
     HELD_OUT,
@@ -48,7 +49,7 @@ class Config:
     recogniser: str = ""  # what labels recordings without words, of the parts speech and speech_held_out: pocketsphinx,
     # or a folder or hub id of a Whisper; such recordings alone are taken then
     language: str = "en"  # of what it hears (ISO 639)
-    longest_s: float = 12.0  # seconds of a recording that it hears at once; longer ones are cut at pauses
+    longest_s: float = 12.0  # seconds a clip of what it labels; longer recordings are cut at pauses
     held_out: float = HELD_OUT  # fraction of the speakers in the part speech_held_out
     sample_rate: int = 16000  # Hz
     level_dbfs: float = LEVEL_DBFS  # root mean square where there is speech
@@ -128,19 +129,18 @@ def _labelled(
     wave: np.ndarray, meta: Mapping[str, Any], recogniser: Recogniser, config: Config
 ) -> Iterator[Clip | Failure]:
     """The pieces of a recording, each with what the recogniser hears in it."""
-    for number, (start, end) in enumerate(cut_at_pauses(wave, RATE, config.longest_s)):
-        name = f"{meta['id']}-{number}"
-        piece = wave[start:end]
-        text = recogniser(piece).strip()
+    heard = recogniser.words(wave)
+    for number, (start, end, words) in enumerate(cut_between(heard, wave, RATE, config.longest_s)):
+        name, text = f"{meta['id']}-{number}", " ".join(word.text for word in words)
         try:
             if not text:
                 raise DuologueError("the recogniser heard no words")
-            words = words_of({"text": text}) if config.language == "en" else text
+            spoken = words_of({"text": text}) if config.language == "en" else text
         except DuologueError as error:
             yield Failure(name, str(error))
             continue
-        yield Clip(_pcm(piece, config), {
-            **meta, "id": name, "text": text, **({"spoken": words} if words != text else {}),
+        yield Clip(_pcm(wave[start:end], config), {
+            **meta, "id": name, "text": text, **({"spoken": spoken} if spoken != text else {}),
             "recogniser": Path(config.recogniser).name, "start": start / RATE, "end": end / RATE,
         })  # fmt: skip
 

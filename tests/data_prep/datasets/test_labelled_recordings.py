@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from duologue.data_prep.datasets.pauses import cut_at_pauses
+from duologue.checkpoints.recognisers.recogniser import TimedWord
+from duologue.data_prep.datasets.pauses import cut_between
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.prepare import main
 from duologue.data_prep.recipes import recordings
@@ -25,16 +26,22 @@ def speech(*spans: tuple[float, float]) -> np.ndarray:
 
 
 class Listener:
-    """Hears how long a piece is, in words; the name of what is quiet it does not hear."""
+    """Hears two words a second, each the second in which it is said; of what is quiet it hears none."""
 
     name = "listener"
 
     def __init__(self) -> None:
-        self.heard: list[float] = []
+        self.heard = 0
 
     def __call__(self, waveform: np.ndarray) -> str:
-        self.heard.append(len(waveform) / RATE)
-        return "" if np.abs(waveform).max() < 0.02 else f"It lasts {round(len(waveform) / RATE)} seconds."
+        return " ".join(word.text for word in self.words(waveform))
+
+    def words(self, waveform: np.ndarray) -> list[TimedWord]:
+        self.heard += 1
+        if np.abs(waveform).max() < 0.02:
+            return []
+        halves = range(int(2 * len(waveform) / RATE))
+        return [TimedWord(f"{half // 2}{',' if half % 2 else ''}", half / 2 + 0.1, half / 2 + 0.45) for half in halves]
 
 
 @pytest.fixture
@@ -64,8 +71,9 @@ def test_pieces_are_labelled(folder: Path, listener: Listener) -> None:
     counts = main("recordings", [*settings, f"out={folder.parent / 'a'}", "shard_clips=3"])
     assert (counts["clips"], counts["failed"]) == (14, 1)  # not what is written down already
     metas = ShardedDataset(folder.parent / "a").metas
-    assert all(meta["text"] == "It lasts 3 seconds." and meta["spoken"] == "it lasts three seconds" for meta in metas)
     first, second = metas[:2]
+    assert (first["text"], second["text"]) == ("0 0, 1 1, 2 2,", "3 3, 4 4, 5 5,")
+    assert first["spoken"] == "zero zero one one two two"
     assert (first["id"], first["voice"], first["recogniser"]) == ("1.flac-0", "readers:r1", "folder")
     assert first["start"] == 0 and first["end"] == second["start"] == pytest.approx(3.2, abs=0.15)
     assert second["end"] == pytest.approx(6.4)
@@ -79,11 +87,11 @@ def test_it_goes_on_where_it_stopped(folder: Path, listener: Listener) -> None:
     main("recordings", [*settings, f"out={out}"])
     for path in [*out.glob("shard-00001*"), out / "dataset.json"]:
         path.rename(folder.parent / path.name)
-    listener.heard.clear()
+    listener.heard = 0
     main("recordings", [*settings, f"out={out}"])
-    assert len(listener.heard) == 4
+    assert listener.heard == 2
     assert (out / "dataset.json").read_bytes() == (folder.parent / "dataset.json").read_bytes()
-    listener.heard.clear()
+    listener.heard = 0
     main("recordings", [*settings, f"out={out}"])
     assert not listener.heard
     with pytest.raises(DuologueError, match="was begun with parameters"):
@@ -111,11 +119,20 @@ def test_readers_are_kept_apart(folder: Path, listener: Listener) -> None:
 def test_where_it_is_cut(spans: list[tuple[float, float]], longest: float, ends: list[float] | None) -> None:
     """In the pauses; where there are none, into pieces that are not too long and not too short."""
     wave = speech(*spans)
-    pieces = cut_at_pauses(wave, RATE, longest)
-    assert [start for start, _ in pieces] == [0, *(end for _, end in pieces[:-1])] and pieces[-1][1] == len(wave)
-    assert all(0.9 * RATE < end - start <= longest * RATE for start, end in pieces)
+    pieces = cut_between([], wave, RATE, longest)
+    assert [start for start, *_ in pieces] == [0, *(end for _, end, _ in pieces[:-1])] and pieces[-1][1] == len(wave)
+    assert all(0.9 * RATE < end - start <= longest * RATE for start, end, _ in pieces)
     if ends is not None:
-        assert [end / RATE for _, end in pieces] == pytest.approx(ends, abs=0.2)
+        assert [end / RATE for _, end, _ in pieces] == pytest.approx(ends, abs=0.26)
+
+
+def test_no_word_is_cut() -> None:
+    """The quietest place is within a word; it is cut between two, and each word is in one piece."""
+    wave = speech((2, 0.1), (0.2, 0.001), (1, 0.1), (0.2, 0.01), (2.6, 0.1))
+    words = [TimedWord("a", 0.2, 1.5), TimedWord("b", 1.6, 3.2), TimedWord("c", 3.4, 5.0), TimedWord("d", 5.1, 6.2)]
+    (first, cut, before), (again, last, after) = cut_between(words, wave, RATE, 4)
+    assert (first, again, last) == (0, cut, len(wave)) and cut / RATE == pytest.approx(3.3, abs=0.1)
+    assert [word.text for word in before] == ["a", "b"] and [word.text for word in after] == ["c", "d"]
 
 
 @pytest.mark.parametrize(
