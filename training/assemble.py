@@ -67,13 +67,15 @@ def run(out: str | Path, config: Any) -> Path:
             that do not fit; base weights that cannot be had, or that another tokenizer wrote the turns of.
     """
     given = {name: source for name, source in vars(config).items() if source}
+    folders = {name: [folder for _, folder in weighted_runs(source)] for name, source in given.items()}
+    keep_apart({"the folder": out}, folders, replaces=True)
     base_file = given.pop("base", None)
     base = {} if base_file is None else read_base_file(expanded(base_file))
     if twice := [name for name in base if name in given]:
         raise DuologueError(f"{twice[0]}={given[twice[0]]}: {base_file} names the {twice[0]} already; leave one out")
-    given |= {name: str(imported(name, weights)) for name, weights in base.items()}
-    folders = {name: [folder for _, folder in weighted_runs(source)] for name, source in given.items()}
-    keep_apart({"the folder": out}, folders, replaces=True)
+    for name, weights in base.items():
+        given[name] = str(imported(name, weights))
+        folders[name] = [given[name]]
     if given.keys() == {"codec"}:
         return _codec_alone(out, given["codec"])
     if "codec" in given and "vocoder" in given:

@@ -171,6 +171,25 @@ def test_checkpoints_without_them_are_as_before(world: Path, tmp_path: Path) -> 
     assert "Base weights" not in (folder / "README.md").read_text()
 
 
+def test_loading_is_strict(world: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A base part's tensor in the checkpoint, a tensor that is missing there, or from the cache."""
+    monkeypatch.setenv(sources.FOLDERS, str(world / "hub"))
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    tensors = load_file(folder / WEIGHTS)
+    save_file(tensors | {"llm.lm.lm_head.weight": torch.zeros(1)}, folder / WEIGHTS)
+    with pytest.raises(DuologueError, match=r"model.safetensors: tensor 'llm\.lm\.lm_head\.weight' \(1,\) has no"):
+        store.load(folder)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "adaptor.linear1.bias"}, folder / WEIGHTS)
+    with pytest.raises(DuologueError, match=r"model.safetensors: tensor 'adaptor\.linear1\.bias' \(16,\) is missing$"):
+        store.load(folder)
+    cached = cache.weights_of(checkpoint, "encoder")
+    tensors = load_file(cached)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "encoder.conv1.bias"}, cached)
+    with pytest.raises(DuologueError, match=r"encoder-\S+: tensor 'encoder\.conv1\.bias' \(24,\) is missing$"):
+        store.load(checkpoint)
+
+
 # The hub.
 
 
