@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,7 +57,7 @@ def add_lora(llm: LLM, rank: int) -> None:
 @contextlib.contextmanager
 def without_lora(llm: LLM) -> Iterator[None]:
     """The language model without its updates, for as long as it lasts."""
-    layers = [module for module in llm.modules() if hasattr(module, "base_layer")]
+    layers: list[Any] = [module for module in llm.modules() if hasattr(module, "base_layer")]
     for layer in layers:
         layer.enable_adapters(False)
     try:
