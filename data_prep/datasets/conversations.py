@@ -45,7 +45,7 @@ class WrittenTurn:
     audio: the recording; of a longer one, the part from `start` to `end` seconds, of the channel `channel` alone
     instruction: a prompt in writing beside the speech ("Transcribe the speech."); the reply is the answer to both
     reply, reply_audio: the answer, and a recording of it
-    slot: words that a right reply contains; None: the whole reply
+    slot: words that a right reply contains; several that each will do are separated by "|"; None: the whole reply
     respond: False: said to nobody here, and not to be answered
     fields: what else the source says of it ("label", "translation"); not written
     """

@@ -86,12 +86,22 @@ def is_letter(character: str) -> bool:
     return kind[0] in "LMN" or kind in ("Cs", "Co")
 
 
+def slots_of(slot: str) -> list[str]:
+    """What may each make a reply right: "Paris|in France" names two."""
+    return [each for each in slot.split("|") if each.strip()]
+
+
 def contains_slot(reply: str, slot: str) -> bool:
-    """Whether `slot`'s words stand in `reply` in a row, and no further number word touches a number at their ends.
+    """Whether the words of `slot`, or of one of several (see `slots_of`), stand in `reply` in a row, and no further
+    number word touches a number at their ends.
 
     So "four" is not found in "seventy four", nor "eighty two" in "one hundred eighty two". What is asked for comes
     after the last "is" or "are" of such a reply, so a number is not found before it.
     """
+    return any(_contains(reply, each) for each in slots_of(slot))
+
+
+def _contains(reply: str, slot: str) -> bool:
     said, wanted = normalise(reply).split(), normalise(slot).split()
     if not wanted:
         return False

@@ -6,7 +6,7 @@ twelve is fifty nine". Texts are compared as lower-case words without punctuatio
 
 from __future__ import annotations
 
-from ....data_prep.text.spoken import NUMBER_WORDS, normalise
+from ....data_prep.text.spoken import NUMBER_WORDS, normalise, slots_of
 from ..metrics.words import separate
 
 # A recogniser cannot tell words that sound alike: spelled letters and short numbers, as it writes them in English.
@@ -18,7 +18,7 @@ HOMOPHONES = {
 
 
 def is_right(reply: str, answer: str, slot: str, *, by_recogniser: bool = False) -> bool:
-    """Whether ``reply`` holds ``slot`` as ``answer`` does.
+    """Whether ``reply`` holds ``slot``, or one of several ("Paris|in France"), as ``answer`` does.
 
     - An answer that is nothing but its slot ("repeat after me") must be the whole reply.
     - A slot that is a number must be the last number in the reply: an operand that is repeated is no answer.
@@ -27,6 +27,10 @@ def is_right(reply: str, answer: str, slot: str, *, by_recogniser: bool = False)
     Args:
         by_recogniser: the reply was transcribed from sound; words that sound alike count as the same.
     """
+    return any(_holds(reply, answer, each, by_recogniser) for each in slots_of(slot) or [slot])
+
+
+def _holds(reply: str, answer: str, slot: str, by_recogniser: bool) -> bool:
     said, whole, wanted = (_words(text, by_recogniser) for text in (reply, answer, slot))
     if wanted == whole:
         return said == whole

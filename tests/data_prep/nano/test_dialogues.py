@@ -377,6 +377,9 @@ def test_a_reply_has_its_slot_and_wrong_ones_have_not(drawn: dict[Split, list[Di
         ("the capital of france is parish", "paris", False),
         ("", "paris", False),
         ("anything", "", False),
+        ("they speak jamaican english", "Jamaican Creole English Language|Jamaican English", True),
+        ("they speak english", "Jamaican Creole English Language|Jamaican English", False),
+        ("anything", "|", False),
     ],
 )
 def test_slots(reply: str, slot: str, wanted: bool) -> None:

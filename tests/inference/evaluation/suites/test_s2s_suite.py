@@ -180,6 +180,11 @@ def test_right_in_any_script() -> None:
     assert is_right("он в Москве", "в Москве", "москве")
 
 
+def test_one_of_several_answers_will_do() -> None:
+    for reply, right in (("It is Bern.", True), ("In Zurich, I think.", True), ("It is Bernard.", False)):
+        assert is_right(reply, "", "Bern|Zurich") is right
+
+
 def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = s2s_suite.synthesise
 
