@@ -183,6 +183,21 @@ def pack(rows: list[Row], width: int) -> tuple[dict[str, Tensor], list[Row]]:
     return batch | {"segments": segments}, order
 
 
+def spread(batch: dict[str, Any], counts: Tensor, tokens: TurnTokens) -> dict[str, Any]:
+    """Packed rows that hold each clip in one position -> in as many as it has embeddings, 0 included.
+
+    counts: (N,) embeddings of each clip, in the batch's order.
+    """
+    repeats = (batch["segments"] >= 0).long()  # padding is made anew
+    repeats[batch["ids"] == tokens.speech] = counts.to(repeats)
+    fill = {"ids": tokens.pad, "mask": 0, "weights": 0.0, "segments": -1}
+    found = dict(batch)
+    for name in fill.keys() & batch.keys():
+        rows = [row.repeat_interleave(count) for row, count in zip(batch[name], repeats, strict=True)]
+        found[name] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill[name])
+    return found
+
+
 def embed_rows(llm: LLM, ids: Tensor, tokens: TurnTokens, speech: Tensor, lengths: Tensor) -> Tensor:
     """Ids (B, L) as embeddings, speech (N, T, D) in its places, clip after clip; lengths (N,): how many are real."""
     real = torch.arange(speech.shape[1], device=speech.device) < lengths[:, None]  # (N, T)

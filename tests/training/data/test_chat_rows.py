@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from any_model import SYSTEM, TALKS, TASK
 from tiny_chat import TEMPLATES, chat_tokenizer
 
@@ -15,7 +16,7 @@ from duologue.data_prep.datasets.question_sets import QuestionSet, history_of
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.chat_template import SPEECH, ChatTemplate, Given
 from duologue.training.data.chat_turns import ChatTokens
-from duologue.training.data.turns import Earlier, Row
+from duologue.training.data.turns import Earlier, Row, pack, spread
 from duologue.training.data.written import read_dialogues
 
 FIRST, SECOND = TALKS[0]["turns"]
@@ -112,3 +113,24 @@ def test_half_a_character_is_refused_where_it_is_read(tmp_path: Path) -> None:
     file.write_text(json.dumps({"turns": [{"text": "Hello", "reply": "half \ud83d"}]}))
     with pytest.raises(DuologueError, match=r"mine.jsonl 000000: half a surrogate pair"):
         read_dialogues([str(file)])
+
+
+@pytest.mark.parametrize("width", [1, 400])
+def test_a_clip_takes_as_many_positions_as_it_has_embeddings(width: int) -> None:
+    """Rows made with one position a clip become those that would have been made with so many, however packed."""
+    tokens = ChatTokens(chat_tokenizer("headers"))
+
+    def rows(*frames: int) -> list[Row]:
+        found = [tokens.row(SYSTEM), tokens.row()]
+        for row, (one, other) in zip(found, (frames[:2], frames[2:]), strict=True):
+            row.add_turn(*FIRST, one)
+            row.add_turn(*SECOND, other)
+        return found
+
+    (batch, _), (wanted, _) = (pack(rows(*frames), width) for frames in ((1, 1, 1, 1), (3, 1, 2, 5)))
+    found = spread(batch, torch.tensor([3, 1, 2, 5]), tokens)
+    for name in ("ids", "weights", "segments"):
+        assert found[name].tolist() == wanted[name].tolist(), name
+    none = spread(batch, torch.zeros(4, dtype=torch.long), tokens)
+    real = (batch["segments"] >= 0) & (batch["ids"] != SPEECH)
+    assert none["ids"][none["segments"] >= 0].tolist() == batch["ids"][real].tolist(), "nothing was heard"
