@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,18 @@ class HeardToken:
     confidence: float
 
 
+class HeardClips(NamedTuple):
+    """Clips as embeddings.
+
+    embeddings: (B, N, D_llm), padded to the right. counts: (B,) how many of each clip are real.
+    given: (B, N) frames after which each embedding is given out by a stream.
+    """
+
+    embeddings: Tensor
+    counts: Tensor
+    given: Tensor
+
+
 class Adaptor(Streaming):
     """(B, T, D) -> (B, T', D_llm).
 
@@ -62,6 +74,10 @@ class Adaptor(Streaming):
 
     def bind(self, embed: Callable[[Tensor], Tensor]) -> None:
         """Read the language model's input embeddings by ``embed``: ids (…) -> (…, D_llm). Most adaptors do not."""
+
+    def clips(self, x: Tensor, lengths: Tensor) -> HeardClips:
+        """Whole clips (B, T, D) of (B,) real frames, as in training."""
+        raise NotImplementedError
 
     def tokens_of(self, state: Any) -> list[HeardToken]:
         """The tokens that a stream has heard so far, their times in frames."""
@@ -97,6 +113,11 @@ class GroupAdaptor(Adaptor):
         """(B, T, D) -> (B, T // k, k, D), the remainder dropped."""
         whole = x.shape[1] // self.config.stack
         return x[:, : whole * self.config.stack].unflatten(1, (whole, self.config.stack))
+
+    def clips(self, x: Tensor, lengths: Tensor) -> HeardClips:
+        embeddings, stack = self(x), self.config.stack
+        given = stack * torch.arange(1, embeddings.shape[1] + 1, device=x.device)
+        return HeardClips(embeddings, lengths // stack, given.expand(len(x), -1))
 
     def init_state(self, batch_size: int = 1) -> AdaptorState:
         return AdaptorState(pending=next(self.parameters()).new_zeros(batch_size, 0, self.config.in_dim))

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, WhisperEncoderState
 from ..errors import DuologueError
 from ..streaming import State
-from .adaptor import Adaptor, HeardToken
+from .adaptor import Adaptor, HeardClips, HeardToken
 
 STRIDE = 2  # frames at 50 Hz for each frame with scores
 SCALE = 20.0  # of the cosines, untrained
@@ -143,6 +143,18 @@ class CTCAdaptor(Adaptor):
     def forward(self, x: Tensor) -> Tensor:
         self._check_batch(x.shape[0])
         return self._embeddings(self.hidden(x), WordsState(), last=True)
+
+    def clips(self, x: Tensor, lengths: Tensor) -> HeardClips:
+        """A stream gives a token out with the chunk in which another label follows."""
+        rows, given = list[Tensor](), list[Tensor]()
+        chunk = STRIDE * self.config.chunk  # frames
+        for clip, length in zip(self.hidden(x, lengths), ((lengths + 1) // STRIDE).tolist(), strict=True):
+            state = WordsState()
+            rows.append(self._embeddings(clip[None, :length], state, last=True)[0])
+            given.append(torch.tensor([chunk * (int(token.end) // chunk + 1) for token in state.heard]).long())
+        counts = torch.tensor([len(row) for row in rows], device=x.device)
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, N, D_llm)
+        return HeardClips(padded, counts, nn.utils.rnn.pad_sequence(given, batch_first=True).to(x.device))
 
     def init_state(self, batch_size: int = 1) -> CTCState:
         self._check_batch(batch_size)

@@ -15,6 +15,7 @@ from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.importers.llm import Config, run
 from duologue.checkpoints.parts import EncoderPart, save_part
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
+from duologue.model.adaptor.ctc import CTCAdaptorConfig
 from duologue.model.adaptor.stack import StackAdaptor, StackConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
@@ -56,6 +57,19 @@ def tiny_adaptor(folder: Path) -> str:
     torch.manual_seed(2)
     sizes = StackConfig(in_dim=24, hidden_dim=16, out_dim=32, stack=4)
     return str(save_part(folder / "adaptor", "adaptor", StackAdaptor(sizes), sizes, Card()))
+
+
+def tiny_ctc_adaptor(folder: Path) -> str:
+    """The same, by CTC: it hears letters at random."""
+    torch.manual_seed(3)
+    sizes = CTCAdaptorConfig(in_dim=24, dim=16, layers=1, heads=2, chunk=5, left_context=20, positions=300, out_dim=32,
+                             vocab=20, temperature=0.5)  # fmt: skip
+    adaptor = sizes.build()
+    adaptor.tokens.copy_(torch.arange(20, 40))
+    with torch.no_grad():
+        adaptor.log_scale.fill_(4.0)
+        adaptor.blank.bias.fill_(20.0)
+    return str(save_part(folder / "ctc", "adaptor", adaptor, sizes, Card()))
 
 
 def _write(folder: Path, metas: list[dict[str, Any]], seconds: float = 0.6) -> str:

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from any_model import SYSTEM, TALKS, TASK, replies, statements, talks, tiny_adaptor, tiny_llm, tiny_whisper
+from any_model import (
+    SYSTEM,
+    TALKS,
+    TASK,
+    replies,
+    statements,
+    talks,
+    tiny_adaptor,
+    tiny_ctc_adaptor,
+    tiny_llm,
+    tiny_whisper,
+)
 from safetensors.torch import load_file
 
 from duologue.checkpoints import store
@@ -32,7 +43,9 @@ from duologue.training.recipes.duplex import UNKNOWN
 
 ONCE = ("preset=tiny", "steps=2", "warmup=0", "save_every=2", "batch_size=4", "lr=0.01")
 KINDS = {"llama": "headers", "qwen2": "chatml"}
-QUERY, NOISE = (TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE))
+QUERY, NOISE, WAIT = (
+    TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE, TurnState.WAIT)
+)
 
 
 def conversations(folder: Path) -> str:
@@ -95,7 +108,7 @@ def test_rows_of_a_stage_hold_history_system_prompt_and_instruction(tmp_path: Pa
         batch = task.batch(number)
         assert batch["samples"].shape[0] > 5, "earlier turns are heard too"
         assert int((batch["ids"] == SPEECH).sum()) == sum(batch["frames"])
-        _, lengths = task.hear(batch)
+        lengths = task.hear(batch).counts
         assert int(lengths.sum()) == sum(batch["frames"])
         for ids, weights in zip(batch["ids"].tolist(), batch["weights"].tolist(), strict=True):
             learnt = tokens.decode([id_ for id_, weight in zip(ids, weights, strict=True) if weight])
@@ -136,7 +149,7 @@ def test_the_monitor_hears_as_in_use(tmp_path: Path) -> None:
                  "noise_fraction=0", "far_fraction=0", "batch_size=2").eval()  # fmt: skip
     batch = task.batch(0)
     with torch.no_grad():
-        speech, lengths = task.hear(batch)
+        speech, lengths, _ = task.hear(batch)
         model = task._model[0]
         model.listen_through(task.scenes.window)
         for row in range(len(lengths)):
@@ -149,9 +162,59 @@ def test_the_monitor_hears_as_in_use(tmp_path: Path) -> None:
         later = batch | {"samples": batch["samples"].clone()}
         later["samples"][:, 12_000:] = 0.1 * torch.randn_like(later["samples"][:, 12_000:])
         same = 12_000 // 3200 * 10 // task.recipe.adaptor.stack - 5
-        other, _ = task.hear(later)
+        other = task.hear(later).embeddings
         assert torch.allclose(other[:, :same], speech[:, :same], atol=1e-5)
         assert not torch.allclose(other[:, same : same + 30], speech[:, same : same + 30], atol=1e-3)
+
+
+def with_ctc(tmp_path: Path, stage: str, *words: str) -> Any:
+    """The task of a stage with an adaptor of kind ctc, on talks."""
+    return build(tmp_path, stage, f"adaptor={tiny_ctc_adaptor(tmp_path)}", *words).eval()
+
+
+def test_a_clip_has_as_many_positions_as_words_were_heard_in_it(tmp_path: Path) -> None:
+    """With an adaptor of kind ctc rows are laid out once their clips have been heard, as a conversation is."""
+    task = with_ctc(tmp_path, "speech_to_text", "history_speech=1", "batch_size=5", "loss=kl", "learn=adaptor")
+    batch = task.batch(0)
+    with torch.no_grad():
+        heard = task.hear(batch)
+        _, laid = task.read(batch)
+    assert int((batch["ids"] == SPEECH).sum()) == len(heard.counts) < int(heard.counts.sum())
+    assert int((laid["ids"] == SPEECH).sum()) == int(heard.counts.sum())
+    rows = {tuple(id_ for id_, segment in zip(ids, segments, strict=True) if segment >= 0)
+            for ids, segments in zip(laid["ids"].tolist(), laid["segments"].tolist(), strict=True)}  # fmt: skip
+    firsts = [at for at, meta in enumerate(task.corpus.metas) if not meta.get("history")]
+    fed = [tuple(task.heard(to_float(task.corpus[at].pcm), task.corpus.metas[at]).chat.fed) for at in firsts]
+    begun = sum(any(row[: len(ids)] == ids for row in rows) for ids in fed)
+    assert begun >= len(firsts) - 1, "one may follow another in its row"
+    loss, metrics = task(batch)
+    loss.backward()
+    assert metrics["kl"] > 0 and task.adaptor.project.weight.grad.abs().sum() > 0
+
+
+def test_a_monitor_behind_a_ctc_adaptor_learns_what_a_conversation_holds(tmp_path: Path) -> None:
+    """The state behind the last word that was heard, and what is due before the next one is."""
+    task = with_ctc(tmp_path, "duplex", "window.left_ms=400", "window.chunk_ms=200", "window.right_ms=100",
+                    "noise_fraction=0", "far_fraction=0", "batch_size=5", "history_speech=0")  # fmt: skip
+    batch = task.batch(0)
+    with torch.no_grad():
+        heard = task.hear(batch)
+        _, laid = task.read(batch)
+    due = laid["turn_states"].split(heard.counts.tolist())
+    places = batch["turn_states"].split(batch["places"])
+    assert all(one[-1] == other[-1] for one, other in zip(due, places, strict=True) if len(one))
+    assert {WAIT, QUERY} <= set(laid["turn_states"].tolist())
+    given = heard.given[0, : int(heard.counts[0])]
+    for word, at in enumerate(given[1:].tolist()):
+        assert due[0][word] == places[0][min(at // 4, len(places[0])) - 1]
+    model = task._model[0]
+    model.listen_through(task.scenes.window)
+    for row, length in enumerate(batch["lengths"].tolist()):
+        state, pieces = model.stages.hearing.init_state(1), []
+        for piece in batch["samples"][row : row + 1, :length].split(3200, dim=1):
+            pieces.append(model.stages.hearing.step(piece, state))
+        words = torch.cat([*pieces, model.stages.hearing.flush(state)], dim=1)[0]
+        assert torch.allclose(words, heard.embeddings[row, : int(heard.counts[row])], atol=1e-4)
 
 
 def test_scenes_of_any_data_have_their_turn_states(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_rows_are_what_the_model_reads_in_use(tmp_path: Path, kind: str) -> None
     assert len(heard) == first
     task.eval()
     with torch.no_grad():
-        speech, lengths = task.hear(batch)
+        speech, lengths, _ = task.hear(batch)
         from duologue.training.data.turns import embed_rows
 
         read = embed_rows(task.llm, batch["ids"], tokens, speech, lengths)[row, :first]

@@ -30,6 +30,7 @@ from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
 from ...data_prep.sounds.noise import draw_noise
+from ...model.adaptor.adaptor import HeardClips
 from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder
 from ...model.duplex.monitor import CERTAIN, TURN_STATES, Monitor, MonitorConfig, TurnState
 from ...model.errors import DuologueError
@@ -46,6 +47,7 @@ _QUERY, _NOISE, _WAIT = (
     TURN_STATES.index(turn_state) for turn_state in (TurnState.QUERY, TurnState.NOISE, TurnState.WAIT)
 )
 UNKNOWN = -100  # cross_entropy leaves these out
+_PLACE_FRAMES = 4  # encoder frames, 80 ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,8 @@ class Duplex(SpeechToText):
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # of a batch: states (N, D) and the turn states due (N,)
         self.windowed = None if recipe.encoder.chunk else WindowedEncoder(self.mel, self.encoder, recipe.window)
         self.measured: dict[str, list[tuple[Tensor, Tensor]]] = {}  # the same of held-out sets
-        self.place = recipe.mel.hop * 2 * self.group  # samples a place of speech, 80 ms
+        # Samples a place, 80 ms: of speech, or where embeddings are fewer, of time.
+        self.place = recipe.mel.hop * 2 * (self.adaptor.most.denominator if self.adaptor.even else _PLACE_FRAMES)
 
     def parts(self) -> dict[str, nn.Module]:
         return super().parts() | {"monitor": self.monitor}
@@ -158,9 +161,9 @@ class Duplex(SpeechToText):
                 row.add_turn(*self.text.turn(int(draw.integers(2**31))), question_weight=0.0)
             if near and self.teaches_words:
                 reply, instruction = answer if _QUERY in due else None, meta.get("instruction")
-                row.add_turn(meta["text"], reply, len(due), instruction=instruction)
+                row.add_turn(meta["text"], reply, len(due) if self.adaptor.even else 1, instruction=instruction)
             else:
-                row.hear(len(due))
+                row.hear(len(due) if self.adaptor.even else 1)
             for earlier in waves[len(turn_states) :]:  # in which nothing is due
                 turn_states.append([UNKNOWN] * self.frames(len(earlier)))
             row.clips.append(len(waves))
@@ -169,7 +172,10 @@ class Duplex(SpeechToText):
             turn_states.append(due)
         rows += self.written_rows(number, len(rows))
         batch, order = self.packed(rows, waves, rng)
-        return batch | {"turn_states": torch.tensor([turn_state for clip in order for turn_state in turn_states[clip]])}
+        return batch | {
+            "turn_states": torch.tensor([turn_state for clip in order for turn_state in turn_states[clip]]),
+            "places": [len(turn_states[clip]) for clip in order],
+        }
 
     def scene(
         self, clip: Clip, rng: np.random.Generator, augmentation: AugmentConfig | None
@@ -227,7 +233,7 @@ class Duplex(SpeechToText):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         if self.teaches_words:
-            hidden = self.read(batch)
+            hidden, batch = self.read(batch)
             loss, metrics = self.words_loss(hidden, batch)
             heard, due = self.heard_states(hidden, batch)
         else:
@@ -243,14 +249,27 @@ class Duplex(SpeechToText):
             "right": right.detach(),
         }
 
-    def hear(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def laid_out(self, batch: Batch, heard: HeardClips) -> Batch:
+        """Where there is not an embedding for each place: of an embedding that is due at the last place before the next
+        one is given out, for the monitor's opinion stays until then."""
+        batch = super().laid_out(batch, heard)
+        if self.adaptor.even:
+            return batch
+        due: list[Tensor] = []
+        clips = batch["turn_states"].split(batch["places"])
+        for places, given, count in zip(clips, heard.given, heard.counts, strict=True):
+            last = (given[1:count] // _PLACE_FRAMES - 1).clamp(max=len(places) - 1)
+            due += [places[last], places[-1:].expand(min(1, int(count)))]
+        return batch | {"turn_states": torch.cat(due)}
+
+    def hear(self, batch: Batch) -> HeardClips:
         if self.windowed is None:
             return super().hear(batch)
         samples, state = batch["samples"], self.windowed.init_state(len(batch["samples"]))
         step = self.scenes.window.chunk_ms * self.recipe.mel.sample_rate // 1000
         frames = [self.windowed.step(piece, state) for piece in samples.split(step, dim=1)]
-        speech = self.adaptor(torch.cat([*frames, self.windowed.flush(state)], dim=1))
-        return speech, (batch["lengths"] // self.recipe.mel.hop + 1) // 2 // self.group
+        lengths = (batch["lengths"] // self.recipe.mel.hop + 1) // 2
+        return self.adaptor.clips(torch.cat([*frames, self.windowed.flush(state)], dim=1), lengths)
 
     def heard_states(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The states (N, D) at the positions where a turn state is known, and the turn states (N,)."""
@@ -263,7 +282,7 @@ class Duplex(SpeechToText):
         """The same, of a model that does not learn; kept where the same scenes come again."""
         if batch["number"] in self.kept:
             return self.kept[batch["number"]]
-        found = self.heard_states(self.read(batch), batch)
+        found = self.heard_states(*self.read(batch))
         if self.scenes.scenes:
             self.kept[batch["number"]] = found
         return found
@@ -311,7 +330,7 @@ class Duplex(SpeechToText):
 
     def _held_out(self, corpus: Corpus, epoch: int, items: np.ndarray, number: int) -> tuple[Tensor, Tensor]:
         batch = to_device(self._batch(corpus, epoch, items, number), self.monitor.linear1.weight.device)
-        return self.heard_states(self.read(batch), batch)
+        return self.heard_states(*self.read(batch))
 
 
 def peaks(probabilities: Tensor, due: Tensor, turn_state: int) -> list[float]:

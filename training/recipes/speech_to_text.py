@@ -29,6 +29,7 @@ from ...checkpoints.store import load_tokenizer
 from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.text.plain_text import spoken_words
 from ...data_prep.text.spoken import contains_slot
+from ...model.adaptor.adaptor import HeardClips
 from ...model.decoding.reply import reply
 from ...model.errors import DuologueError
 from ...model.speech_lm import DialogueState, Sampling, SpeechLM, TokenKind
@@ -50,6 +51,7 @@ from ..data.turns import (
     pack,
     questions_of,
     spoken_words_loss,
+    spread,
     train_plainly,
     weighted_loss,
 )
@@ -127,12 +129,6 @@ class SpeechToText(SpeechTask, LoraTask):
         if joined:
             model.read_by(load_tokenizer(resolve(joined)))
         self.mel, self.encoder, self.adaptor, self.llm = model.mel, model.encoder, model.adaptor, model.llm
-        if not self.adaptor.even:
-            raise DuologueError(
-                f"{recipe.stage} takes an adaptor of kind stack, which gives equally many embeddings for equally long "
-                "clips; one of kind ctc learns with recipe ctc_adaptor"
-            )
-        self.group = self.adaptor.most.denominator  # frames an embedding
         train_plainly(self.llm)
         self._model = (model,)  # in a tuple, which does not register: the parts are registered under their own names
         self.text = text_rows(self.corpus.metas, questions, recipe.seed + 1, categories=recipe.text_only,
@@ -154,9 +150,12 @@ class SpeechToText(SpeechTask, LoraTask):
         return self.recipe.lora
 
     def frames(self, samples: int) -> int:
-        """Adaptor frames that a clip of so many samples becomes."""
+        """Positions that a row has for a clip of so many samples: one for each embedding, or where their number is
+        known only once the clip is heard, one (see :meth:`laid_out`)."""
+        if not self.adaptor.even:
+            return 1
         mel = samples // self.recipe.mel.hop
-        return (mel + 1) // 2 // self.group
+        return (mel + 1) // 2 // self.adaptor.most.denominator
 
     def batch(self, number: int) -> Batch:
         r = self.recipe
@@ -238,21 +237,26 @@ class SpeechToText(SpeechTask, LoraTask):
             "mask_seed": int(rng.integers(2**31)),
         }, order
 
-    def hear(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Speech embeddings (N, T, D_llm) and (N,) how many of each clip are real."""
+    def hear(self, batch: Batch) -> HeardClips:
+        """The N clips as embeddings."""
         with torch.no_grad():
             mel = self.mel(batch["samples"])  # (N, M, T)
         lengths = batch["lengths"] // self.recipe.mel.hop
         if self.training and self.augmentation is not None:
             mel = spec_augment(mel, lengths, torch.Generator().manual_seed(batch["mask_seed"]), self.augmentation.masks)
         frames = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # (N, T', D); no graph while it is frozen
-        return self.adaptor(frames), (lengths + 1) // 2 // self.group
+        return self.adaptor.clips(frames, (lengths + 1) // 2)
 
-    def read(self, batch: Batch) -> Tensor:
-        """The LLM's states (B, L, D) of the rows, speech in its places."""
-        speech, lengths = self.hear(batch)
-        embeds = embed_rows(self.llm, batch["ids"], self.tokens, speech, lengths)
-        return self.llm.states(embeds, segments=batch["segments"])
+    def laid_out(self, batch: Batch, heard: HeardClips) -> Batch:
+        """The batch with a position for each embedding."""
+        return batch if self.adaptor.even else spread(batch, heard.counts, self.tokens)
+
+    def read(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """The LLM's states (B, L, D) of the rows, speech in its places; and the batch, as it is laid out then."""
+        heard = self.hear(batch)
+        batch = self.laid_out(batch, heard)
+        embeds = embed_rows(self.llm, batch["ids"], self.tokens, heard.embeddings, heard.counts)
+        return self.llm.states(embeds, segments=batch["segments"]), batch
 
     def words_loss(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of what is to be written, from states (B, L, D), and its parts."""
@@ -281,7 +285,7 @@ class SpeechToText(SpeechTask, LoraTask):
         return loss, {"kl": taught.detach(), "words": ((words * weights).sum() / total).detach()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.words_loss(self.read(batch), batch)
+        return self.words_loss(*self.read(batch))
 
     def heard(self, wave: np.ndarray, turn: Mapping[str, Any]) -> DialogueState:
         """A conversation in which a whole clip (n,) has just been heard, as in use, behind the earlier turns that its
@@ -342,5 +346,6 @@ class SpeechToText(SpeechTask, LoraTask):
             row.add_turn(meta["text"], answer, self.frames(len(wave)), 0.0, instruction=meta.get("instruction"))
             row.clips.append(0)
             batch = to_device(self.packed([row], [wave], rng)[0], next(self.llm.parameters()).device)
-            losses.append(float(weighted_loss(self.llm, self.read(batch), batch["ids"], batch["weights"])))
+            hidden, batch = self.read(batch)
+            losses.append(float(weighted_loss(self.llm, hidden, batch["ids"], batch["weights"])))
         return [sum(losses) / len(losses)] if losses else []

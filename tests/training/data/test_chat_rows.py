@@ -123,8 +123,8 @@ def test_a_clip_takes_as_many_positions_as_it_has_embeddings(width: int) -> None
     def rows(*frames: int) -> list[Row]:
         found = [tokens.row(SYSTEM), tokens.row()]
         for row, (one, other) in zip(found, (frames[:2], frames[2:]), strict=True):
-            row.add_turn(*FIRST, one)
-            row.add_turn(*SECOND, other)
+            row.add_turn(FIRST[0], FIRST[1], one)
+            row.add_turn(SECOND[0], SECOND[1], other)
         return found
 
     (batch, _), (wanted, _) = (pack(rows(*frames), width) for frames in ((1, 1, 1, 1), (3, 1, 2, 5)))

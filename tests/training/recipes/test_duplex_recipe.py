@@ -12,6 +12,7 @@ import pytest
 import torch
 from tone_clips import tone_clips
 
+from duologue.model.adaptor.adaptor import HeardClips
 from duologue.model.duplex.monitor import CERTAIN, TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.training.augment.augment import AugmentConfig
@@ -146,7 +147,7 @@ def test_the_encoder_learns_if_it_is_named(stage: ModuleType, named: bool, clips
 def test_what_should_learn_and_cannot_is_refused(clips: str, tmp_path: Path) -> None:
     recipe = tiny(clips, out=str(tmp_path / "run"), learn=("monitor", "adaptor"))
     task = recipe.build()
-    task.hear = lambda batch: tuple(x.detach() for x in duplex.Duplex.hear(task, batch))
+    task.hear = lambda batch: HeardClips(*(x.detach() for x in duplex.Duplex.hear(task, batch)))
     with pytest.raises(DuologueError, match="learn=adaptor: no gradient reaches it"):
         train(recipe, task, progress=False)
 
