@@ -58,6 +58,11 @@ class DialogueModel(Protocol):
         """Writes down what it hears before it replies."""
 
     @property
+    def hears_words(self) -> bool:
+        """Hears words and nothing else: silence and noise are nothing to it, and what it has heard it knows for certain
+        only once the turn is over."""
+
+    @property
     def speech(self) -> SpeechDecoder | None:
         """What it speaks with; without a vocoder it makes units alone."""
 

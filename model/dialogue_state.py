@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from .adaptor.adaptor import HeardToken
 from .audio_encoder.hearing import HearingState
 from .decoding.transcript import TranscriptState
 from .errors import DuologueError
@@ -107,6 +108,7 @@ class DialogueState(State):
     turn_start, text_start: positions at which the turn's speech begins, and behind it.
     written: the tokens that stand there, or will once they are fed.
     chat: of a model that reads turns by its chat template.
+    empty: nothing was said in the turn, as far as the model can tell: there is no reply to it.
     """
 
     llm: LLMState
@@ -126,6 +128,7 @@ class DialogueState(State):
     text_start: int = 0
     written: list[int] = field(default_factory=list)
     chat: ChatState | None = None
+    empty: bool = False
 
     def clone(self) -> Self:
         """An independent copy, its random generator too."""
@@ -157,4 +160,5 @@ class ReplyStep:
     foreseen: bool  # whether the language model had been fed all that stands before it: it cost next to nothing
     units: Tensor  # (1, U) new speech units, perhaps none
     pcm: Tensor  # (1, n) new samples, perhaps none
+    heard: HeardToken | None = None  # of a transcript's token that the adaptor heard: its time and its probability
     held: int = 0  # how many of the last tokens, this one included, have speech to come with later steps

@@ -149,7 +149,12 @@ class SpeechLM(nn.Module):
     @property
     def transcribes(self) -> bool:
         """Whether it writes down what it hears before it replies."""
-        return self.layout.transcript is not None
+        return self.hears_words or self.layout.transcript is not None
+
+    @property
+    def hears_words(self) -> bool:
+        """Whether its adaptor hears tokens by itself, and gives the language model those alone."""
+        return self.adaptor.transcribes
 
     @property
     def judges_turns(self) -> bool:
@@ -278,6 +283,7 @@ class SpeechLM(nn.Module):
         state.turn_start = state.text_start = state.llm.length
         state.phase, state.turn_state, state.word_turn_state = Phase.LISTENING, None, None
         state.transcript, state.hearing = TranscriptState(), self.stages.hearing.init_state(1)
+        state.empty = False
 
     @torch.no_grad()
     def listen(self, pcm: Tensor, state: DialogueState) -> None:
@@ -307,6 +313,8 @@ class SpeechLM(nn.Module):
         assert state.hearing is not None
         speech = self.stages.hearing.flush(state.hearing)
         transcript, end, question = state.transcript, state.llm.length + speech.shape[1], list[int]()
+        transcript.tokens = self.stages.hearing.tokens_of(state.hearing)
+        state.empty = self.hears_words and not transcript.tokens and not transcript.question
         speaking = self.config.replies_at_once
         if speaking:
             question, transcript.question = transcript.question, []
@@ -319,7 +327,7 @@ class SpeechLM(nn.Module):
         if not speaking:
             self.transcript.begin(transcript)
         transcript.heard = []
-        self._start_reply(state, speaking)
+        self._start_reply(state, speaking and not transcript.tokens)
 
     @torch.no_grad()
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
@@ -413,6 +421,8 @@ class SpeechLM(nn.Module):
         step, END at the latest. ``<eos>`` is not spoken and not fed.
         """
         self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
+        if state.empty or state.transcript.told < len(state.transcript.tokens):
+            return self._step_without_llm(state)
         layout = self.layout
         foreseen = self._feed_pending(state)
         logits = self.next_logits(state)
@@ -491,7 +501,7 @@ class SpeechLM(nn.Module):
         """Feed a whole turn in writing, and get ready to reply."""
         self._feed_ids(ids, state)
         state.turn_start, state.text_start, state.written = state.llm.length, state.llm.length, []
-        state.transcript = TranscriptState()
+        state.transcript, state.empty = TranscriptState(), False
         self._start_reply(state, True)
 
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:
@@ -499,6 +509,21 @@ class SpeechLM(nn.Module):
         state.speech = None if self.stages.speech is None else self.stages.speech.init_state(1)
         if state.chat is not None:
             state.chat.reply_start = state.llm.length
+
+    def _step_without_llm(self, state: DialogueState) -> ReplyStep:
+        """The next token that the adaptor heard; or, of a turn in which it heard none, the end."""
+        (units, pcm), transcript, heard = self._nothing(), state.transcript, None
+        token, kind = self.layout.eos, TokenKind.END
+        if state.empty:
+            state.phase = Phase.ENDED
+        else:
+            heard = transcript.tokens[transcript.told]
+            transcript.told += 1
+            state.speaking = transcript.told == len(transcript.tokens)
+            token, kind = heard.token, TokenKind.TRANSCRIPT
+        return ReplyStep(
+            token=token, kind=kind, position=state.llm.length, foreseen=True, units=units, pcm=pcm, heard=heard
+        )
 
     def _kind(self, token: int, state: DialogueState) -> TokenKind:
         layout = self.layout

@@ -187,6 +187,8 @@ class SpeechLMConfig:
             raise DuologueError(
                 f"transcript_ctc is {self.transcript_ctc}, but the layout has no transcript; it must be 0"
             )
+        if isinstance(self.adaptor, CTCAdaptorConfig) and self.layout.transcript is not None:
+            raise DuologueError("an adaptor of kind ctc writes the transcript: the layout's must be null")
         if self.prompt is None and self.layout.transcript is not None:
             raise DuologueError("a chat template has no place for a transcript: the layout's must be null")
         if self.word_monitor is not None and self.layout.reply is None:

@@ -206,6 +206,9 @@ class Assistant:
         silence = np.zeros(self.input_rate // 2, np.float32)
         for _ in self.stream((self.input_rate, silence), sampling=Sampling(max_tokens=8), as_recorded=True):
             pass
+        if self.model.hears_words:  # of which there were none
+            for _ in self.stream(text="hello", sampling=Sampling(max_tokens=8)):
+                pass
         if not self.model.hears_sounds:
             segments.detect(self.vad, silence)
 

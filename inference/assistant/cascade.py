@@ -71,7 +71,7 @@ class Cascade:
         voice: None: it replies in writing alone.
     """
 
-    streams = hears_sounds = judges_turns = reads_turn_state = False
+    streams = hears_sounds = hears_words = judges_turns = reads_turn_state = False
     transcribes = follows_instructions = True
     certain = CERTAIN
     input_rate, output_rate = RATE, SAMPLE_RATE

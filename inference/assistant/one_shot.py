@@ -105,9 +105,10 @@ class OneShotRequest:
         self._model.must_fit(len(ids), self._asked)
         self._model.ask_about(ids, self._asked)
 
-    def end(self) -> None:
-        """It is over: an answer may follow."""
+    def end(self) -> bool:
+        """It is over: an answer may follow, if anything was said in it."""
         self._model.end_turn(self._asked)
+        return not self._asked.empty
 
     def step(self, sampling: Sampling, tokens: int = 4) -> RequestStep:
         """So many tokens of the answer, or fewer at its end."""

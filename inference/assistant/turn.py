@@ -19,7 +19,7 @@ from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.language_model.chat_template import Message
 from ...model.tokens import TokenKind
-from ..front_end.speech_segments import Recording
+from ..front_end.speech_segments import NO_WORDS, Recording
 from .text_stream import ReplyText, TextStream, ids_of, samples_of
 
 CHUNK_MS = 160
@@ -188,6 +188,10 @@ class Turn(Iterator[ReplyChunk]):
         if isinstance(question, Recording) and (len(question.parts) == 1 or question.together):
             sampling = self._room(sum(map(len, question.parts)), len(self._about))
             self._hear(question.parts)
+            if state.empty:
+                self._clock.stop()
+                self._warnings.append(NO_WORDS)
+                return
         elif isinstance(question, Messages):
             self._heard = self._clock.now
             model.read_messages(question.messages, state)
@@ -275,6 +279,6 @@ def written_down(model: DialogueModel, tokenizer: Any, part: np.ndarray) -> Iter
     model.end_turn(state)
     for step in transcript(model, state, Sampling()):
         if step.kind is TokenKind.TRANSCRIPT and (delta := text.push(step.token)):
-            yield delta
+            yield delta if len(text.text) > len(delta) else delta.lstrip()  # an adaptor's first word has a space before
     if delta := text.end():
         yield delta

@@ -22,6 +22,7 @@ from .speech_gate import WINDOW_MS, GateConfig, SpeechGate
 
 SILENCE = 10 ** (-50 / 20)  # a recording that never exceeds -50 dBFS holds no speech
 NOTHING = "no speech was heard"
+NO_WORDS = f"{NOTHING}: no words were understood in the recording"
 MARGIN_MS, PAUSE_MS = 320, 960  # heard before and behind speech, for quiet beginnings and ends; of a pause, at most
 LONGEST_S = 8.0  # of speech, pauses included, that is heard at once; more is cut at its longest pauses
 _PIECE = 16 * WINDOW  # samples that the detector is given at a time

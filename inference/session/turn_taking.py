@@ -134,7 +134,7 @@ class TurnTaking:
         ended = s.dialogue.clone()
         self.model.ask_about(s.turn.text_question, ended)
         self.model.end_turn(ended)
-        s.answer = Answer.begin(ended)
+        s.answer = Answer.none(s.before) if ended.empty and s.before is not None else Answer.begin(ended)
 
     def _answer(self, events: list[Event]) -> None:
         if self.state.answer is None:
@@ -253,14 +253,20 @@ class TurnTaking:
     def _turn_state(self) -> TurnState | None:
         """What the monitor makes of what is being said, if there is one and it is certain; noise if it is too faint."""
         s = self.state
-        if not self.config.monitor or s.turn.pressed is not None:
+        if s.turn.pressed is not None:
+            return None
+        listening = s.policy.mode is Mode.LISTENING
+        if listening and s.answer is not None and s.answer.empty:  # somebody made a sound, and said nothing
+            return TurnState.NOISE
+        if not self.config.monitor:
             return None
         if s.loudness.far and s.policy.mode in (Mode.LISTENING, Mode.DUCKED):
             return TurnState.NOISE
         dialogue = {Mode.LISTENING: s.dialogue, Mode.DUCKED: s.barge_in}.get(s.policy.mode)
+        if listening and s.answer is not None and self.model.hears_words:  # it has the last words
+            dialogue = s.answer.dialogue
         if dialogue is None or dialogue.turn_state is None:
             return None
-        listening = s.policy.mode is Mode.LISTENING
         prepared = s.answer if listening and self.config.word_monitor else None
         read = None if prepared is None else prepared.dialogue.word_turn_state
         probability, index = fuse(dialogue.turn_state, read).max(dim=0)
@@ -318,9 +324,10 @@ class TurnTaking:
     def _emit(self, answer: Answer, events: list[Event]) -> None:
         """Events of the text that has come since the last ones."""
         heard, said = answer.emit(reply=not self.state.awaiting_response)
-        for kind, ids in ((EventKind.USER_TEXT, heard), (EventKind.ANSWER_TEXT, said)):
-            if ids:
-                events.append(Event(kind, self.state.now_ms, self._text(ids)))
+        if heard:  # an adaptor's tokens have a space before the first word
+            events.append(Event(EventKind.USER_TEXT, self.state.now_ms, self._text(heard).strip()))
+        if said:
+            events.append(Event(EventKind.ANSWER_TEXT, self.state.now_ms, self._text(said)))
 
     def _text(self, ids: list[int]) -> str:
         return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""

@@ -177,9 +177,9 @@ class CTCAdaptor(Adaptor):
         """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the runs that are over; ``last``: all."""
         if self._embed is None:
             raise DuologueError("a ctc adaptor needs a language model's embeddings: make a SpeechLM of it, or bind it")
-        vectors = self._embed(self.tokens)  # (V, D_llm)
+        vectors = self._embed(self.tokens).to(hidden.device)  # (V, D_llm)
         runs = [] if state.run is None else [state.run]
-        for run in self._runs(self.scores(hidden, vectors.to(hidden.device))[0], state.frames):
+        for run in self._runs(self.scores(hidden, vectors)[0], state.frames):
             if runs and runs[-1].label == run.label:
                 _join(runs[-1], run)
             else:

@@ -69,7 +69,7 @@ class AudioLLM:
         speech: a speech decoder trained on its states, for spoken replies.
     """
 
-    streams = transcribes = judges_turns = reads_turn_state = False
+    streams = transcribes = hears_words = judges_turns = reads_turn_state = False
     hears_sounds = follows_instructions = True
     certain = CERTAIN
     longest_s = clip_s = 30.0  # what a Whisper encoder hears of a recording

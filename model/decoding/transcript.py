@@ -5,6 +5,9 @@ predict the words there by CTC (``ctc_weight`` above 0), they do two things: the
 the speech (:mod:`.ctc_prefix`), and the words that CTC alone would write are a draft, which the language model is fed
 in one step and takes back where something else is written (speculative decoding, Leviathan et al., arXiv 2211.17192,
 section 2.1). What is written is the same without a draft, to rounding.
+
+A model whose adaptor hears tokens by itself (``Adaptor.transcribes``) has its transcript before it replies: the
+language model is not asked for it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ..adaptor.adaptor import HeardToken
 from ..streaming import State
 from ..tokens import TokenLayout
 from .ctc_prefix import NEVER, CTCPrefix
@@ -29,6 +33,7 @@ class TranscriptState(State):
     ctc: the words so far, as CTC sees them; ``None`` once something else was written.
     draft: tokens that are expected next. foreseen: the states (1, 1, D) behind them, if the model has been fed them.
     question: tokens of a text question about the speech, which end the transcript.
+    tokens: those that the adaptor heard by itself, once the turn is over. told: how many of them steps have brought.
     """
 
     room: int = 0
@@ -37,12 +42,14 @@ class TranscriptState(State):
     draft: list[int] = field(default_factory=list)
     foreseen: list[Tensor] = field(default_factory=list)
     question: list[int] = field(default_factory=list)
+    tokens: list[HeardToken] = field(default_factory=list)
+    told: int = 0
 
     def clone(self) -> Self:
         """The tensors are shared: they no longer change."""
         return replace(
             self, heard=list(self.heard), ctc=None if self.ctc is None else self.ctc.clone(), draft=list(self.draft),
-            foreseen=list(self.foreseen), question=list(self.question),
+            foreseen=list(self.foreseen), question=list(self.question), tokens=list(self.tokens),
         )  # fmt: skip
 
 

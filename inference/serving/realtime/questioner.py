@@ -61,7 +61,8 @@ class Questioner:
         if not heard.parts and not about:
             raise DuologueError(heard.warnings[0])
         if len(heard.parts) == 1:
-            await self._hear(heard.parts[0], about=about)
+            if not await self._hear(heard.parts[0], about=about):
+                raise DuologueError(segments.NO_WORDS)
         else:
             words = "".join([delta async for delta in self._write_down(heard.parts)])
             await self.ask("read", f"{words} {about}".strip())
@@ -84,14 +85,15 @@ class Questioner:
         probabilities = np.concatenate([np.zeros(0, np.float32), *found])
         return await asyncio.to_thread(plan, self._model, pcm, clip, probabilities, *more)
 
-    async def _hear(self, part: np.ndarray, *, apart: bool = False, about: str = "") -> None:
+    async def _hear(self, part: np.ndarray, *, apart: bool = False, about: str = "") -> bool:
+        """Hear speech (n,); returns whether anything was said in it."""
         await self.ask("begin", apart)
         size = round(_CHUNK_S * self._rate)
         for start in range(0, len(part), size):
             await self.ask("hear", part[start : start + size])
         if about:
             await self.ask("about", about)
-        await self.ask("end")
+        return bool(await self.ask("end"))
 
     async def _write_down(self, parts: list[np.ndarray]) -> AsyncIterator[str]:
         """The words in parts of speech (n,), each heard by itself."""
