@@ -29,7 +29,9 @@ from duologue.inference.assistant.assistant import load
 from duologue.model.audio_encoder.whisper import sinusoids
 from duologue.model.errors import DuologueError
 from duologue.training.assemble import Config, run
+from duologue.training.data.chat_tokens import chat_tokens
 from duologue.training.loop.parts import load_parts
+from duologue.training.main import resolve
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 HUBS = {"encoder": "them/whisper-tiny", "llm": "others/tiny-chat"}
@@ -152,6 +154,9 @@ def test_all_that_reads_weights(world: Path, checkpoint: Path, monkeypatch: pyte
     assert store.load_tokenizer(checkpoint).get_vocab() == vocabulary
     load_parts({"encoder": encoder}, [f"encoder={checkpoint}"])
     load_parts({"adaptor": store.load(checkpoint).model.adaptor}, [f"adaptor={checkpoint}"])
+    recipe = resolve("text_sft", ["preset=tiny", f"llm={checkpoint}", f"data={world / 'none.jsonl'}"])
+    assert recipe.tokenizer == str(checkpoint) and chat_tokens(recipe.tokenizer).eos > 0
+    load_parts({"llm": store.load(world / "model").model.llm}, recipe.start)
     for source in (checkpoint, world / "base.json"):
         part = import_run("base", str(source), tmp_path / "part", ["part=llm"])
         assert (part / "model.safetensors").read_bytes() == (world / "llama/model.safetensors").read_bytes()
