@@ -91,7 +91,3 @@ def test_mistakes_are_one_line(tmp_path: Path, parts: list[str]) -> None:
         resolve("ctc_adaptor", ["preset=tiny", *parts[2:]]).build()
     with pytest.raises(DuologueError, match=r"trains an adaptor of kind ctc; that of adaptor= is StackConfig"):
         resolve("ctc_adaptor", [*parts, f"adaptor={tiny_adaptor(tmp_path)}"]).build()
-    for stage in ("speech_to_text", "duplex"):
-        words = [word for word in parts if not word.startswith(("augment", "dev"))]
-        with pytest.raises(DuologueError, match=f"{stage} takes an adaptor of kind stack"):
-            resolve(stage, [*words, "adaptor.kind=ctc", "learn=adaptor"]).build()
