@@ -118,6 +118,7 @@ class CTCAdaptor(Adaptor):
         self.transformer = WhisperEncoder(config.transformer())
         self.project = nn.Linear(config.dim, config.out_dim)
         self.blank = nn.Linear(config.dim, 1)
+        nn.init.constant_(self.blank.bias, math.log(config.vocab) + 2)  # nine frames in ten are blanks, untrained
         self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.tokens: Tensor
         self.register_buffer("tokens", torch.zeros(config.vocab, dtype=torch.long))  # ids of the language model

@@ -4,9 +4,11 @@ Any encoder (``encoder=FOLDER``), any language model (``llm=FOLDER``), of which 
 embeddings are used. The adaptor hears ``adaptor.vocab`` tokens, chosen from what is said in the data (vocabulary.py);
 its loss is CTC of the clips' words in them, and of a clip without words blanks alone. The word error rate is that of
 the best label of each frame, of whole clips, and with ``window.*`` also of clips heard through the window that an
-encoder of whole clips has in use.
+encoder of whole clips has in use. Most of a step is the frozen encoder's: with ``echo=4`` what it makes of a batch is
+learnt from four times, each time masked anew.
 
-Sources: LegoSLM (arXiv 2505.11352), section 3; masks on the frames after SpecAugment (arXiv 1904.08779), section 2.
+Sources: LegoSLM (arXiv 2505.11352), section 3; data echoing, Choi et al. (arXiv 1907.05550), section 2; masks on the
+frames after SpecAugment (arXiv 1904.08779), section 2.
 """
 
 from __future__ import annotations
@@ -56,12 +58,15 @@ class CTCAdaptorRecipe(SpeechRecipe):
     frame_masks: SpecAugmentConfig = field(
         default_factory=lambda: SpecAugmentConfig(mel_masks=0, mel_width=0, time_masks=2, time_width=15)
     )
+    echo: int = 1  # steps in a row that learn from the same frames of a frozen encoder
     window: WindowConfig | None = None  # through which held-out clips are heard as well
     dev_clips: int = 128  # of each held-out set
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_least(1, "rare", "dev_clips")
+        self.check_least(1, "rare", "echo", "dev_clips")
+        if self.echo > 1 and any(prefix.startswith("encoder") for prefix in self.learn):
+            raise DuologueError(f"echo is {self.echo}, but the encoder learns, so that its frames change; it must be 1")
 
     @property
     def joins(self) -> tuple[str, ...]:
@@ -123,6 +128,7 @@ class CTCAdaptorTask(SpeechTask):
             print(f"ctc_adaptor: {left_out} of {len(texts)} clips are left out: {why}", file=sys.stderr)
         if not len(self.items):
             raise DuologueError(f"no clip in {', '.join(recipe.data)} fits")
+        self.encoded: dict[int, tuple[Tensor, Tensor]] = {}  # of the batches of clips under way
         self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
 
     def _fits(self, at: int) -> bool:
@@ -150,25 +156,29 @@ class CTCAdaptorTask(SpeechTask):
 
     def batch(self, number: int) -> Batch:
         r = self.recipe
-        epoch, places = self.plan(number)
+        step, turn = divmod(number, r.accumulate)
+        clips = step // r.echo * r.accumulate + turn
+        epoch, places = self.plan(clips)
         items = self.items[places]
         waves = [self._heard(int(item), epoch) for item in items]
         samples, lengths = pad(waves)
         rows = [self.rows[item] or [] for item in items]
-        rng = np.random.default_rng((r.seed, number, 1))
+        rng, own = np.random.default_rng((r.seed, clips, 1)), np.random.default_rng((r.seed, number, 2))
         longest = samples.shape[1] // (2 * r.mel.hop)
         offsets = random_offsets(r.encoder, longest, len(items), rng)
         if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
             offsets.zero_()
         positions = max(1, r.adaptor.positions - longest // STRIDE)
         return {
+            "clips": clips,
             "samples": samples,
             "lengths": lengths,
             "labels": torch.tensor([label for row in rows for label in row], dtype=torch.long),
             "label_lengths": torch.tensor([len(row) for row in rows]),
             "offsets": offsets,
-            "adaptor_offsets": torch.from_numpy(rng.integers(0, positions, len(items))),
-            "mask_seed": int(rng.integers(2**31)),
+            "adaptor_offsets": torch.from_numpy(own.integers(0, positions, len(items))),
+            "mel_mask_seed": int(rng.integers(2**31)),
+            "frame_mask_seed": int(own.integers(2**31)),
         }
 
     def _heard(self, item: int, epoch: int) -> np.ndarray:
@@ -180,22 +190,31 @@ class CTCAdaptorTask(SpeechTask):
         return augment(wave, rng, self.augmentation.sound, self.noises)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The encoder's frames (B, T, D) at 50 Hz, masked in training, and (B,) how many are real."""
-        masked = self.training and self.augmentation is not None
-        generator = torch.Generator().manual_seed(batch["mask_seed"])
+        """The encoder's frames (B, T, D) at 50 Hz and (B,) how many are real."""
         with torch.no_grad():
             mel = self.mel(batch["samples"])  # (B, M, T) at 100 Hz
             lengths = batch["lengths"] // self.recipe.mel.hop
-            if masked and self.augmentation is not None:
+            if self.augmentation is not None:
+                generator = torch.Generator().manual_seed(batch["mel_mask_seed"])
                 mel = spec_augment(mel, lengths, generator, self.augmentation.masks)
         x = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # no graph while it is frozen
-        lengths = (lengths + 1) // 2
-        if masked:
+        return x, (lengths + 1) // 2
+
+    def frames_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The same, of clips that the steps before learnt from too: as they were encoded then; masked."""
+        found = self.encoded.get(batch["clips"]) or self.encode(batch)
+        if self.recipe.echo > 1:
+            self.encoded[batch["clips"]] = found
+            while len(self.encoded) > self.recipe.accumulate:
+                del self.encoded[min(self.encoded)]
+        x, lengths = found
+        if self.augmentation is not None:
+            generator = torch.Generator().manual_seed(batch["frame_mask_seed"])
             x = spec_augment(x.transpose(1, 2), lengths, generator, self.recipe.frame_masks).transpose(1, 2)
         return x, lengths
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        x, lengths = self.encode(batch)
+        x, lengths = self.frames_of(batch)
         hidden = self.adaptor.hidden(x, lengths, batch["adaptor_offsets"])
         logits = self.adaptor.scores(hidden, self.vectors)  # (B, U, V + 1)
         return self.ctc(logits, (lengths + 1) // STRIDE, batch["labels"], batch["label_lengths"]), {}

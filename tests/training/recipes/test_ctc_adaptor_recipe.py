@@ -75,6 +75,25 @@ def test_a_stopped_run_goes_on(tmp_path: Path, parts: list[str]) -> None:
     assert torch.equal(load_file(tmp_path / "more/model.safetensors")["adaptor.tokens"], again["adaptor.tokens"])
 
 
+def test_frames_of_a_frozen_encoder_serve_several_steps(tmp_path: Path, parts: list[str]) -> None:
+    words = [*parts, "augment=light", "echo=2", "batch_size=4", "dev_data=", "save_every=1", "schedule=constant"]
+    task: Any = resolve("ctc_adaptor", words).build()
+    heard = []
+    task.encoder.register_forward_hook(lambda *_: heard.append(1))
+    batches = [task.batch(number) for number in range(4)]
+    assert torch.equal(batches[0]["samples"], batches[1]["samples"])
+    assert batches[1]["samples"].shape != batches[2]["samples"].shape
+    frames = [task.train().frames_of(batch)[0] for batch in batches]
+    assert len(heard) == 2 and not torch.equal(frames[0], frames[1]), "masked anew"
+    run("ctc_adaptor", [*words, f"out={tmp_path / 'whole'}", "steps=4"])
+    for steps in (3, 4):  # it stops between two steps that learn from the same frames
+        run("ctc_adaptor", [*words, f"out={tmp_path / 'parts'}", f"steps={steps}"])
+    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    with pytest.raises(DuologueError, match="echo is 2, but the encoder learns"):
+        resolve("ctc_adaptor", [*words, "learn=adaptor,encoder"])
+
+
 def test_what_it_leaves_out_is_counted(
     tmp_path: Path, parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
