@@ -204,11 +204,11 @@ def load_llm(
     run = read_run(name)
     sizes = read_sizes(name, "llm").get("llm")
     folder = expanded(name) if run else resolve(name)
-    if sizes is None or not (folder / WEIGHTS).is_file():
+    if sizes is None or not (weights := weights_of(folder, "llm")).is_file():
         raise DuologueError(f"{name} has no language model: expected one that was imported, a run or a model")
     if run and not run.get("tokenizer"):
         raise DuologueError(f"{name} is a run in a question set's words: give one that was made with llm=")
     tokenizer = load_tokenizer(resolve(run["tokenizer"]) if run else folder)
     llm = made(lambda: LLM(sizes))
-    fill(llm, folder / WEIGHTS, prefix="llm.", device=device, dtype=dtype)
+    fill(llm, weights, prefix="llm.", device=device, dtype=dtype)
     return llm, tokenizer

@@ -1,0 +1,108 @@
+"""The script that makes mini gives every command keys that it knows, and what it needs is made before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from any_model import tiny_llm, tiny_whisper
+
+from duologue.checkpoints.settings import read_settings
+from duologue.data_prep.prepare import RECIPES
+from duologue.training import assemble
+from duologue.training.main import resolve
+
+SCRIPT = Path(__file__).resolve().parents[2] / "training" / "mini.sh"
+STAGES = ("questions", "q.tsv", "answers", "speech", "adaptor", "replies", "voice", "monitor", "assemble")
+# Stands in for Python: writes down what it was asked to do, and leaves behind what the script looks for.
+FAKE = """#!/usr/bin/env bash
+printf '%s\\t' "${{@:2}}" >> {log}; echo >> {log}
+for word in "$@"; do
+    if [[ $3 == prepare && $word == out=*.jsonl ]]; then touch "${{word#out=}}"
+    elif [[ $3 == prepare && $word == out=* ]]; then
+        mkdir -p "${{word#out=}}"; echo '{{"complete": true}}' > "${{word#out=}}/dataset.json"
+    elif [[ $3 == prepare && $4 == units && $word == data=* ]]; then touch "${{word#data=}}/units.jsonl"
+    fi
+done
+if [[ $3 == import ]]; then mkdir -p "$6"; cp -r {parts}/"${{7#part=}}"/* "$6"; fi
+"""
+Run = Callable[..., list[list[str]]]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    Path(tiny_llm(folder)).rename(folder / "llm")
+    Path(tiny_whisper(folder)).rename(folder / "encoder")
+    return folder
+
+
+@pytest.fixture
+def script(tmp_path: Path, parts: Path) -> Run:
+    log, fake = tmp_path / "log", tmp_path / "python"
+    fake.write_text(FAKE.format(log=log, parts=parts))
+    fake.chmod(0o755)
+
+    def run(*stages: str, **variables: str) -> list[list[str]]:
+        environment = os.environ | {"PYTHON": str(fake), "BASE": "base.json"} | variables
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["bash", str(SCRIPT), str(tmp_path / "work"), *stages], env=environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{done.returncode}: {done.stderr}")
+        return [line.split("\t")[1:-1] for line in log.read_text().splitlines()] if log.exists() else []
+
+    return run
+
+
+def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
+    commands = script(*STAGES, RECORDINGS="people", RECOGNISER="whisper", DUOLOGUE_KOKORO="kokoro", SCALE="0.01")
+    made = {"q.tsv", "people"}
+    for command, name, *words in commands:
+        if command == "prepare":
+            config = read_settings(RECIPES.module(name).Config, words, name)
+            assert {getattr(config, each) for each in ("source", "data", "llm") if hasattr(config, each)} <= made
+            made |= {getattr(config, each) for each in ("out", "quantiser") if hasattr(config, each)}
+        elif command == "import":
+            made.add(words[1])
+        elif command == "train":
+            reads = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in words}
+            for key in ("data", "dev_data", "noises", "llm", "encoder", "adaptor"):
+                assert set(reads.get(key, ())) <= made, (name, key)
+            recipe = resolve(name, [word for word in words if not word.startswith("adaptor=")])
+            assert recipe.steps == 20
+            made.add(recipe.out)
+        else:
+            config = read_settings(assemble.Config, words, command)
+            assert command == "assemble" and config.base == "base.json"
+            assert {config.adaptor, config.monitor, config.unit_decoder, config.vocoder} <= made
+    assert [name for command, name, *_ in commands if command == "train"] == [
+        "ctc_adaptor", "unit_decoder", "unit_vocoder", "duplex"
+    ]  # fmt: skip
+    assert len([name for command, name, *_ in commands if command == "import"]) == 2
+
+
+def test_what_is_there_is_not_made_again(script: Run) -> None:
+    """Nor is what nobody gave: people, a recogniser, Kokoro."""
+    first = script(*STAGES)
+    again = script(*STAGES)
+    assert {words[0] for words in first} == {"prepare", "import", "train", "assemble"}
+    assert {words[0] for words in again} == {"train", "assemble"}  # which know themselves what is left to do
+    assert [words for words in first if words[0] == "train"] == [words for words in again if words[0] == "train"]
+    assert not any(word.startswith(("noises", "recogniser", "voices=neural")) for words in first for word in words)
+
+
+def test_stages_that_cannot_be(script: Run) -> None:
+    with pytest.raises(RuntimeError, match=r"^2: .*there is no stage song"):
+        script("song")
+    with pytest.raises(RuntimeError, match="answers needs BASE, a JSON file"):
+        script("answers", BASE="")
+    with pytest.raises(RuntimeError, match="questions needs a table"):
+        script("questions")
+    with pytest.raises(RuntimeError, match="which stage"):
+        script()

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# mini from nothing: an encoder and a language model from elsewhere stay as they are; between them an adaptor is trained,
+# behind them a voice, and a monitor that knows when to answer.
+#
+#   BASE=base.json bash training/mini.sh WORK questions QUESTIONS.tsv    columns split (train, val, test) and text
+#   BASE=base.json bash training/mini.sh WORK STAGE…                     answers speech adaptor replies voice monitor assemble
+#
+# In this order; what is there is not made again, and a stage that is broken off goes on where it stopped. `train` rows
+# are learnt from, `val` rows choose, and what a `test` row says is left out. Everything lies below WORK; the model is
+# WORK/mini. BASE names the encoder and the language model (docs/files.md, Base weights).
+set -euo pipefail
+
+WORK=${1:?the folder to work in} && shift
+BASE=${BASE:-}
+RECORDINGS=${RECORDINGS:-}  # sounds and people, a folder with manifest.jsonl (docs/recordings.md)
+RECOGNISER=${RECOGNISER:-}  # a Whisper that labels the people whom nobody has written down
+VOICE=${VOICE:-flite:rms}   # speaks the replies
+WORKERS=${WORKERS:-0}       # processes that speak; 0: one a processor. Kokoro joins where DUOLOGUE_KOKORO is set
+SCALE=${SCALE:-1}           # of clips, answers and steps: 0.01 to see the path run
+PYTHON=${PYTHON:-$(dirname "$0")/../.venv/bin/python}
+BRIEF="Answer in one short sentence."
+
+duologue() { "$PYTHON" -m duologue "$@"; }
+say() { printf '\n== %s\n' "$*"; }
+scaled() { awk -v n="$1" -v least="${2:-40}" -v by="$SCALE" 'BEGIN { n = int(n * by + 0.5); print (n > least ? n : least) }'; }
+finished() { [[ -f $1/dataset.json ]] && grep -q '"complete": true' "$1/dataset.json"; }
+base() { # encoder | llm: that part of BASE, read once into WORK
+    [[ -f $WORK/$1/config.json ]] || duologue import base "$BASE" "$WORK/$1" part="$1"
+}
+written() { # RECIPE FILE key=value…: a file of conversations
+    [[ ! -f $WORK/$2 ]] || return 0
+    say "$2"
+    duologue prepare "$1" out="$WORK/$2" "${@:3}"
+}
+spoken() { # RECIPE SET key=value…: a data set
+    ! finished "$WORK/$2" || return 0
+    say "$2"
+    duologue prepare "$1" out="$WORK/$2" "${@:3}"
+}
+there() { # NAME…: those of the sets that are there, with commas between
+    local found=""
+    for name in "$@"; do if finished "$WORK/$name"; then found+=${found:+,}$WORK/$name; fi; done
+    echo "$found"
+}
+train() { # STAGE key=value…
+    say "$1"
+    local less=()
+    if [[ $SCALE != 1 ]]; then less=(steps="$(scaled 2000 2)"); fi
+    duologue train "$1" out="$WORK/runs/$1" "${@:2}" ${less[@]+"${less[@]}"}
+}
+
+questions() { # FILE: what is asked, in an order that is drawn
+    written dialogues questions.jsonl source="$1" where=split=train without=split=test,val shuffle=1
+    written dialogues val.jsonl source="$1" where=split=val without=split=test shuffle=1 n="$(scaled 400)"
+}
+
+brief() { written answers "$1" source="$WORK/$2" n="$3" llm="$WORK/llm" system="$BRIEF" sentences=1; }
+more() { written answers "$1" source="$WORK/$2" n="$3" llm="$WORK/llm" ask="$4" into="$5" sentences=1 max_tokens=32; }
+
+answers() { # What the language model writes
+    base llm
+    brief chat.jsonl questions.jsonl "$(scaled 12000)"
+    brief val_chat.jsonl val.jsonl "$(scaled 200)"
+    more wordings.jsonl questions.jsonl "$(scaled 4000)" \
+        "Say this in other words, as a person would say it aloud, in one sentence: {text}" text
+    more follow_ups.jsonl chat.jsonl "$(scaled 3000)" \
+        "Someone asked: {text} The answer was: {reply} Write the one short question that they ask next." follow_up
+    brief talks.jsonl follow_ups.jsonl "$(scaled 3000)"
+    more statements.jsonl questions.jsonl "$(scaled 3000)" \
+        "Write one short sentence that a person says to a friend about this, not a question: {text}" statement
+}
+
+say_aloud() { # SET FILE key=value…
+    if [[ -f $WORK/$2 ]]; then spoken turns "$1" source="$WORK/$2" workers="$WORKERS" "${@:3}"; fi
+}
+no_speech() { spoken no_speech "$@" workers="$WORKERS" ${RECORDINGS:+source="$RECORDINGS"}; }
+people() { spoken recordings "$@" source="$RECORDINGS" recogniser="$RECOGNISER" held_out=0.5 shard_clips=20; }
+
+speech() { # The questions twice, each time in other voices, and all that the language model wrote: about 60 hours
+    say_aloud questions_1 questions.jsonl seed=1
+    say_aloud questions_2 questions.jsonl seed=2
+    say_aloud said_chat chat.jsonl seed=3
+    say_aloud said_wordings wordings.jsonl seed=4
+    say_aloud said_talks talks.jsonl seed=5
+    say_aloud said_statements statements.jsonl seed=6
+    if [[ -n ${DUOLOGUE_KOKORO:-} && -f $WORK/chat.jsonl ]]; then # about 4 hours
+        written dialogues neural.jsonl source="$WORK/chat.jsonl" shuffle=1 seed=1 n="$(scaled 5500)"
+        say_aloud neural neural.jsonl seed=7 voices=neural
+    fi
+    say_aloud val val.jsonl voices=dev
+    no_speech none n="$(scaled 3000)" seed=1
+    no_speech val_none n="$(scaled 200)" seed=2 part=noises_dev
+    if [[ -n $RECORDINGS ]]; then spoken recordings noises source="$RECORDINGS" part=noises; fi
+    if [[ -n $RECORDINGS && -n $RECOGNISER ]]; then
+        people readers part=speech
+        people val_readers part=speech_held_out
+    fi
+}
+
+adaptor() { # Words of the language model from the encoder's frames. The language model itself does not run.
+    base encoder
+    base llm
+    train ctc_adaptor preset=mini encoder="$WORK/encoder" llm="$WORK/llm" \
+        data="$(there questions_1 questions_2 said_chat said_wordings said_talks said_statements neural readers none)" \
+        dev_data="$(there val val_readers val_none)" ${noises[@]+"${noises[@]}"}
+}
+
+replies() { # The answers in one voice, and the units of its speech
+    say_aloud replies chat.jsonl part=replies voices="$VOICE"
+    say_aloud val_replies val_chat.jsonl part=replies voices="$VOICE"
+    for name in replies val_replies; do # the units are those of the first
+        [[ -f $WORK/$name/units.jsonl ]] || duologue prepare units data="$WORK/$name" quantiser="$WORK/units" judge=0
+    done
+}
+
+voice() { # Units from spelling and states, samples from units
+    base llm
+    train unit_decoder preset=mini llm="$WORK/llm" data="$WORK/replies" dev_data="$WORK/val_replies"
+    train unit_vocoder data="$WORK/replies"
+}
+
+monitor() { # When to answer: questions, their pauses, what is said to nobody here, sounds
+    base encoder
+    base llm
+    train duplex preset=llama-omni encoder="$WORK/encoder" llm="$WORK/llm" adaptor="$WORK/runs/ctc_adaptor" \
+        data="$(there said_chat said_talks said_statements none)" ${noises[@]+"${noises[@]}"}
+}
+
+assemble() {
+    say "$WORK/mini"
+    duologue assemble "$WORK/mini" base="$BASE" adaptor="$WORK/runs/ctc_adaptor" monitor="$WORK/runs/duplex" \
+        unit_decoder="$WORK/runs/unit_decoder" vocoder="$WORK/runs/unit_vocoder"
+}
+
+mkdir -p "$WORK"
+: "${1:?which stage? See the first lines of training/mini.sh}"
+while [[ $# -gt 0 ]]; do
+    stage=$1 && shift
+    noises=()
+    if finished "$WORK/noises"; then noises=(noises="$WORK/noises"); fi
+    case $stage in
+    questions) questions "${1:?questions needs a table, QUESTIONS.tsv}" && shift ;;
+    speech | replies) $stage ;;
+    answers | adaptor | voice | monitor | assemble)
+        : "${BASE:?$stage needs BASE, a JSON file that names the encoder and the language model}"
+        $stage ;;
+    *)
+        echo "training/mini.sh: there is no stage $stage; the stages are questions, answers, speech, adaptor, replies," \
+            "voice, monitor, assemble" >&2
+        exit 2 ;;
+    esac
+done
