@@ -63,10 +63,10 @@ class Prosody:
     """How a sentence is said. Units are the engine's own.
 
     pitch: espeak-ng 0 to 99 (-p); flite and festival the mean of f0 in Hz; Pico and RHVoice per cent of the voice's
-        own; Kokoro ignores it
+        own; Kokoro and Piper ignore it
     spread: flite and festival the standard deviation of f0 in Hz; the others ignore it
-    rate: espeak-ng words a minute; flite and festival how much sounds are stretched (above 1 is slower); Pico, RHVoice
-        and Kokoro per cent of the voice's own
+    rate: espeak-ng words a minute; flite and festival how much sounds are stretched (above 1 is slower); Pico, RHVoice,
+        Kokoro and Piper per cent of the voice's own
     """
 
     pitch: float
@@ -83,7 +83,7 @@ class Voice:
 
     engine: str  # a module of engines/
     # espeak-ng "en-us+f3" (accent + variant), flite "rms", festival "kal_diphone", pico "en-US", rhvoice "bdl",
-    # kokoro "af_heart" or "af_heart+bm_george", a command "my-tts {text} {wav}"
+    # kokoro "af_heart" or "af_heart+bm_george", piper "en_US-joe-medium", a command "my-tts {text} {wav}"
     name: str
     pitch: tuple[float, float] | None = None
     spread: tuple[float, float] | None = None

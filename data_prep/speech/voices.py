@@ -99,7 +99,8 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
     """The voices a recipe's `voices` and `tts_command` name.
 
     Args:
-        names: a set by its name (one of VOICE_SETS) or voices by their keys ("flite:awb,festival:ked_diphone").
+        names: sets by their names (VOICE_SETS) and voices by their keys, with commas between ("train,flite:awb"). They
+            are drawn by their weights, of which a set to train on has 1 in all, as has a voice by itself.
         tts_command: a command that speaks instead of them (see tts_command.py); empty: none does.
 
     Raises DuologueError for an unknown engine or set, and for a command without its places.
@@ -107,18 +108,19 @@ def find_voices(names: str, tts_command: str = "") -> tuple[Voice, ...]:
     if tts_command:
         arguments_of(tts_command)
         return (Voice(engine="command", name=tts_command),)
-    if names in VOICE_SETS:
-        return VOICE_SETS[names]
     known = {voice.key: voice for voices in VOICE_SETS.values() for voice in voices}
     built_in = ENGINES.first_lines().keys() - {"command"}
-    found = []
-    for key in names.split(","):
-        engine, _, name = key.strip().partition(":")
+    found: list[Voice] = []
+    for key in map(str.strip, names.split(",")):
+        if key in VOICE_SETS:
+            found += VOICE_SETS[key]
+            continue
+        engine, _, name = key.partition(":")
         if engine not in built_in or not name:
             raise DuologueError(
                 f"unknown voice {key!r}: expected one of {', '.join(VOICE_SETS)}, or {'|'.join(sorted(built_in))}:name"
             )
-        found.append(known.get(key.strip()) or Voice(engine=engine, name=name))
+        found.append(known.get(key) or Voice(engine=engine, name=name))
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from duologue.data_prep.speech import engine as engines
 from duologue.data_prep.speech.engine import ENGINES, Prosody, SynthesisError, Voice
 from duologue.data_prep.speech.engine import engine as engine_of
-from duologue.data_prep.speech.engines import espeak, festival, kokoro
+from duologue.data_prep.speech.engines import espeak, festival, kokoro, piper
 from duologue.data_prep.speech.engines.espeak import espeak_accents, espeak_command, espeak_variants, library_command
 from duologue.data_prep.speech.synthesis import given as given_to
 from duologue.data_prep.speech.synthesis import require, synthesise
@@ -225,6 +225,57 @@ def test_kokoro_is_asked_as_its_package_says(tmp_path: Path, monkeypatch: pytest
     assert len(half) == pytest.approx(1.5 * len(plain), abs=2) and abs(half.astype(int)).max() > 20_000
     with pytest.raises(SynthesisError, match="kokoro has no voice 'nobody', only af_one, bm_two"):
         synthesise(TEXT, Voice(engine="kokoro", name="af_one+nobody"))
+
+
+class Piper:
+    """Takes what piper-tts's class takes; two chunks of as many samples as letters, by manner and speaker."""
+
+    def __init__(self, session: object, config: dict) -> None:
+        assert session == ("en_US-two-low.onnx", 1)
+        self.config = types.SimpleNamespace(sample_rate=22_050, speaker_id_map=config["people"], length_scale=1.5)
+
+    def synthesize(self, text: str, manner: types.SimpleNamespace) -> list[types.SimpleNamespace]:
+        assert text == TEXT and manner.noise_scale == manner.noise_w_scale == 0
+        level = 2000 if manner.speaker_id is None else 4000 * (1 + manner.speaker_id)
+        samples = round(1000 * len(text) * manner.length_scale)
+        return [types.SimpleNamespace(audio_int16_array=np.full(samples, level, np.int16)) for _ in range(2)]
+
+
+def test_piper_is_asked_as_its_package_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that takes piper-tts's calls stands in for it: one voice of two people, faster and slower."""
+    monkeypatch.setattr(piper.importlib.util, "find_spec", lambda name: name == "piper")
+    one = Voice(engine="piper", name="en_US-two-low")
+    with pytest.raises(SynthesisError, match="DUOLOGUE_PIPER is not set"):
+        synthesise(TEXT, one)
+    monkeypatch.setenv("DUOLOGUE_PIPER", str(tmp_path))
+    (tmp_path / "en_US-two-low.onnx").touch()
+    with pytest.raises(SynthesisError, match=r"has no NAME\.onnx with its NAME\.onnx\.json"):
+        synthesise(TEXT, one)
+    (tmp_path / "en_US-two-low.onnx.json").write_text('{"people": {"ann": 0, "bob": 1}}')
+    package = types.SimpleNamespace(
+        PiperVoice=Piper, SynthesisConfig=types.SimpleNamespace, PiperConfig=types.SimpleNamespace(from_dict=dict)
+    )
+    monkeypatch.setitem(sys.modules, "piper", package)
+    session = lambda model, options, providers: (Path(model).name, options.intra_op_num_threads)  # noqa: E731
+    runtime = types.SimpleNamespace(SessionOptions=types.SimpleNamespace, InferenceSession=session)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    plain, slow = (synthesise(TEXT, one, manner) for manner in (None, Prosody(pitch=1, spread=0, rate=80)))
+    assert len(plain) == pytest.approx(3000 * len(TEXT) * 16_000 / 22_050, abs=2)
+    assert len(slow) == pytest.approx(1.25 * len(plain), abs=2)
+    bob = synthesise(TEXT, Voice(engine="piper", name="en_US-two-low#bob"))
+    assert np.median(bob) == pytest.approx(4 * np.median(plain), rel=0.01)
+    with pytest.raises(SynthesisError, match="piper has no voice 'en_US-x', only en_US-two-low"):
+        synthesise(TEXT, Voice(engine="piper", name="en_US-x"))
+    with pytest.raises(SynthesisError, match="nobody 'eve', only ann, bob"):
+        synthesise(TEXT, Voice(engine="piper", name="en_US-two-low#eve"))
+
+
+def test_sets_and_voices_join() -> None:
+    """Each set and each voice as often as the other; whom training hears, nobody is tested on."""
+    both = find_voices("train, dev_neural,piper:en_US-joe-medium")
+    assert both[: len(TRAIN_VOICES)] == TRAIN_VOICES and both[-1] == Voice(engine="piper", name="en_US-joe-medium")
+    assert len(both) == len(TRAIN_VOICES) + len(find_voices("dev_neural")) + 1
+    assert not {voice.key for voice in TRAIN_VOICES} & {voice.key for voice in ACCEPTANCE_VOICES}
 
 
 @pytest.mark.parametrize("engine", SAMPLES)
