@@ -178,6 +178,8 @@ class CTCAdaptor(Adaptor):
         """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the runs that are over; ``last``: all."""
         if self._embed is None:
             raise DuologueError("a ctc adaptor needs a language model's embeddings: make a SpeechLM of it, or bind it")
+        if not hidden.shape[1] and not (last and state.run):
+            return self._embed(self.tokens[:0])[None].to(hidden.device)
         vectors = self._embed(self.tokens).to(hidden.device)  # (V, D_llm)
         runs = [] if state.run is None else [state.run]
         for run in self._runs(self.scores(hidden, vectors)[0], state.frames):
