@@ -121,6 +121,10 @@ class Tones(Adaptor):
     def init_state(self, batch_size: int = 1) -> Pending:
         return Pending(torch.zeros(batch_size, 0))
 
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.init_state()
+        return torch.cat([self.step(x, state), self.flush(state)], dim=1)
+
     def step(self, x: Tensor, state: Pending) -> Tensor:
         before = len(state.heard)
         for frame in x[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import io
 
@@ -68,6 +69,21 @@ def test_the_transcript_costs_no_step_of_the_language_model(assistant) -> None:
     model.read_text(ids, read)
     assert said == [step.token for step in reply(model, read, MOST)], "the answer to the same words in writing"
     assert model.transcribes and model.hears_words and not model.without_voice().speaks
+
+
+def test_views_and_copies_of_a_model_hear_by_its_own_embeddings(assistant) -> None:
+    model = assistant.model
+    view = model.with_shared_steps(lambda stage, name: copy.copy(stage))
+    assert view.stages.hearing is model.stages.hearing, "streams with unlike numbers of words share no step"
+    assert view.stages.llm is not model.stages.llm
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        twin.llm.lm.get_input_embeddings().weight.zero_()
+    pcm = torch.from_numpy(tones(TEXT))[None]
+    assert model.stages.hearing(pcm).detach().abs().sum() > 0 and twin.stages.hearing(pcm).detach().abs().sum() == 0
+    for weight in twin.parameters():
+        weight.data = weight.data.bfloat16()
+    assert twin.stages.hearing(pcm).dtype == torch.bfloat16
 
 
 def test_a_question_is_asked_about_what_is_heard(assistant) -> None:

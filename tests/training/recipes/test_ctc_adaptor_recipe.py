@@ -14,8 +14,12 @@ from safetensors.torch import load_file
 from duologue.checkpoints import store
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.model.audio_encoder.windowed import WindowConfig
+from duologue.model.decoding.reply import transcript
+from duologue.model.dialogue_state import Sampling
 from duologue.model.errors import DuologueError
+from duologue.model.language_model.chat_template import SPEECH
 from duologue.training import assemble
+from duologue.training.data.corpus import Corpus, to_float
 from duologue.training.main import resolve, run
 
 WORDS = ("what is the capital", "the capital is paris", "it's lovely", "you are helpful", "", "paris paris",
@@ -55,9 +59,20 @@ def test_it_learns_eight_clips_by_heart(tmp_path: Path, parts: list[str]) -> Non
     llm, encoder = (next(word for word in parts if word.startswith(f"{name}=")).partition("=")[2] for name in
                     ("llm", "encoder"))  # fmt: skip
     config = assemble.Config(adaptor=str(tmp_path / "run"), llm=llm, encoder=encoder)
-    model = store.load(assemble.run(tmp_path / "whole", config)).model
+    loaded = store.load(assemble.run(tmp_path / "whole", config))
+    model = loaded.model
     assert model.config.window == WindowConfig(left_ms=4000)
     assert torch.equal(model.adaptor.tokens, load_file(tmp_path / "run/model.safetensors")["adaptor.tokens"])
+    clips = Corpus((next(word for word in parts if word.startswith("data=")).partition("=")[2],))
+    for at in (0, 4):
+        state = model.init_state()
+        model.begin_turn(state)
+        model.listen(torch.from_numpy(to_float(clips[at].pcm))[None], state)
+        model.end_turn(state)
+        assert state.empty == (not WORDS[at])
+        ids = [step.token for step in transcript(model, state, Sampling())]
+        assert loaded.tokenizer.decode(ids).strip() == WORDS[at]
+        assert state.chat.fed.count(SPEECH) == len(ids)
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, parts: list[str]) -> None:
