@@ -6,11 +6,13 @@ import pytest
 import torch
 from tiny_chat import chat_assistant
 
+from duologue.checkpoints.state_io import load_state, save_state
 from duologue.checkpoints.store import load, save
 from duologue.inference.session.answer import Answer
 from duologue.model.decoding.reply import reply
 from duologue.model.dialogue_state import Sampling
 from duologue.model.errors import DuologueError
+from duologue.model.layers.batching import kind_of
 from duologue.model.speech_decoder.spelling_decoder import SpellingDecoder, SpellingDecoderConfig
 from duologue.model.speech_lm import SpeechLM
 from duologue.model.tokens import TokenKind
@@ -107,6 +109,19 @@ def test_the_units_of_a_reply_are_those_of_its_whole_text(tmp_path):
     assert steps[0].held == 1 and not steps[0].units.shape[1]  # "ph"
     pcm = torch.cat([step.pcm for step in steps], dim=1)
     torch.testing.assert_close(pcm, model.vocoder(units), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_reply_under_way_is_saved_and_its_steps_are_nobody_elses(tmp_path):
+    """Rows of a batch would become different numbers of frames."""
+    stage, hidden, ids = decoder(), torch.randn(1, 12, 8), ids_of("photo graphs")
+    state = stage.init_state()
+    stage.step(hidden[:, :8], state, ids[:, :8])
+    assert state.unread.text == " gr" and kind_of(state) != kind_of(state.clone())
+    save_state(tmp_path / "state", state)
+    ends = [stage.step(hidden[:, 8:], s, ids[:, 8:]) for s in (state, load_state(tmp_path / "state"))]
+    tails = [stage.flush(s) for s in (state, load_state(tmp_path / "state"))]
+    assert torch.equal(*ends) and tails[0].shape[1] == 2 * len(" graphs") and tails[1].shape[1] == 2 * len(" gr")
 
 
 @torch.no_grad()
