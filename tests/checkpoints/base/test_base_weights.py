@@ -22,7 +22,7 @@ from duologue.checkpoints.base import cache, sources
 from duologue.checkpoints.base.declared import BaseFile, BaseWeights, read_base
 from duologue.checkpoints.cards.facts import read_card
 from duologue.checkpoints.config_io import config_to_dict
-from duologue.checkpoints.parts import load_encoder, read_part, read_sizes
+from duologue.checkpoints.parts import load_encoder, load_llm, read_part, read_sizes
 from duologue.checkpoints.source import CARD, CARD_FACTS, CONFIG, WEIGHTS
 from duologue.demo.importing import run as import_run
 from duologue.inference.assistant.assistant import load
@@ -152,6 +152,9 @@ def test_all_that_reads_weights(world: Path, checkpoint: Path, monkeypatch: pyte
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in encoder.state_dict().items())
     vocabulary = store.load_tokenizer(world / "llama").get_vocab()
     assert store.load_tokenizer(checkpoint).get_vocab() == vocabulary
+    llm, tokenizer = load_llm(checkpoint)
+    assert torch.equal(llm.embed(torch.arange(9)), load_llm(world / "llama")[0].embed(torch.arange(9)))
+    assert tokenizer.get_vocab() == vocabulary
     load_parts({"encoder": encoder}, [f"encoder={checkpoint}"])
     load_parts({"adaptor": store.load(checkpoint).model.adaptor}, [f"adaptor={checkpoint}"])
     recipe = resolve("text_sft", ["preset=tiny", f"llm={checkpoint}", f"data={world / 'none.jsonl'}"])
