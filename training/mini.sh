@@ -62,12 +62,13 @@ answers() { # What the language model writes
     brief chat.jsonl questions.jsonl "$(scaled 12000)"
     brief val_chat.jsonl val.jsonl "$(scaled 200)"
     more wordings.jsonl questions.jsonl "$(scaled 4000)" \
-        "Say this in other words, as a person would say it aloud, in one sentence: {text}" text
+        "Rewrite this question in other words. Write only the new question."$'\n'"{text}" text
     more follow_ups.jsonl chat.jsonl "$(scaled 3000)" \
-        "Someone asked: {text} The answer was: {reply} Write the one short question that they ask next." follow_up
+        "Question: {text}"$'\n'"Answer: {reply}"$'\n'"Write a short follow-up question about the answer." follow_up
     brief talks.jsonl follow_ups.jsonl "$(scaled 3000)"
-    more statements.jsonl questions.jsonl "$(scaled 3000)" \
-        "Write one short sentence that a person says to a friend about this, not a question: {text}" statement
+    local begin="Finish the sentence that somebody tells a friend at dinner. It is about this topic: {text}"$'\n'
+    more statements.jsonl questions.jsonl "$(scaled 4000)" \
+        "${begin}Yesterday I|${begin}My sister|${begin}We|${begin}I|${begin}Last week he|${begin}It" statement
 }
 
 say_aloud() { # SET FILE key=value…

@@ -27,6 +27,7 @@ from ...model.language_model.chat_template import ChatTemplate
 from ...model.language_model.greedy import continue_all
 from ..datasets.conversations import WrittenConversation, WrittenTurn, entry_of, read_conversations
 from ..datasets.shard_runs import require_at_least
+from ..datasets.splits import stable_fraction
 from ..text.journal import Journal, key_of
 from ..text.sentences import first_sentences, is_closed
 
@@ -42,7 +43,8 @@ class Config:
     source: conversations in writing (see datasets/conversations.py)
     out: the file of conversations
     llm: an imported language model, a run that trained one, or a model
-    ask: what it is asked about a turn, with {text} and {reply} in their places
+    ask: what it is asked about a turn, with {text} and {reply} in their places; several with | between: each
+        conversation gets one of them
     into: what becomes of its words: reply, of each turn that has none; text, a new question of one turn; follow_up, a
         turn behind the last; statement, one of one turn that needs no answer
     system: the system prompt that it is asked under; empty: the conversation's own
@@ -69,9 +71,12 @@ class Config:
     def __post_init__(self) -> None:
         if self.into not in INTO:
             raise DuologueError(f"into={self.into}: expected {', '.join(INTO)}")
-        if not any(place in self.ask for place in PLACES):
-            raise DuologueError(f"ask={self.ask}: expected {' or '.join(PLACES)} in it")
+        if not all(any(place in wording for place in PLACES) for wording in self.wordings()):
+            raise DuologueError(f"ask={self.ask}: expected {' or '.join(PLACES)} in it, in each where | stands between")
         require_at_least(self, {"sentences": 0, "max_tokens": 1, "n": 0, "batch_size": 1})
+
+    def wordings(self) -> list[str]:
+        return self.ask.split("|")
 
 
 def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
@@ -136,12 +141,14 @@ def _continued(conversations: Sequence[WrittenConversation], config: Config, wri
     given = [one for one in conversations if one.turns and all(vars(one.turns[-1])[name] for name in needs)]
     asked = [_messages(replace(one, turns=one.turns[-1:]), 0, config) for one in given]
     made, failures = [], []
+    known = {(one.turns[-1].text or "").strip().casefold() for one in given}
     for one, said in zip(given, writer.ask(asked), strict=True):
         text = _unquoted(said)
-        if text and text.casefold() != (one.turns[-1].text or "").strip().casefold():
+        if text and text.casefold() not in known:
+            known.add(text.casefold())
             made.append(_put(one, text, config.into))
         else:
-            reason = "it said the same once more" if text else writer.reason
+            reason = f"there is such a text already: {text}" if text else writer.reason
             failures.append({"id": one.id, "turn": len(one.turns) - 1, "reason": reason})
     return made, failures
 
@@ -166,7 +173,9 @@ def _messages(conversation: WrittenConversation, at: int, config: Config) -> Mes
         if turn.text and turn.reply:
             messages += [{"role": "user", "content": _typed(turn)}, {"role": "assistant", "content": turn.reply}]
     turn = conversation.turns[at]
-    asked = config.ask.replace("{reply}", turn.reply or "").replace("{text}", _typed(turn))
+    wordings = config.wordings()
+    wording = wordings[int(stable_fraction(f"ask {conversation.id}") * len(wordings))]
+    asked = wording.replace("{reply}", turn.reply or "").replace("{text}", _typed(turn))
     return [*messages, {"role": "user", "content": asked}]
 
 

@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "training" / "mini.sh"
 STAGES = ("questions", "q.tsv", "answers", "speech", "adaptor", "replies", "voice", "monitor", "assemble")
 # Stands in for Python: writes down what it was asked to do, and leaves behind what the script looks for.
 FAKE = """#!/usr/bin/env bash
-printf '%s\\t' "${{@:2}}" >> {log}; echo >> {log}
+printf '%s\\037' "${{@:2}}" >> {log}; printf '\\036' >> {log}  # a setting may have lines
 for word in "$@"; do
     if [[ $3 == prepare && $word == out=*.jsonl ]]; then touch "${{word#out=}}"
     elif [[ $3 == prepare && $word == out=* ]]; then
@@ -55,7 +55,7 @@ def script(tmp_path: Path, parts: Path) -> Run:
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{done.returncode}: {done.stderr}")
-        return [line.split("\t")[1:-1] for line in log.read_text().splitlines()] if log.exists() else []
+        return [words.split("\x1f")[1:-1] for words in log.read_text().split("\x1e")[:-1]] if log.exists() else []
 
     return run
 

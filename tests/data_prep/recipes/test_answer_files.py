@@ -132,23 +132,32 @@ def test_nothing_is_written_twice(tmp_path: Path, llm: str, mind: Mind, monkeypa
     ],
 )
 def test_more_from_a_set(into: str, wanted: dict[str, Any], tmp_path: Path, llm: str, mind: Mind) -> None:
-    """In other words, behind the answer, or as something that needs none; what is the same once more is left out."""
+    """In other words, behind the answer, or as something that needs none; no text twice."""
     mind.say = lambda prompt: '"Where is it?"' if "Capital" in prompt else '"Hello."'
     source = written(
         tmp_path / "q.jsonl",
         {"id": "a", "turns": [{"text": "Capital?", "reply": "Paris."}]},
         {"id": "b", "turns": [{"text": "hello.", "reply": "Hi."}]},
         {"id": "c", "turns": [{"text": "no reply"}]},
+        {"id": "d", "turns": [{"text": "Capital!", "reply": "Paris."}]},
     )
     out = tmp_path / "out.jsonl"
     ask = "ask=Asked {text}, told {reply}: what else?"
     counts = main("answers", [source, f"out={out}", f"llm={llm}", ask, f"into={into}"])
-    assert (counts["conversations"], counts["failed"], counts["written"]) == (1, 1, 2)
+    assert (counts["conversations"], counts["failed"], counts["written"]) == (1, 2, 3)
     assert rows(out) == [wanted]
     assert any("Asked Capital?, told Paris.: what else?" in prompt for prompt in mind.batches[0])
     assert rows(tmp_path / "out.jsonl.failed.jsonl") == [
-        {"id": "b", "turn": 0, "reason": "it said the same once more"}
-    ]  # fmt: skip
+        {"id": "b", "turn": 0, "reason": "there is such a text already: Hello."},
+        {"id": "d", "turn": 0, "reason": "there is such a text already: Where is it?"},
+    ]
+
+
+def test_one_of_several_wordings(tmp_path: Path, llm: str, mind: Mind) -> None:
+    source = written(tmp_path / "q.jsonl", *({"id": f"{at}", "turns": [{"text": f"t{at}"}]} for at in range(20)))
+    main("answers", [source, f"out={tmp_path / 'out.jsonl'}", f"llm={llm}", "ask=First {text}|Second {text}"])
+    asked = [prompt.split("user\n")[1].split()[0] for batch in mind.batches for prompt in batch]
+    assert len(asked) == 20 and 5 < asked.count("First") < 15 and set(asked) == {"First", "Second"}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +190,7 @@ def test_what_is_closed() -> None:
     [
         (["into=song"], "into=song: expected reply, text, follow_up, statement"),
         (["ask=Say it again"], r"ask=Say it again: expected \{text\} or \{reply\} in it"),
+        (["ask={text}|Again"], "in each where | stands between"),
         (["batch_size=0"], "batch_size=0: expected at least 1"),
         (["dtype=int4"], "dtype is 'int4'; it must be"),
         (["llm=."], "is not a folder of an imported llm|has no language model"),
