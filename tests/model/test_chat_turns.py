@@ -73,6 +73,21 @@ def test_a_typed_conversation_is_fed_as_transformers_writes_it(kind: str) -> Non
             model_of(chat).reply_step(state, FEW, forced=token)
 
 
+@pytest.mark.parametrize("kind", TEMPLATES)
+@pytest.mark.parametrize("question", ["What is the capital of France?", "Wie heißt die Hauptstadt von Österreich?"])
+def test_a_typed_question_is_answered_as_the_language_model_alone_answers_it(kind: str, question: str) -> None:
+    """To the token in float32: nothing that is joined to it changes what it writes."""
+    assistant = chat_assistant(kind)
+    model = model_of(assistant)
+    state = model.init_state()
+    ids = torch.tensor([theirs(assistant.tokenizer, [{"role": "user", "content": question}])])
+    ends = list(model.prompt.ends)
+    settings = {"do_sample": False, "eos_token_id": ends, "attention_mask": torch.ones_like(ids)}
+    alone = model.llm.lm.generate(ids, max_new_tokens=5, **settings)
+    read(assistant, question, state)
+    assert said(assistant, state) == [token for token in alone[0, ids.shape[1] :].tolist() if token not in ends]
+
+
 def test_instructions_stand_before_the_first_question_where_there_is_no_system_role() -> None:
     chat = chat_assistant("no_system", speech=False)
     state = model_of(chat).init_state(0, SYSTEM["content"])
