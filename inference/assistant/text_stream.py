@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +69,24 @@ def samples_of(pcm: Tensor) -> np.ndarray:
     return samples
 
 
+def next_text(tokenizer: Any, ids: Sequence[int], done: int, *, final: bool) -> str:
+    """The text of ids behind the first ``done``; none while the last of them ends inside a character.
+
+    ids: of the tokens under way and a few before them, for the space before a word depends on its neighbour.
+    final: there are no more.
+    """
+
+    def decode(some: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(some), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    if done == len(ids):
+        return ""
+    before, after = decode(ids[:done]), decode(ids)
+    if len(after) <= len(before) or (after.endswith("\ufffd") and not final):
+        return ""
+    return after[len(before) :]
+
+
 @dataclass
 class TextStream:
     """Tokens to text as they come: a token that ends inside a character waits for the rest of it."""
@@ -75,7 +94,7 @@ class TextStream:
     tokenizer: Any
     text: str = ""
     _ids: list[int] = field(default_factory=list)
-    _start: int = 0  # decoding begins here, a few tokens back, for the space before a word depends on its neighbour
+    _start: int = 0  # decoding begins here
     _done: int = 0  # tokens whose text has been given out
 
     def push(self, token: int) -> str:
@@ -88,17 +107,11 @@ class TextStream:
         return self._advance(final=True)
 
     def _advance(self, *, final: bool) -> str:
-        before = self._decode(self._ids[self._start : self._done])
-        after = self._decode(self._ids[self._start :])
-        if len(after) <= len(before) or (after.endswith("\ufffd") and not final):
-            return ""
-        self._start, self._done = self._done, len(self._ids)
-        delta = after[len(before) :]
-        self.text += delta
+        delta = next_text(self.tokenizer, self._ids[self._start :], self._done - self._start, final=final)
+        if delta:
+            self._start, self._done = self._done, len(self._ids)
+            self.text += delta
         return delta
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 class ReplyText:

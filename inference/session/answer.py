@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.streaming import State
 from ...model.tokens import TokenKind
+from ..assistant.text_stream import next_text
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Answer(State):
     empty: bool = False  # there was nothing to answer
     held: int = 0  # how many of the last words have speech to come
     emitted: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have emitted
+    before: tuple[int, int] = (0, 0)  # where the text begins that the events emitted last
 
     @classmethod
     def begin(cls, dialogue: DialogueState) -> Self:
@@ -107,10 +109,18 @@ class Answer(State):
         self.played += len(now)
         return now
 
-    def emit(self, reply: bool) -> tuple[list[int], list[int]]:
-        """Tokens of the transcript and, if ``reply``, of the reply that have come since the last time."""
-        transcript, words = self.emitted
-        heard = self.transcript[transcript:]
-        said = [word for word, _, _ in self.words[words:]] if reply else []
-        self.emitted = len(self.transcript), words + len(said)
+    def emit(self, tokenizer: Any, reply: bool) -> tuple[str, str]:
+        """The text of the transcript and, if ``reply``, of the reply that has come since the last time."""
+        heard = next_text(
+            tokenizer, self.transcript[self.before[0] :], self.emitted[0] - self.before[0],
+            final=self.written or bool(self.words),
+        )  # fmt: skip
+        if heard:
+            self.before, self.emitted = (self.emitted[0], self.before[1]), (len(self.transcript), self.emitted[1])
+        if not reply:
+            return heard, ""
+        words = [word for word, _, _ in self.words[self.before[1] :]]
+        said = next_text(tokenizer, words, self.emitted[1] - self.before[1], final=self.written)
+        if said:
+            self.before, self.emitted = (self.before[0], self.emitted[1]), (self.emitted[0], len(self.words))
         return heard, said

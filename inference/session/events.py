@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -30,11 +31,25 @@ class EventKind(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened at ``at_ms`` of the stream."""
+    """Something that happened at ``at_ms`` of the stream.
+
+    glued: a piece of text that goes on with the last one without a space between.
+    """
 
     kind: EventKind
     at_ms: int
     text: str = ""
+    glued: bool = False
+
+    @classmethod
+    def piece(cls, kind: EventKind, at_ms: int, text: str) -> Self:
+        """Of a piece of text with the space before it."""
+        return cls(kind, at_ms, text.removeprefix(" "), not text.startswith(" "))
+
+    @property
+    def delta(self) -> str:
+        """The text with the space before it."""
+        return self.text if self.glued else f" {self.text}"
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,22 @@ class Tick:
 
 
 def write_events(path: Path, events: Iterable[Event]) -> None:
-    """One JSON object a line: at_ms, kind, text."""
-    write_json_lines(path, ({"at_ms": e.at_ms, "kind": e.kind.value, "text": e.text} for e in events))
+    """One JSON object a line: at_ms, kind, text; and glued, where it is true."""
+    write_json_lines(
+        path,
+        (
+            {"at_ms": e.at_ms, "kind": e.kind.value, "text": e.text, **({"glued": True} if e.glued else {})}
+            for e in events
+        ),
+    )
 
 
 def read_events(path: Path) -> list[Event]:
     """What :func:`write_events` wrote; none where there is no such file."""
     rows = read_json_lines(path) if path.is_file() else []
-    return [Event(EventKind(row["kind"]), row["at_ms"], row["text"]) for row in rows]
+    return [Event(EventKind(row["kind"]), row["at_ms"], row["text"], row.get("glued", False)) for row in rows]
+
+
+def text_of(events: Iterable[Event], kind: EventKind) -> str:
+    """The pieces of text of one kind, one after the other."""
+    return "".join(event.delta for event in events if event.kind is kind).removeprefix(" ")

@@ -219,5 +219,5 @@ class Session(TurnTaking):
         s.dialogue = s.memory.forget_at_once(self.model, self._instructed(s.dialogue), self._history)
         self.model.read_text(ids, s.dialogue)
         s.answer = Answer.begin(s.dialogue)
-        s.answer.transcript, s.answer.emitted = ids, (len(ids), 0)
+        s.answer.transcript, s.answer.emitted, s.answer.before = ids, (len(ids), 0), (len(ids), 0)
         s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)

@@ -323,11 +323,12 @@ class TurnTaking:
 
     def _emit(self, answer: Answer, events: list[Event]) -> None:
         """Events of the text that has come since the last ones."""
-        heard, said = answer.emit(reply=not self.state.awaiting_response)
-        if heard:  # an adaptor's tokens have a space before the first word
-            events.append(Event(EventKind.USER_TEXT, self.state.now_ms, self._text(heard).strip()))
-        if said:
-            events.append(Event(EventKind.ANSWER_TEXT, self.state.now_ms, self._text(said)))
+        first = [count == 0 for count in answer.emitted]
+        found = answer.emit(self.assistant.tokenizer, reply=not self.state.awaiting_response)
+        for kind, text, begins in zip((EventKind.USER_TEXT, EventKind.ANSWER_TEXT), found, first, strict=True):
+            if text:  # the first piece has no space before it, or (an adaptor's tokens) one
+                text = f" {text.lstrip()}" if begins else text
+                events.append(Event.piece(kind, self.state.now_ms, text))
 
     def _text(self, ids: list[int]) -> str:
         return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""

@@ -24,7 +24,7 @@ from ....data_prep.text.spoken import normalise
 from ....model.errors import DuologueError
 from ....model.streaming import Streaming
 from ...front_end.speech_gate import WINDOW_MS, GateConfig, SpeechGate
-from ...session.events import EventKind, read_events
+from ...session.events import EventKind, read_events, text_of
 from ..inputs.scenes import Scene, SceneKind
 from ..report.run_folder import Row
 from .slots import is_right
@@ -94,8 +94,8 @@ def judge(scene: Scene, folder: Path, vad: Streaming, recogniser: Recogniser) ->
         return spoken >= 1000 or (spoken > 0 and len(words(start_ms).split()) > 3)
 
     def answer(after_ms: int) -> str:
-        written = [e.text for e in events if e.kind is EventKind.ANSWER_TEXT and e.at_ms >= after_ms]
-        return " ".join(written) if events else words(after_ms)
+        written = text_of((e for e in events if e.at_ms >= after_ms), EventKind.ANSWER_TEXT)
+        return written if events else words(after_ms)
 
     if scene.kind in (SceneKind.NOISE, SceneKind.TALKER, SceneKind.STATEMENT):
         return row | {"answered": took_over(0)}

@@ -15,6 +15,7 @@ import numpy as np
 
 from ....checkpoints.files import read_json, read_json_lines
 from ....data_prep.audio import read_audio
+from ...session.events import EventKind, read_events, text_of
 from .page import Section, player, table
 from .run_folder import Row
 
@@ -55,7 +56,7 @@ def _dialogue(folder: Path, row: Row, sound: bool) -> str:
         for key, value in row.items()
         if key not in ("name", "kind", "voice", "segments", "id", "failed", "measures", "tick_ms")
     )
-    answer = " ".join(event["text"] for event in events if event["kind"] == "answer_text")
+    answer = text_of(read_events(path), EventKind.ANSWER_TEXT)
     audio = f"<br>{player(heard)} {player(said)}" if sound else ""
     return (
         f'<div class="dialogue"><p><b>{html.escape(row["kind"].replace("_", " "))}</b> {html.escape(row["voice"])} '

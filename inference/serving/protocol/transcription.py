@@ -22,7 +22,7 @@ class Transcription:
         self._pieces: list[str] = []  # of a turn that may not have its item yet
 
     def hear(self, text: str) -> None:
-        """More words of it."""
+        """More words of it, with the space before them."""
         self._pieces.append(text)
 
     def drop(self) -> None:
@@ -36,7 +36,7 @@ class Transcription:
             return
         pieces, self._pieces = self._pieces, []
         if pieces:
-            delta = " ".join(pieces) if not item.text else " " + " ".join(pieces)
+            delta = "".join(pieces) if item.text else "".join(pieces).removeprefix(" ")
             item.text = (item.text or "") + delta
             if wanted:
                 self._send(f"{_EVENT}.delta", item_id=item.id, content_index=0, delta=delta)

@@ -370,10 +370,10 @@ class RealtimeConversation:
                 self._send("input_audio_buffer.cleared")
             self._turn = None
         elif kind is EventKind.USER_TEXT:
-            self._transcription.hear(what.text)
+            self._transcription.hear(what.delta)
             self._write_down(False)
         elif kind is EventKind.ANSWER_TEXT:
-            self._said_text.append(what.text)
+            self._said_text.append(what.delta)
             self._say()
         elif kind is EventKind.ANSWER_AUDIBLE:
             self._audible(done.late_ms)
@@ -445,8 +445,8 @@ class RealtimeConversation:
     def _say(self) -> None:
         if self.response is not None and self._said_text:
             self._write_down(True)
-            text, self._said_text = " ".join(self._said_text), []
-            self.response.say(f" {text}")
+            text, self._said_text = "".join(self._said_text), []
+            self.response.say(text)
 
     def _write_down(self, complete: bool) -> None:
         """What was heard, as far as it is known."""
