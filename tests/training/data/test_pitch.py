@@ -33,6 +33,7 @@ def test_noise_and_silence_have_none_and_a_short_recording_has_no_frames():
     assert not pitch(quiet, RATE, HOP)[105:].any()
 
 
+@pytest.mark.slow  # librosa compiles pYIN first
 def test_it_agrees_with_pyin_on_a_gliding_voice_that_pauses():
     t = np.arange(2 * RATE) / RATE
     wave = voice(130 + 50 * np.sin(2 * np.pi * 0.7 * t))
