@@ -120,7 +120,8 @@ def load(
 
     Args:
         device: where the model goes.
-        dtype: of the parameters; buffers (tables of angles, filters) stay as they are.
+        dtype: of the parameters; buffers (tables of angles, filters) stay as they are. With float32 the language
+            model's are what its config says (``llm_dtype``).
         device_map: parts by name -> device, to spread a model over several (``{"llm.lm.model.layers.0": 1, …}``); the
             rest goes to ``device``.
         int8: keep the language model's matrices as 8-bit integers with a scale a row (torchao): less memory, not time.
@@ -141,6 +142,8 @@ def load(
         raise DuologueError(f"{folder}: {error}") from None
     base = {part: imported(part, weights) / WEIGHTS for part, weights in stored.base.items()}
     fill(model, folder / WEIGHTS, elsewhere=base, device=device, dtype=dtype, device_map=device_map)
+    if dtype is torch.float32 and stored.model.llm_dtype != "float32":
+        model.llm.compute_in(dtype_of(stored.model.llm_dtype))
     if int8:
         to_int8(model.llm)
     if window is not None:

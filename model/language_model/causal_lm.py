@@ -84,14 +84,22 @@ class LLM(nn.Module):
         self.layers: int = hf_config.num_hidden_layers
         # Positions that it was made for; None: it does not say.
         self.context: int | None = getattr(hf_config, "max_position_embeddings", None)
+        self._inside: torch.dtype | None = None  # see compute_in
+        self._outside: torch.dtype | None = None
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Convert the weights and compute in ``dtype``. What is given to others, embeddings, states and logits, keeps
+        the dtype that it had, so that they need not know."""
+        self._inside, self._outside = dtype, self.lm.get_input_embeddings().weight.dtype
+        self.lm.to(dtype)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (…) -> embeddings (…, D)."""
-        return self.lm.get_input_embeddings()(ids)
+        return _as(self.lm.get_input_embeddings()(ids), self._outside)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Last-layer states (…, D) -> logits (…, V)."""
-        logits: Tensor = self.lm.get_output_embeddings()(hidden)
+        logits = _as(self.lm.get_output_embeddings()(_as(hidden, self._inside)), self._outside)
         if self.logit_scale != 1:
             logits = logits * self.logit_scale
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
@@ -115,13 +123,14 @@ class LLM(nn.Module):
                 sees itself alone and counts its positions from 0. Not for attention that needs a mask of its own kind.
         """
         hidden, positions = embeds, None
+        embeds = _as(embeds, self._inside)
         if segments is not None:
             attention_mask, positions = _apart(segments, embeds.dtype)
         if embeds.shape[1]:
             hidden = self.lm.base_model(
                 inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, use_cache=False
             )[0]
-        return hidden
+        return _as(hidden, self._outside)
 
     def init_state(self, batch_size: int = 1) -> LLMState:
         """The state of a conversation in which nothing has been fed; any batch size fits it."""
@@ -138,14 +147,20 @@ class LLM(nn.Module):
             positions = first.positions(embeds.shape[1], embeds.device)  # (B, t)
             slots = torch.arange(int(positions.max()) + 1, device=embeds.device)  # (longest + t,)
             rows = {"position_ids": positions, "attention_mask": (slots >= positions.max() - positions[:, -1:]).long()}
-        hidden: Tensor = self.lm.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **rows)[0]
-        return hidden.to(embeds.device)  # the last layers may be elsewhere
+        hidden: Tensor = self.lm.base_model(
+            inputs_embeds=_as(embeds, self._inside), past_key_values=cache, use_cache=True, **rows
+        )[0]
+        return _as(hidden.to(embeds.device), self._outside)  # the last layers may be elsewhere
 
     @torch.no_grad()
     def step(self, embeds: Tensor, state: LLMState) -> LLMOutput:
         """Feed embeddings (B, t, D), as :meth:`extend`; return their logits too."""
         hidden = self.extend(embeds, state)
         return LLMOutput(logits=self.head(hidden), hidden=hidden)
+
+
+def _as(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor if dtype is None else tensor.to(dtype)
 
 
 def _apart(segments: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

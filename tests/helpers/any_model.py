@@ -68,7 +68,8 @@ def tiny_ctc_adaptor(folder: Path) -> str:
     adaptor.tokens.copy_(torch.arange(20, 40))
     with torch.no_grad():
         adaptor.log_scale.fill_(4.0)
-        adaptor.blank.bias.fill_(20.0)
+        adaptor.project.weight.normal_()
+        adaptor.blank.weight.normal_(std=6.0)
     return str(save_part(folder / "ctc", "adaptor", adaptor, sizes, Card()))
 
 

@@ -29,6 +29,7 @@ from duologue.checkpoints import store
 from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.parts import save_part
 from duologue.data_prep.datasets.question_sets import QuestionSet
+from duologue.inference.assistant.assistant import load
 from duologue.model.adaptor.stack import StackConfig
 from duologue.model.audio_encoder.windowed import WindowConfig
 from duologue.model.duplex.monitor import TURN_STATES, TurnState
@@ -86,6 +87,10 @@ def test_from_conversations_to_a_whole_model(tmp_path: Path, kind: str) -> None:
     assert loaded.model.config.adaptor == StackConfig(in_dim=24, hidden_dim=16, out_dim=32, stack=5)
     assert loaded.model.monitor is not None and loaded.model.speaks
     assert loaded.model.config.window == WindowConfig(left_ms=4000)
+    brief = load(str(assemble.run(tmp_path / "brief", replace(config, llm_dtype="bfloat16"))))
+    assert {parameter.dtype for parameter in brief.model.llm.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in brief.model.unit_decoder.parameters()} == {torch.float32}
+    assert brief.ask(text="Who are you?").text is not None
     again = assemble.Config(**dict.fromkeys(("encoder", "adaptor", "llm"), str(tmp_path / "whole")))
     silent = store.load(assemble.run(tmp_path / "silent", again)).model
     assert silent.config == replace(loaded.model.config, unit_decoder=None, vocoder=None, monitor=None, window=None,

@@ -165,3 +165,23 @@ def test_a_config_that_cannot_be_used_is_one_clear_line(config, message):
     with pytest.raises(DuologueError, match=message) as caught:
         LLM(config)
     assert "\n" not in str(caught.value)
+
+
+def test_it_may_compute_in_another_dtype_than_its_neighbours() -> None:
+    torch.manual_seed(0)
+    llm = LLM({**SMALL, **FAMILIES["llama"]}).eval()
+    ids = torch.arange(9)[None]
+    wanted = llm.step(llm.embed(ids), llm.init_state())
+    whole = llm.states(llm.embed(ids))
+    llm.compute_in(torch.bfloat16)
+    assert {parameter.dtype for parameter in llm.parameters()} == {torch.bfloat16}
+    state = llm.init_state()
+    parts = [llm.step(piece, state) for piece in llm.embed(ids).split(4, dim=1)]
+    for found, right in (
+        (torch.cat([part.hidden for part in parts], dim=1), wanted.hidden),
+        (torch.cat([part.logits for part in parts], dim=1), wanted.logits),
+        (llm.states(llm.embed(ids)), whole),
+        (llm.states(llm.embed(ids), segments=torch.zeros(1, 9, dtype=torch.long)), whole),
+    ):
+        assert found.dtype is torch.float32 and not torch.equal(found, right)
+        assert (found - right).norm() < 0.02 * right.norm()
