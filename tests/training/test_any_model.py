@@ -90,8 +90,9 @@ def test_from_conversations_to_a_whole_model(tmp_path: Path, kind: str) -> None:
     assert loaded.model.monitor is not None and loaded.model.speaks
     assert loaded.model.config.window == WindowConfig(left_ms=4000)
     brief = load(str(assemble.run(tmp_path / "brief", replace(config, llm_dtype="bfloat16"))))
-    assert {parameter.dtype for parameter in brief.model.llm.parameters()} == {torch.bfloat16}
-    assert {parameter.dtype for parameter in brief.model.unit_decoder.parameters()} == {torch.float32}
+    model: Any = brief.model
+    assert {parameter.dtype for parameter in model.llm.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.unit_decoder.parameters()} == {torch.float32}
     assert brief.ask(text="Who are you?").text is not None
     again = assemble.Config(**dict.fromkeys(("encoder", "adaptor", "llm"), str(tmp_path / "whole")))
     silent = store.load(assemble.run(tmp_path / "silent", again)).model
@@ -216,13 +217,16 @@ def test_a_monitor_behind_a_ctc_adaptor_learns_what_a_conversation_holds(tmp_pat
         assert due[0][word] == places[0][min(at // 4, len(places[0])) - 1]
     model = task._model[0]
     model.listen_through(task.scenes.window)
+    compared = 0
     for row, length in enumerate(batch["lengths"].tolist()):
         state, pieces = model.stages.hearing.init_state(1), []
         for piece in batch["samples"][row : row + 1, :length].split(3200, dim=1):
             pieces.append(model.stages.hearing.step(piece, state))
         words = torch.cat([*pieces, model.stages.hearing.flush(state)], dim=1)[0]
-        before = int(heard.counts[row]) - 1  # padding changes the last frame of a batch's shorter clips a little
-        assert before > 0 and torch.allclose(words[:before], heard.embeddings[row, :before], atol=1e-4)
+        early = int((heard.given[row, : int(heard.counts[row])] < length // 320 - 60).sum())  # padding comes later
+        assert torch.allclose(words[:early], heard.embeddings[row, :early], atol=1e-4)
+        compared += early
+    assert compared > 9
 
 
 def test_scenes_of_any_data_have_their_turn_states(tmp_path: Path) -> None:
