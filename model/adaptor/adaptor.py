@@ -33,7 +33,7 @@ class AdaptorSizes(Protocol):
 class HeardToken:
     """A token that an adaptor has heard by itself.
 
-    start, end: in frames where the adaptor says it, in seconds from the beginning of the turn where :class:`Hearing`
+    start, end: in frames where the adaptor says it, in seconds from the beginning of the turn where ``Hearing``
         does.
     confidence: mean probability of the token while it lasts.
     """
