@@ -116,9 +116,8 @@ def test_every_library_is_declared_and_used() -> None:
 
     def named(requirements: list[str]) -> set[str]:
         found = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
-        return {{"scikit-learn": "sklearn", "pyyaml": "yaml"}.get(name, name).replace("-", "_") for name in found} - {
-            "duologue"
-        }
+        modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "piper-tts": "piper"}
+        return {modules.get(name, name).replace("-", "_") for name in found} - {"duologue"}
 
     extras = project["optional-dependencies"]
     core = named(project["dependencies"])
