@@ -89,6 +89,7 @@ speech() { # The questions twice, each time in other voices, and all that the la
         say_aloud neural neural.jsonl seed=7 voices=neural
     fi
     say_aloud val val.jsonl voices=dev
+    say_aloud val_chat val_chat.jsonl voices=dev
     no_speech none n="$(scaled 3000)" seed=1
     no_speech val_none n="$(scaled 200)" seed=2 part=noises_dev
     if [[ -n $RECORDINGS ]]; then spoken recordings noises source="$RECORDINGS" part=noises; fi
@@ -124,7 +125,8 @@ monitor() { # When to answer: questions, their pauses, what is said to nobody he
     base encoder
     base llm
     train duplex preset=llama-omni encoder="$WORK/encoder" llm="$WORK/llm" adaptor="$WORK/runs/ctc_adaptor" \
-        data="$(there said_chat said_talks said_statements none)" ${noises[@]+"${noises[@]}"}
+        data="$(there said_chat said_talks said_statements none)" dev_data="$(there val_chat)" scenes="$(scaled 2000)" \
+        ${noises[@]+"${noises[@]}"}
 }
 
 assemble() {
