@@ -79,11 +79,12 @@ def measure(sizes: Sizes, tokens: int, device: torch.device, dtype: torch.dtype,
     speech.ours(hidden[:, :4])  # an operation's first run is slower than the rest
     speech.reference(hidden[:, :4])
     costs: dict[str, Cost] = {}
+    unit_decoder: Any = speech.unit_decoder
     for name, band in (("ours", None), ("ours, band of 20", 20), ("ours, no attention to the past", 1)):
         decoder = dataclasses.replace(plain.unit_decoder, band=band)
-        speech.unit_decoder.config = decoder
+        unit_decoder.config = decoder
         costs[name] = _faster(speech.ours(hidden), speech.ours(hidden))
-    speech.unit_decoder.config = plain.unit_decoder
+    unit_decoder.config = plain.unit_decoder
     costs["reference"] = speech.reference(hidden)
     fractions = _fractions(speech, hidden)
     lengths = [n for n in (tokens // 8, tokens // 4, tokens // 2, tokens) if n >= 4]

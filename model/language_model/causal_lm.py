@@ -90,7 +90,7 @@ class LLM(nn.Module):
     def compute_in(self, dtype: torch.dtype) -> None:
         """Convert the weights and compute in ``dtype``. What is given to others, embeddings, states and logits, keeps
         the dtype that it had, so that they need not know."""
-        self._inside, self._outside = dtype, self.lm.get_input_embeddings().weight.dtype
+        self._inside, self._outside = dtype, next(self.lm.parameters()).dtype
         self.lm.to(dtype)
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray,
     people = model.config.speaker_id_map
     if person and person not in people:
         raise SynthesisError(f"piper's {name} has nobody {person!r}, only {', '.join(people) or 'one person'}")
-    from piper import SynthesisConfig  # pyright: ignore[reportMissingImports]
+    from piper import SynthesisConfig  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     speed = 1.0 if prosody is None else prosody.rate / 100
     stretch = model.config.length_scale / speed
@@ -77,7 +77,7 @@ def _settings(model: Path) -> Path:
 @functools.cache
 def _model(process: int, model: Path) -> Any:  # each process loads its own
     import onnxruntime
-    from piper import PiperConfig, PiperVoice  # pyright: ignore[reportMissingImports]
+    from piper import PiperConfig, PiperVoice  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # what prepares data has a process a core
