@@ -220,8 +220,8 @@ def test_overrides_are_typed() -> None:
 
 
 def test_an_unknown_recipe() -> None:
-    with pytest.raises(DuologueError, match=r"unknown recipe 'answers'.*questions, recordings, replies"):
-        main("answers", [])
+    with pytest.raises(DuologueError, match=r"unknown recipe 'reply'.*questions, recordings, replies"):
+        main("reply", [])
 
 
 def test_what_is_practised_can_be_spoken() -> None:

@@ -40,6 +40,7 @@ SAMPLES = {
     "pico": Voice(engine="pico", name="en-US"),
     "rhvoice": Voice(engine="rhvoice", name="bdl"),
     "kokoro": Voice(engine="kokoro", name="am_adam+bf_alice"),
+    "piper": Voice(engine="piper", name="en_US-joe-medium"),
 }
 # Low and fast, high and slow, in the units of each.
 MANNERS = {
@@ -53,7 +54,7 @@ MANNERS["pico"] = MANNERS["rhvoice"] = (
 )
 MANNERS["kokoro"] = Prosody(pitch=1, spread=0, rate=130), Prosody(pitch=1, spread=0, rate=80)
 PROGRAMS = {"espeak": "espeak-ng", "pico": "ttspico", "rhvoice": "RHVoice-test", "kokoro": "kokoro-onnx",
-            "flite": "flite", "festival": "festival"}  # fmt: skip
+            "piper": "piper-tts", "flite": "flite", "festival": "festival"}  # fmt: skip
 TEXT = "what is forty seven plus thirty five"
 
 
@@ -436,7 +437,7 @@ def test_voices_are_found_by_name() -> None:
         "flite:awb",
         "festival:ked_diphone",
     ]
-    for name in ("nobody", "sox:hello", "flite:", "train,dev"):
+    for name in ("nobody", "sox:hello", "flite:", "train,nobody"):
         with pytest.raises(DuologueError, match="unknown voice"):
             find_voices(name)
 
