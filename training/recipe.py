@@ -39,7 +39,7 @@ class Recipe:
     ema: float = 0.0  # decay of the average of the weights that is evaluated and handed on; 0: the weights themselves
     best: str | None = None  # "min:NAME" or "max:NAME": the figure by which best.safetensors is kept
     seed: int = 0
-    precision: str = "no"  # no | bf16
+    precision: str = "no"  # no | bf16 | auto: bf16 where the processor computes in it
     compile: bool = False
     workers: int = 1  # processes that make batches; 0: in the training process
     log_every: int = 20
@@ -51,8 +51,8 @@ class Recipe:
             raise DuologueError(f"schedule is {self.schedule!r}; it must be 'cosine' or 'constant'")
         if self.optimiser not in ("muon", "adamw"):
             raise DuologueError(f"optimiser is {self.optimiser!r}; it must be 'adamw' or 'muon'")
-        if self.precision not in ("no", "bf16"):
-            raise DuologueError(f"precision is {self.precision!r}; it must be 'no' or 'bf16'")
+        if self.precision not in ("no", "bf16", "auto"):
+            raise DuologueError(f"precision is {self.precision!r}; it must be 'no', 'bf16' or 'auto'")
         if not 0 <= self.ema < 1:
             raise DuologueError(f"ema is {self.ema}; it must be 0 (none) or a decay below 1, for example 0.999")
         if not 0 <= self.bad_fraction < 1:

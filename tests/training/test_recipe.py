@@ -35,7 +35,7 @@ def test_values_are_read_by_their_type() -> None:
         (["steps=0"], "steps is 0; it must be at least 1"),
         (["steps"], "must be KEY=VALUE"),
         (["schedule=linear"], "'cosine' or 'constant'"),
-        (["precision=fp8"], "'no' or 'bf16'"),
+        (["precision=fp8"], "'no', 'bf16' or 'auto'"),
         (["preset=huge"], "'nano' or 'tiny'"),
         (["start=encoder"], "PREFIX=FOLDER"),
     ],

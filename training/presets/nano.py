@@ -65,12 +65,12 @@ def llm() -> dict[str, Any]:
 QUESTIONS: dict[str, Any] = {"data": ("work/questions",), "dev_data": ("work/dev_questions",)}
 HEARING: dict[str, Any] = {"mel": MEL, "encoder": ENCODER}
 PRETRAIN = QUESTIONS | HEARING | {
-    "steps": 14000, "batch_size": 32, "lr": 2e-3, "warmup": 500, "optimiser": "muon", "precision": "bf16",
+    "steps": 14000, "batch_size": 32, "lr": 2e-3, "warmup": 500, "optimiser": "muon", "precision": "auto",
 }  # fmt: skip
 SPEECH_TO_TEXT = QUESTIONS | HEARING | {
     "adaptor": ADAPTOR, "llm": llm, "learn": ("adaptor", "llm"),
     "start": ("encoder=runs/asr_pretrain", "llm=runs/text_sft"),
-    "steps": 5000, "batch_size": 32, "lr": 1e-3, "warmup": 150, "optimiser": "muon", "precision": "bf16",
+    "steps": 5000, "batch_size": 32, "lr": 1e-3, "warmup": 150, "optimiser": "muon", "precision": "auto",
 }  # fmt: skip
 DUPLEX = SPEECH_TO_TEXT | {
     "monitor": MonitorConfig(in_dim=256, hidden_dim=128), "learn": ("monitor", "adaptor", "llm"),
@@ -85,7 +85,7 @@ WORD_MONITOR: dict[str, Any] = {
 UNIT_DECODER_STAGE: dict[str, Any] = {
     "llm": llm, "unit_decoder": UNIT_DECODER, "hop": VOCODER.hop, "start": ("llm=runs/speech_to_text",),
     "learn": ("unit_decoder",), "data": ("work/replies",), "steps": 6000, "batch_size": 32, "lr": 1.5e-3,
-    "warmup": 200, "precision": "bf16", "save_every": 500,
+    "warmup": 200, "precision": "auto", "save_every": 500,
 }  # fmt: skip
 CODEC_STAGE: dict[str, Any] = {
     "codec": CODEC, "codebooks": CodebookConfig(), "spectral": SpectralLossConfig(windows=(1024, 256), band_weight=5.0),
@@ -93,12 +93,12 @@ CODEC_STAGE: dict[str, Any] = {
                                          hinge=True, feature_weight=2.0),
     "learn": ("codec",), "data": ("work/recordings_speech",), "steps": 9000, "batch_size": 16, "lr": 2e-3,
     "warmup": 200, "optimiser": "muon", "quantise_after": 200, "betas": (0.8, 0.99), "weight_decay": 0.0, "clip": 10.0,
-    "precision": "bf16", "save_every": 500,
+    "precision": "auto", "save_every": 500,
 }  # fmt: skip
 CTC_ADAPTOR = QUESTIONS | HEARING | {  # with llm=
     "adaptor": CTCAdaptorConfig(in_dim=192, dim=128, layers=2, out_dim=256, vocab=512), "llm": {},
     "learn": ("adaptor",), "start": ("encoder=runs/asr_pretrain",), "steps": 3000, "batch_size": 32, "lr": 1e-3,
-    "warmup": 200, "precision": "bf16", "save_every": 500,
+    "warmup": 200, "precision": "auto", "save_every": 500,
 }  # fmt: skip
 NANO: dict[str, dict[str, Any]] = {
     "asr_pretrain": PRETRAIN | {"learn": ("encoder", "ctc_head", "decoder")},
@@ -109,7 +109,7 @@ NANO: dict[str, dict[str, Any]] = {
         "save_every": 500,
     },
     "text_sft": {
-        "llm": llm, "learn": ("llm",), "steps": 3000, "batch_size": 16, "lr": 2e-3, "warmup": 200, "precision": "bf16",
+        "llm": llm, "learn": ("llm",), "steps": 3000, "batch_size": 16, "lr": 2e-3, "warmup": 200, "precision": "auto",
         "save_every": 500,
     },
     "speech_to_text": SPEECH_TO_TEXT,
@@ -124,7 +124,7 @@ NANO: dict[str, dict[str, Any]] = {
         "vocoder": VOCODER, "spectral": SpectralLossConfig(),
         "discriminator": DiscriminatorConfig(channels=16, max_channels=128, periods=(2, 3, 5, 7), scales=2),
         "learn": ("vocoder",), "data": ("work/replies",), "steps": 6000, "batch_size": 12, "lr": 1e-3, "warmup": 100,
-        "betas": (0.8, 0.99), "weight_decay": 0.0, "clip": 5.0, "precision": "bf16", "save_every": 500,
+        "betas": (0.8, 0.99), "weight_decay": 0.0, "clip": 5.0, "precision": "auto", "save_every": 500,
     },
     "codec": CODEC_STAGE,
     # The whole, joined from the runs of its stages.
