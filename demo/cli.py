@@ -84,7 +84,7 @@ def ask(
     model: Model = "nano",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16 or auto.")] = "float32",
     int8: Annotated[
         bool, typer.Option("--int8", help="Keep the language model's matrices in 8 bits (torchao).")
     ] = False,

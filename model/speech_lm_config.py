@@ -142,7 +142,7 @@ class SpeechLMConfig:
     # How an encoder that was made for whole clips is run while the user speaks; None: as WindowConfig has it.
     window: WindowConfig | None = field(default=None, metadata={"newer": True})
     # What the language model's weights are loaded as and computed in, where the model is loaded in float32.
-    llm_dtype: Literal["float32", "bfloat16", "float16"] = field(default="float32", metadata={"newer": True})
+    llm_dtype: Literal["float32", "bfloat16", "float16", "auto"] = field(default="float32", metadata={"newer": True})
     # Seconds of silence heard behind a turn: in training no question ended with the last sound of it.
     tail_s: float = 0.0
     # Weight of CTC in choosing the transcript's words (see decoding/transcript.py): the language model has learnt to

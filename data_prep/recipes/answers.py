@@ -52,7 +52,7 @@ class Config:
     max_tokens: what is not said in so many is left out
     n: the first n conversations; 0: all
     batch_size: prompts at a time
-    device, dtype: of the model; float32, bfloat16 or float16
+    device, dtype: of the model; float32, bfloat16, float16, or auto: bfloat16 where the machine has it
     """
 
     source: str
@@ -66,7 +66,7 @@ class Config:
     n: int = 0
     batch_size: int = 64
     device: str = "cpu"
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
 
     def __post_init__(self) -> None:
         if self.into not in INTO:

@@ -8,19 +8,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from ...checkpoints.store import has_bf16
 from ...model.errors import DuologueError
 from ..recipe import Recipe
 
 T = TypeVar("T")
-
-
-def has_bf16() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware; elsewhere float32 is about three times as fast."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.accelerator.is_available():
-        return True
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def make_accelerator(recipe: Recipe, *, adversarial: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""precision=auto: bfloat16 where the machine multiplies in it, float32 elsewhere."""
+"""precision=auto and dtype=auto: bfloat16 where the machine multiplies in it, float32 elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from duologue.checkpoints.store import dtype_of
 from duologue.training.loop import accelerator
 from duologue.training.presets import preset
 from duologue.training.recipes import text_sft
@@ -21,3 +22,4 @@ def test_auto_follows_the_processor(amx, avx512_bf16, precision, monkeypatch):
     recipe = text_sft.TextSftRecipe(stage="text_sft", out="out", **preset("tiny", "text_sft") | {"precision": "auto"})
     assert accelerator.make_accelerator(recipe).mixed_precision == precision
     AcceleratorState._reset_state(reset_partial_state=True)
+    assert dtype_of("auto") is (torch.bfloat16 if precision == "bf16" else torch.float32)
