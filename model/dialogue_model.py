@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from .decoding.token_times import TokenTimes
 from .dialogue_state import DialogueState, ReplyStep, Sampling
 from .language_model.chat_template import Message, Tool
 from .speech_decoder.speech_decoder import SpeechDecoder
@@ -56,6 +57,10 @@ class DialogueModel(Protocol):
     @property
     def transcribes(self) -> bool:
         """Writes down what it hears before it replies."""
+
+    @property
+    def times_words(self) -> bool:
+        """Knows when each token of its transcript was said (:meth:`token_times`)."""
 
     @property
     def hears_words(self) -> bool:
@@ -112,6 +117,10 @@ class DialogueModel(Protocol):
     def another_recording(self, state: DialogueState) -> None: ...
     def ask_about(self, ids: Sequence[int], state: DialogueState) -> None: ...
     def end_turn(self, state: DialogueState) -> None: ...
+    def token_times(self, state: DialogueState) -> TokenTimes | None:
+        """After ``end_turn``, before the reply: what tells when the transcript's tokens were said. ``None``: nothing
+        was heard, or ``times_words`` is false."""
+
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None: ...
     def read_messages(self, messages: Sequence[Message], state: DialogueState) -> None: ...
     def recall(self, question: Sequence[int], reply: Sequence[int], state: DialogueState) -> None: ...

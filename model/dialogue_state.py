@@ -109,6 +109,7 @@ class DialogueState(State):
     written: the tokens that stand there, or will once they are fed.
     chat: of a model that reads turns by its chat template.
     empty: nothing was said in the turn, as far as the model can tell: there is no reply to it.
+    speed: at which replies that begin from now on are spoken, within the speech decoder's ``speeds``.
     """
 
     llm: LLMState
@@ -129,6 +130,7 @@ class DialogueState(State):
     written: list[int] = field(default_factory=list)
     chat: ChatState | None = None
     empty: bool = False
+    speed: float = 1.0
 
     def clone(self) -> Self:
         """An independent copy, its random generator too."""

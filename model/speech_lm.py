@@ -31,6 +31,7 @@ from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
 from .decoding.prompt import ChatPrompt, FixedPrompt, Prompt
+from .decoding.token_times import TokenTimes, aligned
 from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from .duplex.monitor import CERTAIN, Monitor
@@ -157,6 +158,12 @@ class SpeechLM(nn.Module):
         return self.adaptor.transcribes
 
     @property
+    def times_words(self) -> bool:
+        """Whether it knows when each token of its transcript was said: its adaptor's tokens have times, or the language
+        model predicts the words by CTC."""
+        return self.hears_words or self.config.transcript_ctc > 0
+
+    @property
     def judges_turns(self) -> bool:
         """Whether it has a monitor, which tells while the user speaks what is to be answered."""
         return self.monitor is not None
@@ -274,7 +281,7 @@ class SpeechLM(nn.Module):
     def begin_again(self, state: DialogueState) -> DialogueState:
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
         chat = None if state.chat is None else self.prompt.begin(state.chat.system, state.chat.tools)
-        return DialogueState(llm=self.llm.init_state(), rng=state.rng, chat=chat)
+        return DialogueState(llm=self.llm.init_state(), rng=state.rng, chat=chat, speed=state.speed)
 
     @torch.no_grad()
     def begin_turn(self, state: DialogueState) -> None:
@@ -328,6 +335,17 @@ class SpeechLM(nn.Module):
             self.transcript.begin(transcript)
         transcript.heard = []
         self._start_reply(state, speaking and not transcript.tokens)
+
+    def token_times(self, state: DialogueState) -> TokenTimes | None:
+        """After :meth:`end_turn`, before the reply: what tells when the transcript's tokens were said; ``None`` where
+        nothing was heard, or nobody knows."""
+        heard, ctc = list(state.transcript.tokens), state.transcript.ctc
+        if heard:
+            return lambda ids: heard[: len(ids)]
+        if ctc is None:
+            return None
+        hearing = self.stages.hearing
+        return partial(aligned, ctc.labels, ctc.blank, float(1 / (hearing.rate * hearing.sample_rate)))
 
     @torch.no_grad()
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
@@ -506,7 +524,7 @@ class SpeechLM(nn.Module):
 
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:
         state.phase, state.speaking, state.generated, state.hearing = Phase.REPLYING, speaking, 0, None
-        state.speech = None if self.stages.speech is None else self.stages.speech.init_state(1)
+        state.speech = None if self.stages.speech is None else self.stages.speech.init_state(1, state.speed)
         if state.chat is not None:
             state.chat.reply_start = state.llm.length
 

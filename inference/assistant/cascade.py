@@ -71,7 +71,7 @@ class Cascade:
         voice: None: it replies in writing alone.
     """
 
-    streams = hears_sounds = hears_words = judges_turns = reads_turn_state = False
+    streams = hears_sounds = times_words = hears_words = judges_turns = reads_turn_state = False
     transcribes = follows_instructions = True
     certain = CERTAIN
     input_rate, output_rate = RATE, SAMPLE_RATE
@@ -153,6 +153,9 @@ class Cascade:
     def ask_about(self, ids: Sequence[int], state: DialogueState) -> None:
         """A text question about what is heard: it stands behind the transcript."""
         _mine(state).question = self.template.decode(ids)
+
+    def token_times(self, state: DialogueState) -> None:
+        """Its transcript comes without times."""
 
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: recognise what was said, and read it. To nothing at all there is no reply."""

@@ -69,7 +69,7 @@ class AudioLLM:
         speech: a speech decoder trained on its states, for spoken replies.
     """
 
-    streams = transcribes = hears_words = judges_turns = reads_turn_state = False
+    streams = transcribes = times_words = hears_words = judges_turns = reads_turn_state = False
     hears_sounds = follows_instructions = True
     certain = CERTAIN
     longest_s = clip_s = 30.0  # what a Whisper encoder hears of a recording
@@ -175,6 +175,9 @@ class AudioLLM:
         """A text question about what is heard."""
         _mine(state).question = self._plain(self._words(ids)) or ""
 
+    def token_times(self, state: DialogueState) -> None:
+        """It writes no transcript."""
+
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: get ready to reply."""
         state = _mine(state)
@@ -213,7 +216,7 @@ class AudioLLM:
         state.messages, state.text, state.clips, state.written = messages, text, [], []
         state.text_start, state.replied = state.llm.length, True
         state.phase, state.generated, state.pending, state.turn = Phase.REPLYING, 0, None, state.turn + 1
-        state.speech = None if self.speech is None else self.speech.init_state()
+        state.speech = None if self.speech is None else self.speech.init_state(1, state.speed)
 
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
         """A turn that the user typed, as ids, instead of begin_turn, listen and end_turn."""

@@ -21,7 +21,9 @@ from ..codec.codec_vocoder import CodecVoice
 from ..streaming import State, Streaming
 from .spelling_decoder import SpellingDecoder, SpellingState
 from .unit_decoder import CollapseState, CTCCollapse, UnitDecoder, UnitDecoderState
-from .unit_vocoder import UnitVocoder
+from .unit_vocoder import UnitVocoder, VocoderState
+
+SLOWEST, FASTEST = 0.8, 1.25  # speeds at which a voice whose units have durations still sounds like itself
 
 
 @dataclass
@@ -49,13 +51,21 @@ class SpeechDecoder(Streaming):
         language model's embeddings (1, T, D)."""
         return self.unit_decoder.beside(ids, embed)
 
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """The slowest and the fastest that it speaks; 1 and 1 where units have no durations."""
+        return (SLOWEST, FASTEST) if isinstance(self.vocoder, UnitVocoder) else (1.0, 1.0)
+
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """``beside``: of the same tokens, see :meth:`beside`."""
         units = self.collapse(self.unit_decoder(x, beside))
         return self._silence(units) if self.vocoder is None else self.vocoder(units)
 
-    def init_state(self, batch_size: int = 1) -> SpeechDecoderState:
+    def init_state(self, batch_size: int = 1, speed: float = 1.0) -> SpeechDecoderState:
+        """A reply that has not begun. ``speed``: within :attr:`speeds`; of batches, 1."""
         vocoder = None if self.vocoder is None else self.vocoder.init_state(batch_size)
+        if isinstance(vocoder, VocoderState):
+            vocoder.speed = speed
         return SpeechDecoderState(
             self.unit_decoder.init_state(batch_size), self.collapse.init_state(batch_size), vocoder
         )

@@ -81,11 +81,28 @@ class UnitVocoderConfig:
 
 @dataclass
 class VocoderState(State):
-    """Units whose duration is not known yet, and the convolutions of the predictor and the generator."""
+    """Units whose duration is not known yet, and the convolutions of the predictor and the generator.
+
+    speed: durations are divided by it. owed: frames by which the units so far should have lasted longer for that.
+    """
 
     duration: DurationState
     waiting: AlignState  # embeddings (B, C, *) beside log-durations (B, 1, *)
     generator: GeneratorState | SourceFilterState
+    speed: float = 1.0
+    owed: float = 0.0
+
+    def at_speed(self, durations: Tensor) -> Tensor:
+        """The next units' durations (1, U) at the state's speed: whole frames, at least one; what rounding takes from
+        one, the next ones get."""
+        if self.speed == 1:
+            return durations
+        frames = []
+        for duration in durations[0].tolist():
+            wanted = duration / self.speed + self.owed
+            frames.append(max(1, round(wanted)))
+            self.owed = wanted - frames[-1]
+        return durations.new_tensor([frames])
 
 
 class UnitVocoder(Composite):
@@ -143,13 +160,13 @@ class UnitVocoder(Composite):
 
     def init_state(self, batch_size: int = 1) -> VocoderState:
         waiting = AlignState.empty(self.embedding.weight, batch_size, [self.config.embedding_dim, 1])
-        return VocoderState.of(self, batch_size, waiting=waiting)
+        return VocoderState.of(self, batch_size, waiting=waiting, speed=1.0, owed=0.0)
 
     def run(self, units: Tensor, state: VocoderState, last: bool) -> Tensor:
         x = self.embed(units)  # (B, C, U)
         log_durations = feed(self.duration, x, state.duration, last)  # (B, 1, U)
         x, log_durations = state.waiting.push(x, log_durations)
-        frames = self._expand(x, durations_from_log(log_durations[:, 0]))  # (B, C, T)
+        frames = self._expand(x, state.at_speed(durations_from_log(log_durations[:, 0])))  # (B, C, T)
         return feed(self.generator, frames, state.generator, last)[:, 0]  # (B, n)
 
     def flush(self, state: VocoderState) -> Tensor:

@@ -136,3 +136,24 @@ def test_time_grows_linearly_with_the_reply(nano_sized):
         if (slope := exponent(best)) <= 1.15:
             return
     pytest.fail(f"cost grows with exponent {slope:.2f}: {[round(seconds, 3) for seconds in best]} s for {LENGTHS}")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("speed", [0.8, 0.93, 1.25])
+def test_speed_divides_durations_in_a_stream(vocoder, speed: float):
+    """Chunks of any size give the same samples, as long as all units together, but for the least that a unit lasts."""
+    units = torch.randint(10, (1, 60), generator=torch.Generator().manual_seed(3))
+    usual = vocoder.predict_durations(units)
+    wholes = []
+    for size in (1, 7, 60):
+        state = vocoder.init_state()
+        state.speed = speed
+        wholes.append(torch.cat([*(vocoder.step(x, state) for x in units.split(size, 1)), vocoder.flush(state)], dim=1))
+    torch.testing.assert_close(wholes[0], wholes[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(wholes[0], wholes[2], atol=1e-5, rtol=0)
+    shortest = max(60, float(usual.sum()) / speed)
+    assert wholes[0].shape[1] / TINY.hop == pytest.approx(shortest, abs=1)
+    frames = vocoder.init_state()
+    frames.speed = speed
+    long = torch.full((1, 1000), 3)
+    assert float(frames.at_speed(long).sum()) == pytest.approx(3000 / speed, abs=1)
