@@ -39,18 +39,41 @@ Run = tuple[int, int]  # windows [first, end)
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a part stands in its recording.
+
+    stretches: [first, end) samples of the recording, which are the part one after the other: long pauses are left out.
+    speech: mean probability of speech in it.
+    """
+
+    stretches: list[Run]
+    speech: float
+
+    def in_recording(self, seconds: float, *, end: bool = False) -> float:
+        """A time in the part as one in the recording (s). ``end``: of what ends there, and not of what begins there."""
+        at, rest = seconds * SAMPLE_RATE, 0.0
+        for first, last in self.stretches:
+            if at < last - first or (end and at <= last - first):
+                return max(0.0, (first + at) / SAMPLE_RATE)
+            at, rest = at - (last - first), last
+        return rest / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
 class Recording:
     """What is heard of a recording. seconds: its length as it was recorded.
 
     parts: samples (m,) each: none: nothing was said; one: it is heard as one turn; more: too long for one, they are
         written down one after the other.
     together: the parts are recordings of their own, which are heard in one turn.
+    places: where the parts stand in the recording, if they are to be written down.
     """
 
     seconds: float
     parts: list[np.ndarray]
     warnings: tuple[str, ...] = ()
     together: bool = False
+    places: tuple[Place, ...] = ()
 
 
 def whole(model: DialogueModel, waveforms: list[np.ndarray]) -> Recording:
@@ -92,11 +115,24 @@ def asked(
 
 
 def dictated(model: DialogueModel, waveform: np.ndarray, clip: np.ndarray, probabilities: np.ndarray) -> Recording:
-    """What is heard of a recording whose words are to be written down: its speech, in parts."""
-    found = parts(clip, spoken(probabilities), longest_s(model), not model.streams)
+    """What is heard of a recording whose words are to be written down: its speech, in parts.
+
+    clip: (m,), what :func:`framed` makes of the recording, or the recording itself.
+    """
+    placed = list(_placed(clip, spoken(probabilities), longest_s(model), not model.streams))
+    found, offset = [_joined(clip, each) for each in placed], 0 if clip is waveform else _frame(waveform)[0]
+    places = [_place(each, probabilities, offset) for each in placed]
     if len(found) == 1 and not model.streams and _little(waveform, found[0]):
-        found = [waveform]
-    return Recording(len(waveform) / SAMPLE_RATE, found, () if found else (_nothing(waveform),))
+        found, places = [waveform], [Place([(0, len(waveform))], places[0].speech)]
+    return Recording(
+        len(waveform) / SAMPLE_RATE, found, () if found else (_nothing(waveform),), places=tuple(places)
+    )
+
+
+def _place(windows: list[Run], probabilities: np.ndarray, offset: int) -> Place:
+    """Of stretches of windows; offset: the recording's sample at which the first window begins."""
+    heard = np.concatenate([probabilities[max(0, first) : end] for first, end in windows])
+    return Place([(offset + a * WINDOW, offset + b * WINDOW) for a, b in windows], float(heard.mean()))
 
 
 def longest_s(model: DialogueModel) -> float:
@@ -122,13 +158,20 @@ def framed(waveform: np.ndarray) -> np.ndarray:
 
     So what stands at a sample does not depend on how much silence there was at either end.
     """
-    audible = np.abs(waveform) > SILENCE
-    if not audible.any():
+    start, stop = _frame(waveform)
+    if start == stop:
         return np.zeros(0, np.float32)
-    first, last = int(audible.argmax()), len(audible) - int(audible[::-1].argmax())
-    start, stop = first - _MARGIN * WINDOW, last + _MARGIN * WINDOW + -(last - first) % WINDOW
     heard = waveform[max(0, start) : stop].astype(np.float32)
     return np.pad(heard, (max(0, -start), max(0, stop - len(waveform))))
+
+
+def _frame(waveform: np.ndarray) -> Run:
+    """The samples [start, stop) that :func:`framed` gives, perhaps before the recording's first and behind its last."""
+    audible = np.abs(waveform) > SILENCE
+    if not audible.any():
+        return 0, 0
+    first, last = int(audible.argmax()), len(audible) - int(audible[::-1].argmax())
+    return first - _MARGIN * WINDOW, last + _MARGIN * WINDOW + -(last - first) % WINDOW
 
 
 def pieces(clip: np.ndarray) -> Iterator[np.ndarray]:
@@ -165,7 +208,7 @@ def parts(clip: np.ndarray, runs: list[Run], longest_s: float, pack: bool = Fals
 
     pack: as few as can be, for a model that takes as long over a short one.
     """
-    return [part for _, _, part in _placed(clip, runs, longest_s, pack)]
+    return [_joined(clip, stretches) for stretches in _placed(clip, runs, longest_s, pack)]
 
 
 def complete(model: DialogueModel, clip: np.ndarray, probabilities: np.ndarray) -> tuple[list[np.ndarray], int]:
@@ -173,13 +216,13 @@ def complete(model: DialogueModel, clip: np.ndarray, probabilities: np.ndarray) 
     the rest begins."""
     found = list(_placed(clip, spoken(probabilities), longest_s(model), not model.streams))
     end = len(clip) // WINDOW
-    if found and found[-1][1] > end - _PAUSE:  # the last may go on
-        return [part for _, _, part in found[:-1]], found[-1][0] * WINDOW
-    return [part for _, _, part in found], max(0, end - _PAUSE) * WINDOW
+    if found and found[-1][-1][1] > end - _PAUSE:  # the last may go on
+        return [_joined(clip, stretches) for stretches in found[:-1]], found[-1][0][0] * WINDOW
+    return [_joined(clip, stretches) for stretches in found], max(0, end - _PAUSE) * WINDOW
 
 
-def _placed(clip: np.ndarray, runs: list[Run], longest_s: float, pack: bool) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The parts, and the windows [start, stop) that each comes from."""
+def _placed(clip: np.ndarray, runs: list[Run], longest_s: float, pack: bool) -> Iterator[list[Run]]:
+    """The parts, each as the stretches of windows that it is made of."""
     most = int(longest_s * SAMPLE_RATE) // WINDOW - 2 * _MARGIN
     small = most if pack else int(_TOGETHER_S * SAMPLE_RATE) // WINDOW
     levels, found = _levels(clip), []
@@ -190,7 +233,7 @@ def _placed(clip: np.ndarray, runs: list[Run], longest_s: float, pack: bool) -> 
         first, end = part[0][0], part[-1][1]
         start = max(0, first - min(_MARGIN, (first - before[-1][1]) // 2))
         stop = end + min(_MARGIN, (behind[0][0] - end + 1) // 2)
-        yield start, stop, _joined(clip, part, start, stop)
+        yield _stretches(part, start, stop)
 
 
 def _turn(clip: np.ndarray, runs: list[Run], about: bool, most_s: float) -> np.ndarray:
@@ -206,7 +249,7 @@ def _turn(clip: np.ndarray, runs: list[Run], about: bool, most_s: float) -> np.n
     sound = _runs(speech | (levels > usual * 10 ** (-far / 20)))
     if runs and _length(sound) * WINDOW > most_s * SAMPLE_RATE:
         sound = runs
-    return _joined(clip, sound, max(0, sound[0][0] - _MARGIN), sound[-1][1] + _MARGIN)
+    return _joined(clip, _stretches(sound, max(0, sound[0][0] - _MARGIN), sound[-1][1] + _MARGIN))
 
 
 def _grouped(runs: list[Run]) -> list[list[Run]]:
@@ -280,9 +323,14 @@ def _runs(mask: np.ndarray) -> list[Run]:
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
 
 
-def _joined(clip: np.ndarray, runs: list[Run], start: int, stop: int) -> np.ndarray:
+def _stretches(runs: list[Run], start: int, stop: int) -> list[Run]:
     """The windows from ``start`` to ``stop``, long pauses between the runs shortened in their middle."""
     long = [(a[1], b[0]) for a, b in itertools.pairwise(runs) if b[0] - a[1] > _PAUSE]
     firsts = [start, *(behind - _PAUSE // 2 for _, behind in long)]
     ends = [*(before + _PAUSE - _PAUSE // 2 for before, _ in long), stop]
-    return np.concatenate([clip[a * WINDOW : b * WINDOW] for a, b in zip(firsts, ends, strict=True)])
+    return list(zip(firsts, ends, strict=True))
+
+
+def _joined(clip: np.ndarray, stretches: list[Run]) -> np.ndarray:
+    """These stretches of windows, one after the other."""
+    return np.concatenate([clip[a * WINDOW : b * WINDOW] for a, b in stretches])

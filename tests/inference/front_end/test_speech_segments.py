@@ -134,6 +134,28 @@ def test_parts_are_whole_and_none_is_too_long(runs: list[tuple[int, int]], pack:
     assert np.isin(speech, samples).all(), "and nothing is lost"
 
 
+@settings(max_examples=25)
+@given(
+    runs=st.lists(st.tuples(st.integers(1, 100), st.integers(8, 300)), min_size=1, max_size=8),
+    before=st.integers(0, 3 * RATE),
+)
+def test_a_part_knows_where_it_stood(tiny: Assistant, runs: list[tuple[int, int]], before: int) -> None:
+    """A sample says where it stood in the recording, which begins with so much silence."""
+    probabilities = np.concatenate([np.r_[np.zeros(quiet), np.ones(loud)] for quiet, loud in [*runs, (20, 0)]])
+    recording = np.arange(before + len(probabilities) * WINDOW, dtype=np.float64)
+    recording[:before] = 0.0
+    clip = segments.framed(recording.astype(np.float32))  # float32 is exact up to 2^24
+    probabilities = np.pad(probabilities, (10, 0))[: len(clip) // WINDOW]
+    heard = segments.dictated(tiny.model, recording, clip, probabilities)
+    assert len(heard.parts) == len(heard.places) > 0
+    for part, place in zip(heard.parts, heard.places, strict=True):
+        assert 0 <= place.speech <= 1
+        for at in np.flatnonzero(part)[:: max(1, len(part) // 20)]:
+            assert place.in_recording(at / RATE) * RATE == pytest.approx(float(part[at]), abs=1)
+        last = int(np.flatnonzero(part)[-1])
+        assert place.in_recording((last + 1) / RATE, end=True) * RATE == pytest.approx(float(part[last]) + 1, abs=1)
+
+
 def test_ten_minutes_without_a_pause_or_of_syllables_are_cut_too() -> None:
     clip = noise(600)
     windows = len(clip) // WINDOW
