@@ -50,6 +50,7 @@ class Front:
     ] = None
     keyfile: Annotated[Path | None, typer.Option(help="TLS: the certificate's key, if it is in another file.")] = None
     workers: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0
+    language: Annotated[str, typer.Option(help="What the model hears and speaks, by its ISO 639 code.")] = "en"
 
     def access(self, **limits: Any) -> AccessConfig:
         from ..inference.serving.http.access import AccessConfig
@@ -131,7 +132,7 @@ def chat(
         from .page.page import launch
 
         pool = WorkerPoolConfig(workers=front.workers)
-        config = ServeConfig(model=front.model, pool=pool, access=access, tls=tls)
+        config = ServeConfig(model=front.model, language=front.language, pool=pool, access=access, tls=tls)
         launch(config, front.host, front.port, listening=listening, progress=progress)
 
 
@@ -174,7 +175,9 @@ def serve(
         from ..inference.serving.workers.pool import WorkerPoolConfig
 
         pool, limits = WorkerPoolConfig(workers=front.workers, sessions=sessions), Limits(idle_s=60 * idle_minutes)
-        config = ServeConfig(model=front.model, pool=pool, access=access, limits=limits, tls=tls, grace_s=grace)
+        config = ServeConfig(
+            model=front.model, language=front.language, pool=pool, access=access, limits=limits, tls=tls, grace_s=grace
+        )
         run(
             config,
             front.host,

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import torch
 
+from ...checkpoints.recognisers.recogniser import TimedWord
 from ...model.decoding.reply import reply
+from ...model.decoding.token_times import TokenTimes
 from ...model.dialogue_state import ReplyStep, Sampling
-from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ...model.tokens import TokenKind
 from .assistant import Assistant
-from .text_stream import ReplyText, ids_of, samples_of, words_of
+from .text_stream import ReplyText, ids_of, said_ids, samples_of, timed_words, words_of
+
+
+@dataclass(frozen=True)
+class WrittenDown:
+    """A transcript's tokens, and what is known of them by a model that times its words.
+
+    confidence: mean of the tokens' log-probabilities. words: with the times of each, in seconds from the beginning.
+    """
+
+    tokens: list[int]
+    confidence: float | None = None
+    words: list[TimedWord] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class OneShotRequest:
         self._text = ReplyText(self._tokenizer)
         self._dictated: list[int] | None = None
         self._steps: Iterator[ReplyStep] | None = None
+        self._times: TokenTimes | None = None
+        self._transcript: list[int] = []
 
     def instruct(self, instructions: str) -> tuple[str, ...]:
         """The system prompt, before all else; returns what is to be said where it has no effect."""
@@ -68,16 +84,26 @@ class OneShotRequest:
         self._model.read_text(ids, self._state)
         return unknown
 
-    def dictate(self, text: str) -> None:
-        """What is to be said, word by word.
+    def sayable(self, text: str) -> int:
+        """The tokens of a text that is to be said word by word.
 
         Raises:
             DuologueError: no words, or words that the model does not know.
         """
-        ids, unknown = ids_of(self._tokenizer, self._model.layout, text)
-        if unknown:
-            raise DuologueError(f"this model's vocabulary is closed, and it has no {', '.join(map(repr, unknown))}")
-        self._model.read_text(ids, self._state)
+        return len(said_ids(self._tokenizer, self._model.layout, text))
+
+    def dictate(self, text: str, speed: float = 1.0) -> None:
+        """What is to be said word by word, by itself.
+
+        speed: within the speech decoder's ``speeds``.
+
+        Raises:
+            DuologueError: as :meth:`sayable`.
+        """
+        ids = said_ids(self._tokenizer, self._model.layout, text)
+        self._asked, self._text, self._steps = self._model.init_state(), ReplyText(self._tokenizer), None
+        self._asked.speed = speed
+        self._model.read_text(ids, self._asked)
         self._dictated = [*ids, self._model.layout.eos]
 
     def detect(self, pcm: np.ndarray) -> np.ndarray:
@@ -108,6 +134,7 @@ class OneShotRequest:
     def end(self) -> bool:
         """It is over: an answer may follow, if anything was said in it."""
         self._model.end_turn(self._asked)
+        self._times, self._transcript = self._model.token_times(self._asked), []
         return not self._asked.empty
 
     def step(self, sampling: Sampling, tokens: int = 4) -> RequestStep:
@@ -118,6 +145,7 @@ class OneShotRequest:
             self._steps = reply(self._model, self._asked, sampling, choose=choose)
         steps = list(islice(self._steps, tokens))
         texts = [self._text.push(step) for step in steps]
+        self._transcript += [step.token for step in steps if step.kind is TokenKind.TRANSCRIPT]
         ended = steps[-1].kind is TokenKind.END
         return RequestStep(
             text="".join(text for text, _ in texts),
@@ -126,3 +154,12 @@ class OneShotRequest:
             ended=ended,
             full=ended and self._asked.generated >= sampling.max_tokens,
         )
+
+    def written_down(self) -> WrittenDown:
+        """Of the speech that was heard last: its transcript so far."""
+        if self._times is None:
+            return WrittenDown(self._transcript)
+        heard = self._times(self._transcript)
+        sure = [math.log(max(token.confidence, 1e-9)) for token in heard]
+        confidence = sum(sure) / len(sure) if sure else None
+        return WrittenDown(self._transcript, confidence, timed_words(self._tokenizer, heard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from ...checkpoints.files import broken
+from ...checkpoints.recognisers.recogniser import TimedWord
 from ...data_prep.text.spoken import normalise
+from ...model.adaptor.adaptor import HeardToken
 from ...model.dialogue_state import ReplyStep
 from ...model.errors import DuologueError
+from ...model.speech_decoder.spoken_form import read_aloud
 from ...model.tokens import TokenKind, TokenLayout
 
 TOKENS = 4096  # of one text
@@ -51,6 +55,24 @@ def ids_of(tokenizer: Any, layout: TokenLayout, text: str) -> tuple[list[int], l
         return ids, []
     unknown = (word for word in dict.fromkeys(text.split()) if strange(encode(word)))
     return ids, list(itertools.islice(unknown, _NAMED))
+
+
+def said_ids(tokenizer: Any, layout: TokenLayout, text: str) -> list[int]:
+    """The ids that a text is spoken by, word by word.
+
+    A model of any words has it as it is written. One of a closed vocabulary has it as it is read aloud, numbers, money,
+    signs and abbreviations in words (spoken_form.py), in lower case and without marks.
+
+    Raises:
+        DuologueError: no words, more tokens than TOKENS, or words that the model does not know, which are named.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    if not all(layout.is_text(id_) for id_ in ids):
+        text = " ".join(re.sub("[.,?!]", " ", read_aloud(text)).lower().split())
+    ids, unknown = ids_of(tokenizer, layout, text)
+    if unknown:
+        raise DuologueError(f"this model's vocabulary is closed, and it has no {', '.join(map(repr, unknown))}")
+    return ids
 
 
 def words_of(tokenizer: Any, layout: TokenLayout, text: str) -> list[int]:
@@ -126,3 +148,20 @@ class ReplyText:
             return self.reply.end(), self.transcript.end()
         reply = self.reply.push(step.token) if step.kind is TokenKind.REPLY else ""
         return reply, self.transcript.push(step.token) if step.kind is TokenKind.TRANSCRIPT else ""
+
+
+def timed_words(tokenizer: Any, heard: Sequence[HeardToken]) -> list[TimedWord]:
+    """Tokens as words: one begins at each space, and lasts from its first token's beginning to its last one's end."""
+    stream, words, apart = TextStream(tokenizer), list[TimedWord](), True  # apart: behind a space
+    begun: float | None = None  # of tokens that end inside a character
+    for at, token in enumerate(heard):
+        begun = token.start if begun is None else begun
+        text = stream.push(token.token) + (stream.end() if at == len(heard) - 1 else "")
+        if text.strip() and not (apart or text[0].isspace()):
+            before = words.pop()
+            words.append(TimedWord(before.text + text.rstrip(), before.start_s, token.end))
+        elif text.strip():
+            words.append(TimedWord(text.strip(), begun, token.end))
+        if text:
+            begun, apart = None, text[-1].isspace()
+    return words

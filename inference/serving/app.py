@@ -1,7 +1,7 @@
 """The service: one FastAPI application over one pool of workers.
 
     /v1/realtime                  WebSocket, OpenAI's Realtime protocol         (realtime.py)
-    /v1/audio/transcriptions      a recording -> text                           (rest.py)
+    /v1/audio/transcriptions      a recording -> text                           (rest/)
     /v1/audio/speech              text -> speech
     /v1/chat/completions          messages, sound among them -> text and speech
     /v1/models                    what is loaded
@@ -51,9 +51,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """What is served, and to whom."""
+    """What is served, and to whom. language: that the model hears and speaks (its ISO 639 code)."""
 
     model: str = "nano"
+    language: str = "en"
     pool: WorkerPoolConfig = field(default_factory=WorkerPoolConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     tls: TlsConfig | None = None
@@ -119,6 +120,12 @@ class Service:
         if self.draining or self.admission is None:
             raise RequestError("the server is shutting down", "server_shutting_down", status=503)
         return self.admission
+
+    def check_model(self, name: Any) -> None:
+        """Raises RequestError where a request asks for another model than the one that is loaded; it may name none."""
+        if name not in (None, "", self.config.model):
+            known = f"there is no model {str(name)[:80]!r}; there is {self.config.model!r}"
+            raise RequestError(known, "model_not_found", "model", 404)
 
     def questioner(self, key: int = -1) -> Questioner:
         """A session slot for one question, now.
@@ -287,7 +294,7 @@ def create_app(
 
     sign_ins: those who are signed in, where there is a page to sign in on.
     """
-    from .http import rest
+    from .rest.routes import add_routes
 
     service = Service(config, assistant, vad)
 
@@ -354,16 +361,13 @@ def create_app(
     async def models() -> Any:
         return {"object": "list", "data": [_model(config.model)]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name:path}")
     async def model(name: str) -> Any:
-        if name != config.model:
-            raise RequestError(
-                f"there is no model {name[:80]!r}; there is {config.model!r}", "model_not_found", status=404
-            )
+        service.check_model(name)
         return _model(name)
 
     app.add_api_websocket_route("/v1/realtime", service.converse)
-    rest.add_routes(app, service)
+    add_routes(app, service)
     return app
 
 

@@ -22,6 +22,7 @@ from ..workers.pool import SessionSlot
 from .decoding import decode
 
 _CHUNK_S = 0.16  # of a recording are heard in one job
+_LIKELIEST = Sampling()
 _PATIENCE_S = 1.0  # that a job may wait for the frames of conversations
 
 
@@ -57,35 +58,26 @@ class Questioner:
             DuologueError: there is nothing to answer.
         """
         about = about.strip()
-        heard = await self._segments(segments.asked, pcm, bool(about))
+        heard = await self.plan(segments.asked, pcm, bool(about))
         if not heard.parts and not about:
             raise DuologueError(heard.warnings[0])
         if len(heard.parts) == 1:
-            if not await self._hear(heard.parts[0], about=about):
+            if not await self.hear_part(heard.parts[0], about=about):
                 raise DuologueError(segments.NO_WORDS)
         else:
             words = "".join([delta async for delta in self._write_down(heard.parts)])
             await self.ask("read", f"{words} {about}".strip())
 
-    async def dictation(self, recording: bytes) -> AsyncIterator[str]:
-        """The words in a recording as they are heard; none where nobody speaks.
-
-        Raises:
-            DuologueError: it cannot be read.
-        """
-        pcm = await decode(read_audio, recording, self._rate)
-        heard = await self._segments(segments.dictated, pcm)
-        async for delta in self._write_down(heard.parts):
-            yield delta
-
-    async def _segments(self, plan: Callable[..., segments.Recording], pcm: np.ndarray, *more: Any) -> Any:
-        """What is to be heard of (n,) samples."""
+    async def plan(
+        self, how: Callable[..., segments.Recording], pcm: np.ndarray, *more: Any
+    ) -> segments.Recording:
+        """What is to be heard of (n,) samples; ``how``: a function of speech_segments.py."""
         clip = await asyncio.to_thread(segments.framed, pcm)
         found = [await self.ask("detect", piece) for piece in segments.pieces(clip)]
         probabilities = np.concatenate([np.zeros(0, np.float32), *found])
-        return await asyncio.to_thread(plan, self._model, pcm, clip, probabilities, *more)
+        return await asyncio.to_thread(how, self._model, pcm, clip, probabilities, *more)
 
-    async def _hear(self, part: np.ndarray, *, apart: bool = False, about: str = "") -> bool:
+    async def hear_part(self, part: np.ndarray, *, apart: bool = False, about: str = "") -> bool:
         """Hear speech (n,); returns whether anything was said in it."""
         await self.ask("begin", apart)
         size = round(_CHUNK_S * self._rate)
@@ -99,15 +91,21 @@ class Questioner:
         """The words in parts of speech (n,), each heard by itself."""
         said = False
         for part in parts:
-            await self._hear(part, apart=True)
             before = " " if said else ""
-            async for step in self.steps(Sampling()):
-                delta = step.transcript if before == "" and said else step.transcript.lstrip()
-                if delta:
-                    yield before + delta
-                    before, said = "", True
-                if step.text:
-                    break
+            async for delta in self.write_part(part):
+                yield before + delta
+                before, said = "", True
+
+    async def write_part(self, part: np.ndarray, sampling: Sampling = _LIKELIEST) -> AsyncIterator[str]:
+        """The words in speech (n,), which is heard by itself and not remembered, as they are written."""
+        await self.hear_part(part, apart=True)
+        said = False
+        async for step in self.steps(sampling):
+            if delta := step.transcript if said else step.transcript.lstrip():
+                yield delta
+                said = True
+            if step.text:
+                break
 
     async def steps(self, sampling: Sampling) -> AsyncIterator[RequestStep]:
         """The answer as it is made."""

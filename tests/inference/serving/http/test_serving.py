@@ -22,7 +22,7 @@ import soundfile
 pytest.importorskip("fastapi")
 import websockets
 from running_server import ENGINE, collect, pcm16, running, sound, wait
-from tiny_assistant import HEARD, SAID, tiny_assistant
+from tiny_assistant import SAID, tiny_assistant
 from websockets.sync.client import connect
 
 from duologue.inference.assistant.one_shot import OneShotRequest
@@ -285,34 +285,6 @@ def test_bad_limits_are_refused() -> None:
         AccessConfig(session_s=0)
     with pytest.raises(DuologueError, match="workers -1"):
         WorkerPoolConfig(workers=-1)
-
-
-def test_transcription(server) -> None:
-    file = ("question.wav", wav(sound((1.5, True))))
-    client = server.client()
-    assert client.audio.transcriptions.create(file=file, model="tiny").text == HEARD
-    assert client.audio.transcriptions.create(file=file, model="tiny", response_format="text").strip() == HEARD
-    events = list(client.audio.transcriptions.create(file=file, model="tiny", stream=True))
-    assert events[-1].text == HEARD == "".join(event.delta for event in events[:-1])
-    with pytest.raises(openai.BadRequestError, match="srt"):
-        client.audio.transcriptions.create(file=file, model="tiny", response_format="srt")
-    with pytest.raises(openai.BadRequestError, match="not a recording"):
-        client.audio.transcriptions.create(file=("x.wav", b"what is this"), model="tiny")
-
-
-def test_speech(server) -> None:
-    client = server.client()
-    for format_ in ("wav", "flac", "mp3", "opus"):
-        sound_ = client.audio.speech.create(model="tiny", voice="alloy", input=SAID, response_format=format_).content
-        wave, rate = soundfile.read(io.BytesIO(sound_))
-        assert len(wave) / rate > 1 and np.abs(wave).max() > 0.001
-    pcm = client.audio.speech.create(model="tiny", voice="alloy", input=SAID, response_format="pcm").content
-    assert abs(len(pcm) / 2 / 24_000 - len(wave) / rate) < 0.1
-    with pytest.raises(openai.BadRequestError, match="'xylophone'"):
-        client.audio.speech.create(model="tiny", voice="alloy", input="it is a xylophone")
-    with pytest.raises(openai.BadRequestError, match="one speed"):
-        client.audio.speech.create(model="tiny", voice="alloy", input=SAID, speed=2.0)
-    assert server.service.pool.slots == 0
 
 
 def test_chat(server) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .sound_files import MEDIA
+
 
 def _object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required)}
@@ -24,7 +26,7 @@ def _body(schema: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_FILES = ["wav", "flac", "mp3", "opus"]
+_FILES = ["mp3", "opus", "aac", "flac", "wav"]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _STRING, _BASE64 = {"type": "string"}, {"type": "string", "contentEncoding": "base64"}
 _TEXT = _object({"type": {"const": "text"}, "text": _STRING}, "type", "text")
@@ -38,10 +40,11 @@ _MESSAGE = _object({"role": _ROLE, "content": {"oneOf": [_STRING, _PARTS]}}, "ro
 SPEECH = _body(
     _object({
         "model": _STRING, "input": {"type": "string", "minLength": 1, "maxLength": 4096}, "voice": _STRING,
-        "response_format": {"enum": [*_FILES, "pcm"], "default": "mp3"}, "speed": {"const": 1},
-        "stream_format": {"const": "audio"},
+        "response_format": {"enum": [*_FILES, "pcm"], "default": "mp3"},
+        "speed": {"type": "number", "minimum": 0.25, "maximum": 4, "default": 1},
+        "stream_format": {"enum": ["audio", "sse"], "default": "audio"},
     }, "input"),
-    {kind: _BYTES for kind in ("audio/mpeg", "audio/wav", "audio/flac", "audio/ogg", "audio/pcm")},
+    {**{kind: _BYTES for kind in sorted(MEDIA.values())}, "text/event-stream": {"schema": _STRING}},
 )  # fmt: skip
 COMPLETIONS = _body(
     _object({

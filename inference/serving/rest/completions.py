@@ -1,4 +1,4 @@
-"""The API's three HTTP endpoints, as far as the loaded model can serve them; its answers are the ``openai`` package's.
+"""POST /v1/chat/completions: messages, sound among them -> text, and speech; its answers are the ``openai`` package's.
 
 A request waits for a session slot (admission.py) and has it for as long as it lasts (questioner.py), or until its
 client hangs up (answering.py).
@@ -9,107 +9,47 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, File, Form, Request, UploadFile
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from openai.types.audio import Transcription, TranscriptionTextDeltaEvent, TranscriptionTextDoneEvent
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from starlette.formparsers import MultiPartParser
 
-from ....data_prep.audio import resampled
 from ....model.errors import DuologueError
 from ....model.speech_lm import Sampling
 from ...assistant.one_shot import RequestStep
 from ..app import Service
+from ..http.body import decoded, read_body
+from ..http.limits import check_texts
 from ..protocol.errors import RequestError
 from ..protocol.formats import AudioFormat, Resampler, encode
 from ..protocol.items import new_id
 from ..realtime.answering import Stream, while_there
 from ..realtime.questioner import Questioner
 from . import openapi
-from .body import decoded, read_body
-from .limits import check_texts
+from .events import error_line, line
+from .fields import unsupported
+from .sound_files import FORMATS, sound_file
+from .speech import needs_voice
 
-_FILES = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", None), "opus": ("OGG", "OPUS")}
-_MEDIA = {"wav": "audio/wav", "flac": "audio/flac", "mp3": "audio/mpeg", "opus": "audio/ogg", "pcm": "audio/pcm"}
 
-
-def add_routes(app: FastAPI, service: Service) -> None:
-    """The endpoints."""
-    MultiPartParser.spool_max_size = service.config.access.request_bytes  # no recording goes to disk
-
+def add(app: FastAPI, service: Service) -> None:
+    """The endpoint."""
     limits = service.config.limits
-
-    @app.post("/v1/audio/transcriptions")
-    async def transcriptions(
-        request: Request,
-        file: Annotated[UploadFile, File()],
-        model: Annotated[str, Form()] = "",
-        response_format: Annotated[str, Form()] = "json",
-        stream: Annotated[bool, Form()] = False,
-    ) -> Response:
-        if response_format not in ("json", "text"):
-            _unsupported(f"response_format {response_format[:40]!r}: this model gives json or text", "response_format")
-        if not service.assistant.model.transcribes:
-            _unsupported("this model does not write down what it hears", "model")
-        recording = await file.read()
-        asker = await while_there(request, _queued(service, request), service.metrics)
-        words = asker.dictation(recording)
-        if stream:
-            return Stream(_transcript_events(asker, words), asker, "text/event-stream")
-        try:
-            text = await while_there(request, _joined(words), service.metrics)
-        finally:
-            asker.leave()
-        if response_format == "text":
-            return Response(text + "\n", media_type="text/plain; charset=utf-8")
-        return JSONResponse(Transcription(text=text).model_dump(exclude_unset=True))
-
-    @app.post("/v1/audio/speech", openapi_extra=openapi.SPEECH)
-    async def speech(request: Request) -> Response:
-        body = await read_body(await request.body(), limits)
-        check_texts(body, limits)
-        text, format_ = body.get("input"), body.get("response_format", "mp3")
-        if not isinstance(text, str) or not 1 <= len(text) <= 4096:
-            raise RequestError("input must be a text of 1 to 4096 characters", "invalid_value", "input")
-        if not isinstance(format_, str) or format_ not in _MEDIA:
-            _unsupported(f"response_format {str(format_)[:40]!r}: there are {', '.join(_MEDIA)}", "response_format")
-        if body.get("speed", 1) != 1:
-            _unsupported("this model speaks at one speed: 1", "speed")
-        if body.get("stream_format", "audio") != "audio":
-            _unsupported("stream_format must be audio", "stream_format")
-        _needs_voice(service)
-        asker = await while_there(request, _queued(service, request), service.metrics)
-        try:
-            await while_there(request, asker.ask("dictate", text), service.metrics)
-            if format_ == "pcm":
-                return Stream(_speech(asker, service), asker, _MEDIA[format_])
-            pcm = [step.pcm for step in await while_there(request, _steps(asker, Sampling()), service.metrics)]
-        except DuologueError as error:
-            asker.leave()
-            raise error if isinstance(error, RequestError) else RequestError(str(error), param="input") from None
-        except BaseException:
-            asker.leave()
-            raise
-        asker.leave()
-        sound = await asyncio.to_thread(_file, np.concatenate(pcm), service.assistant.output_rate, format_)
-        return Response(sound, media_type=_MEDIA[format_])
 
     @app.post("/v1/chat/completions", openapi_extra=openapi.COMPLETIONS)
     async def completions(request: Request) -> Response:
         body = await read_body(await request.body(), limits)
         check_texts(body, limits, "data")
+        service.check_model(body.get("model"))
         _check_completion(body)
         spoken = "audio" in (body.get("modalities") or ["text"])
         if spoken:
-            _needs_voice(service)
+            needs_voice(service)
         instructions, past, question, about = _messages(body.get("messages"), limits.messages)
         warnings = service.assistant.not_followed(instructions, ())
         told = {"warnings": list(warnings)} if warnings else {}  # a field beside those that the API's objects have
@@ -142,7 +82,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if spoken:
             pcm, rate = np.concatenate([step.pcm for step in steps]), service.assistant.output_rate
             format_ = body["audio"]["format"]
-            sound = await asyncio.to_thread(_file, pcm, rate, "pcm" if format_ == "pcm16" else format_)
+            sound = await asyncio.to_thread(sound_file, pcm, rate, "pcm" if format_ == "pcm16" else format_)
             message["audio"] = {
                 "id": new_id("audio"),
                 "data": base64.b64encode(sound).decode(),
@@ -172,67 +112,18 @@ async def _steps(asker: Questioner, sampling: Sampling) -> list[RequestStep]:
     return [step async for step in asker.steps(sampling)]
 
 
-async def _joined(words: AsyncIterator[str]) -> str:
-    return "".join([word async for word in words])
-
-
-def _unsupported(message: str, param: str) -> None:
-    raise RequestError(message, "unsupported_value", param)
-
-
-def _needs_voice(service: Service) -> None:
-    if not service.assistant.model.speaks:
-        _unsupported("this model has no voice", "model")
-
-
-async def _transcript_events(asker: Questioner, words: AsyncIterator[str]) -> AsyncIterator[str]:
-    text = ""
-    try:
-        async for word in words:
-            text += word
-            yield _line(TranscriptionTextDeltaEvent(type="transcript.text.delta", delta=word))
-        yield _line(TranscriptionTextDoneEvent(type="transcript.text.done", text=text))
-    except DuologueError as error:
-        yield _error_line(error)
-    finally:
-        asker.leave()
-
-
-async def _speech(asker: Questioner, service: Service) -> AsyncIterator[bytes]:
-    """16-bit samples at 24 kHz as they are made."""
-    resampler = Resampler(service.assistant.output_rate, AudioFormat.PCM.rate)
-    try:
-        async for step in asker.steps(Sampling()):
-            if len(step.pcm) or step.ended:
-                yield encode(resampler.push(step.pcm, last=step.ended), AudioFormat.PCM)
-    finally:
-        asker.leave()
-
-
-def _file(pcm: np.ndarray, rate: int, format_: str) -> bytes:
-    """A whole recording as a file; pcm: 16-bit samples at 24 kHz."""
-    import soundfile
-
-    if format_ == "pcm":
-        return encode(resampled(pcm, rate, AudioFormat.PCM.rate), AudioFormat.PCM)
-    kind, subtype = _FILES[format_]
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(pcm, -1, 1), rate, format=kind, subtype=subtype)
-    return file.getvalue()
-
-
 def _check_completion(body: dict[str, Any]) -> None:
     for name in ("tools", "functions", "response_format", "logprobs", "web_search_options"):
         if body.get(name) and body[name] != {"type": "text"}:
-            _unsupported(f"this model has no use for {name}", name)
+            unsupported(f"this model has no use for {name}", name)
     if body.get("n", 1) not in (1, None):
-        _unsupported("n must be 1", "n")
+        unsupported("n must be 1", "n")
     modalities = body.get("modalities") or ["text"]
     if not isinstance(modalities, list) or not modalities or not set(map(str, modalities)) <= {"text", "audio"}:
         raise RequestError("modalities are ['text'] or ['text', 'audio']", "invalid_value", "modalities")
     if "audio" in modalities:
         audio = body.get("audio")
-        known = ("pcm16", *_FILES)
+        known = ("pcm16", *FORMATS)
         if not isinstance(audio, dict) or audio.get("format") not in known:
             raise RequestError(f"audio.format must be one of {', '.join(known)}", "invalid_value", "audio.format")
         if body.get("stream") and audio["format"] != "pcm16":
@@ -285,7 +176,7 @@ def _messages(messages: Any, most: int) -> tuple[str, list[tuple[str, str]], str
             asked = []
         elif sound is not None:
             if not last:
-                _unsupported("only the last message may hold audio: give earlier ones as text", f"{where}.content")
+                unsupported("only the last message may hold audio: give earlier ones as text", f"{where}.content")
             return "\n\n".join(system), past, sound, " ".join([*asked, text])
         else:
             asked.append(text)
@@ -307,7 +198,7 @@ def _content(message: dict[str, Any], where: str) -> tuple[str, _Sound | None]:
     if content is None and message.get("role") == "assistant":
         audio = message.get("audio")
         if isinstance(audio, dict):
-            _unsupported("earlier answers are not kept: give their text", f"{where}.audio")
+            unsupported("earlier answers are not kept: give their text", f"{where}.audio")
         return "", None
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(parts, list) or not parts:
@@ -324,7 +215,7 @@ def _content(message: dict[str, Any], where: str) -> tuple[str, _Sound | None]:
                 raise RequestError(f"{where}: input_audio needs data", "invalid_value", f"{where}.content")
             sound = _Sound(audio["data"])
         else:
-            _unsupported(f"content of type {str(kind)[:40]!r} is not served here", f"{where}.content")
+            unsupported(f"content of type {str(kind)[:40]!r} is not served here", f"{where}.content")
     return " ".join(texts), sound
 
 
@@ -338,7 +229,7 @@ async def _chunks(
     def chunk(delta: dict[str, Any], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         head = {"id": id_, "object": "chat.completion.chunk", "created": created, "model": service.config.model, **told}
-        return _line(ChatCompletionChunk.model_validate({**head, "choices": [choice]}))
+        return line(ChatCompletionChunk.model_validate({**head, "choices": [choice]}))
 
     try:
         yield chunk({"role": "assistant"} if spoken else {"role": "assistant", "content": ""})
@@ -352,7 +243,7 @@ async def _chunks(
         yield chunk({}, _finish(step))
         yield "data: [DONE]\n\n"
     except DuologueError as error:
-        yield _error_line(error)
+        yield error_line(error)
     finally:
         with contextlib.suppress(RuntimeError):
             asker.leave()
@@ -363,10 +254,3 @@ def _finish(last: RequestStep) -> str:
     return "length" if last.full else "stop"
 
 
-def _line(event: Any) -> str:
-    return f"data: {event.model_dump_json(exclude_unset=True)}\n\n"
-
-
-def _error_line(error: DuologueError) -> str:
-    known = error if isinstance(error, RequestError) else RequestError(str(error))
-    return f"data: {json.dumps({'error': known.body()})}\n\n"
