@@ -101,6 +101,9 @@ class DialogueModel(Protocol):
 
     def eval(self) -> Self: ...
     def without_voice(self) -> Self: ...
+    def without_replies(self) -> Self:
+        """A view for transcripts alone, which are the same; cheaper where they need no language model."""
+
     def while_speaking(self) -> Self:
         """A view that hears while the user speaks, where the model can: through a window, if its encoder was made for
         whole clips."""

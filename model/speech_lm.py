@@ -36,7 +36,7 @@ from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from .duplex.monitor import CERTAIN, Monitor
 from .errors import DuologueError
-from .language_model.causal_lm import LLM
+from .language_model.causal_lm import LLM, LLMState
 from .language_model.chat_template import SPEECH, ChatTemplate, Message, Tool
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.spelling_decoder import SpellingDecoder
@@ -65,9 +65,17 @@ class Stages:
     """
 
     hearing: Hearing
-    llm: LLM
+    llm: LLM | Unread
     speech: SpeechDecoder | None
     longest: int | None = None
+
+
+class Unread:
+    """In the place of a language model whose reply nobody wants."""
+
+    def extend(self, embeds: Tensor, state: LLMState) -> Tensor:
+        """Embeddings (1, t, D) -> states of zeros; the cache stays as it is."""
+        return torch.zeros_like(embeds)
 
 
 class SpeechLM(nn.Module):
@@ -252,6 +260,15 @@ class SpeechLM(nn.Module):
         if hearing.streams and hearing.exact and self.adaptor.even:  # windows of streams are of different lengths
             hearing = wrap(hearing, "step")
         view.stages = Stages(hearing, wrap(self.stages.llm, "extend"), speech, longest)
+        return view
+
+    def without_replies(self) -> SpeechLM:
+        """A view of the same weights that writes the same transcripts. Where the adaptor hears words by itself, the
+        language model does not run, and a reply would mean nothing."""
+        if not self.hears_words:
+            return self
+        view = self.without_voice()
+        view.stages = replace(view.stages, llm=Unread())
         return view
 
     def without_voice(self) -> SpeechLM:

@@ -112,6 +112,10 @@ class Cascade:
         view.voice = None
         return view
 
+    def without_replies(self) -> Self:
+        """Without a voice; the language model reads the transcript all the same."""
+        return self.without_voice()
+
     def while_speaking(self) -> Self:
         """It hears a turn once it is over."""
         return self

@@ -273,6 +273,7 @@ class Turn(Iterator[ReplyChunk]):
 @torch.inference_mode()
 def written_down(model: DialogueModel, tokenizer: Any, part: np.ndarray) -> Iterator[str]:
     """The transcript of (n,) samples, which are heard by themselves, as it is written."""
+    model = model.without_replies()
     state, text = model.init_state(), TextStream(tokenizer)
     model.begin_turn(state)
     model.listen(torch.from_numpy(part)[None], state)

@@ -133,6 +133,10 @@ class AudioLLM:
         """The same weights as a model that writes the same words and does not speak."""
         return type(self)(self.network, self.processor)
 
+    def without_replies(self) -> Self:
+        """Itself: it writes no transcripts."""
+        return self
+
     def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> Self:
         """Its steps are not shared."""
         return self

@@ -52,6 +52,19 @@ def heard(model, text: str, before: float = 0.3, question: list[int] | None = No
     return state
 
 
+def test_to_write_down_needs_no_language_model(assistant, monkeypatch) -> None:
+    clip = tones(TEXT, 0.3, 0.2)
+    said = transcribe(assistant, clip)
+
+    def extend(*_args: object) -> None:
+        raise AssertionError("the language model runs")
+
+    monkeypatch.setattr(assistant.model.llm, "extend", extend)
+    assert transcribe(assistant, clip) == said == TEXT
+    with pytest.raises(AssertionError, match="runs"):
+        assistant.ask((RATE, clip))
+
+
 def test_the_transcript_costs_no_step_of_the_language_model(assistant) -> None:
     model, decode = assistant.model, assistant.tokenizer.decode
     state = heard(model, TEXT)
