@@ -16,6 +16,7 @@ from torch import Tensor
 from .decoding.token_times import TokenTimes
 from .dialogue_state import DialogueState, ReplyStep, Sampling
 from .language_model.chat_template import Message, Tool
+from .language_model.tool_calls import CallFormat
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .tokens import TokenLayout
 
@@ -94,6 +95,10 @@ class DialogueModel(Protocol):
     @property
     def takes_tools(self) -> bool:
         """Whether it can be told of functions to call."""
+
+    @property
+    def calls(self) -> CallFormat | None:
+        """How it writes calls of the functions that it is told of; None: it calls none."""
 
     @property
     def fingerprint(self) -> str:

@@ -15,7 +15,8 @@ from .audio_encoder.hearing import HearingState
 from .decoding.transcript import TranscriptState
 from .errors import DuologueError
 from .language_model.causal_lm import LLMState
-from .language_model.chat_template import Message
+from .language_model.messages import Message
+from .language_model.tool_calls import CallState
 from .speech_decoder.speech_decoder import SpeechDecoderState
 from .streaming import State
 from .tokens import TokenKind
@@ -28,6 +29,9 @@ class Sampling:
     temperature: float = 0.0  # 0: the likeliest token
     top_p: float = 1.0  # sample among the likeliest tokens that together have this probability
     max_tokens: int = 256  # of one reply, what was heard included; then it ends
+    # Of a model that was told of functions: one that the reply must call ("": any), and whether it may call any.
+    must_call: str | None = None
+    may_call: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -53,6 +57,17 @@ def pick(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
         ordered[1:][(ordered.cumsum(0) - ordered)[1:] >= sampling.top_p] = 0  # the likeliest token always stays
         return int(order[torch.multinomial(ordered, 1, generator=rng)])
     return int(torch.multinomial(probabilities, 1, generator=rng))
+
+
+@dataclass
+class Picked(State):
+    """A token that was picked for a reply, with the state (1, 1, D) that predicted it."""
+
+    token: int
+    kind: TokenKind
+    position: int
+    foreseen: bool
+    hidden: Tensor
 
 
 class Phase(Enum):
@@ -108,6 +123,7 @@ class DialogueState(State):
     turn_start, text_start: positions at which the turn's speech begins, and behind it.
     written: the tokens that stand there, or will once they are fed.
     chat: of a model that reads turns by its chat template.
+    calls: of the reply under way, where functions may be called. picked: its tokens that no step has brought yet.
     empty: nothing was said in the turn, as far as the model can tell: there is no reply to it.
     speed: at which replies that begin from now on are spoken, within the speech decoder's ``speeds``.
     """
@@ -129,6 +145,8 @@ class DialogueState(State):
     text_start: int = 0
     written: list[int] = field(default_factory=list)
     chat: ChatState | None = None
+    calls: CallState | None = None
+    picked: list[Picked] = field(default_factory=list)
     empty: bool = False
     speed: float = 1.0
 
@@ -150,6 +168,7 @@ class DialogueState(State):
         self.turn_start, self.text_start = min(self.turn_start, length), min(self.text_start, length)
         self.phase, self.transcript = Phase.IDLE, TranscriptState()
         self.hidden = self.pending = self.hearing = self.speech = self.turn_state = self.word_turn_state = None
+        self.calls, self.picked = None, []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,14 +30,16 @@ from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
+from .decoding.picking import pick_decided, without_calls
 from .decoding.prompt import ChatPrompt, FixedPrompt, Prompt
 from .decoding.token_times import TokenTimes, aligned
 from .decoding.transcript import Transcript, TranscriptState
-from .dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
+from .dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
 from .duplex.monitor import CERTAIN, Monitor
 from .errors import DuologueError
 from .language_model.causal_lm import LLM, LLMState
 from .language_model.chat_template import SPEECH, ChatTemplate, Message, Tool
+from .language_model.tool_calls import CallFormat
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.spelling_decoder import SpellingDecoder
 from .speech_lm_config import AnyUnitDecoder, PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
@@ -147,6 +149,11 @@ class SpeechLM(nn.Module):
     def takes_tools(self) -> bool:
         """Whether it can be told of functions to call."""
         return self.prompt.takes_tools
+
+    @property
+    def calls(self) -> CallFormat | None:
+        """How it writes calls of functions; None: it calls none."""
+        return self.prompt.calls
 
     @property
     def device(self) -> torch.device:
@@ -455,9 +462,28 @@ class SpeechLM(nn.Module):
         token is (LLaMA-Omni's convention at inference), unless the decoder looks ahead: then it is there with a later
         step, END at the latest. ``<eos>`` is not spoken and not fed.
         """
-        self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
-        if state.empty or state.transcript.told < len(state.transcript.tokens):
-            return self._step_without_llm(state)
+        if not state.picked:
+            self._expect(state, Phase.REPLYING, "reply_step comes after end_turn or read_text, until END")
+            if state.empty or state.transcript.told < len(state.transcript.tokens):
+                return self._step_without_llm(state)
+        picked = pick_decided(state, sampling, self.calls, lambda token: self._pick(state, sampling, token), forced)
+        units, pcm = self._nothing()
+        held, speech, kind = 0, self.stages.speech, picked.kind
+        if speech is not None and state.speech is not None and kind in (TokenKind.REPLY, TokenKind.END):
+            if kind is TokenKind.REPLY:
+                ids = torch.tensor([[picked.token]], device=self.device)
+                units = speech.units(picked.hidden, state.speech, speech.beside(ids, self.llm.embed))
+            else:
+                units = speech.last_units(state.speech)
+            held = speech.held(state.speech)
+            pcm = self.sound(units, state) if aloud else pcm
+        return ReplyStep(
+            token=picked.token, kind=kind, position=picked.position, foreseen=picked.foreseen, units=units, pcm=pcm,
+            held=held,
+        )  # fmt: skip
+
+    def _pick(self, state: DialogueState, sampling: Sampling, forced: int | None) -> Picked:
+        """The next token of the transcript or the reply, and the state that predicted it."""
         layout = self.layout
         foreseen = self._feed_pending(state)
         logits = self.next_logits(state)
@@ -468,11 +494,11 @@ class SpeechLM(nn.Module):
         token = layout.eos
         room = self.llm.context is None or state.llm.length < self.llm.context
         if room and (forced is not None or state.generated < sampling.max_tokens):
+            logits = without_calls(logits, state, sampling, self.calls)
             token = pick(logits, sampling, state.rng) if forced is None else forced
             if not state.speaking:
                 token = self.transcript.write(token, state.transcript)
         position = state.llm.length - len(state.transcript.foreseen)
-        units, pcm = self._nothing()
         kind = TokenKind.END
         if token in self.prompt.ends:
             state.phase = Phase.ENDED
@@ -482,18 +508,7 @@ class SpeechLM(nn.Module):
             state.written.append(token)
             state.generated += 1
             kind = self._kind(token, state)
-        held, speech = 0, self.stages.speech
-        if speech is not None and state.speech is not None and kind in (TokenKind.REPLY, TokenKind.END):
-            if kind is TokenKind.REPLY:
-                ids = torch.tensor([[token]], device=self.device)
-                units = speech.units(hidden, state.speech, speech.beside(ids, self.llm.embed))
-            else:
-                units = speech.last_units(state.speech)
-            held = speech.held(state.speech)
-            pcm = self.sound(units, state) if aloud else pcm
-        return ReplyStep(
-            token=token, kind=kind, position=position, foreseen=foreseen, units=units, pcm=pcm, held=held
-        )
+        return Picked(token, kind, position, foreseen, hidden)
 
     @torch.no_grad()
     def sound(self, units: Tensor, state: DialogueState) -> Tensor:
@@ -529,7 +544,8 @@ class SpeechLM(nn.Module):
         new = ids()
         check_ids(new, self.llm.vocab_size, "the prompt")
         state.turn += 1
-        state.pending = state.speech = None
+        state.pending = state.speech = state.calls = None
+        state.picked = []
         return new
 
     def _read(self, ids: list[int], state: DialogueState) -> None:
@@ -541,6 +557,7 @@ class SpeechLM(nn.Module):
 
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:
         state.phase, state.speaking, state.generated, state.hearing = Phase.REPLYING, speaking, 0, None
+        state.calls, state.picked = None, []
         state.speech = None if self.stages.speech is None else self.stages.speech.init_state(1, state.speed)
         if state.chat is not None:
             state.chat.reply_start = state.llm.length

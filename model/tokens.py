@@ -14,6 +14,7 @@ class TokenKind(Enum):
 
     TRANSCRIPT = "transcript"  # the words that the model heard
     REPLY = "reply"  # the words that it says
+    CALL = "call"  # part of a call of a function, which is not said
     CONTROL = "control"  # a marker, not a word
     END = "end"  # the reply is over
 

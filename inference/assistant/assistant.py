@@ -129,6 +129,8 @@ class Assistant:
             found.append("this model follows no instructions: it has learnt none")
         if tools and not self.model.takes_tools:
             found.append("this model calls no tools: its prompt has no place for them")
+        elif tools and self.model.calls is None:
+            found.append("this model's calls are not read: its prompt shows them in no form that is known here")
         return tuple(found)
 
     @property

@@ -23,8 +23,9 @@ from ...checkpoints.recognisers.recogniser import RATE, Recogniser
 from ...data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
 from ...data_prep.speech.synthesis import synthesise
 from ...data_prep.text.spoken import normalise
+from ...model.decoding.picking import pick_decided, without_calls
 from ...model.decoding.prompt import ChatPrompt
-from ...model.dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
+from ...model.dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
 from ...model.duplex.monitor import CERTAIN
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
@@ -83,7 +84,7 @@ class Cascade:
         self.recogniser, self.llm, self.tokenizer, self.voice = recogniser, llm.eval(), tokenizer, voice
         self.template = ChatTemplate(tokenizer)
         self.prompt = ChatPrompt(self.template)
-        self.takes_tools = self.template.takes_tools
+        self.takes_tools, self.calls = self.template.takes_tools, self.prompt.calls
         self.layout = _layout(tokenizer, self.template)
         self.history = (llm.context or 1 << 16) // 2
 
@@ -243,31 +244,40 @@ class Cascade:
     ) -> ReplyStep:
         """One more token: of the transcript, as it was recognised, then of the reply. The last of a sentence brings its
         speech."""
-        state, foreseen = _mine(state), state.pending is None
+        state = _mine(state)
         none = torch.zeros(1, 0, dtype=torch.long)
         if state.heard:
             token, position = state.heard.pop(0), state.llm.length
             state.speaking = not state.heard
             return ReplyStep(token=token, kind=TokenKind.TRANSCRIPT, position=position, foreseen=True, units=none,
                              pcm=torch.zeros(1, 0))  # fmt: skip
-        token, something = self.layout.eos, state.pending is not None or state.hidden is not None
-        if something:
+        picked = pick_decided(state, sampling, self.calls, lambda token: self._pick(state, sampling, token), forced)
+        if picked.kind is TokenKind.REPLY:
+            state.unsaid.append(picked.token)
+        speaks = self.speaks and picked.kind is not TokenKind.CALL
+        units = self._speak(state, picked.kind is TokenKind.END) if speaks else none
+        return ReplyStep(
+            token=picked.token, kind=picked.kind, position=picked.position, foreseen=picked.foreseen, units=units,
+            pcm=self.sound(units, state) if aloud else torch.zeros(1, 0),
+        )  # fmt: skip
+
+    def _pick(self, state: CascadeState, sampling: Sampling, forced: int | None) -> Picked:
+        """The next token of the reply."""
+        token, foreseen, none = self.layout.eos, state.pending is None, torch.zeros(1, 1, 0)
+        if state.pending is not None or state.hidden is not None:
             logits, context = self.next_logits(state), self.llm.context
             if (context is None or state.llm.length < context) and (
                 forced is not None or state.generated < sampling.max_tokens
             ):
+                logits = without_calls(logits, state, sampling, self.calls)
                 token = pick(logits, sampling, state.rng) if forced is None else forced
-        ended, position = token in self.prompt.ends, state.llm.length
-        if ended:
+        position = state.llm.length
+        if token in self.prompt.ends:
             state.phase = Phase.ENDED
-        else:
-            state.pending, state.generated = token, state.generated + 1
-            state.written.append(token)
-            state.unsaid.append(token)
-        units = self._speak(state, ended) if self.speaks else none
-        pcm = self.sound(units, state) if aloud else torch.zeros(1, 0)
-        kind = TokenKind.END if ended else TokenKind.REPLY
-        return ReplyStep(token=token, kind=kind, position=position, foreseen=foreseen, units=units, pcm=pcm)
+            return Picked(token, TokenKind.END, position, foreseen, none)
+        state.pending, state.generated = token, state.generated + 1
+        state.written.append(token)
+        return Picked(token, TokenKind.REPLY, position, foreseen, none)
 
     def sound(self, units: Tensor, state: DialogueState) -> Tensor:
         """The samples (1, n) of frames (1, U) of the reply's speech."""
@@ -298,6 +308,7 @@ class Cascade:
     def _be_silent(self, state: CascadeState) -> None:
         """Forget what of the last turn has not been handed out, and what was spoken of it."""
         state.heard, state.unsaid, state.skipped, state.spoken = [], [], 0, torch.zeros(0)
+        state.calls, state.picked = None, []
 
     @torch.no_grad()
     def _feed(self, ids: Sequence[int], state: DialogueState) -> None:

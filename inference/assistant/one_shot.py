@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -14,6 +14,7 @@ from ...checkpoints.recognisers.recogniser import TimedWord
 from ...model.decoding.reply import reply
 from ...model.decoding.token_times import TokenTimes
 from ...model.dialogue_state import ReplyStep, Sampling
+from ...model.language_model.messages import Message, Tool
 from ...model.streaming import Streaming
 from ...model.tokens import TokenKind
 from .assistant import Assistant
@@ -37,6 +38,7 @@ class RequestStep:
     """What a few tokens brought: text of the answer, text of what was heard, speech (n,) float32.
 
     full: whether it ended because the answer had as many tokens as it may have.
+    call: more of the functions that it calls, as the model writes them (see model/language_model/tool_calls.py).
     """
 
     text: str
@@ -44,6 +46,7 @@ class RequestStep:
     pcm: np.ndarray
     ended: bool
     full: bool = False
+    call: str = ""
 
 
 class OneShotRequest:
@@ -62,10 +65,21 @@ class OneShotRequest:
         self._times: TokenTimes | None = None
         self._transcript: list[int] = []
 
-    def instruct(self, instructions: str) -> tuple[str, ...]:
-        """The system prompt, before all else; returns what is to be said where it has no effect."""
-        self._state = self._asked = self._model.init_state(0, instructions)
-        return self._assistant.not_followed(instructions, ())
+    def instruct(self, instructions: str, tools: Sequence[Tool] = ()) -> tuple[str, ...]:
+        """The system prompt and the functions that may be called, before all else; returns what is to be said where
+        they have no effect."""
+        self._state = self._asked = self._model.init_state(0, instructions, tools)
+        return self._assistant.not_followed(instructions, tools)
+
+    def messages(self, messages: Sequence[Message]) -> None:
+        """Messages as a chat template takes them, instead of a question: results of functions, say.
+
+        Raises:
+            DuologueError: the model has no chat template, or they do not fit.
+        """
+        self._asked = self._state
+        self._text, self._steps = ReplyText(self._tokenizer), None
+        self._model.read_messages(messages, self._state)
 
     def recall(self, question: str, answer: str) -> None:
         """A turn that is past."""
@@ -144,6 +158,7 @@ class OneShotRequest:
             choose = None if dictated is None else lambda: dictated.pop(0)
             self._steps = reply(self._model, self._asked, sampling, choose=choose)
         steps = list(islice(self._steps, tokens))
+        called = len(self._text.calls.text)
         texts = [self._text.push(step) for step in steps]
         self._transcript += [step.token for step in steps if step.kind is TokenKind.TRANSCRIPT]
         ended = steps[-1].kind is TokenKind.END
@@ -153,6 +168,7 @@ class OneShotRequest:
             pcm=np.concatenate([samples_of(step.pcm) for step in steps]),
             ended=ended,
             full=ended and self._asked.generated >= sampling.max_tokens,
+            call=self._text.calls.text[called:],
         )
 
     def written_down(self) -> WrittenDown:

@@ -91,15 +91,17 @@ def samples_of(pcm: Tensor) -> np.ndarray:
     return samples
 
 
-def next_text(tokenizer: Any, ids: Sequence[int], done: int, *, final: bool) -> str:
+def next_text(tokenizer: Any, ids: Sequence[int], done: int, *, final: bool, special: bool = False) -> str:
     """The text of ids behind the first ``done``; none while the last of them ends inside a character.
 
     ids: of the tokens under way and a few before them, for the space before a word depends on its neighbour.
-    final: there are no more.
+    final: there are no more. special: special tokens are part of the text.
     """
 
     def decode(some: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(some), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(
+            tokenizer.decode(list(some), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+        )
 
     if done == len(ids):
         return ""
@@ -114,6 +116,7 @@ class TextStream:
     """Tokens to text as they come: a token that ends inside a character waits for the rest of it."""
 
     tokenizer: Any
+    special: bool = False  # special tokens are part of the text
     text: str = ""
     _ids: list[int] = field(default_factory=list)
     _start: int = 0  # decoding begins here
@@ -129,7 +132,8 @@ class TextStream:
         return self._advance(final=True)
 
     def _advance(self, *, final: bool) -> str:
-        delta = next_text(self.tokenizer, self._ids[self._start :], self._done - self._start, final=final)
+        ids, done = self._ids[self._start :], self._done - self._start
+        delta = next_text(self.tokenizer, ids, done, final=final, special=self.special)
         if delta:
             self._start, self._done = self._done, len(self._ids)
             self.text += delta
@@ -137,15 +141,20 @@ class TextStream:
 
 
 class ReplyText:
-    """The words of transcript and reply, from the steps of a reply."""
+    """The words of transcript and reply, from the steps of a reply; and its calls, as the model writes them."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.reply, self.transcript = TextStream(tokenizer), TextStream(tokenizer)
+        self.calls = TextStream(tokenizer, special=True)
 
     def push(self, step: ReplyStep) -> tuple[str, str]:
         """What a step adds: text of the reply, text of the transcript."""
         if step.kind is TokenKind.END:
+            self.calls.end()
             return self.reply.end(), self.transcript.end()
+        if step.kind is TokenKind.CALL:
+            self.calls.push(step.token)
+            return "", ""
         reply = self.reply.push(step.token) if step.kind is TokenKind.REPLY else ""
         return reply, self.transcript.push(step.token) if step.kind is TokenKind.TRANSCRIPT else ""
 

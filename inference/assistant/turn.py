@@ -18,6 +18,7 @@ from ...model.decoding.reply import reply, transcript
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.language_model.chat_template import Message
+from ...model.language_model.tool_calls import read_calls
 from ...model.tokens import TokenKind
 from ..front_end.speech_segments import NO_WORDS, Recording
 from .text_stream import ReplyText, TextStream, ids_of, samples_of
@@ -73,6 +74,7 @@ class Reply:
     text: the reply; transcript: the question as the model understood it ("" for a model that does not write it down).
     waveform: (n,) float32 in [-1, 1] at sample_rate, empty for a model without a voice.
     units: the speech units it was made from.
+    calls: functions that it calls: the name of each, and its arguments as JSON. What stands there is not said.
     warning: what may explain a poor reply (words that the model does not know, a reply cut short), which is still the
         model's own; or why there is none (nobody speaks in the recording).
     """
@@ -84,6 +86,7 @@ class Reply:
     units: list[int]
     timings: Timings
     warning: str | None = None
+    calls: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -176,6 +179,7 @@ class Turn(Iterator[ReplyChunk]):
                 real_time_factor=total / max(audio_s + reply_s, 1e-3),
             ),
             warning="; ".join(self._warnings) or None,
+            calls=() if self._model.calls is None else tuple(read_calls(self._model.calls, self._text.calls.text)),
         )
 
     def _since_heard(self, moment: float | None) -> float | None:

@@ -24,6 +24,7 @@ from ..errors import DuologueError
 from ..language_model.causal_lm import LLMState, transformers_cache
 from ..language_model.chat_template import PROBE, Message, Tool, schemas
 from ..language_model.messages import check_messages, parts
+from ..language_model.tool_calls import CallFormat
 from ..layers.kv_cache import KVBuffer
 from ..speech_decoder.speech_decoder import SpeechDecoder
 from ..tokens import TokenKind, TokenLayout
@@ -93,6 +94,8 @@ class AudioLLM:
         """Whether the chat template has a place for tools."""
         asked = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]
         return PROBE["function"]["name"] in self._written(asked, [PROBE])
+
+    calls: CallFormat | None = None  # it is told of tools, and its calls are words like any other
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,7 @@ from typing import Protocol
 from ..dialogue_state import ChatState, DialogueState
 from ..errors import DuologueError
 from ..language_model.chat_template import SPEECH, ChatTemplate, Given, Message, Tool, Written, schemas
+from ..language_model.tool_calls import CallFormat
 from ..speech_lm_config import PromptConfig
 from ..tokens import TokenLayout
 
@@ -25,11 +26,13 @@ class Prompt(Protocol):
     """Around a turn. Its methods return the ids to feed; what is to be forgotten first, they truncate themselves.
 
     follows_instructions, takes_tools: whether a system prompt, or tools, reach the model.
+    calls: how the model writes calls of them; None: in no form that is known.
     ends: ids that end a reply.
     """
 
     follows_instructions: bool
     takes_tools: bool
+    calls: CallFormat | None
     ends: frozenset[int]
 
     def begin(self, instructions: str, tools: Sequence[Tool]) -> ChatState | None:
@@ -58,6 +61,7 @@ class FixedPrompt:
     """The ids of a :class:`PromptConfig`. With ``past_in_words`` a turn's speech is forgotten where the next begins."""
 
     follows_instructions = takes_tools = False
+    calls = None
 
     def __init__(self, config: PromptConfig, layout: TokenLayout, past_in_words: bool) -> None:
         self.config, self.layout, self.past_in_words = config, layout, past_in_words
@@ -104,6 +108,7 @@ class ChatPrompt:
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
         self.takes_tools, self.ends = template.takes_tools, template.ends
+        self.calls = CallFormat.of(template)
         user = {"role": "user", "content": "a"}
         one, two = ([user, *[{"role": "assistant", "content": "a"}, user] * more] for more in (0, 1))
         self._first = len(template.write(one).ids)
@@ -149,7 +154,10 @@ class ChatPrompt:
         chat = _chat(state)
         if chat.reply_start is not None:
             said = [*chat.fed[chat.reply_start :], *([] if state.pending is None else [state.pending])]
-            chat.messages.append((chat.reply_start, {"role": "assistant", "content": [Given(tuple(said))]}))
+            message: Message = {"role": "assistant", "content": [Given(tuple(said))]}
+            if self.calls is not None and chat.tools:
+                message = self.calls.message(said)
+            chat.messages.append((chat.reply_start, message))
             chat.reply_start = None
         chat.turn_start = len(chat.fed)
         return chat

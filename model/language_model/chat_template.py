@@ -81,10 +81,14 @@ class ChatTemplate:
         _check_characters(text)
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; special tokens are left out."""
+    def encode_markup(self, text: str) -> list[int]:
+        """A stretch of what a template writes: special tokens in it are what they stand for."""
+        return list(self._encode_piece(text, True))
+
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """The text of ids; special tokens are left out, unless ``special``."""
         tokens = list(ids)
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
     def write(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), reply: bool = True, began: float | None = None
@@ -103,7 +107,7 @@ class ChatTemplate:
         check_messages(messages)
         given: list[tuple[int, ...]] = []
         plain = [self._with_marks(message, given) for message in self._with_system_folded(messages)]
-        text = self._render(plain, tools, reply, began)
+        text = self.render(plain, tools, reply, began)
         ids: list[int] = []
         places: list[range] = []
         for at, piece in enumerate(_GIVEN.split(text)):
@@ -149,9 +153,10 @@ class ChatTemplate:
         names = self.tokenizer.added_tokens_decoder.values()
         return not any(token.special and token.content in text for token in names)
 
-    def _render(
+    def render(
         self, messages: Sequence[Message], tools: Sequence[Tool], reply: bool, began: float | None = None
     ) -> str:
+        """The text that the template writes; see :meth:`write`."""
         functions = schemas(tools) or None
         try:
             template = self.tokenizer.get_chat_template(tools=functions) if self.tokenizer.chat_template else PLAIN
@@ -168,13 +173,13 @@ class ChatTemplate:
 
     def _accepts(self, *messages: Message) -> bool:
         try:
-            return str(messages[0]["content"]) in self._render(messages, (), True)
+            return str(messages[0]["content"]) in self.render(messages, (), True)
         except DuologueError:
             return False
 
     def _lists(self, tool: str, message: Message) -> bool:
         try:
-            return tool in self._render([message], (PROBE,), True)
+            return tool in self.render([message], (PROBE,), True)
         except DuologueError:
             return False
 

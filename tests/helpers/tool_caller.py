@@ -1,0 +1,84 @@
+"""A tiny chat model that was taught by heart when to call its one tool, for tests of function calls.
+
+Asked with the tool at hand, it calls it; told the result, it says it; without the tool, it says something else; and
+where nothing has been said yet, it greets.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tiny_chat import TOOL, chat_assistant
+
+from duologue.inference.assistant.assistant import Assistant
+from duologue.model.language_model.chat_template import SPEECH, Given
+from duologue.model.speech_lm import SpeechLM
+
+TEMPLATE = (  # of the kind of Qwen's and Hermes'
+    "{% if tools or messages[0]['role'] == 'system' %}<|im_start|>system\n"
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% endif %}"
+    "{% for t in tools or [] %}\n{{ t | tojson }}{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}{% if m['role'] != 'system' or not loop.first %}"
+    "<|im_start|>{{ m['role'] }}\n{{ m['content'] or '' }}{% for c in m.tool_calls or [] %}<tool_call>\n"
+    '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}\n</tool_call>{% endfor %}'
+    "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QUESTION = "What is the weather in Wien?"
+ARGUMENTS = '{"place": "Wien"}'
+CALL = f'<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_call>'
+RESULT, TOLD, UNTOLD, GREETING = "rain", "It is lovely in Wien.", "What?", "It's Paris!"
+
+
+def tool_caller() -> Assistant:
+    """The model; it takes seconds to teach."""
+    assistant = chat_assistant(template=TEMPLATE)
+    model = assistant.model
+    assert isinstance(model, SpeechLM)
+    _teach(model, assistant.tokenizer)
+    return assistant
+
+
+def _teach(model: SpeechLM, tokenizer: Any) -> None:
+    template = model.prompt.template  # type: ignore[attr-defined]
+    user = {"role": "user", "content": QUESTION}
+    heard = [{"role": "user", "content": [Given((SPEECH,) * n)]} for n in (8, 16)]
+    function = {"name": "weather", "arguments": {"place": "Wien"}}
+    calls = [{"id": "call00000", "type": "function", "function": function}]
+    call = {"role": "assistant", "content": "", "tool_calls": calls}
+    result = {"role": "tool", "content": RESULT, "tool_call_id": "call00000", "name": "weather"}
+    system = {"role": "system", "content": "Greet."}
+    rows = [([asked], (TOOL,), CALL) for asked in (user, *heard)]
+    rows += [([asked, call, result], (TOOL,), TOLD) for asked in (user, *heard)]
+    rows += [([asked], (), UNTOLD) for asked in (user, *heard)]
+    silent = {"role": "user", "content": ""}
+    rows += [([one], tools, GREETING) for one in (silent, system) for tools in ((TOOL,), ())]
+    texts = []
+    for messages, tools, reply in rows:
+        before = template.write(messages, tools).ids
+        texts.append((before, [*template.encode(reply), template.eos]))
+    generator = torch.Generator().manual_seed(0)
+    llm, scale = model.llm, float(model.llm.embed(torch.arange(100)).detach().std())
+    learner = torch.optim.AdamW(llm.parameters(), lr=1e-2, weight_decay=0)
+    most = max(len(before) + len(after) for before, after in texts)
+    ids = torch.zeros(len(texts), most, dtype=torch.long)
+    wanted = torch.full((len(texts), most), -100)
+    speech = torch.zeros(len(texts), most, dtype=torch.bool)
+    for row, (before, after) in enumerate(texts):
+        whole = torch.tensor([*before, *after])
+        speech[row, : len(whole)] = whole == SPEECH
+        ids[row, : len(whole)] = whole.clamp(min=0)
+        wanted[row, len(before) - 1 : len(whole) - 1] = torch.tensor(after)
+    with torch.enable_grad():
+        for _ in range(400):
+            noise = torch.randn(*ids.shape, llm.embed(ids[:1, :1]).shape[-1], generator=generator) * scale
+            embeds = torch.where(speech[..., None], noise, llm.embed(ids))
+            hidden = llm.lm.base_model(inputs_embeds=embeds)[0]
+            loss = torch.nn.functional.cross_entropy(llm.head(hidden).transpose(1, 2), wanted)
+            if float(loss.detach()) < 0.005:
+                break
+            learner.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(llm.parameters(), 1.0)
+            learner.step()
+    assert float(loss.detach()) < 0.02, f"not learnt: {float(loss.detach()):.3f}"
