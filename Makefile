@@ -1,4 +1,4 @@
-# make chat    talk to the bundled model in a browser
+# make chat    talk to the bundled model in a browser; MODEL=mini: to another
 # make test    run the tests
 # Each sets up .venv by itself; the second time that takes no time. No Debian package is needed.
 
@@ -6,6 +6,8 @@ PYTHON ?= python3
 # More arguments for pip. On Linux without a GPU, --extra-index-url with the address of PyTorch's CPU builds saves
 # gigabytes of CUDA libraries.
 PIP_ARGS ?=
+# The model that `make chat` talks to: a bundled name, a folder or a hub id.
+MODEL ?=
 # More arguments for `duologue chat` (ARGS="--port 8000") and for pytest (ARGS="-k store"; "-n 0": in one process).
 ARGS ?=
 # Tests run in a process for each core, at most four: each takes about 1 GB of memory.
@@ -19,7 +21,7 @@ PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.ready-demo
-	$(BIN)/duologue chat $(ARGS)
+	$(BIN)/duologue chat $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 test: $(VENV)/.ready-test
 	$(PYTEST) $(ARGS)

@@ -13,6 +13,7 @@ CARD, CARD_FACTS = "README.md", "card.json"
 # Models that are folders beside this file, and how one that is not there is made.
 BUNDLED = {
     "nano": "training/presets/nano.sh makes it",
+    "mini": "training/mini.sh makes it",
     "nano-codec": "duologue train codec, then duologue assemble FOLDER codec=RUN make one; name "
     "another's folder with --model",
 }

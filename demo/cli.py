@@ -328,7 +328,9 @@ def evaluate(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[REPORT]... [KEY=VALUE]...", help="Settings; compare: reports too.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A bundled name (nano), folder or hub id.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A bundled name (nano, mini), folder or hub id.")
+    ] = None,
     outputs: Annotated[
         Path | None, typer.Option("--outputs", help="Judge what another system said; no model is loaded.")
     ] = None,

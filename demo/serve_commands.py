@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..inference.serving.http.listening import TlsConfig
 
 Command = Callable[..., None]
-Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano), a folder, or a hub id.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano, mini), a folder, or a hub id.")]
 Instructions = Annotated[
     str, typer.Option(help="The system prompt, for a model that has learnt to follow one.", show_default=False)
 ]

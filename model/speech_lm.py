@@ -290,12 +290,13 @@ class SpeechLM(nn.Module):
     def init_state(self, seed: int = 0, instructions: str = "", tools: Sequence[Tool] = ()) -> DialogueState:
         """A conversation in which nothing has been said. ``seed`` is for sampling.
 
-        instructions: the system prompt. tools: functions that the model may call. Both are without effect where
-            ``follows_instructions`` or ``takes_tools`` is false.
+        instructions: the system prompt; "": the config's. tools: functions that the model may call. Both are without
+            effect where ``follows_instructions`` or ``takes_tools`` is false.
 
         Raises:
             DuologueError: instructions or tools that the chat template refuses, or that fill the context.
         """
+        instructions = instructions or self.config.instructions
         rng, chat = torch.Generator().manual_seed(seed), self.prompt.begin(instructions, tools)
         state = DialogueState(llm=self.llm.init_state(), rng=rng, chat=chat)
         if chat is not None and (instructions or tools):

@@ -143,6 +143,8 @@ class SpeechLMConfig:
     window: WindowConfig | None = field(default=None, metadata={"newer": True})
     # What the language model's weights are loaded as and computed in, where the model is loaded in float32.
     llm_dtype: Literal["float32", "bfloat16", "float16", "auto"] = field(default="float32", metadata={"newer": True})
+    # The system prompt of a conversation that is given none. "": the chat template's own.
+    instructions: str = field(default="", metadata={"newer": True})
     # Seconds of silence heard behind a turn: in training no question ended with the last sound of it.
     tail_s: float = 0.0
     # Weight of CTC in choosing the transcript's words (see decoding/transcript.py): the language model has learnt to
@@ -171,6 +173,10 @@ class SpeechLMConfig:
         return {name: each for name, each in parts_of(type(self)).items() if getattr(self, name) is not None}
 
     def __post_init__(self) -> None:
+        if self.instructions and self.prompt is not None:
+            raise DuologueError(
+                f"instructions is {self.instructions!r}, but prompt says already what stands before the first turn"
+            )
         for name, each in self.parts().items():
             for needed in each.needs:
                 if getattr(self, needed) is None:

@@ -6,6 +6,7 @@
     duologue assemble OUT … codec=FOLDER            instead of vocoder=…: a codec as the voice
     duologue assemble OUT base=FILE.json …          parts that FILE names (encoder, llm) are named, not stored
     duologue assemble OUT … llm_dtype=bfloat16      its language model is run in bfloat16
+    duologue assemble OUT … instructions="Be brief."    its system prompt, where a conversation has none
     duologue assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
 A part comes from a run, a checkpoint or an imported part, whose sizes it keeps; a run that does not say them has
@@ -49,12 +50,17 @@ NANO = "nano"  # the preset of what no run says, and the question set whose word
 _BESIDE = {name for part in parts_of(SpeechLMConfig).values() for name in part.beside}  # they come with their part
 
 
+_SETTINGS = ("llm_dtype", "instructions")  # of the whole, beside its parts
+
+
 def config_of(model: type[SpeechLMConfig]) -> Any:
     """A frozen dataclass with a field for each part of a model: a folder, or a mean of several; empty: without it.
-    And ``base``: a JSON file that names the parts which are not stored; ``llm_dtype``: what the LLM is computed in."""
+    And ``base``: a JSON file that names the parts which are not stored; ``llm_dtype``: what the LLM is computed in;
+    ``instructions``: the system prompt where a conversation has none."""
     names = (*parts_of(model), "codec", "base")  # a codec is a voice too
     fields: list[Any] = [(name, str, field(default="")) for name in names if name not in _BESIDE]
     fields.append(("llm_dtype", get_type_hints(model)["llm_dtype"], field(default="float32")))
+    fields.append(("instructions", str, field(default="")))
     return make_dataclass("Config", fields, frozen=True, kw_only=True)
 
 
@@ -68,7 +74,7 @@ def run(out: str | Path, config: Any) -> Path:
         DuologueError: a part that a model cannot do without is not given, a run without that part, tensors or sizes
             that do not fit; base weights that cannot be had, or that another tokenizer wrote the turns of.
     """
-    given = {name: source for name, source in vars(config).items() if source and name != "llm_dtype"}
+    given = {name: source for name, source in vars(config).items() if source and name not in _SETTINGS}
     folders = {name: [folder for _, folder in weighted_runs(source)] for name, source in given.items()}
     keep_apart({"the folder": out}, folders, replaces=True)
     base_file = given.pop("base", None)
@@ -87,7 +93,9 @@ def run(out: str | Path, config: Any) -> Path:
     if missing := [name for name in wanted if name not in given]:
         raise DuologueError(f"no run given for {', '.join(missing)}; each of {', '.join(wanted)} needs PART=FOLDER")
     voice = CodecVoice.of(read_codec(given.pop("codec"))) if "codec" in given else None
-    sizes: dict[str, Any] = {"llm_dtype": config.llm_dtype} | ({} if voice is None else {"vocoder": voice.config})
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in _SETTINGS}
+    if voice is not None:
+        sizes["vocoder"] = voice.config
     for name in given:
         sizes |= read_sizes(folders[name][0], name)
     joined, questions = _written_by(folders["adaptor"][0])

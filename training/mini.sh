@@ -107,18 +107,24 @@ adaptor() { # Words of the language model from the encoder's frames. The languag
         dev_data="$(there val val_readers val_none)" ${noises[@]+"${noises[@]}"}
 }
 
-replies() { # The answers in one voice, and the units of its speech
+replies() { # What the language model answers, and the questions, in one voice; and the units of its speech
+    base encoder
+    written dialogues reading.jsonl source="$WORK/questions.jsonl" instruction="Say this aloud." reply=text \
+        n="$(scaled 7000)"
+    say_aloud reading reading.jsonl part=replies voices="$VOICE"
     say_aloud replies chat.jsonl part=replies voices="$VOICE"
     say_aloud val_replies val_chat.jsonl part=replies voices="$VOICE"
-    for name in replies val_replies; do # the units are those of the first
-        [[ -f $WORK/$name/units.jsonl ]] || duologue prepare units data="$WORK/$name" quantiser="$WORK/units" judge=0
+    for name in $(there reading replies val_replies | tr , ' '); do # the units are those of the first
+        [[ -f $name/units.jsonl ]] || duologue prepare units data="$name" quantiser="$WORK/units" \
+            checkpoint="$WORK/encoder" layer=4 judge=0
     done
 }
 
-voice() { # Units from spelling and states, samples from units
+voice() { # Units from spelling alone, so that it speaks for any language model; samples from units
     base llm
-    train unit_decoder preset=mini llm="$WORK/llm" data="$WORK/replies" dev_data="$WORK/val_replies"
-    train unit_vocoder data="$WORK/replies"
+    train unit_decoder preset=mini llm="$WORK/llm" state_dropout=1 \
+        data="$(there reading replies)" dev_data="$WORK/val_replies"
+    train unit_vocoder start=vocoder=nano data="$(there reading replies)"
 }
 
 monitor() { # When to answer: questions, their pauses, what is said to nobody here, sounds
@@ -132,7 +138,7 @@ monitor() { # When to answer: questions, their pauses, what is said to nobody he
 assemble() {
     say "$WORK/mini"
     duologue assemble "$WORK/mini" base="$BASE" adaptor="$WORK/runs/ctc_adaptor" monitor="$WORK/runs/duplex" \
-        unit_decoder="$WORK/runs/unit_decoder" vocoder="$WORK/runs/unit_vocoder"
+        unit_decoder="$WORK/runs/unit_decoder" vocoder="$WORK/runs/unit_vocoder" llm_dtype=auto instructions="$BRIEF"
 }
 
 mkdir -p "$WORK"

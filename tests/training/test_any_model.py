@@ -89,11 +89,15 @@ def test_from_conversations_to_a_whole_model(tmp_path: Path, kind: str) -> None:
     assert loaded.model.config.adaptor == StackConfig(in_dim=24, hidden_dim=16, out_dim=32, stack=5)
     assert loaded.model.monitor is not None and loaded.model.speaks
     assert loaded.model.config.window == WindowConfig(left_ms=4000)
-    brief = load(str(assemble.run(tmp_path / "brief", replace(config, llm_dtype="bfloat16"))))
+    config = replace(config, llm_dtype="bfloat16", instructions="Be brief.")
+    brief = load(str(assemble.run(tmp_path / "brief", config)))
     model: Any = brief.model
     assert {parameter.dtype for parameter in model.llm.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in model.unit_decoder.parameters()} == {torch.float32}
     assert brief.ask(text="Who are you?").text is not None
+    assert model.init_state().chat.system == "Be brief." and model.init_state(0, "Sing.").chat.system == "Sing."
+    with pytest.raises(DuologueError, match=r"instructions is 'Be brief\.', but prompt says already"):
+        replace(store.read_model_config("nano"), instructions="Be brief.")
     again = assemble.Config(**dict.fromkeys(("encoder", "adaptor", "llm"), str(tmp_path / "whole")))
     silent = store.load(assemble.run(tmp_path / "silent", again)).model
     assert silent.config == replace(loaded.model.config, unit_decoder=None, vocoder=None, monitor=None, window=None,
