@@ -125,7 +125,7 @@ def entry_of(conversation: WrittenConversation) -> dict[str, Any]:
 
 def _of_row(row: Mapping[str, str], name: str) -> WrittenConversation:
     """A row of a table as a conversation of one turn; all its columns are fields."""
-    turn = WrittenTurn(text=row["text"], reply=row.get("reply") or None, fields=row)
+    turn = WrittenTurn(text=row["text"], reply=row.get("reply") or None, slot=row.get("slot") or None, fields=row)
     return WrittenConversation(id=row.get("id") or name, turns=(turn,), system=row.get("system") or None)
 
 

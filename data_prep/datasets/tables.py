@@ -1,7 +1,7 @@
 """Tables of texts: a .tsv whose first line names its columns, of which `text` is what is said.
 
-`reply`, `system` and `id` are what they are in a conversation, where there are such; any other column is a field, by
-which rows are chosen (:class:`RowFilter`). Cells are as they are written, without quotes or escapes.
+`reply`, `slot`, `system` and `id` are what they are in a conversation, where there are such; any other column is a
+field, by which rows are chosen (:class:`RowFilter`). Cells are as they are written, without quotes or escapes.
 """
 
 from __future__ import annotations

@@ -180,10 +180,11 @@ def test_rows_of_a_table(settings: list[str], wanted: list[str], tmp_path: Path)
 
 
 def test_columns_with_a_meaning(tmp_path: Path) -> None:
-    (tmp_path / "q.tsv").write_text("id\treply\tsystem\ttext\nq7\tParis.\tBe kind.\tCapital?\nq8\t\t\tHello\n")
+    table = "id\treply\tslot\tsystem\ttext\nq7\tParis.\tParis|Rome\tBe kind.\tCapital?\nq8\t\t\t\tHello\n"
+    (tmp_path / "q.tsv").write_text(table)
     main("dialogues", [f"source={tmp_path / 'q.tsv'}", f"out={tmp_path / 'out.jsonl'}"])
     assert rows(tmp_path / "out.jsonl") == [
-        {"id": "q7", "system": "Be kind.", "turns": [{"text": "Capital?", "reply": "Paris."}]},
+        {"id": "q7", "system": "Be kind.", "turns": [{"text": "Capital?", "reply": "Paris.", "slot": "Paris|Rome"}]},
         {"id": "q8", "turns": [{"text": "Hello"}]},
     ]
 
