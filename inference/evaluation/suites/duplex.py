@@ -46,7 +46,7 @@ from ..metrics.duplex import METRICS, measures
 from ..metrics.statistics import fraction, measured, percentiles
 from ..report.duplex import sections
 from ..report.reporting import finish, good_rows
-from ..report.run_folder import Row, loaded, progress, resume_rows
+from ..report.run_folder import Row, loaded, open_folder, progress, resume_rows
 
 
 def run(
@@ -91,7 +91,6 @@ def run(
         raise DuologueError(f"there is no preset {preset!r}; it must be {', '.join(PRESETS)}")
     config = session_without(SessionConfig(duplex=PRESETS[preset]), without)
     count = scenes or {"quick": 4, "card": 34}[profile]
-    out.mkdir(parents=True, exist_ok=True)
     items: list[Any]  # scenes to make, or folders of scenes that are there
     if outputs is not None:
         items = sorted(path.parent for path in outputs.glob("*/scene.json"))
@@ -106,6 +105,7 @@ def run(
         items = [(kind, index) for index in range(count) for kind in chosen]
     if export:
         assert material is not None
+        out.mkdir(parents=True, exist_ok=True)
         for kind, index in progress(items, "writing", 0, len(items), quiet):
             scene = render(kind, index, seed, speakers, material)
             write_scene(scene, out / scene.name)
@@ -113,7 +113,16 @@ def run(
     from ....checkpoints.importers.silero_vad import load_vad
 
     vad, hearing = load_vad(), find_recogniser(recogniser, language)
-    assistant = None if outputs is not None else loaded(model or BUNDLED)[0]
+    assistant, source = (None, None) if outputs is not None else loaded(model or BUNDLED)
+    settings = {"suite": "duplex", "profile": profile, "model": source, "voices": [v.key for v in speakers],
+                "scenes": count if outputs is None else len(items), "kinds": list(kinds),
+                "preset": None if outputs else preset, "without": list(without),
+                "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
+    usual = {"data": BUNDLED, "statements": None, "recogniser": POCKETSPHINX, "language": ENGLISH}
+    given = {"data": str(data), "statements": statements and str(statements),
+             "recogniser": recogniser or usual_recogniser(), "language": language}  # fmt: skip
+    settings |= {name: value for name, value in given.items() if value != usual[name]}  # reports of before lack them
+    open_folder(out, settings)
 
     def work(at: int, item: Any) -> Row:
         costs: list[float] = []
@@ -137,14 +146,6 @@ def run(
 
     rows = resume_rows(out / "judged.jsonl", "playing", items, work, quiet, name)
     good = good_rows(rows)
-    settings = {"suite": "duplex", "profile": profile, "voices": [v.key for v in speakers],
-                "scenes": count if outputs is None else len(items), "kinds": list(kinds),
-                "preset": None if outputs else preset, "without": list(without),
-                "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
-    usual = {"data": BUNDLED, "statements": None, "recogniser": POCKETSPHINX, "language": ENGLISH}
-    given = {"data": str(data), "statements": statements and str(statements),
-             "recogniser": recogniser or usual_recogniser(), "language": language}  # fmt: skip
-    settings |= {name: value for name, value in given.items() if value != usual[name]}  # reports of before lack them
     found = summarise(good) | {"session": [] if assistant is None else notes(assistant.model)}
     shown = sections(good, lines(found), outputs or out)
     kept = [{key: value for key, value in row.items() if key != "tick_ms"} for row in rows]

@@ -194,6 +194,9 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "a" / "judged.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:20])
     again = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
     assert again["rows"] == report["rows"] and json.loads((tmp_path / "a" / "report.json").read_text())["rows"]
+    assert report["settings"]["model"] == {"name": None, "sha256": None}
+    with pytest.raises(DuologueError, match="a holds figures of another without"):
+        duplex_suite.run(out=tmp_path / "a", scenes=1, without=("monitor",), **settings)
     # Another system's outputs: judged without playing anything; one that is missing is named, and in no figure.
     foreign = tmp_path / "b"
     assert duplex_suite.run(out=foreign, scenes=1, export=True, **settings) == {"scenes": len(report["rows"]) - 2}
