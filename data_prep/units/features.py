@@ -71,15 +71,20 @@ class MfccFeatures(nn.Module):
         return torch.cat([cepstra, slopes], dim=1)  # (T, 2 C)
 
 
+WHOLE = ((0, 0),)
+PASSES = ((0, 0), (61, 2), (140, 4), (233, 6))
+
+
 class EncoderFeatures:
     """A layer of our own encoder, averaged over several starting positions so that position does not leak into it.
 
     Each pass differs in the position that the first frame is told to have, and in how many frames of silence precede
-    the clip (its frames then meet the encoder's chunks elsewhere).
+    the clip (its frames then meet the encoder's chunks elsewhere). An encoder of whole clips, as Whisper's, knows none
+    but those that begin at 0, and sees them once.
 
     Args:
         layer: how many blocks; 0 is the convolutions' output.
-        passes: (position offset, frames of silence before) in 50 Hz frames, one a pass.
+        passes: (position offset, frames of silence before) in 50 Hz frames, one a pass. ``None``: four, or the one.
     """
 
     def __init__(
@@ -87,8 +92,10 @@ class EncoderFeatures:
         mel: LogMel,
         encoder: Encoder,
         layer: int,
-        passes: tuple[tuple[int, int], ...] = ((0, 0), (61, 2), (140, 4), (233, 6)),
+        passes: tuple[tuple[int, int], ...] | None = None,
     ) -> None:
+        if passes is None:
+            passes = WHOLE if encoder.config.chunk is None else PASSES
         if not 0 <= layer <= len(encoder.blocks):
             raise DuologueError(f"layer {layer}: the encoder has 0 to {len(encoder.blocks)}")
         if not passes or any(before < 0 or offset < 0 for offset, before in passes):

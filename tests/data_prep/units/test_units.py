@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,13 @@ def test_averaging_over_positions_is_the_mean_of_the_passes() -> None:
     for passes in ((), ((-1, 0),), ((0, -2),)):
         with pytest.raises(DuologueError, match="passes"):
             encoder_features(passes=passes)
+
+
+def test_an_encoder_of_whole_clips_sees_them_once() -> None:
+    chunked = encoder_features()
+    whole = WhisperEncoder(replace(chunked.encoder.config, chunk=None, causal_conv=False)).eval()
+    assert len(chunked.passes) == 4
+    assert EncoderFeatures(chunked.mel, whole, layer=1).passes == ((0, 0),)
 
 
 @pytest.mark.parametrize("before", [0, 8, 16])
