@@ -4,10 +4,12 @@
 #
 #   BASE=base.json bash training/mini.sh WORK questions QUESTIONS.tsv    columns split (train, val, test) and text
 #   BASE=base.json bash training/mini.sh WORK STAGE…                     answers speech adaptor replies voice monitor assemble
+#   BASE=base.json bash training/mini.sh WORK figures TEST.tsv           columns text, and slot: words of a right answer
 #
 # In this order; what is there is not made again, and a stage that is broken off goes on where it stopped. `train` rows
 # are learnt from, `val` rows choose, and what a `test` row says is left out. Everything lies below WORK; the model is
-# WORK/mini. BASE names the encoder and the language model (docs/files.md, Base weights).
+# WORK/mini. BASE names the encoder and the language model (docs/files.md, Base weights). `figures` measures the model, and
+# beside it a cascade of RECOGNISER, the same language model and VOICE, and writes what it found into the model's card.
 set -euo pipefail
 
 WORK=${1:?the folder to work in} && shift
@@ -141,6 +143,26 @@ assemble() {
         unit_decoder="$WORK/runs/unit_decoder" vocoder="$WORK/runs/unit_vocoder" llm_dtype=auto instructions="$BRIEF"
 }
 
+measured() { # SUITE MODEL key=value…
+    local name=$1-$2
+    reports+=${reports:+,}$WORK/figures/$name/report.json
+    [[ ! -f $WORK/figures/$name/report.json ]] || return 0
+    say "figures/$name"
+    duologue evaluate "$1" --model "$WORK/$2" --data "$WORK/test.jsonl" --output "$WORK/figures/$name" \
+        profile=card "${@:3}"
+}
+
+figures() { # TEST: in the voices that nothing was trained on
+    local reports=""
+    written dialogues test.jsonl source="$1" shuffle=1 n="$(scaled 300)"
+    measured s2s mini questions="$(scaled 300)" recogniser="$RECOGNISER"
+    measured latency mini
+    measured duplex mini recogniser="$RECOGNISER"
+    duologue card "$WORK/mini" reports="$reports" accept="questions and voices that nothing was trained on"
+    printf '{"cascade": {"llm": "llm", "recogniser": "%s", "voice": "%s"}}\n' "$RECOGNISER" "$VOICE" > "$WORK/cascade.json"
+    measured s2s cascade.json questions="$(scaled 300)" recogniser="$RECOGNISER"
+}
+
 mkdir -p "$WORK"
 : "${1:?which stage? See the first lines of training/mini.sh}"
 while [[ $# -gt 0 ]]; do
@@ -149,13 +171,16 @@ while [[ $# -gt 0 ]]; do
     if finished "$WORK/noises"; then noises=(noises="$WORK/noises"); fi
     case $stage in
     questions) questions "${1:?questions needs a table, QUESTIONS.tsv}" && shift ;;
+    figures)
+        : "${RECOGNISER:?figures needs RECOGNISER, a Whisper that hears the replies}"
+        figures "${1:?figures needs a table, TEST.tsv}" && shift ;;
     speech | replies) $stage ;;
     answers | adaptor | voice | monitor | assemble)
         : "${BASE:?$stage needs BASE, a JSON file that names the encoder and the language model}"
         $stage ;;
     *)
         echo "training/mini.sh: there is no stage $stage; the stages are questions, answers, speech, adaptor, replies," \
-            "voice, monitor, assemble" >&2
+            "voice, monitor, assemble, figures" >&2
         exit 2 ;;
     esac
 done

@@ -10,13 +10,19 @@ from pathlib import Path
 import pytest
 from any_model import tiny_llm, tiny_whisper
 
-from duologue.checkpoints.settings import read_settings
+from duologue.checkpoints.cards.collect import CardConfig
+from duologue.checkpoints.settings import read_settings, settings_of
 from duologue.data_prep.prepare import RECIPES
+from duologue.inference.evaluation.main import OPTIONS
+from duologue.inference.evaluation.suites import duplex, latency, s2s
 from duologue.training import assemble
 from duologue.training.main import resolve
 
 SCRIPT = Path(__file__).resolve().parents[2] / "training" / "mini.sh"
-STAGES = ("questions", "q.tsv", "answers", "speech", "adaptor", "replies", "voice", "monitor", "assemble")
+STAGES = (
+    "questions", "q.tsv", "answers", "speech", "adaptor", "replies", "voice", "monitor", "assemble", "figures", "q.tsv"
+)  # fmt: skip
+SUITES = {"s2s": s2s.run, "latency": latency.run, "duplex": duplex.run}
 # Stands in for Python: writes down what it was asked to do, and leaves behind what the script looks for.
 FAKE = """#!/usr/bin/env bash
 printf '%s\\037' "${{@:2}}" >> {log}; printf '\\036' >> {log}  # a setting may have lines
@@ -24,6 +30,7 @@ for word in "$@"; do
     if [[ $3 == prepare && $word == out=*.jsonl ]]; then touch "${{word#out=}}"
     elif [[ $3 == prepare && $word == out=* ]]; then
         mkdir -p "${{word#out=}}"; echo '{{"complete": true}}' > "${{word#out=}}/dataset.json"
+    elif [[ $3 == evaluate && $word == */figures/* ]]; then mkdir -p "$word"; touch "$word/report.json"
     elif [[ $3 == prepare && $4 == units && $word == data=* ]]; then touch "${{word#data=}}/units.jsonl"
     fi
 done
@@ -77,9 +84,16 @@ def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
             recipe = resolve(name, [word for word in words if not word.startswith("adaptor=")])
             assert recipe.steps == 20
             made.add(recipe.out)
+        elif command == "evaluate":
+            options = dict(zip(words[:6:2], words[1:6:2], strict=True))
+            assert options.keys() == {"--model", "--data", "--output"} and options["--data"] in made
+            read_settings(settings_of(SUITES[name], (*OPTIONS, "out", "quiet")), words[6:], name)
+        elif command == "card":
+            card = read_settings(CardConfig, [f"folder={name}", *words], command)
+            assert [report.parent.name for report in card.reports] == ["s2s-mini", "latency-mini", "duplex-mini"]
         else:
             config = read_settings(assemble.Config, words, command)
-            assert command == "assemble" and config.base == "base.json"
+            assert command == "assemble" and config.base == "base.json" and config.llm_dtype == "auto"
             assert {config.adaptor, config.monitor, config.unit_decoder, config.vocoder} <= made
     assert [name for command, name, *_ in commands if command == "train"] == [
         "ctc_adaptor", "unit_decoder", "unit_vocoder", "duplex"
@@ -89,12 +103,13 @@ def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
 
 def test_what_is_there_is_not_made_again(script: Run) -> None:
     """Nor is what nobody gave: people, a recogniser, Kokoro."""
-    first = script(*STAGES)
-    again = script(*STAGES)
-    assert {words[0] for words in first} == {"prepare", "import", "train", "assemble"}
-    assert {words[0] for words in again} == {"train", "assemble"}  # which know themselves what is left to do
+    first = script(*STAGES, RECOGNISER="whisper")
+    again = script(*STAGES, RECOGNISER="whisper")
+    assert {words[0] for words in first} == {"prepare", "import", "train", "assemble", "evaluate", "card"}
+    assert {words[0] for words in again} == {"train", "assemble", "card"}  # which know themselves what is left to do
     assert [words for words in first if words[0] == "train"] == [words for words in again if words[0] == "train"]
-    assert not any(word.startswith(("noises", "recogniser", "voices=neural")) for words in first for word in words)
+    spoken = [words for words in first if words[0] != "evaluate"]
+    assert not any(word.startswith(("noises", "recogniser", "voices=neural")) for words in spoken for word in words)
 
 
 def test_stages_that_cannot_be(script: Run) -> None:
@@ -104,5 +119,7 @@ def test_stages_that_cannot_be(script: Run) -> None:
         script("answers", BASE="")
     with pytest.raises(RuntimeError, match="questions needs a table"):
         script("questions")
+    with pytest.raises(RuntimeError, match="figures needs RECOGNISER, a Whisper"):
+        script("figures", "q.tsv")
     with pytest.raises(RuntimeError, match="which stage"):
         script()
