@@ -264,6 +264,7 @@ def grow(
     \b
     duologue grow runs/grown llm=checkpoints/nano                             more layers
     duologue grow runs/grown unit_decoder=checkpoints/nano codec=nano-codec   a decoder of a codec's tokens
+    duologue grow runs/narrow vocoder=nano                                    a vocoder of mini's width
     """
     from ..training.grow import Config, run
 

@@ -1,12 +1,15 @@
-"""A trained part made larger, which at first does what it did: where a run of more layers, or of another voice, begins.
+"""A trained part in other sizes, which at first does what it did, or nearly: where a run of more layers, of another
+voice or of a narrower vocoder begins.
 
     duologue grow runs/grown llm=checkpoints/nano
     duologue grow runs/grown unit_decoder=checkpoints/nano codec=nano-codec
+    duologue grow runs/narrow vocoder=nano
 
 The first gives the language model of a checkpoint the layers that nano has now (presets/nano.py): new ones are copies
 whose outputs are zero, so that nothing changes until they learn; a narrower MLP keeps the columns that do most. The
 second makes a decoder of units one of a codec's tokens: its layers and inputs stay, its places within a word are spread
 over more frames, and its classes begin where the codebook's entries lie, so that tokens that sound alike are alike. The
+third gives a vocoder of ConvNeXt blocks mini's width (presets/mini.py): each block keeps the channels that do most. The
 result is a folder for ``start=PART=FOLDER``.
 
 Source: layers that begin as the identity: Chen, Goodfellow and Shlens 2016, "Net2Net" (arXiv 1511.05641), section 2.3.
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from ..model.codec.codec import Codec, CodecConfig
 from ..model.errors import DuologueError
 from ..model.language_model.causal_lm import LLM
 from ..model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
+from ..model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
 from ..model.speech_lm import SpeechLM
 from .loop.parts import save_parts
 from .presets import preset
@@ -80,6 +84,28 @@ def _places(layers: int, wanted: int) -> list[tuple[int, bool]]:
     return [(i, copy) for i in range(layers) for copy in (False, *[True] * behind.count(i))]
 
 
+def narrowed_vocoder(old: UnitVocoder, becomes: UnitVocoderConfig) -> UnitVocoder:
+    """A source-filter vocoder whose blocks are at most as wide inside.
+
+    Raises:
+        DuologueError: wider blocks, or another size that differs.
+    """
+    was, wanted = old.config.source_filter, becomes.source_filter
+    same = was and wanted and replace(old.config, source_filter=replace(was, ffn_dim=wanted.ffn_dim)) == becomes
+    if not (same and was and wanted and wanted.ffn_dim <= was.ffn_dim):
+        raise DuologueError(f"a vocoder of the sizes {old.config} cannot become one of {becomes}")
+    new, tensors = UnitVocoder(becomes), old.state_dict()
+    for at in range(wanted.layers):
+        inner, inner_bias, outer = (
+            f"generator.blocks.{at}.{name}" for name in ("pwconv1.weight", "pwconv1.bias", "pwconv2.weight")
+        )
+        share = tensors[inner].norm(dim=1) * tensors[outer].norm(dim=0)
+        keep = share.argsort(descending=True)[: wanted.ffn_dim].sort().values
+        tensors |= {inner: tensors[inner][keep], inner_bias: tensors[inner_bias][keep], outer: tensors[outer][:, keep]}
+    new.load_state_dict(tensors)
+    return new
+
+
 def _busiest(layer: Mapping[str, Tensor], width: int) -> Tensor:
     """The columns of an MLP whose weights are largest, in their order."""
     gate, up, down = (layer[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
@@ -117,28 +143,34 @@ def grown_unit_decoder(old: UnitDecoder, becomes: UnitDecoderConfig, entries: Te
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What is to grow: ``llm``, the model whose language model does; or ``unit_decoder``, the model whose unit decoder
-    becomes one of ``codec``'s tokens."""
+    becomes one of ``codec``'s tokens; or ``vocoder``, the model whose vocoder becomes mini's."""
 
     llm: str = ""
     unit_decoder: str = ""
     codec: str = ""
+    vocoder: str = ""
 
     def __post_init__(self) -> None:
-        if {name for name, given in vars(self).items() if given} not in ({"llm"}, {"unit_decoder", "codec"}):
-            raise DuologueError("give llm=MODEL, or unit_decoder=MODEL codec=CODEC: what is to grow")
+        given = {name for name, source in vars(self).items() if source}
+        if given not in ({"llm"}, {"unit_decoder", "codec"}, {"vocoder"}):
+            raise DuologueError("give llm=MODEL, unit_decoder=MODEL codec=CODEC, or vocoder=MODEL: what is to grow")
 
 
 def run(out: str | Path, config: Config) -> Path:
-    """Write the part, grown to nano's sizes, into a folder.
+    """Write the part, in nano's or mini's sizes, into a folder.
 
     Raises:
         DuologueError: no such model, or sizes that cannot be reached.
     """
     keep_apart({"the folder": out}, vars(config))
-    model: SpeechLM = store.load(config.llm or config.unit_decoder).model
+    model: SpeechLM = store.load(config.llm or config.unit_decoder or config.vocoder).model
     part: dict[str, nn.Module]
     if config.llm:
         part = {"llm": grown_llm(model.llm, model.config.llm, preset("nano", "text_sft")["llm"])}
+    elif config.vocoder:
+        if not isinstance(model.vocoder, UnitVocoder):
+            raise DuologueError(f"{config.vocoder} has no unit vocoder")
+        part = {"vocoder": narrowed_vocoder(model.vocoder, preset("mini", "unit_vocoder")["vocoder"])}
     elif not isinstance(model.unit_decoder, UnitDecoder):
         raise DuologueError(f"{config.unit_decoder} has no unit decoder that reads states or embeddings")
     else:

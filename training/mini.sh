@@ -126,7 +126,8 @@ voice() { # Units from spelling alone, so that it speaks for any language model;
     base llm
     train unit_decoder preset=mini llm="$WORK/llm" state_dropout=1 \
         data="$(there reading replies)" dev_data="$WORK/val_replies"
-    train unit_vocoder start=vocoder=nano data="$(there reading replies)"
+    [[ -d $WORK/runs/narrow ]] || duologue grow "$WORK/runs/narrow" vocoder=nano
+    train unit_vocoder preset=mini start=vocoder="$WORK/runs/narrow" data="$(there reading replies)"
 }
 
 monitor() { # When to answer: questions, their pauses, what is said to nobody here, sounds

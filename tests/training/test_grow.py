@@ -9,8 +9,10 @@ import torch
 
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.causal_lm import LLM
+from duologue.model.speech_decoder.source_filter import SourceFilterConfig
 from duologue.model.speech_decoder.unit_decoder import UnitDecoder, UnitDecoderConfig
-from duologue.training.grow import Config, grown_llm, grown_unit_decoder
+from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
+from duologue.training.grow import Config, grown_llm, grown_unit_decoder, narrowed_vocoder
 from duologue.training.presets.tiny import llm as tiny_llm
 
 
@@ -66,3 +68,24 @@ def test_what_does_not_fit_is_refused(tmp_path):
         grown_unit_decoder(old, replace(SIZES, layers=3), torch.randn(20, 8))
     with pytest.raises(DuologueError, match="what is to grow"):
         Config(unit_decoder="nano")
+
+
+def test_a_narrower_vocoder_keeps_the_channels_that_do_most():
+    sizes = UnitVocoderConfig(units=9, embedding_dim=8, duration_hidden=8, source_filter=SourceFilterConfig(
+        dim=16, ffn_dim=12, layers=2, cepstrum=20, noise_cepstrum=10))  # fmt: skip
+    torch.manual_seed(0)
+    old = UnitVocoder(sizes).eval()
+    idle = [1, 4, 5, 11]  # channels that nothing is made of
+    with torch.no_grad():
+        for block in old.generator.blocks:
+            block.pwconv2.weight[:, idle] = 0
+    becomes = replace(sizes, source_filter=replace(sizes.source_filter, ffn_dim=8))
+    new = narrowed_vocoder(old, becomes).eval()
+    units = torch.arange(9)[None]
+    torch.testing.assert_close(new.predict_durations(units), old.predict_durations(units))
+    given, wanted = (each.generator.controls(each.embed(units)) for each in (new, old))
+    torch.testing.assert_close(given.pulses, wanted.pulses)
+    with pytest.raises(DuologueError, match="cannot become one of"):
+        narrowed_vocoder(old, replace(becomes, units=10))
+    with pytest.raises(DuologueError, match="cannot become one of"):
+        narrowed_vocoder(new, sizes)

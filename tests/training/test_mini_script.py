@@ -15,7 +15,7 @@ from duologue.checkpoints.settings import read_settings, settings_of
 from duologue.data_prep.prepare import RECIPES
 from duologue.inference.evaluation.main import OPTIONS
 from duologue.inference.evaluation.suites import duplex, latency, s2s
-from duologue.training import assemble
+from duologue.training import assemble, grow
 from duologue.training.main import resolve
 
 SCRIPT = Path(__file__).resolve().parents[2] / "training" / "mini.sh"
@@ -34,6 +34,7 @@ for word in "$@"; do
     elif [[ $3 == prepare && $4 == units && $word == data=* ]]; then touch "${{word#data=}}/units.jsonl"
     fi
 done
+if [[ $3 == grow ]]; then mkdir -p "$4"; fi
 if [[ $3 == import ]]; then mkdir -p "$6"; cp -r {parts}/"${{7#part=}}"/* "$6"; fi
 """
 Run = Callable[..., list[list[str]]]
@@ -77,9 +78,12 @@ def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
             made |= {getattr(config, each) for each in ("out", "quantiser") if hasattr(config, each)}
         elif command == "import":
             made.add(words[1])
+        elif command == "grow":
+            assert read_settings(grow.Config, words, command).vocoder == "nano"
+            made.add(f"vocoder={name}")
         elif command == "train":
             reads = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in words}
-            for key in ("data", "dev_data", "noises", "llm", "encoder", "adaptor"):
+            for key in ("data", "dev_data", "noises", "llm", "encoder", "adaptor", "start"):
                 assert set(reads.get(key, ())) <= made, (name, key)
             recipe = resolve(name, [word for word in words if not word.startswith("adaptor=")])
             assert recipe.steps == 20
@@ -105,7 +109,7 @@ def test_what_is_there_is_not_made_again(script: Run) -> None:
     """Nor is what nobody gave: people, a recogniser, Kokoro."""
     first = script(*STAGES, RECOGNISER="whisper")
     again = script(*STAGES, RECOGNISER="whisper")
-    assert {words[0] for words in first} == {"prepare", "import", "train", "assemble", "evaluate", "card"}
+    assert {words[0] for words in first} == {"prepare", "import", "grow", "train", "assemble", "evaluate", "card"}
     assert {words[0] for words in again} == {"train", "assemble", "card"}  # which know themselves what is left to do
     assert [words for words in first if words[0] == "train"] == [words for words in again if words[0] == "train"]
     spoken = [words for words in first if words[0] != "evaluate"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...model.adaptor.ctc import CTCAdaptorConfig
@@ -20,10 +21,13 @@ CTC_ADAPTOR: dict[str, Any] = {  # 4.0 M parameters
 }  # fmt: skip
 # 3.2 M parameters beside a language model 896 wide.
 UNIT_DECODER = SpellingDecoderConfig(in_dim=896, dim=256, convs=5, ffn_dim=688, units=200, blank_bias=-2.0)
+# nano's, its blocks narrower inside: 1.5 M parameters.
+VOCODER = replace(nano.VOCODER, source_filter=replace(nano.SOURCE_FILTER, ffn_dim=360))
 MINI: dict[str, dict[str, Any]] = {
     "ctc_adaptor": CTC_ADAPTOR,
     "unit_decoder": nano.UNIT_DECODER_STAGE | {
         "unit_decoder": UNIT_DECODER, "start": (), "history": 0.0, "state_dropout": 0.5, "batch_size": 16, "lr": 1e-3,
     },
+    "unit_vocoder": nano.NANO["unit_vocoder"] | {"vocoder": VOCODER},
 }  # fmt: skip
 PRESETS = {"mini": MINI}

@@ -33,7 +33,8 @@ UNIT_DECODER = UnitDecoderConfig(
     in_dim=256, dim=256, layers=2, heads=4, ffn_dim=688, units=200, upsample=25, band=20, fuse_token=True,
     sub_position=True, blank_bias=-2.0,
 )  # fmt: skip
-VOCODER = UnitVocoderConfig(units=200, embedding_dim=128, source_filter=SourceFilterConfig())
+SOURCE_FILTER = SourceFilterConfig()
+VOCODER = UnitVocoderConfig(units=200, embedding_dim=128, source_filter=SOURCE_FILTER)
 # For a codec's tokens in the place of units: as many classes as its codebook, and more of them a word.
 CODEC_UNIT_DECODER = replace(UNIT_DECODER, units=4096, upsample=63)
 # 3.7 M parameters (7.0 MiB as float16), 74 frames a second, 67.5 ms behind the microphone.
