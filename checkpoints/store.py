@@ -210,7 +210,10 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         if (folder / "tokenizer_config.json").is_file():
-            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+            # False, or it would warn of every folder whose config.json names no model_type of transformers.
+            found = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, fix_mistral_regex=False)
+            found.init_kwargs.pop("fix_mistral_regex", None)  # not to be saved with it
+            return found
         return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise DuologueError(f"{folder / TOKENIZER} cannot be read: {one_line(error)}") from None
