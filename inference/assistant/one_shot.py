@@ -18,6 +18,7 @@ from ...model.language_model.messages import Message, Tool
 from ...model.streaming import Streaming
 from ...model.tokens import TokenKind
 from .assistant import Assistant
+from .opening import speak_first
 from .text_stream import ReplyText, ids_of, said_ids, samples_of, timed_words, words_of
 
 
@@ -70,6 +71,12 @@ class OneShotRequest:
         they have no effect."""
         self._state = self._asked = self._model.init_state(0, instructions, tools)
         return self._assistant.not_followed(instructions, tools)
+
+    def speak_first(self) -> None:
+        """No question: the assistant speaks although nobody has asked anything."""
+        self._asked = self._state
+        self._text, self._steps = ReplyText(self._tokenizer), None
+        speak_first(self._model, self._tokenizer, self._state)
 
     def messages(self, messages: Sequence[Message]) -> None:
         """Messages as a chat template takes them, instead of a question: results of functions, say.

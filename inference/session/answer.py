@@ -25,6 +25,7 @@ class Answer(State):
     words: of each token of the reply: its id, its position, and how many units there were with it.
     rendered: of each of them that has been made to sound: how many samples had been made by then.
     written, ended: there are no more tokens; there is no more sound.
+    calls: tokens that call functions. goes_on: it is the rest of the last answer, which called a function.
     """
 
     dialogue: DialogueState
@@ -36,12 +37,16 @@ class Answer(State):
     written: bool = False
     ended: bool = False
     transcript: list[int] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    goes_on: bool = False
+    transcribed: bool = False  # the events have told that there is no more transcript
     words: list[tuple[int, int, int]] = field(default_factory=list)
     rendered: list[int] = field(default_factory=list)
     empty: bool = False  # there was nothing to answer
     held: int = 0  # how many of the last words have speech to come
     emitted: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have emitted
     before: tuple[int, int] = (0, 0)  # where the text begins that the events emitted last
+    called: tuple[int, int] = (0, 0)  # the same of calls: how many tokens, and where the last text begins
 
     @classmethod
     def begin(cls, dialogue: DialogueState) -> Self:
@@ -90,6 +95,8 @@ class Answer(State):
                 self.held = step.held
             elif step.kind is TokenKind.TRANSCRIPT:
                 self.transcript.append(step.token)
+            elif step.kind is TokenKind.CALL:
+                self.calls.append(step.token)
         now, self.units = self.units[:, :most], self.units[:, most:]
         pcm = model.sound(now, self.dialogue)
         self.voiced += now.shape[1]
@@ -124,3 +131,11 @@ class Answer(State):
         if said:
             self.before, self.emitted = (self.before[0], self.emitted[1]), (self.emitted[0], len(self.words))
         return heard, said
+
+    def emit_calls(self, tokenizer: Any) -> str:
+        """The text of the calls that has come since the last time, as the model writes them."""
+        done, start = self.called
+        text = next_text(tokenizer, self.calls[start:], done - start, final=self.written, special=True)
+        if text:
+            self.called = (len(self.calls), done)
+        return text

@@ -22,6 +22,8 @@ class EventKind(Enum):
     USER_TEXT = "user_text"  # a piece of what the model heard
     ANSWER_STARTED = "answer_started"  # it has been decided to answer
     ANSWER_TEXT = "answer_text"  # a piece of the answer
+    ANSWER_CALL = "answer_call"  # a piece of the functions that it calls, as the model writes them
+    TRANSCRIBED = "transcribed"  # there is no more of USER_TEXT
     ANSWER_AUDIBLE = "answer_audible"  # its first sample is played
     DUCKED = "ducked"
     RESUMED = "resumed"

@@ -33,12 +33,17 @@ class Memory(State):
     recalled: DialogueState | None = None  # is to replace the dialogue once it remembers all of the past in words
     remembered: int = 0  # turns of the past that it remembers
     ignored_now: int = 0  # turns ignored since the last that was answered
+    called: bool = False  # the last answer called functions, and the dialogue holds its calls
 
     def keep(self, answer: Answer, heard: int) -> list[int]:
         """An answer is over, of which so many words were heard: these, which are remembered."""
         words = [word for word, _, _ in answer.words[:heard]]
-        self.past.append((answer.transcript, words))
-        self.ignored_now = 0
+        if answer.goes_on and self.past:  # its question is remembered, and what was said before the call
+            question, said = self.past.pop()
+            self.past.append((question, [*said, *words]))
+        else:
+            self.past.append((answer.transcript, words))
+        self.ignored_now, self.called = 0, bool(answer.calls)
         spoken = zip(answer.words[:heard], answer.rendered, strict=False)
         self.spoken = [(word, position, made) for (word, position, _), made in spoken]
         return words
@@ -49,8 +54,11 @@ class Memory(State):
         kept = [word for word in self.spoken if samples is None or word[2] <= samples]
         if len(kept) == len(self.spoken):
             return None
+        cut = len(self.spoken) - len(kept)
         position, self.spoken = self.spoken[len(kept)][1], kept
-        self.past[-1] = (self.past[-1][0], [word for word, _, _ in kept])
+        said = self.past[-1][1]
+        before = said[: len(said) - len(self.spoken) - cut]
+        self.past[-1] = (self.past[-1][0], [*before, *(word for word, _, _ in kept)])
         if position == FORGOTTEN:
             return self.in_words(model, dialogue)
         dialogue.truncate(position)
@@ -75,6 +83,7 @@ class Memory(State):
     def in_words(self, model: DialogueModel, replaced: DialogueState) -> DialogueState:
         """A conversation in which all of the past was said in words."""
         fresh = model.begin_again(replaced)
+        self.called = False
         for question, reply in self.past:
             model.recall(question, reply, fresh)
         return fresh
@@ -94,7 +103,7 @@ class Memory(State):
             self.remembered += 1
         if self.remembered < len(self.past):
             return dialogue
-        growing.rng, self.recalled = dialogue.rng, None
+        growing.rng, growing.speed, self.recalled, self.called = dialogue.rng, dialogue.speed, None, False
         self.spoken = [(word, FORGOTTEN, made) for word, _, made in self.spoken]
         return growing
 

@@ -13,6 +13,7 @@ worked through in frames of 80 ms whatever the size of a tick, hence the same fo
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -23,8 +24,10 @@ import torch
 from ...checkpoints.state_io import load_state, save_state
 from ...data_prep.audio import mono
 from ...model.errors import DuologueError
+from ...model.language_model.messages import Message
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
+from ..assistant.opening import speak_first
 from ..assistant.text_stream import ids_of, words_of
 from .answer import Answer
 from .events import Event, Tick
@@ -129,6 +132,10 @@ class Session(TurnTaking):
         if changed:
             self.model.init_state(0, config.instructions, config.tools)
         self.config, self.state.gate.config, self.state.policy.config = config, config.gate, config.duplex
+        self.state.loudness.config = config.loudness
+        for dialogue in (self.state.dialogue, self.state.before, self.state.barge_in):
+            if dialogue is not None:
+                dialogue.speed = config.speed
         if changed and (self.model.follows_instructions or self.model.takes_tools):
             self.state.instruct_later = True
             if self.state.policy.mode not in (Mode.ANSWERING, Mode.DUCKED):
@@ -210,6 +217,38 @@ class Session(TurnTaking):
         s = self.state
         ids, _ = ids_of(self.assistant.tokenizer, self.model.layout, text)
         self.model.must_fit(len(ids), s.dialogue if s.before is None else s.before)
+        self._take_turn(lambda: self.model.read_text(ids, s.dialogue))
+        assert s.answer is not None
+        s.answer.transcript, s.answer.emitted, s.answer.before = ids, (len(ids), 0), (len(ids), 0)
+
+    @torch.inference_mode()
+    def speak_first(self) -> None:
+        """Let the assistant speak although nobody has asked anything."""
+        self._take_turn(lambda: speak_first(self.model, self.assistant.tokenizer, self.state.dialogue))
+
+    @torch.inference_mode()
+    def results(self, calls: Message, messages: Sequence[Message]) -> None:
+        """What functions returned that the last answer has called, as messages of role "tool", and whatever the user
+        has written since: the answer goes on.
+
+        Args:
+            calls: the message of the assistant that called them, for a conversation that is remembered in words.
+
+        Raises:
+            DuologueError: a model without a chat template, or more than fits into its context.
+        """
+        memory = self.state.memory
+
+        def read() -> None:
+            self.model.read_messages([*([] if memory.called else [calls]), *messages], self.state.dialogue)
+
+        self._take_turn(read)
+        assert self.state.answer is not None
+        self.state.answer.goes_on = True
+
+    def _take_turn(self, read: Callable[[], None]) -> None:
+        """The turn is the assistant's, behind what ``read`` reads; whatever was going on is over."""
+        s = self.state
         if s.policy.mode in (Mode.ANSWERING, Mode.DUCKED):
             assert s.answer is not None
             s.answer.cut(s.answer.dialogue)
@@ -217,7 +256,6 @@ class Session(TurnTaking):
         elif s.before is not None:
             s.dialogue, s.before, s.answer = s.before, None, None
         s.dialogue = s.memory.forget_at_once(self.model, self._instructed(s.dialogue), self._history)
-        self.model.read_text(ids, s.dialogue)
+        read()
         s.answer = Answer.begin(s.dialogue)
-        s.answer.transcript, s.answer.emitted, s.answer.before = ids, (len(ids), 0), (len(ids), 0)
         s.policy = DuplexPolicy(self.config.duplex, mode=Mode.ANSWERING)

@@ -44,6 +44,7 @@ class SessionConfig:
         behind. When there are more, the oldest whole turns are forgotten until half are left, and the rest is
         remembered in words: a turn a frame while nobody has the turn, or all at once where there was no such time
         before twice as many were filled.
+    speed: of what is said, from the next answer on; within the speech decoder's ``speeds``.
     instructions: the system prompt. tools: functions that the model may call. Both have an effect on models that have
         learnt to follow them.
     """
@@ -64,6 +65,7 @@ class SessionConfig:
     interruptible: bool = True
     on_request: bool = False
     history: int | None = None
+    speed: float = 1.0
     instructions: str = ""
     tools: tuple[Tool, ...] = ()
 

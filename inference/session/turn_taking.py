@@ -47,6 +47,7 @@ class TurnTaking:
         self.frame = FRAME_MS * self.input_rate // 1000  # samples in
         self._frame_out = FRAME_MS * self.output_rate // 1000
         dialogue = model.init_state(seed, config.instructions, config.tools)
+        dialogue.speed = config.speed
         self.state = SessionState.begin(dialogue, vad.init_state(), config, self.frame)
 
     @property
@@ -100,7 +101,7 @@ class TurnTaking:
         return played
 
     def _noticed(self, answer: Answer) -> bool:
-        return answer.played > 0 or (not self.model.speaks and bool(answer.words))
+        return answer.played > 0 or bool(answer.calls) or (not self.model.speaks and bool(answer.words))
 
     def _gate(self, pcm: Tensor, echo: bool, events: list[Event]) -> None:
         gate = self.state.gate
@@ -233,7 +234,7 @@ class TurnTaking:
         if not s.instruct_later:
             return dialogue
         fresh = self.model.init_state(0, self.config.instructions, self.config.tools)
-        fresh.rng, s.instruct_later, s.memory.recalled = dialogue.rng, False, None
+        fresh.rng, fresh.speed, s.instruct_later, s.memory.recalled = dialogue.rng, dialogue.speed, False, None
         return s.memory.in_words(self.model, fresh)
 
     def _instruct_this_turn(self) -> None:
@@ -329,6 +330,11 @@ class TurnTaking:
             if text:  # the first piece has no space before it, or (an adaptor's tokens) one
                 text = f" {text.lstrip()}" if begins else text
                 events.append(Event.piece(kind, self.state.now_ms, text))
+        if not answer.transcribed and (answer.words or answer.calls or answer.written):
+            answer.transcribed = True
+            events.append(Event(EventKind.TRANSCRIBED, self.state.now_ms))
+        if not self.state.awaiting_response and (text := answer.emit_calls(self.assistant.tokenizer)):
+            events.append(Event(EventKind.ANSWER_CALL, self.state.now_ms, text, glued=True))
 
     def _text(self, ids: list[int]) -> str:
         return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""

@@ -72,6 +72,7 @@ def test_a_question_is_answered_aloud(assistant) -> None:
         EventKind.SPEECH_STARTED,
         EventKind.SPEECH_STOPPED,
         EventKind.ANSWER_STARTED,
+        EventKind.TRANSCRIBED,
         EventKind.ANSWER_AUDIBLE,
         EventKind.ANSWER_FINISHED,
     ]
