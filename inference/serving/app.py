@@ -28,6 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
+from ...model.dialogue_model import DialogueModel
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
@@ -39,6 +40,7 @@ from .http.listening import TlsConfig
 from .http.metrics import Metrics
 from .http.sign_in import SignIns
 from .protocol.errors import RequestError
+from .protocol.settings import Abilities
 from .realtime.questioner import Questioner
 from .realtime.realtime import RealtimeSession
 from .workers.pool import PoolFull, WorkerPool, WorkerPoolConfig
@@ -145,7 +147,9 @@ class Service:
 
     async def converse(self, socket: WebSocket) -> None:
         """One client, from its coming to its going."""
-        key = socket.scope.get("key", -1)
+        key, first = socket.scope.get("key", -1), dict[str, Any]()
+        if socket.query_params.get("intent") == "transcription":
+            first = {**first, "type": "transcription"}
         try:
             if self._mute is not None:
                 raise RequestError(self._mute, "unsupported_value", "model")
@@ -159,13 +163,13 @@ class Service:
         model = self.assistant.model
         session = RealtimeSession(
             slot, outbox.put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
-            model.transcribes, model.follows_instructions, self.metrics.event,
+            _abilities(model), model.calls, self.metrics.event,
             questioner=lambda: self.questioner(key), limits=self.config.limits,
         )  # fmt: skip
         self.sessions.add(session)
         try:
             await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
-            await session.open()
+            await session.open(first)
             await self._serve(socket, session, outbox)
         finally:
             self.sessions.discard(session)
@@ -369,6 +373,14 @@ def create_app(
     app.add_api_websocket_route("/v1/realtime", service.converse)
     add_routes(app, service)
     return app
+
+
+def _abilities(model: DialogueModel) -> Abilities:
+    return Abilities(
+        instructions=model.follows_instructions, calls=model.takes_tools and model.calls is not None,
+        transcribes=model.transcribes, speeds=(1.0, 1.0) if model.speech is None else model.speech.speeds,
+        history=model.history,
+    )  # fmt: skip
 
 
 def _model(name: str) -> dict[str, Any]:

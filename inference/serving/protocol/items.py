@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ....model.language_model.tool_calls import call_id
 from .errors import RequestError
 from .formats import AudioFormat, to_base64
 
@@ -29,11 +31,22 @@ def newest(past: list[tuple[str, str]], characters: int) -> list[tuple[str, str]
     return past[kept:]
 
 
-@dataclass
-class Item:
-    """One message.
+def arguments_of(text: str | None) -> dict[str, Any]:
+    """A call's arguments; none of what is no JSON object."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
-    text: what was written, said, or (of the user) heard; None: not known yet.
+
+@dataclass(eq=False)
+class Item:
+    """One message, or a function that the model called (role "call"), or what one returned (role "result").
+
+    text: what was written, said, or (of the user) heard; None: not known yet. Of a call its arguments, of a result the
+        result.
+    name, call_id: of a call; of a result, that it belongs to.
     spoken: whether it is sound. sound: (n,) int16 at ``rate``, what there is of it.
     sent_ms: how much of an answer the client has been sent.
     about: what was asked in writing about the sound of the same item.
@@ -48,6 +61,8 @@ class Item:
     rate: int = 16_000
     sent_ms: int = 0
     about: str = ""
+    name: str = ""
+    call_id: str = ""
     wanted: bool = False  # the client appended it and no answer has been made to it yet
 
     def hear(self, pcm: np.ndarray) -> None:
@@ -65,6 +80,12 @@ class Item:
 
     def seen(self, sound: AudioFormat | None = None) -> dict[str, Any]:
         """As the protocol shows it; with its sound, if a format is given."""
+        head = {"id": self.id, "object": "realtime.item", "status": self.status}
+        if self.role == "call":
+            called = {"name": self.name, "call_id": self.call_id, "arguments": self.text or ""}
+            return {**head, "type": "function_call", **called}
+        if self.role == "result":
+            return {**head, "type": "function_call_output", "call_id": self.call_id, "output": self.text or ""}
         kinds = {"user": ("input_text", "input_audio"), "assistant": ("output_text", "output_audio")}
         plain, audible = kinds.get(self.role, ("input_text", "input_text"))
         part: dict[str, Any] = {"type": audible if self.spoken else plain}
@@ -73,14 +94,7 @@ class Item:
             part["audio"] = to_base64(self.waveform(), self.rate, sound)
         asked = [{"type": "input_text", "text": self.about}] if self.about else []
         content = [part, *asked] if self.status != "in_progress" else []
-        return {
-            "id": self.id,
-            "object": "realtime.item",
-            "type": "message",
-            "role": self.role,
-            "status": self.status,
-            "content": content,
-        }
+        return {**head, "type": "message", "role": self.role, "content": content}
 
 
 class Items:
@@ -149,6 +163,33 @@ class Items:
                 pairs.append((" ".join(question), item.text or ""))
                 question = []
         return [*pairs, (" ".join(question), "")] if question else pairs
+
+    def called(self) -> list[Item]:
+        """Calls of functions."""
+        return [item for item in self._items if item.role == "call"]
+
+    def system(self) -> str:
+        """What the client says to the model besides its instructions."""
+        return "\n\n".join(item.text for item in self._items if item.role == "system" and item.text)
+
+    def calls_of(self, results: list[Item]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Results of functions as messages of a chat template, in the order of the calls; and the assistant's message
+        that called them."""
+        wanted = {item.call_id for item in results}
+        made = [item for item in self.called() if item.call_id in wanted]
+        calls = [
+            {
+                "id": call_id(at),
+                "type": "function",
+                "function": {"name": item.name, "arguments": arguments_of(item.text)},
+            }
+            for at, item in enumerate(made)
+        ]
+        told = []
+        for at, item in enumerate(made):
+            output = next(result.text or "" for result in results if result.call_id == item.call_id)
+            told.append({"role": "tool", "name": item.name, "content": output, "tool_call_id": call_id(at)})
+        return {"role": "assistant", "content": "", "tool_calls": calls}, told
 
     def _drop_old_sound(self) -> None:
         left = float(_HEARD_S)

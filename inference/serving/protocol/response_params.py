@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .errors import RequestError
 from .formats import AudioFormat
-from .settings import Settings, output_tokens, refuse_what_has_no_use
+from .session_update import update
+from .settings import Settings
+from .tools import choice
+
+_OWN = ("conversation", "input", "metadata")
 
 
 @dataclass(frozen=True)
 class ResponseParams:
     """How one response is to be made.
 
-    modalities: ["audio"] or ["text"]. output: the format of its sound. tokens: at most so many; None: as the session.
+    settings: the session's, with what is asked of this response alone.
     metadata: given back with it. outside: whether it is no part of the conversation.
     context: items that it is asked with instead of the conversation's, as the client wrote them.
-    instructions: of a response outside the conversation, instead of the session's.
+    own_instructions: whether it has instructions of its own.
+    warnings: what is asked of it and has no effect.
     """
 
-    modalities: list[str]
-    output: AudioFormat
-    tokens: int | str | None = None
+    settings: Settings
     metadata: dict[str, str] | None = None
     outside: bool = False
     context: list[dict[str, Any]] | None = None
-    instructions: str | None = None
-
-    @classmethod
-    def usual(cls, settings: Settings) -> Self:
-        """Of a response that the session begins by itself."""
-        return cls(settings.session["output_modalities"], settings.output)
+    own_instructions: bool = False
+    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def checked(cls, given: dict[str, Any], settings: Settings) -> Self:
@@ -40,28 +39,35 @@ class ResponseParams:
         Raises:
             RequestError: something that cannot be, by name.
         """
-        where, conversation = given.get("conversation"), given.get("input")
+        if settings.transcription_only:
+            raise RequestError("a transcription session has no responses", "unsupported_value", "type")
+        where = given.get("conversation")
         if where not in (None, "auto", "none"):
             raise RequestError("conversation must be 'auto' or 'none'", "invalid_value", "response.conversation")
-        if conversation is not None and where != "none":
-            raise RequestError(
-                "a response with an input of its own is served outside the conversation: conversation 'none'",
-                "unsupported_value",
-                "response.input",
-            )
-        refuse_what_has_no_use(given, "response")
-        modalities = given.get("output_modalities") or settings.session["output_modalities"]
-        if modalities not in (["audio"], ["text"]):
-            raise RequestError(
-                "output_modalities must be ['audio'] or ['text']", "invalid_value", "response.output_modalities"
-            )
-        format_ = ((given.get("audio") or {}).get("output") or {}).get("format") or {}
-        return cls(
-            modalities,
-            AudioFormat(format_["type"]) if format_.get("type") else settings.output,
-            output_tokens(given.get("max_output_tokens"), "response"),
-            given.get("metadata"),
-            where == "none",
-            conversation,
-            given.get("instructions"),
-        )
+        change = {name: value for name, value in given.items() if name not in _OWN and value is not None}
+        done = update(settings, change)
+        for error in done.errors:
+            param = (error.param or "").replace("session.", "response.", 1)
+            raise RequestError(str(error), error.code, param, error.status)
+        session = done.settings.session
+        if done.settings.abilities.calls and "tool_choice" in change:
+            choice(session["tool_choice"], session["tools"])
+        warnings = [warning.replace("session.", "response.", 1) for warning in done.warnings]
+        own = bool(given.get("instructions"))
+        return cls(done.settings, given.get("metadata"), where == "none", given.get("input"), own, warnings)
+
+    @property
+    def modalities(self) -> list[str]:
+        """["audio"] or ["text"]."""
+        modalities: list[str] = self.settings.session["output_modalities"]
+        return modalities
+
+    @property
+    def output(self) -> AudioFormat:
+        """The format of its sound."""
+        return self.settings.output
+
+    @property
+    def instructions(self) -> str:
+        """Its system prompt."""
+        return self.settings.session["instructions"] or ""

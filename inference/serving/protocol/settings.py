@@ -1,128 +1,117 @@
-"""What a client may set of its session (``session.update``), and what that means for ours.
+"""What holds of a client's session, and what that means for ours. (:mod:`.session_update` changes it.)
 
-The protocol's session object is kept as it was sent, checked by the ``openai`` package's own model. What the loaded
-model cannot do is refused by name. Its voice is the model's own, whatever voice was asked for, and ``session.updated``
-says so. Instructions are the system prompt of a model that has learnt to follow one; of any other, the session and its
-responses say in ``warnings`` that they have no effect.
+The protocol's session object is kept as it was sent. Its voice is the model's own, whatever voice was asked for.
+Instructions are the system prompt of a model that has learnt to follow one, and tools are functions that one which has
+learnt to may call; of any other, the session and its responses say in ``warnings`` that they have no effect.
 
 ``semantic_vad`` is our monitor with all its judgement: noise, and somebody across the room, are not answered.
 ``server_vad`` is what the API says it is, speech and silence alone: whoever asks for it wants every utterance answered,
-the faint ones too (``threshold`` is what it has against noise).
+the faint ones too (``threshold`` is what it has against noise). ``noise_reduction`` filters nothing: ``far_field`` says
+that the user is far from the microphone, so that faint speech is the user's too.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from openai.types.realtime import RealtimeSessionCreateRequest
-from pydantic import ValidationError
-
 from ....model.speech_lm import Sampling
+from ...front_end.loudness import LoudnessConfig
 from ...front_end.speech_gate import GateConfig
 from ...session.policy import PRESETS, DuplexConfig
 from ...session.state import SessionConfig
-from .errors import RequestError, field_error
+from .errors import RequestError
 from .formats import AudioFormat
+from .tools import CALLS_NONE, ToolChoice, choice, schemas
 
 _EAGER = {"low": "patient", "medium": "balanced", "high": "responsive", "auto": "balanced"}
-_SEMANTIC = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
-_SERVER = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500,
-           "idle_timeout_ms": None, "create_response": True, "interrupt_response": True}  # fmt: skip
-_DETECTION = "session.audio.input.turn_detection"
-# What is part of the protocol and would have no effect is refused, but for what leaves things as they are.
-_ALLOWED: dict[str, tuple[Any, ...]] = {
-    "tools": (None, []),
-    "tool_choice": (None, "auto", "none"),
-    "prompt": (None,),
-    "reasoning": (None,),
-    "tracing": (None, "auto"),
-    "include": (None, []),
-    "truncation": (None, "auto"),
-}
+SEMANTIC = {"type": "semantic_vad", "eagerness": "auto", "create_response": True, "interrupt_response": True}
+SERVER = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500,
+          "idle_timeout_ms": None, "create_response": True, "interrupt_response": True}  # fmt: skip
+DETECTION = "session.audio.input.turn_detection"
+NOT_FOLLOWED = "this model follows no instructions: it has learnt none"
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class Abilities:
+    """What the loaded model can do.
+
+    instructions: a system prompt reaches it. calls: it calls functions. transcribes: it writes down what it hears.
+    speeds: the slowest and the fastest that it speaks. history: positions that past turns may fill.
+    """
+
+    instructions: bool = True
+    calls: bool = False
+    transcribes: bool = True
+    speeds: tuple[float, float] = (1.0, 1.0)
+    history: int = 1 << 30
+
+
+@dataclass(frozen=True)
 class Settings:
     """The effective session object, and what follows from it."""
 
     session: dict[str, Any]
-    follows_instructions: bool = True
+    abilities: Abilities = field(default_factory=Abilities)
 
     @classmethod
-    def initial(cls, model: str, id_: str, follows_instructions: bool = True) -> Settings:
+    def initial(cls, model: str, id_: str, abilities: Abilities | None = None) -> Settings:
         """What a session begins with; turn detection is the model's own monitor's."""
         return cls(
             {
                 "type": "realtime", "object": "realtime.session", "id": id_, "model": model,
                 "output_modalities": ["audio"], "instructions": "", "tools": [], "tool_choice": "auto",
-                "max_output_tokens": "inf", "tracing": None, "prompt": None, "include": None,
+                "max_output_tokens": "inf", "tracing": None, "prompt": None, "include": None, "truncation": "auto",
                 "audio": {
                     "input": {
                         "format": {"type": "audio/pcm", "rate": 24000}, "transcription": None,
-                        "noise_reduction": None, "turn_detection": dict(_SEMANTIC),
+                        "noise_reduction": None, "turn_detection": dict(SEMANTIC),
                     },
                     "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": model, "speed": 1.0},
                 },
             },
-            follows_instructions,
+            abilities or Abilities(),
         )  # fmt: skip
 
-    def updated(self, change: dict[str, Any]) -> Settings:
-        """With the fields that are there replaced.
+    def with_field(self, path: str, value: Any) -> Settings:
+        """With another value of the field at a path ("audio.input.format")."""
+        session = inside = copy.deepcopy(self.session)
+        *outer, name = path.split(".")
+        for each in outer:
+            inside = inside[each]
+        inside[name] = value
+        return Settings(session, self.abilities)
 
-        Raises:
-            RequestError: a wrong field, or something that the model cannot do.
-        """
-        if change.get("type", "realtime") != "realtime":
-            raise RequestError("only sessions of type 'realtime' are served", "unsupported_value", "session.type")
-        session = _merged(self.session, change)
-        session["model"], session["id"] = self.session["model"], self.session["id"]
-        session["audio"]["output"]["voice"] = self.session["model"]
-        detection = session["audio"]["input"].get("turn_detection")
-        if detection is not None:
-            kind = detection.get("type", "server_vad") if isinstance(detection, dict) else None
-            if kind not in ("server_vad", "semantic_vad"):
-                raise RequestError(
-                    "turn_detection must be null, server_vad or semantic_vad", "invalid_value", _DETECTION
-                )
-            usual = _SERVER if kind == "server_vad" else _SEMANTIC
-            known = {name: value for name, value in detection.items() if value is not None}
-            if strange := sorted(set(known) - set(usual)):
-                name = strange[0][:80]
-                what = f"{kind} has no {name}; it has {', '.join(usual)}"
-                raise RequestError(what, "unknown_parameter", f"{_DETECTION}.{name}")
-            session["audio"]["input"]["turn_detection"] = {**usual, **known}
-        try:
-            RealtimeSessionCreateRequest.model_validate(session, strict=True)
-        except ValidationError as error:
-            raise field_error(error, "session") from None
-        settings = Settings(session, self.follows_instructions)
-        settings._refuse_what_cannot_be()
-        settings.config()
-        return settings
+    def instructed(self, more: str) -> Settings:
+        """With more instructions behind its own."""
+        own = self.session["instructions"]
+        return self.with_field("instructions", f"{own}\n\n{more}" if own else more) if more else self
 
-    def _refuse_what_cannot_be(self) -> None:
-        session, audio = self.session, self.session["audio"]
-        refuse_what_has_no_use(session, "session")
-        if audio["input"].get("noise_reduction") is not None:
-            what = "noise is not filtered out of what is heard: noise_reduction must be null"
-            raise RequestError(what, "unsupported_value", "session.audio.input.noise_reduction")
-        if audio["output"].get("speed", 1.0) not in (1, None):
-            raise RequestError("this model speaks at one speed: 1", "unsupported_value", "session.audio.output.speed")
-        modalities = session.get("output_modalities")
-        if modalities not in (["audio"], ["text"]):
-            what = f"output_modalities is {modalities}; it must be ['audio'] or ['text']"
-            raise RequestError(what, "invalid_value", "session.output_modalities")
-        output_tokens(session.get("max_output_tokens"), "session")
+    @property
+    def transcription_only(self) -> bool:
+        """Whether nothing is to be answered."""
+        return bool(self.session["type"] == "transcription")
+
+    def seen(self) -> dict[str, Any]:
+        """The session object as the client is shown it."""
+        if not self.transcription_only:
+            return self.session | self.warnings
+        return {
+            "type": "transcription", "object": "realtime.transcription_session", "id": self.session["id"],
+            "audio": {"input": self.session["audio"]["input"]}, "include": self.session["include"],
+        }  # fmt: skip
 
     @property
     def warnings(self) -> dict[str, list[str]]:
         """What is set and has no effect, as a field beside those that the API's objects have; none: no field."""
-        if self.follows_instructions or not self.session["instructions"]:
-            return {}
-        return {"warnings": ["this model follows no instructions: it has learnt none"]}
+        found = []
+        if self.session["instructions"] and not self.abilities.instructions:
+            found.append(NOT_FOLLOWED)
+        if self.session["tools"] and not self.abilities.calls:
+            found.append(CALLS_NONE)
+        return {"warnings": found} if found else {}
 
     @property
     def input(self) -> AudioFormat:
@@ -143,28 +132,45 @@ class Settings:
     @property
     def transcribes(self) -> bool:
         """Whether the client wants to read what was heard."""
-        return self.session["audio"]["input"].get("transcription") is not None
+        return self.transcription_only or self.session["audio"]["input"].get("transcription") is not None
 
-    def sampling(self, max_output_tokens: int | str | None = None) -> Sampling:
-        """How an answer is chosen; ``max_output_tokens``: of this one."""
-        tokens = max_output_tokens or self.session.get("max_output_tokens")
-        return Sampling() if tokens in ("inf", None) else Sampling(max_tokens=min(int(tokens), Sampling().max_tokens))
+    def sampling(self) -> Sampling:
+        """How an answer is chosen."""
+        tokens, most, tools = self.session["max_output_tokens"], Sampling().max_tokens, self.session["tools"]
+        if tokens not in ("inf", None):
+            most = min(int(tokens), most)
+        which = choice(self.session["tool_choice"], tools) if self.abilities.calls and tools else ToolChoice()
+        return Sampling(max_tokens=most, may_call=which.may_call, must_call=which.must_call)
 
-    def config(self, max_output_tokens: int | str | None = None) -> SessionConfig:
+    @property
+    def tools(self) -> tuple[dict[str, Any], ...]:
+        """Functions that the model may call, as chat templates take them."""
+        return schemas(self.session["tools"]) if self.abilities.calls else ()
+
+    def config(self) -> SessionConfig:
         """How the session is to behave.
 
         Raises:
             RequestError: numbers out of range.
         """
-        sampling = self.sampling(max_output_tokens)
-        detection = self.detection
-        base = SessionConfig(sampling=sampling, instructions=self.session["instructions"] or "")
+        detection, session = self.detection, self.session
+        truncation = session["truncation"]
+        history = None
+        if isinstance(truncation, dict):
+            history = max(1, min(truncation["token_limits"]["post_instructions"], self.abilities.history))
+        noise = session["audio"]["input"]["noise_reduction"] or {}
+        base = SessionConfig(
+            sampling=self.sampling(), instructions=session["instructions"] or "", tools=self.tools,
+            speed=session["audio"]["output"]["speed"], history=history,
+            loudness=LoudnessConfig(far_db=0.0) if noise.get("type") == "far_field" else LoudnessConfig(),
+        )  # fmt: skip
         if detection is None:
             duplex = DuplexConfig(shortest_turn_ms=0)
             return dataclasses.replace(base, duplex=duplex, monitor=False, on_request=True)
         base = dataclasses.replace(
-            base, interruptible=bool(detection["interrupt_response"]), on_request=not detection["create_response"]
-        )
+            base, interruptible=bool(detection["interrupt_response"]),
+            on_request=self.transcription_only or not detection["create_response"],
+        )  # fmt: skip
         if detection["type"] == "semantic_vad":
             return dataclasses.replace(base, duplex=PRESETS[_EAGER[detection["eagerness"]]])
         threshold, silence, padding = (
@@ -178,22 +184,11 @@ class Settings:
         ):
             if not low <= value <= high:
                 what = f"{name} is {value}; it must be {low} to {high}"
-                raise RequestError(what, "invalid_value", f"{_DETECTION}.{name}")
+                raise RequestError(what, "invalid_value", f"{DETECTION}.{name}")
         waits = dict.fromkeys(("endpoint_ms", "query_endpoint_ms", "wait_endpoint_ms"), silence)
         duplex = DuplexConfig(**waits, speculate_ms=min(160, silence), before_ms=padding)
         gate = GateConfig(threshold=threshold, release=max(0.0, threshold - 0.2))
         return dataclasses.replace(base, duplex=duplex, gate=gate, monitor=False)
-
-
-def refuse_what_has_no_use(given: dict[str, Any], where: str) -> None:
-    """What neither a session nor one response can have.
-
-    Raises:
-        RequestError: it is named.
-    """
-    for name, allowed in _ALLOWED.items():
-        if given.get(name) not in allowed:
-            raise RequestError(f"this model has no use for {name}", "unsupported_value", f"{where}.{name}")
 
 
 def output_tokens(given: Any, where: str) -> int | str | None:
@@ -213,25 +208,3 @@ def output_tokens(given: Any, where: str) -> int | str | None:
 def _format(side: dict[str, Any]) -> AudioFormat:
     found = side.get("format") or {}
     return AudioFormat(found.get("type") or "audio/pcm")
-
-
-def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """``old`` with what is in ``new``; objects field by field, other values whole."""
-    merged = dict(old)
-    for name, value in new.items():
-        inside = merged.get(name)
-        if name in ("audio", "input", "output") and not isinstance(value, dict):
-            if value is None:
-                continue
-            raise RequestError(f"{name} must be an object", "invalid_type", f"session.{name}")
-        if name == "format" and value is None:
-            continue
-        if (
-            isinstance(value, dict)
-            and isinstance(inside, dict)
-            and name != "format"
-            and (name != "turn_detection" or value.get("type", inside["type"]) == inside["type"])
-        ):
-            value = _merged(inside, value)
-        merged[name] = value
-    return merged

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from ....model.errors import DuologueError
+from ....model.language_model.tool_calls import CallFormat
 from ...session.events import Event, EventKind, Tick
 from ...session.policy import FRAME_MS, Mode
+from ...session.state import SessionConfig
 from ..http.limits import Limits
 from ..protocol.errors import RequestError
 from ..protocol.events import event
@@ -25,16 +27,14 @@ from ..protocol.formats import Framer
 from ..protocol.items import Item, Items, new_id, newest
 from ..protocol.response import Response
 from ..protocol.response_params import ResponseParams
-from ..protocol.settings import Settings
+from ..protocol.settings import Abilities, Settings
 from ..protocol.transcription import Transcription
 from ..protocol.usage import frames, usage, words
 from ..workers.pool import Done, SessionSlot
 from .pacing import Pacer
 
 _QUIET_S = 0.24  # a microphone that has sent nothing for so long has stopped
-_WRITE_FRAMES = 10  # within which a turn that waits for its answer is written down
 _AT_ONCE = 12  # frames that are handed over before others have their turn
-_UNDECIDED = -1  # frames: the session has not come to the turn's end yet
 
 
 class RealtimeConversation:
@@ -45,8 +45,7 @@ class RealtimeConversation:
         send: takes one JSON text for the client, and does not wait.
         model: the name that the client is told.
         input_rate, output_rate: of the session, Hz.
-        transcribes: whether the model writes down what it hears.
-        follows_instructions: whether a system prompt reaches it.
+        abilities: of the model. calls: how it writes calls of functions; None: it calls none.
         on_event: is told of our events by their types, for counting.
     """
 
@@ -57,8 +56,8 @@ class RealtimeConversation:
         model: str,
         input_rate: int,
         output_rate: int,
-        transcribes: bool,
-        follows_instructions: bool,
+        abilities: Abilities,
+        calls: CallFormat | None = None,
         on_event: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None,
     ) -> None:
         self._past_chars = Limits().past_chars  # that the session is told of, where it has to read the items again
@@ -66,7 +65,8 @@ class RealtimeConversation:
         self.slot, self._write, self._on_event = slot, send, on_event
         self._rate, self._output_rate = input_rate, output_rate
         self._frame = FRAME_MS * input_rate // 1000
-        self.settings = Settings.initial(model, new_id("sess"), follows_instructions)
+        self.settings = Settings.initial(model, new_id("sess"), abilities)
+        self._config, self._calls = self.settings.config(), calls  # config: the session's
         self.items = Items()
         self._conversation = new_id("conv")
         self._framer = Framer(self.settings.input, input_rate, self._frame)
@@ -80,10 +80,10 @@ class RealtimeConversation:
         # The answer that was decided upon and of which nothing has been heard.
         self._decided = False
         self._held: Item | None = None  # a turn that waits for `response.create`
-        self._held_frames = 0
+        self._writing = False  # it is being written down
         self._asked: Item | None = None  # what the answer under way answers
         self._said_text: list[str] = []  # pieces of an answer that came before its response began
-        self._transcription = Transcription(self._send, transcribes)
+        self._transcription = Transcription(self._send, abilities.transcribes)
         # Time. Frames that were made up do not count in the client's.
         self._stream_ms = 0
         self._made_up_ms = 0
@@ -94,16 +94,18 @@ class RealtimeConversation:
         self._feeding: asyncio.Task[None] | None = None  # the sound of items is on its way to the session
         self._uncommitted_ms = 0.0
         self._idle_since_ms = 0
-        self._tokens: int | str | None = None  # of the answer under way, if it has a limit of its own
         self._stale = False  # the items and what the session remembers differ
         self._finishing = False
         self.closed = asyncio.Event()
 
     async def open(self) -> None:
         """Greet the client."""
-        await self.slot.call("configure", self.settings.config())
+        self._config = self.settings.config()
+        await self.slot.call("configure", self._config)
+        if self.settings.detection is None:
+            await self.slot.call("press", False)
         self._pacer.start()
-        self._send("session.created", session=self.settings.session)
+        self._send("session.created", session=self.settings.seen())
 
     async def close(self) -> None:
         """Leave."""
@@ -159,12 +161,12 @@ class RealtimeConversation:
 
     def _hold(self, item: Item) -> None:
         """A turn that waits for its answer, and is written down meanwhile."""
-        self._held, self._held_frames, self._transcription.item = item, _UNDECIDED, item
+        self._held, self._writing, self._transcription.item = item, True, item
         self._pacer.wake()
 
     async def _forget_turn(self) -> None:
         """What is being heard was nobody's turn."""
-        self._turn = self._held = None
+        self._turn, self._held, self._writing = None, None, False
         self._decided, self._pressed = False, False
         self._said_text = []
         self._transcription.drop()
@@ -203,8 +205,8 @@ class RealtimeConversation:
             self._fail(error)
 
     async def _answer_held(self, params: ResponseParams) -> None:
-        await self._limit(params.tokens)
-        item, self._held, self._held_frames = self._held, None, 0
+        await self._configure(params.settings)
+        item, self._held, self._writing = self._held, None, False
         for other in self.items:  # written before it was spoken: part of what was said, from the next turn on
             self._stale, other.wanted = self._stale or other.wanted, False
         self._start_response(item, params)
@@ -212,22 +214,30 @@ class RealtimeConversation:
 
     async def _answer_items(self, asked: list[Item], params: ResponseParams) -> None:
         spoken = [item for item in asked if item.wanted and item.spoken]
-        text = " ".join(item.about if item in spoken else item.text or "" for item in asked)
+        texts = [item.about if item in spoken else item.text or "" for item in asked if item.role == "user"]
+        text = " ".join(texts)
+        results = [item for item in asked if item.role == "result"]
         self._decided = True  # so that nothing else is answered meanwhile
         try:
-            await self._limit(params.tokens)
-            if not spoken:
+            await self._configure(params.settings)
+            if results:
+                called, told = self.items.calls_of(results)
+                written = [{"role": "user", "content": text}] if text.strip() else []
+                await self.slot.call("results", called, [*told, *written])
+            elif not asked:
+                await self.slot.call("speak_first")
+            elif not spoken:
                 await self.slot.call("type", text)
             elif text.strip():
                 await self.slot.call("about", text)
         except DuologueError:
             self._decided = False
-            await self._limit(None)
+            await self._configure(self.settings)
             raise
         for item in asked:
             item.wanted = False
-        self._start_response(asked[-1], params)
-        if not spoken:
+        self._start_response(asked[-1] if asked else None, params)
+        if not spoken or results:
             return
         self._transcription.item = spoken[-1]
         self._feeding = asyncio.create_task(self._feed(spoken))
@@ -260,21 +270,30 @@ class RealtimeConversation:
             if not isinstance(frame, Item):
                 self._pacer.push(frame)
 
-    async def _limit(self, tokens: int | str | None) -> None:
-        """As many tokens as this one response may have."""
-        if tokens != self._tokens:
-            self._tokens = tokens
-            await self.slot.call("configure", self.settings.config(tokens))
+    async def _configure(self, settings: Settings) -> None:
+        """Let the session behave so: for one response, or from now on."""
+        config = self._config_of(settings)
+        if config != self._config:
+            await self.slot.call("configure", config)
+            self._config = config
+
+    def _config_of(self, settings: Settings) -> SessionConfig:
+        """What the client says as the system is part of the instructions."""
+        told = self.items.system() if settings.abilities.instructions else ""
+        if told:
+            given = settings.session["instructions"]
+            settings = settings.with_field("instructions", "\n\n".join(filter(None, (given, told))))
+        return settings.config()
 
     def _start_response(
         self, asked: Item | None, params: ResponseParams | None = None, timings: dict[str, float] | None = None
     ) -> None:
         if self.response is None:
             self._decided, self._asked = False, asked
-            params = params or ResponseParams.usual(self.settings)
             self.response = Response(
-                self._send, self.items, self.settings, self._output_rate, self._conversation, params, timings
-            )
+                self._send, self.items, self._output_rate, self._conversation,
+                params or ResponseParams(self.settings), self._calls, timings,
+            )  # fmt: skip
             self._pacer.wake()
 
     async def _cancel_response(self, reason: str, samples: int | None = None) -> None:
@@ -296,9 +315,10 @@ class RealtimeConversation:
         self._write_down(True)
         response.end(status, reason, self._usage(response), heard)
         self._idle_since_ms = self._stream_ms
-        if self._tokens is not None:
-            self._tokens = None
-            self._ask("configure", self.settings.config())
+        config = self._config_of(self.settings)
+        if config != self._config:
+            self._config = config
+            self._ask("configure", config)
         self._sync()
         self._pump()
 
@@ -316,13 +336,13 @@ class RealtimeConversation:
     @property
     def _busy(self) -> bool:
         """Whether time must go on even if the client sends nothing."""
-        return self.response is not None or self._decided or self._held_frames != 0
+        return self.response is not None or self._decided or self._writing
 
     def _due(self, next_: float) -> float | None:
         """When a frame of silence is due where there is no microphone and something is to be said."""
         if not self._busy or self._feeding is not None:
             return None
-        if self._held_frames > 0 or (self.response is not None and not self.response.spoken):
+        if self._writing or (self.response is not None and not self.response.spoken):
             return 0.0  # nobody listens: as fast as it goes
         return next_ if self.settings.detection is None else max(next_, self._last_sound + _QUIET_S)
 
@@ -344,10 +364,6 @@ class RealtimeConversation:
                 self._idle(made_up)
         if self.response is not None and done.mode in (Mode.ANSWERING, Mode.DUCKED):
             self.response.sound(tick.pcm, done.played)
-        if self._held_frames > 0:
-            self._held_frames -= 1
-            if not self._held_frames:
-                self._write_down(True)
         if self._busy:
             self._pacer.wake()
 
@@ -372,9 +388,15 @@ class RealtimeConversation:
         elif kind is EventKind.USER_TEXT:
             self._transcription.hear(what.delta)
             self._write_down(False)
+        elif kind is EventKind.TRANSCRIBED:
+            self._transcribed()
         elif kind is EventKind.ANSWER_TEXT:
             self._said_text.append(what.delta)
             self._say()
+        elif kind is EventKind.ANSWER_CALL:
+            self._audible(done.late_ms)
+            if self.response is not None:
+                self.response.call(what.delta)
         elif kind is EventKind.ANSWER_AUDIBLE:
             self._audible(done.late_ms)
         elif kind is EventKind.INTERRUPTED:
@@ -411,8 +433,6 @@ class RealtimeConversation:
         self._send("conversation.item.done", previous_item_id=before, item=item.seen())
 
     def _answer_decided(self) -> None:
-        if self._held is not None:
-            self._held_frames = _WRITE_FRAMES
         if self.response is not None or self._turn is None or self.settings.detection is None:
             return
         if self.settings.config().on_request:
@@ -420,7 +440,6 @@ class RealtimeConversation:
             self._stopped(item)
             self._committed(item)
             self._hold(item)
-            self._held_frames = _WRITE_FRAMES
         else:
             self._decided = True
             self._pacer.wake()
@@ -451,6 +470,15 @@ class RealtimeConversation:
     def _write_down(self, complete: bool) -> None:
         """What was heard, as far as it is known."""
         self._transcription.tell(self.settings.transcribes, complete)
+
+    def _transcribed(self) -> None:
+        """All that was heard of the turn is written down."""
+        if self._writing:
+            self._writing = False
+            self._write_down(True)
+            if self.settings.transcription_only:
+                self._held = None
+                self._ask("discard")
 
     def _interrupted(self, heard: str) -> None:
         """The user spoke over the answer, and means it."""

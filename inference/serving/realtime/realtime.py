@@ -1,7 +1,7 @@
 """OpenAI's Realtime protocol: what a client may ask of its conversation, event by event.
 
-Whatever is wrong with an event is told in an error event that names it, and changes nothing; so is what the protocol
-has and these models have no use for: functions, MCP, images, prompt templates, reasoning, noise reduction.
+Whatever is wrong with an event is told in an error event that names it, and changes nothing; of ``session.update``,
+field by field (protocol/session_update.py).
 ``rate_limits.updated`` is never sent, for no limit counts tokens.
 """
 
@@ -23,9 +23,12 @@ from ..http.limits import Limits, check_texts
 from ..protocol.errors import RequestError
 from ..protocol.events import parse, read_object
 from ..protocol.formats import AudioFormat, Framer, from_base64, in_seconds
-from ..protocol.items import LONGEST_S, Item
+from ..protocol.given_item import item_of
+from ..protocol.items import LONGEST_S, Item, Items, new_id, newest
 from ..protocol.response import Response
 from ..protocol.response_params import ResponseParams
+from ..protocol.session_update import Update, update
+from ..protocol.settings import Settings
 from ..workers.pool import FRAME_S, PoolFull
 from .conversation import RealtimeConversation
 from .out_of_band import OutOfBand, Question
@@ -95,13 +98,14 @@ class RealtimeSession(RealtimeConversation):
         change = data.get("session")
         if not isinstance(change, dict):
             raise RequestError("session must be an object", "missing_required_parameter", "session")
-        settings = self.settings.updated(change)
+        done = update(self.settings, change)
+        settings = done.settings
         twice = dataclasses.replace(self._limits, text_chars=2 * self._limits.text_chars)
         check_texts(settings.session, twice)  # what was set before counts too
         manual, was_manual = settings.detection is None, self.settings.detection is None
         if manual != was_manual and self._feeding is not None:
             await asyncio.wait([self._feeding])
-        await self.slot.call("configure", settings.config())  # or the settings stay as they were
+        settings = await self._settled(done)
         if settings.input is not self.settings.input:
             self._framer = Framer(settings.input, self._rate, self._frame)
         self.settings = settings
@@ -112,7 +116,34 @@ class RealtimeSession(RealtimeConversation):
         elif was_manual and not manual:
             await self._forget_turn()
             await self.slot.call("hands_free")
-        self._send("session.updated", session=settings.session | settings.warnings)
+        if done.held or done.warnings or not done.errors:
+            session = settings.seen()
+            warnings = [*session.get("warnings", []), *done.warnings]
+            self._send("session.updated", session=session | ({"warnings": warnings} if warnings else {}))
+        for error in done.errors:
+            self.error(error, data.get("event_id"))
+
+    async def open(self, first: dict[str, Any] | None = None) -> None:
+        """Greet the client; ``first``: what its session begins with, as in ``session.update``."""
+        self.settings = update(self.settings, first or {}).settings
+        self._framer = Framer(self.settings.input, self._rate, self._frame)
+        await super().open()
+
+    async def _settled(self, done: Update) -> Settings:
+        """The settings as the model takes them: without texts that do not fit into its context."""
+        before = self.settings.session
+        try:
+            await self._configure(done.settings)
+            return done.settings
+        except DuologueError as error:
+            kept = done.settings.with_field("instructions", before["instructions"]).with_field("tools", before["tools"])
+            changed = [name for name in ("instructions", "tools") if kept.session[name] != done.settings.session[name]]
+            if not changed:
+                raise
+            done.errors.append(RequestError(str(error), "invalid_value", f"session.{changed[0]}"))
+            done.held = [path for path in done.held if path not in ("instructions", "tools")]
+            await self._configure(kept)
+            return kept
 
     async def _append(self, data: dict[str, Any]) -> None:
         manual = self.settings.detection is None
@@ -181,14 +212,20 @@ class RealtimeSession(RealtimeConversation):
         self._send("input_audio_buffer.cleared")
 
     async def _create_item(self, data: dict[str, Any]) -> None:
-        item = await asyncio.to_thread(self._item_of, data["item"])
+        item = await asyncio.to_thread(item_of, data["item"], self.settings.input, self._rate, self._frame)
         waiting_s = item.seconds + sum(other.seconds for other in self.items if other.wanted)
         if waiting_s > LONGEST_S:
             what = f"{waiting_s:.0f} s of sound wait for a response: at most {LONGEST_S} s can be answered at once"
             raise RequestError(what, "invalid_value", "item.content")
+        if item.role == "result" and not any(item.call_id == other.call_id for other in self.items.called()):
+            what = f"no function was called with call_id {item.call_id[:80]!r}"
+            raise RequestError(what, "invalid_value", "item.call_id")
         before = self.items.add(item, data.get("previous_item_id"))
-        if item.role == "user" and data.get("previous_item_id") is None:
+        if item.role == "result" or (item.role == "user" and data.get("previous_item_id") is None):
             item.wanted = True
+        elif item.role in ("system", "call"):
+            if self.response is None and not self._decided:
+                await self._configure(self.settings)
         else:
             if item.role == "assistant":  # what stands before it is answered
                 for other in itertools.takewhile(lambda other: other is not item, self.items):
@@ -219,12 +256,9 @@ class RealtimeSession(RealtimeConversation):
             raise RequestError("only the audio of an answer can be truncated", "invalid_value", "item_id")
         if data["content_index"] != 0:
             raise RequestError("an answer has one part: content_index is 0", "invalid_value", "content_index")
-        if not 0 <= end_ms <= item.sent_ms:
-            raise RequestError(
-                f"audio_end_ms is {end_ms}; {item.sent_ms} ms of the answer have been sent",
-                "invalid_value",
-                "audio_end_ms",
-            )
+        if end_ms < 0:
+            raise RequestError(f"audio_end_ms is {end_ms}; it must be 0 or more", "invalid_value", "audio_end_ms")
+        end_ms = min(end_ms, item.sent_ms)  # clients measure what they have played by clocks of their own
         samples = end_ms * self._output_rate // 1000
         if self.response is not None and item is self.response.item:
             await self._cancel_response("client_cancelled", samples)
@@ -250,15 +284,34 @@ class RealtimeSession(RealtimeConversation):
                 "a response is under way: wait for response.done, or cancel it",
                 "conversation_already_has_active_response",
             )
+        if params.context is not None:
+            await self._answer_input(params)
+            return
         wanted = [item for item in self.items if item.wanted]
         if self._held is not None:
             await self._answer_held(params)
             return
         self._sync(now=True)
         last = self.items.last("user")
-        asked = wanted or ([last] if last is not None and last.text else [])
-        if not asked:
-            raise RequestError("there is nothing to answer: no item of the user", "nothing_to_answer")
+        again = last is not None and last.text and not params.own_instructions
+        await self._answer_items(wanted or ([last] if last is not None and again else []), params)
+
+    async def _answer_input(self, params: ResponseParams) -> None:
+        """With items of its own in the place of the conversation's, which comes back behind the answer."""
+        given = Items()
+        for data in self._checked_input(params):
+            item = self._given(data)
+            given.add(dataclasses.replace(item, id=new_id("item"), wanted=False, sound=list(item.sound)))
+        answered = next((item for item in reversed(list(given)) if item.role == "assistant"), None)
+        asked = list(itertools.takewhile(lambda item: item is not answered, reversed(list(given))))[::-1]
+        asked = [item for item in asked if item.role == "user"]
+        for item in asked:
+            item.wanted = True
+        if system := given.system():
+            both = "\n\n".join(filter(None, (params.instructions, system)))
+            params = dataclasses.replace(params, settings=params.settings.with_field("instructions", both))
+        self._stale = True
+        await self.slot.call("remember", newest(given.past(), self._past_chars))
         await self._answer_items(asked, params)
 
     async def _cancel(self, data: dict[str, Any]) -> None:
@@ -297,15 +350,12 @@ class RealtimeSession(RealtimeConversation):
         """A response outside the conversation."""
         if len(self._asides) >= _ASIDES:
             raise RequestError(f"{_ASIDES} responses outside the conversation are under way", "rate_limit_exceeded")
-        given, settings = params.context, self.settings
-        if given is not None and len(given) > self._limits.messages:
-            most = self._limits.messages
-            raise RequestError(f"there are {len(given)} items; at most {most} are read", param="response.input")
-        items = self.items if given is None else map(self._given, given)
+        given = params.context
+        items = self.items if given is None else map(self._given, self._checked_input(params))
         question = Question.of(items).recent(self._limits.past_chars if given is None else self._limits.text_chars)
 
         def begin() -> Response:
-            return Response(self._send, None, settings, self._output_rate, None, params)
+            return Response(self._send, None, self._output_rate, None, params, self._calls)
 
         def fail(error: Exception) -> None:
             if not isinstance(error, DuologueError):
@@ -313,59 +363,21 @@ class RealtimeSession(RealtimeConversation):
                 error = RequestError("the response has failed", "server_error", status=500)
             self.error(error if isinstance(error, RequestError) else RequestError(str(error)), event_id)
 
-        sampling = settings.sampling(params.tokens)
-        instructions = params.instructions or settings.session["instructions"] or ""
-        aside = OutOfBand(self._questioner(), self._rate, question, sampling, begin, fail, instructions)
+        aside = OutOfBand(self._questioner(), self._rate, question, params.settings, begin, fail)
         self._asides.append(aside)
         aside.task.add_done_callback(lambda _: self._asides.remove(aside))
+
+    def _checked_input(self, params: ResponseParams) -> list[dict[str, Any]]:
+        given, most = params.context or [], self._limits.messages
+        if len(given) > most:
+            raise RequestError(f"there are {len(given)} items; at most {most} are read", param="response.input")
+        return given
 
     def _given(self, data: dict[str, Any]) -> Item:
         """An item of a response's own input: a new one, or one of the conversation's by its id."""
         if data.get("type") == "item_reference":
             return self.items.find(data["id"], "response.input")
-        return self._item_of(data)
-
-    def _item_of(self, data: dict[str, Any]) -> Item:
-        """An item that a client creates.
-
-        Raises:
-            RequestError: of a kind that the model knows nothing of.
-        """
-        if data.get("type") != "message":
-            raise RequestError(
-                f"items of type {str(data.get('type'))[:80]!r} are not served", "unsupported_value", "item.type"
-            )
-        item = Item(data["role"], "", rate=self._rate)
-        given = data.get("id")
-        if given is not None:
-            if not 1 <= len(given) <= 64:
-                raise RequestError("an item's id has 1 to 64 characters", "invalid_value", "item.id")
-            item.id = given
-        texts, sounds = [], []
-        for part in data["content"]:
-            kind = part.get("type")
-            if kind in ("input_text", "output_text", "text") and isinstance(part.get("text"), str):
-                texts.append(part["text"])
-            elif kind == "output_audio" and item.role == "assistant" and isinstance(part.get("transcript"), str):
-                texts.append(part["transcript"])  # what was said before, in words: its sound is of no more use
-            elif kind == "input_audio" and item.role == "user" and isinstance(part.get("audio"), str):
-                sounds.append(from_base64(part["audio"]))
-            else:
-                raise RequestError(f"content of type {kind!r} is not served here", "unsupported_value", "item.content")
-        if not texts and not sounds:
-            raise RequestError("an item has at least one text or sound", "invalid_value", "item.content")
-        if sounds:
-            item.spoken, item.text, item.about = True, None, "\n".join(texts)
-            framer = Framer(self.settings.input, self._rate, self._frame)
-            for sound in sounds:
-                for part in in_seconds(sound, self.settings.input):
-                    for frame in framer.push(part):
-                        item.hear(frame)
-            for frame in framer.flush():
-                item.hear(frame)
-        else:
-            item.text = "\n".join(texts)
-        return item
+        return item_of(data, self.settings.input, self._rate, self._frame)
 
 
 def _cut(item: Item, samples: int) -> None:

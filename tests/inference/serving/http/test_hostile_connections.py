@@ -22,6 +22,7 @@ from duologue.inference.serving.http.body import read_body
 from duologue.inference.serving.http.feeding import AT_ONCE_S, Feeder
 from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.protocol.errors import RequestError
+from duologue.inference.serving.protocol.session_update import update
 from duologue.inference.serving.protocol.settings import Settings
 from duologue.inference.serving.realtime import decoding
 from duologue.inference.serving.workers.pool import PoolFull
@@ -240,9 +241,9 @@ def test_a_part_of_a_session_with_a_type(part: str) -> None:
     change: dict = {"type": "x"}
     for name in reversed(part.split(".")):
         change = {name: change}
-    settings = Settings.initial("tiny", "sess_1").updated(change)
-    assert settings.session["audio"]["output"]["voice"] == "tiny"
-    assert settings.session["audio"]["input"]["turn_detection"]["type"] == "semantic_vad"
+    done = update(Settings.initial("tiny", "sess_1"), change)
+    assert [error.param for error in done.errors] == [f"session.{part}.type"]
+    assert done.settings == Settings.initial("tiny", "sess_1")
 
 
 @pytest.mark.parametrize("frames", [10_007, 65_536])
