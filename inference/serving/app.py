@@ -4,6 +4,7 @@
     /v1/audio/transcriptions      a recording -> text                           (rest/)
     /v1/audio/speech              text -> speech
     /v1/chat/completions          messages, sound among them -> text and speech
+    /v1/realtime/client_secrets   ephemeral keys for browsers                   (http/client_secrets.py)
     /v1/models                    what is loaded
     /openapi.json                 the HTTP part of the above, for programs
     /health, /metrics             for whoever watches over it
@@ -35,12 +36,15 @@ from ..assistant.assistant import Assistant
 from ..session.state import SessionConfig
 from .http.access import Access, AccessConfig, refuse
 from .http.admission import Admission
+from .http.client_secrets import ClientSecrets, add_client_secrets
 from .http.limits import TOO_LONG, Limits, Throttle
 from .http.listening import TlsConfig
 from .http.metrics import Metrics
 from .http.sign_in import SignIns
 from .protocol.errors import RequestError
-from .protocol.settings import Abilities
+from .protocol.items import new_id
+from .protocol.session_update import update
+from .protocol.settings import Abilities, Settings
 from .realtime.questioner import Questioner
 from .realtime.realtime import RealtimeSession
 from .workers.pool import PoolFull, WorkerPool, WorkerPoolConfig
@@ -145,9 +149,22 @@ class Service:
         """
         return Questioner(await self.admitting().wait(key), self.assistant.model)
 
+    def session_of(self, change: dict[str, Any]) -> dict[str, Any]:
+        """The session object that a session would begin with.
+
+        Raises:
+            RequestError: a field that cannot be.
+        """
+        done = update(Settings.initial(self.config.model, new_id("sess"), _abilities(self.assistant.model)), change)
+        if done.errors:
+            raise done.errors[0]
+        seen = done.settings.seen()
+        warnings = [*seen.get("warnings", []), *done.warnings]
+        return seen | ({"warnings": warnings} if warnings else {})
+
     async def converse(self, socket: WebSocket) -> None:
         """One client, from its coming to its going."""
-        key, first = socket.scope.get("key", -1), dict[str, Any]()
+        key, first = socket.scope.get("key", -1), socket.scope.get("session", {})
         if socket.query_params.get("intent") == "transcription":
             first = {**first, "type": "transcription"}
         try:
@@ -300,7 +317,7 @@ def create_app(
     """
     from .rest.routes import add_routes
 
-    service = Service(config, assistant, vad)
+    service, secrets = Service(config, assistant, vad), ClientSecrets()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -312,7 +329,7 @@ def create_app(
     servers = [{"url": root}] if root else None
     app = FastAPI(title="Duologue", lifespan=lifespan, docs_url=None, redoc_url=None, servers=servers)
     app.state.service = service
-    app.add_middleware(Access, config=config.access, sign_ins=sign_ins)
+    app.add_middleware(Access, config=config.access, sign_ins=sign_ins, client_secrets=secrets)
     if config.access.origins:  # in front of Access: a preflight carries no key, and refusals are to be read too
         app.add_middleware(
             CORSMiddleware,
@@ -370,6 +387,7 @@ def create_app(
         service.check_model(name)
         return _model(name)
 
+    add_client_secrets(app, secrets, config.limits, service.session_of)
     app.add_api_websocket_route("/v1/realtime", service.converse)
     add_routes(app, service)
     return app

@@ -18,6 +18,7 @@ from typing import Any
 
 from ....model.errors import DuologueError
 from ..protocol.errors import RequestError
+from .client_secrets import OPENS, PREFIX, ClientSecrets
 from .hosts import Hosts
 from .sign_in import SignIns, Tries
 
@@ -112,14 +113,23 @@ class TooManyTries(RequestError):
 
 
 class Access:
-    """ASGI middleware. What passes carries ``scope["key"]``: which key it was, as a number, or -1.
+    """ASGI middleware. What passes carries ``scope["key"]``: which key it was, as a number, or -1; and
+    ``scope["session"]``: what a session begins with, where its key was an ephemeral one.
 
     Args:
         sign_ins: visitors whose cookie stands for a key, where there is a page to sign in on.
+        client_secrets: ephemeral keys, which open sessions alone.
     """
 
-    def __init__(self, app: Any, config: AccessConfig, sign_ins: SignIns | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        config: AccessConfig,
+        sign_ins: SignIns | None = None,
+        client_secrets: ClientSecrets | None = None,
+    ) -> None:
         self._app, self._config, self._sign_ins = app, config, sign_ins
+        self._secrets = ClientSecrets() if client_secrets is None else client_secrets
         self._keys = Keys(config.keys)
         self._hosts = Hosts(config.bound, config.hosts, config.origins)
         self._under_way = 0  # bytes of HTTP requests
@@ -177,7 +187,7 @@ class Access:
             if scope["path"] == SIGN_IN:
                 return scope
         try:
-            return {**scope, "key": self._key(headers, (scope.get("client") or ("",))[0])}
+            return {**scope, **self._key(headers, scope)}
         except TooManyTries:
             raise
         except RequestError:
@@ -185,14 +195,23 @@ class Access:
                 raise
             return {**scope, "path": SIGN_IN}
 
-    def _key(self, headers: dict[str, str], address: str = "") -> int:
-        if not len(self._keys):
-            return -1
-        given = headers.get("authorization", "").removeprefix("Bearer ").strip()
+    def _key(self, headers: dict[str, str], scope: Any) -> dict[str, Any]:
+        """What a request's key adds to its scope."""
+        scheme, _, given = headers.get("authorization", "").strip().partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else scheme
         for protocol in headers.get("sec-websocket-protocol", "").split(","):
             if protocol.strip().startswith(_SUBPROTOCOL_KEY):
                 given = protocol.strip().removeprefix(_SUBPROTOCOL_KEY)
-        found, known = self._keys.find(given), (address, _digest(given))
+        address = (scope.get("client") or ("",))[0]
+        ephemeral = self._secrets.find(given) if given.startswith(PREFIX) else None
+        if given.startswith(PREFIX) and ephemeral is None and not len(self._keys):
+            raise RequestError("the client secret is none, or has ended", "invalid_api_key", status=401)
+        if ephemeral is not None and scope["path"] not in OPENS:
+            raise RequestError("a client secret opens Realtime sessions and nothing else", "forbidden", status=403)
+        if not len(self._keys) and ephemeral is None:
+            return {"key": -1}
+        found = self._keys.find(given) if ephemeral is None else ephemeral.key
+        known = (address, _digest(given))
         wait_s = self._tries.wait_s(address)
         if wait_s and known not in self._known:
             raise TooManyTries(wait_s)
@@ -204,7 +223,7 @@ class Access:
         self._known.move_to_end(known)
         while len(self._known) > _KNOWN:
             self._known.popitem(last=False)
-        return found
+        return {"key": found} if ephemeral is None else {"key": found, "session": ephemeral.session}
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         """An HTTP request: HEAD is a GET without its body; a body that proves too long, or one too many, is refused."""

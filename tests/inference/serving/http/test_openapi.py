@@ -53,4 +53,5 @@ def test_all_that_is_served_is_described(server) -> None:
         "/v1/audio/transcriptions",
         "/v1/audio/speech",
         "/v1/chat/completions",
+        "/v1/realtime/client_secrets",
     }
