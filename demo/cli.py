@@ -24,6 +24,7 @@ from ..training.main import RECIPES as TRAIN_RECIPES
 from .codec_commands import SOUND_FILES, codec_commands
 from .home import Commands
 from .importing import IMPORTERS
+from .lm_commands import lm_commands
 from .serve_commands import Instructions, Model, chat, serve
 
 app = Commands(
@@ -371,6 +372,13 @@ app.add_typer(
     help="Recordings to a codec's codes and back, at any length.\n\n\b\n"
     "duologue codec encode speech.wav speech.codes -m FOLDER\n"
     "duologue codec decode speech.codes again.wav -m FOLDER",
+)
+app.add_typer(
+    lm_commands,
+    name="lm",
+    help="N-gram language models of text, in ARPA files.\n\n\b\n"
+    "duologue lm train questions.txt -o questions.arpa\n"
+    "duologue lm perplexity questions.arpa dev.txt",
 )
 
 

@@ -95,3 +95,10 @@ def test_evaluate(tmp_path: Path) -> None:
         "What is two plus two?", "And three more?", "Give me a tip for better sleep."
     ]  # fmt: skip
     assert [metric["count"] for metric in found["metrics"] if metric["id"] == "right"] == [1], "the other has no slot"
+
+
+@pytest.mark.guides
+def test_words(tmp_path: Path) -> None:
+    here = run_page("words.md", tmp_path)
+    assert (here / "small.arpa").stat().st_size < (here / "sums.arpa").stat().st_size
+    assert "calls.txt" not in (both := (here / "both.arpa").read_text()) and "call the" in both and "two plus" in both
