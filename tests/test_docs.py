@@ -102,3 +102,9 @@ def test_words(tmp_path: Path) -> None:
     here = run_page("words.md", tmp_path)
     assert (here / "small.arpa").stat().st_size < (here / "sums.arpa").stat().st_size
     assert "calls.txt" not in (both := (here / "both.arpa").read_text()) and "call the" in both and "two plus" in both
+
+
+def test_words_in_python(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", (DOCS / "words.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    exec(compile(block, "words.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("(1, 0) ")
