@@ -37,10 +37,15 @@ _log = logging.getLogger(__name__)
 
 
 class _Job(greenlet):
-    """Work under way; ``due``: when; ``done``: positions fed since that was last put off."""
+    """Work under way; ``due``: when; ``done``: positions fed since that was last put off.
+
+    spent: processor time (s) that it has taken, but for what it has since it went on last, at ``since``.
+    """
 
     due: float
     done: int = 0
+    spent: float = 0.0
+    since: float = 0.0
 
     def count(self, positions: int) -> None:
         """It takes so much more work."""
@@ -68,11 +73,16 @@ class DynamicBatching:
 
     Args:
         most: steps in one batch; 0: jobs share nothing and are done one after the other.
-        clock: by which jobs are due.
+        clock: by which jobs are due. effort: by which they are measured; both in seconds.
     """
 
-    def __init__(self, most: int = MOST, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = most, clock
+    def __init__(
+        self,
+        most: int = MOST,
+        clock: Callable[[], float] = time.monotonic,
+        effort: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._most, self._clock, self._effort = most, clock, effort
         self._calls: list[_Call] = []
 
     @property
@@ -106,8 +116,12 @@ class DynamicBatching:
         if first.step is None:
             self._resume(first)
             return
+        began = self._effort()
         alike = sorted((call for call in self._calls if call.kind == first.kind), key=lambda call: call.due)
-        for call, outcome in _computed(alike[: min(self._most, max(1, int(WORK / max(1.0, _size(first.args)))))]):
+        computed = _computed(alike[: min(self._most, max(1, int(WORK / max(1.0, _size(first.args)))))])
+        each = (self._effort() - began) / len(computed)
+        for call, outcome in computed:
+            call.job.spent += each
             self._resume(call, outcome)
 
     def end(self) -> None:
@@ -119,10 +133,17 @@ class DynamicBatching:
 
     def _resume(self, call: _Call, outcome: Any = None) -> None:
         self._calls.remove(call)
+        call.job.since = self._effort()
         if isinstance(outcome, Exception):
             call.job.throw(outcome)
         else:
             call.job.switch(*(() if call.step is None else (outcome,)))
+        call.job.spent += self._effort() - call.job.since
+
+    def spent_s(self) -> float:
+        """From within a job: the processor time that it has taken so far, its part of batches included; 0 elsewhere."""
+        job = getcurrent()
+        return job.spent + self._effort() - job.since if isinstance(job, _Job) else 0.0
 
     def shared_stage(self, stage: Any, method: str) -> Any:
         """The stage as jobs are to see it: calls of this method are gathered; all else is the stage's own."""

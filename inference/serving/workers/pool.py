@@ -3,8 +3,9 @@
 A conversation stays in the worker that it began in (:mod:`.worker`), where its frames share the stages' steps with
 others' that are due meanwhile (:mod:`.dynamic_batching`). Several cores are used by several workers.
 
-What one frame costs is measured when a worker starts. No more conversations are let in than fit into ``fraction`` of
-the workers' time, and none while those inside are served late: one more would make all others late.
+What one frame costs is measured when a worker starts, and of each conversation while it lasts (:mod:`.headroom`). No
+more conversations are let in than fit into ``fraction`` of the workers' time, and none while those inside are served
+late: one more would make all others late.
 
 Frames that come spread over time leave little to share until there is no time left; then sharing is what keeps a worker
 from falling behind (measured: nano's card). Admission control therefore counts on what a frame costs in small batches;
@@ -38,8 +39,8 @@ from ....model.errors import DuologueError
 from ....model.streaming import Streaming
 from ...assistant.assistant import Assistant
 from ...session.events import Tick
-from ...session.policy import FRAME_MS
 from ...session.state import SessionConfig
+from .headroom import Headroom
 from .worker import FRAME_S, PING, Done, Job, Worker, WorkerFault, worker_process
 
 __all__ = ["FRAME_S", "PoolFull", "SessionSlot", "WorkerFault", "WorkerPool", "WorkerPoolConfig"]
@@ -63,17 +64,17 @@ class WorkerPoolConfig:
 
     workers: processes that compute, each with its own copy of the model; 0: one thread of this process.
     sessions: at most so many; None: as many as fit.
-    fraction: of a worker's time that conversations may take together, each counted as if somebody always spoke, at
-        what a frame costs on a quiet machine. When all cores are busy it costs twice that, and lateness needs slack:
-        with two workers on two cores, the server and its clients beside them, one of a hundred frames was late by 30 to
-        35 ms with 8 conversations, half of whose users speak.
+    fraction: of a worker's time that conversations may take together, by what they have cost so far; who comes in is
+        counted as if somebody always spoke. The rest is slack, for lateness and for what others do on the machine.
     late_ms: nobody is let in while one of a hundred frames is later than this.
+    logs: of workers that are processes, see ``..logs``.
     """
 
     workers: int = 0
     sessions: int | None = None
     fraction: float = 0.25
     late_ms: float = 40.0
+    logs: str = "text"
 
     def __post_init__(self) -> None:
         if self.workers < 0 or (self.sessions is not None and self.sessions < 1):
@@ -125,8 +126,8 @@ class _WorkerLink:
     work: Connection
     results: Connection
     runner: Any  # a thread or a process
+    headroom: Headroom
     jobs: SimpleQueue[Job | None] = field(default_factory=SimpleQueue)
-    cost_ms: float = 0.0
     slots: int = 0
     alive: bool = True
     asked: float | None = None
@@ -174,12 +175,12 @@ class WorkerPool:
             if pool.config.workers:
                 assert model is not None
                 runner: Any = get_context("spawn").Process(
-                    target=worker_process, args=(model, theirs, theirs_too), daemon=True
+                    target=worker_process, args=(model, theirs, theirs_too, pool.config.logs), daemon=True
                 )
             else:
                 worker = Worker(load(), vad, theirs, theirs_too)
                 runner = threading.Thread(target=worker.run, daemon=True, name="worker")
-            link = _WorkerLink(work, results, runner)
+            link = _WorkerLink(work, results, runner, Headroom(0.0, pool.config.fraction))
             pool._workers.append(link)
             runner.start()
             if pool.config.workers:  # so that one side notices when the other is gone
@@ -189,7 +190,7 @@ class WorkerPool:
             first = await asyncio.to_thread(_receive, link.results)
             if first is None:
                 raise DuologueError("a worker did not start; see the message above")
-            link.cost_ms = first[2]
+            link.headroom = Headroom(first[2], pool.config.fraction)
             threading.Thread(target=pool._listen, args=(link,), daemon=True, name="results").start()
             threading.Thread(target=pool._pass_on, args=(link,), daemon=True, name="jobs").start()
         pool._pinging = asyncio.create_task(pool._ping())
@@ -222,8 +223,12 @@ class WorkerPool:
             return rooms if self.config.sessions is None else min(rooms, self.config.sessions)
         if not worker.alive or worker.stuck:
             return 0
-        fit = int(self.config.fraction * FRAME_MS / worker.cost_ms) if worker.cost_ms else 64
-        return max(1, fit) if self.config.sessions is None else self.config.sessions
+        return worker.headroom.room() if self.config.sessions is None else self.config.sessions
+
+    @property
+    def load(self) -> float:
+        """The fraction of the workers' time that those inside take, by estimate."""
+        return sum(worker.headroom.load for worker in self._workers) / max(1, len(self._workers))
 
     def p99_late_ms(self, window_s: float = 10.0) -> float:
         """How late one in a hundred of the last seconds' frames was."""
@@ -246,6 +251,7 @@ class WorkerPool:
             raise PoolFull(f"the server is {late:.0f} ms late with the conversations it has: try again later")
         worker, line = min(workers, key=lambda worker: worker.slots), next(self._numbers)
         worker.slots += 1
+        worker.headroom.enter(line)
         self._send(worker, Job(line, 0, "", (config,), 0.0))
         return SessionSlot(self, worker, line)
 
@@ -295,6 +301,7 @@ class WorkerPool:
 
     def _leave(self, worker: _WorkerLink, slot: SessionSlot) -> None:
         worker.slots -= 1
+        worker.headroom.leave(slot.line)
         if not self.slots:
             self.late_ms.clear()  # where nobody is, nobody is late any more
         self._send(worker, Job(slot.line, 0, "", (), 0.0))
@@ -334,6 +341,7 @@ class WorkerPool:
             return
         if isinstance(done.value, Tick):
             self.late_ms.append((time.monotonic(), done.late_ms))
+            worker.headroom.frame(line, done.cost_ms)
             self.on_frame(done)
         if isinstance(done.value, Exception):
             future.set_exception(done.value)

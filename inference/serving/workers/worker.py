@@ -31,6 +31,7 @@ from ...assistant.one_shot import OneShotRequest
 from ...session.policy import FRAME_MS, Mode
 from ...session.session import Session
 from ...session.state import SessionConfig
+from ..logs import set_up
 from .dynamic_batching import MOST, DynamicBatching
 
 FRAME_S = FRAME_MS / 1000
@@ -53,6 +54,7 @@ class Done:
     played: samples of the answer under way that have been played, or that had been when it ended.
     full: whether that answer ended because it had as many tokens as it may have.
     late_ms: from when it was due to when it was done; 0 in a long turn of push-to-talk: nobody waits.
+    cost_ms: that the worker computed for it, its part of what was shared among it.
     """
 
     value: Any
@@ -60,6 +62,7 @@ class Done:
     played: int
     full: bool
     late_ms: float
+    cost_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ class Worker:
             mode, late = now.mode, 0.0 if now.writing else late
             if now.played is not None:
                 line.played, line.full = now.played, now.full
-        done = Done(value, mode, line.played, line.full, late)
+        done = Done(value, mode, line.played, line.full, late, 1e3 * self._batching.spent_s())
         self._results.send((job.line, job.number, done))
         line.under_way = None
         self._begin(line)
@@ -235,14 +238,15 @@ class Worker:
         return 1e3 * (time.thread_time() - began) / (len(noise) * len(sessions))
 
 
-def worker_process(model: str, work: Connection, results: Connection) -> None:
-    """The whole life of a worker that is a process."""
+def worker_process(model: str, work: Connection, results: Connection, logs: str = "text") -> None:
+    """The whole life of a worker that is a process. logs: see ``..logs``."""
     import signal
 
     from ...assistant.loading import load
     from ...assistant.quiet import quieten
 
     quieten()
+    set_up(logs)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets replies finish
     torch.set_num_threads(1)
     Worker(load(model), None, work, results).run()
