@@ -149,6 +149,7 @@ def serve(
         float, typer.Option(min=0.01, help="That a conversation may last without audio or an event of its client.")
     ] = 5.0,
     grace: Annotated[float, typer.Option(min=0, help="Seconds for answers to finish in when it is ended.")] = 30.0,
+    logs: Annotated[str, typer.Option(help="text, or json: a line for each request, without what was said.")] = "text",
 ) -> None:
     """Serve conversations to programs: OpenAI's Realtime API over WebSocket, and its audio endpoints over HTTP.
 
@@ -167,17 +168,19 @@ def serve(
     access, tls = front.access(sessions_per_key=sessions_per_key, session_s=60 * minutes), front.tls()
     listening = listen(front.host, front.port)
     resolve(front.model)
-    with Progress() as progress:
+    with Progress(quiet=logs == "json") as progress:
         progress("importing libraries")
         from ..inference.serving.app import ServeConfig
         from ..inference.serving.http.limits import Limits
         from ..inference.serving.run import serve as run
         from ..inference.serving.workers.pool import WorkerPoolConfig
 
-        pool, limits = WorkerPoolConfig(workers=front.workers, sessions=sessions), Limits(idle_s=60 * idle_minutes)
+        pool = WorkerPoolConfig(workers=front.workers, sessions=sessions, logs=logs)
+        limits = Limits(idle_s=60 * idle_minutes)
         config = ServeConfig(
-            model=front.model, language=front.language, pool=pool, access=access, limits=limits, tls=tls, grace_s=grace
-        )
+            model=front.model, language=front.language, logs=logs, pool=pool, access=access, limits=limits, tls=tls,
+            grace_s=grace,
+        )  # fmt: skip
         run(
             config,
             front.host,

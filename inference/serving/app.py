@@ -40,6 +40,7 @@ from .http.client_secrets import ClientSecrets, add_client_secrets
 from .http.limits import TOO_LONG, Limits, Throttle
 from .http.listening import TlsConfig
 from .http.metrics import Metrics
+from .http.observing import Observing
 from .http.sign_in import SignIns
 from .protocol.errors import RequestError
 from .protocol.items import new_id
@@ -57,10 +58,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """What is served, and to whom. language: that the model hears and speaks (its ISO 639 code)."""
+    """What is served, and to whom.
+
+    language: that the model hears and speaks (its ISO 639 code). logs: "text" or "json", see logs.py.
+    """
 
     model: str = "nano"
     language: str = "en"
+    logs: str = "text"
     pool: WorkerPoolConfig = field(default_factory=WorkerPoolConfig)
     access: AccessConfig = field(default_factory=AccessConfig)
     tls: TlsConfig | None = None
@@ -80,6 +85,7 @@ class Service:
             self._room,
             self._processes,
             lambda: self.admission.waiting if self.admission else 0,
+            lambda: self.pool.load if self.pool else 0.0,
         )
         self.sessions: set[RealtimeSession] = set()
         self._mute: str | None = None  # why the model cannot converse, if it cannot
@@ -339,6 +345,7 @@ def create_app(
             expose_headers=("Retry-After",),
             allow_private_network=True,
         )
+    app.add_middleware(Observing, metrics=service.metrics, routes=app.router.routes, root=root)
 
     @app.exception_handler(DuologueError)
     async def failed(request: Request, error: DuologueError) -> Response:

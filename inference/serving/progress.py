@@ -11,10 +11,10 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
 class Progress:
-    """A context; call it with each step's name. Ends with the context, or by :meth:`end`."""
+    """A context; call it with each step's name. Ends with the context, or by :meth:`end`. ``quiet``: shows nothing."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
+        self._console = console or Console(stderr=True, highlight=False, quiet=quiet)
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
         self._bar = Bar(*columns, console=self._console, transient=True) if self._console.is_terminal else None
         self._task = None if self._bar is None else self._bar.add_task("starting …")

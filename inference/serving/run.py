@@ -19,6 +19,7 @@ from ..session.notes import notes
 from .app import ServeConfig, Service, create_app
 from .http.handshake import PatientProtocol, PatientWebSocket
 from .http.listening import address, listen
+from .logs import set_up
 from .progress import Progress
 
 
@@ -74,6 +75,7 @@ def serve(
     Raises:
         DuologueError: an unknown model, or a port that is taken.
     """
+    set_up(config.logs)
     listening = listening or listen(host, port)
     try:
         with progress or Progress() as showing:
@@ -114,6 +116,7 @@ def server_of(config: ServeConfig, app: Any) -> GracefulServer:
     settings = uvicorn.Config(
         app,
         log_level="warning",
+        **({"log_config": None} if config.logs == "json" else {}),
         access_log=False,
         http=PatientProtocol,
         ws=PatientWebSocket,

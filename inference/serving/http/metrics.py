@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _LATE_MS = (2.5, 5, 7.5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 100, 120, 160, 320, 640, 1280, 2560)
 _LATE = tuple(ms / 1000 for ms in _LATE_MS)
+_TOOK = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 _QUEUED = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _WAIT = (0.16, 0.24, 0.32, 0.4, 0.48, 0.56, 0.64, 0.72, 0.8, 0.96, 1.2, 1.6, 2.4)
 
@@ -34,6 +35,7 @@ class Metrics:
         room: Callable[[], float],
         processes: Callable[[], Iterable[int]],
         queue: Callable[[], float] = lambda: 0,
+        load: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.registry = CollectorRegistry()
         gauge, counter = partial(Gauge, registry=self.registry), partial(Counter, registry=self.registry)
@@ -42,6 +44,7 @@ class Metrics:
         memory.set_function(lambda: sum(map(_resident, processes())))
         gauge("duologue_sessions", "Conversations now").set_function(sessions)
         gauge("duologue_room", "Conversations that fit").set_function(room)
+        gauge("duologue_load", "Fraction of the workers' time that those inside take").set_function(load)
         gauge("duologue_queue", "Requests that wait for a session slot").set_function(queue)
         late = "From when a frame of 80 ms was due to when it was done"
         first = "From the end of the user's speech to the answer's first sample"
@@ -54,6 +57,31 @@ class Metrics:
         self._left = counter("duologue_clients_left_total", "Requests whose client left before the answer")
         self._idle = counter("duologue_idle_sessions_total", "Sessions ended for idleness")
         self._errors = counter("duologue_errors_total", "Error events sent", ["code"])
+        where = ["endpoint"]
+        self._requests = counter("duologue_http_requests_total", "Requests and sessions", [*where, "status"])
+        self._open = gauge("duologue_http_open", "Requests and sessions under way", where)
+        self._took = histogram("duologue_http_seconds", "That they took", where, buckets=_TOOK)
+        first_byte = "From a request to the first byte of its answer"
+        self._first_byte = histogram("duologue_http_first_byte_seconds", first_byte, where, buckets=_TOOK)
+        sound = "Of recordings that were heard, and of speech that was made"
+        self._sound = counter("duologue_audio_seconds_total", sound, [*where, "direction"])
+
+    def began(self, endpoint: str) -> None:
+        """A request has come."""
+        self._open.labels(endpoint).inc()
+
+    def ended(self, endpoint: str, status: int, seconds: float, first_byte: float | None) -> None:
+        """It is over, and its first byte was sent so many seconds after it had come (None: there was none)."""
+        self._open.labels(endpoint).dec()
+        self._requests.labels(endpoint, str(status)).inc()
+        self._took.labels(endpoint).observe(seconds)
+        if first_byte is not None:
+            self._first_byte.labels(endpoint).observe(first_byte)
+
+    def sound(self, endpoint: str, heard_s: float = 0.0, spoken_s: float = 0.0) -> None:
+        """Seconds of sound over HTTP."""
+        self._sound.labels(endpoint, "heard").inc(heard_s)
+        self._sound.labels(endpoint, "spoken").inc(spoken_s)
 
     def frame(self, late_ms: float) -> None:
         """A frame was done."""
