@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ import torch
 from ...checkpoints.recognisers.recogniser import TimedWord
 from ...model.decoding.reply import reply
 from ...model.decoding.token_times import TokenTimes
-from ...model.dialogue_state import ReplyStep, Sampling
-from ...model.language_model.messages import Message, Tool
+from ...model.dialogue_state import DialogueState, ReplyStep, Sampling
+from ...model.language_model.messages import Message, Tool, schemas
 from ...model.streaming import Streaming
 from ...model.tokens import TokenKind
 from .assistant import Assistant
@@ -40,6 +40,7 @@ class RequestStep:
 
     full: whether it ended because the answer had as many tokens as it may have.
     call: more of the functions that it calls, as the model writes them (see model/language_model/tool_calls.py).
+    tokens: those of the transcript and of what is said. said: how many were written behind the transcript, calls too.
     """
 
     text: str
@@ -48,6 +49,8 @@ class RequestStep:
     ended: bool
     full: bool = False
     call: str = ""
+    tokens: list[int] = field(default_factory=list)
+    said: int = 0
 
 
 class OneShotRequest:
@@ -60,16 +63,24 @@ class OneShotRequest:
         self._assistant, self._model, self._tokenizer = assistant, assistant.model, assistant.tokenizer
         self._vad, self._detecting = vad, vad.init_state()
         self._state = self._asked = self._model.init_state()  # asked: in which the question is heard
-        self._text = ReplyText(self._tokenizer)
-        self._dictated: list[int] | None = None
-        self._steps: Iterator[ReplyStep] | None = None
+        self._kept: DialogueState | None = None
         self._times: TokenTimes | None = None
         self._transcript: list[int] = []
+        self._read = 0
+        self._begin_answer()
+
+    def _begin_answer(self, tokens: list[int] | None = None) -> None:
+        """``tokens``: that it is made of, with the last; None: those that the model picks."""
+        self._text, self._dictated = ReplyText(self._tokenizer), tokens
+        self._apart, self._hears = False, self._model  # apart: only written down, by a model that does no more
+        self._heard = 0  # tokens of this turn before the reply
 
     def instruct(self, instructions: str, tools: Sequence[Tool] = ()) -> tuple[str, ...]:
         """The system prompt and the functions that may be called, before all else; returns what is to be said where
         they have no effect."""
         self._state = self._asked = self._model.init_state(0, instructions, tools)
+        self._read += self._count(instructions) if self._model.follows_instructions else 0
+        self._read += sum(self._count(json.dumps(tool)) for tool in schemas(tools)) if self._model.takes_tools else 0
         return self._assistant.not_followed(instructions, tools)
 
     def speak_first(self) -> None:
@@ -85,13 +96,18 @@ class OneShotRequest:
             DuologueError: the model has no chat template, or they do not fit.
         """
         self._asked = self._state
-        self._text, self._steps = ReplyText(self._tokenizer), None
+        self._begin_answer()
         self._model.read_messages(messages, self._state)
+        self._read += sum(self._count(str(each.get("content") or "")) for each in messages)
+
+    def _count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def recall(self, question: str, answer: str) -> None:
         """A turn that is past."""
         asked, said = (words_of(self._tokenizer, self._model.layout, text) for text in (question, answer))
         self._model.recall(asked, said, self._state)
+        self._read += len(asked) + len(said)
 
     def read(self, text: str) -> list[str]:
         """A question in writing; returns the words in it that the model does not know.
@@ -101,8 +117,9 @@ class OneShotRequest:
         """
         ids, unknown = ids_of(self._tokenizer, self._model.layout, text)
         self._asked = self._state
-        self._text, self._steps = ReplyText(self._tokenizer), None
+        self._begin_answer()
         self._model.read_text(ids, self._state)
+        self._read += len(ids)
         return unknown
 
     def sayable(self, text: str) -> int:
@@ -122,25 +139,36 @@ class OneShotRequest:
             DuologueError: as :meth:`sayable`.
         """
         ids = said_ids(self._tokenizer, self._model.layout, text)
-        self._asked, self._text, self._steps = self._model.init_state(), ReplyText(self._tokenizer), None
+        self._asked = self._model.init_state()
         self._asked.speed = speed
         self._model.read_text(ids, self._asked)
-        self._dictated = [*ids, self._model.layout.eos]
+        self._begin_answer([*ids, self._model.layout.eos])
 
-    def detect(self, pcm: np.ndarray) -> np.ndarray:
-        """Probabilities of speech in a recording's next (n,) samples, one a window of 512."""
+    def detect(self, pcm: np.ndarray, first: bool = True) -> np.ndarray:
+        """Probabilities of speech in a recording's ``first`` or next (n,) samples, one a window of 512."""
+        if first:
+            self._detecting = self._vad.init_state()
         found: np.ndarray = self._vad.step(torch.from_numpy(pcm)[None], self._detecting)[0].cpu().numpy()
         return found
 
     def begin(self, apart: bool = False) -> None:
         """A spoken question begins; ``apart``: speech that is only written down, and not remembered."""
         self._asked = self._model.init_state() if apart else self._state
-        self._text, self._steps = ReplyText(self._tokenizer), None
-        self._model.begin_turn(self._asked)
+        self._begin_answer()
+        self._apart, self._hears = apart, self._model.without_replies() if apart else self._model
+        self._hears.begin_turn(self._asked)
 
     def hear(self, pcm: np.ndarray) -> None:
         """More of it, (n,) float32 at the model's rate."""
-        self._model.listen(torch.from_numpy(pcm)[None], self._asked)
+        self._hears.listen(torch.from_numpy(pcm)[None], self._asked)
+
+    def another(self) -> None:
+        """Another recording begins, in the same turn.
+
+        Raises:
+            DuologueError: the model hears one recording a turn.
+        """
+        self._model.another_recording(self._asked)
 
     def about(self, text: str) -> None:
         """A text question about it.
@@ -151,32 +179,61 @@ class OneShotRequest:
         ids, _ = ids_of(self._tokenizer, self._model.layout, text)
         self._model.must_fit(len(ids), self._asked)
         self._model.ask_about(ids, self._asked)
+        self._read += len(ids)
 
     def end(self) -> bool:
         """It is over: an answer may follow, if anything was said in it."""
-        self._model.end_turn(self._asked)
-        self._times, self._transcript = self._model.token_times(self._asked), []
+        self._hears.end_turn(self._asked)
+        self._times, self._transcript = self._hears.token_times(self._asked), []
         return not self._asked.empty
 
-    def step(self, sampling: Sampling, tokens: int = 4) -> RequestStep:
-        """So many tokens of the answer, or fewer at its end."""
-        if self._steps is None:
-            dictated = self._dictated
-            choose = None if dictated is None else lambda: dictated.pop(0)
-            self._steps = reply(self._model, self._asked, sampling, choose=choose)
-        steps = list(islice(self._steps, tokens))
+    def step(self, sampling: Sampling, tokens: int = 4, aloud: bool = True) -> RequestStep:
+        """So many tokens of the answer, or fewer at its end. ``sampling.max_tokens`` is of the reply, without what was
+        heard. ``aloud``: otherwise it brings no samples."""
+        dictated, steps = self._dictated, list[ReplyStep]()
+        choose = None if dictated is None else lambda: dictated.pop(0)
+        while len(steps) < tokens and not (steps and (steps[-1].kind is TokenKind.END or self._written)):
+            heard, before = not self._asked.speaking, self._asked.generated
+            most = replace(sampling, max_tokens=sampling.max_tokens + self._heard)
+            steps.append(next(reply(self._hears, self._asked, most, aloud=aloud, choose=choose)))
+            self._heard += self._asked.generated - before if heard else 0
         called = len(self._text.calls.text)
         texts = [self._text.push(step) for step in steps]
         self._transcript += [step.token for step in steps if step.kind is TokenKind.TRANSCRIPT]
-        ended = steps[-1].kind is TokenKind.END
+        ended = steps[-1].kind is TokenKind.END or self._written
         return RequestStep(
             text="".join(text for text, _ in texts),
-            transcript="".join(transcript for _, transcript in texts),
+            transcript="".join(heard for _, heard in texts) + (self._text.transcript.end() if self._written else ""),
             pcm=np.concatenate([samples_of(step.pcm) for step in steps]),
             ended=ended,
-            full=ended and self._asked.generated >= sampling.max_tokens,
+            full=ended and self._asked.generated >= sampling.max_tokens + self._heard,
+            tokens=[step.token for step in steps if step.kind not in (TokenKind.CALL, TokenKind.END)],
+            said=sum(step.kind in (TokenKind.REPLY, TokenKind.CALL) for step in steps),
             call=self._text.calls.text[called:],
         )
+
+    @property
+    def _written(self) -> bool:
+        """Whether all is written down that was to be."""
+        return self._apart and self._asked.speaking
+
+    def seed(self, seed: int) -> None:
+        """Of what is sampled."""
+        self._asked.rng.manual_seed(seed)
+
+    def keep(self) -> None:
+        """Before the answer: there may be another one (:meth:`again`)."""
+        self._kept = self._asked.clone()
+
+    def again(self, tokens: Sequence[int] = ()) -> None:
+        """Another answer to the same question; of these tokens, if there are any."""
+        assert self._kept is not None
+        self._asked = self._kept.clone()
+        self._begin_answer([*tokens, self._model.layout.eos] if tokens else None)
+
+    def read_so_far(self) -> int:
+        """Tokens of all texts that were read, those of instructions and of past turns among them."""
+        return self._read
 
     def written_down(self) -> WrittenDown:
         """Of the speech that was heard last: its transcript so far."""

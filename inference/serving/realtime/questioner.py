@@ -7,7 +7,7 @@ worked through in pieces so short that nobody else waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ..workers.pool import SessionSlot
 from .decoding import decode
 
 _CHUNK_S = 0.16  # of a recording are heard in one job
+_BETWEEN_S = 0.5  # recordings that are heard as one
 _LIKELIEST = Sampling()
 _PATIENCE_S = 1.0  # that a job may wait for the frames of conversations
 
@@ -41,15 +42,39 @@ class Questioner:
         """One job."""
         return (await self._slot.call(method, *args, patience=_PATIENCE_S)).value
 
-    async def hear(self, recording: bytes, about: str = "") -> float:
-        """A recording, whole, and what is asked in writing about it; returns its seconds.
+    async def hear(self, recordings: Sequence[bytes], about: str = "") -> int:
+        """One question in one recording or several, whole, and what is asked in writing about them; returns their
+        samples.
 
         Raises:
-            DuologueError: it cannot be read, or nobody speaks in it and nothing is asked about it.
+            DuologueError: one cannot be read, or nobody speaks and nothing is asked about it.
         """
-        pcm = await decode(read_audio, recording, self._rate)
-        await self.listen(pcm, about)
-        return len(pcm) / self._rate
+        clips = [await decode(read_audio, recording, self._rate) for recording in recordings]
+        if len(clips) > 1 and self._model.hears_sounds:
+            await self._hear_each(clips, about.strip())
+        else:  # as if all had been said in one
+            pause = np.zeros(round(_BETWEEN_S * self._rate), np.float32)
+            joined = [piece for clip in clips for piece in (pause, clip)][1:]
+            await self.listen(np.concatenate(joined), about)
+        return sum(map(len, clips))
+
+    async def _hear_each(self, clips: list[np.ndarray], about: str) -> None:
+        """Recordings (n,) one after the other in one turn."""
+        await self.ask("begin")
+        for number, clip in enumerate(clips):
+            if number:
+                await self.ask("another")
+            for part in (await self.plan(segments.asked, clip, True)).parts:
+                await self._hear_samples(part)
+        if about:
+            await self.ask("about", about)
+        if not await self.ask("end"):
+            raise DuologueError(segments.NO_WORDS)
+
+    async def _hear_samples(self, pcm: np.ndarray) -> None:
+        size = round(_CHUNK_S * self._rate)
+        for start in range(0, len(pcm), size):
+            await self.ask("hear", pcm[start : start + size])
 
     async def listen(self, pcm: np.ndarray, about: str = "") -> None:
         """A spoken question, (n,) float32 at the model's rate, and what is asked in writing about it.
@@ -73,16 +98,14 @@ class Questioner:
     ) -> segments.Recording:
         """What is to be heard of (n,) samples; ``how``: a function of speech_segments.py."""
         clip = await asyncio.to_thread(segments.framed, pcm)
-        found = [await self.ask("detect", piece) for piece in segments.pieces(clip)]
+        found = [await self.ask("detect", piece, not at) for at, piece in enumerate(segments.pieces(clip))]
         probabilities = np.concatenate([np.zeros(0, np.float32), *found])
         return await asyncio.to_thread(how, self._model, pcm, clip, probabilities, *more)
 
     async def hear_part(self, part: np.ndarray, *, apart: bool = False, about: str = "") -> bool:
         """Hear speech (n,); returns whether anything was said in it."""
         await self.ask("begin", apart)
-        size = round(_CHUNK_S * self._rate)
-        for start in range(0, len(part), size):
-            await self.ask("hear", part[start : start + size])
+        await self._hear_samples(part)
         if about:
             await self.ask("about", about)
         return bool(await self.ask("end"))
@@ -100,18 +123,16 @@ class Questioner:
         """The words in speech (n,), which is heard by itself and not remembered, as they are written."""
         await self.hear_part(part, apart=True)
         said = False
-        async for step in self.steps(sampling):
+        async for step in self.steps(sampling, aloud=False):
             if delta := step.transcript if said else step.transcript.lstrip():
                 yield delta
                 said = True
-            if step.text:
-                break
 
-    async def steps(self, sampling: Sampling) -> AsyncIterator[RequestStep]:
-        """The answer as it is made."""
+    async def steps(self, sampling: Sampling, tokens: int = 4, aloud: bool = True) -> AsyncIterator[RequestStep]:
+        """The answer as it is made, so many tokens at a time; without samples, if not ``aloud``."""
         ended = False
         while not ended:
-            step: RequestStep = await self.ask("step", sampling)
+            step: RequestStep = await self.ask("step", sampling, tokens, aloud)
             ended = step.ended
             yield step
 

@@ -34,7 +34,9 @@ _SOUND = _object(
     {"type": {"const": "input_audio"}, "input_audio": _object({"data": _BASE64}, "data")}, "type", "input_audio"
 )
 _PARTS = {"type": "array", "minItems": 1, "items": {"oneOf": [_TEXT, _SOUND]}}
-_ROLE = {"enum": ["system", "developer", "user", "assistant"]}
+_ROLE = {"enum": ["system", "developer", "user", "assistant", "tool"]}
+_FUNCTION = _object({"name": _STRING, "description": _STRING, "parameters": {"type": "object"}}, "name")
+_TOOL = _object({"type": {"const": "function"}, "function": _FUNCTION}, "type", "function")
 _MESSAGE = _object({"role": _ROLE, "content": {"oneOf": [_STRING, _PARTS]}}, "role", "content")
 
 SPEECH = _body(
@@ -52,8 +54,12 @@ COMPLETIONS = _body(
         "modalities": {"type": "array", "minItems": 1, "items": {"enum": ["text", "audio"]}},
         "audio": _object({"voice": _STRING, "format": {"enum": ["pcm16", *_FILES]}}, "format"),
         "stream": {"type": "boolean"}, "max_completion_tokens": {"type": "integer", "minimum": 1},
-        "temperature": {"type": "number", "minimum": 0},
-        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "n": {"const": 1},
+        "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+        "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "n": {"type": "integer", "minimum": 1, "maximum": 8}, "seed": {"type": "integer"},
+        "stop": {"oneOf": [_STRING, {"type": "array", "maxItems": 4, "items": _STRING}]},
+        "tools": {"type": "array", "items": _TOOL}, "tool_choice": {}, "parallel_tool_calls": {"type": "boolean"},
+        "stream_options": _object({"include_usage": {"type": "boolean"}}),
     }, "messages"),
     {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": _STRING}},
 )  # fmt: skip

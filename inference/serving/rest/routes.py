@@ -6,7 +6,8 @@ from fastapi import FastAPI
 from starlette.formparsers import MultiPartParser
 
 from ..app import Service
-from . import completions, speech, transcriptions
+from . import speech, transcriptions
+from .chat import completions
 
 
 def add_routes(app: FastAPI, service: Service) -> None:

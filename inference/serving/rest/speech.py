@@ -30,6 +30,7 @@ from .events import error_line, line
 from .fields import Fields, number, unsupported
 from .sound_files import FORMATS, MEDIA, SoundStream
 
+PATH = "/v1/audio/speech"
 FIELDS = Fields(
     served=frozenset({"model", "input", "voice", "response_format", "speed", "stream_format"}),
     refused={"instructions": ("",)},
@@ -44,7 +45,7 @@ _END = re.compile(r"[.!?…;:]+[\"'”’)\]]*\s+|[。！？；]+[”’」』]*
 def add(app: FastAPI, service: Service) -> None:
     """The endpoint."""
 
-    @app.post("/v1/audio/speech", openapi_extra=openapi.SPEECH)
+    @app.post(PATH, openapi_extra=openapi.SPEECH)
     async def speech(request: Request) -> Response:
         body = await read_body(await request.body(), service.config.limits)
         check_texts(body, service.config.limits)
@@ -125,6 +126,7 @@ async def _sound(asker: Questioner, rate: int, more: list[str], speed: float) ->
 async def _file(sound: AsyncIterator[np.ndarray], service: Service, format_: str) -> AsyncIterator[bytes]:
     file = SoundStream(format_, service.assistant.output_rate)
     async for pcm in sound:
+        service.metrics.sound(PATH, spoken_s=len(pcm) / service.assistant.output_rate)
         if len(pcm) and (data := file.push(pcm)):
             yield data
     if data := file.push(np.zeros(0, np.float32), last=True):

@@ -30,6 +30,7 @@ from .events import error_line, line
 from .fields import Fields, unsupported
 from .languages import check_language, name_of
 
+PATH = "/v1/audio/transcriptions"
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")
 GRANULARITIES = ("segment", "word")
 FIELDS = Fields(
@@ -46,7 +47,7 @@ FIELDS = Fields(
 def add(app: FastAPI, service: Service) -> None:
     """The endpoint."""
 
-    @app.post("/v1/audio/transcriptions")
+    @app.post(PATH)
     async def transcriptions(
         request: Request,
         file: Annotated[UploadFile, File()],
@@ -68,11 +69,12 @@ def add(app: FastAPI, service: Service) -> None:
         sampling = Sampling(temperature=temperature)
         dictation = Dictation(asker, recording, sampling, service.assistant.input_rate)
         if stream:
-            return Stream(_events(asker, dictation), asker, "text/event-stream")
+            return Stream(_events(asker, dictation, service), asker, "text/event-stream")
         try:
             await while_there(request, dictation.finish(), service.metrics)
         finally:
             asker.leave()
+            service.metrics.sound(PATH, heard_s=dictation.seconds)
         return _answer(dictation, response_format, wanted, name_of(language or service.config.language), temperature)
 
 
@@ -145,7 +147,7 @@ def _segment(at: int, segment: Segment, temperature: float) -> dict[str, Any]:
     return fields
 
 
-async def _events(asker: Questioner, dictation: Dictation) -> AsyncIterator[str]:
+async def _events(asker: Questioner, dictation: Dictation, service: Service) -> AsyncIterator[str]:
     try:
         async for delta in dictation.deltas():
             yield line(TranscriptionTextDeltaEvent(type="transcript.text.delta", delta=delta))
@@ -154,3 +156,4 @@ async def _events(asker: Questioner, dictation: Dictation) -> AsyncIterator[str]
         yield error_line(error)
     finally:
         asker.leave()
+        service.metrics.sound(PATH, heard_s=dictation.seconds)
