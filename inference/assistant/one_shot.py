@@ -86,7 +86,7 @@ class OneShotRequest:
     def speak_first(self) -> None:
         """No question: the assistant speaks although nobody has asked anything."""
         self._asked = self._state
-        self._text, self._steps = ReplyText(self._tokenizer), None
+        self._begin_answer()
         speak_first(self._model, self._tokenizer, self._state)
 
     def messages(self, messages: Sequence[Message]) -> None:

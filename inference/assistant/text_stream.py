@@ -99,9 +99,7 @@ def next_text(tokenizer: Any, ids: Sequence[int], done: int, *, final: bool, spe
     """
 
     def decode(some: Sequence[int]) -> str:
-        return str(
-            tokenizer.decode(list(some), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
-        )
+        return str(tokenizer.decode(list(some), skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
     if done == len(ids):
         return ""

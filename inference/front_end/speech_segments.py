@@ -124,9 +124,7 @@ def dictated(model: DialogueModel, waveform: np.ndarray, clip: np.ndarray, proba
     places = [_place(each, probabilities, offset) for each in placed]
     if len(found) == 1 and not model.streams and _little(waveform, found[0]):
         found, places = [waveform], [Place([(0, len(waveform))], places[0].speech)]
-    return Recording(
-        len(waveform) / SAMPLE_RATE, found, () if found else (_nothing(waveform),), places=tuple(places)
-    )
+    return Recording(len(waveform) / SAMPLE_RATE, found, () if found else (_nothing(waveform),), places=tuple(places))
 
 
 def _place(windows: list[Run], probabilities: np.ndarray, offset: int) -> Place:

@@ -1,6 +1,6 @@
 """Tokens picked for a reply that may call functions: none is given out before it is known whether it is said.
 
-    pick a token -> is it the beginning of a call? -> pick on until that is known -> tokens of kind REPLY or CALL
+pick a token -> is it the beginning of a call? -> pick on until that is known -> tokens of kind REPLY or CALL
 """
 
 from __future__ import annotations

@@ -93,9 +93,7 @@ class Questioner:
             words = "".join([delta async for delta in self._write_down(heard.parts)])
             await self.ask("read", f"{words} {about}".strip())
 
-    async def plan(
-        self, how: Callable[..., segments.Recording], pcm: np.ndarray, *more: Any
-    ) -> segments.Recording:
+    async def plan(self, how: Callable[..., segments.Recording], pcm: np.ndarray, *more: Any) -> segments.Recording:
         """What is to be heard of (n,) samples; ``how``: a function of speech_segments.py."""
         clip = await asyncio.to_thread(segments.framed, pcm)
         found = [await self.ask("detect", piece, not at) for at, piece in enumerate(segments.pieces(clip))]

@@ -133,9 +133,7 @@ async def _file(sound: AsyncIterator[np.ndarray], service: Service, format_: str
         yield data
 
 
-async def _events(
-    sound: AsyncIterator[np.ndarray], service: Service, format_: str, tokens: int
-) -> AsyncIterator[str]:
+async def _events(sound: AsyncIterator[np.ndarray], service: Service, format_: str, tokens: int) -> AsyncIterator[str]:
     rate, samples = service.assistant.output_rate, 0
 
     async def counted() -> AsyncIterator[np.ndarray]:

@@ -29,9 +29,7 @@ def runs(alignment: tuple[int, ...]) -> list[tuple[int, int, int]]:
 def test_it_is_the_likeliest_alignment(seed: int, length: int, ids: list[int]) -> None:
     labels = torch.randn(length, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
     possible = [
-        each
-        for each in itertools.product(range(3), repeat=length)
-        if [label for label, _, _ in runs(each)] == ids
+        each for each in itertools.product(range(3), repeat=length) if [label for label, _, _ in runs(each)] == ids
     ]
     if not possible:
         return

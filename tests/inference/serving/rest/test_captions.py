@@ -21,9 +21,7 @@ PLAIN = Segment("a < b & c", 0.5, 3_725.0625, 0.9, [1])
 
 def test_a_segment_is_a_caption() -> None:
     both = [PLAIN, Segment("end", 3_726.0, 3_727.0, 0.9, [2])]
-    assert srt(both) == (
-        "1\n00:00:00,500 --> 01:02:05,062\na < b & c\n\n2\n01:02:06,000 --> 01:02:07,000\nend\n"
-    )
+    assert srt(both) == ("1\n00:00:00,500 --> 01:02:05,062\na < b & c\n\n2\n01:02:06,000 --> 01:02:07,000\nend\n")
     assert vtt(both) == (
         "WEBVTT\n\n00:00:00.500 --> 01:02:05.062\na &lt; b &amp; c\n\n01:02:06.000 --> 01:02:07.000\nend\n"
     )

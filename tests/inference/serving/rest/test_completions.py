@@ -148,7 +148,6 @@ def test_bad_completions_are_one_clear_error(server, body, param) -> None:
     assert server.service.pool.slots == 0
 
 
-
 def test_every_field_of_the_api_is_known() -> None:
     assert FIELDS.served | FIELDS.neutral | set(FIELDS.refused) == set(CompletionCreateParamsStreaming.__annotations__)
 

@@ -134,9 +134,7 @@ def test_a_language_model_writes_it(writes) -> None:
     ],
 )
 def test_what_cannot_be_met_is_refused_by_name(hears, fields, param, message) -> None:
-    answer = httpx.post(
-        f"{hears.url}/v1/audio/transcriptions", data={"model": "tiny", **fields}, files={"file": TWO}
-    )
+    answer = httpx.post(f"{hears.url}/v1/audio/transcriptions", data={"model": "tiny", **fields}, files={"file": TWO})
     error = answer.json()["error"]
     assert answer.status_code == 400 and error["param"] == param and message in error["message"], error
 
