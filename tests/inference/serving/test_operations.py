@@ -9,22 +9,15 @@ import logging
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("fastapi")
-import httpx
 import yaml
 from prometheus_client import CollectorRegistry
-from running_server import ENGINE, running, wait
-from tiny_assistant import SAID
-from websockets.sync.client import connect
 
 from duologue.demo.serve_commands import serve
 from duologue.inference.serving import logs
-from duologue.inference.serving.app import ServeConfig
-from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.http.metrics import Metrics
 from duologue.model.errors import DuologueError
 
@@ -78,69 +71,6 @@ def test_the_examples_have_options_that_there_are() -> None:
     assert stop > int(shlex.split(started)[shlex.split(started).index("--grace") + 1])
     (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["127.0.0.1:8000"]}]
-
-
-@pytest.fixture(scope="module")
-def served():
-    """A service with a key, and its log as JSON."""
-    stream = io.StringIO()
-    handler, logger = logging.StreamHandler(stream), logging.getLogger(logs.REQUESTS)
-    handler.setFormatter(logs.JsonFormatter())
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    access = AccessConfig(keys=(KEY,), root_path="/talk")
-    with running(ServeConfig(model="tiny", pool=ENGINE, access=access)) as found:
-        yield found, stream
-    logger.removeHandler(handler)
-    logger.setLevel(logging.NOTSET)
-
-
-def figure(found: Any, name: str, **labels: str) -> float:
-    value = found.service.metrics.registry.get_sample_value(name, labels)
-    return 0.0 if value is None else value
-
-
-def test_requests_are_counted_and_logged_without_what_they_say(served) -> None:
-    found, stream = served
-    bearer = {"Authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=found.url, headers=bearer, timeout=60) as client:
-        body = {"model": "tiny", "input": SECRET, "voice": "alloy", "response_format": "pcm"}
-        sound = client.post("/v1/audio/speech?secret=xyzzy", json=body).content
-        asked = {"messages": [{"role": "user", "content": SECRET}]}
-        assert client.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]["content"] == SAID
-        assert client.post("/v1/chat/completions", json={"messages": SECRET}).status_code == 400
-        assert client.get("/v1/models/nobody").status_code == 404
-        assert client.get("/talk/v1/models/tiny").status_code == 200, "behind a proxy that passes its folder on"
-        for path in ("/", "/nothing", "/v1/nothing", "/metrics/x"):
-            assert client.get(path).status_code == 404
-        assert client.get("/health", headers={"Authorization": "Bearer wrong-wrong"}).status_code == 200
-    assert httpx.get(f"{found.url}/v1/models").status_code == 401
-    with connect(found.url.replace("http", "ws") + "/v1/realtime", additional_headers=bearer) as connection:
-        connection.recv()
-        assert figure(found, "duologue_http_open", endpoint="/v1/realtime") == 1
-    total, models = "duologue_http_requests_total", "/v1/models/{name:path}"
-    wait(lambda: figure(found, total, endpoint="/v1/realtime", status="101") == 1)
-    assert figure(found, "duologue_http_open", endpoint="/v1/realtime") == 0
-    assert figure(found, total, endpoint="/v1/audio/speech", status="200") == 1
-    assert figure(found, total, endpoint="/v1/chat/completions", status="200") == 1
-    assert figure(found, total, endpoint="/v1/chat/completions", status="400") == 1
-    for status in ("404", "200"):
-        assert figure(found, total, endpoint=models, status=status) == 1
-    assert figure(found, total, endpoint="/v1/models", status="401") == 1, "who is refused is counted"
-    assert figure(found, total, endpoint="other", status="404") == 4
-    first = figure(found, "duologue_http_first_byte_seconds_sum", endpoint="/v1/audio/speech")
-    assert 0 < first <= figure(found, "duologue_http_seconds_sum", endpoint="/v1/audio/speech")
-    spoken = figure(found, "duologue_audio_seconds_total", endpoint="/v1/audio/speech", direction="spoken")
-    assert spoken == pytest.approx(len(sound) / 48_000, abs=0.05)
-
-    text = stream.getvalue()
-    lines = [json.loads(line) for line in text.splitlines()]
-    assert {line["event"] for line in lines} == {"request"} and len(lines) >= 11
-    (speech,) = [line for line in lines if line["endpoint"] == "/v1/audio/speech"]
-    assert speech["status"] == 200 and speech["method"] == "POST" and speech["bytes_out"] == len(sound)
-    assert [line["status"] for line in lines if line.get("session")] == [101]
-    for secret in (KEY, SECRET, "xyzzy", "nobody", "nothing", "Bearer"):
-        assert secret not in text
 
 
 def test_a_fault_is_logged_without_its_words() -> None:

@@ -334,20 +334,15 @@ WEATHER = [{"role": "user", "content": QUESTION}]
 
 
 def test_a_function_is_called_and_its_result_told(caller) -> None:
-    """The round trip, by text and by speech, whole and streamed."""
-    for asked in (QUESTION, [heard(0.5)]):
-        first = ask(caller, [{"role": "user", "content": asked}], tools=[TOOL]).choices[0]
-        (call,) = first.message.tool_calls
-        assert first.finish_reason == "tool_calls" and first.message.content is None
-        assert (call.type, call.function.name, json.loads(call.function.arguments)) == (
-            "function", "weather", json.loads(ARGUMENTS),
-        )  # fmt: skip
-        if isinstance(asked, str):
-            result = {"role": "tool", "tool_call_id": call.id, "content": RESULT}
-            told = ask(caller, [*WEATHER, first.message.model_dump(), result], tools=[TOOL])
-            assert told.choices[0].message.content == TOLD and told.choices[0].finish_reason == "stop"
-            assert told.choices[0].message.tool_calls is None
-    assert ask(caller, WEATHER, tools=[TOOL]).usage.completion_tokens > 5, "calls are tokens too"
+    first = ask(caller, WEATHER, tools=[TOOL])
+    (call,) = first.choices[0].message.tool_calls
+    assert first.choices[0].finish_reason == "tool_calls" and first.choices[0].message.content is None
+    assert call.type == "function" and call.function.name == "weather"
+    assert json.loads(call.function.arguments) == json.loads(ARGUMENTS)
+    assert first.usage.completion_tokens > 5, "calls are tokens too"
+    result = {"role": "tool", "tool_call_id": call.id, "content": RESULT}
+    told = ask(caller, [*WEATHER, first.choices[0].message.model_dump(), result], tools=[TOOL]).choices[0]
+    assert told.message.content == TOLD and told.finish_reason == "stop" and told.message.tool_calls is None
     assert caller.service.pool.slots == 0
 
 
