@@ -99,8 +99,8 @@ def narrowed_vocoder(old: UnitVocoder, becomes: UnitVocoderConfig) -> UnitVocode
         inner, inner_bias, outer = (
             f"generator.blocks.{at}.{name}" for name in ("pwconv1.weight", "pwconv1.bias", "pwconv2.weight")
         )
-        share = tensors[inner].norm(dim=1) * tensors[outer].norm(dim=0)
-        keep = share.argsort(descending=True)[: wanted.ffn_dim].sort().values
+        weights = tensors[inner].norm(dim=1) * tensors[outer].norm(dim=0)
+        keep = weights.argsort(descending=True)[: wanted.ffn_dim].sort().values
         tensors |= {inner: tensors[inner][keep], inner_bias: tensors[inner_bias][keep], outer: tensors[outer][:, keep]}
     new.load_state_dict(tensors)
     return new

@@ -148,7 +148,7 @@ def test_wrong_bearers_are_limited_but_lock_out_nobody_who_was_right() -> None:
 
     def tried(key: str, address: str = "1.2.3.4") -> int:
         try:
-            access._key({"authorization": f"Bearer {key}"}, address)
+            access._key({"authorization": f"Bearer {key}"}, {"path": "/", "client": (address, 1)})
         except RequestError as error:
             return error.status
         return 200

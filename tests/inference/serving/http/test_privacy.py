@@ -86,9 +86,9 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         compared.clear()
         if which is None:
             with pytest.raises(access.RequestError):
-                door._key({"authorization": f"Bearer {key}"})
+                door._key({"authorization": f"Bearer {key}"}, {"path": "/"})
         else:
-            assert door._key({"authorization": f"Bearer {key}"}) == which
+            assert door._key({"authorization": f"Bearer {key}"}, {"path": "/"}) == {"key": which}
         assert len(compared) == len(KEYS) and {len(side) for pair in compared for side in pair} == {32}
 
 
