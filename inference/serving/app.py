@@ -46,6 +46,7 @@ from .protocol.errors import RequestError
 from .protocol.items import new_id
 from .protocol.session_update import update
 from .protocol.settings import Abilities, Settings
+from .realtime.conversation import Conversation, Model
 from .realtime.questioner import Questioner
 from .realtime.realtime import RealtimeSession
 from .workers.pool import PoolFull, WorkerPool, WorkerPoolConfig
@@ -155,13 +156,18 @@ class Service:
         """
         return Questioner(await self.admitting().wait(key), self.assistant.model)
 
+    @property
+    def initial(self) -> Settings:
+        """What a session begins with."""
+        return Settings.initial(self.config.model, new_id("sess"), _abilities(self.assistant.model))
+
     def session_of(self, change: dict[str, Any]) -> dict[str, Any]:
         """The session object that a session would begin with.
 
         Raises:
             RequestError: a field that cannot be.
         """
-        done = update(Settings.initial(self.config.model, new_id("sess"), _abilities(self.assistant.model)), change)
+        done = update(self.initial, change)
         if done.errors:
             raise done.errors[0]
         seen = done.settings.seen()
@@ -184,11 +190,11 @@ class Service:
         offered = socket.scope.get("subprotocols", [])
         outbox = Outbox()
         model = self.assistant.model
-        session = RealtimeSession(
-            slot, outbox.put, self.config.model, self.assistant.input_rate, self.assistant.output_rate,
-            _abilities(model), model.calls, self.metrics.event,
-            questioner=lambda: self.questioner(key), limits=self.config.limits,
+        conversation = Conversation(
+            slot, outbox.put, Model(input_rate=model.input_rate, output_rate=model.output_rate, calls=model.calls),
+            self.initial, self.config.limits.past_chars, self.metrics.event,
         )  # fmt: skip
+        session = RealtimeSession(conversation, lambda: self.questioner(key), self.config.limits)
         self.sessions.add(session)
         try:
             await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
@@ -196,7 +202,7 @@ class Service:
             await self._serve(socket, session, outbox)
         finally:
             self.sessions.discard(session)
-            await session.close()
+            session.close()
 
     def refusal(self, error: DuologueError) -> RequestError:
         """An error as the API gives it, counted if somebody is refused."""

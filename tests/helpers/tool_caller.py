@@ -42,7 +42,8 @@ def tool_caller() -> Assistant:
 def _teach(model: SpeechLM, tokenizer: Any) -> None:
     template = model.prompt.template  # type: ignore[attr-defined]
     user = {"role": "user", "content": QUESTION}
-    heard = [{"role": "user", "content": [Given((SPEECH,) * n)]} for n in (8, 16)]
+    sounds = [_heard(model, *spans) for spans in ((1.0, 0.16), (1.0, 0.32), (1.0, 0.5), (1.4, 0.24))]
+    heard = [{"role": "user", "content": [Given((SPEECH,) * len(sound))]} for sound in sounds]
     function = {"name": "weather", "arguments": {"place": "Wien"}}
     calls = [{"id": "call00000", "type": "function", "function": function}]
     call = {"role": "assistant", "content": "", "tool_calls": calls}
@@ -62,17 +63,20 @@ def _teach(model: SpeechLM, tokenizer: Any) -> None:
     learner = torch.optim.AdamW(llm.parameters(), lr=1e-2, weight_decay=0)
     most = max(len(before) + len(after) for before, after in texts)
     ids = torch.zeros(len(texts), most, dtype=torch.long)
+    given = torch.zeros(len(texts), most, sounds[0].shape[1])
     wanted = torch.full((len(texts), most), -100)
     speech = torch.zeros(len(texts), most, dtype=torch.bool)
     for row, (before, after) in enumerate(texts):
         whole = torch.tensor([*before, *after])
         speech[row, : len(whole)] = whole == SPEECH
+        if speech[row].any():
+            given[row, speech[row]] = next(sound for sound in sounds if len(sound) == int(speech[row].sum()))
         ids[row, : len(whole)] = whole.clamp(min=0)
         wanted[row, len(before) - 1 : len(whole) - 1] = torch.tensor(after)
     with torch.enable_grad():
         for _ in range(400):
             noise = torch.randn(*ids.shape, llm.embed(ids[:1, :1]).shape[-1], generator=generator) * scale
-            embeds = torch.where(speech[..., None], noise, llm.embed(ids))
+            embeds = torch.where(speech[..., None], given + 0.3 * noise, llm.embed(ids))
             hidden = llm.lm.base_model(inputs_embeds=embeds)[0]
             loss = torch.nn.functional.cross_entropy(llm.head(hidden).transpose(1, 2), wanted)
             if float(loss.detach()) < 0.005:
@@ -82,3 +86,13 @@ def _teach(model: SpeechLM, tokenizer: Any) -> None:
             torch.nn.utils.clip_grad_norm_(llm.parameters(), 1.0)
             learner.step()
     assert float(loss.detach()) < 0.02, f"not learnt: {float(loss.detach()):.3f}"
+
+
+def _heard(model: SpeechLM, noise_s: float, silence_s: float) -> torch.Tensor:
+    """What the language model is fed of a second of noise or so, as a session hears it, (n, D)."""
+    hearing = model.while_speaking().stages.hearing
+    state = hearing.init_state(1)
+    before, noise = torch.zeros(1, 3840), 0.1 * torch.randn(1, round(16_000 * noise_s))
+    clip = torch.cat([before, noise, torch.zeros(1, round(16_000 * silence_s))], dim=1)
+    with torch.no_grad():
+        return torch.cat([hearing.step(clip, state), hearing.flush(state)], dim=1)[0]

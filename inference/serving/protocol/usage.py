@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ...session.policy import FRAME_MS
+from .items import Item
 
 
 def words(text: str | None) -> int:
@@ -38,3 +40,13 @@ def usage(before: int, asked: int, heard: int, said: int, spoken: int) -> dict[s
         },
         "output_token_details": {"text_tokens": said, "audio_tokens": spoken},
     }
+
+
+def usage_of(items: Iterable[Item], asked: Item | None, answer: Item, made: tuple[int, int]) -> dict[str, Any]:
+    """Of a response in a conversation: ``asked``: what it answers. made: tokens of its text and of its sound."""
+    before = sum(words(item.text) for item in items if item not in (asked, answer))
+    if asked is None:
+        return usage(before, 0, 0, *made)
+    if asked.spoken:
+        return usage(before, 0, frames(sum(map(len, asked.sound)), asked.rate), *made)
+    return usage(before, words(asked.text), 0, *made)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..protocol.items import Item
 from ..workers.pool import FRAME_S, Done, SessionSlot
 
+_AT_ONCE = 12  # frames that are handed over before others have their turn
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ class Pacer:
         happened: Callable[[Done, bool, np.ndarray], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        self._slot, self._silence = slot, np.zeros(frame, np.float32)
+        self._slot, self._silence, self.frame = slot, np.zeros(frame, np.float32), frame
         self._due, self._happened, self._failed = due, happened, failed
         self._submitted: list[tuple[bool, np.ndarray]] = []  # made up?
         self._last_frame = 0.0
@@ -108,3 +110,37 @@ class Pacer:
                 await asyncio.sleep(wait)
             else:
                 self.make_up()
+
+
+class Feeding:
+    """The sound of items on its way to a session, no more at a time than others can wait for.
+
+    Args:
+        then: is called once all of it has been handed over. failed: is told of a fault of ours.
+    """
+
+    def __init__(
+        self, pacer: Pacer, items: list[Item], then: Callable[[], None], failed: Callable[[BaseException], None]
+    ) -> None:
+        self._pacer, self._items, self._then, self._failed = pacer, items, then, failed
+        self._task = asyncio.create_task(self._run())
+
+    def stop(self) -> None:
+        """Hand over no more of it."""
+        self._task.cancel()
+
+    async def over(self) -> None:
+        """Returns once it is over."""
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            for item in self._items:
+                waveform = await asyncio.to_thread(item.waveform)
+                for i, frame in enumerate(waveform.reshape(-1, self._pacer.frame), 1):
+                    self._pacer.make_up(frame)
+                    if i % _AT_ONCE == 0:
+                        await self._pacer.caught_up()
+            self._then()
+        except Exception as fault:  # it must not leave a client waiting for ever
+            self._failed(fault)

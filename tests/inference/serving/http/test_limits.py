@@ -216,19 +216,19 @@ def test_many_items_are_read_once_the_last_has_come(server, monkeypatch) -> None
         collect(connection, "session.created")
         (session,) = server.service.sessions
         calls: list[str] = []
-        call = session.slot.call
+        call = session.conversation.port.slot.call
 
         def counted(method, *args, **named):
             calls.append(method)
             return call(method, *args, **named)
 
-        monkeypatch.setattr(session.slot, "call", counted)
+        monkeypatch.setattr(session.conversation.port.slot, "call", counted)
         for i in range(60):
             kind, role = (("input_text", "user"), ("output_text", "assistant"))[i % 2]
             item = {"type": "message", "role": role, "content": [{"type": kind, "text": f"what is {i}"}]}
             connection.conversation.item.create(item=item, previous_item_id=None if i else "root")
         collect(connection, "conversation.item.done", 60)
-        wait(lambda: session._reading is None)
+        wait(lambda: not session.conversation.port.reading)
         assert 1 <= calls.count("remember") < 40
         connection.conversation.item.create(
             item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what is two"}]}

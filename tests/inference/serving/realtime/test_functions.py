@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("fastapi")
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
-from running_server import Running, collect, running, types, wait
+from running_server import Running, collect, pcm16, running, sound, types, wait
 from tiny_assistant import SAID
 from tiny_chat import TOOL
 from tool_caller import ARGUMENTS, GREETING, QUESTION, RESULT, TOLD, UNTOLD, tool_caller
@@ -104,6 +104,25 @@ def test_a_call_is_remembered_where_the_conversation_is_read_again(connection: A
     connection.session.update(session={"type": "realtime", "instructions": ""})
     collect(connection, "session.updated")
     assert told(connection, call)[-1].response.output[0].type == "message"
+
+
+def test_a_spoken_question_calls_too(connection: Any) -> None:
+    declare(connection, audio={"input": {"turn_detection": {"type": "server_vad"}}})
+    connection.input_audio_buffer.append(audio=pcm16(sound((0.4, False), (1.0, True), (3.0, False))))
+    events = collect(connection, "response.done")
+    assert types(events, "conversation.item.input_audio_transcription.failed") == [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        *CALLED,
+    ]
+    (call,) = events[-1].response.output
+    assert (call.name, call.arguments) == ("weather", ARGUMENTS)
+    events = told(connection, call)
+    assert events[-1].response.output[0].content[0].transcript == TOLD
+    assert any(event.type == "response.output_audio.delta" for event in events)
 
 
 def test_outside_the_conversation(connection: Any) -> None:

@@ -221,7 +221,7 @@ def test_items_come_and_go_and_the_model_remembers_what_is_left(connection, serv
         return {"type": "message", "role": role, "content": [{"type": kind, "text": text}], **more}
 
     (session,) = server.service.sessions
-    line = session.slot.line
+    line = session.conversation.port.slot.line
     connection.conversation.item.create(item=words("user", "what is two plus two", id="question"))
     connection.conversation.item.create(
         item=words("assistant", "it makes nine", id="answer"), previous_item_id="question"

@@ -1,0 +1,268 @@
+"""A conversation with a session that does as a script says: no model, no socket, no clock. By scripts, and by messages
+of the client and events of the session drawn at random in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openai")
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duologue.inference.serving.http.limits import Limits
+from duologue.inference.serving.protocol.events import SERVER
+from duologue.inference.serving.protocol.formats import AudioFormat, to_base64
+from duologue.inference.serving.protocol.settings import Settings
+from duologue.inference.serving.realtime.conversation import Conversation, Model
+from duologue.inference.serving.realtime.realtime import RealtimeSession
+from duologue.inference.serving.realtime.turns import Stage
+from duologue.inference.serving.workers.worker import Done
+from duologue.inference.session.events import Event, EventKind, Tick
+from duologue.inference.session.policy import Mode
+
+RATE, FRAME = 16_000, 1_280
+FRAME_SOUND = to_base64(np.zeros(FRAME, np.float32), RATE, AudioFormat.PCM)
+
+
+class Script:
+    """A slot whose session does what comes next: each frame a mode, and events."""
+
+    def __init__(self) -> None:
+        self.next: deque[tuple[Mode, list[Event]]] = deque()
+        self.called: list[str] = []
+        self.line, self.mode, self.played = 1, Mode.IDLE, 0
+
+    def tick(self, pcm: np.ndarray, arrived: float | None = None) -> asyncio.Future[Done]:
+        self.mode, events = self.next.popleft() if self.next else (self.mode, [])
+        if any(each.kind is EventKind.ANSWER_AUDIBLE for each in events):
+            self.played = 0
+        self.played += FRAME if self.mode is Mode.ANSWERING else 0
+        return self._done(Tick(np.full(FRAME, 0.1, np.float32), events))
+
+    def call(self, method: str, *args: Any, patience: float = 0.0) -> asyncio.Future[Done]:
+        self.called.append(method)
+        return self._done("some words" if method == "truncate" else None)
+
+    def leave(self) -> None:
+        pass
+
+    def _done(self, value: Any) -> asyncio.Future[Done]:
+        future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        future.set_result(Done(value, self.mode, self.played, False, 0.0))
+        return future
+
+
+class Client:
+    """Sends messages, lets frames pass, and has what came, each checked by the package's own type."""
+
+    def __init__(self) -> None:
+        self.script, self.seen = Script(), list[dict[str, Any]]()
+        model, session = Model(input_rate=RATE, output_rate=RATE), Settings.initial("tiny", "sess_1")
+        slot: Any = self.script
+        self.conversation = Conversation(slot, self._came, model, session, 8_000)
+        self.session = RealtimeSession(self.conversation, lambda: pytest.fail("no slot is asked for"), Limits())
+
+    def _came(self, text: str) -> None:
+        event = json.loads(text)
+        SERVER[event["type"]].model_validate(event, strict=False)
+        self.seen.append(event)
+
+    async def __call__(self, kind: str, **fields: Any) -> None:
+        await self.session.handle(json.dumps({"type": kind, **fields}))
+        await self.settle()
+
+    async def frame(self, mode: Mode, *kinds: EventKind, text: str = "word") -> None:
+        self.script.next.append((mode, [Event(kind, 80, text) for kind in kinds]))
+        for _ in range(3):  # the resampler holds back a little
+            if self.script.next:
+                await self("input_audio_buffer.append", audio=FRAME_SOUND)
+
+    async def settle(self) -> None:
+        for _ in range(6):
+            await asyncio.sleep(0)
+
+    def types(self) -> list[str]:
+        kinds = [event["type"] for event in self.seen]
+        return [kind for i, kind in enumerate(kinds) if i == 0 or kinds[i - 1] != kind]
+
+
+def talk(what: Callable[[Client], Awaitable[None]]) -> Client:
+    async def run() -> Client:
+        client = Client()
+        await client.session.open()
+        await what(client)
+        client.session.close()
+        return client
+
+    return asyncio.run(run())
+
+
+async def turn(client: Client) -> None:
+    await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED)
+    await client.frame(Mode.LISTENING, EventKind.SPEECH_STOPPED)
+    await client.frame(Mode.ANSWERING, EventKind.ANSWER_STARTED, EventKind.TRANSCRIBED)
+
+
+async def answered(client: Client) -> None:
+    await turn(client)
+    await client.frame(Mode.ANSWERING, EventKind.ANSWER_TEXT, EventKind.ANSWER_AUDIBLE)
+    await client.frame(Mode.IDLE, EventKind.ANSWER_FINISHED)
+
+
+def test_a_turn_and_its_answer() -> None:
+    assert talk(answered).types() == [
+        "session.created",
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+        "response.output_item.added",
+        "conversation.item.added",
+        "response.content_part.added",
+        "response.output_audio_transcript.delta",
+        "response.output_audio.delta",
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "conversation.item.done",
+        "response.done",
+    ]
+
+
+def test_an_interruption() -> None:
+    async def interrupted(client: Client) -> None:
+        await turn(client)
+        await client.frame(Mode.ANSWERING, EventKind.ANSWER_TEXT, EventKind.ANSWER_AUDIBLE)
+        await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED, EventKind.INTERRUPTED, text="heard")
+
+    client = talk(interrupted)
+    done = next(event["response"] for event in client.seen if event["type"] == "response.done")
+    assert (done["status"], done["status_details"]["reason"]) == ("cancelled", "turn_detected")
+    assert done["output"][0]["content"][0]["transcript"] == "heard"
+    kinds = client.types()
+    begun = [i for i, kind in enumerate(kinds) if kind == "input_audio_buffer.speech_started"]
+    assert len(begun) == 2 and begun[1] < kinds.index("response.done") and kinds[-1] == "conversation.item.truncated"
+
+
+def test_a_response_that_is_cancelled_and_one_too_many() -> None:
+    async def cancelled(client: Client) -> None:
+        await client("response.create")
+        await client("response.create")
+        await client("response.cancel")
+        await client("response.cancel")
+        await client("response.create")
+
+    client = talk(cancelled)
+    assert client.types()[1:] == ["response.created", "error", "response.done", "error", "response.created"]
+    codes = [event["error"]["code"] for event in client.seen if event["type"] == "error"]
+    assert codes == ["conversation_already_has_active_response", "response_cancel_not_active"]
+    assert client.script.called.count("speak_first") == 2 and "truncate" in client.script.called
+
+
+def test_a_turn_waits_and_the_user_goes_on() -> None:
+    """A response that is asked for while the user speaks again answers both."""
+
+    async def waits(client: Client) -> None:
+        detection = {"type": "server_vad", "create_response": False}
+        await client("session.update", session={"audio": {"input": {"turn_detection": detection}}})
+        await turn(client)
+        await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED)
+        assert client.conversation.turns.stage is Stage.HEARING and client.conversation.turns.held
+        await client("response.create")
+
+    client = talk(waits)
+    assert client.types()[-4:] == [
+        "input_audio_buffer.committed",
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.created",
+    ]
+    assert client.script.called[-3:] == ["press", "hands_free", "respond"]
+
+
+ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what is two"}]}
+SAID = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "four"}]}
+SYSTEM = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "be brief"}]}
+CALL = {"type": "function_call", "name": "f", "call_id": "c", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "c", "output": "1"}
+
+
+def detection(value: Any) -> dict[str, Any]:
+    return {"type": "session.update", "session": {"audio": {"input": {"turn_detection": value}}}}
+
+
+MESSAGES: list[dict[str, Any]] = [
+    {"type": "input_audio_buffer.append", "audio": FRAME_SOUND},
+    {"type": "input_audio_buffer.append", "audio": to_base64(np.zeros(3 * FRAME, np.float32), RATE, AudioFormat.PCM)},
+    {"type": "input_audio_buffer.commit"},
+    {"type": "input_audio_buffer.clear"},
+    *({"type": "conversation.item.create", "item": item} for item in (ITEM, SAID, SYSTEM, CALL, RESULT)),
+    {"type": "response.create"},
+    {"type": "response.create", "response": {"instructions": "greet", "output_modalities": ["text"]}},
+    {"type": "response.create", "response": {"input": [ITEM]}},
+    {"type": "response.cancel"},
+    {"type": "delete"},
+    {"type": "truncate"},
+    detection(None),
+    detection({"type": "semantic_vad"}),
+    detection({"type": "server_vad", "create_response": False}),
+    {"type": "session.update", "session": {"type": "transcription"}},
+    {"type": "session.update", "session": {"type": "realtime", "tools": [{"type": "function", "name": "f"}]}},
+]
+STEPS = st.one_of(
+    st.sampled_from(MESSAGES),
+    st.tuples(st.sampled_from(list(Mode)), st.lists(st.sampled_from(list(EventKind)), max_size=3)),
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(STEPS, max_size=40))
+def test_whatever_happens(steps: list[Any]) -> None:
+    """The server never fails; responses, their items and turns begin and end in pairs; and it can always go on."""
+
+    async def random(client: Client) -> None:
+        for step in steps:
+            if isinstance(step, tuple):
+                await client.frame(step[0], *step[1])
+            elif step["type"] in ("delete", "truncate"):
+                last = client.conversation.items.last("assistant")
+                if last is not None:
+                    more = {"content_index": 0, "audio_end_ms": 50} if step["type"] == "truncate" else {}
+                    await client(f"conversation.item.{step['type']}", item_id=last.id, **more)
+            else:
+                await client(**{"kind": step["type"], **{k: v for k, v in step.items() if k != "type"}})
+        await client("session.update", session={"type": "realtime", **detection(None)["session"]})
+        await client("response.cancel")
+        client.script.mode = Mode.IDLE
+        client.script.next.clear()
+        client.conversation.turns.forget()
+        await client("response.create")
+
+    client = talk(random)
+    codes = [event["error"]["code"] for event in client.seen if event["type"] == "error"]
+    assert "server_error" not in codes and not client.conversation.closed.is_set()
+    under_way: str | None = None
+    items: set[str] = set()
+    for event in client.seen:
+        kind = event["type"]
+        if kind == "response.created":
+            assert under_way is None
+            under_way = event["response"]["id"]
+        elif kind == "response.done":
+            assert event["response"]["id"] == under_way and not items
+            under_way = None
+        elif kind == "response.output_item.added":
+            items.add(event["item"]["id"])
+        elif kind == "response.output_item.done":
+            items.remove(event["item"]["id"])
+    assert under_way is not None, "the last request was answered"
