@@ -231,7 +231,8 @@ class Conversation:
         self._transcription.drop()
         if self.turns.manual:
             self.port.press(False)
-        await self.port.discard()
+        if not self.turns.responding:  # otherwise all that the session hears has been committed
+            await self.port.discard()
 
     # Items.
 
@@ -251,12 +252,11 @@ class Conversation:
             self._stale = False
             self.port.remember(newest(self.items.past(), self._past_chars), self._sync)
 
-    async def deleted(self, item: Item) -> None:
+    def deleted(self, item: Item) -> None:
         """An item is no more."""
         if item is self._held:
             self._held = None
-            self.turns.release()
-            await self.port.discard()
+            self._do(self.turns.deleted())
         self.changed()
 
     async def truncate(self, item: Item, samples: int, end_ms: int) -> None:
@@ -276,7 +276,7 @@ class Conversation:
         """What the client wants a response to: the turn that waits, or items, ``given`` ones or the conversation's.
 
         Raises:
-            Refused: a response is under way. DuologueError: there can be none.
+            Refused: a response is under way. DuologueError: there can be none, or a turn waits and is not asked about.
         """
         *first, do = self.turns.ask(given is not None)
         self._do(first)
@@ -508,6 +508,7 @@ class Conversation:
         Do.HOLD: _hold,
         Do.WRITTEN: _written,
         Do.DISCARD: lambda self: self.port.drop(),
+        Do.RESPOND: lambda self: self.port.respond(),
         Do.BEGIN_RESPONSE: _begin_answer,
         Do.FINISH_RESPONSE: _finish_response,
         Do.INTERRUPT_RESPONSE: _interrupt_response,

@@ -118,7 +118,7 @@ class RealtimeSession:
         done = update(conversation.settings, change)
         twice = dataclasses.replace(self._limits, text_chars=2 * self._limits.text_chars)
         check_texts(done.settings.session, twice)  # what was set before counts too
-        if done.settings.detection is None or conversation.settings.detection is None:
+        if (done.settings.detection is None) is not conversation.turns.manual:
             await conversation.fed()
         settings = await self._settled(done)
         await conversation.set(settings)
@@ -204,7 +204,7 @@ class RealtimeSession:
         if conversation.response is not None and item is conversation.response.item:
             await conversation.cancel()
         self.items.delete(item.id)
-        await conversation.deleted(item)
+        conversation.deleted(item)
         conversation.send("conversation.item.deleted", item_id=item.id)
 
     async def _truncate_item(self, data: dict[str, Any]) -> None:

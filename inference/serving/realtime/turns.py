@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ....model.errors import DuologueError
+
 
 class Stage(Enum):
     """What is going on."""
@@ -34,6 +36,7 @@ class Do(Enum):
     HOLD = "hold"  # the item waits for a response
     WRITTEN = "written"  # all that was heard of it is written down
     DISCARD = "discard"  # the session forgets it
+    RESPOND = "respond"  # it went on over the response that was asked for, and is over now: answer all of it
     ANSWER_HELD = "answer_held"  # answer the turn that waits
     ANSWER_ITEMS = "answer_items"  # answer items
     BEGIN_RESPONSE = "begin_response"
@@ -94,6 +97,8 @@ class Turns:
 
     def ignored(self) -> list[Do]:
         """What it heard was nobody's turn."""
+        if self.stage is Stage.RESPONDING:  # the user went on before anything was heard of it: nothing is left to say
+            return self.finished()
         if self.stage not in (Stage.HEARING, Stage.DECIDED):
             return []
         self.stage = Stage.IDLE
@@ -101,6 +106,8 @@ class Turns:
 
     def decided(self) -> list[Do]:
         """The turn is over."""
+        if self.on_request and self.stage is Stage.RESPONDING:
+            return [Do.RESPOND]
         if self.manual or self.stage is not Stage.HEARING:
             return []
         if not self.on_request:
@@ -152,22 +159,28 @@ class Turns:
 
         Raises:
             Refused: one is under way, or about to be.
+            DuologueError: it is to items of its own, and a turn waits.
         """
         if not self.open_to_all:
             raise Refused("a response is under way: wait for response.done, or cancel it")
+        if given and self.held:
+            raise DuologueError(
+                "a turn waits for its response: ask for that one first (response.create without input), "
+                "or delete the turn's item"
+            )
         hearing, self.stage = self.stage is Stage.HEARING, Stage.ASKED
-        if given or not self.held:
+        if not self.held:
             return [*([Do.STOP_TURN, Do.DROP_TURN, Do.DISCARD] if hearing else []), Do.ANSWER_ITEMS]
-        self.held = self.writing = False
-        return [*([Do.END_TURN, Do.STOP_TURN, Do.COMMIT] if hearing else []), Do.ANSWER_HELD]
+        return [*([Do.END_TURN, Do.STOP_TURN, Do.COMMIT, *self._hold()] if hearing else []), Do.ANSWER_HELD]
 
     def asked_in_vain(self) -> None:
-        """It cannot be made."""
+        """It cannot be made; a turn that waits still does."""
         if self.stage is Stage.ASKED:
             self.stage = Stage.IDLE
 
     def begin(self, reading: bool = False) -> bool:
         """It begins, unless it has; ``reading``: with the sound of items."""
+        self.held = self.writing = False
         if self.stage is not Stage.ASKED:
             return False
         self.stage = Stage.READING if reading else Stage.RESPONDING
@@ -183,13 +196,14 @@ class Turns:
         if self.responding:
             self.stage = Stage.IDLE
 
-    def release(self) -> None:
-        """The turn that waits for a response is no more."""
+    def deleted(self) -> list[Do]:
+        """The turn that waits for a response is no more, nor is what is being said, which belongs to it."""
         self.held = self.writing = False
+        return [*(self.ignored() if self.stage is Stage.HEARING else []), Do.DISCARD]
 
     def forget(self) -> None:
         """What is being heard, or waits, is forgotten."""
-        self.release()
+        self.held = self.writing = False
         if self.stage in (Stage.HEARING, Stage.DECIDED):
             self.stage = Stage.IDLE
 

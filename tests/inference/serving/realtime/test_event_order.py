@@ -1,4 +1,4 @@
-"""The order of the protocol's events in 26 situations, as the API's documentation gives it.
+"""The order of the protocol's events in 27 situations, as the API's documentation gives it.
 
 Repeated events count once. Transcripts come beside the others, in no fixed place: left out but where a situation is
 about them.
@@ -205,6 +205,16 @@ def answered_on_request(c: Client) -> None:
     c.until("response.done")
 
 
+def asked_while_the_user_goes_on(c: Client) -> None:
+    """What is said until the answer can be heard is answered too."""
+    not_to_be_answered(c)
+    c.hear((1.0, True))
+    c.until("input_audio_buffer.speech_started")
+    c("response.create")
+    c.hear((1.0, True), (3.0, False))
+    c.until("response.done")
+
+
 def too_quiet_for_too_long(c: Client) -> None:
     c.detect({**VAD, "idle_timeout_ms": 2_000})
     c.hear((3.0, False))
@@ -278,6 +288,7 @@ SITUATIONS = [
     Situation(outside, [*ITEM, *(kind for kind in SPOKEN if not kind.startswith("conversation"))]),
     Situation(not_to_be_answered, [*SPOKE, *COMMITTED]),
     Situation(answered_on_request, [*SPOKE, *COMMITTED, *SPOKEN]),
+    Situation(asked_while_the_user_goes_on, [*SPOKE, *COMMITTED, *SPOKE, *COMMITTED, *SPOKEN]),
     Situation(  # nobody has said anything: there is nothing to say to it
         too_quiet_for_too_long,
         ["input_audio_buffer.timeout_triggered", *COMMITTED, "response.created", "response.done"],

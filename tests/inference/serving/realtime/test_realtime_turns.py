@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.inference.serving.realtime.turns import Do, Refused, Stage, Turns
+from duologue.model.errors import DuologueError
 
 
 def run(turns: Turns, *events: str) -> list[Do]:
-    return [action for name in events for action in getattr(turns, name)() or []]
+    done = [getattr(turns, name)() for name in events]
+    return [action for actions in done if isinstance(actions, list) for action in actions]
 
 
 SAID = ("listening", "decided", "audible")
@@ -59,13 +61,34 @@ def test_a_response_while_the_user_speaks() -> None:
     """Where a turn waits, what is being said belongs to it; otherwise it was nobody's."""
     turns = Turns(on_request=True)
     run(turns, "listening", "decided", "transcribed", "listening")
-    assert turns.ask() == [Do.END_TURN, Do.STOP_TURN, Do.COMMIT, Do.ANSWER_HELD]
+    assert turns.ask() == [Do.END_TURN, Do.STOP_TURN, Do.COMMIT, Do.HOLD, Do.ANSWER_HELD]
+    turns.asked_in_vain()
+    assert turns.held and turns.ask() == [Do.ANSWER_HELD], "it still waits"
     turns = Turns(stage=Stage.HEARING)
     assert turns.ask() == [Do.STOP_TURN, Do.DROP_TURN, Do.DISCARD, Do.ANSWER_ITEMS]
     turns.asked_in_vain()
     assert turns.stage is Stage.IDLE and run(turns, "listening") == [Do.BEGIN_TURN]
     turns = Turns(manual=True, held=True)
-    assert turns.ask(given=True) == [Do.ANSWER_ITEMS] and turns.held, "items of its own: the turn still waits"
+    with pytest.raises(DuologueError, match="a turn waits"):
+        turns.ask(given=True)
+    assert turns.stage is Stage.IDLE and turns.held
+
+
+def test_who_goes_on_over_the_response_that_was_asked_for() -> None:
+    """Nothing of it has been heard: it answers what is said until then; or there is nothing left to answer."""
+    for last, action in (("decided", Do.RESPOND), ("ignored", Do.FINISH_RESPONSE)):
+        turns = Turns(on_request=True)
+        run(turns, "listening", "decided", "transcribed", "listening", "ask", "begin")
+        assert run(turns, "speech_started", "listening") == [] and run(turns, last) == [action]
+        assert turns.stage is (Stage.RESPONDING if last == "decided" else Stage.IDLE)
+
+
+def test_the_turn_that_waits_is_deleted() -> None:
+    turns = Turns(on_request=True)
+    run(turns, "listening", "decided", "transcribed")
+    assert run(turns, "deleted") == [Do.DISCARD] and not turns.held
+    run(turns, "listening", "decided", "listening")
+    assert run(turns, "deleted") == [Do.STOP_TURN, Do.DROP_TURN, Do.DISCARD] and turns.stage is Stage.IDLE
 
 
 def test_nothing_is_answered_in_a_transcription_session() -> None:
@@ -76,6 +99,7 @@ def test_nothing_is_answered_in_a_transcription_session() -> None:
 EVENTS = (
     "speech_started", "listening", "ignored", "decided", "transcribed", "audible", "finished", "interrupted",
     "committed", "ask", "ask_given", "asked_in_vain", "begin", "begin_reading", "read", "cancelled", "forget",
+    "deleted",
 )  # fmt: skip
 
 
@@ -109,12 +133,16 @@ def test_whatever_happens(manual: bool, on_request: bool, events: list[str]) -> 
     for name in events:
         before = turns.stage
         if name in ("ask", "ask_given"):
-            if turns.open_to_all:
-                check(turns.ask(name == "ask_given"))
-            else:
+            if not turns.open_to_all:
                 with pytest.raises(Refused):
                     turns.ask()
                 assert turns.stage is before
+            elif name == "ask_given" and turns.held:
+                with pytest.raises(DuologueError):
+                    turns.ask(given=True)
+                assert turns.stage is before
+            else:
+                check(turns.ask(name == "ask_given"))
         elif name in ("begin", "begin_reading"):
             response = turns.begin(name == "begin_reading") or response
         elif name == "cancelled":

@@ -26,6 +26,7 @@ from duologue.inference.serving.realtime.turns import Stage
 from duologue.inference.serving.workers.worker import Done
 from duologue.inference.session.events import Event, EventKind, Tick
 from duologue.inference.session.policy import Mode
+from duologue.model.errors import DuologueError
 
 RATE, FRAME = 16_000, 1_280
 FRAME_SOUND = to_base64(np.zeros(FRAME, np.float32), RATE, AudioFormat.PCM)
@@ -37,6 +38,7 @@ class Script:
     def __init__(self) -> None:
         self.next: deque[tuple[Mode, list[Event]]] = deque()
         self.called: list[str] = []
+        self.refuses: str | None = None  # a method
         self.line, self.mode, self.played = 1, Mode.IDLE, 0
 
     def tick(self, pcm: np.ndarray, arrived: float | None = None) -> asyncio.Future[Done]:
@@ -48,6 +50,10 @@ class Script:
 
     def call(self, method: str, *args: Any, patience: float = 0.0) -> asyncio.Future[Done]:
         self.called.append(method)
+        if method == self.refuses:
+            future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+            future.set_exception(DuologueError("too much"))
+            return future
         return self._done("some words" if method == "truncate" else None)
 
     def leave(self) -> None:
@@ -169,12 +175,17 @@ def test_a_response_that_is_cancelled_and_one_too_many() -> None:
     assert client.script.called.count("speak_first") == 2 and "truncate" in client.script.called
 
 
+WAITING: dict[str, Any] = {
+    "kind": "session.update",
+    "session": {"audio": {"input": {"turn_detection": {"type": "server_vad", "create_response": False}}}},
+}
+
+
 def test_a_turn_waits_and_the_user_goes_on() -> None:
     """A response that is asked for while the user speaks again answers both."""
 
     async def waits(client: Client) -> None:
-        detection = {"type": "server_vad", "create_response": False}
-        await client("session.update", session={"audio": {"input": {"turn_detection": detection}}})
+        await client(**WAITING)
         await turn(client)
         await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED)
         assert client.conversation.turns.stage is Stage.HEARING and client.conversation.turns.held
@@ -188,6 +199,64 @@ def test_a_turn_waits_and_the_user_goes_on() -> None:
         "response.created",
     ]
     assert client.script.called[-3:] == ["press", "hands_free", "respond"]
+
+
+@pytest.mark.parametrize("last", [EventKind.ANSWER_STARTED, EventKind.TURN_IGNORED])
+def test_who_goes_on_over_the_response_that_was_asked_for_is_answered(last: EventKind) -> None:
+    """The session takes all of it for one turn, which waits again."""
+
+    async def goes_on(client: Client) -> None:
+        await client(**WAITING)
+        await turn(client)
+        await client("response.create")
+        await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED)
+        client.script.called.clear()
+        await client("input_audio_buffer.clear")
+        await client.frame(Mode.ANSWERING if last is EventKind.ANSWER_STARTED else Mode.IDLE, last)
+
+    client = talk(goes_on)
+    answers = last is EventKind.ANSWER_STARTED
+    assert client.script.called == (["respond"] if answers else [])
+    assert client.types().count("response.done") == (not answers)
+
+
+def test_a_turn_waits_on_where_its_response_cannot_be_made() -> None:
+    """The instructions do not fit; or the response was to be about something else."""
+
+    async def in_vain(client: Client) -> None:
+        await client(**WAITING)
+        await turn(client)
+        client.script.refuses = "configure"
+        await client("response.create", response={"instructions": "too long"})
+        client.script.refuses = None
+        await client("response.create", response={"input": [ITEM]})
+        client.script.called.clear()
+        await client("response.create")
+
+    client = talk(in_vain)
+    assert client.types()[-3:] == ["conversation.item.done", "error", "response.created"]
+    messages = [event["error"]["message"] for event in client.seen if event["type"] == "error"]
+    assert messages[0] == "too much" and messages[1].startswith("a turn waits for its response")
+    assert client.script.called == ["respond"]
+
+
+def test_a_turn_that_waits_is_deleted_while_the_user_goes_on() -> None:
+    async def deleted(client: Client) -> None:
+        await client(**WAITING)
+        await turn(client)
+        await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED)
+        (item,) = client.session.items
+        await client("conversation.item.delete", item_id=item.id)
+
+    client = talk(deleted)
+    assert client.types()[-4:] == [
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "input_audio_buffer.cleared",
+        "conversation.item.deleted",
+    ]
+    assert client.script.called[-2:] == ["discard", "remember"]
+    assert client.conversation.turns.stage is Stage.IDLE and not client.conversation.turns.held
 
 
 ITEM = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "what is two"}]}
