@@ -20,7 +20,7 @@ from duologue.inference.serving.realtime import pacing
 from duologue.inference.serving.run import prepare
 from duologue.inference.serving.workers.pool import WorkerPoolConfig
 
-PATIENCE = 180.0  # s, for a busy machine
+PATIENCE = 60.0  # s, for a busy machine
 # Everyone is let in: how late a busy test machine is says nothing.
 ENGINE = WorkerPoolConfig(sessions=64, late_ms=1e9)
 

@@ -184,7 +184,7 @@ def test_a_session_does_not_grow(server) -> None:
             connection.send({"type": "session.update", "session": {"type": "realtime", f"x{i}": "what " * 3_000}})
         collect(connection, "error")
         (session,) = server.service.sessions
-        assert len(json.dumps(session.settings.session)) < 40_000
+        assert len(json.dumps(session.conversation.settings.session)) < 40_000
 
 
 def test_a_realtime_event_has_so_many_values(server) -> None:

@@ -14,7 +14,7 @@ from tiny_assistant import HEARD, SAID
 
 from duologue.inference.serving.protocol import items as items_module
 from duologue.inference.serving.protocol.items import Item, Items
-from duologue.inference.serving.realtime import realtime
+from duologue.inference.serving.realtime import input_buffer, realtime
 from duologue.inference.serving.realtime.pacing import Pacer
 
 RATE = 24_000
@@ -67,8 +67,8 @@ def item(*sounds: str, text: str = "") -> dict[str, Any]:
 
 def test_a_long_push_to_talk_turn(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it, though it is appended faster than it is heard."""
-    monkeypatch.setattr(realtime, "_BACKLOG_S", 5)
-    monkeypatch.setattr(realtime, "_HELD_S", 1, raising=False)
+    monkeypatch.setattr(input_buffer, "_BACKLOG_S", 5)
+    monkeypatch.setattr(realtime, "_HELD_S", 1)
     for sound in sentences(10):
         connection.input_audio_buffer.append(audio=sound)
     connection.input_audio_buffer.commit()
@@ -80,7 +80,7 @@ def test_a_long_push_to_talk_turn(connection: Any, monkeypatch: pytest.MonkeyPat
 def test_a_turn_that_is_too_long_is_refused_once_and_has_no_holes(
     connection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(realtime, "LONGEST_S", 6, raising=False)
+    monkeypatch.setattr(input_buffer, "LONGEST_S", 6)
     short, long = sentences(1)[0], joined(sentences(2))
     for sound in (long, long, short, short):
         connection.input_audio_buffer.append(audio=sound)
