@@ -1,7 +1,7 @@
 """What a checkpoint says of its base weights: ``base`` in config.json, by the name of the part.
 
-"base": {"llm": {"hub": "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "revision": "ebb2015…", "licence": "Apache-2.0",
-                 "files": [{"name": "qwen….gguf", "size": 491400064, "sha256": "1d9614…"}], "importer": "gguf"}}
+    "base": {"llm": {"hub": "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "revision": "ebb2015…", "licence": "Apache-2.0",
+                     "files": [{"name": "qwen….gguf", "size": 491400064, "sha256": "1d9614…"}], "importer": "gguf"}}
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def data_facts(folder: Path) -> tuple[DataFacts, set[str]]:
             licence=licence,
             clips=len(clips),
             minutes=round(sum(clip["samples"] for clip in clips) / header["sample_rate"] / 60, 1),
-            sources=tuple(sorted({clip["source"] for clip in clips})),
+            sources=tuple(sorted({clip["source"] for clip in clips if "source" in clip})),
         )
         for (name, licence), clips in sorted(recordings.items())
     )

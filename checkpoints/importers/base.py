@@ -1,7 +1,7 @@
 """A part of the base weights that a model or a JSON file names, from a folder of yours, the cache or the hub.
 
-duologue import base mini whisper part=encoder      of a model's folder
-duologue import base mini.json llm part=llm         of a file that has what stands under ``base`` in config.json
+    duologue import base mini whisper part=encoder      of a model's folder
+    duologue import base mini.json llm part=llm         of a file that has what stands under ``base`` in config.json
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Question sets: written questions and their answers, reached by name, so that stages and suites can take any of them.
 
-question_set("nano").dialogue(0, 7, Split.TEST)     of a bundled one: data_prep/NAME/question_set.py
-question_set("mine.jsonl")                          of a file of conversations (see conversations.py)
+    question_set("nano").dialogue(0, 7, Split.TEST)     of a bundled one: data_prep/NAME/question_set.py
+    question_set("mine.jsonl")                          of a file of conversations (see conversations.py)
 """
 
 from __future__ import annotations

@@ -88,7 +88,8 @@ def no_speech_clip(index: int, config: Config) -> Clip:
         recording = _wave(expanded(config.source) / entry["audio"])
         wave = cut(recording, samples, rng) if len(recording) > samples else recording
         meta |= {"heard": str(entry.get("label") or entry["set"]), "set": entry["set"],
-                 "licence": entry.get("licence") or "unknown", "audio": entry["audio"]}  # fmt: skip
+                 "licence": entry.get("licence") or "unknown", "source": entry.get("source_repo") or "unknown",
+                 "audio": entry["audio"]}  # fmt: skip
     else:
         kind = KINDS[int(rng.integers(len(KINDS)))]
         wave, meta["heard"] = _made(kind, samples, rng), kind

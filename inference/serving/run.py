@@ -116,7 +116,7 @@ def server_of(config: ServeConfig, app: Any) -> GracefulServer:
     settings = uvicorn.Config(
         app,
         log_level="warning",
-        **({"log_config": None} if config.logs == "json" else {}),
+        log_config=None if config.logs == "json" else uvicorn.config.LOGGING_CONFIG,
         access_log=False,
         http=PatientProtocol,
         ws=PatientWebSocket,

@@ -137,8 +137,8 @@ class WordFusion:
             said = self._word(states)[1]
             for at in np.flatnonzero(self.begins[labels]):
                 new[at, 0], new[at, 1] = said[at], ""
-        for at, label in enumerate(labels.tolist()):
-            new[at, 1] += self.texts[label]
+        for row, label in enumerate(labels.tolist()):
+            new[row, 1] += self.texts[label]
         return new
 
     def finish(self, states: np.ndarray) -> np.ndarray:

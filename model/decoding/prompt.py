@@ -61,7 +61,7 @@ class FixedPrompt:
     """The ids of a :class:`PromptConfig`. With ``past_in_words`` a turn's speech is forgotten where the next begins."""
 
     follows_instructions = takes_tools = False
-    calls = None
+    calls: CallFormat | None = None
 
     def __init__(self, config: PromptConfig, layout: TokenLayout, past_in_words: bool) -> None:
         self.config, self.layout, self.past_in_words = config, layout, past_in_words

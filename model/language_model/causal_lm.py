@@ -111,7 +111,9 @@ class LLM(nn.Module):
         hidden = self.states(embeds, attention_mask, segments)
         return LLMOutput(logits=self.head(hidden), hidden=hidden)
 
-    def states(self, embeds: Tensor, attention_mask: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
+    def states(
+        self, embeds: Tensor, attention_mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> Tensor:
         """Last-layer states (B, T, D) of whole sequences.
 
         Args:

@@ -422,7 +422,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nanno", r"^unknown model 'nanno': not a bundled name \(nano, nano-codec\), not a folder, and the hub could "),
+        ("nanno", r"^unknown model 'nanno': not a bundled name \(nano, mini, nano-codec\), not a folder, and the hub "),
         ("someone/nanno", r"not a folder, and the hub could not be reached: "),
         ("./nanno", r"not a folder, and not a hub id$"),
         ("/no/such/folder", r"not a folder, and not a hub id$"),

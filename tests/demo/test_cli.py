@@ -432,6 +432,7 @@ def test_help_teaches(run: Any) -> None:
         "assemble",
         "grow",
         "card",
+        "lm",
     }
     assert status == 0 and set(commands) == wanted
     for command in commands:

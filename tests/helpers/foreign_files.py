@@ -110,17 +110,9 @@ def tiny_llm(family: str, **changes: Any) -> Any:
     """A random model of a family in transformers' own class."""
     torch.manual_seed(0)
     sizes = {
-        "vocab_size": TOKENIZER_SIZE,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-        "head_dim": 8,
+        "vocab_size": TOKENIZER_SIZE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 0, "head_dim": 8,
     }
     if family.startswith("granite"):
         sizes |= {"logits_scaling": 3.0, "embedding_multiplier": 2.0}

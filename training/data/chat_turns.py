@@ -1,6 +1,6 @@
 """Turns in a language model's own tokens, written by its chat template; it answers at once.
 
-system: … user: [speech] instruction assistant: answer <end of turn> user: …
+    system: … user: [speech] instruction assistant: answer <end of turn> user: …
 """
 
 from __future__ import annotations

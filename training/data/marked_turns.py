@@ -1,6 +1,6 @@
 """Turns in a question set's own vocabulary, with markers; a word outside of it becomes <unk>.
 
-<bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …
+    <bos> <user> [speech] <transcript> question <reply> answer <eos> <user> …
 """
 
 from __future__ import annotations

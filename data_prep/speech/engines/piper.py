@@ -61,7 +61,9 @@ def speak(text: str, voice: Voice, prosody: Prosody | None) -> tuple[np.ndarray,
 
     speed = 1.0 if prosody is None else prosody.rate / 100
     stretch = model.config.length_scale / speed
-    manner = SynthesisConfig(speaker_id=people.get(person), length_scale=stretch, noise_scale=0.0, noise_w_scale=0.0)
+    manner = SynthesisConfig(
+        speaker_id=people.get(person), length_scale=stretch, noise_scale=0.0, noise_w_scale=0.0
+    )
     chunks = [chunk.audio_int16_array for chunk in model.synthesize(text, manner)]
     if not chunks:
         raise SynthesisError(f"{voice.key} gave no speech for {text!r}")

@@ -97,4 +97,6 @@ def _scores(rows: Sequence[Row], how: str) -> dict[str, Any]:
 
 def _errors(rows: Sequence[Row], hypothesis: str, reference: str, how: str) -> WordErrors:
     """Of words; of characters where there are no spaces between words."""
-    return word_errors([row[hypothesis] for row in rows], [row[reference] for row in rows], how, letters=how == LETTERS)
+    return word_errors(
+        [row[hypothesis] for row in rows], [row[reference] for row in rows], how, letters=how == LETTERS
+    )

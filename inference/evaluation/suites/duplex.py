@@ -114,10 +114,12 @@ def run(
 
     vad, hearing = load_vad(), find_recogniser(recogniser, language)
     assistant, source = (None, None) if outputs is not None else loaded(model or BUNDLED)
-    settings = {"suite": "duplex", "profile": profile, "model": source, "voices": [v.key for v in speakers],
-                "scenes": count if outputs is None else len(items), "kinds": list(kinds),
-                "preset": None if outputs else preset, "without": list(without),
-                "outputs": None if outputs is None else str(outputs), "seed": seed}  # fmt: skip
+    settings: dict[str, Any] = {
+        "suite": "duplex", "profile": profile, "model": source, "voices": [v.key for v in speakers],
+        "scenes": count if outputs is None else len(items), "kinds": list(kinds),
+        "preset": None if outputs else preset, "without": list(without),
+        "outputs": None if outputs is None else str(outputs), "seed": seed,
+    }  # fmt: skip
     usual = {"data": BUNDLED, "statements": None, "recogniser": POCKETSPHINX, "language": ENGLISH}
     given = {"data": str(data), "statements": statements and str(statements),
              "recogniser": recogniser or usual_recogniser(), "language": language}  # fmt: skip

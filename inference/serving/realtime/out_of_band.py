@@ -109,8 +109,8 @@ class OutOfBand:
         for asked, answer in question.past:
             await self._asker.ask("recall", asked, answer)
         if question.results:
-            asked = [{"role": "user", "content": question.text}] if question.text else []
-            await self._asker.ask("messages", [*asked, *question.results])
+            message = [{"role": "user", "content": question.text}] if question.text else []
+            await self._asker.ask("messages", [*message, *question.results])
         elif len(question.sound):
             await self._asker.listen(question.sound, question.text)
         elif not question.text:

@@ -49,7 +49,9 @@ class SoundFile:
         container, codec, self._layout, _ = _FORMATS[format_]
         options = _OGG if container == "ogg" else _AT_ONCE
         self._container = av.open(file, "w", format=container, options=options, buffer_size=1024)
-        self._stream = self._container.add_stream(codec, rate=_RATE, layout="mono", format=self._layout)
+        stream = self._container.add_stream(codec, rate=_RATE, layout="mono", format=self._layout)
+        assert isinstance(stream, av.AudioStream)
+        self._stream = stream
 
     def push(self, pcm: np.ndarray, last: bool = False) -> None:
         """Write more samples (n,), as far as they can be encoded already; ``last``: there are no more."""

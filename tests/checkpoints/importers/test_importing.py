@@ -33,7 +33,6 @@ from duologue.model.language_model.causal_lm import LLM
 
 # Whisper.
 
-
 @pytest.fixture(scope="module")
 def transformers_whisper() -> WhisperForConditionalGeneration:
     torch.manual_seed(0)

@@ -24,7 +24,7 @@ def recordings(tmp_path: Path) -> Path:
     folder = tmp_path / "recordings"
     folder.mkdir()
     entries = [
-        {"set": "esc10", "label": "rain", "audio": "1-rain.wav", "licence": "CC0"},
+        {"set": "esc10", "label": "rain", "audio": "1-rain.wav", "licence": "CC0", "source_repo": "github:a/b"},
         {"set": "esc10", "label": "dog bark", "audio": "4-dog.wav"},  # of the fold that is kept apart
         {"set": "talk", "text": "hello", "audio": "hello.wav"},
     ]
@@ -45,7 +45,8 @@ def test_nobody_speaks(tmp_path: Path, recordings: Path) -> None:
     assert all(0.4 * RATE - 1 <= meta["samples"] <= 2 * RATE for meta in data.metas)
     heard = Counter(meta["heard"] for meta in data.metas)
     assert set(heard) <= {"rain", *KINDS} and 20 < heard["rain"] < 40
-    assert {meta.get("licence") for meta in data.metas if meta["heard"] == "rain"} == {"CC0"}
+    rain = {(meta.get("licence"), meta.get("source")) for meta in data.metas if meta["heard"] == "rain"}
+    assert rain == {("CC0", "github:a/b")}
     main("no_speech", [*settings[:1], f"out={tmp_path / 'dev'}", "n=20", "workers=1", "part=noises_dev", "recorded=1"])
     assert {meta["heard"] for meta in ShardedDataset(tmp_path / "dev").metas} == {"dog bark"}
 

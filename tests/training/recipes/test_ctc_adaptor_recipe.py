@@ -54,8 +54,7 @@ def test_it_learns_eight_clips_by_heart(tmp_path: Path, parts: list[str]) -> Non
     assert metrics["wer_tones"] < 0.1 and metrics["quiet_tones"] == 1
     assert 0 <= metrics["wer_window_tones"] <= 1.5
     assert set(load_file(tmp_path / "run/model.safetensors")) == {
-        f"adaptor.{name}"
-        for name in resolve("ctc_adaptor", parts).build().adaptor.state_dict()  # type: ignore
+        f"adaptor.{name}" for name in resolve("ctc_adaptor", parts).build().adaptor.state_dict()  # type: ignore
     }, "neither the encoder nor the language model"
     llm, encoder = (next(word for word in parts if word.startswith(f"{name}=")).partition("=")[2] for name in
                     ("llm", "encoder"))  # fmt: skip
@@ -110,7 +109,9 @@ def test_frames_of_a_frozen_encoder_serve_several_steps(tmp_path: Path, parts: l
         resolve("ctc_adaptor", [*words, "learn=adaptor,encoder"])
 
 
-def test_what_it_leaves_out_is_counted(tmp_path: Path, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_leaves_out_is_counted(
+    tmp_path: Path, parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     data = tones(tmp_path / "odd", ("what is the capital", "北京", "you are helpful " * 9))
     task = resolve("ctc_adaptor", [*parts, f"data={data}", "longest_s=3"]).build()
     assert list(task.items) == [0]  # type: ignore[attr-defined]

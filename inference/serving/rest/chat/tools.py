@@ -33,7 +33,7 @@ def read_tools(tools: Any) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
             unsupported(f"{where} is of type {tool['type'][:40]!r}; there are functions alone", f"{where}.type")
         function = tool.get("function") if isinstance(tool, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(function, dict) or not isinstance(name, str) or not _NAME.fullmatch(name):
             wrong = f"{where}.function needs a name of 1 to 64 letters, digits, _ and -"
             raise RequestError(wrong, "invalid_value", f"{where}.function")
         if not isinstance(function.get("parameters", {}), dict):
@@ -48,7 +48,7 @@ def read_tools(tools: Any) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
 
 
 def choice(wanted: Any, tools: Sequence[Tool]) -> dict[str, Any]:
-    """``tool_choice`` as fields of :class:`....model.dialogue_state.Sampling`.
+    """``tool_choice`` as fields of ``Sampling``.
 
     Raises:
         RequestError: another shape, or a function that is not among the tools.

@@ -258,7 +258,7 @@ def test_a_constant_in_two_channels_is_silence(frames: int) -> None:
         ("speech", {"input": "hello", "response_format": []}),
         ("speech", {"input": "hello", "response_format": {}}),
         ("completions", {"temperature": 1e-320}),
-        ("completions", {"temperature": 10**30}),
+        ("completions", {"temperature": 10**30}),  # the API has 0 to 2
         ("completions", {"temperature": 10**400}),
         ("completions", {"temperature": 1, "top_p": 1e-320}),
     ],
@@ -269,5 +269,5 @@ def test_values_of_the_wrong_kind_or_size(
     asked = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2, **body}
     where = {"speech": "/v1/audio/speech", "completions": "/v1/chat/completions"}[path]
     answer = httpx.post(f"{server.url}{where}", content=json.dumps(asked), timeout=60)
-    assert answer.status_code == (400 if path == "speech" else 200), answer.text
+    assert answer.status_code == (400 if path == "speech" or body["temperature"] > 2 else 200), answer.text
     assert not [record for record in caplog.records if record.exc_info]

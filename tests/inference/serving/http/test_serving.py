@@ -8,6 +8,7 @@ import gc
 import io
 import json
 import logging
+import re
 import signal
 import socket
 import weakref
@@ -143,7 +144,8 @@ def test_who_cannot_be_served_in_time_is_not_let_in() -> None:
         assert collect(inside, "response.done")[-1].response.status == "completed"
         text = httpx.get(f"{found.url}/metrics").text
         assert 'duologue_refusals_total{reason="server_overloaded"} 2.0' in text
-        assert "duologue_load 0.0" not in text, "what its frames have cost"
+        (load,) = re.findall(r"^duologue_load (\S+)$", text, re.MULTILINE)
+        assert float(load) > 0, "what its frames have cost"
         assert "duologue_sessions 1.0" in text and "duologue_room 1.0" in text
         assert 'duologue_responses_total{status="completed"} 1.0' in text
         assert "duologue_first_audio_seconds_count 1.0" in text and "duologue_tick_lateness_seconds_count 1" in text
