@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from ..assistant.assistant import Assistant
 from ..session.notes import notes
@@ -116,7 +117,7 @@ def server_of(config: ServeConfig, app: Any) -> GracefulServer:
     settings = uvicorn.Config(
         app,
         log_level="warning",
-        log_config=None if config.logs == "json" else uvicorn.config.LOGGING_CONFIG,
+        log_config=None if config.logs == "json" else LOGGING_CONFIG,
         access_log=False,
         http=PatientProtocol,
         ws=PatientWebSocket,
