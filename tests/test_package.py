@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BUNDLED = ("checkpoints/nano", "checkpoints/nano-codec", "checkpoints/nano-units")
+BUNDLED = ("checkpoints/nano", "checkpoints/mini", "checkpoints/nano-codec", "checkpoints/nano-units")
 FOLDERS = ("model", "checkpoints", "data_prep", "training", "inference", "demo")
 
 
