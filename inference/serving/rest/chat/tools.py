@@ -41,7 +41,8 @@ def read_tools(tools: Any) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
                 f"{where}.function.parameters must be a JSON schema", "invalid_type", f"{where}.function.parameters"
             )
         strict = strict or bool(function.get("strict"))
-        schema = {"description": "", "parameters": {"type": "object", "properties": {}}, **function}
+        usual = {"description": "", "parameters": {"type": "object", "properties": {}}}
+        schema = function | {name: value for name, value in usual.items() if name not in function}  # in the order given
         schema.pop("strict", None)
         found.append({"type": "function", "function": schema})
     return tuple(found), (_NOT_STRICT,) if strict else ()
