@@ -6,6 +6,7 @@ where nothing has been said yet, it greets.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -33,10 +34,17 @@ RESULT, TOLD, UNTOLD, GREETING = "rain", "It is lovely in Wien.", "What?", "It's
 def tool_caller() -> Assistant:
     """The model; it takes seconds to teach."""
     assistant = chat_assistant(template=TEMPLATE)
-    model = assistant.model
-    assert isinstance(model, SpeechLM)
-    _teach(model, assistant.tokenizer)
+    assert isinstance(assistant.model, SpeechLM)
+    assistant.model.load_state_dict(_taught())
     return assistant
+
+
+@functools.cache
+def _taught() -> dict[str, torch.Tensor]:
+    assistant = chat_assistant(template=TEMPLATE)
+    assert isinstance(assistant.model, SpeechLM)
+    _teach(assistant.model, assistant.tokenizer)
+    return assistant.model.state_dict()
 
 
 def _teach(model: SpeechLM, tokenizer: Any) -> None:

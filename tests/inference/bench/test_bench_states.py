@@ -11,6 +11,7 @@ from duologue.inference.bench.states import CacheSizes, filled, measure, run, si
 from duologue.model.errors import DuologueError
 
 
+@pytest.mark.slow
 def test_cloning_and_cutting_do_not_grow_with_the_conversation() -> None:
     sizes = CacheSizes(layers=4, kv_heads=4, head_dim=64, dtype=torch.float32, device="cpu")
     short, long = measure(sizes, 64), measure(sizes, 16384)

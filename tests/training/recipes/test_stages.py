@@ -26,6 +26,7 @@ from duologue.training.recipes import asr_pretrain, duplex, speech_to_text, text
 TOKENS = marked_tokens("nano")
 
 
+@pytest.mark.slow
 def test_asr_pretrain_overfits_eight_clips(questions: Path, tmp_path: Path) -> None:
     recipe = replace(asr_pretrain.recipe("tiny"), data=(str(questions),), out=str(tmp_path / "run"))
     task = recipe.build()

@@ -281,6 +281,7 @@ def test_who_breaks_off_while_sending_is_no_fault_of_ours(server, caplog) -> Non
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.slow
 def test_the_flood_bench_reports(server) -> None:
     """Its requests are answered or refused, and leave nothing behind."""
     server.service.pool.late_ms.clear()

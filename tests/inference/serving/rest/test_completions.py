@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
-from running_server import ENGINE, running, sound
+from running_server import ENGINE, running, sound, wait
 from tiny_assistant import HEARD, SAID, tiny_assistant
 from tiny_chat import TOOL
 from tiny_qwen2_audio import tiny_qwen2_audio
@@ -145,7 +145,7 @@ def test_bad_completions_are_one_clear_error(server, body, param) -> None:
     answer = httpx.post(f"{server.url}/v1/chat/completions", content=json.dumps(body))
     error = answer.json()["error"]
     assert answer.status_code == 400 and error["message"] and (param is None or error["param"] == param), error
-    assert server.service.pool.slots == 0
+    wait(lambda: server.service.pool.slots == 0)
 
 
 def test_every_field_of_the_api_is_known() -> None:
@@ -211,7 +211,7 @@ def test_an_answer_ends_before_a_stop(server, stop, said: str) -> None:
     streamed = list(ask(server, stop=stop, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed).strip() == said
     assert streamed[-1].choices[0].finish_reason == "stop"
-    assert server.service.pool.slots == 0
+    wait(lambda: server.service.pool.slots == 0)
 
 
 def test_speech_ends_before_a_stop(server) -> None:
@@ -248,7 +248,7 @@ def test_several_answers() -> None:
         for chunk in ask(found, seed=7, stream=True, **how):
             streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
         assert [text.strip() for text in streamed] == texts
-        assert found.service.pool.slots == 0
+        wait(lambda: found.service.pool.slots == 0)
 
 
 # Sound before, and several recordings.
@@ -343,7 +343,7 @@ def test_a_function_is_called_and_its_result_told(caller) -> None:
     result = {"role": "tool", "tool_call_id": call.id, "content": RESULT}
     told = ask(caller, [*WEATHER, first.choices[0].message.model_dump(), result], tools=[TOOL]).choices[0]
     assert told.message.content == TOLD and told.finish_reason == "stop" and told.message.tool_calls is None
-    assert caller.service.pool.slots == 0
+    wait(lambda: caller.service.pool.slots == 0)
 
 
 def test_a_call_is_streamed(caller) -> None:

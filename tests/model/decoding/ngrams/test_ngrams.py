@@ -96,6 +96,7 @@ def test_the_discounts_are_chen_and_goodmans() -> None:
         assert np.exp(model.tables[0].log_probs[model.index[word]]) == pytest.approx(value / 30 + rest)
 
 
+@pytest.mark.slow
 def test_add_k_and_kneser_ney_are_nltks() -> None:
     nltk = pytest.importorskip("nltk.lm", reason="nltk is not installed")
     preprocessing = pytest.importorskip("nltk.lm.preprocessing")
