@@ -202,6 +202,7 @@ def test_a_voice_that_fails_is_recorded(assistant: Assistant, tmp_path: Path, mo
     assert report["figures"]["overall"]["questions"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.programs
 def test_by_pocketsphinx_and_printed(assistant: Assistant, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pocketsphinx")
