@@ -68,9 +68,11 @@ answers() { # What the language model writes
     more follow_ups.jsonl chat.jsonl "$(scaled 3000)" \
         "Question: {text}"$'\n'"Answer: {reply}"$'\n'"Write a short follow-up question about the answer." follow_up
     brief talks.jsonl follow_ups.jsonl "$(scaled 3000)"
-    local begin="Finish the sentence that somebody tells a friend at dinner. It is about this topic: {text}"$'\n'
+    local begin='Somebody chats with a friend and mentions the topic "{text}". Write the one sentence that they say, beginning with'
     more statements.jsonl questions.jsonl "$(scaled 4000)" \
-        "${begin}Yesterday I|${begin}My sister|${begin}We|${begin}I|${begin}Last week he|${begin}It" statement
+        "$begin \"Yesterday I\".|$begin \"My sister\".|$begin \"We\".|$begin \"I\".|$begin \"Last week he\".|$begin \"It\"." \
+        statement
+    written dialogues facts.jsonl source="$WORK/chat.jsonl" said=reply
 }
 
 say_aloud() { # SET FILE key=value…
@@ -86,6 +88,7 @@ speech() { # The questions twice, each time in other voices, and all that the la
     say_aloud said_wordings wordings.jsonl seed=4
     say_aloud said_talks talks.jsonl seed=5
     say_aloud said_statements statements.jsonl seed=6
+    say_aloud said_facts facts.jsonl seed=8
     if [[ -n ${DUOLOGUE_KOKORO:-} && -f $WORK/chat.jsonl ]]; then # about 4 hours
         written dialogues neural.jsonl source="$WORK/chat.jsonl" shuffle=1 seed=1 n="$(scaled 5500)"
         say_aloud neural neural.jsonl seed=7 voices=neural
@@ -105,7 +108,7 @@ adaptor() { # Words of the language model from the encoder's frames. The languag
     base encoder
     base llm
     train ctc_adaptor preset=mini encoder="$WORK/encoder" llm="$WORK/llm" \
-        data="$(there questions_1 questions_2 said_chat said_wordings said_talks said_statements neural readers none)" \
+        data="$(there questions_1 questions_2 said_chat said_wordings said_talks said_statements said_facts neural readers none)" \
         dev_data="$(there val val_readers val_none)" ${noises[@]+"${noises[@]}"}
 }
 
@@ -134,7 +137,7 @@ monitor() { # When to answer: questions, their pauses, what is said to nobody he
     base encoder
     base llm
     train duplex preset=llama-omni encoder="$WORK/encoder" llm="$WORK/llm" adaptor="$WORK/runs/ctc_adaptor" \
-        data="$(there said_chat said_talks said_statements none)" dev_data="$(there val_chat)" scenes="$(scaled 2000)" \
+        data="$(there said_chat said_talks said_statements said_facts none)" dev_data="$(there val_chat)" scenes="$(scaled 2000)" \
         ${noises[@]+"${noises[@]}"}
 }
 

@@ -51,6 +51,7 @@ class Config:
     instruction: what stands in writing beside each clip; several with | between: one of them is drawn for each
     reply: the field that is the answer then: text, or a field of the source such as label or translation; "": text
         where an instruction is given, else the conversations' own replies
+    said: "text", or "reply": each reply is said by itself, as a statement that needs no answer
     """
 
     source: str
@@ -63,8 +64,13 @@ class Config:
     split: str = "train"
     instruction: str = ""
     reply: str = ""
+    said: str = "text"
 
     def __post_init__(self) -> None:
+        if self.said not in ("text", "reply"):
+            raise DuologueError(f"said={self.said}: expected text or reply")
+        if self.said == "reply" and (self.instruction or self.reply):
+            raise DuologueError("said=reply makes statements, which have no answer: leave instruction and reply out")
         require_at_least(self, {"n": 0, "seed": 0})
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
@@ -93,14 +99,17 @@ def run(config: Config) -> dict[str, Any]:
     for conversation in found:
         if not conversation.turns:
             continue
-        if config.answer() == "reply":
+        if config.said == "reply":
+            kept = list(_statements(conversation))
+        elif config.answer() == "reply":
             kept = [_with_instruction(conversation, config, rng)]
         else:
             kept = list(_clips(conversation, config, rng))
             left_out += len(conversation.turns) - len(kept)
         made += [entry_of(_moved(one, folder, out.parent)) for one in kept]
     if not made:
-        raise DuologueError(f"{config.source} has no clip with the field {config.answer()!r}: nothing was written")
+        field = "reply" if config.said == "reply" else config.answer()
+        raise DuologueError(f"{config.source} has no clip with the field {field!r}: nothing was written")
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json_lines(out, made)
     counts = {"conversations": len(made), "turns": sum(len(row["turns"]) for row in made)}
@@ -175,6 +184,15 @@ def _clips(
         )  # fmt: skip
         name = conversation.id if len(conversation.turns) == 1 else f"{conversation.id}-{number}"
         yield WrittenConversation(id=name, turns=(made,), system=conversation.system)
+
+
+def _statements(conversation: WrittenConversation) -> Iterator[WrittenConversation]:
+    """Each turn's reply as a conversation by itself."""
+    for number, turn in enumerate(conversation.turns):
+        if turn.reply:
+            name = conversation.id if len(conversation.turns) == 1 else f"{conversation.id}-{number}"
+            said = WrittenTurn(text=turn.reply, audio=turn.reply_audio, respond=False)
+            yield WrittenConversation(id=name, turns=(said,))
 
 
 def _moved(conversation: WrittenConversation, folder: Path, to: Path) -> WrittenConversation:

@@ -68,6 +68,17 @@ def test_another_field_is_the_answer(reply: str, wanted: list[str | None], tmp_p
     assert meta["text"] == (wanted[0] or "") and meta["answer"] == wanted[1]
 
 
+def test_replies_are_said_as_statements(tmp_path: Path) -> None:
+    """Each by itself; a turn without one gives nothing."""
+    source, out = tmp_path / "chat.jsonl", tmp_path / "said.jsonl"
+    turns = [{"text": "Who wrote it?", "reply": "Jane Austen did."}, {"text": "And then?"}]
+    source.write_text(json.dumps({"id": "c", "turns": turns}) + "\n")
+    assert main("dialogues", [f"source={source}", f"out={out}", "said=reply"]) == {"conversations": 1, "turns": 1}
+    (row,) = rows(out)
+    assert row["id"] == "c-0" and row["turns"] == [{"text": "Jane Austen did.", "respond": False}]
+    assert read_conversations(out)[0].turns[0].respond is False
+
+
 def test_a_lhotse_cut_stays_a_part_of_its_recording(tmp_path: Path, recordings: Path) -> None:
     lhotse = pytest.importorskip("lhotse")
     recording = lhotse.Recording.from_file(recordings / "a.wav")
@@ -140,6 +151,9 @@ def test_what_is_written_is_what_was_read(
         (["source=set", "split=dawn"], "split=dawn: expected one of train, dev, test"),
         (["source=set", "instruction=a", "reply=mood"], "set has no clip with the field 'mood'"),
         (["source=set", "n=-1"], "n=-1: expected at least 0"),
+        (["source=set", "said=reply"], "set has no clip with the field 'reply'"),
+        (["source=set", "said=label"], "said=label: expected text or reply"),
+        (["source=set", "said=reply", "reply=text"], "statements, which have no answer"),
     ],
 )
 def test_wrong_settings(
