@@ -31,8 +31,8 @@ from ...inference.serving.app import ServeConfig, create_app
 from ...inference.serving.http.access import SIGN_IN, Keys
 from ...inference.serving.http.sign_in import SignIns, Tries, set_cookie
 from ...inference.serving.protocol.errors import RequestError
-from ...inference.serving.realtime.answering import while_there
-from ...inference.serving.realtime.decoding import Decoding
+from ...inference.serving.requests.answering import while_there
+from ...inference.serving.requests.decoding import Decoding
 from ...inference.serving.run import serve
 from .question import pcm16_of
 

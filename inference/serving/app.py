@@ -46,9 +46,10 @@ from .protocol.errors import RequestError
 from .protocol.items import new_id
 from .protocol.session_update import update
 from .protocol.settings import Abilities, Settings
-from .realtime.conversation import Conversation, Model
-from .realtime.questioner import Questioner
+from .realtime.common import Model
+from .realtime.conversation import Conversation
 from .realtime.realtime import RealtimeSession
+from .requests.questioner import Questioner
 from .workers.pool import PoolFull, WorkerPool, WorkerPoolConfig
 
 # Events that may wait for a client that does not read, and characters of them; then it is taken for dead.

@@ -27,10 +27,10 @@ from ..protocol.response import Response
 from ..protocol.response_params import ResponseParams
 from ..protocol.session_update import Update, update
 from ..protocol.settings import Settings
+from ..requests.questioner import Questioner
 from ..workers.pool import FRAME_S, PoolFull
 from .conversation import Conversation
 from .out_of_band import OutOfBand, Question
-from .questioner import Questioner
 from .turns import Refused
 
 _HELD_S = 4  # of sound that may be under way in a turn that the client ends; then it is read no further for a while
@@ -119,9 +119,9 @@ class RealtimeSession:
         twice = dataclasses.replace(self._limits, text_chars=2 * self._limits.text_chars)
         check_texts(done.settings.session, twice)  # what was set before counts too
         if (done.settings.detection is None) is not conversation.turns.manual:
-            await conversation.fed()
+            await conversation.answers.fed()
         settings = await self._settled(done)
-        await conversation.set(settings)
+        await conversation.hearing.follow(settings)
         if done.held or done.warnings or not done.errors:
             session = settings.seen()
             warnings = [*session.get("warnings", []), *done.warnings]
@@ -146,24 +146,24 @@ class RealtimeSession:
             return kept
 
     async def _append(self, data: dict[str, Any]) -> None:
-        conversation, buffer = self.conversation, self.conversation.buffer
+        conversation, hearing = self.conversation, self.conversation.hearing
         manual = conversation.turns.manual
-        if manual and buffer.cut:
+        if manual and hearing.buffer.cut:
             return  # without what was refused before it, it would be another turn
         sound = from_base64(data["audio"])
         # Without turn detection the client is read no faster than it is heard (see below).
-        buffer.check(sound, manual, conversation.pacer.under_way)
-        for piece in buffer.pieces(sound):  # a client may append minutes at once
-            conversation.append(piece)
+        hearing.buffer.check(sound, manual, conversation.pacer.under_way)
+        for piece in hearing.buffer.pieces(sound):  # a client may append minutes at once
+            hearing.append(piece)
             while manual and conversation.pacer.under_way * FRAME_S > _HELD_S and not self.closed.is_set():
                 await asyncio.sleep(FRAME_S)
             await asyncio.sleep(0)
 
     async def _commit(self, data: dict[str, Any]) -> None:
-        self.conversation.commit()
+        self.conversation.hearing.commit()
 
     async def _clear(self, data: dict[str, Any]) -> None:
-        await self.conversation.clear()
+        await self.conversation.hearing.clear()
         self.conversation.send("input_audio_buffer.cleared")
 
     async def _create_item(self, data: dict[str, Any]) -> None:
@@ -190,7 +190,7 @@ class RealtimeSession:
             if item.role == "assistant":  # what stands before it is answered
                 for other in itertools.takewhile(lambda other: other is not item, self.items):
                     other.wanted = False
-            conversation.changed()
+            conversation.memory.changed()
         conversation.send("conversation.item.added", previous_item_id=before, item=item.seen())
         conversation.send("conversation.item.done", previous_item_id=before, item=item.seen())
 
@@ -202,7 +202,7 @@ class RealtimeSession:
     async def _delete_item(self, data: dict[str, Any]) -> None:
         item, conversation = self.items.find(data["item_id"]), self.conversation
         if conversation.response is not None and item is conversation.response.item:
-            await conversation.cancel()
+            await conversation.answers.cancel()
         self.items.delete(item.id)
         conversation.deleted(item)
         conversation.send("conversation.item.deleted", item_id=item.id)
@@ -217,7 +217,7 @@ class RealtimeSession:
             raise RequestError(f"audio_end_ms is {end_ms}; it must be 0 or more", "invalid_value", "audio_end_ms")
         end_ms = min(end_ms, item.sent_ms)  # clients measure what they have played by clocks of their own
         samples = end_ms * self.conversation.model.output_rate // 1000
-        await self.conversation.truncate(item, samples, end_ms)
+        await self.conversation.answers.truncate(item, samples, end_ms)
         item.sound = [np.concatenate([np.zeros(0, np.int16), *item.sound])[:samples]]
         item.sent_ms = end_ms
         self.conversation.send(
@@ -235,7 +235,7 @@ class RealtimeSession:
         if params.context is not None:
             given, params = self._input(params)
         try:
-            await self.conversation.respond(params, given)
+            await self.conversation.answers.respond(params, given)
         except Refused as refused:
             raise RequestError(str(refused), "conversation_already_has_active_response") from None
 
@@ -247,7 +247,7 @@ class RealtimeSession:
                 return
         if response is None or wanted not in (None, response.id):
             raise RequestError("there is no such response under way", "response_cancel_not_active", "response_id")
-        await self.conversation.cancel()
+        await self.conversation.answers.cancel()
 
     async def _clear_output(self, data: dict[str, Any]) -> None:
         raise RequestError(

@@ -11,8 +11,8 @@ from ....model.dialogue_state import Sampling
 from ...assistant.one_shot import WrittenDown
 from ...front_end import speech_segments
 from ...front_end.speech_segments import Place
-from ..realtime.decoding import decode
-from ..realtime.questioner import Questioner
+from ..requests.decoding import decode
+from ..requests.questioner import Questioner
 
 
 @dataclass(frozen=True)

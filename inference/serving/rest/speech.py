@@ -23,8 +23,8 @@ from ..http.body import read_body
 from ..http.limits import check_texts
 from ..protocol.errors import RequestError
 from ..protocol.usage import frames
-from ..realtime.answering import Stream, while_there
-from ..realtime.questioner import Questioner
+from ..requests.answering import Stream, while_there
+from ..requests.questioner import Questioner
 from . import openapi
 from .events import error_line, line
 from .fields import Fields, number, unsupported

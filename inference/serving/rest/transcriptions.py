@@ -22,8 +22,8 @@ from ....model.errors import DuologueError
 from ...assistant.transcribe import takes_beam
 from ..app import Service
 from ..protocol.errors import RequestError
-from ..realtime.answering import Stream, while_there
-from ..realtime.questioner import Questioner
+from ..requests.answering import Stream, while_there
+from ..requests.questioner import Questioner
 from .captions import srt, vtt
 from .dictation import Dictation, Segment
 from .events import error_line, line

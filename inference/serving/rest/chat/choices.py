@@ -10,7 +10,7 @@ import numpy as np
 
 from .....model.dialogue_state import Sampling
 from .....model.language_model.tool_calls import CallFormat, CallPiece, CallReader
-from ...realtime.questioner import Questioner
+from ...requests.questioner import Questioner
 
 _NOTHING = np.zeros(0, np.float32)
 

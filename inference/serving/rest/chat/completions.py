@@ -28,8 +28,8 @@ from ...http.body import decoded, read_body
 from ...http.limits import check_texts
 from ...protocol.items import new_id
 from ...protocol.usage import frames
-from ...realtime.answering import Stream, while_there
-from ...realtime.questioner import Questioner
+from ...requests.answering import Stream, while_there
+from ...requests.questioner import Questioner
 from .. import openapi
 from ..dictation import Dictation
 from ..events import error_line, line

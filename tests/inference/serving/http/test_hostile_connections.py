@@ -24,7 +24,7 @@ from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.protocol.errors import RequestError
 from duologue.inference.serving.protocol.session_update import update
 from duologue.inference.serving.protocol.settings import Settings
-from duologue.inference.serving.realtime import decoding
+from duologue.inference.serving.requests import decoding
 from duologue.inference.serving.workers.pool import PoolFull
 from duologue.model.errors import DuologueError
 

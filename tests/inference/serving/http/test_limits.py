@@ -33,7 +33,7 @@ from duologue.inference.serving.http.admission import Admission
 from duologue.inference.serving.http.body import decoded, read_body
 from duologue.inference.serving.http.limits import Limits, Throttle, check_texts
 from duologue.inference.serving.protocol.errors import RequestError
-from duologue.inference.serving.realtime.answering import Stream
+from duologue.inference.serving.requests.answering import Stream
 from duologue.inference.serving.workers.pool import PoolFull, WorkerPoolConfig
 from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError

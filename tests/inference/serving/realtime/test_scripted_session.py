@@ -20,7 +20,8 @@ from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.protocol.events import SERVER
 from duologue.inference.serving.protocol.formats import AudioFormat, to_base64
 from duologue.inference.serving.protocol.settings import Settings
-from duologue.inference.serving.realtime.conversation import Conversation, Model
+from duologue.inference.serving.realtime.common import Model
+from duologue.inference.serving.realtime.conversation import Conversation
 from duologue.inference.serving.realtime.realtime import RealtimeSession
 from duologue.inference.serving.realtime.turns import Stage
 from duologue.inference.serving.workers.worker import Done
