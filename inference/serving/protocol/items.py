@@ -128,7 +128,7 @@ class Items:
             RequestError: the id is taken, or the other is not there.
         """
         if any(other.id == item.id for other in self._items):
-            raise RequestError(f"there is an item {item.id[:80]!r} already", "duplicate_item", "item.id")
+            raise RequestError(f"there is an item {item.id[:80]!r} already", "item_create_duplicate_item_id", "item.id")
         at = len(self._items)
         if after is not None:
             at = 0 if after == "root" else self._items.index(self.find(after, "previous_item_id")) + 1

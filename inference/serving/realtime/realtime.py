@@ -1,7 +1,8 @@
 """OpenAI's Realtime protocol: what a client may ask of its conversation, event by event.
 
 Whatever is wrong with an event is told in an error event that names it, and changes nothing; of ``session.update``,
-field by field (protocol/session_update.py). ``rate_limits.updated`` is never sent, for no limit counts tokens.
+field by field (protocol/session_update.py). Its code is the API's own where clients go by it.
+``rate_limits.updated`` is never sent, for no limit counts tokens.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class RealtimeSession:
             raise RequestError(what, "invalid_value", "item.content")
         if item.role == "result" and not any(item.call_id == other.call_id for other in self.items.called()):
             what = f"no function was called with call_id {item.call_id[:80]!r}"
-            raise RequestError(what, "invalid_value", "item.call_id")
+            raise RequestError(what, "invalid_tool_call_id", "item.call_id")
         before = self.items.add(item, data.get("previous_item_id"))
         if item.role == "result" or (item.role == "user" and data.get("previous_item_id") is None):
             item.wanted = True
@@ -195,12 +196,13 @@ class RealtimeSession:
         conversation.send("conversation.item.done", previous_item_id=before, item=item.seen())
 
     async def _retrieve_item(self, data: dict[str, Any]) -> None:
-        item = self.items.find(data["item_id"], code="item_retrieve_invalid_item_id")  # which clients wait for
+        item = self.items.find(data["item_id"], code="item_retrieve_invalid_item_id")
         seen = await asyncio.to_thread(item.seen, self.conversation.settings.output)
         self.conversation.send("conversation.item.retrieved", item=seen)
 
     async def _delete_item(self, data: dict[str, Any]) -> None:
-        item, conversation = self.items.find(data["item_id"]), self.conversation
+        item = self.items.find(data["item_id"], code="item_delete_invalid_item_id")
+        conversation = self.conversation
         if conversation.response is not None and item is conversation.response.item:
             await conversation.answers.cancel()
         self.items.delete(item.id)
@@ -208,7 +210,8 @@ class RealtimeSession:
         conversation.send("conversation.item.deleted", item_id=item.id)
 
     async def _truncate_item(self, data: dict[str, Any]) -> None:
-        item, end_ms = self.items.find(data["item_id"]), data["audio_end_ms"]
+        item = self.items.find(data["item_id"], code="item_truncate_invalid_item_id")
+        end_ms = data["audio_end_ms"]
         if item.role != "assistant" or not item.spoken:
             raise RequestError("only the audio of an answer can be truncated", "invalid_value", "item_id")
         if data["content_index"] != 0:
@@ -246,7 +249,8 @@ class RealtimeSession:
                 aside.task.cancel()
                 return
         if response is None or wanted not in (None, response.id):
-            raise RequestError("there is no such response under way", "response_cancel_not_active", "response_id")
+            what = "Cancellation failed: no such response is under way"  # clients know it by its first words
+            raise RequestError(what, "response_cancel_not_active", "response_id")
         await self.conversation.answers.cancel()
 
     async def _clear_output(self, data: dict[str, Any]) -> None:

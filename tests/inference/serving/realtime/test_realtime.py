@@ -234,7 +234,7 @@ def test_items_come_and_go_and_the_model_remembers_what_is_left(connection, serv
     collect(connection, "conversation.item.deleted")
     connection.send({"type": "conversation.item.delete", "item_id": "first", "event_id": "again"})
     error = collect(connection, "error")[-1].error
-    assert error.code == "item_not_found" and error.event_id == "again"
+    assert error.code == "item_delete_invalid_item_id" and error.event_id == "again"
     manual(connection)
     turn(connection)
     collect(connection, "response.done")
