@@ -1,32 +1,52 @@
-// Recordings: asked aloud, or asked about in writing. Each question is a connection of its own, in which what was said
-// before is given in words; what is asked while an answer is spoken is answered next.
+// Recordings: asked aloud, or asked about in writing, one or several at a time. Each question is a connection of its
+// own, in which what was said before is given in words; what is asked while an answer is spoken is answered next.
 import { RATE, Speaker, noMicrophone, openMicrophone, pcmOf, wavOf } from "./sound.js";
-import { base64Of, connect, reason, samplesOf, samplesOfBase64 } from "./service.js";
+import { Problem, base64Of, connect, limits, reason, samplesOf, samplesOfBase64 } from "./service.js";
+import { Chosen, replay } from "./chosen.js";
 
 const $ = (id) => document.getElementById(id);
-const PIECE = 32 * RATE; // samples in one message, in whole frames: a message has a limit
+const PIECE = Math.max(1, Math.min(32, Math.floor(limits.message_bytes / 80_000))) * RATE; // samples in one message
 const SESSION = { type: "realtime", audio: { input: { turn_detection: null, transcription: { model: "local" } } } };
 
 export class Recordings {
   constructor() {
     this.past = []; // [question, answer] of earlier turns
-    this.chosen = null; // samples that are asked about in writing
     this.last = Promise.resolve(); // the question before the next
     this.epoch = 0; // of the conversation: it is another after it was cleared
+    this.chosen = new Chosen($("chosen"), (text) => this.say(text), (text) => this.does(text));
     $("record").addEventListener("click", () => (this.microphone ? this.stop() : this.record()));
     $("upload").addEventListener("click", () => $("file").click());
-    $("file").addEventListener("change", () => this.upload());
-    $("remove").addEventListener("click", () => this.choose(null));
+    $("file").addEventListener("change", () => {
+      this.chosen.add([...$("file").files]);
+      $("file").value = "";
+    });
     $("clear").addEventListener("click", () => this.clear());
+    $("written").maxLength = limits.text_chars;
     $("written-form").addEventListener("submit", (event) => {
       event.preventDefault();
       const text = $("written").value.trim();
+      if (!text && !this.chosen.samples.length) return;
       $("written").value = "";
-      if (text) this.ask(this.chosen, text);
+      this.ask(this.chosen.samples, text);
     });
     for (const button of document.querySelectorAll(".example")) button.addEventListener("click", () => this.example(button.dataset.file));
+    const panel = $("panel-recordings");
+    panel.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      panel.classList.add("dropping");
+    });
+    panel.addEventListener("dragleave", () => panel.classList.remove("dropping"));
+    panel.addEventListener("drop", (event) => {
+      event.preventDefault();
+      panel.classList.remove("dropping");
+      this.chosen.add([...event.dataTransfer.files]);
+    });
+    $("reads").textContent = `${limits.formats} are read, ${Math.floor(limits.file_bytes / 1048576)} MB a file and ${Math.floor(limits.seconds / 60)} minutes together at most.`;
     $("no-microphone").textContent = noMicrophone();
     $("no-microphone").hidden = !noMicrophone();
+  }
+
+  begun() {
     $("record").disabled = Boolean(noMicrophone());
   }
 
@@ -43,61 +63,54 @@ export class Recordings {
     const pieces = [];
     try {
       this.sound();
-      this.microphone = await openMicrophone(this.context, ({ samples }) => pieces.push(pcmOf(samples)));
+      this.microphone = await openMicrophone(this.context, ({ samples }) => pieces.push(pcmOf(samples)), { ended: () => this.leave() });
       this.pieces = pieces;
       $("record").textContent = "Stop";
-    } catch (error) {
-      this.say(error.message);
+      this.does("Recording");
+    } catch (problem) {
+      this.say(problem);
     }
+  }
+
+  // Gives the microphone back.
+  leave() {
+    this.microphone?.close();
+    this.microphone = null;
+    $("record").textContent = "Record";
+    this.does("");
   }
 
   stop() {
-    this.microphone.close();
-    this.microphone = null;
-    $("record").textContent = "Record";
-    const samples = new Int16Array(this.pieces.reduce((sum, piece) => sum + piece.length, 0));
-    this.pieces.reduce((at, piece) => (samples.set(piece, at), at + piece.length), 0);
-    if (samples.length) this.ask(samples, "");
-  }
-
-  async upload() {
-    const [file] = $("file").files;
-    $("file").value = "";
-    if (!file) return;
-    this.say("");
-    try {
-      this.choose(await samplesOf(file), file.name);
-    } catch (error) {
-      this.say(error.message);
-    }
-  }
-
-  choose(samples, name = "") {
-    this.chosen = samples;
-    $("chosen").hidden = !samples;
-    $("chosen-name").textContent = name;
-    replay($("chosen"), samples && wavOf([samples]));
+    this.leave();
+    if (this.pieces.length) this.ask([joined(this.pieces)], "");
   }
 
   async example(file) {
     this.sound();
+    this.say("");
     try {
       const answer = await fetch(file);
-      this.ask(await samplesOf(await answer.blob()), "");
-    } catch (error) {
-      this.say(error.message);
+      this.ask([await samplesOf(await answer.blob())], "");
+    } catch (problem) {
+      this.say(problem);
     }
   }
 
-  // The question and its answer.
+  // The question and its answer. What was written comes back if it cannot be asked.
 
-  ask(samples, text) {
+  ask(recordings, text) {
     this.sound();
     const epoch = this.epoch;
-    this.last = this.last.then(() => epoch === this.epoch && this.turn(samples, text)).catch((error) => this.say(error.message));
+    this.last = this.last
+      .then(() => epoch === this.epoch && this.turn(recordings, text))
+      .catch((problem) => {
+        if (epoch !== this.epoch) return;
+        this.say(problem);
+        if (text && !$("written").value) $("written").value = text;
+      });
   }
 
-  async turn(samples, text) {
+  async turn(recordings, text) {
     this.say("");
     const epoch = this.epoch;
     const turn = [text, ""];
@@ -107,15 +120,18 @@ export class Recordings {
     const show = (ended) => epoch === this.epoch && this.show(turn, ended);
     this.speaker?.clear();
     this.speaker = new Speaker(this.context);
-    $("asked").hidden = !samples;
-    replay($("asked"), samples && wavOf([samples]));
+    const length = recordings.reduce((sum, samples) => sum + samples.length, 0);
+    $("asked").hidden = !length;
+    replay($("asked"), length ? wavOf(recordings) : null);
     this.player(null);
     for (const name of ["first-audio", "heard-seconds", "spoken-seconds"]) $(name).textContent = "–";
-    if (samples) $("heard-seconds").textContent = `${(samples.length / RATE).toFixed(1)} s`;
+    if (length) $("heard-seconds").textContent = `${(length / RATE).toFixed(1)} s`;
     turn.shown = [this.paragraph("user"), this.paragraph("assistant")];
+    $("clear").disabled = false;
     show(false);
+    this.does("Thinking");
     try {
-      await this.converse(samples, text, (kind, event) => {
+      await this.converse(recordings, text, (kind, event) => {
         if (epoch !== this.epoch) return;
         if (kind === "conversation.item.input_audio_transcription.delta") turn[0] = (turn.heard = (turn.heard || "") + event.delta);
         else if (kind === "response.output_audio_transcript.delta") turn[1] += event.delta;
@@ -126,6 +142,7 @@ export class Recordings {
           spoken += pcm.length;
           $("spoken-seconds").textContent = `${(spoken / RATE).toFixed(1)} s`;
           $("reply-speech").dataset.state = "speaking";
+          this.does("Answering");
           this.speaker.put(event.item_id, pcm);
         } else if (kind === "response.output_audio.done") this.speaker.end();
         show(false);
@@ -133,6 +150,8 @@ export class Recordings {
     } catch (error) {
       show(true);
       throw error;
+    } finally {
+      if (epoch === this.epoch && !this.microphone) this.does("");
     }
     show(true);
     if (epoch !== this.epoch) return;
@@ -141,9 +160,11 @@ export class Recordings {
   }
 
   // One connection: resolves when the answer is whole.
-  converse(samples, text, happened) {
+  converse(recordings, text, happened) {
     const asked = [];
-    for (let at = 0; samples && at < samples.length; at += PIECE) asked.push([{ type: "input_audio", audio: base64Of(samples.subarray(at, at + PIECE)) }]);
+    for (const samples of recordings) {
+      for (let at = 0; at < samples.length; at += PIECE) asked.push([{ type: "input_audio", audio: base64Of(samples.subarray(at, at + PIECE)) }]);
+    }
     if (!asked.length) asked.push([]);
     if (text) asked.at(-1).push({ type: "input_text", text });
     const history = this.past.flatMap(([asked, said]) => [
@@ -176,7 +197,7 @@ export class Recordings {
           }
         }
       };
-      socket.onclose = async () => failed(new Error(opened ? "The service hung up before the answer was whole." : await reason()));
+      socket.onclose = async () => failed(opened ? new Problem("The connection was lost", "The answer is not whole. Ask again.") : await reason());
     });
   }
 
@@ -214,26 +235,28 @@ export class Recordings {
     this.speaker?.clear();
     this.socket?.close();
     $("conversation").replaceChildren();
+    $("clear").disabled = true;
     $("asked").hidden = true;
     replay($("asked"), null);
     this.player(null);
     for (const name of ["first-audio", "heard-seconds", "spoken-seconds"]) $(name).textContent = "–";
     this.say("");
+    this.does("");
   }
 
-  say(text) {
-    $("recordings-status").textContent = text;
+  // What went wrong, and what helps: a text, or an error.
+  say(problem) {
+    const text = problem.message ?? problem;
+    $("recordings-problem").textContent = problem.title ? `${problem.title}. ${text}` : text;
+  }
+
+  does(text) {
+    if ($("recordings-state").textContent !== text) $("recordings-state").textContent = text;
   }
 }
 
-// Puts a recording into a player, or takes it out.
-function replay(place, blob) {
-  const audio = place.querySelector("audio");
-  if (audio.src) URL.revokeObjectURL(audio.src);
-  if (blob) audio.src = URL.createObjectURL(blob);
-  else {
-    audio.removeAttribute("src");
-    audio.load();
-  }
-  return audio.src && blob ? audio.src : "";
+function joined(pieces) {
+  const samples = new Int16Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  pieces.reduce((at, piece) => (samples.set(piece, at), at + piece.length), 0);
+  return samples;
 }

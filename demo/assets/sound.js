@@ -1,5 +1,7 @@
 // Sound out and in, at the protocol's rate. Out needs Web Audio alone, which every page has; the microphone needs what
 // browsers give only to pages that came by https or from this very machine.
+import { Problem } from "./service.js";
+
 export const RATE = 24000;
 const RESERVE_S = 0.1; // that waits before speech begins, against a network that stumbles
 
@@ -71,6 +73,11 @@ export class Speaker {
     return all;
   }
 
+  // Whether anything is being played now.
+  get audible() {
+    return this.playing.some((piece) => piece.at <= this.context.currentTime) && this.context.state === "running";
+  }
+
   get level() {
     this.analyser.getFloatTimeDomainData(this.wave);
     return this.wave.reduce((peak, x) => Math.max(peak, Math.abs(x)), 0);
@@ -88,30 +95,46 @@ export function noMicrophone() {
   );
 }
 
-// Opens the microphone. heard({ samples, began, level }) is called every 40 ms; the result's close() ends it.
-export async function openMicrophone(context, heard) {
+const REFUSED = {
+  NotAllowedError: ["The microphone is blocked", "Allow it for this page in your browser (beside the address), then start talking. Or write: the answers are spoken."],
+  NotFoundError: ["No microphone was found", "Plug one in, then start talking. Or write: the answers are spoken."],
+  NotReadableError: ["The microphone is busy", "Another program has it. Close that one, or choose another microphone under Settings. Or write: the answers are spoken."],
+};
+
+// Opens the microphone. heard({ samples, began, level }) is called every 20 ms, ended() if it goes away by itself. device:
+// its id, if not the system's choice. Of the result, close() gives it back and mute(yes) lets it hear silence.
+export async function openMicrophone(context, heard, { device = "", ended = () => {} } = {}) {
   const why = noMicrophone();
-  if (why) throw new Error(why);
+  if (why) throw new Problem("No microphone", why);
   await context.audioWorklet.addModule(new URL("worklets.js", import.meta.url));
-  const wanted = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
-  let stream;
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
-  } catch (error) {
-    const reasons = { NotAllowedError: "The microphone is not allowed here.", NotFoundError: "No microphone was found." };
-    throw new Error(`${reasons[error.name] || error.message || error} You can write instead.`);
-  }
+  const stream = await streamOf(device);
   const node = new AudioWorkletNode(context, "duologue-microphone", { numberOfOutputs: 0 });
   node.port.onmessage = ({ data }) => heard(data);
   const source = context.createMediaStreamSource(stream);
   source.connect(node);
+  const [track] = stream.getAudioTracks();
+  track.onended = ended;
   return {
+    mute(yes) {
+      track.enabled = !yes;
+    },
     close() {
-      stream.getTracks().forEach((track) => track.stop());
+      track.onended = null;
+      track.stop();
       source.disconnect();
       node.port.onmessage = null;
     },
   };
+}
+
+async function streamOf(device) {
+  const audio = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: device ? { ...audio, deviceId: { exact: device } } : audio });
+  } catch (error) {
+    if (device && error.name === "OverconstrainedError") return streamOf(""); // it is not there any more
+    throw new Problem(...(REFUSED[error.name] || ["No microphone", `${error.message || error}. You can write instead.`]));
+  }
 }
 
 export function pcmOf(samples) {

@@ -1,10 +1,12 @@
 // On the audio thread, at 24 kHz: what the microphone hears.
 
-// Posts 40 ms at a time: the samples, when they began in the context's time, and how loud they are.
+// Posts 20 ms at a time: the samples, when they began in the context's time, and how loud they are.
+const PIECE = 480; // samples
+
 class Microphone extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.buffer = new Float32Array(960);
+    this.buffer = new Float32Array(PIECE);
     this.filled = 0;
   }
   process([input]) {
@@ -16,7 +18,7 @@ class Microphone extends AudioWorkletProcessor {
         const power = this.buffer.reduce((sum, x) => sum + x * x, 0) / this.filled;
         const began = currentTime + (i + 1 - this.filled) / sampleRate;
         this.port.postMessage({ samples: this.buffer, began, level: Math.sqrt(power) });
-        this.buffer = new Float32Array(960);
+        this.buffer = new Float32Array(PIECE);
         this.filled = 0;
       }
     }

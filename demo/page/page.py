@@ -15,6 +15,7 @@ and written as FLAC by soundfile.
 from __future__ import annotations
 
 import html
+import json
 import math
 from pathlib import Path
 from string import Template
@@ -26,14 +27,18 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from ...data_prep.audio import MAX_SECONDS
+from ...data_prep.audio.formats import FORMATS
 from ...inference.assistant.assistant import Assistant
 from ...inference.serving.app import ServeConfig, create_app
 from ...inference.serving.http.access import SIGN_IN, Keys
 from ...inference.serving.http.sign_in import SignIns, Tries, set_cookie
 from ...inference.serving.protocol.errors import RequestError
+from ...inference.serving.protocol.items import LONGEST_S
 from ...inference.serving.requests.answering import while_there
 from ...inference.serving.requests.decoding import Decoding
 from ...inference.serving.run import serve
+from ...inference.session.state import SessionConfig
 from .question import pcm16_of
 
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -64,7 +69,9 @@ def create_page(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI
     app = create_app(config, assistant, vad, sign_ins)
     if sign_ins is not None:
         _add_sign_in(app, config, sign_ins)
-    page = _filled("page.html", model=config.model, examples=_examples(), locked="" if sign_ins else "hidden")
+    locked = "" if sign_ins else "hidden"
+    limits = html.escape(json.dumps(_limits(config)))
+    page = _filled("page.html", model=config.model, examples=_examples(), locked=locked, limits=limits)
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:
@@ -78,6 +85,12 @@ def create_page(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI
         body = await request.body()
         pcm = await while_there(request, decoding(pcm16_of, body), app.state.service.metrics)
         return Response(pcm, media_type="application/octet-stream")
+
+    @app.get("/page/room", include_in_schema=False)
+    async def room(request: Request) -> Response:
+        """Whether a conversation could begin now: 204, or the refusal, which a browser hides from a WebSocket."""
+        app.state.service.admitting().sit(request.scope.get("key", -1), SessionConfig()).leave()
+        return Response(status_code=204)
 
     app.mount("/page-assets", _Assets(directory=ASSETS))
     return app
@@ -171,6 +184,14 @@ async def _short_body(request: Request) -> bytes:
 def _filled(name: str, model: str, **values: str) -> str:
     text = (ASSETS / name).read_text(encoding="utf-8")
     return Template(text).substitute(model=html.escape(Path(model).name or model), **values)
+
+
+def _limits(config: ServeConfig) -> dict[str, Any]:
+    """What the server takes, so that the page says so before anything is sent."""
+    return {
+        "file_bytes": config.access.request_bytes, "message_bytes": config.access.message_bytes,
+        "seconds": min(LONGEST_S, MAX_SECONDS), "text_chars": config.limits.text_chars, "formats": FORMATS,
+    }  # fmt: skip
 
 
 def _examples() -> str:

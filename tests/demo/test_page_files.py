@@ -121,15 +121,8 @@ def test_what_is_posted_is_read_as_a_recording_and_nothing_else(found: Running, 
 def test_the_page_is_there_and_so_is_all_that_it_names(found: Running) -> None:
     page = httpx.get(f"{found.url}/")
     assert page.status_code == 200 and "frame-ancestors 'none'" in page.headers["content-security-policy"]
-    for file in [
-        "page.css",
-        "page.js",
-        "live.js",
-        "recordings.js",
-        "service.js",
-        "sound.js",
-        "worklets.js",
-        "examples/plus.flac",
-    ]:
+    scripts = [path for kind in ("js", "css", "flac") for path in ASSETS.rglob(f"*.{kind}")]
+    assert len(scripts) > 15
+    for file in (path.relative_to(ASSETS).as_posix() for path in scripts):
         answer = httpx.get(f"{found.url}/page-assets/{file}")
         assert answer.status_code == 200 and answer.headers["cache-control"] == "no-cache", file

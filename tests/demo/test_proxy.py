@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 pytest.importorskip("fastapi")
+from chromium import CHROMIUM, FLAGS
 from running_server import ENGINE, running, wait
-from tiny_assistant import Loudness, tiny_assistant
+from tiny_assistant import SAID, Loudness, tiny_assistant
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -122,15 +123,12 @@ def test_behind_nginx(proxied: Proxied) -> None:
 @pytest.mark.browser
 def test_a_visitor_behind_nginx(proxied: Proxied, tmp_path: Path) -> None:
     """Signs in, asks an example, converses, and is told why too large a file does not go through."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
+    if CHROMIUM is None:
         pytest.skip("chromium is not installed (Debian package chromium)")
-    from test_page import FLAGS, SAID
-
     playwright = pytest.importorskip("playwright.sync_api")
     failed: list[str] = []
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page()
         tab.set_default_timeout(60_000)
         tab.on("console", lambda message: failed.append(message.text) if message.type == "error" else None)

@@ -1,0 +1,54 @@
+// How fast a conversation is, as the server and this page measure it; seen under Details.
+import { Waveform } from "./waveform.js";
+
+const LOUD = 0.02; // of the microphone: somebody speaks
+const PAUSE_S = 0.3; // after which another voice begins
+
+export class Figures {
+  constructor() {
+    this.turns = []; // of each answer
+    this.level = 0; // of the microphone
+    this.loudUntil = -Infinity; // in the context's time
+    this.loudSince = null;
+    this.cut = null; // what was interrupted last: its item, its figures, and since when somebody spoke
+    this.waveform = new Waveform(document.getElementById("live-waveform"));
+  }
+
+  heard(began, ended, level) {
+    this.level = level;
+    if (level <= LOUD) return;
+    if (began - this.loudUntil > PAUSE_S) this.loudSince = began;
+    this.loudUntil = ended;
+  }
+
+  answering(timings) {
+    this.turns.push({});
+    for (const name of ["endpoint", "compute", "first"]) this.note(name, timings[`${name}_ms`]);
+    this.note("page", undefined);
+  }
+
+  // From the user's last loud sample to the answer's first.
+  audible(at) {
+    if (this.turns.length && this.loudUntil > 0) this.note("page", 1000 * (at - this.loudUntil));
+  }
+
+  // From the interrupting voice to the last sample of the answer; told again should another sample be played.
+  interrupted(item, until) {
+    this.cut = { item, figure: this.turns.at(-1), since: this.loudSince };
+    this.put(item, until);
+  }
+
+  put(item, until) {
+    if (this.cut?.item === item && this.cut.since !== null) this.note("stop", 1000 * Math.max(0, until - this.cut.since), this.cut.figure);
+  }
+
+  note(name, ms, figure = this.turns.at(-1)) {
+    if (figure) figure[name] = ms;
+    document.getElementById(name === "stop" ? "live-stop-ms" : `live-${name}`).textContent = ms === undefined || ms === null ? "–" : `${Math.round(ms)} ms`;
+  }
+
+  show(heard, said) {
+    this.waveform.push(heard, said);
+    this.waveform.draw(performance.now());
+  }
+}
