@@ -66,6 +66,13 @@ Settings = Annotated[
 ]
 
 
+Beam = Annotated[int, typer.Option("--beam", min=1, help="Width of the beam that looks for the words of speech.")]
+HotWordList = Annotated[
+    str, typer.Option("--hotwords", help="Words that are likely: a file, a phrase a line, or phrases with commas.")
+]
+LM = Annotated[Path | None, typer.Option("--lm", help="An n-gram model of what is likely to be said (.arpa).")]
+
+
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
@@ -93,6 +100,9 @@ def ask(
         str, typer.Option(help="offline: an imported encoder's own numbers; windowed: it hears while the user speaks.")
     ] = "offline",
     instructions: Instructions = "",
+    beam: Beam = 1,
+    hotwords: HotWordList = "",
+    lm: LM = None,
 ) -> None:
     """Ask one question; print the reply and write its speech.
 
@@ -104,6 +114,7 @@ def ask(
     duologue ask question.wav --json | jq .text     for scripts
     duologue ask clip.wav --text "what sound is this?"                  about a recording, which may be a sound
     duologue ask question.wav -m omni --instructions "Answer in one sentence."
+    duologue ask question.wav -m mini --hotwords "Evanescence, Asiana Airlines" --lm questions.arpa
     duologue ask question.wav -m omni --device cuda --dtype bfloat16    an imported model
     """
     if question is None and text is None:
@@ -114,11 +125,13 @@ def ask(
     from ..data_prep.audio import from_argument, require_wav
     from ..inference.assistant.assistant import limit_threads
     from ..inference.assistant.loading import load
+    from ..inference.assistant.word_lists import decoder_of
 
     if output is not None:
         require_wav(output)
     recording = None if question is None else from_argument(question)
-    assistant = load(model, device, dtype, int8, windowed=encoder == "windowed")
+    config = decoder_of(beam if beam > 1 else 0, lm, hotwords)
+    assistant = load(model, device, dtype, int8, windowed=encoder == "windowed").with_decoder(config)
     limit_threads(assistant)
     reply = assistant.ask(recording, text, instructions=instructions)
     seconds = len(reply.waveform) / reply.sample_rate
@@ -160,6 +173,9 @@ def listen(
     preset: Annotated[str, typer.Option("--preset", help="responsive, balanced or patient.")] = "balanced",
     model: Model = "nano",
     instructions: Instructions = "",
+    beam: Beam = 1,
+    hotwords: HotWordList = "",
+    lm: LM = None,
 ) -> None:
     """Converse in full duplex with a recording: the output is as long as it, and says when it was spoken to.
 
@@ -177,11 +193,12 @@ def listen(
     from ..data_prep.audio import from_argument, read_audio, require_wav
     from ..inference.assistant.assistant import limit_threads
     from ..inference.assistant.loading import load
+    from ..inference.assistant.word_lists import decoder_of
     from ..inference.session.listen import converse
     from ..inference.session.notes import notes
 
     require_wav(output)
-    assistant = load(model)
+    assistant = load(model).with_decoder(decoder_of(beam if beam > 1 else 0, lm, hotwords))
     limit_threads(assistant)
     heard = read_audio(from_argument(recording), assistant.input_rate)
     for note in notes(assistant.model):

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from .decoding.decoder import DecoderConfig
 from .decoding.token_times import TokenTimes
 from .dialogue_state import DialogueState, ReplyStep, Sampling
 from .language_model.chat_template import Message, Tool
@@ -24,7 +25,7 @@ from .tokens import TokenLayout
 class DialogueModel(Protocol):
     """A model that converses. Methods are for one conversation, batch 1.
 
-    layout: its token ids.
+    layout: its token ids. decoder: how it finds its words; None: those that are likeliest moment by moment.
     input_rate, output_rate: Hz of what is heard and of what is said.
     longest_s: seconds that it hears at once. clip_s: seconds that it pads or cuts a whole clip to; ``None``: it does
         not.
@@ -33,6 +34,8 @@ class DialogueModel(Protocol):
 
     layout: TokenLayout
 
+    @property
+    def decoder(self) -> DecoderConfig | None: ...
     @property
     def device(self) -> torch.device: ...
     @property
@@ -62,6 +65,10 @@ class DialogueModel(Protocol):
     @property
     def times_words(self) -> bool:
         """Knows when each token of its transcript was said (:meth:`token_times`)."""
+
+    @property
+    def takes_decoder(self) -> bool:
+        """Lets words be looked for in what it hears."""
 
     @property
     def hears_words(self) -> bool:
@@ -108,6 +115,13 @@ class DialogueModel(Protocol):
     def without_voice(self) -> Self: ...
     def without_replies(self) -> Self:
         """A view for transcripts alone, which are the same; cheaper where they need no language model."""
+
+    def with_decoder(self, config: DecoderConfig | None) -> Self:
+        """A view that finds its words by a beam search, with what is known of them; None: without one.
+
+        Raises:
+            DuologueError: ``takes_decoder`` is false, or hot words that it cannot spell.
+        """
 
     def while_speaking(self) -> Self:
         """A view that hears while the user speaks, where the model can: through a window, if its encoder was made for

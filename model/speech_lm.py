@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
+from .decoding.decoder import NO_DECODER, Decoder, DecoderConfig
+from .decoding.labels import Labels
 from .decoding.picking import pick_decided, without_calls
 from .decoding.prompt import ChatPrompt, FixedPrompt, Prompt
 from .decoding.token_times import TokenTimes, aligned
@@ -110,13 +112,16 @@ class SpeechLM(nn.Module):
             self._prompt = FixedPrompt(prompt, layout, config.past_in_words)
         self.adaptor.bind(self.llm.embed)
         self.transcript = Transcript(layout, config.transcript_ctc)
+        self.decoder: DecoderConfig | None = None
+        self._decoder: Decoder | None = None
+        self._labels: Callable[[], Labels] | None = None
         speech = None if self.unit_decoder is None else SpeechDecoder(self.unit_decoder, self.vocoder)
         self.stages = Stages(self._hearing(config.streams, None), self.llm, speech)
 
     def _hearing(self, streams: bool, window: WindowConfig | None) -> Hearing:
         c = self.config
         return Hearing(
-            self.mel, self.encoder, self.adaptor, streams=streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s
+            self.mel, self.encoder, self._decoded(), streams=streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s
         )
 
     @property
@@ -132,12 +137,14 @@ class SpeechLM(nn.Module):
 
     def read_by(self, tokenizer: Any) -> SpeechLM:
         """Take a transformers tokenizer: turns are written by its chat template, where the config has no prompt of its
-        own, and words are spelt by it, where the unit decoder reads spelling."""
+        own, and words are spelt by it, where the unit decoder reads spelling, or a decoder looks for words."""
         if isinstance(self.unit_decoder, SpellingDecoder):
             decode = tokenizer.decode
             self.unit_decoder.read_by(partial(decode, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         if self.config.prompt is None:
             self._prompt = ChatPrompt(ChatTemplate(tokenizer))
+        if (tokens := self.adaptor.vocabulary()) is not None:
+            self._labels = cache(lambda: Labels(tokenizer, tokens.tolist()))  # once its weights are there
         return self
 
     @property
@@ -268,6 +275,32 @@ class SpeechLM(nn.Module):
             hearing = wrap(hearing, "step")
         view.stages = Stages(hearing, wrap(self.stages.llm, "extend"), speech, longest)
         return view
+
+    @property
+    def takes_decoder(self) -> bool:
+        """Whether words can be looked for in what it hears (:meth:`with_decoder`)."""
+        return self._labels is not None
+
+    def with_decoder(self, config: DecoderConfig | None) -> SpeechLM:
+        """A view of the same weights that finds its words by a beam search, with what is known of them; None: those
+        that are likeliest moment by moment. The words found are its transcript, and what the language model hears.
+
+        Raises:
+            DuologueError: a model whose adaptor hears no words by CTC, or hot words that it cannot spell.
+        """
+        if config is not None and self._labels is None:
+            raise DuologueError(NO_DECODER)
+        if config is None and self.decoder is None:
+            return self
+        view = copy.copy(self)
+        view.decoder = config
+        view._decoder = None if config is None or self._labels is None else Decoder(config, self._labels())
+        view.stages = replace(self.stages, hearing=self.stages.hearing.with_adaptor(view._decoded()))
+        return view
+
+    def _decoded(self) -> Adaptor:
+        """The adaptor, as hearing uses it."""
+        return self.adaptor if self._decoder is None else self.adaptor.decoded_by(self._decoder)
 
     def without_replies(self) -> SpeechLM:
         """A view of the same weights that writes the same transcripts. Where the adaptor hears words by itself, the

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -30,6 +31,9 @@ from duologue.model.codec.quantiser import QuantiserConfig
 from duologue.model.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from duologue.model.codec.spectral_encoder import SpectralEncoder, SpectralEncoderConfig
 from duologue.model.codec.vocos import VocosConfig, VocosDecoder
+from duologue.model.decoding.ctc_beam import Found, search
+from duologue.model.decoding.fusions import HotWordFusion
+from duologue.model.decoding.hot_words import HotPhrase, HotWords
 from duologue.model.duplex.vad import VAD
 from duologue.model.language_model.causal_lm import LLM, LLMState
 from duologue.model.layers.conv import StreamingConv1d, StreamingConvTranspose1d
@@ -97,6 +101,12 @@ def tiny_ctc() -> CTCAdaptor:
     adaptor.blank.bias.data.fill_(6.0)
     adaptor.bind(lambda ids: vectors[ids])
     return adaptor
+
+
+def hot(log_probs: np.ndarray) -> list[Found]:
+    """A search in which two of the eleven are likelier than they sound."""
+    words = HotWords([HotPhrase((3,), (2.0,)), HotPhrase((5, 7), (1.0, 1.0))], 11)
+    return search(log_probs, fusions=[HotWordFusion(words)])
 
 
 def kinds(union: Any) -> tuple[Any, ...]:
@@ -301,6 +311,12 @@ STAGES = [
         if kind is not CTCAdaptorConfig
     ),
     Stage(name="adaptor-ctc", make=tiny_ctc, input=lambda frames: torch.randn(1, frames, 16)),
+    Stage(
+        name="adaptor-ctc-decoded",
+        make=lambda: tiny_ctc().decoded_by(hot),
+        input=lambda frames: torch.randn(1, frames, 16),
+        bounded=False,  # what is said in a turn is decided at its end
+    ),
     Stage(
         name="hearing-ctc",
         make=lambda: tiny_hearing(0.0, tiny_ctc()),

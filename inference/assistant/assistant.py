@@ -23,6 +23,7 @@ from torch import nn
 from ...checkpoints import store
 from ...data_prep.audio import AudioSource, read_audio
 from ...model.audio_encoder.windowed import WindowConfig
+from ...model.decoding.decoder import DecoderConfig
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
@@ -119,6 +120,17 @@ class Assistant:
     def while_speaking(self) -> Assistant:
         """One with the same weights that hears while the user speaks, where its model can."""
         if (model := self.model.while_speaking()) is self.model:
+            return self
+        return Assistant(model, self.tokenizer, self.path, self._vad)
+
+    def with_decoder(self, config: DecoderConfig | None) -> Assistant:
+        """One with the same weights that finds the words of speech by a beam search, with what is known of them: hot
+        words, an n-gram model. None: without one.
+
+        Raises:
+            DuologueError: its model hears no words by CTC, or cannot spell a hot word.
+        """
+        if (model := self.model.with_decoder(config)) is self.model:
             return self
         return Assistant(model, self.tokenizer, self.path, self._vad)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...checkpoints.recognisers.recogniser import TimedWord
+from ...model.decoding.decoder import DecoderConfig
 from ...model.decoding.reply import reply
 from ...model.decoding.token_times import TokenTimes
 from ...model.dialogue_state import DialogueState, ReplyStep, Sampling
@@ -20,6 +21,7 @@ from ...model.tokens import TokenKind
 from .assistant import Assistant
 from .opening import speak_first
 from .text_stream import ReplyText, ids_of, said_ids, samples_of, timed_words, words_of
+from .word_lists import hot_words
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,16 @@ class OneShotRequest:
             self._detecting = self._vad.init_state()
         found: np.ndarray = self._vad.step(torch.from_numpy(pcm)[None], self._detecting)[0].cpu().numpy()
         return found
+
+    def expect(self, phrases: Sequence[str]) -> None:
+        """Phrases that are likely in what is heard from now on; none: none are.
+
+        Raises:
+            DuologueError: the model cannot look for words, or cannot spell one.
+        """
+        before = self._assistant.model.decoder or DecoderConfig()
+        config = replace(before, hot_words=hot_words(phrases)) if phrases else self._assistant.model.decoder
+        self._hears = self._model = self._assistant.model.with_decoder(config)
 
     def begin(self, apart: bool = False) -> None:
         """A spoken question begins; ``apart``: speech that is only written down, and not remembered."""

@@ -3,9 +3,10 @@
 A model that writes down what it hears (``transcribes``) gives its transcript. Any other is asked in writing, behind the
 speech, to transcribe it, and its reply is taken.
 
-In a beam each hypothesis is a state of its own; states share the cache of what they have in common, so that one more
-costs only what it adds. Scores are sums of log-probabilities of the model's own distribution (joint with CTC's, where
-it has one).
+A model that hears words by CTC searches its posteriors (model/decoding/ctc_beam.py). In a beam over the transcripts
+that a language model generates, each hypothesis is a state of its own; states share the cache of what they have in
+common, so that one more costs only what it adds. Scores are sums of log-probabilities of the model's own distribution
+(joint with CTC's, where it has one).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...model.decoding.ctc_beam import BeamConfig
+from ...model.decoding.decoder import DecoderConfig
 from ...model.decoding.reply import reply
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
@@ -38,7 +41,13 @@ class _Hypothesis:
 
 
 def takes_beam(model: DialogueModel) -> bool:
-    """Whether a beam may search a model's transcripts: it generates them, and they end with a token."""
+    """Whether a beam may search a model's transcripts: it hears them by CTC, or generates them, and they end with a
+    token."""
+    return model.takes_decoder or generates(model)
+
+
+def generates(model: DialogueModel) -> bool:
+    """Whether a model generates its transcripts, token by token."""
     return model.transcribes and model.layout.reply is not None
 
 
@@ -55,9 +64,11 @@ def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1, instru
     """
     if beam < 1:
         raise DuologueError(f"beam={beam}: it must be at least 1")
-    model = assistant.model
-    if beam > 1 and not takes_beam(model):
+    if beam > 1 and not takes_beam(assistant.model):
         raise DuologueError(f"beam={beam}: a beam searches transcripts, and this model generates none: give beam=1")
+    if beam > 1 and assistant.model.takes_decoder:
+        assistant, beam = assistant.with_decoder(DecoderConfig(beam=BeamConfig(width=beam))), 1
+    model = assistant.model
     clip = framed(waveform)
     heard = dictated(model, waveform, clip, detect(assistant.vad, clip))
     return " ".join(words for part in heard.parts if (words := _words(assistant, part, beam, instruction)))

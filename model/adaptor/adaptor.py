@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from ..streaming import State, Streaming
+
+if TYPE_CHECKING:
+    from ..decoding.decoder import Decoder
 
 
 class AdaptorSizes(Protocol):
@@ -74,6 +77,14 @@ class Adaptor(Streaming):
 
     def bind(self, embed: Callable[[Tensor], Tensor]) -> None:
         """Read the language model's input embeddings by ``embed``: ids (…) -> (…, D_llm). Most adaptors do not."""
+
+    def vocabulary(self) -> Tensor | None:
+        """(V,) ids of the tokens that it hears by CTC, so that a decoder can choose its texts; None: none can."""
+        return None
+
+    def decoded_by(self, decoder: Decoder | None) -> Self:
+        """A view of the same weights that finds its words so; None: those that are likeliest frame by frame."""
+        raise NotImplementedError(f"{type(self).__name__} has no posteriors to search")
 
     def clips(self, x: Tensor, lengths: Tensor) -> HeardClips:
         """Whole clips (B, T, D) of (B,) real frames, as in training."""

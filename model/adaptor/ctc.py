@@ -9,6 +9,8 @@ embeddings stay the language model's own (:meth:`CTCAdaptor.bind`): it can be fr
 tokens heard are the transcript, with times and probabilities, for nothing.
 
 It streams: the transformer sees whole chunks and a bounded past, and a token is given out once another label follows.
+With a decoder (:meth:`CTCAdaptor.decoded_by`) the tokens are those of the best text that a search finds, once the
+stream is over; where that overrules the frames, a token's embedding is its own.
 
 Sources: LegoSLM (arXiv 2505.11352), section 3: CTC over the language model's vocabulary, and its posteriors as weights;
 Soundwave (arXiv 2502.12900), section 3: one embedding for each run of frames.
@@ -16,16 +18,20 @@ Soundwave (arXiv 2502.12900), section 3: one embedding for each run of frames.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, WhisperEncoderState
+from ..decoding.decoder import Decoder
+from ..decoding.token_times import aligned, best_path
 from ..errors import DuologueError
 from ..streaming import State
 from .adaptor import Adaptor, HeardClips, HeardToken
@@ -72,27 +78,20 @@ class CTCAdaptorConfig:
 
 
 @dataclass
-class RunState(State):
-    """Frames in a row with the same best label, which the next frame may go on with.
+class WordsState(State):
+    """What is heard of one stream.
 
-    label: index into the vocabulary; V: the blank.
-    weights: (V,) the tokens' probabilities, summed over the frames. probability: the label's own, summed.
+    frames: at 25 Hz so far. kept: log-probabilities (t, V + 1) each of the last frames, whose tokens are not known yet.
+    heard: the tokens so far.
     """
 
-    label: int
-    start: int
-    frames: int
-    weights: Tensor
-    probability: float
-
-
-@dataclass
-class WordsState(State):
-    """Frames (at 25 Hz) so far, the run that may go on, the tokens of those that are over."""
-
     frames: int = 0
-    run: RunState | None = None
+    kept: list[Tensor] = field(default_factory=list)
     heard: list[HeardToken] = field(default_factory=list)
+
+    def clone(self) -> WordsState:
+        """The tensors are shared: they no longer change."""
+        return replace(self, kept=list(self.kept), heard=list(self.heard))
 
 
 @dataclass
@@ -124,9 +123,18 @@ class CTCAdaptor(Adaptor):
         self.register_buffer("tokens", torch.zeros(config.vocab, dtype=torch.long))  # ids of the language model
         self.latency = self.transformer.latency
         self._embed: Callable[[Tensor], Tensor] | None = None
+        self._decoder: Decoder | None = None
 
     def bind(self, embed: Callable[[Tensor], Tensor]) -> None:
         self._embed = embed  # a function, which does not register: names and tensors stay the adaptor's own
+
+    def vocabulary(self) -> Tensor:
+        return self.tokens
+
+    def decoded_by(self, decoder: Decoder | None) -> Self:
+        view = copy.copy(self)
+        view._decoder = decoder
+        return view
 
     def tokens_of(self, state: CTCState) -> list[HeardToken]:
         return state.words.heard
@@ -175,50 +183,57 @@ class CTCAdaptor(Adaptor):
             raise DuologueError(f"a ctc adaptor hears one clip at a time, for each has other words; got {size}")
 
     def _embeddings(self, hidden: Tensor, state: WordsState, last: bool) -> Tensor:
-        """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the runs that are over; ``last``: all."""
+        """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the tokens that are known by now; ``last``: all."""
         if self._embed is None:
             raise DuologueError("a ctc adaptor needs a language model's embeddings: make a SpeechLM of it, or bind it")
-        if not hidden.shape[1] and not (last and state.run):
+        if not hidden.shape[1] and not (last and state.kept):
             return self._embed(self.tokens[:0])[None].to(hidden.device)
         vectors = self._embed(self.tokens).to(hidden.device)  # (V, D_llm)
-        runs = [] if state.run is None else [state.run]
-        for run in self._runs(self.scores(hidden, vectors)[0], state.frames):
-            if runs and runs[-1].label == run.label:
-                _join(runs[-1], run)
-            else:
-                runs.append(run)
-        state.frames += hidden.shape[1]
-        state.run = None if last or not runs else runs.pop()
-        found = [run for run in runs if run.label < self.config.vocab]
-        if not found:
+        first = state.frames - sum(map(len, state.kept))
+        log_probs = self._final(self.scores(hidden, vectors)[0].log_softmax(-1), state, last)  # (t, V + 1)
+        if not (tokens := self._tokens(log_probs)):
             return vectors.new_zeros(1, 0, self.config.out_dim)
-        ids = self.tokens[[run.label for run in found]].tolist()
+        ids = self.tokens[[token.token for token in tokens]].tolist()
         state.heard += [
-            HeardToken(
-                token=token, start=STRIDE * run.start, end=STRIDE * (run.start + run.frames),
-                confidence=run.probability / run.frames,
-            )
-            for token, run in zip(ids, found, strict=True)
-        ]  # fmt: skip
-        weights = torch.stack([run.weights / run.frames for run in found])  # (tokens, V)
-        return (weights @ vectors.to(weights)).to(vectors.dtype)[None]
+            replace(token, token=id_, start=STRIDE * (first + token.start), end=STRIDE * (first + token.end))
+            for token, id_ in zip(tokens, ids, strict=True)
+        ]
+        return self._averaged(log_probs, tokens, vectors)[None]
 
-    def _runs(self, scores: Tensor, first: int) -> list[RunState]:
-        """Logits (U, V + 1) of the frames from number ``first`` on, as runs."""
-        if not len(scores):
+    def _final(self, new: Tensor, state: WordsState, last: bool) -> Tensor:
+        """New frames (U, V + 1) have come: those (t, V + 1), kept ones first, whose tokens are final."""
+        state.frames += len(new)
+        if last:
+            done, state.kept = torch.cat([*state.kept, new]), []
+            return done
+        if not len(new) or self._decoder is not None:
+            state.kept += [new] * bool(len(new))
+            return new[:0]
+        labels = new.argmax(-1).tolist()
+        run = len(new)  # frames before the run that may go on
+        while run and labels[run - 1] == labels[-1]:
+            run -= 1
+        if run == 0 and state.kept and int(state.kept[-1][-1].argmax()) == labels[-1]:
+            state.kept.append(new)
+            return new[:0]
+        done, state.kept = torch.cat([*state.kept, new[:run]]), [] if labels[-1] == self.config.vocab else [new[run:]]
+        return done
+
+    def _tokens(self, log_probs: Tensor) -> list[HeardToken]:
+        """What (t, V + 1) say, as labels with the frames from first to last."""
+        if not len(log_probs):
             return []
-        weights = (scores[:, :-1] / self.config.temperature).softmax(-1)  # (U, V): blank left out
-        best, labels = scores.softmax(-1).max(-1)  # (U,) each
-        kinds, run, frames = labels.unique_consecutive(return_inverse=True, return_counts=True)
-        sums = weights.new_zeros(len(kinds), weights.shape[1]).index_add(0, run, weights)  # (runs, V)
-        sure = best.new_zeros(len(kinds)).index_add(0, run, best)
-        starts = first + frames.cumsum(0) - frames
-        rows = zip(kinds.tolist(), starts.tolist(), frames.tolist(), sums, sure.tolist(), strict=True)
-        return [RunState(*row) for row in rows]
+        if self._decoder is None:
+            return best_path(log_probs)
+        found = self._decoder(log_probs.float().cpu().numpy())[0]
+        return aligned(log_probs, self.config.vocab, 1, found.labels)
 
-
-def _join(run: RunState, more: RunState) -> None:
-    """``run`` goes on with ``more``."""
-    run.frames += more.frames
-    run.weights = run.weights + more.weights
-    run.probability += more.probability
+    def _averaged(self, log_probs: Tensor, tokens: list[HeardToken], vectors: Tensor) -> Tensor:
+        """(tokens, D_llm). The mean of a token's frames says by which probabilities embeddings are averaged, if the
+        token is the likeliest there; otherwise a decoder knew better, and the embedding is the token's own."""
+        weights = (log_probs[:, :-1] / self.config.temperature).softmax(-1)  # (t, V): blank left out
+        means = torch.stack([weights[int(token.start) : int(token.end)].mean(0) for token in tokens])  # (tokens, V)
+        labels = torch.tensor([token.token for token in tokens], device=means.device)
+        overruled = means.argmax(-1) != labels
+        means[overruled] = F.one_hot(labels[overruled], means.shape[1]).to(means)
+        return (means @ vectors.to(means)).to(vectors.dtype)

@@ -8,6 +8,7 @@ Otherwise the samples are kept, and ``flush`` encodes the whole clip.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Self
@@ -71,6 +72,13 @@ class Hearing(Streaming):
         self.tail = round(tail_s * self.sample_rate)
         self.positions = Fraction(encoder.config.positions) / (mel.rate * encoder.rate)
         self.rate, self.latency, self.exact = self.stage.rate, self.stage.latency, self.stage.exact
+
+    def with_adaptor(self, adaptor: Adaptor) -> Hearing:
+        """A view of the same weights with another view of its adaptor."""
+        view = copy.copy(self)
+        view._modules = dict(self._modules)
+        view.stage, view.adaptor = Chain(*self.frames.stages, adaptor), adaptor  # type: ignore[arg-type]
+        return view
 
     @property
     def longest_s(self) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..decoding.decoder import NO_DECODER, DecoderConfig
 from ..dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from ..duplex.monitor import CERTAIN
 from ..errors import DuologueError
@@ -70,7 +71,8 @@ class AudioLLM:
         speech: a speech decoder trained on its states, for spoken replies.
     """
 
-    streams = transcribes = times_words = hears_words = judges_turns = reads_turn_state = False
+    decoder: DecoderConfig | None = None
+    streams = transcribes = times_words = takes_decoder = hears_words = judges_turns = reads_turn_state = False
     hears_sounds = follows_instructions = True
     certain = CERTAIN
     longest_s = clip_s = 30.0  # what a Whisper encoder hears of a recording
@@ -142,6 +144,12 @@ class AudioLLM:
 
     def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> Self:
         """Its steps are not shared."""
+        return self
+
+    def with_decoder(self, config: DecoderConfig | None) -> Self:
+        """Itself, without one; it takes none."""
+        if config is not None:
+            raise DuologueError(NO_DECODER)
         return self
 
     def while_speaking(self) -> Self:

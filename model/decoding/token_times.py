@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,18 @@ _REPEATED = -1e4  # nats: the same token twice without a blank between, only whe
 _NEVER = -1e9
 
 
+def best_path(log_probs: Tensor) -> list[HeardToken]:
+    """The labels of the likeliest alignment: the best of each frame of (T, V + 1), a run of the same once, no blanks,
+    which are last. Times are in frames."""
+    best, labels = log_probs.max(-1)
+    kinds, run, lengths = labels.unique_consecutive(return_inverse=True, return_counts=True)
+    sure = best.new_zeros(len(kinds)).index_add(0, run, best.exp()) / lengths
+    ends = lengths.cumsum(0)
+    rows = zip(kinds.tolist(), (ends - lengths).tolist(), ends.tolist(), sure.tolist(), strict=True)
+    return [HeardToken(token=label, start=start, end=end, confidence=confidence)
+            for label, start, end, confidence in rows if label < log_probs.shape[1] - 1]  # fmt: skip
+
+
 def aligned(labels: Tensor, blank: int, position_s: float, ids: Sequence[int]) -> list[HeardToken]:
     """Tokens with their times.
 
@@ -33,34 +46,27 @@ def aligned(labels: Tensor, blank: int, position_s: float, ids: Sequence[int]) -
     """
     if not ids:
         return []
-    row = torch.full((2 * len(ids) + 1,), blank)
-    row[1::2] = torch.tensor(list(ids))
-    scores = labels[:, row].double().cpu()  # (T, S): blanks and tokens in turn
-    skip = torch.full((len(row),), _NEVER, dtype=torch.float64)  # from the token before, over the blank
-    skip[3::2] = torch.where(row[3::2] == row[1:-2:2], _REPEATED, 0.0)
-    best, came = torch.full_like(skip, _NEVER), []
+    row = np.full(2 * len(ids) + 1, blank)
+    row[1::2] = ids
+    scores = labels[:, torch.from_numpy(row)].double().cpu().numpy()  # (T, S): blanks and tokens in turn
+    skip = np.full(len(row), _NEVER)  # from the token before, over the blank
+    skip[3::2] = np.where(row[3::2] == row[1:-2:2], _REPEATED, 0.0)
+    before, came = np.full((3, len(row)), _NEVER), np.zeros(scores.shape, np.int64)
+    best = before[0]
     best[:2] = scores[0, :2]
-    for now in scores[1:]:
-        before = torch.stack([best, _later(best, 1), _later(best, 2) + skip])  # (3, S)
-        best, steps = before.max(0)
-        came.append(steps)
-        best = best + now
+    for at, now in enumerate(scores[1:], 1):
+        before[1, 1:], before[2, 2:] = best[:-1], best[:-2] + skip[2:]
+        came[at] = before.argmax(0)
+        best[:] = before.max(0) + now
     at = len(row) - 1 if best[-1] >= best[-2] else len(row) - 2
-    path = [at]
-    for steps in reversed(came):
-        at -= int(steps[at])
-        path.append(at)
     places: dict[int, list[int]] = {}
-    for position, at in enumerate(reversed(path)):
+    for position in range(len(scores) - 1, -1, -1):
         places.setdefault(at, []).append(position)
+        at -= int(came[position, at])
     return [
         HeardToken(
-            token=token, start=position_s * places[at][0], end=position_s * (places[at][-1] + 1),
-            confidence=float(scores[places[at], at].exp().mean()),
+            token=token, start=position_s * places[at][-1], end=position_s * (places[at][0] + 1),
+            confidence=float(np.exp(scores[places[at], at]).mean()),
         )
         for token, at in zip(ids, range(1, len(row), 2), strict=True)
     ]  # fmt: skip
-
-
-def _later(values: Tensor, places: int) -> Tensor:
-    return torch.cat([values.new_full((places,), _NEVER), values[:-places]])

@@ -1,4 +1,7 @@
-"""A model with a chat template whose adaptor hears words by itself, as the CTC adaptor does: each word is a tone."""
+"""A model with a chat template whose adaptor hears words by itself, as the CTC adaptor does: each word is a tone.
+
+Of a vague one, which is a CTC adaptor, two tones may each be another word as well (CONFUSED).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 
 from duologue.inference.assistant.assistant import Assistant
 from duologue.model.adaptor.adaptor import Adaptor, HeardToken
+from duologue.model.adaptor.ctc import CTCAdaptor, CTCAdaptorConfig, CTCState
 from duologue.model.audio_encoder.encoder import Encoder
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.speech_lm import SpeechLM, SpeechLMConfig
@@ -24,6 +28,7 @@ from duologue.model.tokens import TokenLayout
 RATE = 16_000
 WORDS = (" the", " capital", " of", " France", " is")
 BANDS = 40
+CONFUSED = {" of": " is", " capital": " France"}  # the first is a little likelier
 LOUD = 0.5  # how far a tone's band stands above the mean
 
 
@@ -149,6 +154,64 @@ class Tones(Adaptor):
         return self.embed(torch.tensor([[token.token for token in state.heard[before:]]], dtype=torch.long))
 
 
+@dataclass
+class Onset(State):
+    """Frames that wait for another, and the tone that lasts."""
+
+    frames: Tensor
+    label: int = -1
+
+
+class VagueTones(CTCAdaptor):
+    """Each tone's first frame says its word, or the one that it is confused with; all others are blank."""
+
+    def __init__(self, config: TonesConfig) -> None:
+        words = len(config.tokens)
+        super().__init__(CTCAdaptorConfig(in_dim=BANDS, dim=8, layers=1, heads=1, out_dim=32, vocab=words, chunk=1,
+                                          left_context=1, temperature=0.01))  # fmt: skip
+        self.tokens.copy_(torch.tensor(config.tokens))
+
+    def init_state(self, batch_size: int = 1) -> CTCState:
+        return CTCState(transformer=Onset(torch.zeros(1, 0, BANDS)))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.init_state()
+        return torch.cat([self.step(x, state), self.flush(state)], dim=1)
+
+    def step(self, x: Tensor, state: CTCState) -> Tensor:
+        return self._embeddings(self._onsets(x, state.transformer), state.words, last=False)  # type: ignore[arg-type]
+
+    def flush(self, state: CTCState) -> Tensor:
+        return self._embeddings(torch.zeros(1, 0, len(WORDS) + 1), state.words, last=True)
+
+    def scores(self, hidden: Tensor, vectors: Tensor) -> Tensor:
+        return hidden
+
+    def _onsets(self, x: Tensor, state: Onset) -> Tensor:
+        x = torch.cat([state.frames, x], dim=1)
+        whole = x.shape[1] // 2 * 2
+        state.frames, rows = x[:, whole:], []
+        for frame in x[0, :whole].unflatten(0, (-1, 2)).mean(1):
+            label = BAND_OF.get(int(frame.argmax()), -1) if frame.max() - frame.mean() > LOUD else -1
+            row = torch.zeros(len(WORDS) + 1)
+            if label in (-1, state.label):
+                row[-1] = 8.0
+            else:
+                row[WORDS.index(CONFUSED.get(WORDS[label], WORDS[label]))] = 7.0
+                row[label] = 8.0
+            rows.append(row)
+            state.label = label
+        return torch.stack(rows)[None] if rows else torch.zeros(1, 0, len(WORDS) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VagueConfig(TonesConfig):
+    """The same tokens."""
+
+    def build(self) -> VagueTones:  # type: ignore[override]
+        return VagueTones(self)
+
+
 def _band(hertz: float) -> int:
     from duologue.model.audio_encoder.mel import LogMel
 
@@ -160,7 +223,7 @@ def _band(hertz: float) -> int:
 BAND_OF = {_band(300 * 1.7**at) + near: at for at in range(len(WORDS)) for near in (-1, 0, 1)}
 
 
-def words_assistant() -> Assistant:
+def words_assistant(vague: bool = False) -> Assistant:
     """It streams; its replies are random, five tokens at most in a reply by chance."""
     torch.manual_seed(0)
     tokenizer = chat_tokenizer("chatml")
@@ -170,7 +233,7 @@ def words_assistant() -> Assistant:
     config = SpeechLMConfig(
         mel=LogMelConfig(n_mels=BANDS, norm="causal"),
         encoder=Pairs(),  # type: ignore[arg-type]
-        adaptor=TonesConfig(tokens=tuple(ids[0] for ids in tokens)),  # type: ignore[arg-type]
+        adaptor=(VagueConfig if vague else TonesConfig)(tokens=tuple(ids[0] for ids in tokens)),  # type: ignore[arg-type]
         llm={
             "model_type": "llama", "vocab_size": spare + 2, "hidden_size": 32, "intermediate_size": 48,
             "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 2048,

@@ -30,6 +30,7 @@ from ...checkpoints.store import load_tokenizer
 from ...model.adaptor.ctc import STRIDE, CTCAdaptorConfig
 from ...model.audio_encoder.mel import LogMel
 from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder
+from ...model.decoding.labels import Labels
 from ...model.errors import DuologueError
 from ...model.speech_lm_config import AdaptorConfig
 from ..augment.augment import augment
@@ -37,7 +38,7 @@ from ..augment.spec import SpecAugmentConfig, spec_augment
 from ..data.chat_tokens import shape_of
 from ..data.corpus import Plan, dev_sets, pad, to_float
 from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
-from ..data.vocabulary import Labels, choose_tokens, words_of
+from ..data.vocabulary import choose_tokens, words_of
 from ..loop.parts import load_parts
 from ..loop.task import Batch
 from ..losses.error_rate import error_rate

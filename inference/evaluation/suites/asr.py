@@ -1,10 +1,15 @@
-"""What a model understands of recorded speech: word and character error rates, greedy and with a beam.
+"""What a model understands of recorded speech: word and character error rates, greedy and with a decoder.
 
 Understood by the model, or by another system, whose words are in a file:
 
-    a model that writes transcripts    its transcript: greedily, and with a beam where it generates them
+    a model that writes transcripts    its transcript: greedily, and with a beam where one can search it
     any other model                    its reply to the speech and `instruction`
     --outputs DIR                      DIR/hypotheses.jsonl, {"id": …, "text": …} a line, or DIR/ID.txt for each
+
+Of a model that hears words by CTC the beam goes with an n-gram model (`lm=`) and hot words (`hotwords=`). Of a list of
+words that matter (`keywords=`; the hot words, if not given) there are recall, precision and F1, in how many utterances
+one was understood that was not said, and the word error rates of them and of all others. With `joined=10` every ten
+utterances of a set are one long recording, which is cut at its pauses as users' are.
 
 Both sides go through Whisper's normaliser for English, or its basic one for other languages; where a language puts no
 spaces between words, characters are counted alone. A recording that cannot be read is named, counted and in no figure;
@@ -23,11 +28,15 @@ from ....checkpoints.recognisers.recogniser import ENGLISH
 from ....data_prep.audio import read_audio
 from ....data_prep.datasets.conversations import TURNS_FILE
 from ....data_prep.datasets.speech_sets import Utterance, find_utterances
+from ....model.decoding.decoder import WEIGHT
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
+from ...assistant.word_lists import decoder_of, phrases_in
 from ..inputs.generated import generated, recorded_turns
+from ..inputs.joined import join
 from ..inputs.questions import BUNDLED, is_question_file
+from ..metrics.keywords import Keywords
 from ..metrics.statistics import Better, Metric
 from ..metrics.words import LETTERS, alignment, error_measures, usual_normaliser
 from ..metrics.words import normaliser as normaliser_of
@@ -38,6 +47,7 @@ from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
 HYPOTHESES = "hypotheses.jsonl"
 PROFILES = {"quick": (60, "dev"), "card": (300, "flite:awb,flite:slt,festival:ked_diphone")}
+PREFIXES = {"greedy": "", "beam": "beam_"}
 _SHOWN, _HEARD = 20, 8  # alignments; those with sound
 
 
@@ -51,6 +61,13 @@ def run(
     voices: str | None = None,
     limit: int | None = None,
     beam: int = 4,
+    lm: Path | None = None,
+    lm_weight: float | None = None,
+    word_bonus: float = 0.0,
+    hotwords: str = "",
+    hot_weight: float = WEIGHT,
+    keywords: str = "",
+    joined: int = 1,
     instruction: str = INSTRUCTION,
     language: str = ENGLISH,
     normaliser: str | None = None,
@@ -65,16 +82,23 @@ def run(
             turns.jsonl, or a question set's file, whose questions ``voices`` say; None: the bundled question set.
         limit: at most so many utterances (of generated ones: how many).
         beam: width of the beam; 1: greedy alone, as with a model whose transcripts no beam can search.
+        lm, hotwords: an n-gram model's file, and a file of phrases or phrases with commas between; of the beam.
+        lm_weight, word_bonus, hot_weight: of the n-gram model's log-probabilities, nats for each word, nats for each
+            token of a hot word; None: the usual one.
+        keywords: phrases that are counted, as ``hotwords``. joined: utterances of a set that are one recording.
         instruction: what a model is asked that writes no transcript of its own.
         language: of what is said (ISO 639).
         split: which questions are said; None: the test's, of a question set's file all.
         normaliser: of words (see :mod:`..metrics.words`); None: the language's.
 
     Raises:
-        DuologueError: nothing to understand it, an unknown set, normaliser, profile or voice.
+        DuologueError: nothing to understand it, an unknown set, normaliser, profile or voice; a decoder for a model
+            that takes none.
     """
     if outputs is not None and model is not None:
         raise DuologueError("give a model, or the outputs of another system, and not both")
+    if outputs is not None and (lm or hotwords):
+        raise DuologueError("lm= and hotwords= are for a model; to count another system's words give keywords=")
     if outputs is None and model is None:
         model = BUNDLED
     if profile not in PROFILES:
@@ -92,8 +116,15 @@ def run(
     utterances = list(found)
     if not utterances:
         raise DuologueError(f"{data} has no utterances with words")
+    utterances = join(utterances, joined)
     assistant, source = (None, None) if model is None else loaded(model)
     beam = beam if assistant is not None and takes_beam(assistant.model) else 1
+    decoded = assistant
+    if assistant is not None and (lm or hotwords or (beam > 1 and assistant.model.takes_decoder)):
+        config = decoder_of(beam, lm, hotwords, lm_weight=lm_weight, word_bonus=word_bonus, hot_weight=hot_weight)
+        decoded = assistant.with_decoder(config)
+    wide = beam > 1 or decoded is not assistant
+    counted = Keywords(phrases_in(keywords or hotwords), normaliser) if keywords or hotwords else None
     settings = {
         "suite": "asr", "model": source, "outputs": None if outputs is None else str(outputs),
         "data": None if data is None else str(data), "utterances": len(utterances), "beam": beam,
@@ -101,9 +132,14 @@ def run(
         "voices": sorted({u.set for u in utterances}) if spoken else None,
     }  # fmt: skip
     settings |= {} if language == ENGLISH else {"language": language}  # reports of before do not say it
+    given = {
+        "lm": lm and str(lm), "lm_weight": lm_weight, "word_bonus": word_bonus, "hotwords": hotwords,
+        "hot_weight": hot_weight if hotwords else 0, "keywords": keywords, "joined": joined if joined > 1 else 0,
+    }  # fmt: skip
+    settings |= {name: value for name, value in given.items() if value}
     if assistant is not None and not assistant.model.transcribes:
         settings["instruction"] = instruction
-    folder, metrics = open_folder(out, settings), _metrics(beam, normaliser)
+    folder, metrics = open_folder(out, settings), _metrics(beam if wide else 0, normaliser, counted)
     understood = _of_files(outputs) if outputs is not None else None
 
     def work(at: int, utterance: Utterance) -> Row:
@@ -114,11 +150,13 @@ def run(
             assert assistant is not None
             wave = read_audio(utterance.sound(), assistant.input_rate)
             row["greedy"] = transcribe(assistant, wave, instruction=instruction)
-            if beam > 1:
-                row["beam"] = transcribe(assistant, wave, beam=beam)
-        measures = error_measures(row["greedy"], utterance.text, normaliser)
-        if "beam" in row:
-            measures |= error_measures(row["beam"], utterance.text, normaliser, "beam_")
+            if wide:
+                assert decoded is not None
+                row["beam"] = transcribe(decoded, wave, beam=beam if decoded is assistant else 1)
+        measures: dict[str, list[float]] = {}
+        for name in (name for name in PREFIXES if name in row):
+            measures |= error_measures(row[name], utterance.text, normaliser, PREFIXES[name])
+            measures |= {} if counted is None else counted.measures(row[name], utterance.text, PREFIXES[name])
         return row | {"measures": measures}
 
     rows = resume_rows(folder / "heard.jsonl", "listening", utterances, work, quiet, lambda u: u.id)
@@ -128,12 +166,13 @@ def run(
     return finish(folder, "Speech recognition", settings, metrics, rows, sections, parts=parts, quiet=quiet)
 
 
-def _metrics(beam: int, how: str) -> tuple[Metric, ...]:
-    wide = f", beam of {beam}"
-    names = (("wer", "Word error rate"), ("cer", "Character error rate"))[how == LETTERS :]
-    found = [Metric(key=key, name=name, unit="%", better=Better.LOWER) for key, name in names]
-    if beam > 1:
-        found += [Metric(key=f"beam_{key}", name=name + wide, unit="%", better=Better.LOWER) for key, name in names]
+def _metrics(beam: int, how: str, counted: Keywords | None) -> tuple[Metric, ...]:
+    """beam: width of the one beside the greedy transcripts; 0: there is none."""
+    found: list[Metric] = []
+    for prefix, wide in (("", ""), ("beam_", f", beam of {beam}"))[: 1 + (beam > 0)]:
+        names = (("wer", "Word error rate"), ("cer", "Character error rate"))[how == LETTERS :]
+        found += [Metric(key=prefix + key, name=name + wide, unit="%", better=Better.LOWER) for key, name in names]
+        found += [] if counted is None else counted.metrics(prefix, wide)
     return tuple(found)
 
 

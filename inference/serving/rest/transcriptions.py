@@ -19,7 +19,7 @@ from openai.types.audio import (
 
 from ....model.dialogue_state import Sampling
 from ....model.errors import DuologueError
-from ...assistant.transcribe import takes_beam
+from ...assistant.transcribe import generates
 from ..app import Service
 from ..protocol.errors import RequestError
 from ..requests.answering import Stream, while_there
@@ -93,7 +93,7 @@ def _check(
         unsupported("prompt: this model's transcripts cannot be prompted; leave it out", "prompt")
     if not 0 <= temperature <= 1:
         raise RequestError(f"temperature is {temperature}; it must be 0 to 1", "invalid_value", "temperature")
-    if temperature and not takes_beam(model):
+    if temperature and not generates(model):
         unsupported("temperature: this model's transcripts are not sampled; it must be 0", "temperature")
     for each in wanted:
         if each not in GRANULARITIES:

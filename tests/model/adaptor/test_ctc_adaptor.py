@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from duologue.model.adaptor.ctc import CTCAdaptor, CTCAdaptorConfig, WordsState
+from duologue.model.decoding.ctc_beam import search
+from duologue.model.decoding.fusions import HotWordFusion
+from duologue.model.decoding.hot_words import HotPhrase, HotWords
 from duologue.model.errors import DuologueError
 
 VOCAB, DIM = 5, 8
@@ -60,6 +63,23 @@ def test_a_token_is_final_once_another_label_follows() -> None:
 def test_a_low_temperature_gives_the_best_token_alone() -> None:
     out = scripted(0.01)._embeddings(best(1, 1), WordsState(), last=True)
     assert torch.allclose(out[0], VECTORS[[9]], atol=1e-4)
+
+
+def test_a_decoder_overrules_the_frames() -> None:
+    """Once all is heard; the token that the frames do not show has its own embedding, the others have theirs."""
+    scores = best(5, 2, 2, 5, 1, 1, 5)
+    scores[0, 1, 4] += 3.9  # the first frame may be this one as well
+    scores[0, 2, 5] += 3.9
+    greedy = scripted()._embeddings(scores, before := WordsState(), last=True)
+    words = HotWords([HotPhrase((4,), (3.0,))], VOCAB)
+    adaptor, state = scripted().decoded_by(lambda frames: search(frames, fusions=[HotWordFusion(words)])), WordsState()
+    for part in scores.split(2, dim=1):
+        assert adaptor._embeddings(part, state, last=False).shape == (1, 0, DIM)
+    out = adaptor._embeddings(scores[:, :0], state, last=True)
+    assert [token.token for token in before.heard] == [20, 9] and [token.token for token in state.heard] == [11, 9]
+    assert torch.equal(out[0, 0], VECTORS[11]) and torch.allclose(out[0, 1], greedy[0, 1])
+    assert [token.start for token in state.heard] == [2, 8], "in frames at 50 Hz"
+    assert state.heard[0].confidence == pytest.approx(scores[0].softmax(-1)[1, 4].item(), abs=1e-6)
 
 
 def test_it_names_what_it_cannot_do() -> None:

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from duologue.model.decoding.ctc_beam import BeamConfig, HotWordFusion, TokenFusion, WordFusion, search
+from duologue.model.decoding.ctc_beam import BeamConfig, search
+from duologue.model.decoding.fusions import HotWordFusion, TokenFusion, WordFusion
 from duologue.model.decoding.hot_words import HotPhrase, HotWords
 from duologue.model.decoding.ngrams.backoff import NGramLM
 from duologue.model.decoding.ngrams.counts import count, vocabulary

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tiny_chat import chat_tokenizer
 
+from duologue.model.decoding.labels import Labels
 from duologue.model.errors import DuologueError
-from duologue.training.data.vocabulary import Labels, choose_tokens, words_of
+from duologue.training.data.vocabulary import choose_tokens, words_of
 
 TEXTS = ["what is the capital of france"] * 5 + ["the capital is lovely", "wien is the hauptstadt", "quux"]
 

@@ -1,0 +1,87 @@
+"""Hot words and n-gram models as they are named on a command line, in a request or in a prompt.
+
+A list is a file, a phrase a line, or phrases with commas between. "Evanescence:4" gives a phrase a weight of its own;
+what stands behind a # in a file says nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from ...checkpoints.files import expanded, read_text
+from ...data_prep.text.ngram_files import load
+from ...model.decoding.ctc_beam import BeamConfig
+from ...model.decoding.decoder import WEIGHT, DecoderConfig, HotWord
+from ...model.decoding.labels import plain_words
+from ...model.errors import DuologueError
+
+MOST = 1000  # phrases of one list of a request
+_LONGEST = 4  # words of a phrase that a prompt lists
+_WEIGHED = re.compile(r"(.*):\s*([-+]?\d+(?:\.\d+)?)")
+
+
+def hot_words(phrases: Iterable[str], weight: float = WEIGHT) -> tuple[HotWord, ...]:
+    """Phrases, each perhaps with a weight of its own behind a colon; every one once.
+
+    Raises:
+        DuologueError: one has no letters.
+    """
+    found = {}
+    for phrase in phrases:
+        text, own = (each.groups() if (each := _WEIGHED.fullmatch(phrase.strip())) else (phrase, weight))
+        word = HotWord(text.strip(), float(own))
+        found[plain_words(word.text)] = word
+    return tuple(found.values())
+
+
+def phrases_in(given: str) -> list[str]:
+    """The phrases of a list: of the file of that name, a line each, or with commas between."""
+    path = expanded(Path(given))
+    if "\n" not in given and path.is_file():
+        return [text for line in read_text(path).splitlines() if (text := line.partition("#")[0].strip())]
+    if "/" in given or given.endswith(".txt"):
+        raise DuologueError(f"no such file: {given}")
+    return [text for part in given.split(",") if (text := part.strip())]
+
+
+def phrases_of(prompt: str) -> list[str]:
+    """The phrases that a prompt puts into a listener's mind: of a list each item; of sentences the names and whatever
+    else is not written in small letters, but for a sentence's first word."""
+    items = [item.strip(" \t.\"'") for item in re.split(r"[,;\n]|\.\s", prompt)]
+    if all(len(item.split()) <= _LONGEST for item in items):
+        return [item for item in items if plain_words(item)]
+    names = re.findall(r"(?<![.!?]\s)(?<!^)\b[\w'’-]*[A-Z0-9][\w'’-]*(?:\s+[\w'’-]*[A-Z0-9][\w'’-]*)*", prompt)
+    return [name for name in names if plain_words(name)]
+
+
+def decoder_of(
+    beam: int = 0,
+    lm: Path | None = None,
+    hotwords: str = "",
+    *,
+    lm_weight: float | None = None,
+    word_bonus: float = 0.0,
+    hot_weight: float = WEIGHT,
+) -> DecoderConfig | None:
+    """How words are to be looked for; None where nothing is asked for.
+
+    Args:
+        beam: its width; 0: the usual one, if there is anything to look for.
+        lm: an n-gram model's file. hotwords: see :func:`phrases_in`.
+
+    Raises:
+        DuologueError: a file that cannot be read, a list without words, a width or a weight that cannot be.
+    """
+    words = hot_words(phrases_in(hotwords), hot_weight) if hotwords else ()
+    if hotwords and not words:
+        raise DuologueError(f"{hotwords}: there are no words in it")
+    if beam <= 1 and lm is None and not words:
+        return None
+    config = DecoderConfig(
+        hot_words=words, lm=None if lm is None else load(lm), word_bonus=word_bonus,
+        beam=BeamConfig(width=beam) if beam else BeamConfig(),
+    )  # fmt: skip
+    return config if lm_weight is None else replace(config, lm_weight=lm_weight)

@@ -1,0 +1,34 @@
+"""Utterances in a row as one long recording: how a model copes with speech that it must cut at its pauses itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ....data_prep.audio import read_audio
+from ....data_prep.datasets.speech_sets import Utterance
+
+RATE = 16_000
+_PAUSE_S = 0.6  # between two utterances
+
+
+def join(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
+    """Every ``count`` utterances of a set as one, in their order, with pauses between; a set's last may be fewer."""
+    if count == 1:
+        return list(utterances)
+    sets: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        sets.setdefault(utterance.set, []).append(utterance)
+    return [_joined(rows[at : at + count]) for rows in sets.values() for at in range(0, len(rows), count)]
+
+
+def _joined(parts: Sequence[Utterance]) -> Utterance:
+    def sound() -> tuple[int, np.ndarray]:
+        pause = np.zeros(round(_PAUSE_S * RATE), np.float32)
+        waves = [piece for part in parts for piece in (pause, read_audio(part.sound(), RATE))]
+        return RATE, np.concatenate([*waves[1:], pause])
+
+    return Utterance(
+        id=f"{parts[0].id}+{len(parts) - 1}", text=" ".join(part.text for part in parts), set=parts[0].set, sound=sound
+    )

@@ -1,0 +1,173 @@
+"""Words looked for by a beam: what hot words and n-gram models change is transcript, reply and times alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_assistant import tiny_assistant
+from tiny_chat import brief
+from tiny_words import RATE, tones, words_assistant
+
+from duologue.inference.assistant.one_shot import OneShotRequest
+from duologue.inference.assistant.transcribe import transcribe
+from duologue.inference.assistant.word_lists import decoder_of, hot_words, phrases_in, phrases_of
+from duologue.model.decoding.ctc_beam import BeamConfig
+from duologue.model.decoding.decoder import DecoderConfig, HotWord
+from duologue.model.decoding.ngrams.counts import count, vocabulary
+from duologue.model.decoding.ngrams.smoothing import estimate
+from duologue.model.decoding.reply import reply
+from duologue.model.dialogue_state import Sampling
+from duologue.model.errors import DuologueError
+
+SAID = "the capital of France"
+MOST = Sampling(max_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def assistant():
+    """Its " of" may be " is", its " capital" " France"."""
+    return brief(words_assistant(vague=True))
+
+
+def replied(model, state) -> list[int]:
+    return [step.token for step in reply(model, state, MOST)]
+
+
+def heard(model, text: str, chunk: int = 1111):
+    state = model.init_state()
+    model.begin_turn(state)
+    for piece in torch.from_numpy(tones(text, 0.3, 0.2))[None].split(chunk, dim=1):
+        model.listen(piece, state)
+    model.end_turn(state)
+    return state
+
+
+def test_a_hot_word_is_heard_and_answered(assistant) -> None:
+    """The words that a search finds are the transcript, and what the language model hears."""
+    hot = assistant.with_decoder(DecoderConfig(hot_words=(HotWord("Is"),)))
+    assert transcribe(assistant, tones(SAID)) == SAID
+    assert transcribe(hot, tones(SAID)) == "the capital is France"
+    model = hot.model
+    state = heard(model, SAID)
+    ids = [token.token for token in state.transcript.tokens]
+    assert assistant.tokenizer.decode(ids) == " the capital is France"
+    read = model.init_state()
+    model.read_text(ids, read)
+    assert replied(model, state)[len(ids) :] == replied(model, read)
+    assert transcribe(assistant, tones(SAID)) == SAID, "the model that it is a view of stays as it was"
+    assert hot.with_decoder(None).model.decoder is None
+    assert transcribe(hot.with_decoder(None), tones(SAID)) == SAID
+
+
+def test_words_have_their_times(assistant) -> None:
+    for given in (assistant, assistant.with_decoder(decoder_of(hotwords="is"))):
+        state = heard(given.model, SAID)
+        times = [(token.start, token.confidence) for token in state.transcript.tokens]
+        assert [start for start, _ in times] == pytest.approx([0.3, 0.62, 0.94, 1.26], abs=0.05)
+    assert times[2][1] < 0.5 < times[0][1], "less sure of the word that it was told"
+
+
+@pytest.mark.parametrize("chunk", [160, 1280, 10**6])
+def test_in_any_chunks_and_in_a_window(assistant, chunk: int) -> None:
+    model = assistant.with_decoder(decoder_of(hotwords="is")).model
+    tokens = heard(model, SAID, chunk).transcript.tokens
+    assert [token.token for token in tokens] == [token.token for token in heard(model, SAID).transcript.tokens]
+    assert model.while_speaking().decoder is model.decoder
+    apart = heard(model.without_replies(), SAID, chunk)
+    assert apart.transcript.tokens == tokens
+
+
+def test_a_list_is_swapped_within_a_turn(assistant) -> None:
+    """What is not final yet is found as the decoder of the moment says."""
+    hot, state = assistant.with_decoder(decoder_of(hotwords="is, France")).model, assistant.model.init_state()
+    assistant.model.begin_turn(state)
+    first, second = tones("the capital", 0.3), tones("of France")
+    assistant.model.listen(torch.from_numpy(first)[None], state)
+    hot.listen(torch.from_numpy(second)[None], state)
+    kept = state.clone()
+    hot.end_turn(state)
+    assistant.model.end_turn(kept)
+    decode = assistant.tokenizer.decode
+    assert decode([token.token for token in state.transcript.tokens]) == " the capital is France"
+    assert decode([token.token for token in kept.transcript.tokens]) == " the capital of France"
+
+
+@pytest.mark.parametrize("units", ["plain", "tokens"])
+def test_an_n_gram_model_decides_what_is_vague(assistant, units: str) -> None:
+    sentences = [["the", "capital", "is", "france"]] * 4 + [["the", "capital", "of", "france"]]
+    if units == "tokens":
+        encode = assistant.tokenizer.encode
+        sentences = [[str(encode(" France" if word == "france" else f" {word}", add_special_tokens=False)[0])
+                      for word in row] for row in sentences]  # fmt: skip
+    lm = estimate(count(lambda: sentences, vocabulary(sentences), 2), units=units)
+    told = assistant.with_decoder(DecoderConfig(lm=lm, lm_weight=2.0))
+    assert transcribe(told, tones(SAID)) == "the capital is France"
+    assert transcribe(assistant.with_decoder(DecoderConfig(lm=lm, lm_weight=0.0)), tones(SAID)) == SAID
+
+
+def test_lists_of_requests_change_at_once(assistant) -> None:
+    request = OneShotRequest(assistant, assistant.vad)
+
+    def written() -> str:
+        request.begin(True)
+        request.hear(tones(SAID, 0.3, 0.2))
+        request.end()
+        return request.step(MOST, 20, aloud=False).transcript.strip()
+
+    found = [written()]
+    for words in (["is"], ["France"], []):
+        request.expect(words)
+        found.append(written())
+    assert found == [SAID, "the capital is France", "the France of France", SAID]
+
+
+def test_models_that_hear_no_words(assistant) -> None:
+    other = tiny_assistant()
+    assert not other.model.takes_decoder and other.with_decoder(None) is other
+    with pytest.raises(DuologueError, match="this model hears none"):
+        other.with_decoder(DecoderConfig())
+    with pytest.raises(DuologueError, match="'Zürich' cannot be spelt"):
+        assistant.with_decoder(decoder_of(hotwords="Zürich"))
+
+
+def test_lists_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("Evanescence:4\n# bands\n\nAsiana Airlines # of Korea\n")
+    assert phrases_in(str(tmp_path / "names.txt")) == ["Evanescence:4", "Asiana Airlines"]
+    assert phrases_in("one, two three,") == ["one", "two three"]
+    with pytest.raises(DuologueError, match=r"no such file: names/all\.txt"):
+        phrases_in("names/all.txt")
+    words = hot_words(["Evanescence: 4", "olly", "Olly:-1", "half: life"], 3.0)
+    assert words == (HotWord("Evanescence", 4.0), HotWord("Olly", -1.0), HotWord("half: life", 3.0))
+    for given, told in (("!, ?", "has no letters"), (",", "no words in it")):
+        with pytest.raises(DuologueError, match=told):
+            decoder_of(hotwords=given)
+    assert decoder_of() is decoder_of(beam=1) is None
+    assert decoder_of(beam=3) == DecoderConfig(beam=BeamConfig(width=3))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "found"),
+    [
+        ("ZyntriQix, Digique Plus, CynapseFive.", ["ZyntriQix", "Digique Plus", "CynapseFive"]),
+        ("Olly", ["Olly"]),
+        ("Hello. The call is about our new product Evanescence Pro and the GPT-3 model. We met Ann in Paris.",
+         ["Evanescence Pro", "GPT-3", "Ann", "Paris"]),
+        ("So this is a long talk in which nobody has a name.", []),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_what_a_prompt_puts_into_mind(prompt: str, found: list[str]) -> None:
+    assert phrases_of(prompt) == found
+
+
+def test_a_decoders_view_costs_no_weights(assistant) -> None:
+    hot = assistant.with_decoder(decoder_of(hotwords="is")).model
+    names = dict(hot.named_parameters())
+    assert all(names[name] is weight for name, weight in assistant.model.named_parameters())
+    assert len(names) == len(dict(assistant.model.named_parameters())), "none is there twice"
+    assert dataclasses.replace(hot.decoder, hot_words=()).hot_words == ()
+    assert np.isfinite(tones(SAID)).all() and assistant.input_rate == RATE
