@@ -89,6 +89,8 @@ def create_page(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI
     @app.get("/page/room", include_in_schema=False)
     async def room(request: Request) -> Response:
         """Whether a conversation could begin now: 204, or the refusal, which a browser hides from a WebSocket."""
+        if not assistant.model.speaks:
+            raise RequestError("This model has no voice, and holds no conversations.", "unsupported_value", "model")
         app.state.service.admitting().sit(request.scope.get("key", -1), SessionConfig()).leave()
         return Response(status_code=204)
 

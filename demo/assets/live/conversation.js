@@ -13,6 +13,7 @@ const $ = (id) => document.getElementById(id);
 const TICK_MS = 40;
 const PAUSE_S = 0.4; // of quiet, after which who spoke seems to have finished
 const CUT_MS = 1200; // for so long at least it is seen that an answer was interrupted
+const LATE_MS = 500; // to wait for a loudspeaker that a browser may never allow
 const HISTORY = 100; // items that a new session is told of
 const TRIES_MS = [300, 1000, 2000, 4000]; // to connect again, before a lost connection is given up
 
@@ -213,6 +214,7 @@ export class Conversation {
     this.hush();
     this.giveBack();
     this.turnOpen = false;
+    if (this.step) this.end(); // it was about to listen
     if (!this.microphone) {
       if (problem.code !== "session_idle_timeout") this.problem = problem; // otherwise it is opened again when needed
     } else if (["session_idle_timeout", "rate_limit_exceeded"].includes(problem.code)) {
@@ -262,7 +264,10 @@ export class Conversation {
     const samples = samplesOfBase64(base64);
     this.speaker.put(item, samples);
     this.captions.sound(item, samples.length);
-    this.measured.put(item, this.speaker.until);
+  }
+
+  write(item, delta) {
+    if (!this.silenced.has(item)) this.captions.write(item, delta);
   }
 
   audible(item, at) {
@@ -285,7 +290,7 @@ export class Conversation {
     else if (kind === "conversation.item.input_audio_transcription.delta") this.transcript.extend(event.item_id, event.delta);
     else if (kind === "conversation.item.input_audio_transcription.completed") this.transcript.write(event.item_id, event.transcript, "(nothing)");
     else if (kind === "response.created") this.answering(event.response);
-    else if (kind === "response.output_audio_transcript.delta") this.captions.write(event.item_id, event.delta);
+    else if (kind === "response.output_audio_transcript.delta") this.write(event.item_id, event.delta);
     else if (kind === "response.output_audio.delta") this.play(event.item_id, event.delta);
     else if (kind === "response.output_audio.done") this.speaker.end();
     else if (kind === "response.done") this.done(event.response);
@@ -299,7 +304,7 @@ export class Conversation {
     this.turnOpen = true;
     if (!this.response?.item) return;
     this.silence();
-    this.measured.interrupted(this.response.item, this.speaker.until);
+    this.measured.interrupted(this.speaker.until);
     this.cut();
   }
 
@@ -307,20 +312,30 @@ export class Conversation {
   interrupt() {
     this.silence();
     if (this.response) this.send({ type: "response.cancel" });
-    if (this.response?.item) this.silenced.add(this.response.item);
     this.cut();
+    if (document.activeElement === $("live-orb")) $("live-start").focus(); // the circle can do nothing more
     this.tick();
   }
 
   cut() {
+    const item = this.response?.item;
     this.cutUntil = performance.now() + CUT_MS;
-    if (this.response?.item) this.captions.drop(this.response.item);
+    this.response = null;
+    if (!item) return;
+    this.silenced.add(item);
+    this.captions.drop(item);
   }
 
   added({ id, type, role, content }) {
     if (type !== "message" || this.forgotten.has(id)) return;
-    if (role === "assistant" && this.response) this.response.item = id;
     if (this.transcript.has(id)) return; // it was told from here
+    if (role === "assistant") {
+      if (!this.response) {
+        this.silenced.add(id); // it was stopped before it began
+        return;
+      }
+      this.response.item = id;
+    }
     this.transcript.add(id, role);
     if (role === "user") this.transcript.write(id, textOf({ content }), "…");
     this.stage.caption("");
@@ -377,8 +392,9 @@ export class Conversation {
     this.writing = true;
     try {
       if (!this.microphone) this.begin("connecting");
-      this.sound();
+      const sounding = this.sound();
       await this.connection.ready();
+      await Promise.race([sounding, new Promise((late) => setTimeout(late, LATE_MS))]);
       if (this.response) this.interrupt();
       this.silence();
       this.cutUntil = 0;

@@ -10,7 +10,6 @@ export class Figures {
     this.level = 0; // of the microphone
     this.loudUntil = -Infinity; // in the context's time
     this.loudSince = null;
-    this.cut = null; // what was interrupted last: its item, its figures, and since when somebody spoke
     this.waveform = new Waveform(document.getElementById("live-waveform"));
   }
 
@@ -32,14 +31,9 @@ export class Figures {
     if (this.turns.length && this.loudUntil > 0) this.note("page", 1000 * (at - this.loudUntil));
   }
 
-  // From the interrupting voice to the last sample of the answer; told again should another sample be played.
-  interrupted(item, until) {
-    this.cut = { item, figure: this.turns.at(-1), since: this.loudSince };
-    this.put(item, until);
-  }
-
-  put(item, until) {
-    if (this.cut?.item === item && this.cut.since !== null) this.note("stop", 1000 * Math.max(0, until - this.cut.since), this.cut.figure);
+  // From the interrupting voice to the last sample of the answer.
+  interrupted(until) {
+    if (this.loudSince !== null) this.note("stop", 1000 * Math.max(0, until - this.loudSince));
   }
 
   note(name, ms, figure = this.turns.at(-1)) {
