@@ -106,11 +106,11 @@ const REFUSED = {
 export async function openMicrophone(context, heard, { device = "", ended = () => {} } = {}) {
   const why = noMicrophone();
   if (why) throw new Problem("No microphone", why);
-  await context.audioWorklet.addModule(new URL("worklets.js", import.meta.url));
   const stream = await streamOf(device);
-  const node = new AudioWorkletNode(context, "duologue-microphone", { numberOfOutputs: 0 });
-  node.port.onmessage = ({ data }) => heard(data);
-  const source = context.createMediaStreamSource(stream);
+  const { source, own } = sourceOf(context, stream);
+  await source.context.audioWorklet.addModule(new URL("worklets.js", import.meta.url));
+  const node = new AudioWorkletNode(source.context, "duologue-microphone", { numberOfOutputs: 0, processorOptions: { rate: RATE } });
+  node.port.onmessage = ({ data }) => heard({ ...data, began: data.began + context.currentTime - source.context.currentTime });
   source.connect(node);
   const [track] = stream.getAudioTracks();
   track.onended = ended;
@@ -123,8 +123,20 @@ export async function openMicrophone(context, heard, { device = "", ended = () =
       track.stop();
       source.disconnect();
       node.port.onmessage = null;
+      own?.close();
     },
   };
+}
+
+// Some browsers (Firefox) let a microphone only into a context of its own rate: then it gets one, and is resampled.
+function sourceOf(context, stream) {
+  try {
+    return { source: context.createMediaStreamSource(stream) };
+  } catch {
+    const own = new AudioContext();
+    own.resume();
+    return { source: own.createMediaStreamSource(stream), own };
+  }
 }
 
 async function streamOf(device) {

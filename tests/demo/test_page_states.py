@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi")
@@ -238,6 +239,36 @@ def test_why_there_is_no_microphone(browser: Any, found: Running) -> None:
         wait(lambda: not found.service.sessions)  # nor is a place on the server taken
 
 
+def test_a_microphone_that_wants_its_own_rate_is_resampled(browser: Any, found: Running) -> None:
+    """As in Firefox, whose microphone is let only into a context of its own rate."""
+    script = """
+    const open = AudioContext.prototype.createMediaStreamSource;
+    AudioContext.prototype.createMediaStreamSource = function (stream) {
+      if (this.sampleRate === 24000) throw new DOMException("another rate", "NotSupportedError");
+      window.rate = this.sampleRate;
+      return open.call(this, stream);
+    };
+    navigator.mediaDevices.getUserMedia = async () => {
+      const to = new AudioContext({ sampleRate: 44100 }).createMediaStreamDestination();
+      const tone = new OscillatorNode(to.context, { frequency: 1000 });
+      tone.connect(to);
+      tone.start();
+      return to.stream;
+    };
+    """
+    with visitor(browser, found.url, script=script) as (tab, _):
+        tab.evaluate("""() => {
+          const { listened } = Object.getPrototypeOf(duologue);
+          window.heard = [];
+          duologue.listened = (data) => (window.heard.push(...data.samples), listened.call(duologue, data));
+        }""")
+        talking(tab)
+        tab.wait_for_function("window.heard.length > 60000")
+        assert tab.evaluate("window.rate") != 24_000
+        wave = np.array(tab.evaluate("window.heard.slice(-24000)"))
+        assert np.argmax(np.abs(np.fft.rfft(wave * np.hanning(len(wave))))) in range(998, 1_003)
+
+
 def test_devices_are_chosen_and_remembered(tabs: Callable[[], Page]) -> None:
     tab = tabs()
     tab.get_by_text("Settings").click()
@@ -268,7 +299,9 @@ def test_several_files_and_their_limits(browser: Any, tmp_path: Path) -> None:
         tab.get_by_role("tab", name="Audio analysis").click()
         tab.evaluate("""async () => {
           const to = new AudioContext().createMediaStreamDestination();
-          new OscillatorNode(to.context).connect(to);
+          const tone = new OscillatorNode(to.context);
+          tone.connect(to);
+          tone.start();
           const recorder = new MediaRecorder(to.stream);
           const pieces = [];
           recorder.ondataavailable = ({ data }) => pieces.push(data);

@@ -5,12 +5,12 @@ const $ = (id) => document.getElementById(id);
 const NAMES = {
   off: ["Ready", "Press Start talking and just speak."],
   paused: ["Microphone off", "Start talking, or write: it goes on where you were."],
-  connecting: ["Connecting", ""],
+  connecting: ["Connecting", "One moment."],
   reconnecting: ["Reconnecting", "The connection was lost for a moment."],
   allowing: ["May it listen?", "Your browser asks whether this page may use the microphone."],
   listening: ["Listening", "Just speak."],
   muted: ["Muted", "It hears nothing until you unmute."],
-  thinking: ["Thinking", ""],
+  thinking: ["Thinking", "One moment."],
   speaking: ["Speaking", "Speak over it, or press the circle, to stop it."],
   interrupted: ["Interrupted", "Go on."],
 };
