@@ -143,8 +143,10 @@ class SpeechLM(nn.Module):
             self.unit_decoder.read_by(partial(decode, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         if self.config.prompt is None:
             self._prompt = ChatPrompt(ChatTemplate(tokenizer))
-        if (tokens := self.adaptor.vocabulary()) is not None:
-            self._labels = cache(lambda: Labels(tokenizer, tokens.tolist()))  # once its weights are there
+        if self.adaptor.vocabulary() is not None:
+            adaptor = self.adaptor
+            self._labels = cache(lambda: Labels(tokenizer, adaptor.vocabulary() or ()))  # once its weights are there
+            self.adaptor.spelt_by(self._labels)
         return self
 
     @property

@@ -18,6 +18,7 @@ from ..streaming import State, Streaming
 
 if TYPE_CHECKING:
     from ..decoding.decoder import Decoder
+    from ..decoding.labels import Labels
 
 
 class AdaptorSizes(Protocol):
@@ -78,9 +79,12 @@ class Adaptor(Streaming):
     def bind(self, embed: Callable[[Tensor], Tensor]) -> None:
         """Read the language model's input embeddings by ``embed``: ids (…) -> (…, D_llm). Most adaptors do not."""
 
-    def vocabulary(self) -> Tensor | None:
-        """(V,) ids of the tokens that it hears by CTC, so that a decoder can choose its texts; None: none can."""
+    def vocabulary(self) -> list[int] | None:
+        """The V ids of the tokens that it hears by CTC, so that a decoder can choose its texts; None: none can."""
         return None
+
+    def spelt_by(self, labels: Callable[[], Labels]) -> None:
+        """Take how its tokens spell words, once it is asked for. Most adaptors hear no tokens."""
 
     def decoded_by(self, decoder: Decoder | None) -> Self:
         """A view of the same weights that finds its words so; None: those that are likeliest frame by frame."""

@@ -8,9 +8,13 @@ The score of a token is the cosine between the frame and the token's input embed
 embeddings stay the language model's own (:meth:`CTCAdaptor.bind`): it can be frozen, and reads what it knows. The
 tokens heard are the transcript, with times and probabilities, for nothing.
 
-It streams: the transformer sees whole chunks and a bounded past, and a token is given out once another label follows.
-With a decoder (:meth:`CTCAdaptor.decoded_by`) the tokens are those of the best text that a search finds, once the
-stream is over; where that overrules the frames, a token's embedding is its own.
+The language model reads a word as its own tokenizer writes it: where it was heard in other pieces, because the V tokens
+have no better ones, the embeddings are those of the tokenizer's tokens, and each has the times of the whole word.
+
+It streams: the transformer sees whole chunks and a bounded past, and a word is given out once another one begins or
+160 ms bring nothing. Without a tokenizer (:meth:`CTCAdaptor.spelt_by`) a token is a word by itself, and is given out
+once another label follows. With a decoder (:meth:`CTCAdaptor.decoded_by`) the tokens are those of the best text that a
+search finds, once the stream is over; where that overrules the frames, a token's embedding is its own.
 
 Sources: LegoSLM (arXiv 2505.11352), section 3: CTC over the language model's vocabulary, and its posteriors as weights;
 Soundwave (arXiv 2502.12900), section 3: one embedding for each run of frames.
@@ -31,12 +35,14 @@ from torch import Tensor, nn
 
 from ..audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig, WhisperEncoderState
 from ..decoding.decoder import Decoder
+from ..decoding.labels import Labels
 from ..decoding.token_times import aligned, best_path
 from ..errors import DuologueError
 from ..streaming import State
 from .adaptor import Adaptor, HeardClips, HeardToken
 
 STRIDE = 2  # frames at 50 Hz for each frame with scores
+_PAUSE = 4  # blanks in a row, 160 ms, behind which a word is over
 SCALE = 20.0  # of the cosines, untrained
 
 
@@ -94,6 +100,15 @@ class WordsState(State):
         return replace(self, kept=list(self.kept), heard=list(self.heard))
 
 
+@dataclass(frozen=True)
+class _Word:
+    """known: after how many of the frames at 25 Hz that were read with it it is over. tokens: with their places in the
+    stream."""
+
+    known: int
+    tokens: tuple[HeardToken, ...]
+
+
 @dataclass
 class CTCState(State):
     """Of one stream."""
@@ -123,13 +138,17 @@ class CTCAdaptor(Adaptor):
         self.register_buffer("tokens", torch.zeros(config.vocab, dtype=torch.long))  # ids of the language model
         self.latency = self.transformer.latency
         self._embed: Callable[[Tensor], Tensor] | None = None
+        self._labels: Callable[[], Labels] | None = None
         self._decoder: Decoder | None = None
 
     def bind(self, embed: Callable[[Tensor], Tensor]) -> None:
         self._embed = embed  # a function, which does not register: names and tensors stay the adaptor's own
 
-    def vocabulary(self) -> Tensor:
-        return self.tokens
+    def vocabulary(self) -> list[int]:
+        return [int(token) for token in self.tokens]
+
+    def spelt_by(self, labels: Callable[[], Labels]) -> None:
+        self._labels = labels
 
     def decoded_by(self, decoder: Decoder | None) -> Self:
         view = copy.copy(self)
@@ -154,13 +173,13 @@ class CTCAdaptor(Adaptor):
         return self._embeddings(self.hidden(x), WordsState(), last=True)
 
     def clips(self, x: Tensor, lengths: Tensor) -> HeardClips:
-        """A stream gives a token out with the chunk in which another label follows."""
         rows, given = list[Tensor](), list[Tensor]()
-        chunk = STRIDE * self.config.chunk  # frames
+        chunk = self.config.chunk
         for clip, length in zip(self.hidden(x, lengths), ((lengths + 1) // STRIDE).tolist(), strict=True):
-            state = WordsState()
-            rows.append(self._embeddings(clip[None, :length], state, last=True)[0])
-            given.append(torch.tensor([chunk * (int(token.end) // chunk + 1) for token in state.heard]).long())
+            row, words = self._read(clip[None, :length], WordsState(), last=True)
+            rows.append(row[0])
+            known = [word.known for word in words for _ in word.tokens]
+            given.append(torch.tensor([STRIDE * chunk * -(-frames // chunk) for frames in known]).long())
         counts = torch.tensor([len(row) for row in rows], device=x.device)
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, N, D_llm)
         return HeardClips(padded, counts, nn.utils.rnn.pad_sequence(given, batch_first=True).to(x.device))
@@ -183,41 +202,67 @@ class CTCAdaptor(Adaptor):
             raise DuologueError(f"a ctc adaptor hears one clip at a time, for each has other words; got {size}")
 
     def _embeddings(self, hidden: Tensor, state: WordsState, last: bool) -> Tensor:
-        """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the tokens that are known by now; ``last``: all."""
+        """The next (1, U, dim) -> embeddings (1, tokens, D_llm) of the words that are known by now; ``last``: all."""
+        embeddings, words = self._read(hidden, state, last)
+        state.heard += [token for word in words for token in word.tokens]
+        return embeddings
+
+    def _read(self, hidden: Tensor, state: WordsState, last: bool) -> tuple[Tensor, list[_Word]]:
         if self._embed is None:
             raise DuologueError("a ctc adaptor needs a language model's embeddings: make a SpeechLM of it, or bind it")
         if not hidden.shape[1] and not (last and state.kept):
-            return self._embed(self.tokens[:0])[None].to(hidden.device)
+            return self._embed(self.tokens[:0])[None].to(hidden.device), []
         vectors = self._embed(self.tokens).to(hidden.device)  # (V, D_llm)
         first = state.frames - sum(map(len, state.kept))
         log_probs = self._final(self.scores(hidden, vectors)[0].log_softmax(-1), state, last)  # (t, V + 1)
         if not (tokens := self._tokens(log_probs)):
-            return vectors.new_zeros(1, 0, self.config.out_dim)
-        ids = self.tokens[[token.token for token in tokens]].tolist()
-        state.heard += [
-            replace(token, token=id_, start=STRIDE * (first + token.start), end=STRIDE * (first + token.end))
-            for token, id_ in zip(tokens, ids, strict=True)
-        ]
-        return self._averaged(log_probs, tokens, vectors)[None]
+            return vectors.new_zeros(1, 0, self.config.out_dim), []
+        averaged = self._averaged(log_probs, tokens, vectors)
+        rows, words, groups = list[Tensor](), list[_Word](), self._grouped(tokens)
+        follows = [group[0].start + 1 for group in groups[1:]]
+        for heard, following in zip(groups, [*follows, math.inf], strict=True):
+            known = int(min(heard[-1].end + self._pause, following))
+            labels = tuple(token.token for token in heard)
+            row, averaged = averaged.tensor_split((len(labels),))
+            ids = own = tuple(self.tokens[list(labels)].tolist())
+            if self._labels is not None and (own := self._labels().own(labels)) != ids:
+                row = self._embed(torch.tensor(own, device=self.tokens.device)).to(row)
+                sure = sum(token.confidence for token in heard) / len(heard)
+                heard = [HeardToken(token=0, start=heard[0].start, end=heard[-1].end, confidence=sure)] * len(own)
+            rows.append(row)
+            words.append(_Word(known, tuple(
+                replace(token, token=id_, start=STRIDE * (first + token.start), end=STRIDE * (first + token.end))
+                for token, id_ in zip(heard, own, strict=True)
+            )))  # fmt: skip
+        return torch.cat(rows)[None], words
+
+    @property
+    def _pause(self) -> int:
+        return 1 if self._labels is None else _PAUSE
+
+    def _grouped(self, tokens: list[HeardToken]) -> list[list[HeardToken]]:
+        """Tokens in words. Without a tokenizer nothing tells where one begins, and each is by itself."""
+        groups = list[list[HeardToken]]()
+        for token in tokens:
+            near = groups and token.start - groups[-1][-1].end < self._pause
+            if near and self._labels is not None and self._labels().goes_on[token.token]:
+                groups[-1].append(token)
+            else:
+                groups.append([token])
+        return groups
 
     def _final(self, new: Tensor, state: WordsState, last: bool) -> Tensor:
-        """New frames (U, V + 1) have come: those (t, V + 1), kept ones first, whose tokens are final."""
+        """New frames (U, V + 1) have come: those (t, V + 1), kept ones first, whose words are over."""
         state.frames += len(new)
-        if last:
-            done, state.kept = torch.cat([*state.kept, new]), []
-            return done
-        if not len(new) or self._decoder is not None:
+        if not last and self._decoder is not None:
             state.kept += [new] * bool(len(new))
             return new[:0]
-        labels = new.argmax(-1).tolist()
-        run = len(new)  # frames before the run that may go on
-        while run and labels[run - 1] == labels[-1]:
-            run -= 1
-        if run == 0 and state.kept and int(state.kept[-1][-1].argmax()) == labels[-1]:
-            state.kept.append(new)
-            return new[:0]
-        done, state.kept = torch.cat([*state.kept, new[:run]]), [] if labels[-1] == self.config.vocab else [new[run:]]
-        return done
+        frames, state.kept = torch.cat([*state.kept, new]), []
+        if last or not (tokens := best_path(frames)) or len(frames) - tokens[-1].end >= self._pause:
+            return frames
+        begins = int(self._grouped(tokens)[-1][0].start)
+        state.kept = [frames[begins:]]
+        return frames[:begins]
 
     def _tokens(self, log_probs: Tensor) -> list[HeardToken]:
         """What (t, V + 1) say, as labels with the frames from first to last."""

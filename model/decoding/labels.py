@@ -30,16 +30,16 @@ class Pieces:
         special = {id_ for id_, token in tokenizer.added_tokens_decoder.items()}
         self.ids = {piece: id_ for piece, id_ in tokenizer.get_vocab().items() if id_ not in special}
         self.pieces = {id_: piece for piece, id_ in self.ids.items()}
-        first = tokenizer.convert_ids_to_tokens(self._encoded("a"))[0]
+        first = tokenizer.convert_ids_to_tokens(self.encoded("a"))[0]
         self._before = "" if str(first).startswith("▁") else " "  # SentencePiece puts a space before by itself
         self.word = functools.lru_cache(None)(self._word)
 
-    def _encoded(self, text: str) -> list[int]:
+    def encoded(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _word(self, word: str) -> tuple[int, ...]:
         """The tokens of a word, with a space before it."""
-        return tuple(self._encoded(f"{self._before}{word}"))
+        return tuple(self.encoded(f"{self._before}{word}"))
 
     def spelt(self, ids: Sequence[int]) -> str:
         """What tokens spell, in the tokenizer's own writing of spaces and bytes; an unknown token spells nothing."""
@@ -56,6 +56,7 @@ class Labels:
         self._of = {self._pieces.pieces[id_]: at for id_, at in self._index.items()}
         self._longest = max(map(len, self._of))
         self._word = functools.lru_cache(None)(self._labels)
+        self.own = functools.lru_cache(4096)(self._own)
 
     @functools.cached_property
     def texts(self) -> tuple[str, ...]:
@@ -106,3 +107,11 @@ class Labels:
         if labels is None or self.decode(labels) != " ".join(self.tokenizer.decode(list(own)).split()):
             return None  # a tokenizer of whole words puts spaces between
         return labels
+
+    def _own(self, labels: tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens in which the tokenizer itself writes the word, or the piece of one, that labels spell."""
+        ids = tuple(self.tokens[at] for at in labels)
+        text = "".join(self.texts[at] for at in labels)
+        word = text.strip()
+        own = self._pieces.word(word) if text[:1].isspace() else tuple(self._pieces.encoded(word))
+        return own if word and self._pieces.spelt(own) == self._pieces.spelt(ids) else ids

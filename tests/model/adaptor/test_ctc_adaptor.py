@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_chat import chat_tokenizer
 from torch import Tensor
 
 from duologue.model.adaptor.ctc import CTCAdaptor, CTCAdaptorConfig, WordsState
 from duologue.model.decoding.ctc_beam import search
 from duologue.model.decoding.fusions import HotWordFusion
 from duologue.model.decoding.hot_words import HotPhrase, HotWords
+from duologue.model.decoding.labels import Labels
 from duologue.model.errors import DuologueError
+from duologue.training.data.vocabulary import choose_tokens
 
 VOCAB, DIM = 5, 8
 VECTORS = torch.eye(30)[:, :DIM] + torch.linspace(0, 1, 30)[:, None]
@@ -80,6 +87,70 @@ def test_a_decoder_overrules_the_frames() -> None:
     assert torch.equal(out[0, 0], VECTORS[11]) and torch.allclose(out[0, 1], greedy[0, 1])
     assert [token.start for token in state.heard] == [2, 8], "in frames at 50 Hz"
     assert state.heard[0].confidence == pytest.approx(scores[0].softmax(-1)[1, 4].item(), abs=1e-6)
+
+
+@functools.cache
+def spelling(*words: str) -> tuple[Scripted, Labels, int]:
+    """An adaptor whose vocabulary is the letters and these words, how it spells, and its blank."""
+    tokenizer = chat_tokenizer()
+    tokens = choose_tokens(tokenizer, words * 3, 30 + len(words), rare=3)
+    adaptor = Scripted(CTCAdaptorConfig(in_dim=4, dim=8, layers=1, heads=2, out_dim=DIM, vocab=len(tokens), chunk=2,
+                                        left_context=4))  # fmt: skip
+    adaptor.tokens.copy_(torch.tensor(tokens))
+    vectors = torch.randn(len(tokenizer), DIM, generator=torch.Generator().manual_seed(1))
+    adaptor.bind(lambda ids: vectors[ids])
+    labels = Labels(tokenizer, tokens)
+    adaptor.spelt_by(lambda: labels)
+    return adaptor, labels, len(tokens)
+
+
+def frames_of(row: list[int], blank: int) -> Tensor:
+    """Scores (1, U, V + 1) whose best labels are these."""
+    scores = torch.rand(1, len(row), blank + 1, generator=torch.Generator().manual_seed(2))
+    scores[0, range(len(row)), row] += 9.0
+    return scores
+
+
+def test_a_word_is_read_as_its_own_tokenizer_writes_it() -> None:
+    adaptor, labels, blank = spelling("the", "is")
+    the, capital = labels.encode("the") or [], labels.encode("capital") or []
+    own = labels.own(tuple(capital))
+    assert len(the) == 1 and len(capital) > len(own) and labels.tokenizer.decode(own).strip() == "capital"
+    row = [*the, blank, *(frame for label in capital for frame in (label, blank)), blank, blank, blank]
+    out = adaptor._embeddings(frames_of(row, blank), state := WordsState(), last=True)
+    assert labels.tokenizer.decode([token.token for token in state.heard]) == " the capital"
+    assert [token.token for token in state.heard] == [adaptor.tokens[the[0]], *own]
+    assert adaptor._embed is not None and torch.equal(out[0, 1:], adaptor._embed(torch.tensor(own)))
+    assert {(token.start, token.end) for token in state.heard[1:]} == {(4, 2 * (2 + 2 * len(capital)) - 2)}
+
+
+def test_a_pause_ends_a_word() -> None:
+    adaptor, labels, blank = spelling("the")
+    capital = labels.encode("capital") or []
+    row = [*capital[:3], *[blank] * 4, *capital[3:]]
+    adaptor._embeddings(frames_of(row, blank), state := WordsState(), last=True)
+    text = labels.tokenizer.decode([token.token for token in state.heard])
+    assert text.replace(" ", "") == "capital" and len({token.start for token in state.heard}) > 1
+    for count, is_over in ((3, False), (4, True)):  # the blanks behind the first half
+        adaptor._embeddings(frames_of([*capital[:3], *[blank] * count], blank), state := WordsState(), last=False)
+        assert bool(state.heard) is is_over
+
+
+@given(st.lists(st.integers(0, 40), max_size=24), st.integers(1, 3))
+def test_words_come_when_training_says_that_they_do(row: list[int], stay: int) -> None:
+    """In a stream, chunk by chunk: the same tokens and embeddings as of the whole, at the places of ``clips``."""
+    adaptor, _, blank = spelling("the", "is", "of")
+    row = [label if label < blank else blank for label in row for _ in range(stay)]
+    scores, whole, chunk = frames_of(row, blank), WordsState(), 2
+    embeddings, words = adaptor._read(scores, whole, last=True)
+    state, pieces, seen = WordsState(), list[Tensor](), 0
+    for part in scores.split(chunk, dim=1):
+        pieces.append(adaptor._embeddings(part, state, last=False))
+        seen += part.shape[1]
+        assert len(state.heard) == sum(len(word.tokens) for word in words if word.known <= seen)
+    pieces.append(adaptor._embeddings(scores[:, :0], state, last=True))
+    assert state.heard == [token for word in words for token in word.tokens]
+    assert torch.allclose(torch.cat(pieces, dim=1), embeddings, atol=1e-6)
 
 
 def test_it_names_what_it_cannot_do() -> None:
