@@ -50,6 +50,10 @@ class Front:
     ] = None
     keyfile: Annotated[Path | None, typer.Option(help="TLS: the certificate's key, if it is in another file.")] = None
     workers: Annotated[int, typer.Option(min=0, help="Processes that compute; 0: a thread of this one.")] = 0
+    ice_server: Annotated[
+        list[str] | None,
+        typer.Option(help="WebRTC calls: stun:HOST or turn:USER:PASSWORD@HOST, for callers from outside. Repeatable."),
+    ] = None
     language: Annotated[str, typer.Option(help="What the model hears and speaks, by its ISO 639 code.")] = "en"
 
     def access(self, **limits: Any) -> AccessConfig:
@@ -62,6 +66,9 @@ class Front:
             root_path=self.root_path.rstrip("/"),
             **limits,
         )
+
+    def ice_servers(self) -> tuple[str, ...]:
+        return tuple(self.ice_server or ())
 
     def tls(self) -> TlsConfig | None:
         if self.certfile is None:
@@ -132,7 +139,10 @@ def chat(
         from .page.page import launch
 
         pool = WorkerPoolConfig(workers=front.workers)
-        config = ServeConfig(model=front.model, language=front.language, pool=pool, access=access, tls=tls)
+        config = ServeConfig(
+            model=front.model, language=front.language, pool=pool, access=access, tls=tls,
+            ice_servers=front.ice_servers(),
+        )  # fmt: skip
         launch(config, front.host, front.port, listening=listening, progress=progress)
 
 
@@ -179,7 +189,7 @@ def serve(
         limits = Limits(idle_s=60 * idle_minutes)
         config = ServeConfig(
             model=front.model, language=front.language, logs=logs, pool=pool, access=access, limits=limits, tls=tls,
-            grace_s=grace,
+            grace_s=grace, ice_servers=front.ice_servers(),
         )  # fmt: skip
         run(
             config,

@@ -122,7 +122,7 @@ def test_every_library_is_declared_and_used() -> None:
     extras = project["optional-dependencies"]
     core = named(project["dependencies"])
     ours = ("demo", "gradio", "train", "eval", "quality", "data", "voices", "serve", "terminal", "replicas", "int8",
-            "whisper", "gguf")
+            "whisper", "gguf", "webrtc")
     optional = named([requirement for extra in ours for requirement in extras[extra]])
     used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
     assert used - core - optional == set(), "imported, but in no list of pyproject.toml"
@@ -133,8 +133,8 @@ def test_every_library_is_declared_and_used() -> None:
     assert core | optional == used | unseen, "in pyproject.toml, but not imported"
     own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
     # pipecat's client is run by an environment of its own (test_pipecat.py); gradio brings its client,
-    # faster-whisper the library whose files it reads
-    brought = {"pipecat", "gradio_client", "ctranslate2"}
+    # faster-whisper the library whose files it reads, aiortc its ICE
+    brought = {"pipecat", "gradio_client", "ctranslate2", "aioice"}
     assert imports(ROOT / "tests") - own - core - optional - named(extras["test"]) == brought
 
 

@@ -4,6 +4,7 @@
     /v1/audio/transcriptions      a recording -> text                           (rest/)
     /v1/audio/speech              text -> speech
     /v1/chat/completions          messages, sound among them -> text and speech
+    /v1/realtime/calls            SDP -> SDP: the same over WebRTC              (webrtc/)
     /v1/realtime/client_secrets   ephemeral keys for browsers                   (http/client_secrets.py)
     /v1/models                    what is loaded
     /openapi.json                 the HTTP part of the above, for programs
@@ -16,13 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import importlib.util
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -36,8 +37,8 @@ from ..assistant.assistant import Assistant
 from ..session.state import SessionConfig
 from .http.access import Access, AccessConfig, refuse
 from .http.admission import Admission
-from .http.client_secrets import ClientSecrets, add_client_secrets
-from .http.limits import TOO_LONG, Limits, Throttle
+from .http.client_secrets import CALLS, ClientSecrets, add_client_secrets
+from .http.limits import TOO_LONG, Limits
 from .http.listening import TlsConfig
 from .http.metrics import Metrics
 from .http.observing import Observing
@@ -50,12 +51,14 @@ from .realtime.common import Model
 from .realtime.conversation import Conversation
 from .realtime.realtime import RealtimeSession
 from .requests.questioner import Questioner
+from .transports.outbox import Outbox
+from .transports.serving import serve
+from .transports.transport import End, Transport
+from .transports.websocket import WebSocketTransport
 from .workers.pool import PoolFull, WorkerPool, WorkerPoolConfig
 
-# Events that may wait for a client that does not read, and characters of them; then it is taken for dead.
-_OUTBOX, _OUTBOX_CHARS = 2_000, 64 << 20
-_STUCK_S = 20.0  # that one event may take to be sent
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from .webrtc.calls import Calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,7 @@ class ServeConfig:
     """What is served, and to whom.
 
     language: that the model hears and speaks (its ISO 639 code). logs: "text" or "json", see logs.py.
+    ice_servers: STUN and TURN servers for WebRTC calls, by their URLs.
     """
 
     model: str = "nano"
@@ -72,6 +76,7 @@ class ServeConfig:
     access: AccessConfig = field(default_factory=AccessConfig)
     tls: TlsConfig | None = None
     limits: Limits = field(default_factory=Limits)
+    ice_servers: tuple[str, ...] = ()
     grace_s: float = 30.0  # that answers under way have to finish on shutdown
 
 
@@ -181,29 +186,45 @@ class Service:
         if socket.query_params.get("intent") == "transcription":
             first = {**first, "type": "transcription"}
         try:
-            if self._mute is not None:
-                raise RequestError(self._mute, "unsupported_value", "model")
-            slot = self.admitting().sit(key, SessionConfig())
+            session, outbox = self.begin(key)
         except DuologueError as error:
             known = self.refusal(error)
             await refuse(socket.scope, socket.send, known, known.retry_s)
             return
         offered = socket.scope.get("subprotocols", [])
-        outbox = Outbox()
-        model = self.assistant.model
-        conversation = Conversation(
-            slot, outbox.put, Model(input_rate=model.input_rate, output_rate=model.output_rate, calls=model.calls),
-            self.initial, self.config.limits.past_chars, self.metrics.event,
-        )  # fmt: skip
-        session = RealtimeSession(conversation, lambda: self.questioner(key), self.config.limits)
         self.sessions.add(session)
         try:
             await socket.accept(subprotocol="realtime" if "realtime" in offered else None)
             await session.open(first)
-            await self._serve(socket, session, outbox)
+            await self.serve(WebSocketTransport(socket), session, outbox)
         finally:
             self.sessions.discard(session)
             session.close()
+
+    def begin(self, key: int, plays: bool = False) -> tuple[RealtimeSession, Outbox]:
+        """A session in a slot of its own, and the events that it has for its client; ``plays``: see
+        :class:`Conversation`.
+
+        Raises:
+            RequestError, PoolFull: there is none.
+        """
+        if self._mute is not None:
+            raise RequestError(self._mute, "unsupported_value", "model")
+        slot, outbox, model = self.admitting().sit(key, SessionConfig()), Outbox(), self.assistant.model
+        conversation = Conversation(
+            slot, outbox.put, Model(input_rate=model.input_rate, output_rate=model.output_rate, calls=model.calls),
+            self.initial, self.config.limits.past_chars, self.metrics.event, plays,
+        )  # fmt: skip
+        return RealtimeSession(conversation, lambda: self.questioner(key), self.config.limits), outbox
+
+    async def serve(self, transport: Transport, session: RealtimeSession, outbox: Outbox) -> End:
+        """A session until it ends."""
+        end = await serve(
+            transport, session, outbox, self.config.access, self.config.limits, lambda: self.draining
+        )
+        if end is End.IDLE:
+            self.metrics.idle()
+        return end
 
     def refusal(self, error: DuologueError) -> RequestError:
         """An error as the API gives it, counted if somebody is refused."""
@@ -214,111 +235,6 @@ class Service:
         if known.status in (413, 429, 503) or known.code == TOO_LONG:
             self.metrics.refused(known.code)
         return known
-
-    async def _serve(self, socket: WebSocket, session: RealtimeSession, outbox: Outbox) -> None:
-        """Until one of: the client goes, does not read, sends too much; the session fails or is over; we shut down."""
-        reading = asyncio.create_task(self._read(socket, session, outbox))
-        writing = asyncio.create_task(_write(socket, outbox))
-        closing = asyncio.create_task(session.closed.wait())
-        idling = asyncio.create_task(session.idle())
-        tasks = (reading, writing, closing, idling)
-        try:
-            async with asyncio.timeout(self.config.access.session_s):
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            code = 1001 if self.draining else 1011
-            if idling.done() and not (reading.done() or writing.done() or closing.done()):
-                minutes = self.config.limits.idle_s / 60
-                session.error(
-                    RequestError(f"no audio and no event has come for {minutes:g} minutes", "session_idle_timeout")
-                )
-                self.metrics.idle()
-                code = 1000
-        except TimeoutError:
-            session.error(RequestError("the session has lasted as long as it may", "session_expired"))
-            code = 1000
-        if reading.done() and not reading.cancelled() and reading.exception() is None:
-            code = reading.result()
-        if not writing.done() and code != 1006:  # what was said last is still sent
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(2):
-                    while not outbox.empty:
-                        await asyncio.sleep(0.01)
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(
-                result, (WebSocketDisconnect, TimeoutError, RuntimeError)
-            ):
-                _log.error("a conversation ended by a fault", exc_info=result)
-        if code != 1006:
-            with contextlib.suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
-                async with asyncio.timeout(2):
-                    await socket.close(code)
-
-    async def _read(self, socket: WebSocket, session: RealtimeSession, outbox: Outbox) -> int:
-        """The client's messages; returns the code to close with (1006: it is gone already)."""
-        limits = self.config.limits
-        per_s, throttle = self.config.access.messages_per_s, Throttle(limits.burst_bytes, limits.bytes_per_s)
-        messages = Throttle(10 * per_s, per_s)
-        while True:
-            message = await socket.receive()
-            if message["type"] == "websocket.disconnect":
-                return 1006
-            if messages.wait_s(1):
-                session.error(RequestError("messages come too fast", "rate_limit_exceeded", status=429))
-                return 1008
-            text = message.get("text")
-            if text is not None and len(text) > self.config.access.message_bytes:  # behind a server that lets it pass
-                return 1009
-            if text is None:
-                session.error(RequestError("an event is a text message of JSON, not a binary one", "invalid_json"))
-            else:
-                before = outbox.written
-                await session.handle(text)
-                if (wait_s := throttle.wait_s(len(text) + outbox.written - before)) > 0:
-                    await asyncio.sleep(wait_s)
-
-
-class Outbox:
-    """What is to be sent. A client that lets too much wait is cut off: there is nothing more to come.
-
-    written: characters, so far.
-    """
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
-        self._chars, self._full, self.written = 0, False, 0
-
-    @property
-    def empty(self) -> bool:
-        """Whether all has been taken."""
-        return self._queue.empty()
-
-    def put(self, text: str) -> None:
-        """One more event."""
-        self.written += len(text)
-        if self._full:
-            return
-        self._chars += len(text)
-        if self._queue.qsize() >= _OUTBOX or self._chars > _OUTBOX_CHARS:
-            self._full = True
-            while not self._queue.empty():
-                self._queue.get_nowait()
-            text = ""
-        self._queue.put_nowait(text)
-
-    async def take(self) -> str:
-        """The next one; "": there is none to come."""
-        text = await self._queue.get()
-        self._chars -= len(text)
-        return text
-
-
-async def _write(socket: WebSocket, outbox: Outbox) -> None:
-    while text := await outbox.take():
-        async with asyncio.timeout(_STUCK_S):
-            await socket.send_text(text)
 
 
 def create_app(
@@ -331,11 +247,14 @@ def create_app(
     from .rest.routes import add_routes
 
     service, secrets = Service(config, assistant, vad), ClientSecrets()
+    calls = _calls(service)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.start()
         yield
+        if calls is not None:
+            await calls.stop()
         await service.stop()
 
     root = config.access.root_path
@@ -349,7 +268,7 @@ def create_app(
             allow_origins=config.access.origins,
             allow_methods=("GET", "HEAD", "POST", "OPTIONS"),
             allow_headers=("*",),
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", "Location"),
             allow_private_network=True,
         )
     app.add_middleware(Observing, metrics=service.metrics, routes=app.router.routes, root=root)
@@ -404,7 +323,26 @@ def create_app(
     add_client_secrets(app, secrets, config.limits, service.session_of)
     app.add_api_websocket_route("/v1/realtime", service.converse)
     add_routes(app, service)
+    if calls is None:
+        app.add_api_route(CALLS, _no_calls, methods=["POST"], include_in_schema=False)
+    else:
+        from .webrtc.endpoint import add_calls
+
+        add_calls(app, calls, config.limits, root, service.session_of)
     return app
+
+
+def _calls(service: Service) -> Calls | None:
+    """WebRTC calls, where aiortc is installed."""
+    if importlib.util.find_spec("aiortc") is None:
+        return None
+    from .webrtc.calls import Calls
+
+    return Calls(service, service.config.limits, service.config.ice_servers, service.metrics.calls)
+
+
+def _no_calls() -> None:
+    raise RequestError("WebRTC needs aiortc: pip install duologue[webrtc]", "unsupported_value", status=501)
 
 
 def _abilities(model: DialogueModel) -> Abilities:

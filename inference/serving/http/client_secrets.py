@@ -27,7 +27,8 @@ from .limits import Limits, check_texts
 PREFIX = "ek_"
 LONGEST_S, SHORTEST_S = 600, 10
 PATH = "/v1/realtime/client_secrets"
-OPENS = ("/v1/realtime",)  # what such a key may be used for
+CALLS = "/v1/realtime/calls"
+OPENS = ("/v1/realtime", CALLS)  # what such a key may be used for
 _MOST = 1_000  # keys of one API key
 _OPENAPI: dict[str, Any] = {
     "requestBody": {

@@ -28,6 +28,7 @@ class Limits:
     idle_s: that a Realtime session may last without a message of its client, or an answer.
     burst_bytes, bytes_per_s: of one WebSocket: so many at once, and so many a second from then on; what comes faster is
         read later.
+    calls: WebRTC calls at a time, those that are being set up included. sdp_bytes: of one offer.
     """
 
     text_chars: int = 16_000
@@ -41,6 +42,8 @@ class Limits:
     idle_s: float = 300.0
     burst_bytes: int = 8 << 20
     bytes_per_s: int = 1 << 20
+    calls: int = 64
+    sdp_bytes: int = 32 << 10
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -26,6 +26,34 @@ def _resident(process: int) -> float:
     return float(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
+class CallMetrics:
+    """Of WebRTC calls. sound: counts seconds of sound, see :meth:`Metrics.sound`."""
+
+    def __init__(self, registry: CollectorRegistry, sound: Callable[..., None]) -> None:
+        self._sound = sound
+        self._open = Gauge("duologue_calls_open", "WebRTC calls now", registry=registry)
+        self._ends = Counter("duologue_calls_total", "WebRTC calls by their end", ["reason"], registry=registry)
+        connect = "From the answer to a call's offer until it was connected"
+        self._connect = Histogram("duologue_call_connect_seconds", connect, buckets=_TOOK, registry=registry)
+
+    def began(self) -> None:
+        """A call's offer has been answered."""
+        self._open.inc()
+
+    def connected(self, seconds: float) -> None:
+        """It has been connected, so long after that."""
+        self._connect.observe(seconds)
+
+    def ended(self, reason: str) -> None:
+        """It is over."""
+        self._open.dec()
+        self._ends.labels(reason).inc()
+
+    def sound(self, heard_s: float, lost_s: float) -> None:
+        """Seconds that were heard, and that were lost on the way."""
+        self._sound("/v1/realtime/calls", heard_s, lost_s=lost_s)
+
+
 class Metrics:
     """The service's own registry, so that two in one process do not meet."""
 
@@ -63,8 +91,9 @@ class Metrics:
         self._took = histogram("duologue_http_seconds", "That they took", where, buckets=_TOOK)
         first_byte = "From a request to the first byte of its answer"
         self._first_byte = histogram("duologue_http_first_byte_seconds", first_byte, where, buckets=_TOOK)
-        sound = "Of recordings that were heard, and of speech that was made"
+        sound = "Of recordings and calls that were heard, of speech that was made, and lost on its way in calls"
         self._sound = counter("duologue_audio_seconds_total", sound, [*where, "direction"])
+        self.calls = CallMetrics(self.registry, self.sound)
 
     def began(self, endpoint: str) -> None:
         """A request has come."""
@@ -78,10 +107,12 @@ class Metrics:
         if first_byte is not None:
             self._first_byte.labels(endpoint).observe(first_byte)
 
-    def sound(self, endpoint: str, heard_s: float = 0.0, spoken_s: float = 0.0) -> None:
-        """Seconds of sound over HTTP."""
+    def sound(self, endpoint: str, heard_s: float = 0.0, spoken_s: float = 0.0, lost_s: float = 0.0) -> None:
+        """Seconds of sound, over HTTP and of calls."""
         self._sound.labels(endpoint, "heard").inc(heard_s)
         self._sound.labels(endpoint, "spoken").inc(spoken_s)
+        if lost_s:
+            self._sound.labels(endpoint, "lost").inc(lost_s)
 
     def frame(self, late_ms: float) -> None:
         """A frame was done."""

@@ -26,6 +26,7 @@ class Response:
         conversation: its id; None: outside of it.
         calls: how the model writes calls; None: it calls nothing.
         timings: what the user waited for, in ms; ours, beside what the API's object has.
+        play: takes its sound, as its id and samples at ``rate``, where the client hears it and is sent none in events.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Response:
         params: ResponseParams,
         calls: CallFormat | None = None,
         timings: dict[str, float] | None = None,
+        play: Callable[[str, np.ndarray], None] | None = None,
     ) -> None:
+        self._play = play
         self._send, self._items, self._rate = send, items, rate
         self._conversation, self._params, self._timings = conversation, params, timings
         self._reader = None if calls is None else CallReader(calls)
@@ -71,7 +74,11 @@ class Response:
             return
         self._begin()
         self.item.hear(new)
-        self._deliver(self._resampler.push(new))
+        if self._play is None:
+            self._deliver(self._resampler.push(new))
+        else:
+            self._play(self.id, new)
+            self.item.sent_ms = self.played * 1000 // self._rate
 
     def call(self, text: str) -> None:
         """More of its calls, as the model writes them."""
@@ -91,7 +98,7 @@ class Response:
         """It is over; ``heard``: what of it was heard, if not all."""
         item = self.item
         item.status = "completed" if status == "completed" else "incomplete"
-        if self.spoken and item in self._output and status == "completed":
+        if self.spoken and self._play is None and item in self._output and status == "completed":
             self._deliver(self._resampler.push(np.zeros(0, np.float32), last=True))
         if heard is not None:
             item.text = heard

@@ -78,10 +78,21 @@ class Answers:
             self._end_feeding()
             heard = ""
         else:
+            if samples is None and common.output is not None and response is not None and response.spoken:
+                samples = common.output.played(response.id)
             heard = await common.port.truncate(samples)
+        if common.output is not None:
+            common.output.clear()
         if response is not None and response is common.response:
             common.turns.cancelled()
             self._end("cancelled", "client_cancelled", heard)
+
+    async def silence(self) -> None:
+        """Play nothing more of the response under way, or of the last one."""
+        if self._common.response is not None and self._common.response.spoken:
+            await self.cancel()
+        elif self._common.output is not None:
+            self._common.output.clear()
 
     async def truncate(self, item: Item, samples: int, end_ms: int) -> None:
         """An answer of which no more was heard."""
@@ -159,8 +170,9 @@ class Answers:
         self, asked: Item | None, params: ResponseParams, timings: dict[str, float] | None = None
     ) -> None:
         common, model, self._asked = self._common, self._common.model, asked
+        play = None if common.output is None else common.output.play
         common.response = Response(
-            common.send, common.items, model.output_rate, common.id, params, model.calls, timings
+            common.send, common.items, model.output_rate, common.id, params, model.calls, timings, play
         )
         common.pacer.wake()
 
@@ -196,14 +208,20 @@ class Answers:
 
     def interrupt(self, heard: str) -> None:
         """The user speaks over it, and means it."""
-        response = self._common.response
+        common, response = self._common, self._common.response
         assert response is not None
         self._end("cancelled", "turn_detected", heard)
-        if response.spoken:
-            end = response.item.sent_ms
-            self._common.send(
-                "conversation.item.truncated", item_id=response.item.id, content_index=0, audio_end_ms=end
-            )
+        if not response.spoken:
+            return
+        item, output = response.item, common.output
+        if output is not None:
+            played = output.played(response.id)
+            output.clear()
+            played_ms = played * 1000 // common.model.output_rate
+            if played_ms < item.sent_ms:
+                item.sent_ms = played_ms
+                common.port.cut(played, lambda words: setattr(item, "text", words))
+        common.send("conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=item.sent_ms)
 
     def idle(self) -> None:
         """Nobody speaks: for too long?"""
@@ -232,6 +250,8 @@ class Answers:
         assert response is not None
         self._hearing.write_down(True)
         response.end(status, reason, usage_of(common.items, self._asked, response.item, response.made()), heard)
+        if common.output is not None:
+            common.output.finish(response.id)
         self._idle_since_ms = self._hearing.turn.now_ms
         common.port.reconfigure(common.config(common.settings))
         self._memory.sync()

@@ -13,6 +13,7 @@ from ...session.state import SessionConfig
 from ..protocol.items import Items, new_id
 from ..protocol.response import Response, Send
 from ..protocol.settings import Settings
+from .output_buffer import OutputBuffer
 from .pacing import Pacer
 from .port import SessionPort
 from .turns import Do, Turns
@@ -38,8 +39,9 @@ class Common:
     """Of one conversation.
 
     settings: that hold. send: called with an event's type and its fields, tells the client. do: does what the turns ask
-    for. count: is told of what is counted, by its name and its fields. response: the one under way. said: pieces of an
-    answer that came before its response began.
+    for. count: is told of what is counted, by its name and its fields. output: plays the sound of responses; None: it
+    is sent to the client in events. response: the one under way. said: pieces of an answer that came before its
+    response began.
     """
 
     model: Model
@@ -49,6 +51,7 @@ class Common:
     send: Send
     do: Callable[[list[Do]], None]
     count: Callable[[str, dict[str, Any]], None]
+    output: OutputBuffer | None = None
     items: Items = field(default_factory=Items)
     turns: Turns = field(default_factory=Turns)
     response: Response | None = None

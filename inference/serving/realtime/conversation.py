@@ -27,6 +27,7 @@ from .answers import Answers
 from .common import Common, Model
 from .hearing import Hearing
 from .memory import Memory
+from .output_buffer import OutputBuffer
 from .pacing import Pacer
 from .port import SessionPort
 from .turns import Do, Turns
@@ -41,8 +42,10 @@ class Conversation:
         settings: what the session begins with.
         past_chars: that the session is told of, where it has to read the items again.
         on_event: is told of our events by their types, for counting.
+        plays: sound comes and goes beside the messages (on the tracks of a call), at our pace.
 
     hearing: the user's side. answers: the assistant's. memory: what the session remembers of the items.
+    output: what is to be played, if that is done here.
     """
 
     def __init__(
@@ -53,14 +56,16 @@ class Conversation:
         settings: Settings,
         past_chars: int,
         on_event: Callable[[str, dict[str, Any]], None] = lambda kind, fields: None,
+        plays: bool = False,
     ) -> None:
         self._write, self._on_event = write, on_event
         self.model, self.closed = model, asyncio.Event()
         self.port = SessionPort(slot, settings.config(), self._fail)
         self.pacer = Pacer(slot, model.frame, self._due, self._happened, self._fail)
+        self.output = OutputBuffer(self.send, model.output_rate) if plays else None
         self._common = Common(
             model=model, settings=settings, port=self.port, pacer=self.pacer, send=self.send, do=self._do,
-            count=on_event,
+            count=on_event, output=self.output,
         )  # fmt: skip
         self.hearing = Hearing(self._common)
         self.memory = Memory(self._common, past_chars)
@@ -111,7 +116,7 @@ class Conversation:
     async def open(self, settings: Settings) -> None:
         """Greet the client."""
         self._common.settings = settings
-        self.hearing.buffer.listen_to(settings.input)
+        self.hearing.set_format(settings)
         self.port.config = settings.config()
         self.hearing.set_turns(settings)
         await self.port.open(self.turns.manual)

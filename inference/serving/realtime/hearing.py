@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from ..protocol.errors import RequestError
+from ..protocol.formats import AudioFormat
 from ..protocol.items import Item
 from ..protocol.settings import Settings
 from ..protocol.transcription import Transcription
@@ -45,7 +46,7 @@ class Hearing:
         """Other settings hold."""
         common, manual = self._common, settings.detection is None
         was_manual = common.turns.manual
-        self.buffer.listen_to(settings.input)
+        self.set_format(settings)
         common.settings = settings
         self.set_turns(settings)
         if manual != was_manual:
@@ -54,6 +55,10 @@ class Hearing:
                 self.buffer.begin_turns()
             else:
                 common.port.hands_free()
+
+    def set_format(self, settings: Settings) -> None:
+        """Take what is appended for the format that the settings say; the sound of tracks is always PCM."""
+        self.buffer.listen_to(settings.input if self._common.output is None else AudioFormat.PCM)
 
     def set_turns(self, settings: Settings) -> None:
         """Let turns begin and end as the settings say."""

@@ -48,6 +48,15 @@ class SessionPort:
         """End the answer under way, or cut the last one there; returns the words that were heard."""
         return str((await self.slot.call("truncate", samples)).value)
 
+    def cut(self, samples: int, then: Callable[[str], None]) -> None:
+        """The same; ``then`` is called with the words."""
+
+        def done(future: asyncio.Future[Done]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                then(str(future.result().value))
+
+        self._begin("truncate", samples).add_done_callback(done)
+
     async def discard(self) -> None:
         """Forget the turn that is being heard, or waits."""
         await self.slot.call("discard")

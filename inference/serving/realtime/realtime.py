@@ -28,10 +28,10 @@ from ..protocol.response import Response
 from ..protocol.response_params import ResponseParams
 from ..protocol.session_update import Update, update
 from ..protocol.settings import Settings
+from ..requests.out_of_band import OutOfBand, Question
 from ..requests.questioner import Questioner
 from ..workers.pool import FRAME_S, PoolFull
 from .conversation import Conversation
-from .out_of_band import OutOfBand, Question
 from .turns import Refused
 
 _HELD_S = 4  # of sound that may be under way in a turn that the client ends; then it is read no further for a while
@@ -110,6 +110,21 @@ class RealtimeSession:
         except DuologueError as error:
             self.error(RequestError(str(error)), event_id)
 
+    def hear(self, sound: bytes) -> None:
+        """What has come over a track: 16-bit samples at 24 kHz."""
+        self._heard_of = time.monotonic()
+        conversation, hearing = self.conversation, self.conversation.hearing
+        manual = conversation.turns.manual
+        if manual and hearing.buffer.cut:
+            return
+        try:
+            hearing.buffer.check(sound, manual, conversation.pacer.under_way)
+        except RequestError as error:
+            if manual:  # once, until the buffer is committed or cleared
+                self.error(error)
+        else:
+            hearing.append(sound)
+
     # What a client may ask for.
 
     async def _update(self, data: dict[str, Any]) -> None:
@@ -148,6 +163,8 @@ class RealtimeSession:
 
     async def _append(self, data: dict[str, Any]) -> None:
         conversation, hearing = self.conversation, self.conversation.hearing
+        if conversation.output is not None:
+            raise RequestError("the sound of a call comes over its track", "unsupported_value", "type")
         manual = conversation.turns.manual
         if manual and hearing.buffer.cut:
             return  # without what was refused before it, it would be another turn
@@ -254,6 +271,9 @@ class RealtimeSession:
         await self.conversation.answers.cancel()
 
     async def _clear_output(self, data: dict[str, Any]) -> None:
+        if self.conversation.output is not None:
+            await self.conversation.answers.silence()
+            return
         raise RequestError(
             "output_audio_buffer.clear is for WebRTC, where the server knows what has been played: use response.cancel "
             "and conversation.item.truncate",

@@ -26,7 +26,7 @@ from tiny_assistant import HEARD, SAID
 from websockets.sync.client import connect
 
 from duologue.inference.serving import flood
-from duologue.inference.serving.app import Outbox, ServeConfig
+from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.http import handshake
 from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.http.admission import Admission
@@ -34,6 +34,7 @@ from duologue.inference.serving.http.body import decoded, read_body
 from duologue.inference.serving.http.limits import Limits, Throttle, check_texts
 from duologue.inference.serving.protocol.errors import RequestError
 from duologue.inference.serving.requests.answering import Stream
+from duologue.inference.serving.transports.outbox import Outbox
 from duologue.inference.serving.workers.pool import PoolFull, WorkerPoolConfig
 from duologue.inference.session.state import SessionConfig
 from duologue.model.errors import DuologueError

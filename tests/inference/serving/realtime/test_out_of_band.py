@@ -16,7 +16,7 @@ from tiny_assistant import SAID, tiny_assistant
 from duologue.inference.assistant.one_shot import OneShotRequest
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.protocol.formats import AudioFormat, decode
-from duologue.inference.serving.realtime.out_of_band import OutOfBand, Question
+from duologue.inference.serving.requests.out_of_band import OutOfBand, Question
 from duologue.inference.serving.workers.pool import WorkerPoolConfig
 from duologue.model.speech_lm import Sampling
 

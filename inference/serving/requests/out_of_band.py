@@ -17,7 +17,7 @@ from ..protocol.items import Item, Items, newest
 from ..protocol.response import Response
 from ..protocol.settings import Settings
 from ..protocol.usage import frames, usage, words
-from ..requests.questioner import Questioner
+from .questioner import Questioner
 
 
 @dataclass(frozen=True)
