@@ -118,6 +118,7 @@ class Answers:
 
     async def _answer(self, params: ResponseParams, given: Items | None) -> None:
         common, port = self._common, self._common.port
+        await self._hearing.set_aside()
         items = common.items if given is None else given
         if given is None:
             self._memory.remember()

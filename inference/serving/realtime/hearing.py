@@ -118,6 +118,13 @@ class Hearing:
                 self._press(True)
                 common.pacer.push(what)
 
+    async def set_aside(self) -> None:
+        """Without turn detection: a response comes first, and what is not committed is heard, anew, once it is over."""
+        if self.pressed:
+            self._press(False)
+            await self._common.port.discard()
+            self.buffer.rewind()
+
     def resume(self) -> None:
         """The session has heard the items: what was appended meanwhile comes next."""
         self.waits = False

@@ -95,6 +95,11 @@ class InputBuffer:
         taken, self.waiting = self.waiting[:count], self.waiting[count:]
         return taken
 
+    def rewind(self) -> None:
+        """Without turn detection: let what is not committed wait to be heard, from its beginning."""
+        if self._turn is not None:
+            self.waiting = [piece.astype(np.float32) / 32_768 for piece in self._turn.sound]
+
     def begin_turns(self) -> None:
         """From now on the client says where turns end."""
         self._uncommitted_ms, self.cut = 0.0, False

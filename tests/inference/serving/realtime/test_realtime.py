@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +180,25 @@ def test_without_turn_detection_the_client_says_when(connection) -> None:
     connection.send({"type": "input_audio_buffer.commit", "event_id": "mine"})
     error = collect(connection, "error")[-1].error
     assert error.code == "input_audio_buffer_commit_empty" and error.event_id == "mine"
+
+
+def test_what_is_not_committed_waits_for_a_response_to_something_else(connection) -> None:
+    """As of a microphone that is open all the time."""
+    manual(connection)
+    connection.input_audio_buffer.append(audio=pcm16(sound((1.0, True))))
+    content: Any = [{"type": "input_text", "text": "what is 3 plus 4"}]
+    connection.conversation.item.create(item={"type": "message", "role": "user", "content": content})
+    connection.response.create()
+    connection.input_audio_buffer.append(audio=pcm16(sound((1.0, True), seed=1)))
+    assert collect(connection, "response.done")[-1].response.status == "completed"
+    connection.input_audio_buffer.commit()
+    connection.response.create()
+    events = collect(connection, "response.done")
+    assert events[-1].response.status == "completed"
+    (heard,) = (event for event in events if event.type == "input_audio_buffer.committed")
+    connection.conversation.item.retrieve(item_id=heard.item_id)
+    (part,) = collect(connection, "conversation.item.retrieved")[-1].item.content
+    assert part.transcript == HEARD and abs(len(samples(part.audio)) / 24_000 - 2) < 0.1
 
 
 def test_two_commits_before_an_answer_are_one_question(connection) -> None:
