@@ -18,6 +18,7 @@ from webrtc_client import PATIENCE, Caller, LossyRelay, calling, loopback_alone,
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.http.limits import Limits
+from duologue.inference.serving.webrtc import calls
 from duologue.inference.serving.webrtc.offer import checked
 
 __all__ = ["loopback_alone"]
@@ -176,19 +177,20 @@ def test_a_browser_calls_with_an_ephemeral_key_and_its_server_hangs_up(locked: R
     """Whoever has no key, another site's page, another key: nobody else can call, or end the call."""
     session = {"type": "realtime", "audio": {"input": {"turn_detection": None}}, "instructions": "be brief"}
     value = locked.client(KEYS[0]).realtime.client_secrets.create(session=session).value
-    calls = f"{locked.url}/v1/realtime/calls"
+    address = f"{locked.url}/v1/realtime/calls"
 
     async def run() -> None:
         caller = Caller()
         answer = await caller.call(locked.url)
         assert answer.status_code == 401
         page = {"authorization": f"Bearer {value}", **SDP}
-        wrong = httpx.post(calls, content="v=0", headers={**page, "origin": "https://other.example"})
+        wrong = httpx.post(address, content="v=0", headers={**page, "origin": "https://other.example"})
         assert wrong.status_code == 403 and wrong.json()["error"]["code"] == "origin_not_allowed"
         asked = {"origin": "https://pages.example", "access-control-request-method": "POST"}
-        preflight = httpx.options(calls, headers={**asked, "access-control-request-headers": "authorization"})
+        preflight = httpx.options(address, headers={**asked, "access-control-request-headers": "authorization"})
         assert preflight.status_code == 200
-        assert httpx.post(calls, content="v=0", headers={**page, "origin": "https://pages.example"}).status_code == 400
+        known = httpx.post(address, content="v=0", headers={**page, "origin": "https://pages.example"})
+        assert known.status_code == 400
         await caller.close()
         async with calling(locked.url, value) as caller:
             created = caller.events[0]["session"]
@@ -203,6 +205,15 @@ def test_a_browser_calls_with_an_ephemeral_key_and_its_server_hangs_up(locked: R
     asyncio.run(run())
     wait(lambda: locked.service.pool.slots == 0)
     assert 'duologue_calls_total{reason="hung_up"} 1.0' in locked.service.metrics.text().decode()
+
+
+def test_a_call_that_is_never_connected_ends(locked: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_CONNECT_S", 0.3)
+    headers = {"authorization": f"Bearer {KEYS[0]}", **SDP}
+    answer = httpx.post(f"{locked.url}/v1/realtime/calls", content=offer(), headers=headers, timeout=PATIENCE)
+    assert answer.status_code == 201
+    wait(lambda: locked.service.pool.slots == 0)
+    wait(lambda: b'duologue_calls_total{reason="unconnected"} 1.0' in locked.service.metrics.text())
 
 
 def test_one_call_too_many_is_refused(locked: Running) -> None:
