@@ -1,5 +1,6 @@
 """Messages that nobody ought to send: each gets an error event or a closed socket, never a traceback, a hang, another
-session's data or a dead process. A few hundred here; ATTACKS=20000 pytest -m slow sends as many as that."""
+session's data or a dead process. A few hundred here; ATTACKS=20000 pytest -m slow sends as many as that, one in ten of
+them over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from duologue.inference.serving.http.limits import Limits
 from duologue.inference.serving.protocol.events import CLIENT
 
 SECRET = "the words of another session"
-EXAMPLES, A_BATCH = 40, 8
+EXAMPLES, A_BATCH, ATTACKS = 40, 8, int(os.environ.get("ATTACKS", "20000"))
 LOUD = pcm16(sound((0.3, True)))
 
 scalars = st.one_of(
@@ -179,7 +180,7 @@ def test_hostile_messages(attack, batch: list[str | bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
-@settings(HURRY, max_examples=int(os.environ.get("ATTACKS", "20000")) // 20, derandomize=False)
+@settings(HURRY, max_examples=max(1, 9 * ATTACKS // 200), derandomize=False)
 @given(batch=st.lists(messages, min_size=20, max_size=20))
 def test_very_many_hostile_messages(attack, batch: list[str | bytes]) -> None:
     attack.send(batch)
@@ -190,12 +191,26 @@ bodies = st.one_of(anything.map(json.dumps), st.binary(max_size=200), st.diction
     anything, max_size=6,
 ).map(json.dumps))  # fmt: skip
 
+PATHS = st.sampled_from(["chat/completions", "audio/speech", "audio/transcriptions"])
+
 
 @HURRY
 @example(path="chat/completions", body='{"messages": [{"role": "user", "content": "\\ud800"}]}')
-@given(path=st.sampled_from(["chat/completions", "audio/speech", "audio/transcriptions"]), body=bodies)
+@given(path=PATHS, body=bodies)
 def test_hostile_requests(attack, path: str, body: str | bytes) -> None:
+    _post(attack, path, body)
+
+
+def _post(attack, path: str, body: str | bytes) -> None:
     headers = {"content-type": "application/json"}
     answer = httpx.post(f"{attack.found.url}/v1/{path}", content=body, headers=headers, timeout=60)
     assert answer.status_code < 500, answer.text
     assert answer.status_code == 200 or answer.json()["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+@settings(HURRY, max_examples=max(1, ATTACKS // 10), derandomize=False)
+@given(path=PATHS, body=bodies)
+def test_very_many_hostile_requests(attack, path: str, body: str | bytes) -> None:
+    _post(attack, path, body)
