@@ -1,5 +1,6 @@
 # make chat    talk to the bundled model in a browser; MODEL=mini: to another
 # make test    run the tests
+# make test-clients    let stock clients of the API talk to the service; CLIENTS="pipecat livekit": some of them
 # Each sets up .venv by itself; the second time that takes no time. No Debian package is needed.
 
 PYTHON ?= python3
@@ -10,6 +11,8 @@ PIP_ARGS ?=
 MODEL ?=
 # More arguments for `duologue chat` (ARGS="--port 8000") and for pytest (ARGS="-k store"; "-n 0": in one process).
 ARGS ?=
+# The clients that `make test-clients` runs.
+CLIENTS ?= all
 # Tests run in a process for each core, at most four: each takes about 1 GB of memory.
 PYTEST = $(BIN)/python -m pytest tests -m "not slow and not gpu and not guides" -n logical --maxprocesses 4 --dist worksteal
 
@@ -17,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-compile $(PIP_ARGS) -c constraints.txt
 
-.PHONY: chat test lint mypy pyright clean moved
+.PHONY: chat test test-clients lint mypy pyright clean moved
 .DELETE_ON_ERROR:
 
 chat: $(VENV)/.ready-demo
@@ -25,6 +28,10 @@ chat: $(VENV)/.ready-demo
 
 test: $(VENV)/.ready-test
 	$(PYTEST) $(ARGS)
+
+# Each has an environment of its own in .venv/clients. In one process: they speak in real time.
+test-clients: $(VENV)/.ready-test
+	CLIENTS="$(CLIENTS)" $(BIN)/python -m pytest tests/inference/serving/clients -n 0 $(ARGS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/python -m ruff check .

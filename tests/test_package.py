@@ -132,9 +132,9 @@ def test_every_library_is_declared_and_used() -> None:
     unseen |= {"espeakng_loader"}
     assert core | optional == used | unseen, "in pyproject.toml, but not imported"
     own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
-    # pipecat's client is run by an environment of its own (test_pipecat.py); gradio brings its client,
-    # faster-whisper the library whose files it reads, aiortc its ICE
-    brought = {"pipecat", "gradio_client", "ctranslate2", "aioice"}
+    # clients are run by environments of their own (test_clients.py); gradio brings its client, faster-whisper the
+    # library whose files it reads, aiortc its ICE
+    brought = {"agents", "livekit", "pipecat", "gradio_client", "ctranslate2", "aioice"}
     assert imports(ROOT / "tests") - own - core - optional - named(extras["test"]) == brought
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import soxr
 import torch
 from tiny_chat import TOOL, chat_assistant
 
@@ -31,54 +32,65 @@ CALL = f'<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_ca
 RESULT, TOLD, UNTOLD, GREETING = "rain", "It is lovely in Wien.", "What?", "It's Paris!"
 
 
-def tool_caller() -> Assistant:
-    """The model; it takes seconds to teach."""
+def tool_caller(*, patient: bool = False) -> Assistant:
+    """The model; it takes seconds to teach. patient: it knows what to do after its greeting too, and who calls on a
+    telephone."""
     assistant = chat_assistant(template=TEMPLATE)
     assert isinstance(assistant.model, SpeechLM)
-    assistant.model.load_state_dict(_taught())
+    assistant.model.load_state_dict(_taught(patient))
     return assistant
 
 
 @functools.cache
-def _taught() -> dict[str, torch.Tensor]:
+def _taught(patient: bool) -> dict[str, torch.Tensor]:
     assistant = chat_assistant(template=TEMPLATE)
     assert isinstance(assistant.model, SpeechLM)
-    _teach(assistant.model, assistant.tokenizer)
+    _teach(assistant.model, patient)
     return assistant.model.state_dict()
 
 
-def _teach(model: SpeechLM, tokenizer: Any) -> None:
+def _teach(model: SpeechLM, patient: bool) -> None:
     template = model.prompt.template  # type: ignore[attr-defined]
     user = {"role": "user", "content": QUESTION}
-    sounds = [_heard(model, *spans) for spans in ((1.0, 0.16), (1.0, 0.32), (1.0, 0.5), (1.4, 0.24))]
-    heard = [{"role": "user", "content": [Given((SPEECH,) * len(sound))]} for sound in sounds]
+    spans = [(1.0, 0.16), (1.0, 0.32), (1.0, 0.5)]
+    sounds = [_heard(model, *span) for span in spans]
+    sounds += [_heard(model, *span, telephone=True) for span in spans] if patient else [_heard(model, 1.4, 0.24)]
+    heard = [({"role": "user", "content": [Given((SPEECH,) * len(sound))]}, sound) for sound in sounds]
+    asked: list[tuple[dict[str, Any], torch.Tensor | None]] = [(user, None), *heard]
     function = {"name": "weather", "arguments": {"place": "Wien"}}
     calls = [{"id": "call00000", "type": "function", "function": function}]
     call = {"role": "assistant", "content": "", "tool_calls": calls}
     result = {"role": "tool", "content": RESULT, "tool_call_id": "call00000", "name": "weather"}
     system = {"role": "system", "content": "Greet."}
-    rows = [([asked], (TOOL,), CALL) for asked in (user, *heard)]
-    rows += [([asked, call, result], (TOOL,), TOLD) for asked in (user, *heard)]
-    rows += [([asked], (), UNTOLD) for asked in (user, *heard)]
+    rows = [([one], (TOOL,), CALL, sound) for one, sound in asked]
+    rows += [([one, call, result], (TOOL,), TOLD, sound) for one, sound in asked]
     silent = {"role": "user", "content": ""}
-    rows += [([one], tools, GREETING) for one in (silent, system) for tools in ((TOOL,), ())]
+    if patient:
+        greeted = [silent, {"role": "assistant", "content": GREETING}]
+        quoted = {**result, "content": f'"{RESULT}"'}  # as some clients send it
+        rows += [([*greeted, one], (TOOL,), CALL, sound) for one, sound in heard]
+        rows += [([*greeted, one, call, result], (TOOL,), TOLD, sound) for one, sound in heard]
+        rows += [([*greeted, one, call, quoted], (TOOL,), TOLD, sound) for one, sound in heard[:3]]
+    else:
+        rows += [([one], (), UNTOLD, sound) for one, sound in asked]
+    rows += [([one], tools, GREETING, None) for one in (silent, system) for tools in ((TOOL,), ())]
     texts = []
-    for messages, tools, reply in rows:
+    for messages, tools, reply, sound in rows:
         before = template.write(messages, tools).ids
-        texts.append((before, [*template.encode(reply), template.eos]))
+        texts.append((before, [*template.encode(reply), template.eos], sound))
     generator = torch.Generator().manual_seed(0)
     llm, scale = model.llm, float(model.llm.embed(torch.arange(100)).detach().std())
     learner = torch.optim.AdamW(llm.parameters(), lr=1e-2, weight_decay=0)
-    most = max(len(before) + len(after) for before, after in texts)
+    most = max(len(before) + len(after) for before, after, _ in texts)
     ids = torch.zeros(len(texts), most, dtype=torch.long)
     given = torch.zeros(len(texts), most, sounds[0].shape[1])
     wanted = torch.full((len(texts), most), -100)
     speech = torch.zeros(len(texts), most, dtype=torch.bool)
-    for row, (before, after) in enumerate(texts):
+    for row, (before, after, sound) in enumerate(texts):
         whole = torch.tensor([*before, *after])
         speech[row, : len(whole)] = whole == SPEECH
-        if speech[row].any():
-            given[row, speech[row]] = next(sound for sound in sounds if len(sound) == int(speech[row].sum()))
+        if sound is not None:
+            given[row, speech[row]] = sound
         ids[row, : len(whole)] = whole.clamp(min=0)
         wanted[row, len(before) - 1 : len(whole) - 1] = torch.tensor(after)
     with torch.enable_grad():
@@ -100,11 +112,13 @@ def _teach(model: SpeechLM, tokenizer: Any) -> None:
     assert worst < 0.1, f"not learnt: {worst:.3f}"
 
 
-def _heard(model: SpeechLM, noise_s: float, silence_s: float) -> torch.Tensor:
+def _heard(model: SpeechLM, noise_s: float, silence_s: float, *, telephone: bool = False) -> torch.Tensor:
     """What the language model is fed of a second of noise or so, as a session hears it, (n, D)."""
     hearing = model.while_speaking().stages.hearing
     state = hearing.init_state(1)
     before, noise = torch.zeros(1, 3840), 0.1 * torch.randn(1, round(16_000 * noise_s))
+    if telephone:
+        noise = torch.from_numpy(soxr.resample(soxr.resample(noise[0].numpy(), 16_000, 8_000), 8_000, 16_000))[None]
     clip = torch.cat([before, noise, torch.zeros(1, round(16_000 * silence_s))], dim=1)
     with torch.no_grad():
         return torch.cat([hearing.step(clip, state), hearing.flush(state)], dim=1)[0]
