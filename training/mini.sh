@@ -108,7 +108,8 @@ adaptor() { # Words of the language model from the encoder's frames. The languag
     base encoder
     base llm
     train ctc_adaptor preset=mini encoder="$WORK/encoder" llm="$WORK/llm" \
-        data="$(there questions_1 questions_2 said_chat said_wordings said_talks said_statements said_facts neural readers none)" \
+        data="$(there questions_1 questions_2 said_chat said_wordings said_talks said_statements said_facts neural \
+            readers none)" \
         dev_data="$(there val val_readers val_none)" ${noises[@]+"${noises[@]}"}
 }
 
@@ -137,8 +138,8 @@ monitor() { # When to answer: questions, their pauses, what is said to nobody he
     base encoder
     base llm
     train duplex preset=llama-omni encoder="$WORK/encoder" llm="$WORK/llm" adaptor="$WORK/runs/ctc_adaptor" \
-        data="$(there said_chat said_talks said_statements said_facts none)" dev_data="$(there val_chat)" scenes="$(scaled 2000)" \
-        ${noises[@]+"${noises[@]}"}
+        data="$(there said_chat said_talks said_statements said_facts none)" dev_data="$(there val_chat)" \
+        scenes="$(scaled 2000)" window.left_ms=4000 ${noises[@]+"${noises[@]}"}
 }
 
 assemble() {
@@ -159,6 +160,7 @@ measured() { # SUITE MODEL key=value…
 figures() { # TEST: in the voices that nothing was trained on
     local reports=""
     written dialogues test.jsonl source="$1" shuffle=1 n="$(scaled 300)"
+    measured asr mini
     measured s2s mini questions="$(scaled 300)" recogniser="$RECOGNISER"
     measured latency mini
     measured duplex mini recogniser="$RECOGNISER"

@@ -14,7 +14,7 @@ from duologue.checkpoints.cards.collect import CardConfig
 from duologue.checkpoints.settings import read_settings, settings_of
 from duologue.data_prep.prepare import RECIPES
 from duologue.inference.evaluation.main import OPTIONS
-from duologue.inference.evaluation.suites import duplex, latency, s2s
+from duologue.inference.evaluation.suites import asr, duplex, latency, s2s
 from duologue.training import assemble, grow
 from duologue.training.main import resolve
 
@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "training" / "mini.sh"
 STAGES = (
     "questions", "q.tsv", "answers", "speech", "adaptor", "replies", "voice", "monitor", "assemble", "figures", "q.tsv"
 )  # fmt: skip
-SUITES = {"s2s": s2s.run, "latency": latency.run, "duplex": duplex.run}
+SUITES = {"asr": asr.run, "s2s": s2s.run, "latency": latency.run, "duplex": duplex.run}
 # Stands in for Python: writes down what it was asked to do, and leaves behind what the script looks for.
 FAKE = """#!/usr/bin/env bash
 printf '%s\\037' "${{@:2}}" >> {log}; printf '\\036' >> {log}  # a setting may have lines
@@ -94,7 +94,9 @@ def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
             read_settings(settings_of(SUITES[name], (*OPTIONS, "out", "quiet")), words[6:], name)
         elif command == "card":
             card = read_settings(CardConfig, [f"folder={name}", *words], command)
-            assert [report.parent.name for report in card.reports] == ["s2s-mini", "latency-mini", "duplex-mini"]
+            assert [report.parent.name for report in card.reports] == [
+                "asr-mini", "s2s-mini", "latency-mini", "duplex-mini"
+            ]
         else:
             config = read_settings(assemble.Config, words, command)
             assert command == "assemble" and config.base == "base.json" and config.llm_dtype == "auto"
