@@ -25,10 +25,10 @@ export async function reason() {
     const answer = await fetch("page/room");
     if (answer.ok) return new Problem("No connection", "The service is there, but no conversation could be opened: it may just have been full, or a proxy in front of it does not pass WebSockets on. Try again.");
     if (answer.status === 401) return new Problem("Signed out", "You are not signed in any more. Reload this page to sign in again.");
-    if (answer.status === 429) return new Problem("Your places are taken", "All conversations that your key may have at a time are under way, perhaps in another tab or program. End one of them, then try again.", "full");
+    if (answer.status === 429) return new Problem("Your places are taken", "All conversations that your key may have at a time are under way, perhaps in another tab or program. End one of them, then try again; what you wrote stays here.", "full");
     const wait = Number(answer.headers.get("retry-after"));
     const text = await messageOf(answer);
-    if (answer.status === 503 && wait) return new Problem("Every place is taken", `Others are talking now, and there is no place for one more. Try again in ${inWords(wait)}.`, "full");
+    if (answer.status === 503 && wait) return new Problem("Every place is taken", `Others are talking now, and there is no place for one more. Try again in ${inWords(wait)}; what you wrote stays here.`, "full");
     return new Problem("No connection", text);
   } catch {
     if (navigator.onLine === false) return new Problem("You are offline", "This device has no network now. Try again once it has.", "away");

@@ -1,9 +1,10 @@
 """The page: a live conversation with the microphone open, and recordings to ask and to be asked about.
 
-All of it is static files and a client of the service's own Realtime protocol in the browser (assets/), which this page
-is mounted beside; it has nothing that another client could not have. One thing is done here for it: a recording of any
-kind is read as samples. Nothing is kept of it: no upload becomes a file. Everything comes from this machine: system
-fonts, no analytics, no request to any other host. Its addresses are relative: it works in any folder of a proxy.
+All of it is static files and a client of the service's own Realtime protocol in the browser (assets/; the conversation
+in assets/live/), which this page is mounted beside; it has nothing that another client could not have. Two things are
+done here for it: a recording of any kind is read as samples, and it is told why a conversation could not begin. Nothing
+is kept: no upload becomes a file. Everything comes from this machine: system fonts, no analytics, no request to any
+other host. Its addresses are relative: it works in any folder of a proxy.
 
 With keys, the page is a form that asks for one until a visitor has signed in (../inference/serving/sign_in.py).
 

@@ -90,9 +90,9 @@ def test_states_are_announced_and_captions_follow_the_voice(tabs: Callable[[], P
     assert tab.get_by_role("status").filter(has_text="Ready").count() == 1
     write(tab)
     tab.locator(".turn.assistant p").get_by_text(SAID, exact=True).wait_for()
-    state(tab, "Microphone off")
+    state(tab, "Ready")
     assert [name for name, _ in itertools.groupby(tab.evaluate("announced"))] == [
-        "Connecting", "Thinking", "Speaking", "Microphone off",
+        "Connecting", "Thinking", "Speaking", "Ready",
     ]  # fmt: skip
     seen = [each for each in tab.evaluate("captions") if each["text"]]
     texts = [each["text"] for each in seen]
@@ -100,6 +100,37 @@ def test_states_are_announced_and_captions_follow_the_voice(tabs: Callable[[], P
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
     assert all(each["played"] > 0 for each in seen) and seen[0]["text"] == SAID.split()[0]
     assert seen[-1]["played"] > 0.6 * seen[-1]["put"], "the last word is not shown before it is said"
+
+
+def test_a_word_is_shown_when_it_is_said(tabs: Callable[[], Page]) -> None:
+    """However early its text comes: by the pace of the last answer or, once all its sound has come, by its length."""
+    text = "one two three four five six seven eight nine ten"
+    seen = tabs().evaluate(
+        """async (text) => {
+          const { Captions } = await import("./page-assets/live/captions.js");
+          const seen = [];
+          let second = 0;
+          const captions = new Captions((item, shown) => seen.push([item, shown, second]));
+          for (const [item, ahead] of [["first", 0], ["as it comes", 0], ["at once", 8]]) {
+            captions.write(item, text);
+            captions.sound(item, 24000 * ahead);
+            if (ahead) captions.complete(item, text, 0);
+            for (second = 0; second <= 8; second += 0.25) {
+              if (!ahead && second < 8) captions.sound(item, 6000);
+              if (!ahead && second === 8) captions.complete(item, text, 24000 * second);
+              captions.follow(new Map([[item, 24000 * second]]));
+            }
+          }
+          return seen;
+        }""",
+        text,
+    )
+    for item in ("as it comes", "at once"):
+        shown = [(words, second) for which, words, second in seen if which == item]
+        assert [words for words, _ in shown] == [text[: end.start()] for end in re.finditer(r"( |$)", text)]
+        for words, second in shown:
+            said = words.rfind(" ") / len(text) * 8  # where the last of them begins
+            assert said - 0.3 <= second <= said + 0.7, (item, words, second)
 
 
 def test_the_circle_interrupts_and_the_transcript_is_saved(tabs: Callable[[], Page]) -> None:
@@ -113,7 +144,7 @@ def test_the_circle_interrupts_and_the_transcript_is_saved(tabs: Callable[[], Pa
     assert not tab.evaluate("window.duologue.speaker.audible")
     tab.locator(".turn[data-cut]").wait_for()
     tab.wait_for_function("!window.duologue.response")
-    state(tab, "Microphone off")
+    state(tab, "Ready")
     said = tab.locator(".turn[data-cut] p").inner_text().removesuffix("—").strip()
     assert SAID.startswith(said) and said != SAID
     with tab.expect_download() as download:
@@ -133,11 +164,13 @@ def test_muted_it_hears_nothing_and_stopped_the_microphone_is_given_back(tabs: C
     state(tab, "Muted")
     assert mute.get_attribute("aria-pressed") == "true"
     tab.wait_for_function("window.duologue.measured.level === 0")
+    assert tab.evaluate("window.opened.map((track) => track.enabled)") == [False]
     mute.click()
     tab.wait_for_function("window.duologue.measured.level > 0.02")
     assert tab.evaluate(LIVE) == 1
     tab.get_by_role("button", name="Stop", exact=True).click()
-    assert tab.evaluate(LIVE) == 0 and mute.is_disabled()
+    assert tab.evaluate(LIVE) == 0
+    tab.wait_for_function("document.querySelector('#live-mute').disabled")
     talking(tab)
     assert tab.evaluate(LIVE) == 1
     tab.get_by_role("tab", name="Audio analysis").click()
@@ -170,7 +203,7 @@ def test_a_lost_connection_loses_no_text_and_goes_on_where_it_was(tabs: Callable
     tab = tabs()
     write(tab, "what is 3 plus 4")
     tab.locator(".turn.assistant p").get_by_text(SAID, exact=True).wait_for()
-    state(tab, "Microphone off")
+    state(tab, "Ready")
     tab.evaluate("window.duologue.connection.send = () => {}")  # it never comes
     write(tab, "and what is 5 plus 6")
     state(tab, "Thinking")

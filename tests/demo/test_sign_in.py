@@ -65,7 +65,7 @@ def test_a_key_opens_the_page_and_all_that_is_behind_it(locked: Running) -> None
     assert first.status_code == 401 and 'type="password"' in first.text and "Start talking" not in first.text
     assert httpx.get(f"{locked.url}/sign-in").text == first.text
     assert not re.search(r"(src|href=.(?!data:,)|url\()", first.text), "the form needs nothing that is behind it"
-    for path in ("/page-assets/page.js", "/v1/models", "/metrics", "/openapi.json", "/page/recording"):
+    for path in ("/page-assets/page.js", "/v1/models", "/metrics", "/openapi.json", "/page/recording", "/page/room"):
         assert httpx.get(locked.url + path).status_code == 401, path
     assert httpx.post(f"{locked.url}/page/recording", content=b"x").status_code == 401
     assert socket_status(locked) == 401

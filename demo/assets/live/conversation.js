@@ -51,6 +51,7 @@ export class Conversation {
       event.preventDefault();
       this.ask();
     });
+    addEventListener("pagehide", () => this.end());
     const why = noMicrophone();
     $("live-no-microphone").textContent = why;
     $("live-no-microphone").hidden = !why;
@@ -85,7 +86,7 @@ export class Conversation {
     if (this.speaker?.audible || (this.response?.audible && !loud)) return "speaking";
     if (this.asked || (this.response && !this.response.audible) || (this.turnOpen && !loud)) return "thinking";
     if (this.microphone) return this.muted ? "muted" : "listening";
-    return this.transcript.empty ? "off" : "paused";
+    return this.talked && !this.transcript.empty ? "paused" : "off";
   }
 
   tick() {
@@ -122,6 +123,7 @@ export class Conversation {
       if (over()) return microphone.close();
       this.microphone = microphone;
       this.muted = false;
+      this.talked = true;
       this.devices.refresh();
       this.wake = navigator.wakeLock?.request("screen").catch(() => null); // a phone would fall asleep
       this.step = "";
@@ -378,9 +380,11 @@ export class Conversation {
     this.silence();
     const item = this.response?.item;
     this.response = null;
-    if (!item) return;
-    this.captions.drop(item);
-    this.transcript.cut(item, this.transcript.text(item));
+    if (item) {
+      this.captions.drop(item);
+      this.transcript.cut(item, this.transcript.text(item));
+    }
+    this.transcript.tidy();
   }
 
   // In writing.

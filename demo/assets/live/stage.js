@@ -32,7 +32,7 @@ export class Stage {
   // open; empty: nothing has been said.
   show(state, { problem, note, talking, muted, empty }) {
     const busy = ["connecting", "reconnecting", "allowing"].includes(state);
-    $("live-start").textContent = busy ? "Cancel" : talking ? "Stop" : problem?.action || "Start talking";
+    tell("live-start", busy ? "Cancel" : talking ? "Stop" : problem?.action || "Start talking");
     $("live-mute").disabled = !talking;
     $("live-mute").setAttribute("aria-pressed", String(muted));
     $("live-new").disabled = $("live-save").disabled = empty;

@@ -39,7 +39,7 @@ export class Transcript {
   write(id, text, without = "") {
     const turn = this.turns.get(id);
     if (!turn || turn.cut) return;
-    turn.text = text;
+    turn.text = text || "";
     this.keepUp(() => {
       turn.words.textContent = text || without;
       turn.element.hidden = !(text || without);
@@ -62,6 +62,11 @@ export class Transcript {
       turn.element.hidden = false;
       turn.words.textContent = `${text} —`.trimStart();
     });
+  }
+
+  // What was being said, and has not been written down, is not going to be.
+  tidy() {
+    for (const [id, { text, cut }] of this.turns) if (!text && !cut) this.remove(id);
   }
 
   fail(id) {
