@@ -123,6 +123,9 @@ class DialogueModel(Protocol):
             DuologueError: ``takes_decoder`` is false, or hot words that it cannot spell.
         """
 
+    def spells(self, text: str) -> bool:
+        """Whether a hot word can be written with what it hears."""
+
     def while_speaking(self) -> Self:
         """A view that hears while the user speaks, where the model can: through a window, if its encoder was made for
         whole clips."""

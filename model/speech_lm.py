@@ -30,7 +30,7 @@ from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
-from .decoding.decoder import NO_DECODER, Decoder, DecoderConfig
+from .decoding.decoder import NO_DECODER, Decoder, DecoderConfig, spelt
 from .decoding.labels import Labels
 from .decoding.picking import pick_decided, without_calls
 from .decoding.prompt import ChatPrompt, FixedPrompt, Prompt
@@ -299,6 +299,10 @@ class SpeechLM(nn.Module):
         view._decoder = None if config is None or self._labels is None else Decoder(config, self._labels())
         view.stages = replace(self.stages, hearing=self.stages.hearing.with_adaptor(view._decoded()))
         return view
+
+    def spells(self, text: str) -> bool:
+        """Whether a hot word can be written with what it hears."""
+        return self._labels is not None and bool(spelt(text, self._labels()))
 
     def _decoded(self) -> Adaptor:
         """The adaptor, as hearing uses it."""

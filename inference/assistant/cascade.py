@@ -125,6 +125,10 @@ class Cascade:
             raise DuologueError(NO_DECODER)
         return self
 
+    def spells(self, text: str) -> bool:
+        """No hot word."""
+        return False
+
     def while_speaking(self) -> Self:
         """It hears a turn once it is over."""
         return self

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ...checkpoints.recognisers.recogniser import TimedWord
-from ...model.decoding.decoder import DecoderConfig
 from ...model.decoding.reply import reply
 from ...model.decoding.token_times import TokenTimes
 from ...model.dialogue_state import DialogueState, ReplyStep, Sampling
@@ -21,7 +20,6 @@ from ...model.tokens import TokenKind
 from .assistant import Assistant
 from .opening import speak_first
 from .text_stream import ReplyText, ids_of, said_ids, samples_of, timed_words, words_of
-from .word_lists import hot_words
 
 
 @dataclass(frozen=True)
@@ -159,9 +157,7 @@ class OneShotRequest:
         Raises:
             DuologueError: the model cannot look for words, or cannot spell one.
         """
-        before = self._assistant.model.decoder or DecoderConfig()
-        config = replace(before, hot_words=hot_words(phrases)) if phrases else self._assistant.model.decoder
-        self._hears = self._model = self._assistant.model.with_decoder(config)
+        self._hears = self._model = self._assistant.expecting(phrases).model
 
     def begin(self, apart: bool = False) -> None:
         """A spoken question begins; ``apart``: speech that is only written down, and not remembered."""

@@ -7,7 +7,7 @@ what stands behind a # in a file says nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,11 +50,27 @@ def phrases_in(given: str) -> list[str]:
 def phrases_of(prompt: str) -> list[str]:
     """The phrases that a prompt puts into a listener's mind: of a list each item; of sentences the names and whatever
     else is not written in small letters, but for a sentence's first word."""
-    items = [item.strip(" \t.\"'") for item in re.split(r"[,;\n]|\.\s", prompt)]
+    items = [item.strip(" \t.\"'") for item in re.split(r"[,;\n]", prompt)]
     if all(len(item.split()) <= _LONGEST for item in items):
         return [item for item in items if plain_words(item)]
     names = re.findall(r"(?<![.!?]\s)(?<!^)\b[\w'’-]*[A-Z0-9][\w'’-]*(?:\s+[\w'’-]*[A-Z0-9][\w'’-]*)*", prompt)
     return [name for name in names if plain_words(name)]
+
+
+def expected(prompt: str, keywords: Iterable[str], spells: Callable[[str], bool]) -> list[str]:
+    """The phrases of a request: its keywords, and those that its prompt puts into mind and that can be spelt.
+
+    Raises:
+        DuologueError: a keyword that the model cannot spell, or more than MOST phrases.
+    """
+    phrases = [word.strip() for word in keywords if word.strip()]
+    for word in phrases:
+        if not spells(word):
+            raise DuologueError(f"the keyword {word[:40]!r} cannot be spelt with the tokens that this model hears")
+    found = list(dict.fromkeys([*phrases, *filter(spells, phrases_of(prompt))]))
+    if len(found) > MOST:
+        raise DuologueError(f"there are {len(found)} keywords; at most {MOST} are looked for")
+    return found
 
 
 def decoder_of(
@@ -63,7 +79,7 @@ def decoder_of(
     hotwords: str = "",
     *,
     lm_weight: float | None = None,
-    word_bonus: float = 0.0,
+    lm_bonus: float | None = None,
     hot_weight: float = WEIGHT,
 ) -> DecoderConfig | None:
     """How words are to be looked for; None where nothing is asked for.
@@ -81,7 +97,7 @@ def decoder_of(
     if beam <= 1 and lm is None and not words:
         return None
     config = DecoderConfig(
-        hot_words=words, lm=None if lm is None else load(lm), word_bonus=word_bonus,
+        hot_words=words, lm=None if lm is None else load(lm), lm_bonus=lm_bonus,
         beam=BeamConfig(width=beam) if beam else BeamConfig(),
     )  # fmt: skip
     return config if lm_weight is None else replace(config, lm_weight=lm_weight)

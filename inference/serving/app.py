@@ -348,8 +348,8 @@ def _no_calls() -> None:
 def _abilities(model: DialogueModel) -> Abilities:
     return Abilities(
         instructions=model.follows_instructions, calls=model.takes_tools and model.calls is not None,
-        transcribes=model.transcribes, speeds=(1.0, 1.0) if model.speech is None else model.speech.speeds,
-        history=model.history,
+        transcribes=model.transcribes, spells=model.spells if model.takes_decoder else None,
+        speeds=(1.0, 1.0) if model.speech is None else model.speech.speeds, history=model.history,
     )  # fmt: skip
 
 

@@ -126,11 +126,14 @@ class Session(TurnTaking):
         said before is then told in words.
 
         Raises:
-            DuologueError: instructions or tools that the model cannot be told of; nothing has changed then.
+            DuologueError: instructions, tools or keywords that the model cannot be told of; nothing has changed then.
         """
         changed = (config.instructions, config.tools) != (self.config.instructions, self.config.tools)
         if changed:
             self.model.init_state(0, config.instructions, config.tools)
+        if config.keywords != self.config.keywords:
+            self.assistant = self._unaided.expecting(config.keywords)
+            self.model = self.assistant.model
         self.config, self.state.gate.config, self.state.policy.config = config, config.gate, config.duplex
         self.state.loudness.config = config.loudness
         for dialogue in (self.state.dialogue, self.state.before, self.state.barge_in):

@@ -34,9 +34,10 @@ class TurnTaking:
     def __init__(
         self, assistant: Assistant, config: SessionConfig | None = None, vad: Streaming | None = None, seed: int = 0
     ) -> None:
-        assistant = assistant.while_speaking()
-        model = assistant.model
         config = config or SessionConfig()
+        self._unaided = assistant.while_speaking()
+        assistant = self._unaided.expecting(config.keywords)
+        model = assistant.model
         if vad is None:
             from ...checkpoints.importers.silero_vad import load_vad
 

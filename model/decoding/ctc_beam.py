@@ -33,8 +33,8 @@ class BeamConfig:
 
     width: int = 8  # texts that are followed
     labels: int = 32  # that a text may go on with at a frame, the likeliest
-    margin: float = 12.0  # nats below a frame's best label: those below are not tried; inf: all are
-    sure: float = 0.999  # probability of the blank from which on a frame lets no text grow; 1: none is so sure
+    margin: float = 9.0  # nats below a frame's best label: those below are not tried; inf: all are
+    sure: float = 0.99  # probability of the blank from which on a frame lets no text grow; 1: none is so sure
     bonus: float = 0.0  # for each label, against language models' liking for short texts
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class _Texts:
             stay_label[into] = np.logaddexp(stay_label[into], before + same[into])
             row, column = np.nonzero(label[:, None] == labels)
             grow[of[row], column] = _NEVER
-        added = np.full(grow.shape, config.bonus)
+        added = np.full(grow.shape, float(config.bonus))
         for fusion, state in zip(fusions, self.states, strict=True):
             added += fusion.scores(state, labels)
         extra = self.extra[:, None] + added

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +18,10 @@ from .hot_words import HotPhrase, HotWords
 from .labels import Labels, plain_words
 from .ngrams.backoff import NGramLM
 
-WEIGHT = 2.0
+WEIGHT = 3.0  # of a hot word
+FEW = 30  # hot words that are each as likely as one alone
+BONUS = {"tokens": 1.0}  # of an n-gram model over these units
+WORD_BONUS = 3.0  # of one over words
 NO_DECODER = "a beam, hot words and n-gram models look for words in CTC's posteriors, and this model hears none"
 
 
@@ -24,7 +29,8 @@ NO_DECODER = "a beam, hot words and n-gram models look for words in CTC's poster
 class HotWord:
     """A word or a phrase that is likely to be said.
 
-    weight: what each of its tokens adds to a text's score, in nats; negative: it is avoided.
+    weight: what each of its tokens adds to a text's score, in nats; negative: it is avoided. Of more than FEW phrases
+        each is less likely to be the one that is said: it loses the logarithm of how many times FEW they are.
     """
 
     text: str
@@ -45,12 +51,12 @@ class DecoderConfig:
     hot_words: tuple[HotWord, ...] = ()
     lm: NGramLM | None = None  # over words, or over the tokens of the model's tokenizer
     lm_weight: float = 0.5  # of its log-probabilities
-    word_bonus: float = 0.0  # nats for each word, where lm is over words: against its liking for short texts
+    lm_bonus: float | None = None  # nats for each of its words, against its liking for short texts; None: the usual
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.lm_weight) or self.lm_weight < 0 or not np.isfinite(self.word_bonus):
-            raise DuologueError(f"lm_weight is {self.lm_weight} and word_bonus {self.word_bonus}: the weight must be "
-                                "at least 0, both finite")  # fmt: skip
+        if not np.isfinite(self.lm_weight) or self.lm_weight < 0 or not np.isfinite(self.lm_bonus or 0.0):
+            raise DuologueError(f"lm_weight is {self.lm_weight} and lm_bonus {self.lm_bonus}: the weight must be at "
+                                "least 0, both finite")  # fmt: skip
 
 
 class Decoder:
@@ -64,22 +70,33 @@ class Decoder:
         self.config = config
         self.fusions: list[Fusion] = []
         if config.hot_words:
-            rows = [(_spelt(word, labels), word.weight) for word in config.hot_words]
-            phrases = [HotPhrase(row, (weight,) * len(row)) for row, weight in rows]
-            self.fusions.append(HotWordFusion(HotWords(phrases, len(labels.tokens), labels.goes_on)))
-        if config.lm is not None and config.lm.units == "tokens":
-            ids = config.lm.ids([str(token) for token in labels.tokens])
-            self.fusions.append(TokenFusion(config.lm, ids, config.lm_weight))
-        elif config.lm is not None:
-            self.fusions.append(WordFusion(config.lm, labels.texts, config.lm_weight, config.word_bonus))
+            words = HotWords(_phrases(config.hot_words, labels), len(labels.tokens), labels.goes_on)
+            self.fusions.append(HotWordFusion(words))
+        if (lm := config.lm) is None:
+            return
+        bonus = BONUS.get(lm.units, WORD_BONUS) if config.lm_bonus is None else config.lm_bonus
+        if lm.units == "tokens":
+            ids = lm.ids([str(token) for token in labels.tokens])
+            self.fusions.append(TokenFusion(lm, ids, config.lm_weight, bonus))
+        else:
+            self.fusions.append(WordFusion(lm, labels.texts, config.lm_weight, bonus))
 
     def __call__(self, log_probs: np.ndarray) -> list[Found]:
         """The likeliest texts of (T, V + 1), the blank last; the best first."""
         return search(log_probs, self.config.beam, self.fusions)
 
 
-def _spelt(word: HotWord, labels: Labels) -> tuple[int, ...]:
-    row = labels.encode(plain_words(word.text)) or labels.encode(word.text)  # of a model that hears capitals
-    if not row:
-        raise DuologueError(f"the hot word {word.text!r} cannot be spelt with the tokens that this model hears")
-    return tuple(row)
+def _phrases(words: Sequence[HotWord], labels: Labels) -> list[HotPhrase]:
+    less = max(0.0, math.log(len(words) / FEW))
+    found = []
+    for word in words:
+        if not (row := spelt(word.text, labels)):
+            raise DuologueError(f"the hot word {word.text!r} cannot be spelt with the tokens that this model hears")
+        last = word.weight - (less if word.weight > 0 else 0.0)
+        found.append(HotPhrase(row, (*(word.weight,) * (len(row) - 1), last)))
+    return found
+
+
+def spelt(text: str, labels: Labels) -> tuple[int, ...]:
+    """A phrase in labels; () if they cannot spell it, or it has no letters."""
+    return tuple(labels.encode(plain_words(text)) or labels.encode(text) or ())  # as it is: some models hear capitals

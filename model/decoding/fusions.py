@@ -57,18 +57,19 @@ class TokenFusion:
     """An n-gram model over labels.
 
     Args:
-        words: (V,) the model's word for each label. weight: of its log-probabilities.
+        words: (V,) the model's word for each label. weight: of its log-probabilities. bonus: for each label.
     """
 
-    def __init__(self, model: NGramLM, words: np.ndarray, weight: float = 0.5) -> None:
-        self.model, self.words, self.weight = model, words, weight
+    def __init__(self, model: NGramLM, words: np.ndarray, weight: float = 0.5, bonus: float = 0.0) -> None:
+        self.model, self.words, self.weight, self.bonus = model, words, weight, bonus
 
     def begin(self) -> np.ndarray:
         return self.model.begin()
 
     def scores(self, states: np.ndarray, labels: np.ndarray) -> np.ndarray:
         every = np.repeat(states, len(labels), 0), np.tile(self.words[labels], len(states))
-        return self.weight * self.model.advance(*every)[0].reshape(len(states), len(labels))
+        scores = self.weight * self.model.advance(*every)[0] + self.bonus
+        return scores.reshape(len(states), len(labels))
 
     def follow(self, states: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return self.model.advance(states, self.words[labels])[1]

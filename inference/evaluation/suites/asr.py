@@ -63,7 +63,7 @@ def run(
     beam: int = 4,
     lm: Path | None = None,
     lm_weight: float | None = None,
-    word_bonus: float = 0.0,
+    lm_bonus: float | None = None,
     hotwords: str = "",
     hot_weight: float = WEIGHT,
     keywords: str = "",
@@ -83,8 +83,8 @@ def run(
         limit: at most so many utterances (of generated ones: how many).
         beam: width of the beam; 1: greedy alone, as with a model whose transcripts no beam can search.
         lm, hotwords: an n-gram model's file, and a file of phrases or phrases with commas between; of the beam.
-        lm_weight, word_bonus, hot_weight: of the n-gram model's log-probabilities, nats for each word, nats for each
-            token of a hot word; None: the usual one.
+        lm_weight, lm_bonus, hot_weight: of the n-gram model's log-probabilities, nats for each of its words, nats for
+            each token of a hot word; None: the usual one.
         keywords: phrases that are counted, as ``hotwords``. joined: utterances of a set that are one recording.
         instruction: what a model is asked that writes no transcript of its own.
         language: of what is said (ISO 639).
@@ -121,7 +121,7 @@ def run(
     beam = beam if assistant is not None and takes_beam(assistant.model) else 1
     decoded = assistant
     if assistant is not None and (lm or hotwords or (beam > 1 and assistant.model.takes_decoder)):
-        config = decoder_of(beam, lm, hotwords, lm_weight=lm_weight, word_bonus=word_bonus, hot_weight=hot_weight)
+        config = decoder_of(beam, lm, hotwords, lm_weight=lm_weight, lm_bonus=lm_bonus, hot_weight=hot_weight)
         decoded = assistant.with_decoder(config)
     wide = beam > 1 or decoded is not assistant
     counted = Keywords(phrases_in(keywords or hotwords), normaliser) if keywords or hotwords else None
@@ -132,8 +132,8 @@ def run(
         "voices": sorted({u.set for u in utterances}) if spoken else None,
     }  # fmt: skip
     settings |= {} if language == ENGLISH else {"language": language}  # reports of before do not say it
-    given = {
-        "lm": lm and str(lm), "lm_weight": lm_weight, "word_bonus": word_bonus, "hotwords": hotwords,
+    given: dict[str, Any] = {
+        "lm": lm and str(lm), "lm_weight": lm_weight, "lm_bonus": lm_bonus, "hotwords": hotwords,
         "hot_weight": hot_weight if hotwords else 0, "keywords": keywords, "joined": joined if joined > 1 else 0,
     }  # fmt: skip
     settings |= {name: value for name, value in given.items() if value}

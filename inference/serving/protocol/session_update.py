@@ -19,6 +19,8 @@ from openai.types.realtime import (
 from openai.types.realtime.realtime_audio_config_input import NoiseReduction
 from pydantic import ValidationError
 
+from ....model.errors import DuologueError
+from ...assistant.word_lists import expected
 from .errors import RequestError, field_error
 from .settings import DETECTION, SEMANTIC, SERVER, Settings, output_tokens
 from .tools import check_choice, choice, functions
@@ -214,7 +216,15 @@ def _format(where: str) -> Callable[[Any, Settings], Any]:
 
 def _transcription(value: Any, settings: Settings) -> Any:
     _known(value, AudioTranscription, "session.audio.input.transcription")
-    if value is not None and (ignored := sorted(set(value) & {"language", "languages", "prompt", "keywords", "delay"})):
+    listened = {"prompt", "keywords"}  # what a model that looks for words is told
+    if value is not None and (spells := settings.abilities.spells) is not None:
+        try:
+            expected(value.get("prompt") or "", value.get("keywords") or (), spells)
+        except DuologueError as error:
+            where = "session.audio.input.transcription.keywords"
+            raise RequestError(str(error), "invalid_value", where) from None
+        listened = set()
+    if value is not None and (ignored := sorted(set(value) & {"language", "languages", "delay", *listened})):
         kept = {name: each for name, each in value.items() if name not in ignored}
         raise Unserved(f"the model writes down what it hears without {', '.join(ignored)}", kept)
     return value

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ....model.speech_lm import Sampling
+from ...assistant.word_lists import expected
 from ...front_end.loudness import LoudnessConfig
 from ...front_end.speech_gate import GateConfig
 from ...session.policy import PRESETS, DuplexConfig
@@ -39,12 +41,14 @@ class Abilities:
     """What the loaded model can do.
 
     instructions: a system prompt reaches it. calls: it calls functions. transcribes: it writes down what it hears.
+    spells: whether a hot word can be looked for in what it hears; None: none can.
     speeds: the slowest and the fastest that it speaks. history: positions that past turns may fill.
     """
 
     instructions: bool = True
     calls: bool = False
     transcribes: bool = True
+    spells: Callable[[str], bool] | None = None
     speeds: tuple[float, float] = (1.0, 1.0)
     history: int = 1 << 30
 
@@ -143,6 +147,14 @@ class Settings:
         return Sampling(max_tokens=most, may_call=which.may_call, must_call=which.must_call)
 
     @property
+    def keywords(self) -> tuple[str, ...]:
+        """Phrases that the client says are likely to be said."""
+        told = self.session["audio"]["input"].get("transcription") or {}
+        if self.abilities.spells is None:
+            return ()
+        return tuple(expected(told.get("prompt") or "", told.get("keywords") or (), self.abilities.spells))
+
+    @property
     def tools(self) -> tuple[dict[str, Any], ...]:
         """Functions that the model may call, as chat templates take them."""
         return schemas(self.session["tools"]) if self.abilities.calls else ()
@@ -161,7 +173,7 @@ class Settings:
         noise = session["audio"]["input"]["noise_reduction"] or {}
         base = SessionConfig(
             sampling=self.sampling(), instructions=session["instructions"] or "", tools=self.tools,
-            speed=session["audio"]["output"]["speed"], history=history,
+            speed=session["audio"]["output"]["speed"], history=history, keywords=self.keywords,
             loudness=LoudnessConfig(far_db=0.0) if noise.get("type") == "far_field" else LoudnessConfig(),
         )  # fmt: skip
         if detection is None:

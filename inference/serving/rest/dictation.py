@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from ....checkpoints.recognisers.recogniser import TimedWord
@@ -36,11 +36,14 @@ class Dictation:
     """One recording.
 
     Args:
-        asker: hears it. sampling: how its transcript is picked.
+        asker: hears it. sampling: how its transcript is picked. phrases: that are likely in it.
     """
 
-    def __init__(self, asker: Questioner, recording: bytes, sampling: Sampling, rate: int) -> None:
+    def __init__(
+        self, asker: Questioner, recording: bytes, sampling: Sampling, rate: int, phrases: Sequence[str] = ()
+    ) -> None:
         self._asker, self._recording, self._sampling, self._rate = asker, recording, sampling, rate
+        self._phrases = phrases
         self.seconds = 0.0  # of the recording, once the first word has come
         self.text = ""  # so far
         self.segments: list[Segment] = []
@@ -52,6 +55,8 @@ class Dictation:
             DuologueError: it is no recording.
         """
         pcm = await decode(read_audio, self._recording, self._rate)
+        if self._phrases:
+            await self._asker.ask("expect", self._phrases)
         heard = await self._asker.plan(speech_segments.dictated, pcm)
         self.seconds = heard.seconds
         for part, place in zip(heard.parts, heard.places, strict=True):

@@ -20,6 +20,7 @@ from openai.types.audio import (
 from ....model.dialogue_state import Sampling
 from ....model.errors import DuologueError
 from ...assistant.transcribe import generates
+from ...assistant.word_lists import expected
 from ..app import Service
 from ..protocol.errors import RequestError
 from ..requests.answering import Stream, while_there
@@ -36,9 +37,10 @@ GRANULARITIES = ("segment", "word")
 FIELDS = Fields(
     served=frozenset({
         "file", "model", "response_format", "stream", "language", "prompt", "temperature", "timestamp_granularities",
+        "keywords",
     }),
     refused={
-        "include": (), "keywords": (), "known_speaker_names": (), "known_speaker_references": (), "languages": (),
+        "include": (), "known_speaker_names": (), "known_speaker_references": (), "languages": (),
         "chunking_strategy": ("auto",),  # speech is cut at its pauses anyway
     },
 )  # fmt: skip
@@ -62,12 +64,13 @@ def add(app: FastAPI, service: Service) -> None:
         FIELDS.check(form)
         service.check_model(model)
         wanted = [value for name, value in form if name == "timestamp_granularities"]
-        _check(service, response_format, stream, prompt, temperature, wanted)
+        _check(service, response_format, stream, temperature, wanted)
+        phrases = _phrases(service, prompt, [str(value) for name, value in form if name == "keywords"])
         check_language(language, service.config.language)
         recording = await file.read()
         asker = await while_there(request, service.queued(request.scope.get("key", -1)), service.metrics)
         sampling = Sampling(temperature=temperature)
-        dictation = Dictation(asker, recording, sampling, service.assistant.input_rate)
+        dictation = Dictation(asker, recording, sampling, service.assistant.input_rate, phrases)
         if stream:
             return Stream(_events(asker, dictation, service), asker, "text/event-stream")
         try:
@@ -78,9 +81,18 @@ def add(app: FastAPI, service: Service) -> None:
         return _answer(dictation, response_format, wanted, name_of(language or service.config.language), temperature)
 
 
-def _check(
-    service: Service, response_format: str, stream: bool, prompt: str, temperature: float, wanted: list[Any]
-) -> None:
+def _phrases(service: Service, prompt: str, keywords: list[str]) -> list[str]:
+    """What is likely to be said. Raises RequestError where the model cannot be told, or cannot spell it."""
+    for name, given in (("prompt", prompt.strip()), ("keywords", keywords)):
+        if given and not service.assistant.model.takes_decoder:
+            unsupported(f"{name}: this model's transcripts cannot be prompted; leave it out", name)
+    try:
+        return expected(prompt, keywords, service.assistant.model.spells)
+    except DuologueError as error:
+        raise RequestError(str(error), "invalid_value", "keywords") from None
+
+
+def _check(service: Service, response_format: str, stream: bool, temperature: float, wanted: list[Any]) -> None:
     """Raises RequestError, which names the field, where something cannot be met."""
     model = service.assistant.model
     if not model.transcribes:
@@ -89,8 +101,6 @@ def _check(
         unsupported(f"response_format {response_format[:40]!r}: there are {', '.join(FORMATS)}", "response_format")
     if stream and response_format not in ("json", "text"):
         unsupported(f"a stream is json or text, not {response_format}", "response_format")
-    if prompt.strip():
-        unsupported("prompt: this model's transcripts cannot be prompted; leave it out", "prompt")
     if not 0 <= temperature <= 1:
         raise RequestError(f"temperature is {temperature}; it must be 0 to 1", "invalid_value", "temperature")
     if temperature and not generates(model):

@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_assistant import tiny_assistant
+from tiny_assistant import Loudness, tiny_assistant
 from tiny_chat import brief
 from tiny_words import RATE, tones, words_assistant
 
 from duologue.inference.assistant.one_shot import OneShotRequest
 from duologue.inference.assistant.transcribe import transcribe
-from duologue.inference.assistant.word_lists import decoder_of, hot_words, phrases_in, phrases_of
+from duologue.inference.assistant.word_lists import decoder_of, expected, hot_words, phrases_in, phrases_of
+from duologue.inference.session.events import EventKind
+from duologue.inference.session.session import Session
+from duologue.inference.session.state import SessionConfig
 from duologue.model.decoding.ctc_beam import BeamConfig
-from duologue.model.decoding.decoder import DecoderConfig, HotWord
+from duologue.model.decoding.decoder import FEW, DecoderConfig, HotWord, _phrases
 from duologue.model.decoding.ngrams.counts import count, vocabulary
 from duologue.model.decoding.ngrams.smoothing import estimate
 from duologue.model.decoding.reply import reply
@@ -125,6 +128,26 @@ def test_lists_of_requests_change_at_once(assistant) -> None:
     assert found == [SAID, "the capital is France", "the France of France", SAID]
 
 
+def test_keywords_of_a_session_change_at_once(assistant, tmp_path: Path) -> None:
+    def heard_by(session: Session) -> list[str]:
+        wave = tones(SAID, 0.4, 2.0)
+        wave = np.pad(wave, (0, -len(wave) % session.frame))
+        events = [event for at in range(0, len(wave), session.frame)
+                  for event in session.tick(wave[at : at + session.frame]).events]  # fmt: skip
+        return [event.text for event in events if event.kind is EventKind.USER_TEXT]
+
+    config = SessionConfig(sampling=MOST, keywords=("is",))
+    session = Session(assistant, config, vad=Loudness())
+    assert heard_by(session) == ["the capital is France"]
+    session.save(tmp_path / "saved")
+    assert heard_by(Session.load(tmp_path / "saved", assistant, vad=Loudness())) == ["the capital is France"]
+    session.configure(dataclasses.replace(config, keywords=()))
+    assert heard_by(session) == [SAID]
+    with pytest.raises(DuologueError, match="'Zürich' cannot be spelt"):
+        session.configure(dataclasses.replace(config, keywords=("Zürich",)))
+    assert session.config.keywords == () and heard_by(session) == [SAID]
+
+
 def test_models_that_hear_no_words(assistant) -> None:
     other = tiny_assistant()
     assert not other.model.takes_decoder and other.with_decoder(None) is other
@@ -164,6 +187,17 @@ def test_what_a_prompt_puts_into_mind(prompt: str, found: list[str]) -> None:
     assert phrases_of(prompt) == found
 
 
+def test_the_words_of_a_request() -> None:
+    def spells(text: str) -> bool:
+        return "ë" not in text
+
+    assert expected("Ann, Zoë, olly", ["olly", " "], spells) == ["olly", "Ann"]
+    with pytest.raises(DuologueError, match="keyword 'Zoë' cannot be spelt"):
+        expected("", ["Zoë"], spells)
+    with pytest.raises(DuologueError, match="there are 1001 keywords; at most 1000"):
+        expected("Ann", map(str, range(1000)), spells)
+
+
 def test_a_decoders_view_costs_no_weights(assistant) -> None:
     hot = assistant.with_decoder(decoder_of(hotwords="is")).model
     names = dict(hot.named_parameters())
@@ -171,3 +205,16 @@ def test_a_decoders_view_costs_no_weights(assistant) -> None:
     assert len(names) == len(dict(assistant.model.named_parameters())), "none is there twice"
     assert dataclasses.replace(hot.decoder, hot_words=()).hot_words == ()
     assert np.isfinite(tones(SAID)).all() and assistant.input_rate == RATE
+
+
+def test_of_a_long_list_each_phrase_is_less_likely(assistant) -> None:
+    """By the logarithm of how many times FEW there are; not those that are avoided."""
+    labels = assistant.model._labels()
+    weights = {}
+    for size in (1, FEW, 10 * FEW):
+        words = tuple(HotWord("is the capital" if at == 0 else "of " * at, 2.0) for at in range(size))
+        weights[size] = _phrases(words, labels)[0].biases
+    assert weights[1] == weights[FEW] == (2.0, 2.0, 2.0)
+    assert weights[10 * FEW] == (2.0, 2.0, pytest.approx(2.0 - np.log(10)))
+    avoided = _phrases(tuple(HotWord("of " * (at + 1), -1.0) for at in range(100)), labels)
+    assert {bias for phrase in avoided for bias in phrase.biases} == {-1.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from duologue.model.decoding.ngrams.smoothing import estimate
 from duologue.model.errors import DuologueError
 
 T, VOCAB = 5, 3
-WHOLE = BeamConfig(width=2000, margin=np.inf)
+WHOLE = BeamConfig(width=2000, margin=np.inf, sure=1.0)
 TEXTS = (" a", "b", " c")
 
 
@@ -50,14 +51,14 @@ def check(log_probs: np.ndarray, fusions: list, extra: object, config: BeamConfi
 
 @pytest.mark.parametrize("seed", range(3))
 def test_at_full_width_it_is_exhaustive(seed: int) -> None:
-    check(posteriors(seed), [], lambda text: 0.3 * len(text), BeamConfig(width=2000, margin=np.inf, bonus=0.3))
+    check(posteriors(seed), [], lambda text: 0.3 * len(text), replace(WHOLE, bonus=0.3))
 
 
 def test_with_an_n_gram_over_labels() -> None:
     lm = model("0 1 2/0 1/2 2 0")
     ids = lm.ids(["0", "1", "2"])
-    check(posteriors(0), [TokenFusion(lm, ids, 0.7)],
-          lambda text: 0.7 * lm.score([[str(label) for label in text]])[0].sum())  # fmt: skip
+    check(posteriors(0), [TokenFusion(lm, ids, 0.7, 0.2)],
+          lambda text: 0.7 * lm.score([[str(label) for label in text]])[0].sum() + 0.2 * len(text))  # fmt: skip
 
 
 def test_with_an_n_gram_over_words() -> None:
@@ -95,6 +96,16 @@ def test_no_text_is_there_twice() -> None:
     for seed in range(25):
         found = search(posteriors(seed, 30, 1.0, vocab=2), BeamConfig(width=8))
         assert len({each.labels for each in found}) == len(found)
+
+
+def test_frames_that_are_surely_blank_let_nothing_grow() -> None:
+    """They change no text that is there: nor is one written twice over such a frame."""
+    log_probs = np.insert(posteriors(3), (1, 2, 4), np.log([[0.001, 0.001, 0.003, 0.995]]), axis=0)
+    wanted = search(log_probs, BeamConfig(width=500, sure=1.0))
+    found = {each.labels: each.score for each in search(log_probs, BeamConfig(width=500, sure=0.99))}
+    for each in wanted[:5]:
+        assert found[each.labels] == pytest.approx(each.score, abs=0.05)
+    assert search(np.log([[0.004, 0.996], [0.9, 0.1], [0.004, 0.996], [0.9, 0.1]]))[0].labels == (0, 0)
 
 
 def test_nothing_heard_is_one_empty_text() -> None:

@@ -40,6 +40,20 @@ def at(settings: Settings, path: str) -> Any:
     return value
 
 
+def test_what_a_model_that_looks_for_words_is_told() -> None:
+    told = fresh(Abilities(spells=lambda text: "ë" not in text))
+    names = {"model": "m", "prompt": "Ann met Zoë. Then Bob came.", "keywords": ["olly"]}
+    change = nested(f"{INPUT}.transcription", names)
+    done = update(told, change)
+    assert not done.errors and not done.warnings
+    assert done.settings.config().keywords == ("olly", "Bob"), "a sentence's first word is no name"
+    assert update(done.settings, nested(f"{INPUT}.transcription", None)).settings.config().keywords == ()
+    (error,) = update(told, nested(f"{INPUT}.transcription", {"keywords": ["Zoë"]})).errors
+    assert error.param == f"session.{INPUT}.transcription.keywords" and "'Zoë' cannot be spelt" in str(error)
+    deaf = update(fresh(), change)
+    assert "keywords, prompt" in deaf.warnings[0] and deaf.settings.config().keywords == ()
+
+
 # path, value, what holds then, and a word of the warning (None: it holds as it was sent)
 SERVED: list[tuple[str, Any, Any, str | None]] = [
     ("instructions", "be brief", "be brief", None),
