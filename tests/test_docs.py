@@ -18,6 +18,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.speech.engines.espeak import espeak_command
+from duologue.inference.assistant.word_lists import hot_words, phrases_in
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -101,6 +102,11 @@ def test_evaluate(tmp_path: Path) -> None:
 def test_words(tmp_path: Path) -> None:
     here = run_page("words.md", tmp_path)
     assert (here / "small.arpa").stat().st_size < (here / "sums.arpa").stat().st_size
+    report = json.loads((here / "figures/report.json").read_text())
+    found = {metric["id"]: metric["value"] for metric in report["metrics"]}
+    assert (found["keyword_recall"], found["b_wer"], found["u_wer"]) == (0.5, 1 / 3, 1 / 8)
+    names = hot_words(phrases_in(str(here / "names.txt")))
+    assert [name.weight for name in names] == [3.0, 3.0, 4.0, -1.0]
     assert "calls.txt" not in (both := (here / "both.arpa").read_text()) and "call the" in both and "two plus" in both
 
 
