@@ -30,7 +30,7 @@ from .memory import Memory
 from .output_buffer import OutputBuffer
 from .pacing import Pacer
 from .port import SessionPort
-from .turns import Do, Turns
+from .turns import Do, Stage, Turns
 
 
 class Conversation:
@@ -158,7 +158,7 @@ class Conversation:
 
     def _due(self, next_: float) -> float | None:
         """When a frame of silence is due where there is no microphone and something is to be said."""
-        if not self.turns.busy or self.answers.feeding:
+        if not self._goes_on or self.answers.feeding:
             return None
         if self.turns.writing or (self.response is not None and not self.response.spoken):
             return 0.0  # nobody listens: as fast as it goes
@@ -177,8 +177,14 @@ class Conversation:
             self.answers.idle()
         if self.response is not None and done.mode in (Mode.ANSWERING, Mode.DUCKED):
             self.response.sound(tick.pcm, done.played)
-        if self.turns.busy:
+        if self._goes_on:
             self.pacer.wake()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether time does though nothing comes from the client. A call's microphone may stop in the middle of a turn,
+        switched off by the user; over a WebSocket the client sends silence, or what it has so far."""
+        return self.turns.busy or (self.output is not None and self.turns.stage is Stage.HEARING)
 
     def _one(self, what: Event) -> None:
         """One event of the session, in the protocol's terms."""

@@ -70,6 +70,23 @@ def test_three_turns_with_an_interruption(server: Running) -> None:
     wait(lambda: server.service.pool.slots == 0)
 
 
+def test_a_turn_ends_although_the_microphone_is_switched_off_in_it(server: Running) -> None:
+    """No packet comes any more: what was said is answered all the same."""
+
+    async def run() -> Caller:
+        async with calling(server.url) as caller:
+            caller.voice.say(sound((0.4, False), (1.0, True)))
+            await caller.until("input_audio_buffer.speech_started")
+            await caller.voice.said.wait()
+            (sender,) = caller.connection.getSenders()
+            sender.replaceTrack(None)
+            await caller.until("response.done")
+            return caller
+
+    (done,) = asyncio.run(run()).of("response.done")
+    assert done["response"]["output"][0]["content"][0]["transcript"] == SAID
+
+
 def test_a_lossy_network_leaves_no_turn_stuck_or_doubled(server: Running) -> None:
     """5 % of the packets lost, up to 60 ms of jitter, both ways: three turns, three answers."""
 
