@@ -30,7 +30,7 @@ export class Chosen {
       try {
         const samples = await samplesOf(file);
         const seconds = this.seconds + samples.length / RATE;
-        if (seconds > limits.seconds) throw new Error(`With it the recordings have ${inMinutes(seconds)}; at most ${inMinutes(limits.seconds)} are heard at once. Take another out first.`);
+        if (seconds > limits.seconds) throw new Error(`With it the recordings have ${lengthOf(seconds)}; at most ${lengthOf(limits.seconds)} are heard at once. Take another out first.`);
         this.keep(file.name, samples);
       } catch (error) {
         failed.push(files.length > 1 ? `${file.name}: ${error.message}` : error.message);
@@ -50,7 +50,7 @@ export class Chosen {
     const remove = make("button", "small", "Remove");
     remove.type = "button";
     remove.setAttribute("aria-label", `Remove ${name}`);
-    element.append(label, make("span", "length", inMinutes(samples.length / RATE)), remove, audio);
+    element.append(label, make("span", "length", lengthOf(samples.length / RATE)), remove, audio);
     const kept = { samples, element };
     remove.addEventListener("click", () => {
       this.kept.splice(this.kept.indexOf(kept), 1);
@@ -71,7 +71,8 @@ function make(tag, className, text = "") {
   return element;
 }
 
-function inMinutes(seconds) {
+function lengthOf(seconds) {
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
   return `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")} min`;
 }
 

@@ -90,7 +90,7 @@ def test_a_live_conversation_with_an_interruption(tab) -> None:  # type: ignore[
     tab.wait_for_function("window.duologue.figures.filter((f) => f.status === 'completed').length >= 1")
     metrics = tab.evaluate("window.duologue.figures")
     assert metrics[0]["status"] == "cancelled" and metrics[1]["status"] == "completed", metrics
-    assert 0 < metrics[0]["page"] < 5_000 and 0 < metrics[0]["stop"] < 2_000, metrics  # a busy machine is slow
+    assert 0 < metrics[0]["page"] < 5_000 and 0 < metrics[0]["stop"] < 5_000, metrics  # a busy machine is slow
     cut = tab.locator(".turn[data-cut] p").first.inner_text().removesuffix(" —")
     assert SAID.startswith(cut) and cut != SAID
     assert tab.locator(".turn[data-cut] .mark").first.inner_text() == "interrupted"
