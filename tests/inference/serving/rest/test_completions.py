@@ -346,6 +346,19 @@ def test_a_function_is_called_and_its_result_told(caller) -> None:
     wait(lambda: caller.service.pool.slots == 0)
 
 
+def test_a_spoken_question_calls_a_function(caller) -> None:
+    """Asked aloud, it is called; told with the question in words, for this model writes nothing down."""
+    spoken = [{"role": "user", "content": [heard(1.0)]}]
+    message = ask(caller, spoken, tools=[TOOL]).choices[0].message
+    (call,) = message.tool_calls
+    assert call.function.name == "weather" and json.loads(call.function.arguments) == json.loads(ARGUMENTS)
+    answered = [message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": RESULT}]
+    with pytest.raises(openai.BadRequestError, match="give earlier audio as text") as refusal:
+        ask(caller, [*spoken, *answered], tools=[TOOL])
+    assert refusal.value.param == "messages.0.content"
+    assert ask(caller, [*WEATHER, *answered], tools=[TOOL]).choices[0].message.content == TOLD
+
+
 def test_a_call_is_streamed(caller) -> None:
     chunks = list(ask(caller, WEATHER, tools=[TOOL], stream=True))
     deltas = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
