@@ -100,6 +100,7 @@ def _node(path: str) -> str:
 
 
 _OPENAI = ("openai-python", ("openai[realtime]==3.57.0",))
+_AGENTS = ("agents-realtime", ("@openai/agents-realtime@0.20.0", "zod@4.6.7"))
 CLIENTS = {
     client.name: client
     for client in (
@@ -107,12 +108,8 @@ CLIENTS = {
         Client("openai-async", *_OPENAI, "openai_async.py"),
         Client("telephone", *_OPENAI, "telephone.py", rate=8_000),
         Client("openai-agents", "openai-agents", ("openai-agents[realtime]==0.24.0",), "openai_agents.py"),
-        Client(
-            "agents-realtime",
-            "agents-realtime",
-            ("@openai/agents-realtime@0.20.0", "zod@4.6.7"),
-            "agents_websocket.mjs",
-        ),
+        Client("agents-realtime", *_AGENTS, "agents_websocket.mjs"),
+        Client("agents-webrtc", *_AGENTS, "agents_webrtc.py"),
         Client("pipecat", "pipecat", ("pipecat-ai[openai]==1.14.0",), "pipecat_realtime.py"),
         Client(
             "livekit", "livekit", ("livekit-agents==1.8.9", "livekit-plugins-openai==1.8.9"), "livekit_realtime.py"
