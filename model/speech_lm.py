@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adaptor.adaptor import Adaptor
+from .adaptor.adaptor import Adaptor, HeardText
 from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
@@ -299,6 +299,18 @@ class SpeechLM(nn.Module):
         view._decoder = None if config is None or self._labels is None else Decoder(config, self._labels())
         view.stages = replace(self.stages, hearing=self.stages.hearing.with_adaptor(view._decoded()))
         return view
+
+    @torch.no_grad()
+    def n_best(self, pcm: Tensor) -> list[HeardText]:
+        """What may have been said in a whole clip (1, n): at most as many texts as the beam is wide, the best first,
+        with their scores, and each token's time in seconds and probability.
+
+        Raises:
+            DuologueError: a model without a decoder.
+        """
+        if self.decoder is None:
+            raise DuologueError("several texts are found by a decoder: give the model one (with_decoder)")
+        return self.stages.hearing.n_best(pcm.to(self.device))
 
     def spells(self, text: str) -> bool:
         """Whether a hot word can be written with what it hears."""

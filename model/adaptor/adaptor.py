@@ -48,6 +48,18 @@ class HeardToken:
     confidence: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeardText:
+    """A text that an adaptor may have heard.
+
+    score: of CTC and of all that is known of texts, in nats. ctc: its log-probability under CTC alone.
+    """
+
+    tokens: list[HeardToken]
+    score: float
+    ctc: float
+
+
 class HeardClips(NamedTuple):
     """Clips as embeddings.
 
@@ -88,6 +100,10 @@ class Adaptor(Streaming):
 
     def decoded_by(self, decoder: Decoder | None) -> Self:
         """A view of the same weights that finds its words so; None: those that are likeliest frame by frame."""
+        raise NotImplementedError(f"{type(self).__name__} has no posteriors to search")
+
+    def n_best(self, x: Tensor) -> list[HeardText]:
+        """The texts that its decoder finds in a whole clip (1, T, D), the best first; times in frames."""
         raise NotImplementedError(f"{type(self).__name__} has no posteriors to search")
 
     def clips(self, x: Tensor, lengths: Tensor) -> HeardClips:

@@ -39,7 +39,7 @@ from ..decoding.labels import Labels
 from ..decoding.token_times import aligned, best_path
 from ..errors import DuologueError
 from ..streaming import State
-from .adaptor import Adaptor, HeardClips, HeardToken
+from .adaptor import Adaptor, HeardClips, HeardText, HeardToken
 
 STRIDE = 2  # frames at 50 Hz for each frame with scores
 _PAUSE = 4  # blanks in a row, 160 ms, behind which a word is over
@@ -184,6 +184,17 @@ class CTCAdaptor(Adaptor):
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, N, D_llm)
         return HeardClips(padded, counts, nn.utils.rnn.pad_sequence(given, batch_first=True).to(x.device))
 
+    def n_best(self, x: Tensor) -> list[HeardText]:
+        assert self._decoder is not None and self._embed is not None
+        vectors = self._embed(self.tokens).to(x.device)
+        log_probs = self.scores(self.hidden(x), vectors)[0].log_softmax(-1)  # (U, V + 1)
+        texts = []
+        for found in self._decoder(log_probs.float().cpu().numpy()):
+            groups = self._grouped(aligned(log_probs, self.config.vocab, 1, found.labels))
+            tokens = [token for group in groups for token in self._written(group, 0)]
+            texts.append(HeardText(tokens=tokens, score=found.score, ctc=found.ctc))
+        return texts
+
     def init_state(self, batch_size: int = 1) -> CTCState:
         self._check_batch(batch_size)
         return CTCState(transformer=self.transformer.init_state())
@@ -224,17 +235,26 @@ class CTCAdaptor(Adaptor):
             known = int(min(heard[-1].end + self._pause, following))
             labels = tuple(token.token for token in heard)
             row, averaged = averaged.tensor_split((len(labels),))
-            ids = own = tuple(self.tokens[list(labels)].tolist())
-            if self._labels is not None and (own := self._labels().own(labels)) != ids:
+            written = self._written(heard, first)
+            own = [token.token for token in written]
+            if own != self.tokens[list(labels)].tolist():
                 row = self._embed(torch.tensor(own, device=self.tokens.device)).to(row)
-                sure = sum(token.confidence for token in heard) / len(heard)
-                heard = [HeardToken(token=0, start=heard[0].start, end=heard[-1].end, confidence=sure)] * len(own)
             rows.append(row)
-            words.append(_Word(known, tuple(
-                replace(token, token=id_, start=STRIDE * (first + token.start), end=STRIDE * (first + token.end))
-                for token, id_ in zip(heard, own, strict=True)
-            )))  # fmt: skip
+            words.append(_Word(known, written))
         return torch.cat(rows)[None], words
+
+    def _written(self, heard: list[HeardToken], first: int) -> tuple[HeardToken, ...]:
+        """A word, heard as labels at frames of 25 Hz behind the ``first``, as the language model's tokenizer writes it,
+        with places in the stream."""
+        labels = tuple(token.token for token in heard)
+        ids = own = tuple(self.tokens[list(labels)].tolist())
+        if self._labels is not None and (own := self._labels().own(labels)) != ids:
+            sure = sum(token.confidence for token in heard) / len(heard)
+            heard = [HeardToken(token=0, start=heard[0].start, end=heard[-1].end, confidence=sure)] * len(own)
+        return tuple(
+            replace(token, token=id_, start=STRIDE * (first + token.start), end=STRIDE * (first + token.end))
+            for token, id_ in zip(heard, own, strict=True)
+        )
 
     @property
     def _pause(self) -> int:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..adaptor.adaptor import Adaptor, HeardToken
+from ..adaptor.adaptor import Adaptor, HeardText, HeardToken
 from ..streaming import Chain, ChainState, State, Streaming
 from .encoder import Encoder
 from .mel import LogMel
@@ -93,11 +93,17 @@ class Hearing(Streaming):
     def tokens_of(self, state: HearingState) -> list[HeardToken]:
         """The tokens that the adaptor has heard so far, if it hears any by itself; their times in seconds."""
         adaptor = state.adaptor if state.stage is None else state.stage.stages[-1]
+        return self._timed([] if adaptor is None else self.adaptor.tokens_of(adaptor))
+
+    def n_best(self, pcm: Tensor) -> list[HeardText]:
+        """The texts that the adaptor's decoder finds in a whole clip (1, n), the best first; times in seconds."""
+        texts = self.adaptor.n_best(self.frames(self._whole(pcm)))
+        return [replace(text, tokens=self._timed(text.tokens)) for text in texts]
+
+    def _timed(self, tokens: list[HeardToken]) -> list[HeardToken]:
+        """With times in seconds, not frames."""
         frame_s = float(1 / (self.frames.rate * self.sample_rate))
-        return [
-            replace(token, start=token.start * frame_s, end=token.end * frame_s)
-            for token in ([] if adaptor is None else self.adaptor.tokens_of(adaptor))
-        ]
+        return [replace(token, start=token.start * frame_s, end=token.end * frame_s) for token in tokens]
 
     def forward(self, pcm: Tensor) -> Tensor:
         return self.stage(self._whole(pcm))

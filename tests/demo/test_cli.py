@@ -176,6 +176,12 @@ def test_bad_recordings(run: Any, model: str, tmp_path: Path, name: str) -> None
     assert err.startswith("duologue: error: ") and err.count("\n") == 1 and path in err
 
 
+def test_words_are_looked_for_where_a_model_hears_them(run: Any, model: str, question: str, tmp_path: Path) -> None:
+    for command in (("ask", question), ("listen", question, "-o", str(tmp_path / "reply.wav"))):
+        status, out, err = run(*command, "--model", model, "--hotwords", "Olly")
+        assert (status, out) == (2, "") and "hot words and n-gram models look for words in CTC's posteriors" in err
+
+
 @pytest.mark.parametrize(
     ("rate", "channels", "subtype"), [(8_000, 1, "PCM_16"), (96_000, 1, "PCM_24"), (44_100, 2, "PCM_16")]
 )
@@ -190,6 +196,9 @@ def test_unusual_recordings(run: Any, model: str, tmp_path: Path, rate: int, cha
     [
         (["ask"], r"give a recording .* or --text"),
         (["ask", "q.wav", "--text", " "], "has no words"),
+        (["ask", "--text", "hi", "--lm", "no.arpa"], r"no such file: no\.arpa"),
+        (["ask", "--text", "hi", "--hotwords", "names/no.txt"], r"no such file: names/no\.txt"),
+        (["ask", "--text", "hi", "--hotwords", "Olly, !"], "the hot word '!' has no letters"),
         (["ask", "q.wav", "--model", "nanno"], "unknown model 'nanno': not a bundled name .* could not be reached: "),
         (["ask", "q.wav", "--model", "./nanno"], "unknown model './nanno'"),
         (["chat", "--model", "./nanno", "--port", "0"], "unknown model './nanno'"),

@@ -184,6 +184,9 @@ class VagueTones(CTCAdaptor):
     def flush(self, state: CTCState) -> Tensor:
         return self._embeddings(torch.zeros(1, 0, len(WORDS) + 1), state.words, last=True)
 
+    def hidden(self, x: Tensor, lengths: Tensor | None = None, offsets: Tensor | None = None) -> Tensor:
+        return self._onsets(x, Onset(torch.zeros(1, 0, BANDS)))
+
     def scores(self, hidden: Tensor, vectors: Tensor) -> Tensor:
         return hidden
 

@@ -74,6 +74,21 @@ def test_words_have_their_times(assistant) -> None:
     assert times[2][1] < 0.5 < times[0][1], "less sure of the word that it was told"
 
 
+def test_the_n_best_have_scores_and_times(assistant) -> None:
+    pcm = torch.from_numpy(tones(SAID, 0.3, 0.2))[None]
+    hot = assistant.with_decoder(decoder_of(beam=4, hotwords="is:1.5")).model
+    found = hot.n_best(pcm)
+    texts = [assistant.tokenizer.decode([token.token for token in text.tokens]).strip() for text in found]
+    assert texts == ["the capital is France", SAID, "the France is France", "the France of France"]
+    assert [text.score for text in found] == sorted((text.score for text in found), reverse=True)
+    assert found[0].score == pytest.approx(found[0].ctc + 1.5) and found[1].score == pytest.approx(found[1].ctc)
+    assert found[1].ctc - found[0].ctc == pytest.approx(1.0, abs=0.01), "of its one vague frame"
+    assert [token.start for token in found[3].tokens] == pytest.approx([0.3, 0.62, 0.94, 1.26], abs=0.05)
+    assert found[0].tokens == heard(hot, SAID).transcript.tokens
+    with pytest.raises(DuologueError, match="found by a decoder"):
+        assistant.model.n_best(pcm)
+
+
 @pytest.mark.parametrize("chunk", [160, 1280, 10**6])
 def test_in_any_chunks_and_in_a_window(assistant, chunk: int) -> None:
     model = assistant.with_decoder(decoder_of(hotwords="is")).model
