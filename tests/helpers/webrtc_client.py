@@ -20,6 +20,8 @@ import pytest
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from duologue.inference.serving.protocol.events import SERVER
+from duologue.inference.serving.webrtc.microphone import Microphone
+from duologue.inference.serving.webrtc.peer import Tap, jitter_buffer
 
 RATE, SAMPLES = 48_000, 960
 PATIENCE = 60.0  # s, for a busy machine
@@ -40,21 +42,21 @@ class Voice(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting = np.zeros(0, np.float32)
+        self._unsaid = np.zeros(0, np.float32)
         self._count, self._began = 0, 0.0
         self.said = asyncio.Event()  # all that was said has been sent
         self.said_at = 0.0
 
     def say(self, wave: np.ndarray, rate: int = 16_000) -> None:
         """(n,) float32."""
-        self._waiting = np.concatenate([self._waiting, np.repeat(wave, RATE // rate).astype(np.float32)])
+        self._unsaid = np.concatenate([self._unsaid, np.repeat(wave, RATE // rate).astype(np.float32)])
         self.said.clear()
 
     async def recv(self) -> av.AudioFrame:
         self._began = self._began or time.monotonic()
         await asyncio.sleep(max(0.0, self._began + self._count * SAMPLES / RATE - time.monotonic()))
-        piece, self._waiting = self._waiting[:SAMPLES], self._waiting[SAMPLES:]
-        if len(piece) and not len(self._waiting):
+        piece, self._unsaid = self._unsaid[:SAMPLES], self._unsaid[SAMPLES:]
+        if len(piece) and not len(self._unsaid):
             self.said_at = time.monotonic()
             self.said.set()
         pcm = (np.pad(piece, (0, SAMPLES - len(piece))) * 32_767).astype(np.int16)
@@ -66,9 +68,9 @@ class Voice(MediaStreamTrack):
 
 class Caller:
     """One end of a call. events: that came, each checked by the package's own type. heard: packets' loudness, and when
-    they came."""
+    they came. at_once: they are heard as they come, without aiortc's jitter buffer."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.voice = Voice()
         self.events: list[dict[str, Any]] = []
@@ -77,7 +79,11 @@ class Caller:
         self.closed = asyncio.Event()
         self._came = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.connection.addTrack(self.voice)
+        if at_once:
+            with jitter_buffer(Tap(Microphone(self._hear))):
+                self.connection.addTrack(self.voice)
+        else:
+            self.connection.addTrack(self.voice)
         self.channel = self.connection.createDataChannel("oai-events")
         self.channel.on("message", self._message)
         self.channel.on("close", self.closed.set)
@@ -128,9 +134,14 @@ class Caller:
         self.events.append(event)
         self._came.set()
 
+    def _hear(self, pcm: bytes) -> None:
+        loud = np.sqrt(np.mean((np.frombuffer(pcm, "<i2").astype(np.float32) / 32_768) ** 2))
+        self.heard.append((time.monotonic(), float(loud)))
+
     async def _listen(self, track: MediaStreamTrack) -> None:
         while True:
             frame = await track.recv()
+            assert isinstance(frame, av.AudioFrame)
             pcm = frame.to_ndarray().astype(np.float32)
             self.heard.append((time.monotonic(), float(np.sqrt(np.mean(pcm**2))) / 32_768))
 
@@ -179,9 +190,9 @@ async def relayed(answer: str, lost: float, jitter_s: float) -> tuple[str, Lossy
 
 
 @asynccontextmanager
-async def calling(url: str, key: str = "", **how: Any) -> AsyncIterator[Caller]:
+async def calling(url: str, key: str = "", at_once: bool = False, **how: Any) -> AsyncIterator[Caller]:
     """A call that is connected, and has been greeted."""
-    caller = Caller()
+    caller = Caller(at_once)
     try:
         answer = await caller.call(url, key, **how)
         assert answer.status_code == 201, answer.text

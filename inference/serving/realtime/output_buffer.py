@@ -14,7 +14,7 @@ from ..protocol.formats import Resampler
 from ..protocol.response import Send
 
 RATE = 48_000  # Hz, of what is taken
-_DELAY_S, _MOST_DELAY_S = 0.04, 0.12  # from the first sound of an answer until it begins: at first, and at most
+_DELAY_S, _MOST_DELAY_S = 0.04, 0.08  # from the first sound of an answer until it begins: at first, and at most
 _MORE_S, _LESS_S = 0.02, 0.01  # later where it has run out, sooner where an answer was whole
 _PAUSE_S = 0.3  # without sound, after which the assistant has paused; before, it has come too late
 

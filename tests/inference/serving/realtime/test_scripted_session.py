@@ -39,6 +39,7 @@ class Script:
     def __init__(self) -> None:
         self.next: deque[tuple[Mode, list[Event]]] = deque()
         self.called: list[str] = []
+        self.given: dict[str, tuple[Any, ...]] = {}  # with what it was called last
         self.refuses: str | None = None  # a method
         self.line, self.mode, self.played = 1, Mode.IDLE, 0
 
@@ -51,6 +52,7 @@ class Script:
 
     def call(self, method: str, *args: Any, patience: float = 0.0) -> asyncio.Future[Done]:
         self.called.append(method)
+        self.given[method] = args
         if method == self.refuses:
             future: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
             future.set_exception(DuologueError("too much"))
@@ -69,11 +71,11 @@ class Script:
 class Client:
     """Sends messages, lets frames pass, and has what came, each checked by the package's own type."""
 
-    def __init__(self) -> None:
+    def __init__(self, plays: bool = False) -> None:
         self.script, self.seen = Script(), list[dict[str, Any]]()
         model, session = Model(input_rate=RATE, output_rate=RATE), Settings.initial("tiny", "sess_1")
         slot: Any = self.script
-        self.conversation = Conversation(slot, self._came, model, session, 8_000)
+        self.conversation = Conversation(slot, self._came, model, session, 8_000, plays=plays)
         self.session = RealtimeSession(self.conversation, lambda: pytest.fail("no slot is asked for"), Limits())
 
     def _came(self, text: str) -> None:
@@ -88,7 +90,10 @@ class Client:
     async def frame(self, mode: Mode, *kinds: EventKind, text: str = "word") -> None:
         self.script.next.append((mode, [Event(kind, 80, text) for kind in kinds]))
         for _ in range(3):  # the resampler holds back a little
-            if self.script.next:
+            if self.script.next and self.conversation.output is not None:
+                self.session.hear(bytes(2 * FRAME * 24_000 // RATE))
+                await self.settle()
+            elif self.script.next:
                 await self("input_audio_buffer.append", audio=FRAME_SOUND)
 
     async def settle(self) -> None:
@@ -100,9 +105,9 @@ class Client:
         return [kind for i, kind in enumerate(kinds) if i == 0 or kinds[i - 1] != kind]
 
 
-def talk(what: Callable[[Client], Awaitable[None]]) -> Client:
+def talk(what: Callable[[Client], Awaitable[None]], plays: bool = False) -> Client:
     async def run() -> Client:
-        client = Client()
+        client = Client(plays)
         await client.session.open()
         await what(client)
         client.session.close()
@@ -159,6 +164,35 @@ def test_an_interruption() -> None:
     kinds = client.types()
     begun = [i for i, kind in enumerate(kinds) if kind == "input_audio_buffer.speech_started"]
     assert len(begun) == 2 and begun[1] < kinds.index("response.done") and kinds[-1] == "conversation.item.truncated"
+
+
+@pytest.mark.parametrize("how", ["spoken over", "response.cancel", "output_audio_buffer.clear"])
+def test_what_was_heard_of_an_answer_on_a_track_is_what_it_has_played(how: str) -> None:
+    """Two frames were made, and a half of the first was played."""
+
+    async def interrupted(client: Client) -> None:
+        await turn(client)
+        await client.frame(Mode.ANSWERING, EventKind.ANSWER_TEXT, EventKind.ANSWER_AUDIBLE)
+        await client.frame(Mode.ANSWERING)
+        output = client.conversation.output
+        assert output is not None
+        for _ in range(3):  # it begins with the second
+            output.take(960)
+        if how == "spoken over":
+            await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED, EventKind.INTERRUPTED, text="more")
+        else:
+            await client(how)
+        assert not output.take(960).any()
+
+    client = talk(interrupted, plays=True)
+    kinds = client.types()
+    assert "response.output_audio.delta" not in kinds and kinds.count("output_audio_buffer.started") == 1
+    assert kinds.count("output_audio_buffer.cleared") == 1 and "output_audio_buffer.stopped" not in kinds
+    assert client.script.given["truncate"] == (40 * RATE // 1000,)
+    (answer,) = (item for item in client.session.items if item.role == "assistant")
+    assert answer.text == "some words"
+    if how == "spoken over":
+        assert kinds[-1] == "conversation.item.truncated" and client.seen[-1]["audio_end_ms"] == answer.sent_ms == 40
 
 
 def test_a_response_that_is_cancelled_and_one_too_many() -> None:

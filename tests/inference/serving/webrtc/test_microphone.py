@@ -57,7 +57,7 @@ def test_time_goes_on(late: list[int], lost: set[int], twice: set[int]) -> None:
     whole, found = heard(PACKETS), heard(arriving)
     assert abs(len(found) - len(whole)) <= 4 * SAMPLES * OUT_RATE / RATE
     assert len(whole) > 0.78 * OUT_RATE
-    if not lost and order == sorted(order):
+    if not lost and order[0] == 0:  # nobody was too late
         assert np.array_equal(found, whole)
 
 

@@ -58,7 +58,7 @@ def test_frames_that_come_in_time_are_played_without_a_gap() -> None:
 def test_a_late_frame_costs_a_gap_and_later_ones_none(early: bool) -> None:
     track = Track()
     track.buffer.play("a", chunk(0))
-    track.take(4 if early else 9)  # the next one is due after 4
+    track.take(5 if early else 10)  # it begins with the second, and the next one is due after the fifth
     for number in range(1, 6):
         track.buffer.play("a", chunk(number))
         track.take(4)
