@@ -6,14 +6,13 @@ missing. What is lost is filled up, so that the session's time goes on as the us
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from fractions import Fraction
 
 import av
 import numpy as np
 import soxr
-
-from ..http.limits import Throttle
 
 RATE = 48_000  # Hz, of Opus on RTP
 OUT_RATE = 24_000  # Hz, of the protocol's PCM
@@ -61,7 +60,10 @@ class Microphone:
     """
 
     def __init__(
-        self, hear: Callable[[bytes], None], count: Callable[[float, float], None] = lambda heard, lost: None
+        self,
+        hear: Callable[[bytes], None],
+        count: Callable[[float, float], None] = lambda heard, lost: None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hear, self._count = hear, count
         self._packets = Reordering()
@@ -69,7 +71,7 @@ class Microphone:
         self._decoder.format, self._decoder.layout = "s16", "mono"
         self._decoder.sample_rate = RATE
         self._resampler = soxr.ResampleStream(RATE, OUT_RATE, 1, dtype="float32", quality="LQ")
-        self._pace = Throttle(_BURST_S * RATE, _PACE * RATE)
+        self._now, self._left_s, self._when = now, _BURST_S, now()
         self._expected: int | None = None  # timestamp of the next packet
         self._last = np.zeros(0, np.float32)
 
@@ -82,12 +84,22 @@ class Microphone:
             gap = 0 if self._expected is None else (its - self._expected + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
             lost = self._filled(gap) if 0 < gap <= _LONGEST_GAP_S * RATE else pcm[:0]
             self._expected, self._last = its + len(pcm) & 0xFFFFFFFF, pcm
-            if self._pace.wait_s(len(lost) + len(pcm)):  # faster than anybody speaks
+            if not self._may_come((len(lost) + len(pcm)) / RATE):  # faster than anybody speaks
                 continue
             self._count(len(pcm) / RATE, len(lost) / RATE)
             sound = self._resampler.resample_chunk(np.concatenate([lost, pcm]))
             if len(sound):
                 self._hear((np.clip(sound, -1, 1) * 32_767).astype("<i2").tobytes())
+
+    def _may_come(self, seconds: float) -> bool:
+        """Take so much, if there is room for it. (What is left out is not counted: a client that was held up, and then
+        sends all at once, is heard again after that.)"""
+        now = self._now()
+        self._left_s, self._when = min(_BURST_S, self._left_s + _PACE * (now - self._when)), now
+        if seconds > self._left_s:
+            return False
+        self._left_s -= seconds
+        return True
 
     def _decoded(self, data: bytes, timestamp: int) -> np.ndarray:
         """(n,) float32; none: it is no Opus."""

@@ -74,6 +74,21 @@ def test_whatever_comes_is_no_fault_and_no_flood(arriving: list[tuple[int, int, 
     assert len(heard(arriving)) <= 4 * OUT_RATE
 
 
+def test_who_sends_all_at_once_is_heard_again_after_it() -> None:
+    now, pieces = [0.0], list[bytes]()
+    microphone = Microphone(pieces.append, now=lambda: now[0])
+
+    def seconds(first: int, count: int, pace_s: float) -> float:
+        pieces.clear()
+        for number in range(first, first + count):
+            now[0] += pace_s
+            microphone.arrived(number, number * SAMPLES, PACKETS[number % 40][2])
+        return sum(map(len, pieces)) / 2 / OUT_RATE
+
+    assert 2.9 < seconds(0, 1_500, 0.0) <= 3.0  # of 30 s
+    assert seconds(1_500, 250, 0.02) > 4.5
+
+
 def test_ice_servers() -> None:
     turn = ice_server("turn:user:pass%40word@turn.example.org:3478?transport=tcp")
     assert (turn.urls, turn.username, turn.credential) == (
