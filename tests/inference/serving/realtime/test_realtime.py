@@ -418,7 +418,6 @@ NOT_SENT = {
     "conversation.created", "conversation.item.created",  # of the API's beta; .added and .done have taken their place
     "conversation.item.input_audio_transcription.segment",  # who speaks when: of diarising models
     "input_audio_buffer.dtmf_event_received",  # of telephone calls
-    "output_audio_buffer.cleared", "output_audio_buffer.started", "output_audio_buffer.stopped",  # of WebRTC
     "rate_limits.updated",  # no limit here counts tokens
     "mcp_list_tools.completed", "mcp_list_tools.failed", "mcp_list_tools.in_progress",
     "response.mcp_call.completed", "response.mcp_call.failed", "response.mcp_call.in_progress",
