@@ -23,7 +23,7 @@ from ...checkpoints.recognisers.recogniser import RATE, Recogniser
 from ...data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
 from ...data_prep.speech.synthesis import synthesise
 from ...data_prep.text.spoken import normalise
-from ...model.decoding.decoder import NO_DECODER, DecoderConfig
+from ...model.decoding.decoder import NoPosteriors
 from ...model.decoding.picking import pick_decided, without_calls
 from ...model.decoding.prompt import ChatPrompt
 from ...model.dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
@@ -65,7 +65,7 @@ class CascadeState(DialogueState):
         self.heard, self.unsaid, self.skipped, self.clips = [], [], 0, []
 
 
-class Cascade:
+class Cascade(NoPosteriors):
     """A :class:`...model.dialogue_model.DialogueModel`. Its units are the frames of its speech, counted from 0.
 
     Args:
@@ -73,8 +73,7 @@ class Cascade:
         voice: None: it replies in writing alone.
     """
 
-    decoder: DecoderConfig | None = None
-    streams = hears_sounds = times_words = takes_decoder = hears_words = judges_turns = reads_turn_state = False
+    streams = hears_sounds = times_words = hears_words = judges_turns = reads_turn_state = False
     transcribes = follows_instructions = True
     certain = CERTAIN
     input_rate, output_rate = RATE, SAMPLE_RATE
@@ -118,16 +117,6 @@ class Cascade:
     def without_replies(self) -> Self:
         """Without a voice; the language model reads the transcript all the same."""
         return self.without_voice()
-
-    def with_decoder(self, config: DecoderConfig | None) -> Self:
-        """Itself, without one; it takes none."""
-        if config is not None:
-            raise DuologueError(NO_DECODER)
-        return self
-
-    def spells(self, text: str) -> bool:
-        """No hot word."""
-        return False
 
     def while_speaking(self) -> Self:
         """It hears a turn once it is over."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..decoding.decoder import NO_DECODER, DecoderConfig
+from ..decoding.decoder import NoPosteriors
 from ..dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from ..duplex.monitor import CERTAIN
 from ..errors import DuologueError
@@ -63,7 +63,7 @@ class AudioLLMState(DialogueState):
         super().truncate(length)
 
 
-class AudioLLM:
+class AudioLLM(NoPosteriors):
     """A :class:`..dialogue_model.DialogueModel`.
 
     Args:
@@ -71,8 +71,7 @@ class AudioLLM:
         speech: a speech decoder trained on its states, for spoken replies.
     """
 
-    decoder: DecoderConfig | None = None
-    streams = transcribes = times_words = takes_decoder = hears_words = judges_turns = reads_turn_state = False
+    streams = transcribes = times_words = hears_words = judges_turns = reads_turn_state = False
     hears_sounds = follows_instructions = True
     certain = CERTAIN
     longest_s = clip_s = 30.0  # what a Whisper encoder hears of a recording
@@ -145,16 +144,6 @@ class AudioLLM:
     def with_shared_steps(self, wrap: Callable[[Any, str], Any], longest: int | None = None) -> Self:
         """Its steps are not shared."""
         return self
-
-    def with_decoder(self, config: DecoderConfig | None) -> Self:
-        """Itself, without one; it takes none."""
-        if config is not None:
-            raise DuologueError(NO_DECODER)
-        return self
-
-    def spells(self, text: str) -> bool:
-        """No hot word."""
-        return False
 
     def while_speaking(self) -> Self:
         """It hears a turn once it is over."""

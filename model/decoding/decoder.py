@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
@@ -100,3 +101,20 @@ def _phrases(words: Sequence[HotWord], labels: Labels) -> list[HotPhrase]:
 def spelt(text: str, labels: Labels) -> tuple[int, ...]:
     """A phrase in labels; () if they cannot spell it, or it has no letters."""
     return tuple(labels.encode(plain_words(text)) or labels.encode(text) or ())  # as it is: some models hear capitals
+
+
+class NoPosteriors:
+    """Of a model that hears no words by CTC: it takes no decoder."""
+
+    decoder: DecoderConfig | None = None
+    takes_decoder = False
+
+    def with_decoder(self, config: DecoderConfig | None) -> Self:
+        """Itself. Raises DuologueError for a decoder."""
+        if config is not None:
+            raise DuologueError(NO_DECODER)
+        return self
+
+    def spells(self, text: str) -> bool:
+        """No hot word."""
+        return False
