@@ -5,10 +5,11 @@ embeddings are used. The adaptor hears ``adaptor.vocab`` tokens, chosen from wha
 its loss is CTC of the clips' words in them, and of a clip without words blanks alone. The word error rate is that of
 the best label of each frame, of whole clips, and with ``window.*`` also of clips heard through the window that an
 encoder of whole clips has in use. Most of a step is the frozen encoder's: with ``echo=4`` what it makes of a batch is
-learnt from four times, each time masked anew.
+learnt from four times, each time masked anew; with ``pool=64`` the steps go round 64 such batches, so that the four
+lie apart.
 
-Sources: LegoSLM (arXiv 2505.11352), section 3; data echoing, Choi et al. (arXiv 1907.05550), section 2; masks on the
-frames after SpecAugment (arXiv 1904.08779), section 2.
+Sources: LegoSLM (arXiv 2505.11352), section 3; data echoing, Choi et al. (arXiv 1907.05550), section 2, and its
+shuffled buffer, section 3.4; masks on the frames after SpecAugment (arXiv 1904.08779), section 2.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
 from ..data.vocabulary import choose_tokens, words_of
 from ..loop.parts import load_parts
 from ..loop.task import Batch
+from ..loop.throughput import StepCost
 from ..losses.error_rate import error_rate
 from ..presets import preset
 
@@ -59,15 +61,18 @@ class CTCAdaptorRecipe(SpeechRecipe):
     frame_masks: SpecAugmentConfig = field(
         default_factory=lambda: SpecAugmentConfig(mel_masks=0, mel_width=0, time_masks=2, time_width=15)
     )
-    echo: int = 1  # steps in a row that learn from the same frames of a frozen encoder
+    echo: int = 1  # steps that learn from the same frames of a frozen encoder
+    pool: int = 1  # batches whose frames are kept, and round which the steps go; 1: the echoes follow each other
     window: WindowConfig | None = None  # through which held-out clips are heard as well
     dev_clips: int = 128  # of each held-out set
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_least(1, "rare", "echo", "dev_clips")
+        self.check_least(1, "rare", "echo", "pool", "dev_clips")
         if self.echo > 1 and any(prefix.startswith("encoder") for prefix in self.learn):
             raise DuologueError(f"echo is {self.echo}, but the encoder learns, so that its frames change; it must be 1")
+        if self.pool > 1 and self.echo == 1:
+            raise DuologueError(f"pool is {self.pool}, but echo is 1, so that no batch serves twice; try echo=4")
 
     @property
     def joins(self) -> tuple[str, ...]:
@@ -156,31 +161,42 @@ class CTCAdaptorTask(SpeechTask):
         return loaded
 
     def batch(self, number: int) -> Batch:
+        """The clips of a batch, or, once their frames are in the pool, only their labels and what is masked."""
         r = self.recipe
         step, turn = divmod(number, r.accumulate)
-        clips = step // r.echo * r.accumulate + turn
-        epoch, places = self.plan(clips)
+        block, within = divmod(step, r.echo * r.pool)
+        clips = (block * r.pool + within % r.pool) * r.accumulate + turn
+        _, places = self.plan(clips)
         items = self.items[places]
-        waves = [self._heard(int(item), epoch) for item in items]
-        samples, lengths = pad(waves)
         rows = [self.rows[item] or [] for item in items]
-        rng, own = np.random.default_rng((r.seed, clips, 1)), np.random.default_rng((r.seed, number, 2))
-        longest = samples.shape[1] // (2 * r.mel.hop)
-        offsets = random_offsets(r.encoder, longest, len(items), rng)
-        if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
-            offsets.zero_()
-        positions = max(1, r.adaptor.positions - longest // STRIDE)
-        return {
+        own = np.random.default_rng((r.seed, number, 2))
+        batch = {
             "clips": clips,
-            "samples": samples,
-            "lengths": lengths,
             "labels": torch.tensor([label for row in rows for label in row], dtype=torch.long),
             "label_lengths": torch.tensor([len(row) for row in rows]),
-            "offsets": offsets,
-            "adaptor_offsets": torch.from_numpy(own.integers(0, positions, len(items))),
-            "mel_mask_seed": int(rng.integers(2**31)),
+            "adaptor_offsets": torch.from_numpy(own.random(len(items))),  # of the positions that are free
             "frame_mask_seed": int(own.integers(2**31)),
         }
+        return batch if within >= r.pool else batch | self.heard(clips)
+
+    def heard(self, clips: int) -> Batch:
+        """What the encoder hears of a batch: samples (B, n), (B,) how many are real, positions, what is masked."""
+        r = self.recipe
+        epoch, places = self.plan(clips)
+        items = self.items[places]
+        samples, lengths = pad([self._heard(int(item), epoch) for item in items])
+        rng = np.random.default_rng((r.seed, clips, 1))
+        offsets = random_offsets(r.encoder, samples.shape[1] // (2 * r.mel.hop), len(items), rng)
+        if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
+            offsets.zero_()
+        masks = int(rng.integers(2**31))
+        return {"samples": samples, "lengths": lengths, "offsets": offsets, "mel_mask_seed": masks}
+
+    def _heard_again(self, clips: int) -> Batch:
+        return {name: torch.as_tensor(value, device=self.vectors.device) for name, value in self.heard(clips).items()}
+
+    def load_of(self, batch: Batch) -> StepCost | None:
+        return super().load_of(batch) if "samples" in batch else None
 
     def _heard(self, item: int, epoch: int) -> np.ndarray:
         """A clip (n,) as it is heard in an epoch."""
@@ -196,17 +212,19 @@ class CTCAdaptorTask(SpeechTask):
             mel = self.mel(batch["samples"])  # (B, M, T) at 100 Hz
             lengths = batch["lengths"] // self.recipe.mel.hop
             if self.augmentation is not None:
-                generator = torch.Generator().manual_seed(batch["mel_mask_seed"])
+                generator = torch.Generator().manual_seed(int(batch["mel_mask_seed"]))
                 mel = spec_augment(mel, lengths, generator, self.augmentation.masks)
         x = self.encoder(mel, lengths=lengths, offsets=batch["offsets"])  # no graph while it is frozen
         return x, (lengths + 1) // 2
 
     def frames_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The same, of clips that the steps before learnt from too: as they were encoded then; masked."""
-        found = self.encoded.get(batch["clips"]) or self.encode(batch)
+        found = self.encoded.get(batch["clips"])
+        if found is None:  # a run that goes on has an empty pool
+            found = self.encode(batch if "samples" in batch else self._heard_again(batch["clips"]))
         if self.recipe.echo > 1:
             self.encoded[batch["clips"]] = found
-            while len(self.encoded) > self.recipe.accumulate:
+            while len(self.encoded) > self.recipe.pool * self.recipe.accumulate:
                 del self.encoded[min(self.encoded)]
         x, lengths = found
         if self.augmentation is not None:
@@ -216,7 +234,8 @@ class CTCAdaptorTask(SpeechTask):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         x, lengths = self.frames_of(batch)
-        hidden = self.adaptor.hidden(x, lengths, batch["adaptor_offsets"])
+        free = max(1, self.recipe.adaptor.positions - -(-x.shape[1] // STRIDE))
+        hidden = self.adaptor.hidden(x, lengths, (batch["adaptor_offsets"] * free).long())
         logits = self.adaptor.scores(hidden, self.vectors)  # (B, U, V + 1)
         return self.ctc(logits, (lengths + 1) // STRIDE, batch["labels"], batch["label_lengths"]), {}
 
