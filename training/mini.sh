@@ -16,6 +16,7 @@ WORK=${1:?the folder to work in} && shift
 BASE=${BASE:-}
 RECORDINGS=${RECORDINGS:-}  # sounds and people, a folder with manifest.jsonl (docs/recordings.md)
 RECOGNISER=${RECOGNISER:-}  # a Whisper that labels the people whom nobody has written down
+LEXICON=${LEXICON:-}        # words and names, one a line: heard in the places of common ones
 VOICE=${VOICE:-flite:rms}   # speaks the replies
 WORKERS=${WORKERS:-0}       # processes that speak; 0: one a processor. Kokoro joins where DUOLOGUE_KOKORO is set
 SCALE=${SCALE:-1}           # of clips, answers and steps: 0.01 to see the path run
@@ -89,6 +90,10 @@ speech() { # The questions twice, each time in other voices, and all that the la
     say_aloud said_talks talks.jsonl seed=5
     say_aloud said_statements statements.jsonl seed=6
     say_aloud said_facts facts.jsonl seed=8
+    if [[ -n $LEXICON ]]; then
+        written dialogues names.jsonl source="$WORK/questions.jsonl" swap="$LEXICON"
+        say_aloud said_names names.jsonl seed=9
+    fi
     if [[ -n ${DUOLOGUE_KOKORO:-} && -f $WORK/chat.jsonl ]]; then # about 4 hours
         written dialogues neural.jsonl source="$WORK/chat.jsonl" shuffle=1 seed=1 n="$(scaled 5500)"
         say_aloud neural neural.jsonl seed=7 voices=neural
@@ -108,8 +113,8 @@ adaptor() { # Words of the language model from the encoder's frames. The languag
     base encoder
     base llm
     train ctc_adaptor preset=mini encoder="$WORK/encoder" llm="$WORK/llm" \
-        data="$(there questions_1 questions_2 said_chat said_wordings said_talks said_statements said_facts neural \
-            readers none)" \
+        data="$(there questions_1 questions_2 said_chat said_wordings said_talks said_statements said_facts said_names \
+            neural readers none)" \
         dev_data="$(there val val_readers val_none)" ${noises[@]+"${noises[@]}"}
 }
 

@@ -4,6 +4,7 @@
     prepare dialogues source=sharegpt.json out=chat.jsonl                            Alpaca, ShareGPT, a folder of turns
     prepare dialogues source=questions.tsv out=train.jsonl where=split=train without=split=val,test
     prepare dialogues source=cuts.jsonl.gz out=asr.jsonl instruction="Transcribe the speech."
+    prepare dialogues source=train.jsonl out=names.jsonl swap=names.txt              with rare words in common questions
     prepare dialogues source=sounds out=sounds.jsonl instruction="What do you hear?|Name the sound." reply=label
 
 So transcription, translation, sounds and chat are told apart by prompts in natural language, and mix in one file or in
@@ -52,6 +53,8 @@ class Config:
     reply: the field that is the answer then: text, or a field of the source such as label or translation; "": text
         where an instruction is given, else the conversations' own replies
     said: "text", or "reply": each reply is said by itself, as a statement that needs no answer
+    swap: a file of words or names, one a line: about a third of the words of four letters or more in each text, at
+        least one, give their places to some of them, drawn; the replies, which no longer fit, are left out
     """
 
     source: str
@@ -65,12 +68,15 @@ class Config:
     instruction: str = ""
     reply: str = ""
     said: str = "text"
+    swap: str = ""
 
     def __post_init__(self) -> None:
         if self.said not in ("text", "reply"):
             raise DuologueError(f"said={self.said}: expected text or reply")
         if self.said == "reply" and (self.instruction or self.reply):
             raise DuologueError("said=reply makes statements, which have no answer: leave instruction and reply out")
+        if self.swap and (self.said == "reply" or self.reply not in ("", "text")):
+            raise DuologueError("swap= changes what is said, which no reply fits: leave said and reply out")
         require_at_least(self, {"n": 0, "seed": 0})
         if self.split not in list(Split):
             raise DuologueError(f"split={self.split}: expected one of {', '.join(Split)}")
@@ -93,6 +99,8 @@ def run(config: Config) -> dict[str, Any]:
     Raises DuologueError when the source is wrong, or nothing is left.
     """
     found, folder = _conversations(config)
+    if config.swap:
+        found = _swapped(found, config)
     rng = np.random.default_rng([config.seed, 23])
     out = expanded(config.out)
     made, left_out = [], 0
@@ -147,6 +155,35 @@ def _chosen(found: list[WrittenConversation], config: Config) -> list[WrittenCon
     if config.shuffle:
         chosen = [chosen[at] for at in np.random.default_rng([config.seed, 29]).permutation(len(chosen))]
     return chosen
+
+
+def _swapped(found: list[WrittenConversation], config: Config) -> list[WrittenConversation]:
+    """Those that have a word to swap, with others in their places."""
+    path = expanded(config.swap)
+    try:
+        names = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DuologueError(f"swap={config.swap} cannot be read as UTF-8 text: {error}") from None
+    if not names:
+        raise DuologueError(f"swap={config.swap} has no word; it must have words or names, one a line")
+    rng = np.random.default_rng([config.seed, 31])
+    made = []
+    for conversation in found:
+        turns = []
+        for turn in conversation.turns:
+            words = (turn.text or "").split()
+            long = [at for at, word in enumerate(words) if len(word) >= 4]
+            if not long:
+                break
+            some = [at for at in long if rng.random() < 1 / 3] or [long[int(rng.integers(len(long)))]]
+            for at in some:
+                words[at] = names[int(rng.integers(len(names)))]
+            turns.append(WrittenTurn(text=" ".join(words), instruction=turn.instruction, respond=turn.respond))
+        else:
+            made.append(replace(conversation, turns=tuple(turns)))
+    if not made:
+        raise DuologueError(f"{config.source} has no text with a word of four letters, which swap= needs")
+    return made
 
 
 def _words(turn: WrittenTurn) -> str:

@@ -69,8 +69,10 @@ def script(tmp_path: Path, parts: Path) -> Run:
 
 
 def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
-    commands = script(*STAGES, RECORDINGS="people", RECOGNISER="whisper", DUOLOGUE_KOKORO="kokoro", SCALE="0.01")
+    given = {"RECORDINGS": "people", "RECOGNISER": "whisper", "DUOLOGUE_KOKORO": "kokoro", "LEXICON": "names"}
+    commands = script(*STAGES, SCALE="0.01", **given)
     made = {"q.tsv", "people"}
+    assert any("swap=names" in words for words in commands)
     for command, name, *words in commands:
         if command == "prepare":
             config = read_settings(RECIPES.module(name).Config, words, name)

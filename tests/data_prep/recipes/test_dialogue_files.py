@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,25 @@ def test_replies_are_said_as_statements(tmp_path: Path) -> None:
     (row,) = rows(out)
     assert row["id"] == "c-0" and row["turns"] == [{"text": "Jane Austen did.", "respond": False}]
     assert read_conversations(out)[0].turns[0].respond is False
+
+
+def test_rare_words_take_the_places_of_common_ones(tmp_path: Path) -> None:
+    """Of long words alone; the reply goes, and what has no long word is left out."""
+    source, words = tmp_path / "chat.jsonl", tmp_path / "names.txt"
+    texts = [*(["who is the king of spain today"] * 40), "who is he"]
+    entries = [{"id": str(at), "turns": [{"text": text, "reply": "Felipe."}]} for at, text in enumerate(texts)]
+    source.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    words.write_text("umbrella\n\n  Ada Lovelace \n")
+    outs = [tmp_path / name for name in ("a.jsonl", "b.jsonl", "c.jsonl")]
+    for out, seed in zip(outs, (0, 0, 1), strict=True):
+        found = main("dialogues", [f"source={source}", f"out={out}", f"swap={words}", f"seed={seed}"])
+        assert found == {"conversations": 40, "turns": 40}
+    assert rows(outs[0]) == rows(outs[1]) != rows(outs[2])
+    said = [row["turns"] for row in rows(outs[0])]
+    assert all(turns.keys() == {"text"} for (turns,) in said)
+    pattern = "who is the (king|umbrella|Ada Lovelace) of (spain|umbrella|Ada Lovelace) (today|umbrella|Ada Lovelace)"
+    swapped = [sum(kept not in turn["text"] for kept in ("king", "spain", "today")) for (turn,) in said]
+    assert all(re.fullmatch(pattern, turn["text"]) for (turn,) in said) and set(swapped) == {1, 2, 3}
 
 
 def test_a_lhotse_cut_stays_a_part_of_its_recording(tmp_path: Path, recordings: Path) -> None:
@@ -154,6 +174,8 @@ def test_what_is_written_is_what_was_read(
         (["source=set", "said=reply"], "set has no clip with the field 'reply'"),
         (["source=set", "said=label"], "said=label: expected text or reply"),
         (["source=set", "said=reply", "reply=text"], "statements, which have no answer"),
+        (["source=set", "swap=none.txt"], "swap=none.txt cannot be read as UTF-8 text"),
+        (["source=set", "swap=set/manifest.jsonl", "reply=label"], "swap= changes what is said, which no reply fits"),
     ],
 )
 def test_wrong_settings(
