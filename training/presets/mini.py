@@ -17,7 +17,7 @@ ENCODER = WhisperEncoderConfig(n_mels=80, n_audio_state=512, n_audio_head=8, n_a
 CTC_ADAPTOR: dict[str, Any] = {  # 4.0 M parameters
     "mel": MEL, "encoder": ENCODER, "adaptor": CTCAdaptorConfig(in_dim=512), "llm": {}, "learn": ("adaptor",),
     "augment": "light", "steps": 6000, "batch_size": 32, "lr": 1e-3, "warmup": 300, "precision": "auto",
-    "data": (), "echo": 8, "pool": 64, "save_every": 500,
+    "data": (), "echo": 3, "pool": 512, "save_every": 500,
 }  # fmt: skip
 # 3.2 M parameters beside a language model 896 wide.
 UNIT_DECODER = SpellingDecoderConfig(in_dim=896, dim=256, convs=5, ffn_dim=688, units=200, blank_bias=-2.0)

@@ -5,8 +5,8 @@ embeddings are used. The adaptor hears ``adaptor.vocab`` tokens, chosen from wha
 its loss is CTC of the clips' words in them, and of a clip without words blanks alone. The word error rate is that of
 the best label of each frame, of whole clips, and with ``window.*`` also of clips heard through the window that an
 encoder of whole clips has in use. Most of a step is the frozen encoder's: with ``echo=4`` what it makes of a batch is
-learnt from four times, each time masked anew; with ``pool=64`` the steps go round 64 such batches, so that the four
-lie apart.
+learnt from four times, each time masked anew; with ``pool=512`` the steps go round 512 such batches, whose frames are
+kept in bfloat16, so that the four lie far apart: in a pool of few clips they are learnt by heart.
 
 Sources: LegoSLM (arXiv 2505.11352), section 3; data echoing, Choi et al. (arXiv 1907.05550), section 2, and its
 shuffled buffer, section 3.4; masks on the frames after SpecAugment (arXiv 1904.08779), section 2.
@@ -222,11 +222,13 @@ class CTCAdaptorTask(SpeechTask):
         found = self.encoded.get(batch["clips"])
         if found is None:  # a run that goes on has an empty pool
             found = self.encode(batch if "samples" in batch else self._heard_again(batch["clips"]))
+            if self.recipe.pool > 1:
+                found = found[0].bfloat16(), found[1]
         if self.recipe.echo > 1:
             self.encoded[batch["clips"]] = found
             while len(self.encoded) > self.recipe.pool * self.recipe.accumulate:
                 del self.encoded[min(self.encoded)]
-        x, lengths = found
+        x, lengths = found[0].float(), found[1]
         if self.augmentation is not None:
             generator = torch.Generator().manual_seed(batch["frame_mask_seed"])
             x = spec_augment(x.transpose(1, 2), lengths, generator, self.recipe.frame_masks).transpose(1, 2)
