@@ -9,7 +9,8 @@ language model which learns to tell a whole question from half of one forgets no
 With ``llm=``, ``encoder=`` and ``adaptor=`` the monitor of a joined model learns, and nothing else unless ``learn=``
 says so: what is to be written is then left out. An encoder that sees whole clips is heard through the window that it
 has in use (model/audio_encoder/windowed.py): given the whole clip, it would tell from the silence to come that a
-question is over.
+question is over. An adaptor that hears words lets the model read what it hears: then ``texts=`` are rows as well, read
+as if they had been heard, which cost neither speech nor an encoder. Behind each word but the last "wait" is due.
 
 Source: VITA (arXiv 2408.05211), section 3.3; a head on the states of the language model is Freeze-Omni's (arXiv
 2411.00774), section 2.5. With ``learn=monitor`` the rest stays frozen, as there.
@@ -26,12 +27,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checkpoints.source import resolve
+from ...checkpoints.store import load_tokenizer
+from ...data_prep.datasets.conversations import read_conversations
 from ...data_prep.datasets.question_sets import history_of
 from ...data_prep.datasets.recordings import trimmed
 from ...data_prep.datasets.shards import Clip
 from ...data_prep.sounds.noise import draw_noise
 from ...model.adaptor.adaptor import HeardClips
 from ...model.audio_encoder.windowed import WindowConfig, WindowedEncoder
+from ...model.decoding.labels import Pieces, plain_words
 from ...model.duplex.monitor import CERTAIN, TURN_STATES, Monitor, MonitorConfig, TurnState
 from ...model.errors import DuologueError
 from ..augment.augment import AugmentConfig, another_voice, augment
@@ -48,6 +53,7 @@ _QUERY, _NOISE, _WAIT = (
 )
 UNKNOWN = -100  # cross_entropy leaves these out
 _PLACE_FRAMES = 4  # encoder frames, 80 ms
+_TEXTS = 64  # a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,10 @@ class DuplexRecipe(SpeechToTextRecipe):
     scenes: int = 0
     window: WindowConfig = field(default_factory=WindowConfig)  # of an encoder that sees whole clips
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
+    # Files of conversations, of which each turn's words are read as if they had been heard (by an adaptor of words): one
+    # with "respond": false is noise, another one a query. With scenes=N, beside them.
+    texts: tuple[str, ...] = ()
+    instructions: str | None = None  # the system prompt of turns that have none: that which the model will have in use
     # Of the questions of dev_data, the fraction that may be taken for noise: a calibrated monitor (monitor.calibrated)
     # counts "noise" from the least probability on that keeps to it.
     missed_questions: float = 0.03
@@ -101,6 +111,8 @@ class DuplexRecipe(SpeechToTextRecipe):
             raise DuologueError(
                 f"scenes is {self.scenes}, but {','.join(self.learn)} learns, so that states change; it must be 0"
             )
+        if self.texts and not self.scenes:
+            raise DuologueError("texts are read once, beside scenes that are kept: give scenes=N, at least one batch")
         names = {entry.partition("=")[0].partition(".")[0] for entry in (*self.start, *self.learn)}
         if self.tokenizer is not None and "adaptor" not in names:
             raise DuologueError("a monitor learns behind a trained adaptor: give adaptor=RUN, of stage speech_to_text")
@@ -121,6 +133,12 @@ class Duplex(SpeechToText):
         self.monitor = Monitor(recipe.monitor)
         self.teaches_words = recipe.teaches_words
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}  # of a batch: states (N, D) and the turn states due (N,)
+        self.drawn_from: tuple[Tensor, Tensor] | None = None  # all of them, once no batch is missing
+        self.written = [turn for file in recipe.texts for turn in _written(file)]
+        if self.written and self.adaptor.vocabulary() is None:
+            raise DuologueError("texts are for an adaptor that hears words, of kind ctc; the states of another differ")
+        self.batches = max(1, recipe.scenes // recipe.batch_size)
+        self.spelt = None if recipe.tokenizer is None else Pieces(load_tokenizer(resolve(recipe.tokenizer))).word
         self.windowed = None if recipe.encoder.chunk else WindowedEncoder(self.mel, self.encoder, recipe.window)
         self.measured: dict[str, list[tuple[Tensor, Tensor]]] = {}  # the same of held-out sets
         # Samples a place, 80 ms: of speech, or where embeddings are fewer, of time.
@@ -133,15 +151,38 @@ class Duplex(SpeechToText):
         return super().teaches(meta) or "verdict" in meta
 
     def batch(self, number: int) -> Batch:
-        if self.scenes.scenes:
-            number %= max(1, self.scenes.scenes // self.recipe.batch_size)
-            if number in self.kept:
+        if self.scenes.scenes and number >= self.batches:
+            if number >= self.batches + -(-len(self.written) // _TEXTS):
                 return {"number": number}
+            return self._text_batch(number) | {"number": number}
         epoch, places = self.plan(number)
         return self._batch(self.corpus, epoch, self.items[places], number) | {"number": number}
 
     def load_of(self, batch: Batch) -> StepCost | None:
         return super().load_of(batch) if "lengths" in batch else None
+
+    def _text_batch(self, number: int) -> Batch:
+        """Rows of texts, in an order that is drawn: the tokens of each, and the turn state due behind each token."""
+        order = np.random.default_rng((self.recipe.seed, 10)).permutation(len(self.written))
+        at = (number - self.batches) * _TEXTS
+        rows: list[Row] = []
+        tokens: list[list[int]] = []
+        due: list[list[int]] = []
+        for text, asked in (self.written[item] for item in order[at : at + _TEXTS]):
+            row = self.tokens.row(self.scenes.instructions)
+            row.hear(1)
+            row.clips.append(len(rows))
+            assert self.spelt is not None
+            words = [self.spelt(word) for word in text.split()]
+            rows.append(row)
+            tokens.append([id_ for word in words for id_ in word])
+            due.append([state for word in words for state in (*[UNKNOWN] * (len(word) - 1), _WAIT)])
+            due[-1][-1:] = [_QUERY if asked else _NOISE]
+        batch, clips = self.packed(rows, [np.zeros(self.place, np.float32)] * len(rows), np.random.default_rng(number))
+        return batch | {
+            "tokens": [torch.tensor(tokens[clip]) for clip in clips],
+            "turn_states": torch.tensor([state for clip in clips for state in due[clip]]),
+        }
 
     def _batch(self, corpus: Corpus, epoch: int, items: np.ndarray, number: int) -> Batch:
         rng = np.random.default_rng((self.recipe.seed, number, 1))
@@ -152,7 +193,7 @@ class Duplex(SpeechToText):
         for item in items:
             draw = np.random.default_rng((self.recipe.seed, epoch, int(item), 5))
             clip = corpus[int(item)]
-            row = self.tokens.row(clip.meta.get("system"))
+            row = self.tokens.row(clip.meta.get("system") or self.scenes.instructions)
             wave, due, near = self.scene(clip, draw, quiet)
             meta, answer = clip.meta, clip.meta.get("answer", "")  # "stop" is obeyed in silence
             if history_of(meta):
@@ -253,7 +294,7 @@ class Duplex(SpeechToText):
         """Where there is not an embedding for each place: of an embedding that is due at the last place before the next
         one is given out, for the monitor's opinion stays until then."""
         batch = super().laid_out(batch, heard)
-        if self.adaptor.even:
+        if self.adaptor.even or "tokens" in batch:
             return batch
         due: list[Tensor] = []
         clips = batch["turn_states"].split(batch["places"])
@@ -263,6 +304,11 @@ class Duplex(SpeechToText):
         return batch | {"turn_states": torch.cat(due)}
 
     def hear(self, batch: Batch) -> HeardClips:
+        if "tokens" in batch:
+            counts = torch.tensor([len(row) for row in batch["tokens"]])
+            padded = nn.utils.rnn.pad_sequence(batch["tokens"], batch_first=True)
+            embeddings = self.llm.embed(padded)
+            return HeardClips(embeddings, counts.to(embeddings.device), torch.zeros_like(padded))
         if self.windowed is None:
             return super().hear(batch)
         samples, state = batch["samples"], self.windowed.init_state(len(batch["samples"]))
@@ -279,12 +325,30 @@ class Duplex(SpeechToText):
 
     @torch.no_grad()
     def frozen_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The same, of a model that does not learn; kept where the same scenes come again."""
-        if batch["number"] in self.kept:
-            return self.kept[batch["number"]]
-        found = self.heard_states(*self.read(batch))
-        if self.scenes.scenes:
-            self.kept[batch["number"]] = found
+        """The same, of a model that does not learn. Where scenes come again, their states are kept: first those of each
+        batch in turn, and once all are there, as many as in a batch, drawn."""
+        count = self.batches + -(-len(self.written) // _TEXTS)
+        number = batch["number"]
+        if not self.scenes.scenes:
+            return self.heard_states(*self.read(batch))
+        for each in range(min(number + 1, count)):  # a run that goes on has none
+            if each not in self.kept:
+                found = batch if each == number else self._missed(each)
+                states, due = self.heard_states(*self.read(found))
+                self.kept[each] = states.to(torch.bfloat16), due
+        if number < count:
+            states, due = self.kept[number]
+            return states.float(), due
+        if self.drawn_from is None:
+            every_state, every_due = zip(*self.kept.values(), strict=True)
+            self.drawn_from = torch.cat(every_state), torch.cat(every_due)
+        states, due = self.drawn_from
+        rng = np.random.default_rng((self.recipe.seed, number, 11))
+        drawn = torch.from_numpy(rng.integers(0, len(due), max(1, len(due) // count))).to(due.device)
+        return states[drawn].float(), due[drawn]
+
+    def _missed(self, number: int) -> Batch:
+        found: Batch = to_device(self.batch(number), self.monitor.linear1.weight.device)
         return found
 
     @torch.no_grad()
@@ -331,6 +395,15 @@ class Duplex(SpeechToText):
     def _held_out(self, corpus: Corpus, epoch: int, items: np.ndarray, number: int) -> tuple[Tensor, Tensor]:
         batch = to_device(self._batch(corpus, epoch, items, number), self.monitor.linear1.weight.device)
         return self.heard_states(*self.read(batch))
+
+
+def _written(file: str) -> list[tuple[str, bool]]:
+    """The words of each turn of a file of conversations, and whether they are to be answered."""
+    turns = [turn for conversation in read_conversations(file) for turn in conversation.turns]
+    found = [(plain_words(turn.text or ""), turn.respond) for turn in turns]
+    if not any(words for words, _ in found):
+        raise DuologueError(f"texts: {file} has no words")
+    return [(words, asked) for words, asked in found if words]
 
 
 def peaks(probabilities: Tensor, due: Tensor, turn_state: int) -> list[float]:
