@@ -74,7 +74,7 @@ class DuplexRecipe(SpeechToTextRecipe):
     scenes: int = 0
     window: WindowConfig = field(default_factory=WindowConfig)  # of an encoder that sees whole clips
     wait_weight: float = 0.3  # of a place where "wait" is due, which most are, beside another
-    # Files of conversations, of which each turn's words are read as if they had been heard (by an adaptor of words): one
+    # Files of conversations, of which each turn's words are read as if they had been heard (adaptors of words): one
     # with "respond": false is noise, another one a query. With scenes=N, beside them.
     texts: tuple[str, ...] = ()
     instructions: str | None = None  # the system prompt of turns that have none: that which the model will have in use
