@@ -77,5 +77,5 @@ def test_mistakes_are_one_line(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(DuologueError, match="texts are for an adaptor that hears words, of kind ctc"):
         resolve("duplex", [*words, f"adaptor={tiny_adaptor(tmp_path)}"]).build()
     (tmp_path / "empty.jsonl").write_text('{"turns": [{"text": "?!"}]}')
-    with pytest.raises(DuologueError, match="texts: .*empty.jsonl has no words"):
+    with pytest.raises(DuologueError, match=r"texts: .*empty\.jsonl has no words"):
         resolve("duplex", [*words, f"texts={tmp_path / 'empty.jsonl'}"]).build()
