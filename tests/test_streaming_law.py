@@ -14,9 +14,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from fused import Fused
 from torch import Tensor
 
 from duologue.model.adaptor.adaptor import Adaptor
@@ -31,7 +31,7 @@ from duologue.model.codec.quantiser import QuantiserConfig
 from duologue.model.codec.seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from duologue.model.codec.spectral_encoder import SpectralEncoder, SpectralEncoderConfig
 from duologue.model.codec.vocos import VocosConfig, VocosDecoder
-from duologue.model.decoding.ctc_beam import Found, search
+from duologue.model.decoding.decoder import Decoder
 from duologue.model.decoding.fusions import HotWordFusion
 from duologue.model.decoding.hot_words import HotPhrase, HotWords
 from duologue.model.duplex.vad import VAD
@@ -103,10 +103,9 @@ def tiny_ctc() -> CTCAdaptor:
     return adaptor
 
 
-def hot(log_probs: np.ndarray) -> list[Found]:
+def hot() -> Decoder:
     """A search in which two of the eleven are likelier than they sound."""
-    words = HotWords([HotPhrase((3,), (2.0,)), HotPhrase((5, 7), (1.0, 1.0))], 11)
-    return search(log_probs, fusions=[HotWordFusion(words)])
+    return Fused(HotWordFusion(HotWords([HotPhrase((3,), (2.0,)), HotPhrase((5, 7), (1.0, 1.0))], 11)))
 
 
 def kinds(union: Any) -> tuple[Any, ...]:
@@ -313,9 +312,9 @@ STAGES = [
     Stage(name="adaptor-ctc", make=tiny_ctc, input=lambda frames: torch.randn(1, frames, 16)),
     Stage(
         name="adaptor-ctc-decoded",
-        make=lambda: tiny_ctc().decoded_by(hot),
+        make=lambda: tiny_ctc().decoded_by(hot()),
         input=lambda frames: torch.randn(1, frames, 16),
-        bounded=False,  # what is said in a turn is decided at its end
+        bounded=False,  # what is said up to a pause is decided there, and noise has none
     ),
     Stage(
         name="hearing-ctc",

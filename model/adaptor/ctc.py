@@ -14,7 +14,8 @@ have no better ones, the embeddings are those of the tokenizer's tokens, and eac
 It streams: the transformer sees whole chunks and a bounded past, and a word is given out once another one begins or
 160 ms bring nothing. Without a tokenizer (:meth:`CTCAdaptor.spelt_by`) a token is a word by itself, and is given out
 once another label follows. With a decoder (:meth:`CTCAdaptor.decoded_by`) the tokens are those of the best text that a
-search finds, once the stream is over; where that overrules the frames, a token's embedding is its own.
+search finds, of each part between two pauses of 160 ms, with what was said before it in mind; where that overrules the
+frames, a token's embedding is its own.
 
 Sources: LegoSLM (arXiv 2505.11352), section 3: CTC over the language model's vocabulary, and its posteriors as weights;
 Soundwave (arXiv 2502.12900), section 3: one embedding for each run of frames.
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,12 +90,16 @@ class WordsState(State):
     """What is heard of one stream.
 
     frames: at 25 Hz so far. kept: log-probabilities (t, V + 1) each of the last frames, whose tokens are not known yet.
-    heard: the tokens so far.
+    heard: the tokens so far. searched: a decoder, and what it knows behind them; speaks: whether the kept frames have
+    more than blanks; quiet: how many blanks there have been in a row.
     """
 
     frames: int = 0
     kept: list[Tensor] = field(default_factory=list)
     heard: list[HeardToken] = field(default_factory=list)
+    searched: tuple[Decoder, list[np.ndarray]] | None = None
+    speaks: bool = False
+    quiet: int = 0
 
     def clone(self) -> WordsState:
         """The tensors are shared: they no longer change."""
@@ -225,23 +231,33 @@ class CTCAdaptor(Adaptor):
             return self._embed(self.tokens[:0])[None].to(hidden.device), []
         vectors = self._embed(self.tokens).to(hidden.device)  # (V, D_llm)
         first = state.frames - sum(map(len, state.kept))
-        log_probs = self._final(self.scores(hidden, vectors)[0].log_softmax(-1), state, last)  # (t, V + 1)
-        if not (tokens := self._tokens(log_probs)):
-            return vectors.new_zeros(1, 0, self.config.out_dim), []
-        averaged = self._averaged(log_probs, tokens, vectors)
-        rows, words, groups = list[Tensor](), list[_Word](), self._grouped(tokens)
-        follows = [group[0].start + 1 for group in groups[1:]]
-        for heard, following in zip(groups, [*follows, math.inf], strict=True):
-            known = int(min(heard[-1].end + self._pause, following))
-            labels = tuple(token.token for token in heard)
-            row, averaged = averaged.tensor_split((len(labels),))
-            written = self._written(heard, first)
-            own = [token.token for token in written]
-            if own != self.tokens[list(labels)].tolist():
-                row = self._embed(torch.tensor(own, device=self.tokens.device)).to(row)
-            rows.append(row)
-            words.append(_Word(known, written))
+        new = self.scores(hidden, vectors)[0].log_softmax(-1)
+        state.frames += len(new)
+        parts = [self._final(new, state, last)] if self._decoder is None else self._parts(new, state, last)
+        rows, words, before = [vectors.new_zeros(0, self.config.out_dim)], list[_Word](), 0
+        for at, log_probs in enumerate(parts):  # (t, V + 1)
+            tokens = self._tokens(log_probs, state, last and at == len(parts) - 1)
+            groups = self._grouped(tokens)
+            averaged = self._averaged(log_probs, tokens, vectors) if tokens else rows[0]
+            for heard, known in zip(groups, self._known(groups, len(log_probs)), strict=True):
+                labels = tuple(token.token for token in heard)
+                row, averaged = averaged.tensor_split((len(labels),))
+                written = self._written(heard, first + before)
+                own = [token.token for token in written]
+                if own != self.tokens[list(labels)].tolist():
+                    row = self._embed(torch.tensor(own, device=self.tokens.device)).to(row)
+                rows.append(row)
+                words.append(_Word(before + known, written))
+            before += len(log_probs)
         return torch.cat(rows)[None], words
+
+    def _known(self, groups: list[list[HeardToken]], frames: int) -> list[int]:
+        """After how many of the frames that were read with it each word is over."""
+        if self._decoder is not None:
+            return [frames] * len(groups)
+        follows = [*(group[0].start + 1 for group in groups[1:]), math.inf][: len(groups)]
+        ends = [heard[-1].end + self._pause for heard in groups]
+        return [int(min(end, following)) for end, following in zip(ends, follows, strict=True)]
 
     def _written(self, heard: list[HeardToken], first: int) -> tuple[HeardToken, ...]:
         """A word, heard as labels at frames of 25 Hz behind the ``first``, as the language model's tokenizer writes it,
@@ -273,10 +289,6 @@ class CTCAdaptor(Adaptor):
 
     def _final(self, new: Tensor, state: WordsState, last: bool) -> Tensor:
         """New frames (U, V + 1) have come: those (t, V + 1), kept ones first, whose words are over."""
-        state.frames += len(new)
-        if not last and self._decoder is not None:
-            state.kept += [new] * bool(len(new))
-            return new[:0]
         frames, state.kept = torch.cat([*state.kept, new]), []
         if last or not (tokens := best_path(frames)) or len(frames) - tokens[-1].end >= self._pause:
             return frames
@@ -284,14 +296,29 @@ class CTCAdaptor(Adaptor):
         state.kept = [frames[begins:]]
         return frames[:begins]
 
-    def _tokens(self, log_probs: Tensor) -> list[HeardToken]:
+    def _parts(self, new: Tensor, state: WordsState, last: bool) -> list[Tensor]:
+        """The same, for a decoder: what was said between two pauses, (t, V + 1) each, with the pause behind it."""
+        parts, begins = list[Tensor](), 0
+        for at, blank in enumerate((new.argmax(-1) == self.config.vocab).tolist()):
+            state.quiet = state.quiet + 1 if blank else 0
+            state.speaks |= not blank
+            if state.speaks and state.quiet == _PAUSE:
+                parts.append(torch.cat([*state.kept, new[begins : at + 1]]))
+                state.kept, state.speaks, begins = [], False, at + 1
+        state.kept.append(new[begins:])
+        if last:
+            parts.append(torch.cat(state.kept))
+            state.kept = []
+        return parts
+
+    def _tokens(self, log_probs: Tensor, state: WordsState, last: bool) -> list[HeardToken]:
         """What (t, V + 1) say, as labels with the frames from first to last."""
-        if not len(log_probs):
-            return []
         if self._decoder is None:
-            return best_path(log_probs)
-        found = self._decoder(log_probs.float().cpu().numpy())[0]
-        return aligned(log_probs, self.config.vocab, 1, found.labels)
+            return best_path(log_probs) if len(log_probs) else []
+        before = state.searched[1] if state.searched and state.searched[0] is self._decoder else None
+        labels, found = self._decoder.part(log_probs.float().cpu().numpy(), before, last)
+        state.searched = self._decoder, found
+        return aligned(log_probs, self.config.vocab, 1, labels)
 
     def _averaged(self, log_probs: Tensor, tokens: list[HeardToken], vectors: Tensor) -> Tensor:
         """(tokens, D_llm). The mean of a token's frames says by which probabilities embeddings are averaged, if the

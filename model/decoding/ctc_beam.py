@@ -144,19 +144,47 @@ def search(log_probs: np.ndarray, config: BeamConfig | None = None, fusions: Seq
     Args:
         log_probs: (T, V + 1), of labels and last the blank.
     """
-    config = config or BeamConfig()
-    texts = _Texts([fusion.begin() for fusion in fusions])
-    for frame, labels in zip(log_probs.astype(np.float64), likely(log_probs, config), strict=True):
-        if len(labels):
-            texts.go_on(frame, labels, config, fusions)
-        else:
-            texts.stay(frame)
+    texts = _followed(log_probs, config or BeamConfig(), fusions, [fusion.begin() for fusion in fusions])
     extra = texts.extra
     for fusion, state in zip(fusions, texts.states, strict=True):
         extra = extra + fusion.finish(state)
     ctc = np.logaddexp(texts.by_blank, texts.by_label)
     return [Found(labels=texts.labels(int(texts.text[at])), score=float((ctc + extra)[at]), ctc=float(ctc[at]))
             for at in np.argsort(-(ctc + extra), kind="stable")]  # fmt: skip
+
+
+def search_part(
+    log_probs: np.ndarray,
+    config: BeamConfig,
+    fusions: Sequence[Fusion],
+    before: Sequence[np.ndarray] | None,
+    last: bool,
+) -> tuple[tuple[int, ...], list[np.ndarray]]:
+    """The likeliest labels of a part of a text, which begins and ends in a pause.
+
+    Args:
+        log_probs: (T, V + 1) of the part.
+        before: what this function gave for the part before it; None: it is the first.
+        last: whether the text ends with it.
+    """
+    texts = _followed(log_probs, config, fusions, before or [fusion.begin() for fusion in fusions])
+    score = np.logaddexp(texts.by_blank, texts.by_label) + texts.extra
+    for fusion, state in zip(fusions, texts.states, strict=True):
+        score = score + (fusion.finish(state) if last else fusion.pause(state))
+    best = int(np.argmax(score))
+    return texts.labels(int(texts.text[best])), [state[best : best + 1] for state in texts.states]
+
+
+def _followed(
+    log_probs: np.ndarray, config: BeamConfig, fusions: Sequence[Fusion], begin: Sequence[np.ndarray]
+) -> _Texts:
+    texts = _Texts(list(begin))
+    for frame, labels in zip(log_probs.astype(np.float64), likely(log_probs, config), strict=True):
+        if len(labels):
+            texts.go_on(frame, labels, config, fusions)
+        else:
+            texts.stay(frame)
+    return texts
 
 
 def likely(log_probs: np.ndarray, config: BeamConfig) -> list[np.ndarray]:

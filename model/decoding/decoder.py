@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from ..errors import DuologueError
-from .ctc_beam import BeamConfig, Found, search
+from .ctc_beam import BeamConfig, Found, search, search_part
 from .fusions import Fusion, HotWordFusion, TokenFusion, WordFusion
 from .hot_words import HotPhrase, HotWords
 from .labels import Labels, plain_words
@@ -85,6 +85,12 @@ class Decoder:
     def __call__(self, log_probs: np.ndarray) -> list[Found]:
         """The likeliest texts of (T, V + 1), the blank last; the best first."""
         return search(log_probs, self.config.beam, self.fusions)
+
+    def part(
+        self, log_probs: np.ndarray, before: Sequence[np.ndarray] | None, last: bool
+    ) -> tuple[tuple[int, ...], list[np.ndarray]]:
+        """The likeliest labels of a part of what is said, up to a pause: see :func:`.ctc_beam.search_part`."""
+        return search_part(log_probs, self.config.beam, self.fusions, before, last)
 
 
 def _phrases(words: Sequence[HotWord], labels: Labels) -> list[HotPhrase]:

@@ -32,6 +32,9 @@ class Fusion(Protocol):
     def finish(self, states: np.ndarray) -> np.ndarray:
         """What the end of the text adds (W,)."""
 
+    def pause(self, states: np.ndarray) -> np.ndarray:
+        """What a pause adds (W,), behind which one of the texts alone goes on."""
+
 
 class HotWordFusion:
     """Hot words. A state is the automaton's."""
@@ -50,6 +53,9 @@ class HotWordFusion:
         return self.words.advance(states, labels)[1]
 
     def finish(self, states: np.ndarray) -> np.ndarray:
+        return self.words.finish(states)
+
+    def pause(self, states: np.ndarray) -> np.ndarray:
         return self.words.finish(states)
 
 
@@ -76,6 +82,9 @@ class TokenFusion:
 
     def finish(self, states: np.ndarray) -> np.ndarray:
         return self.weight * self.model.advance(states, np.full(len(states), MARKS.index(END)))[0]
+
+    def pause(self, states: np.ndarray) -> np.ndarray:
+        return np.zeros(len(states))
 
 
 class WordFusion:
@@ -107,7 +116,10 @@ class WordFusion:
 
     def finish(self, states: np.ndarray) -> np.ndarray:
         ends = np.full(len(states), MARKS.index(END))
-        return states[:, 2].astype(np.float64) + self.weight * self.model.advance(np.stack(list(states[:, 3])), ends)[0]
+        return self.pause(states) + self.weight * self.model.advance(np.stack(list(states[:, 3])), ends)[0]
+
+    def pause(self, states: np.ndarray) -> np.ndarray:
+        return states[:, 2].astype(np.float64)  # the last word's
 
     def _rows(self, texts: list[tuple[np.ndarray, str]]) -> np.ndarray:
         """Texts as (model's state before the last word, that word) -> states (W, 4)."""

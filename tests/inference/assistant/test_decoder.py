@@ -103,12 +103,13 @@ def test_a_list_is_swapped_within_a_turn(assistant) -> None:
     """What is not final yet is found as the decoder of the moment says."""
     hot, state = assistant.with_decoder(decoder_of(hotwords="is, France")).model, assistant.model.init_state()
     assistant.model.begin_turn(state)
-    first, second = tones("the capital", 0.3), tones("of France")
-    assistant.model.listen(torch.from_numpy(first)[None], state)
-    hot.listen(torch.from_numpy(second)[None], state)
+    first, second = (torch.from_numpy(tones(*said))[None] for said in (("the capital", 0.3), ("of France",)))
+    assistant.model.listen(first, state)
+    hot.listen(second[:, :1600], state)  # no pause yet
     kept = state.clone()
-    hot.end_turn(state)
-    assistant.model.end_turn(kept)
+    for model, heard_so_far in ((hot, state), (assistant.model, kept)):
+        model.listen(second[:, 1600:], heard_so_far)
+        model.end_turn(heard_so_far)
     decode = assistant.tokenizer.decode
     assert decode([token.token for token in state.transcript.tokens]) == " the capital is France"
     assert decode([token.token for token in kept.transcript.tokens]) == " the capital of France"

@@ -6,13 +6,13 @@ import functools
 
 import pytest
 import torch
+from fused import Fused
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_chat import chat_tokenizer
 from torch import Tensor
 
 from duologue.model.adaptor.ctc import CTCAdaptor, CTCAdaptorConfig, WordsState
-from duologue.model.decoding.ctc_beam import search
 from duologue.model.decoding.fusions import HotWordFusion
 from duologue.model.decoding.hot_words import HotPhrase, HotWords
 from duologue.model.decoding.labels import Labels
@@ -79,7 +79,7 @@ def test_a_decoder_overrules_the_frames() -> None:
     scores[0, 2, 5] += 3.9
     greedy = scripted()._embeddings(scores, before := WordsState(), last=True)
     words = HotWords([HotPhrase((4,), (3.0,))], VOCAB)
-    adaptor, state = scripted().decoded_by(lambda frames: search(frames, fusions=[HotWordFusion(words)])), WordsState()
+    adaptor, state = scripted().decoded_by(Fused(HotWordFusion(words))), WordsState()
     for part in scores.split(2, dim=1):
         assert adaptor._embeddings(part, state, last=False).shape == (1, 0, DIM)
     out = adaptor._embeddings(scores[:, :0], state, last=True)
@@ -87,6 +87,29 @@ def test_a_decoder_overrules_the_frames() -> None:
     assert torch.equal(out[0, 0], VECTORS[11]) and torch.allclose(out[0, 1], greedy[0, 1])
     assert [token.start for token in state.heard] == [2, 8], "in frames at 50 Hz"
     assert state.heard[0].confidence == pytest.approx(scores[0].softmax(-1)[1, 4].item(), abs=1e-6)
+
+
+def test_a_decoder_decides_at_a_pause_with_what_was_said_in_mind() -> None:
+    """However the frames come; a phrase goes on behind the pause, and nothing is said of the pause itself."""
+    scores = best(5, 2, 2, 5, 1, 5, 5, 5, 5, 5, 5, 3, 5)
+    scores[0, 11, 4] += 3.9  # behind the pause this one may be said as well
+    words = HotWords([HotPhrase((1, 4), (0.0, 1.5))], VOCAB)
+    for size in (1, 2, 5, 13):
+        adaptor, state, given = scripted().decoded_by(Fused(HotWordFusion(words))), WordsState(), []
+        for part in scores.split(size, dim=1):
+            given.append(adaptor._embeddings(part, state, last=False).shape[1])
+        assert sum(given) == 2 and state.frames == 13
+        if size == 1:
+            assert given.index(2) == 8, "160 ms behind the word"
+        adaptor._embeddings(scores[:, :0], state, last=True)
+        assert [(token.token, token.start) for token in state.heard] == [(20, 2), (9, 8), (11, 22)]
+    alone, state = scripted().decoded_by(Fused(HotWordFusion(words))), WordsState()
+    alone._embeddings(scores[:, 9:], state, last=True)
+    assert [token.token for token in state.heard] == [4], "without what was said before, as it sounds"
+    state = WordsState()
+    for frames, decoder in ((scores[:, :10], Fused(HotWordFusion(words))), (scores[:, 10:], Fused())):
+        scripted().decoded_by(decoder)._embeddings(frames, state, last=frames is not scores[:, :10])
+    assert state.heard[-1].token == 4, "another decoder knows nothing of what one before it knew"
 
 
 @functools.cache
