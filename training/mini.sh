@@ -139,12 +139,15 @@ voice() { # Units from spelling alone, so that it speaks for any language model;
     train unit_vocoder preset=mini start=vocoder="$WORK/runs/narrow" data="$(there reading replies)"
 }
 
-monitor() { # When to answer: questions, their pauses, what is said to nobody here, sounds
+monitor() { # When to answer: questions, their pauses, what is said to nobody here, sounds; most of it in writing
     base encoder
     base llm
+    written dialogues asked.jsonl source="$WORK/questions.jsonl" n="$(scaled 8000)"
+    written dialogues asides.jsonl source=nano said=aside n="$(scaled 4000)"
     train duplex preset=llama-omni encoder="$WORK/encoder" llm="$WORK/llm" adaptor="$WORK/runs/ctc_adaptor" \
         data="$(there said_chat said_talks said_statements said_facts none)" dev_data="$(there val_chat)" \
-        scenes="$(scaled 2000)" window.left_ms=4000 ${noises[@]+"${noises[@]}"}
+        texts="$WORK/asked.jsonl,$WORK/asides.jsonl,$WORK/statements.jsonl" instructions="$BRIEF" monitor.hidden_dim=32 \
+        scenes="$(scaled 800)" window.left_ms=4000 ${noises[@]+"${noises[@]}"}
 }
 
 assemble() {

@@ -32,7 +32,7 @@ from ..datasets.conversations import (
     folder_of,
     read_conversations,
 )
-from ..datasets.question_sets import bundled_set
+from ..datasets.question_sets import QuestionSet, bundled_set
 from ..datasets.shard_runs import require_at_least
 from ..datasets.splits import Split
 from ..datasets.tables import RowFilter
@@ -52,7 +52,8 @@ class Config:
     instruction: what stands in writing beside each clip; several with | between: one of them is drawn for each
     reply: the field that is the answer then: text, or a field of the source such as label or translation; "": text
         where an instruction is given, else the conversations' own replies
-    said: "text", or "reply": each reply is said by itself, as a statement that needs no answer
+    said: "text"; "reply": each reply is said by itself, as a statement that needs no answer; "aside": n statements of a
+        question set that need none
     swap: a file of words or names, one a line: about a third of the words of four letters or more in each text, at
         least one, give their places to some of them, drawn; the replies, which no longer fit, are left out
     """
@@ -71,11 +72,12 @@ class Config:
     swap: str = ""
 
     def __post_init__(self) -> None:
-        if self.said not in ("text", "reply"):
-            raise DuologueError(f"said={self.said}: expected text or reply")
-        if self.said == "reply" and (self.instruction or self.reply):
-            raise DuologueError("said=reply makes statements, which have no answer: leave instruction and reply out")
-        if self.swap and (self.said == "reply" or self.reply not in ("", "text")):
+        if self.said not in ("text", "reply", "aside"):
+            raise DuologueError(f"said={self.said}: expected text, reply or aside")
+        if self.said != "text" and (self.instruction or self.reply):
+            raise DuologueError(f"said={self.said} makes statements, which have no answer: leave instruction and reply "
+                                "out")  # fmt: skip
+        if self.swap and (self.said != "text" or self.reply not in ("", "text")):
             raise DuologueError("swap= changes what is said, which no reply fits: leave said and reply out")
         require_at_least(self, {"n": 0, "seed": 0})
         if self.split not in list(Split):
@@ -107,7 +109,9 @@ def run(config: Config) -> dict[str, Any]:
     for conversation in found:
         if not conversation.turns:
             continue
-        if config.said == "reply":
+        if config.said == "aside":
+            kept = [conversation]
+        elif config.said == "reply":
             kept = list(_statements(conversation))
         elif config.answer() == "reply":
             kept = [_with_instruction(conversation, config, rng)]
@@ -127,6 +131,8 @@ def run(config: Config) -> dict[str, Any]:
 def _conversations(config: Config) -> tuple[list[WrittenConversation], Path]:
     """Those of the source, and the folder that its paths are counted from."""
     questions = bundled_set(config.source)
+    if questions is None and config.said == "aside":
+        raise DuologueError(f"said=aside is for question sets, and {config.source} is none: say its replies, said=reply")
     if questions is None:
         return _chosen(read_conversations(config.source), config)[: config.n or None], folder_of(config.source)
     if config.where or config.without:
@@ -134,6 +140,8 @@ def _conversations(config: Config) -> tuple[list[WrittenConversation], Path]:
     if not config.n:
         raise DuologueError(f"source={config.source}: how many dialogues are to be drawn? Give n=")
     drawn = []
+    if config.said == "aside":
+        return _asides(questions, config), Path()
     for index in range(config.n):
         dialogue = questions.dialogue(config.seed, index, config.split)
         turns = [WrittenTurn(text=question, reply=answer) for question, answer in dialogue.history]
@@ -141,6 +149,14 @@ def _conversations(config: Config) -> tuple[list[WrittenConversation], Path]:
         name = f"{config.seed}-{index:07d}"
         drawn.append(WrittenConversation(id=name, turns=tuple(turns), system=dialogue.system))
     return drawn, Path()
+
+
+def _asides(questions: QuestionSet, config: Config) -> list[WrittenConversation]:
+    """Different ones, at most n; what is to be obeyed is left out."""
+    said = dict.fromkeys(questions.aside(config.seed, index, config.split) for index in range(2 * config.n))
+    texts = [text for text, turn_state in said if turn_state == "noise"][: config.n]
+    return [WrittenConversation(id=f"{config.seed}-aside-{at:07d}", turns=(WrittenTurn(text=text, respond=False),))
+            for at, text in enumerate(texts)]  # fmt: skip
 
 
 def _chosen(found: list[WrittenConversation], config: Config) -> list[WrittenConversation]:

@@ -80,6 +80,16 @@ def test_replies_are_said_as_statements(tmp_path: Path) -> None:
     assert read_conversations(out)[0].turns[0].respond is False
 
 
+def test_asides_of_a_question_set(tmp_path: Path) -> None:
+    """Different ones, none of which is to be answered or obeyed, of the split that is asked for."""
+    out = tmp_path / "asides.jsonl"
+    assert main("dialogues", ["source=nano", "said=aside", "n=50", f"out={out}"])["conversations"] == 50
+    turns = [row["turns"][0] for row in rows(out)]
+    known = [question_set("nano").aside(0, index, "train") for index in range(100)]
+    assert all((turn["text"], "noise") in known and turn["respond"] is False for turn in turns)
+    assert len({turn["text"] for turn in turns}) == 50
+
+
 def test_rare_words_take_the_places_of_common_ones(tmp_path: Path) -> None:
     """Of long words alone; the reply goes, and what has no long word is left out."""
     source, words = tmp_path / "chat.jsonl", tmp_path / "names.txt"
@@ -172,7 +182,8 @@ def test_what_is_written_is_what_was_read(
         (["source=set", "instruction=a", "reply=mood"], "set has no clip with the field 'mood'"),
         (["source=set", "n=-1"], "n=-1: expected at least 0"),
         (["source=set", "said=reply"], "set has no clip with the field 'reply'"),
-        (["source=set", "said=label"], "said=label: expected text or reply"),
+        (["source=set", "said=label"], "said=label: expected text, reply or aside"),
+        (["source=set", "said=aside"], "said=aside is for question sets, and set is none"),
         (["source=set", "said=reply", "reply=text"], "statements, which have no answer"),
         (["source=set", "swap=none.txt"], "swap=none.txt cannot be read as UTF-8 text"),
         (["source=set", "swap=set/manifest.jsonl", "reply=label"], "swap= changes what is said, which no reply fits"),
