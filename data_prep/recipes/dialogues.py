@@ -132,7 +132,7 @@ def _conversations(config: Config) -> tuple[list[WrittenConversation], Path]:
     """Those of the source, and the folder that its paths are counted from."""
     questions = bundled_set(config.source)
     if questions is None and config.said == "aside":
-        raise DuologueError(f"said=aside is for question sets, and {config.source} is none: say its replies, said=reply")
+        raise DuologueError(f"said=aside is for question sets, and {config.source} is none: try said=reply")
     if questions is None:
         return _chosen(read_conversations(config.source), config)[: config.n or None], folder_of(config.source)
     if config.where or config.without:
