@@ -71,6 +71,7 @@ HotWordList = Annotated[
     str, typer.Option("--hotwords", help="Words that are likely: a file, a phrase a line, or phrases with commas.")
 ]
 LM = Annotated[Path | None, typer.Option("--lm", help="An n-gram model of what is likely to be said (.arpa).")]
+GrammarFile = Annotated[Path | None, typer.Option("--grammar", help="All that may be said, as rules (JSGF).")]
 
 
 @app.callback(invoke_without_command=True)
@@ -103,6 +104,7 @@ def ask(
     beam: Beam = 1,
     hotwords: HotWordList = "",
     lm: LM = None,
+    grammar: GrammarFile = None,
 ) -> None:
     """Ask one question; print the reply and write its speech.
 
@@ -115,6 +117,7 @@ def ask(
     duologue ask clip.wav --text "what sound is this?"                  about a recording, which may be a sound
     duologue ask question.wav -m omni --instructions "Answer in one sentence."
     duologue ask question.wav -m mini --hotwords "Evanescence, Asiana Airlines" --lm questions.arpa
+    duologue ask order.wav -m mini --grammar orders.jsgf
     duologue ask question.wav -m omni --device cuda --dtype bfloat16    an imported model
     """
     if question is None and text is None:
@@ -130,7 +133,7 @@ def ask(
     if output is not None:
         require_wav(output)
     recording = None if question is None else from_argument(question)
-    config = decoder_of(beam if beam > 1 else 0, lm, hotwords)
+    config = decoder_of(beam if beam > 1 else 0, lm, hotwords, grammar)
     assistant = load(model, device, dtype, int8, windowed=encoder == "windowed").with_decoder(config)
     limit_threads(assistant)
     reply = assistant.ask(recording, text, instructions=instructions)
@@ -176,6 +179,7 @@ def listen(
     beam: Beam = 1,
     hotwords: HotWordList = "",
     lm: LM = None,
+    grammar: GrammarFile = None,
 ) -> None:
     """Converse in full duplex with a recording: the output is as long as it, and says when it was spoken to.
 
@@ -198,7 +202,7 @@ def listen(
     from ..inference.session.notes import notes
 
     require_wav(output)
-    assistant = load(model).with_decoder(decoder_of(beam if beam > 1 else 0, lm, hotwords))
+    assistant = load(model).with_decoder(decoder_of(beam if beam > 1 else 0, lm, hotwords, grammar))
     limit_threads(assistant)
     heard = read_audio(from_argument(recording), assistant.input_rate)
     for note in notes(assistant.model):

@@ -122,7 +122,7 @@ def test_every_library_is_declared_and_used() -> None:
     extras = project["optional-dependencies"]
     core = named(project["dependencies"])
     ours = ("demo", "gradio", "train", "eval", "quality", "data", "voices", "serve", "terminal", "replicas", "int8",
-            "whisper", "gguf", "webrtc")
+            "whisper", "gguf", "webrtc", "grammar")
     optional = named([requirement for extra in ours for requirement in extras[extra]])
     used = set().union(*(imports(ROOT / folder) for folder in FOLDERS))
     assert used - core - optional == set(), "imported, but in no list of pyproject.toml"

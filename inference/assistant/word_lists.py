@@ -1,4 +1,4 @@
-"""Hot words and n-gram models as they are named on a command line, in a request or in a prompt.
+"""Hot words, n-gram models and grammars as they are named on a command line, in a request or in a prompt.
 
 A list is a file, a phrase a line, or phrases with commas between. "Evanescence:4" gives a phrase a weight of its own;
 what stands behind a # in a file says nothing.
@@ -15,6 +15,7 @@ from ...checkpoints.files import expanded, read_text
 from ...data_prep.text.ngram_files import load
 from ...model.decoding.ctc_beam import BeamConfig
 from ...model.decoding.decoder import WEIGHT, DecoderConfig, HotWord
+from ...model.decoding.grammars import jsgf
 from ...model.decoding.labels import plain_words
 from ...model.errors import DuologueError
 
@@ -77,6 +78,7 @@ def decoder_of(
     beam: int = 0,
     lm: Path | None = None,
     hotwords: str = "",
+    grammar: Path | None = None,
     *,
     lm_weight: float | None = None,
     lm_bonus: float | None = None,
@@ -86,7 +88,7 @@ def decoder_of(
 
     Args:
         beam: its width; 0: the usual one, if there is anything to look for.
-        lm: an n-gram model's file. hotwords: see :func:`phrases_in`.
+        lm: an n-gram model's file. hotwords: see :func:`phrases_in`. grammar: a JSGF file, of all that may be said.
 
     Raises:
         DuologueError: a file that cannot be read, a list without words, a width or a weight that cannot be.
@@ -94,10 +96,11 @@ def decoder_of(
     words = hot_words(phrases_in(hotwords), hot_weight) if hotwords else ()
     if hotwords and not words:
         raise DuologueError(f"{hotwords}: there are no words in it")
-    if beam <= 1 and lm is None and not words:
+    if beam <= 1 and lm is None and grammar is None and not words:
         return None
     config = DecoderConfig(
         hot_words=words, lm=None if lm is None else load(lm), lm_bonus=lm_bonus,
+        grammar=None if grammar is None else jsgf.parse(read_text(grammar), str(grammar)),
         beam=BeamConfig(width=beam) if beam else BeamConfig(),
     )  # fmt: skip
     return config if lm_weight is None else replace(config, lm_weight=lm_weight)

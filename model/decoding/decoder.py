@@ -1,4 +1,4 @@
-"""How posteriors become words: the width of the beam, an n-gram model, hot words. A value, which may change any time.
+"""How posteriors become words: a beam, an n-gram model, hot words; or a grammar. A value, which may change any time.
 
     DecoderConfig, and the labels of a model -> Decoder: log-probabilities (T, V + 1) -> texts, the best first
 """
@@ -15,6 +15,8 @@ import numpy as np
 from ..errors import DuologueError
 from .ctc_beam import BeamConfig, Found, search, search_part
 from .fusions import Fusion, HotWordFusion, TokenFusion, WordFusion
+from .grammars.jsgf import Grammar
+from .grammars.tlg import TLG
 from .hot_words import HotPhrase, HotWords
 from .labels import Labels, plain_words
 from .ngrams.backoff import NGramLM
@@ -53,23 +55,29 @@ class DecoderConfig:
     lm: NGramLM | None = None  # over words, or over the tokens of the model's tokenizer
     lm_weight: float = 0.5  # of its log-probabilities
     lm_bonus: float | None = None  # nats for each of its words, against its liking for short texts; None: the usual
+    grammar: Grammar | None = None  # of all that may be said: its best text, instead of a beam's
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.lm_weight) or self.lm_weight < 0 or not np.isfinite(self.lm_bonus or 0.0):
             raise DuologueError(f"lm_weight is {self.lm_weight} and lm_bonus {self.lm_bonus}: the weight must be at "
                                 "least 0, both finite")  # fmt: skip
+        if self.grammar is not None and (self.hot_words or self.lm):
+            raise DuologueError(f"{self.grammar.name} is all that may be said: give hot words and n-gram models "
+                                "without a grammar")  # fmt: skip
 
 
 class Decoder:
     """Searches the texts of one model.
 
     Raises:
-        DuologueError: a hot word that the labels cannot spell.
+        DuologueError: a hot word, or a word of the grammar, that the labels cannot spell.
     """
 
     def __init__(self, config: DecoderConfig, labels: Labels) -> None:
         self.config = config
         self.fusions: list[Fusion] = []
+        grammar = config.grammar
+        self.graph = None if grammar is None else TLG(grammar, lambda word: spelt(word, labels), len(labels.tokens))
         if config.hot_words:
             words = HotWords(_phrases(config.hot_words, labels), len(labels.tokens), labels.goes_on)
             self.fusions.append(HotWordFusion(words))
@@ -84,7 +92,7 @@ class Decoder:
 
     def __call__(self, log_probs: np.ndarray) -> list[Found]:
         """The likeliest texts of (T, V + 1), the blank last; the best first."""
-        return search(log_probs, self.config.beam, self.fusions)
+        return search(log_probs, self.config.beam, self.fusions) if self.graph is None else self.graph(log_probs)
 
     def part(
         self, log_probs: np.ndarray, before: Sequence[np.ndarray] | None, last: bool

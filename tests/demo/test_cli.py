@@ -197,6 +197,7 @@ def test_unusual_recordings(run: Any, model: str, tmp_path: Path, rate: int, cha
         (["ask"], r"give a recording .* or --text"),
         (["ask", "q.wav", "--text", " "], "has no words"),
         (["ask", "--text", "hi", "--lm", "no.arpa"], r"no such file: no\.arpa"),
+        (["listen", "q.wav", "-o", "x.wav", "--grammar", "no.jsgf"], r"no such file: no\.jsgf"),
         (["ask", "--text", "hi", "--hotwords", "names/no.txt"], r"no such file: names/no\.txt"),
         (["ask", "--text", "hi", "--hotwords", "Olly, !"], "the hot word '!' has no letters"),
         (["ask", "q.wav", "--model", "nanno"], "unknown model 'nanno': not a bundled name .* could not be reached: "),

@@ -6,7 +6,8 @@ Understood by the model, or by another system, whose words are in a file:
     any other model                    its reply to the speech and `instruction`
     --outputs DIR                      DIR/hypotheses.jsonl, {"id": …, "text": …} a line, or DIR/ID.txt for each
 
-Of a model that hears words by CTC the beam goes with an n-gram model (`lm=`) and hot words (`hotwords=`). Of a list of
+Of a model that hears words by CTC the beam goes with an n-gram model (`lm=`) and hot words (`hotwords=`); or all that
+may be said is in a grammar (`grammar=`, JSGF), whose best text is found in the place of the beam's. Of a list of
 words that matter (`keywords=`; the hot words, if not given) there are recall, precision and F1, in how many utterances
 one was understood that was not said, and the word error rates of them and of all others. With `joined=10` every ten
 utterances of a set are one long recording, which is cut at its pauses as users' are.
@@ -34,7 +35,7 @@ from ...assistant.assistant import Assistant
 from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
 from ...assistant.word_lists import decoder_of, phrases_in
 from ..inputs.generated import generated, recorded_turns
-from ..inputs.joined import join
+from ..inputs.joined import PAUSE_S, join
 from ..inputs.questions import BUNDLED, is_question_file
 from ..metrics.keywords import Keywords
 from ..metrics.statistics import Better, Metric
@@ -66,8 +67,10 @@ def run(
     lm_bonus: float | None = None,
     hotwords: str = "",
     hot_weight: float = WEIGHT,
+    grammar: Path | None = None,
     keywords: str = "",
     joined: int = 1,
+    pause: float = PAUSE_S,
     instruction: str = INSTRUCTION,
     language: str = ENGLISH,
     normaliser: str | None = None,
@@ -85,7 +88,9 @@ def run(
         lm, hotwords: an n-gram model's file, and a file of phrases or phrases with commas between; of the beam.
         lm_weight, lm_bonus, hot_weight: of the n-gram model's log-probabilities, nats for each of its words, nats for
             each token of a hot word; None: the usual one.
-        keywords: phrases that are counted, as ``hotwords``. joined: utterances of a set that are one recording.
+        grammar: a JSGF file.
+        keywords: phrases that are counted, as ``hotwords``. joined: utterances of a set that are one recording, with
+            ``pause`` seconds between two.
         instruction: what a model is asked that writes no transcript of its own.
         language: of what is said (ISO 639).
         split: which questions are said; None: the test's, of a question set's file all.
@@ -97,8 +102,9 @@ def run(
     """
     if outputs is not None and model is not None:
         raise DuologueError("give a model, or the outputs of another system, and not both")
-    if outputs is not None and (lm or hotwords):
-        raise DuologueError("lm= and hotwords= are for a model; to count another system's words give keywords=")
+    if outputs is not None and (lm or hotwords or grammar):
+        raise DuologueError("lm=, hotwords= and grammar= are for a model; to count another system's words give "
+                            "keywords=")  # fmt: skip
     if outputs is None and model is None:
         model = BUNDLED
     if profile not in PROFILES:
@@ -116,12 +122,14 @@ def run(
     utterances = list(found)
     if not utterances:
         raise DuologueError(f"{data} has no utterances with words")
-    utterances = join(utterances, joined)
+    utterances = join(utterances, joined, pause)
     assistant, source = (None, None) if model is None else loaded(model)
     beam = beam if assistant is not None and takes_beam(assistant.model) else 1
     decoded = assistant
-    if assistant is not None and (lm or hotwords or (beam > 1 and assistant.model.takes_decoder)):
-        config = decoder_of(beam, lm, hotwords, lm_weight=lm_weight, lm_bonus=lm_bonus, hot_weight=hot_weight)
+    if assistant is not None and (lm or hotwords or grammar or (beam > 1 and assistant.model.takes_decoder)):
+        config = decoder_of(
+            beam, lm, hotwords, grammar, lm_weight=lm_weight, lm_bonus=lm_bonus, hot_weight=hot_weight
+        )
         decoded = assistant.with_decoder(config)
     wide = beam > 1 or decoded is not assistant
     counted = Keywords(phrases_in(keywords or hotwords), normaliser) if keywords or hotwords else None
@@ -135,6 +143,7 @@ def run(
     given: dict[str, Any] = {
         "lm": lm and str(lm), "lm_weight": lm_weight, "lm_bonus": lm_bonus, "hotwords": hotwords,
         "hot_weight": hot_weight if hotwords else 0, "keywords": keywords, "joined": joined if joined > 1 else 0,
+        "grammar": grammar and str(grammar), "pause": pause if joined > 1 and pause != PAUSE_S else 0,
     }  # fmt: skip
     settings |= {name: value for name, value in given.items() if value}
     if assistant is not None and not assistant.model.transcribes:

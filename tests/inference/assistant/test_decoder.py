@@ -128,6 +128,24 @@ def test_an_n_gram_model_decides_what_is_vague(assistant, units: str) -> None:
     assert transcribe(assistant.with_decoder(DecoderConfig(lm=lm, lm_weight=0.0)), tones(SAID)) == SAID
 
 
+def test_of_a_grammar_one_text_is_heard(assistant, tmp_path: Path) -> None:
+    """What it allows and nothing else, as the transcript and by the language model; with the times of its words."""
+    pytest.importorskip("kaldifst")
+    rules = "#JSGF V1.0;\ngrammar g;\npublic <x> = the (France | capital) is <y>; <y> = France;\n"
+    (tmp_path / "orders.jsgf").write_text(rules)
+    model = assistant.with_decoder(decoder_of(grammar=tmp_path / "orders.jsgf")).model
+    tokens = heard(model, SAID).transcript.tokens
+    assert assistant.tokenizer.decode([token.token for token in tokens]) == " the capital is France"
+    assert [token.start for token in tokens] == pytest.approx([0.3, 0.62, 0.94, 1.26], abs=0.05)
+    assert [text.tokens for text in model.n_best(torch.from_numpy(tones(SAID, 0.3, 0.2))[None])] == [tokens]
+    (tmp_path / "orders.jsgf").write_text("<x> = Zürich;")
+    with pytest.raises(DuologueError, match=r"orders\.jsgf: the word 'Zürich' cannot be spelt"):
+        assistant.with_decoder(decoder_of(grammar=tmp_path / "orders.jsgf"))
+    (tmp_path / "orders.jsgf").write_text("<x> = the;")
+    with pytest.raises(DuologueError, match="give hot words and n-gram models without a grammar"):
+        decoder_of(grammar=tmp_path / "orders.jsgf", hotwords="is")
+
+
 def test_lists_of_requests_change_at_once(assistant) -> None:
     request = OneShotRequest(assistant, assistant.vad)
 

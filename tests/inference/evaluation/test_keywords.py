@@ -69,7 +69,9 @@ def test_the_suite_with_hot_words_and_a_model_of_words(tmp_path: Path, monkeypat
     )
     told = figures("told", lm=tmp_path / "lm.arpa", lm_weight=2.0)
     assert told["wer"] == 1 / 8 and told["beam_wer"] == 0, "behind capital alone"
-    assert figures("long", joined=2)["wer"] == 1 / 8
+    assert figures("long", joined=2)["wer"] == figures("close", joined=2, pause=0.1)["wer"] == 1 / 8
+    with pytest.raises(DuologueError, match="pause is -1"):
+        figures("x", joined=2, pause=-1)
     with pytest.raises(DuologueError, match="are for a model"):
         asr.run(outputs=tmp_path, data=tmp_path, out=tmp_path / "x", hotwords="is")
 
