@@ -57,8 +57,8 @@ MOVED := $(shell [ ! -d $(VENV) ] || { [ $(HERE) -ef . ] && grep -qsF "$(CURDIR)
 $(VENV)/.ready-%: pyproject.toml constraints.txt $(MOVED) | $(BIN)/python
 	@echo "Installing duologue[$*] into $(VENV) ..."
 	$(PIP) -e ".[$*]"
-	@[ "$*" != test ] || $(PIP) -e ".[quality]" || \
-	echo "PESQ and Resemblyzer need a C compiler to install: what measures with them is left out." >&2
+	@[ "$*" != test ] || for extra in quality compare; do $(PIP) -e ".[$$extra]" || \
+	echo "$$extra needs a C++ compiler to install: what it measures, or compares with, is left out." >&2; done
 	@mkdir -p $(dir $(HERE)) && ln -sfn ../.. $(HERE)
 	@cd $(VENV)/lib/python3*/site-packages && rm -f __editable__*duologue* && echo ../../../checkout > duologue.pth
 	@touch $@

@@ -25,6 +25,7 @@ def finish(
     *,
     details: Mapping[str, Any] | None = None,
     parts: Parts | None = None,
+    over_all: Sequence[Finding] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Write report.json, report.html and summary.md into ``out`` and print the figures.
@@ -34,9 +35,11 @@ def finish(
     Args:
         sections: of the page, after the figures; or what makes them from the report and the findings.
         parts: findings of parts of the rows, by name, which report.json keeps beside the whole's; None: there are none.
+        over_all: findings that are no sum over rows; they stand first.
     """
     good = good_rows(rows)
-    findings = [found for metric in metrics if (found := evaluate(metric, good, int(settings.get("seed") or 0))).count]
+    seed = int(settings.get("seed") or 0)
+    findings = [*over_all, *(found for metric in metrics if (found := evaluate(metric, good, seed)).count)]
     report: dict[str, Any] = {
         "settings": dict(settings),
         "metrics": [finding.to_json() for finding in findings],

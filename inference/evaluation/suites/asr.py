@@ -20,11 +20,9 @@ an utterance for which another system wrote nothing counts as nothing understood
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ....checkpoints.files import read_text, texts_by_id
 from ....checkpoints.recognisers.recogniser import ENGLISH
 from ....data_prep.audio import read_audio
 from ....data_prep.datasets.conversations import TURNS_FILE
@@ -35,6 +33,7 @@ from ...assistant.assistant import Assistant
 from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
 from ...assistant.word_lists import decoder_of, phrases_in
 from ..inputs.generated import generated, recorded_turns
+from ..inputs.hypotheses import texts_in
 from ..inputs.joined import PAUSE_S, join
 from ..inputs.questions import BUNDLED, is_question_file
 from ..metrics.keywords import Keywords
@@ -46,7 +45,6 @@ from ..report.plots import bars, number
 from ..report.reporting import Parts, by_part, finish, good_rows, ranked
 from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
-HYPOTHESES = "hypotheses.jsonl"
 PROFILES = {"quick": (60, "dev"), "card": (300, "flite:awb,flite:slt,festival:ked_diphone")}
 PREFIXES = {"greedy": "", "beam": "beam_"}
 _SHOWN, _HEARD = 20, 8  # alignments; those with sound
@@ -149,7 +147,7 @@ def run(
     if assistant is not None and not assistant.model.transcribes:
         settings["instruction"] = instruction
     folder, metrics = open_folder(out, settings), _metrics(beam if wide else 0, normaliser, counted)
-    understood = _of_files(outputs) if outputs is not None else None
+    understood = texts_in(outputs) if outputs is not None else None
 
     def work(at: int, utterance: Utterance) -> Row:
         row: Row = {"set": utterance.set, "text": utterance.text}
@@ -183,21 +181,6 @@ def _metrics(beam: int, how: str, counted: Keywords | None) -> tuple[Metric, ...
         found += [Metric(key=prefix + key, name=name + wide, unit="%", better=Better.LOWER) for key, name in names]
         found += [] if counted is None else counted.metrics(prefix, wide)
     return tuple(found)
-
-
-def _of_files(folder: Path) -> Callable[[str], str]:
-    path = folder / HYPOTHESES
-    if path.is_file():
-        known = texts_by_id(path, "text")
-        return lambda name: known.get(name, "")
-    if not folder.is_dir() or next(folder.rglob("*.txt"), None) is None:
-        raise DuologueError(f"{folder} holds neither {HYPOTHESES} nor texts (ID.txt)")
-
-    def read(name: str) -> str:
-        text = folder / f"{name}.txt"
-        return read_text(text).strip() if text.is_file() else ""
-
-    return read
 
 
 def _sets(parts: Parts) -> Section:

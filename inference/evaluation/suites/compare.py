@@ -65,9 +65,11 @@ def run(reports: Sequence[Path], out: Path, *, seed: int = 0, quiet: bool = Fals
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any], pairing: Pairing, seed: int = 0) -> list[Difference]:
-    """Every metric that both reports have, over the paired rows, with `differs` after Holm's correction."""
+    """Every metric of rows that both reports have, over the paired ones, with `differs` after Holm's correction."""
     known = {entry["id"] for entry in b["metrics"]}
-    metrics = [from_json(entry) for entry in a["metrics"] if entry["id"] in known]
+    measured = {key for row in a["rows"] for key in row.get("measures", {})}
+    shared = [from_json(entry) for entry in a["metrics"] if entry["id"] in known]
+    metrics = [metric for metric in shared if metric.key in measured]
     raw = [compare(metric, pairing.a, pairing.b, seed) for metric in metrics]
     held = holm([difference.p for difference in raw])
     return [replace(difference, differs=differs) for difference, differs in zip(raw, held, strict=True)]

@@ -23,9 +23,9 @@ from duologue.data_prep.text.plain_text import heard, plain
 from duologue.data_prep.text.spoken import ALPHABET, normalise
 from duologue.inference.assistant.text_stream import ids_of
 from duologue.inference.evaluation.inputs import foreign
+from duologue.inference.evaluation.inputs.hypotheses import texts_in
 from duologue.inference.evaluation.metrics.words import word_errors
 from duologue.inference.evaluation.report import run_folder
-from duologue.inference.evaluation.suites import asr as asr_suite
 from duologue.inference.evaluation.suites import audio_analysis as audio_analysis_suite
 from duologue.inference.evaluation.suites import voicebench as voicebench_suite
 from duologue.model.errors import DuologueError
@@ -65,8 +65,8 @@ READERS: dict[str, Reader] = {
     "our sets": ("manifest.jsonl", line(audio="a.wav", text=...), utterance),
     "librispeech": ("a/b/c.trans.txt", lambda text: f"x-1 {text}\nx-2 next\n", utterance),
     "fleurs": ("test.tsv", lambda text: f"1\ta.wav\traw\t{text}\tmore\n", utterance),
-    "hypotheses": ("hypotheses.jsonl", line(id="a", text=...), lambda f: asr_suite._of_files(f)("a")),
-    "hypothesis": ("a.wav.txt", lambda text: text + "\n", lambda f: asr_suite._of_files(f)("a.wav")),
+    "hypotheses": ("hypotheses.jsonl", line(id="a", text=...), lambda f: texts_in(f)("a")),
+    "hypothesis": ("a.wav.txt", lambda text: text + "\n", lambda f: texts_in(f)("a.wav")),
     "replies": ("manifest.jsonl", line(id="a", reply=...), lambda f: foreign.read_entries(f)[0]["reply"]),
     "reply": ("a.txt", lambda text: text, lambda f: foreign.read_entries(f)[0]["reply"]),
     "responses": ("r.jsonl", line(id=7, response=...), lambda f: texts_by_id(f / "r.jsonl", "response")["7"]),

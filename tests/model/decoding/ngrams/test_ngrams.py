@@ -138,8 +138,9 @@ def test_arpa_round_trip(smoothing: str) -> None:
 def test_kenlm_reads_our_arpa(tmp_path: Path) -> None:
     kenlm = pytest.importorskip("kenlm", reason="kenlm is not installed: it needs a compiler")
     path, held_out = tmp_path / "m.arpa", [*sums(20, 1), ["never", "heard", "plus"]]
-    for smoothing in SMOOTHINGS:
-        model = model_of(sums(80, 0), smoothing=smoothing)
+    models = [model_of(sums(80, 0), smoothing=smoothing) for smoothing in SMOOTHINGS]
+    both = [model_of(each, 3, 1) for each in (sums(80, 0), orders(80, 1))]
+    for model in [*models, interpolated(both, np.array([0.3, 0.7])), pruned(models[0], 1e-3)]:
         path.write_text("".join(arpa.written(model)))
         theirs = kenlm.Model(str(path))
         found = [score for s in held_out for score, _, _ in theirs.full_scores(" ".join(s))]
