@@ -88,7 +88,8 @@ class Decoder:
             ids = lm.ids([str(token) for token in labels.tokens])
             self.fusions.append(TokenFusion(lm, ids, config.lm_weight, bonus))
         else:
-            self.fusions.append(WordFusion(lm, labels.texts, config.lm_weight, bonus))
+            likely = [word for hot in config.hot_words if hot.weight > 0 for word in hot.text.split()]
+            self.fusions.append(WordFusion(lm, labels.texts, config.lm_weight, bonus, likely))
 
     def __call__(self, log_probs: np.ndarray) -> list[Found]:
         """The likeliest texts of (T, V + 1), the blank last; the best first."""

@@ -6,7 +6,7 @@ follow those that it chose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -95,10 +95,20 @@ class WordFusion:
     Args:
         texts: what each label adds to a text; one that begins with a space begins a word.
         weight: of the model's log-probabilities. bonus: for each word.
+        expected: words that are likely although the model may not know them. The probability of an unknown word is
+            shared by all of them and says nothing of these, so that such a word is neither punished nor preferred.
     """
 
-    def __init__(self, model: NGramLM, texts: Sequence[str], weight: float = 0.5, bonus: float = 0.0) -> None:
+    def __init__(
+        self,
+        model: NGramLM,
+        texts: Sequence[str],
+        weight: float = 0.5,
+        bonus: float = 0.0,
+        expected: Iterable[str] = (),
+    ) -> None:
         self.model, self.texts, self.weight, self.bonus = model, texts, weight, bonus
+        self._expected = {word for each in expected if (word := self._written(each)) not in model.index}
         self.begins = np.array([text[:1].isspace() for text in texts])
         self._known: dict[tuple[bytes, str], tuple[float, np.ndarray]] = {}  # (model's state, word) -> score, state
 
@@ -130,6 +140,7 @@ class WordFusion:
         if new:
             scores, after = self.model.advance(np.stack(list(new.values())), self.model.ids([word for _, word in new]))
             scores = self.weight * scores + self.bonus
+            scores[[word in self._expected for _, word in new]] = 0.0
             self._known.update(zip(new, zip(scores.tolist(), after, strict=True), strict=True))
         states = np.empty((len(texts), 4), object)
         for row, (key, (before, word)) in enumerate(zip(keys, texts, strict=True)):

@@ -71,6 +71,19 @@ def test_with_an_n_gram_over_words() -> None:
     check(posteriors(1), [WordFusion(lm, TEXTS, 0.7, 0.4)], extra)
 
 
+def test_an_expected_word_that_the_n_gram_does_not_know_is_not_punished() -> None:
+    """Of "cb", which it does not know, the model says nothing; it is as unsure as ever what follows."""
+    lm = model("ab c/a c c/ab")
+
+    def extra(text: tuple[int, ...]) -> float:
+        words = "".join(TEXTS[label] for label in text).split()
+        scores = 0.7 * lm.score([words])[0] + 0.4
+        return sum(scores[:-1][[word != "cb" for word in words]]) + scores[-1] - 0.4
+
+    assert "cb" not in lm.index and "c" in lm.index
+    check(posteriors(1), [WordFusion(lm, TEXTS, 0.7, 0.4, ("cb", "c"))], extra)
+
+
 def test_with_hot_words_and_an_n_gram() -> None:
     lm = model("0 1 2/0 1/2 2 0")
     words = HotWords([HotPhrase((0, 1, 2), (1.0, 1.0, 1.0)), HotPhrase((1, 0), (-1.0, -0.5))], VOCAB)
