@@ -32,8 +32,6 @@ from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
 from .decoding.decoder import NO_DECODER, Decoder, DecoderConfig, spelt
 from .decoding.labels import Labels
-from .decoding.picking import pick_decided, without_calls
-from .decoding.prompt import ChatPrompt, FixedPrompt, Prompt
 from .decoding.token_times import TokenTimes, aligned
 from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
@@ -41,6 +39,8 @@ from .duplex.monitor import CERTAIN, Monitor
 from .errors import DuologueError
 from .language_model.causal_lm import LLM, LLMState
 from .language_model.chat_template import SPEECH, ChatTemplate, Message, Tool
+from .language_model.picking import pick_decided, without_calls
+from .language_model.prompt import ChatPrompt, FixedPrompt, Prompt
 from .language_model.tool_calls import CallFormat
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.spelling_decoder import SpellingDecoder

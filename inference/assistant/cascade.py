@@ -24,13 +24,13 @@ from ...data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
 from ...data_prep.speech.synthesis import synthesise
 from ...data_prep.text.spoken import normalise
 from ...model.decoding.decoder import NoPosteriors
-from ...model.decoding.picking import pick_decided, without_calls
-from ...model.decoding.prompt import ChatPrompt
 from ...model.dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
 from ...model.duplex.monitor import CERTAIN
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
 from ...model.language_model.chat_template import ChatTemplate, Message, Tool
+from ...model.language_model.picking import pick_decided, without_calls
+from ...model.language_model.prompt import ChatPrompt
 from ...model.speech_decoder.speech_decoder import SpeechDecoder
 from ...model.tokens import TokenKind, TokenLayout, check_ids
 

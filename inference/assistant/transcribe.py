@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...model.decoding.ctc_beam import BeamConfig
+from ...model.decoding.beam import BeamConfig
 from ...model.decoding.decoder import DecoderConfig
 from ...model.decoding.reply import reply
 from ...model.dialogue_model import DialogueModel

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...checkpoints.files import expanded, read_text
 from ...data_prep.text.ngram_files import load
-from ...model.decoding.ctc_beam import BeamConfig
+from ...model.decoding.beam import BeamConfig
 from ...model.decoding.decoder import WEIGHT, DecoderConfig, HotWord
 from ...model.decoding.grammars import jsgf
 from ...model.decoding.labels import plain_words

@@ -14,8 +14,8 @@ have no better ones, the embeddings are those of the tokenizer's tokens, and eac
 It streams: the transformer sees whole chunks and a bounded past, and a word is given out once another one begins or
 160 ms bring nothing. Without a tokenizer (:meth:`CTCAdaptor.spelt_by`) a token is a word by itself, and is given out
 once another label follows. With a decoder (:meth:`CTCAdaptor.decoded_by`) the tokens are those of the best text that a
-search finds, of each part between two pauses of 160 ms, with what was said before it in mind; where that overrules the
-frames, a token's embedding is its own.
+search finds, of each part between two pauses of 160 ms, with what was said before it in mind (of a grammar those of the
+whole stream); where that overrules the frames, a token's embedding is its own.
 
 Sources: LegoSLM (arXiv 2505.11352), section 3: CTC over the language model's vocabulary, and its posteriors as weights;
 Soundwave (arXiv 2502.12900), section 3: one embedding for each run of frames.
@@ -299,6 +299,10 @@ class CTCAdaptor(Adaptor):
     def _parts(self, new: Tensor, state: WordsState, last: bool) -> list[Tensor]:
         """The same, for a decoder: what was said between two pauses, (t, V + 1) each, with the pause behind it."""
         parts, begins = list[Tensor](), 0
+        assert self._decoder is not None
+        if self._decoder.whole:
+            state.kept.append(new)
+            new = new[:0]
         for at, blank in enumerate((new.argmax(-1) == self.config.vocab).tolist()):
             state.quiet = state.quiet + 1 if blank else 0
             state.speaks |= not blank

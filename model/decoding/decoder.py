@@ -13,7 +13,8 @@ from typing import Self
 import numpy as np
 
 from ..errors import DuologueError
-from .ctc_beam import BeamConfig, Found, search, search_part
+from .beam import BeamConfig, Found
+from .ctc_beam import search, search_part
 from .fusions import Fusion, HotWordFusion, TokenFusion, WordFusion
 from .grammars.jsgf import Grammar
 from .grammars.tlg import TLG
@@ -91,6 +92,11 @@ class Decoder:
             likely = [word for hot in config.hot_words if hot.weight > 0 for word in hot.text.split()]
             self.fusions.append(WordFusion(lm, labels.texts, config.lm_weight, bonus, likely))
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that is said must be there before anything is known: a grammar goes on over pauses."""
+        return self.graph is not None
+
     def __call__(self, log_probs: np.ndarray) -> list[Found]:
         """The likeliest texts of (T, V + 1), the blank last; the best first."""
         return search(log_probs, self.config.beam, self.fusions) if self.graph is None else self.graph(log_probs)
@@ -99,6 +105,8 @@ class Decoder:
         self, log_probs: np.ndarray, before: Sequence[np.ndarray] | None, last: bool
     ) -> tuple[tuple[int, ...], list[np.ndarray]]:
         """The likeliest labels of a part of what is said, up to a pause: see :func:`.ctc_beam.search_part`."""
+        if self.graph is not None:
+            return self.graph(log_probs)[0].labels, []
         return search_part(log_probs, self.config.beam, self.fusions, before, last)
 
 

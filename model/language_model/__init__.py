@@ -1,4 +1,5 @@
-"""The language model: any causal LM of transformers, with its cache as a state.
+"""The language model: any causal LM of transformers, with its cache as a state; how turns are written for it, and how
+the calls that it writes are read.
 
-Not here: prompts, token layouts, or how the next token is chosen (``decoding``).
+Not here: token layouts, or how the next token is chosen (``decoding``).
 """

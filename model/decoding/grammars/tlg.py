@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from ...errors import DuologueError
-from ..ctc_beam import Found
+from ..beam import Found
 from .jsgf import Choice, Expansion, Grammar, Repeated, Said, Sequence
 
 _NEVER = -np.inf

@@ -18,7 +18,7 @@ from duologue.inference.assistant.word_lists import decoder_of, expected, hot_wo
 from duologue.inference.session.events import EventKind
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
-from duologue.model.decoding.ctc_beam import BeamConfig
+from duologue.model.decoding.beam import BeamConfig
 from duologue.model.decoding.decoder import FEW, DecoderConfig, HotWord, _phrases
 from duologue.model.decoding.ngrams.counts import count, vocabulary
 from duologue.model.decoding.ngrams.smoothing import estimate
@@ -136,6 +136,7 @@ def test_of_a_grammar_one_text_is_heard(assistant, tmp_path: Path) -> None:
     model = assistant.with_decoder(decoder_of(grammar=tmp_path / "orders.jsgf")).model
     tokens = heard(model, SAID).transcript.tokens
     assert assistant.tokenizer.decode([token.token for token in tokens]) == " the capital is France"
+    assert heard(model, SAID, 160).transcript.tokens == tokens
     assert [token.start for token in tokens] == pytest.approx([0.3, 0.62, 0.94, 1.26], abs=0.05)
     assert [text.tokens for text in model.n_best(torch.from_numpy(tones(SAID, 0.3, 0.2))[None])] == [tokens]
     (tmp_path / "orders.jsgf").write_text("<x> = Zürich;")

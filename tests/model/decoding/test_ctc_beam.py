@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from duologue.model.decoding.ctc_beam import BeamConfig, search
+from duologue.model.decoding.beam import BeamConfig
+from duologue.model.decoding.ctc_beam import search
 from duologue.model.decoding.fusions import HotWordFusion, TokenFusion, WordFusion
 from duologue.model.decoding.hot_words import HotPhrase, HotWords
 from duologue.model.decoding.ngrams.backoff import NGramLM

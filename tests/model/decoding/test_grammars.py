@@ -85,6 +85,9 @@ class Allowed:
         return np.array([self.numbers[(*self.texts[state], label)]
                          for state, label in zip(states, labels, strict=True)])  # fmt: skip
 
+    def pause(self, states: np.ndarray) -> np.ndarray:
+        raise AssertionError("it is searched as a whole")
+
     def finish(self, states: np.ndarray) -> np.ndarray:
         return np.array([self.allowed.get(self.texts[state], -np.inf) for state in states])
 

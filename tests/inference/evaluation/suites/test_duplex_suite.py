@@ -30,8 +30,8 @@ from duologue.inference.evaluation.suites.duplex import (
 )
 from duologue.inference.session.events import Event, EventKind, write_events
 from duologue.inference.session.state import SessionConfig
-from duologue.model.decoding.prompt import ChatPrompt
 from duologue.model.errors import DuologueError
+from duologue.model.language_model.prompt import ChatPrompt
 
 VOICES = find_voices("espeak:en-us+f5")
 MATERIAL = Material("nano")

@@ -12,7 +12,7 @@ pytest.importorskip("fastapi")
 from running_server import Running, collect, pcm16, running, sound, wait
 from tiny_chat import chat_assistant
 
-from duologue.model.decoding.prompt import ChatPrompt
+from duologue.model.language_model.prompt import ChatPrompt
 
 NOT_FOLLOWED = ["this model follows no instructions: it has learnt none"]
 ASKED: list[Any] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is two plus two?"}]

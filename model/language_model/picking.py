@@ -11,8 +11,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..dialogue_state import DialogueState, Picked, Sampling
-from ..language_model.tool_calls import CallFormat
 from ..tokens import TokenKind
+from .tool_calls import CallFormat
 
 
 def pick_decided(

@@ -16,10 +16,10 @@ from typing import Protocol
 
 from ..dialogue_state import ChatState, DialogueState
 from ..errors import DuologueError
-from ..language_model.chat_template import SPEECH, ChatTemplate, Given, Message, Tool, Written, schemas
-from ..language_model.tool_calls import CallFormat
 from ..speech_lm_config import PromptConfig
 from ..tokens import TokenLayout
+from .chat_template import SPEECH, ChatTemplate, Given, Message, Tool, Written, schemas
+from .tool_calls import CallFormat
 
 
 class Prompt(Protocol):
