@@ -10,6 +10,7 @@ from .files import expanded
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 CARD, CARD_FACTS = "README.md", "card.json"
+WORDS = "words.arpa.gz"
 # Models that are folders beside this file, and how one that is not there is made.
 BUNDLED = {
     "nano": "training/presets/nano.sh makes it",
@@ -22,7 +23,7 @@ _FOREIGN_FILES = [
 ]  # fmt: skip
 _HUB_FILES = [
     CONFIG, WEIGHTS, TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", CARD,
-    CARD_FACTS,
+    CARD_FACTS, WORDS,
 ]  # fmt: skip
 
 

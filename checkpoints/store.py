@@ -4,6 +4,7 @@
     folder/model.safetensors    every parameter and buffer by name; float32, or float16 to halve the file
     folder/tokenizer.json       (and tokenizer_config.json) a Hugging Face fast tokenizer
                                 where config.json names base weights, their tensors and tokenizer are not here (base/)
+    folder/words.arpa.gz        where config.json has a decoder: the n-gram model of the words that it hears
     folder/README.md            the model card; its facts are in card.json (see cards/facts.py)
 
 Saving writes beside the folder and renames; loading is strict. Only safetensors are read, never pickles.
@@ -11,8 +12,10 @@ Saving writes beside the folder and renames; loading is strict. Only safetensors
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +26,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..model.audio_encoder.windowed import WindowConfig
+from ..model.decoding.beam import BeamConfig
+from ..model.decoding.decoder import DecoderConfig
+from ..model.decoding.ngrams import arpa
+from ..model.decoding.ngrams.backoff import NGramLM
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM, SpeechLMConfig
 from .base.cache import imported
@@ -32,10 +39,25 @@ from .cards.render import write_card
 from .config_io import config_from_dict, config_to_dict
 from .files import read_json
 from .folders import replaceable, replacing
-from .source import CONFIG, TOKENIZER, WEIGHTS, one_line, resolve
+from .source import CONFIG, TOKENIZER, WEIGHTS, WORDS, one_line, resolve
 from .weights import DeviceMap, fill, made, named_tensors, spread, to_int8
 
 FORMAT = "duologue/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredDecoder:
+    """How a model that hears words looks for them, unless it is told otherwise: with the n-gram model in WORDS."""
+
+    beam: int = 8
+    lm_weight: float = 0.5
+    lm_bonus: float | None = None
+
+    def config(self, lm: NGramLM) -> DecoderConfig:
+        """Raises DuologueError for a width or a weight that cannot be."""
+        return DecoderConfig(
+            beam=BeamConfig(width=self.beam), lm=lm, lm_weight=self.lm_weight, lm_bonus=self.lm_bonus
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +70,7 @@ class StoredConfig:
     model: SpeechLMConfig
     # Parts that are not stored here, by name; the tokenizer is then that of the language model among them.
     base: dict[str, BaseWeights] = field(default_factory=dict, metadata={"newer": True})
+    decoder: StoredDecoder | None = field(default=None, metadata={"newer": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +90,7 @@ def save(
     *,
     half: bool = False,
     base: Mapping[str, BaseWeights] | None = None,
+    decoder: StoredDecoder | None = None,
 ) -> Path:
     """Write a checkpoint folder, so that readers see the old one or the new one, never half of one.
 
@@ -78,6 +102,7 @@ def save(
         half: store float32 parameters as float16. They are loaded as float32 again.
         base: parts of the model that are these very weights: they are named, not stored. With ``llm`` among them the
             tokenizer, which must be its own, is not stored either.
+        decoder: of the words that it hears; the n-gram model is that of the model's own decoder.
     Raises:
         DuologueError: token ids, tokenizer and sizes do not fit together, a value cannot be stored, or ``folder`` is
             something other than a checkpoint.
@@ -92,16 +117,21 @@ def save(
         vocabulary=_fingerprint(tokenizer),
         model=model.config,
         base=dict(base or {}),
+        decoder=decoder,
     )
     values = config_to_dict(stored)
-    if not base:
-        del values[KEY]
+    for name in [name for name in (KEY, "decoder") if not values[name]]:
+        del values[name]
     tensors = {name: _to_disk(name, tensor, half) for name, tensor in named_tensors(model).items()
                if name.partition(".")[0] not in stored.base}  # fmt: skip
     with replacing(folder) as beside:
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         if "llm" not in stored.base:
             tokenizer.save_pretrained(beside)
+        if decoder is not None:
+            assert model.decoder is not None and model.decoder.lm is not None
+            text = "".join(arpa.written(model.decoder.lm, digits=5))
+            (beside / WORDS).write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (beside / CONFIG).write_text(text, encoding="utf-8")
         write_card(beside, replace(card or Card(), name=folder.name))
@@ -150,6 +180,8 @@ def load(
         model.listen_through(window)
     if device_map:
         spread(model)
+    if stored.decoder is not None:
+        model = model.with_decoder(stored.decoder.config(_read_words(folder / WORDS)))
     return Checkpoint(model=model, tokenizer=tokenizer, path=folder)
 
 
@@ -268,6 +300,14 @@ def _read_config(folder: Path) -> StoredConfig:
         return config_from_dict(StoredConfig, data)
     except DuologueError as error:
         raise DuologueError(f"{path}: {error}") from None
+
+
+def _read_words(path: Path) -> NGramLM:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            return arpa.read(file, str(path))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise DuologueError(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def _to_disk(name: str, tensor: Tensor, half: bool) -> Tensor:

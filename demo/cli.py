@@ -66,7 +66,11 @@ Settings = Annotated[
 ]
 
 
-Beam = Annotated[int, typer.Option("--beam", min=1, help="Width of the beam that looks for the words of speech.")]
+Beam = Annotated[
+    int,
+    typer.Option("--beam", min=0, help="Width of the beam that looks for the words of speech; 0: the model's own, "
+                 "1: none."),
+]  # fmt: skip
 HotWordList = Annotated[
     str, typer.Option("--hotwords", help="Words that are likely: a file, a phrase a line, or phrases with commas.")
 ]
@@ -101,7 +105,7 @@ def ask(
         str, typer.Option(help="offline: an imported encoder's own numbers; windowed: it hears while the user speaks.")
     ] = "offline",
     instructions: Instructions = "",
-    beam: Beam = 1,
+    beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
     grammar: GrammarFile = None,
@@ -128,13 +132,14 @@ def ask(
     from ..data_prep.audio import from_argument, require_wav
     from ..inference.assistant.assistant import limit_threads
     from ..inference.assistant.loading import load
-    from ..inference.assistant.word_lists import decoder_of
+    from ..inference.assistant.word_lists import beside_its_own, decoder_of
 
     if output is not None:
         require_wav(output)
     recording = None if question is None else from_argument(question)
     config = decoder_of(beam if beam > 1 else 0, lm, hotwords, grammar)
-    assistant = load(model, device, dtype, int8, windowed=encoder == "windowed").with_decoder(config)
+    assistant = load(model, device, dtype, int8, windowed=encoder == "windowed")
+    assistant = assistant.with_decoder(beside_its_own(config, assistant.model.decoder, beam))
     limit_threads(assistant)
     reply = assistant.ask(recording, text, instructions=instructions)
     seconds = len(reply.waveform) / reply.sample_rate
@@ -176,7 +181,7 @@ def listen(
     preset: Annotated[str, typer.Option("--preset", help="responsive, balanced or patient.")] = "balanced",
     model: Model = "nano",
     instructions: Instructions = "",
-    beam: Beam = 1,
+    beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
     grammar: GrammarFile = None,
@@ -197,12 +202,14 @@ def listen(
     from ..data_prep.audio import from_argument, read_audio, require_wav
     from ..inference.assistant.assistant import limit_threads
     from ..inference.assistant.loading import load
-    from ..inference.assistant.word_lists import decoder_of
+    from ..inference.assistant.word_lists import beside_its_own, decoder_of
     from ..inference.session.listen import converse
     from ..inference.session.notes import notes
 
     require_wav(output)
-    assistant = load(model).with_decoder(decoder_of(beam if beam > 1 else 0, lm, hotwords, grammar))
+    decoder = decoder_of(beam if beam > 1 else 0, lm, hotwords, grammar)
+    assistant = load(model)
+    assistant = assistant.with_decoder(beside_its_own(decoder, assistant.model.decoder, beam))
     limit_threads(assistant)
     heard = read_audio(from_argument(recording), assistant.input_rate)
     for note in notes(assistant.model):

@@ -292,7 +292,7 @@ class SpeechLM(nn.Module):
         """
         if config is not None and self._labels is None:
             raise DuologueError(NO_DECODER)
-        if config is None and self.decoder is None:
+        if config is self.decoder:
             return self
         view = copy.copy(self)
         view.decoder = config

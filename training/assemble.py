@@ -7,6 +7,7 @@
     duologue assemble OUT base=FILE.json …          parts that FILE names (encoder, llm) are named, not stored
     duologue assemble OUT … llm_dtype=bfloat16      its language model is run in bfloat16
     duologue assemble OUT … instructions="Be brief."    its system prompt, where a conversation has none
+    duologue assemble OUT … lm=questions.arpa           it hears words by a beam with this n-gram model
     duologue assemble OUT codec=runs/codec          a codec, in the sizes of its run
 
 A part comes from a run, a checkpoint or an imported part, whose sizes it keeps; a run that does not say them has
@@ -33,11 +34,13 @@ from ..checkpoints.files import expanded, read_object
 from ..checkpoints.outputs import keep_apart
 from ..checkpoints.parts import RECIPE, load_part, read_run, read_sizes, save_part
 from ..checkpoints.source import CONFIG, resolve
-from ..checkpoints.store import read_model_config
+from ..checkpoints.store import StoredDecoder, read_model_config
 from ..data_prep.datasets.question_sets import question_set
+from ..data_prep.text import ngram_files
 from ..model.audio_encoder.windowed import WindowConfig
 from ..model.codec.codec import Codec, CodecConfig
 from ..model.codec.codec_vocoder import CodecVoice
+from ..model.decoding.decoder import NO_DECODER
 from ..model.errors import DuologueError
 from ..model.speech_lm import SpeechLM
 from ..model.speech_lm_config import SpeechLMConfig, parts_of
@@ -51,16 +54,22 @@ _BESIDE = {name for part in parts_of(SpeechLMConfig).values() for name in part.b
 
 
 _SETTINGS = ("llm_dtype", "instructions")  # of the whole, beside its parts
+_DECODER = ("beam", "lm", "lm_weight", "lm_bonus")
 
 
 def config_of(model: type[SpeechLMConfig]) -> Any:
     """A frozen dataclass with a field for each part of a model: a folder, or a mean of several; empty: without it.
     And ``base``: a JSON file that names the parts which are not stored; ``llm_dtype``: what the LLM is computed in;
-    ``instructions``: the system prompt where a conversation has none."""
+    ``instructions``: the system prompt where a conversation has none; ``lm``: an ARPA file of what is likely to be
+    said, for a model that hears words, with the width of the beam, its weight and bonus (model/decoding/decoder.py)."""
     names = (*parts_of(model), "codec", "base")  # a codec is a voice too
     fields: list[Any] = [(name, str, field(default="")) for name in names if name not in _BESIDE]
     fields.append(("llm_dtype", get_type_hints(model)["llm_dtype"], field(default="float32")))
     fields.append(("instructions", str, field(default="")))
+    decoder = StoredDecoder()
+    fields += [("lm", str, field(default="")), ("beam", int, field(default=decoder.beam))]
+    fields += [("lm_weight", float, field(default=decoder.lm_weight))]
+    fields += [("lm_bonus", float | None, field(default=decoder.lm_bonus))]
     return make_dataclass("Config", fields, frozen=True, kw_only=True)
 
 
@@ -74,7 +83,7 @@ def run(out: str | Path, config: Any) -> Path:
         DuologueError: a part that a model cannot do without is not given, a run without that part, tensors or sizes
             that do not fit; base weights that cannot be had, or that another tokenizer wrote the turns of.
     """
-    given = {name: source for name, source in vars(config).items() if source and name not in _SETTINGS}
+    given = {name: source for name, source in vars(config).items() if source and name not in (*_SETTINGS, *_DECODER)}
     folders = {name: [folder for _, folder in weighted_runs(source)] for name, source in given.items()}
     keep_apart({"the folder": out}, folders, replaces=True)
     base_file = given.pop("base", None)
@@ -112,8 +121,15 @@ def run(out: str | Path, config: Any) -> Path:
     if voice is not None:
         model.vocoder = voice
     load_parts(dict(model.named_children()), [f"{name}={source}" for name, source in given.items()])
+    decoder = None
+    if config.lm:
+        decoder = StoredDecoder(beam=config.beam, lm_weight=config.lm_weight, lm_bonus=config.lm_bonus)
+        tokenizer = store.load_tokenizer(resolve(joined)) if joined else None
+        if tokenizer is None or not model.read_by(tokenizer).takes_decoder:
+            raise DuologueError(f"lm={config.lm}: {NO_DECODER}")
+        model = model.with_decoder(decoder.config(ngram_files.load(Path(config.lm))))
     if joined:
-        return store.save(out, model, resolve(joined), half=True, base=base)
+        return store.save(out, model, resolve(joined), half=True, base=base, decoder=decoder)
     with tempfile.TemporaryDirectory() as tokenizer:
         question_set(questions).save_tokenizer(tokenizer)
         return store.save(out, model, tokenizer, half=True, base=base)

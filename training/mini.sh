@@ -150,10 +150,15 @@ monitor() { # When to answer: questions, their pauses, what is said to nobody he
         scenes="$(scaled 800)" window.left_ms=4000 ${noises[@]+"${noises[@]}"}
 }
 
-assemble() {
+assemble() { # With what is likely to be said: the n-grams of the questions
+    if [[ ! -f $WORK/questions.arpa ]]; then
+        say questions.arpa
+        duologue lm train "$WORK/questions.jsonl" -o "$WORK/questions.arpa"
+    fi
     say "$WORK/mini"
     duologue assemble "$WORK/mini" base="$BASE" adaptor="$WORK/runs/ctc_adaptor" monitor="$WORK/runs/duplex" \
-        unit_decoder="$WORK/runs/unit_decoder" vocoder="$WORK/runs/unit_vocoder" llm_dtype=auto instructions="$BRIEF"
+        unit_decoder="$WORK/runs/unit_decoder" vocoder="$WORK/runs/unit_vocoder" llm_dtype=auto instructions="$BRIEF" \
+        lm="$WORK/questions.arpa" lm_bonus=2.5
 }
 
 measured() { # SUITE MODEL key=value…

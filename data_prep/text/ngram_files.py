@@ -24,6 +24,7 @@ from ...model.decoding.ngrams.combining import held_out_weights, interpolated
 from ...model.decoding.ngrams.counts import count, vocabulary
 from ...model.decoding.ngrams.smoothing import SmoothingConfig, estimate
 from ...model.errors import DuologueError
+from ..datasets.conversations import read_conversations
 
 Say = Callable[[str], None]
 
@@ -83,11 +84,15 @@ def plain(text: str) -> list[str]:
 
 
 def sentences(path: Path, split: Callable[[str], list[str]]) -> Iterator[list[str]]:
-    """The lines of a file that have words, one after the other.
+    """The lines of a file that have words, one after the other; of a .jsonl, what is said in its conversations.
 
     Raises:
-        DuologueError: no such file, or a line that is no UTF-8.
+        DuologueError: no such file, a line that is no UTF-8, or no conversation.
     """
+    if path.suffix == ".jsonl":
+        for conversation in read_conversations(str(path)):
+            yield from filter(None, (split(turn.text or "") for turn in conversation.turns))
+        return
     try:
         with expanded(path).open(encoding="utf-8-sig") as file:
             for line in file:

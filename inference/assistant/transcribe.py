@@ -11,13 +11,12 @@ common, so that one more costs only what it adds. Scores are sums of log-probabi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ...model.decoding.beam import BeamConfig
 from ...model.decoding.decoder import DecoderConfig
 from ...model.decoding.reply import reply
 from ...model.dialogue_model import DialogueModel
@@ -67,7 +66,8 @@ def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1, instru
     if beam > 1 and not takes_beam(assistant.model):
         raise DuologueError(f"beam={beam}: a beam searches transcripts, and this model generates none: give beam=1")
     if beam > 1 and assistant.model.takes_decoder:
-        assistant, beam = assistant.with_decoder(DecoderConfig(beam=BeamConfig(width=beam))), 1
+        known = assistant.model.decoder or DecoderConfig()
+        assistant, beam = assistant.with_decoder(replace(known, beam=replace(known.beam, width=beam))), 1
     model = assistant.model
     clip = framed(waveform)
     heard = dictated(model, waveform, clip, detect(assistant.vad, clip))

@@ -104,3 +104,18 @@ def decoder_of(
         beam=BeamConfig(width=beam) if beam else BeamConfig(),
     )  # fmt: skip
     return config if lm_weight is None else replace(config, lm_weight=lm_weight)
+
+
+def beside_its_own(asked: DecoderConfig | None, own: DecoderConfig | None, beam: int = 0) -> DecoderConfig | None:
+    """The decoder of a model that has one: its n-gram model stays, unless another one or a grammar is asked for.
+
+    Args:
+        asked: see :func:`decoder_of`. own: the model's.
+        beam: as it was asked for; 0: the usual one; 1, and nothing else asked for: no decoder at all.
+    """
+    if asked is None:
+        return None if beam == 1 else own
+    if own is None or asked.lm is not None or asked.grammar is not None:
+        return asked
+    width = asked.beam if beam > 1 else own.beam
+    return replace(asked, lm=own.lm, lm_weight=own.lm_weight, lm_bonus=own.lm_bonus, beam=width)

@@ -14,7 +14,7 @@ have no better ones, the embeddings are those of the tokenizer's tokens, and eac
 It streams: the transformer sees whole chunks and a bounded past, and a word is given out once another one begins or
 160 ms bring nothing. Without a tokenizer (:meth:`CTCAdaptor.spelt_by`) a token is a word by itself, and is given out
 once another label follows. With a decoder (:meth:`CTCAdaptor.decoded_by`) the tokens are those of the best text that a
-search finds, of each part between two pauses of 160 ms, with what was said before it in mind (of a grammar those of the
+search finds, of each part between two pauses of 320 ms, with what was said before it in mind (of a grammar those of the
 whole stream); where that overrules the frames, a token's embedding is its own.
 
 Sources: LegoSLM (arXiv 2505.11352), section 3: CTC over the language model's vocabulary, and its posteriors as weights;
@@ -45,6 +45,7 @@ from .adaptor import Adaptor, HeardClips, HeardText, HeardToken
 
 STRIDE = 2  # frames at 50 Hz for each frame with scores
 _PAUSE = 4  # blanks in a row, 160 ms, behind which a word is over
+_SEARCHED = 8  # the same, 320 ms, behind which a decoder decides: behind 160 ms, between any two words, it erred more
 SCALE = 20.0  # of the cosines, untrained
 
 
@@ -306,7 +307,7 @@ class CTCAdaptor(Adaptor):
         for at, blank in enumerate((new.argmax(-1) == self.config.vocab).tolist()):
             state.quiet = state.quiet + 1 if blank else 0
             state.speaks |= not blank
-            if state.speaks and state.quiet == _PAUSE:
+            if state.speaks and state.quiet == _SEARCHED:
                 parts.append(torch.cat([*state.kept, new[begins : at + 1]]))
                 state.kept, state.speaks, begins = [], False, at + 1
         state.kept.append(new[begins:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_held_out_interpolates(text: Path, tmp_path: Path, capsys: pytest.Captur
     assert run("train", text, other, f"held_out={text}", "-o", model) == 0
     weights = re.search(r"weights: .* ([\d.]+), .* ([\d.]+)", capsys.readouterr().err)
     assert float(weights[1]) > 0.9 > 0.1 > float(weights[2]) and "morning" in model.read_text()
+
+
+def test_conversations_are_what_is_said_in_them(text: Path, tmp_path: Path) -> None:
+    """And not what is answered."""
+    said, chats = tmp_path / "m.arpa", tmp_path / "chats.jsonl"
+    turns = [{"text": line, "reply": "Eleven."} for line in text.read_text().splitlines() if line]
+    chats.write_text("".join(json.dumps({"turns": turns[at : at + 2]}) + "\n" for at in range(0, len(turns), 2)))
+    assert run("train", text, "-o", said) == 0 and run("train", chats, "-o", tmp_path / "c.arpa") == 0
+    assert (tmp_path / "c.arpa").read_text() == said.read_text()
 
 
 def test_over_tokens(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ for word in "$@"; do
     elif [[ $3 == prepare && $4 == units && $word == data=* ]]; then touch "${{word#data=}}/units.jsonl"
     fi
 done
+if [[ $3 == lm ]]; then touch "$7"; fi
 if [[ $3 == grow ]]; then mkdir -p "$4"; fi
 if [[ $3 == import ]]; then mkdir -p "$6"; cp -r {parts}/"${{7#part=}}"/* "$6"; fi
 """
@@ -68,7 +69,7 @@ def script(tmp_path: Path, parts: Path) -> Run:
     return run
 
 
-def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
+def test_every_command_is_one_that_the_package_knows(script: Run, tmp_path: Path) -> None:
     given = {"RECORDINGS": "people", "RECOGNISER": "whisper", "DUOLOGUE_KOKORO": "kokoro", "LEXICON": "names"}
     commands = script(*STAGES, SCALE="0.01", **given)
     made = {"q.tsv", "people", "nano"}
@@ -80,6 +81,9 @@ def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
             made |= {getattr(config, each) for each in ("out", "quantiser") if hasattr(config, each)}
         elif command == "import":
             made.add(words[1])
+        elif command == "lm":
+            assert (name, words[0], words[1]) == ("train", str(tmp_path / "work/questions.jsonl"), "-o")
+            made.add(words[2])
         elif command == "grow":
             assert read_settings(grow.Config, words, command).vocoder == "nano"
             made.add(f"vocoder={name}")
@@ -102,7 +106,7 @@ def test_every_command_is_one_that_the_package_knows(script: Run) -> None:
         else:
             config = read_settings(assemble.Config, words, command)
             assert command == "assemble" and config.base == "base.json" and config.llm_dtype == "auto"
-            assert {config.adaptor, config.monitor, config.unit_decoder, config.vocoder} <= made
+            assert {config.adaptor, config.monitor, config.unit_decoder, config.vocoder, config.lm} <= made
     assert [name for command, name, *_ in commands if command == "train"] == [
         "ctc_adaptor", "unit_decoder", "unit_vocoder", "duplex"
     ]  # fmt: skip
@@ -113,7 +117,7 @@ def test_what_is_there_is_not_made_again(script: Run) -> None:
     """Nor is what nobody gave: people, a recogniser, Kokoro."""
     first = script(*STAGES, RECOGNISER="whisper")
     again = script(*STAGES, RECOGNISER="whisper")
-    assert {words[0] for words in first} == {"prepare", "import", "grow", "train", "assemble", "evaluate", "card"}
+    assert {words[0] for words in first} == {"prepare", "import", "grow", "train", "lm", "assemble", "evaluate", "card"}
     assert {words[0] for words in again} == {"train", "assemble", "card"}  # which know themselves what is left to do
     assert [words for words in first if words[0] == "train"] == [words for words in again if words[0] == "train"]
     spoken = [words for words in first if words[0] != "evaluate"]

@@ -31,7 +31,7 @@ from ....model.decoding.decoder import WEIGHT
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
 from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
-from ...assistant.word_lists import decoder_of, phrases_in
+from ...assistant.word_lists import beside_its_own, decoder_of, phrases_in
 from ..inputs.generated import generated, recorded_turns
 from ..inputs.hypotheses import texts_in
 from ..inputs.joined import PAUSE_S, join
@@ -46,6 +46,7 @@ from ..report.reporting import Parts, by_part, finish, good_rows, ranked
 from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
 PROFILES = {"quick": (60, "dev"), "card": (300, "flite:awb,flite:slt,festival:ked_diphone")}
+BEAM = 4  # of a model that has no decoder of its own
 PREFIXES = {"greedy": "", "beam": "beam_"}
 _SHOWN, _HEARD = 20, 8  # alignments; those with sound
 
@@ -59,7 +60,7 @@ def run(
     profile: str = "quick",
     voices: str | None = None,
     limit: int | None = None,
-    beam: int = 4,
+    beam: int = 0,
     lm: Path | None = None,
     lm_weight: float | None = None,
     lm_bonus: float | None = None,
@@ -82,7 +83,8 @@ def run(
         data: a set of recordings (see data_prep/datasets/speech_sets.py), the recorded turns of a folder with a
             turns.jsonl, or a question set's file, whose questions ``voices`` say; None: the bundled question set.
         limit: at most so many utterances (of generated ones: how many).
-        beam: width of the beam; 1: greedy alone, as with a model whose transcripts no beam can search.
+        beam: width of the beam; 0: that of the model's own decoder, else 4; 1: greedy alone, as with a model whose
+            transcripts no beam can search.
         lm, hotwords: an n-gram model's file, and a file of phrases or phrases with commas between; of the beam.
         lm_weight, lm_bonus, hot_weight: of the n-gram model's log-probabilities, nats for each of its words, nats for
             each token of a hot word; None: the usual one.
@@ -122,13 +124,17 @@ def run(
         raise DuologueError(f"{data} has no utterances with words")
     utterances = join(utterances, joined, pause)
     assistant, source = (None, None) if model is None else loaded(model)
+    its_own = None if assistant is None else assistant.model.decoder
+    beam = beam or (its_own.beam.width if its_own else BEAM)
     beam = beam if assistant is not None and takes_beam(assistant.model) else 1
+    if assistant is not None and its_own is not None:
+        assistant = assistant.with_decoder(None)  # what it hears moment by moment
     decoded = assistant
     if assistant is not None and (lm or hotwords or grammar or (beam > 1 and assistant.model.takes_decoder)):
         config = decoder_of(
             beam, lm, hotwords, grammar, lm_weight=lm_weight, lm_bonus=lm_bonus, hot_weight=hot_weight
         )
-        decoded = assistant.with_decoder(config)
+        decoded = assistant.with_decoder(beside_its_own(config, its_own, beam))
     wide = beam > 1 or decoded is not assistant
     counted = Keywords(phrases_in(keywords or hotwords), normaliser) if keywords or hotwords else None
     settings = {
@@ -141,6 +147,7 @@ def run(
     given: dict[str, Any] = {
         "lm": lm and str(lm), "lm_weight": lm_weight, "lm_bonus": lm_bonus, "hotwords": hotwords,
         "hot_weight": hot_weight if hotwords else 0, "keywords": keywords, "joined": joined if joined > 1 else 0,
+        "own_lm": its_own is not None and its_own.lm is not None and wide and not lm and not grammar,
         "grammar": grammar and str(grammar), "pause": pause if joined > 1 and pause != PAUSE_S else 0,
     }  # fmt: skip
     settings |= {name: value for name, value in given.items() if value}

@@ -17,8 +17,8 @@ _UNITS = "# duologue units: "
 _TEN = np.log(10)
 
 
-def written(model: NGramLM) -> Iterator[str]:
-    """The lines of its file, with their ends."""
+def written(model: NGramLM, digits: int = 7) -> Iterator[str]:
+    """The lines of its file, with their ends; numbers in so many digits."""
     yield f"{_UNITS}{model.units}\n\\data\\\n"
     yield from (f"ngram {m}={len(table.keys)}\n" for m, table in enumerate(model.tables, 1))
     words = np.array(model.words, object)
@@ -27,7 +27,8 @@ def written(model: NGramLM) -> Iterator[str]:
         texts = (" ".join(row) for row in words[model.rows(m)])
         scores, backoffs = (table.log_probs / _TEN).tolist(), (table.backoffs / _TEN).tolist()
         for text, score, backoff in zip(texts, scores, backoffs, strict=True):
-            yield f"{score:.7g}\t{text}\t{backoff:.7g}\n" if m < model.order else f"{score:.7g}\t{text}\n"
+            behind = f"\t{backoff:.{digits}g}\n" if m < model.order else "\n"
+            yield f"{score:.{digits}g}\t{text}{behind}"
     yield "\n\\end\\\n"
 
 

@@ -14,7 +14,14 @@ from tiny_words import RATE, tones, words_assistant
 
 from duologue.inference.assistant.one_shot import OneShotRequest
 from duologue.inference.assistant.transcribe import transcribe
-from duologue.inference.assistant.word_lists import decoder_of, expected, hot_words, phrases_in, phrases_of
+from duologue.inference.assistant.word_lists import (
+    beside_its_own,
+    decoder_of,
+    expected,
+    hot_words,
+    phrases_in,
+    phrases_of,
+)
 from duologue.inference.session.events import EventKind
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
@@ -126,6 +133,18 @@ def test_an_n_gram_model_decides_what_is_vague(assistant, units: str) -> None:
     told = assistant.with_decoder(DecoderConfig(lm=lm, lm_weight=2.0))
     assert transcribe(told, tones(SAID)) == "the capital is France"
     assert transcribe(assistant.with_decoder(DecoderConfig(lm=lm, lm_weight=0.0)), tones(SAID)) == SAID
+
+
+def test_a_models_own_decoder_stays_unless_another_is_asked_for() -> None:
+    sentences = [["the", "capital"]]
+    lm, other = (estimate(count(lambda: sentences, vocabulary(sentences), order), units="plain") for order in (1, 2))
+    own = DecoderConfig(lm=lm, lm_weight=0.3, lm_bonus=2.0, beam=BeamConfig(width=6))
+    assert beside_its_own(None, own) is own and beside_its_own(None, own, beam=1) is None
+    hot = beside_its_own(decoder_of(hotwords="France"), own)
+    assert hot == dataclasses.replace(own, hot_words=hot_words(["France"]))
+    assert beside_its_own(decoder_of(3), own, 3) == dataclasses.replace(own, beam=BeamConfig(width=3))
+    asked = DecoderConfig(lm=other)
+    assert beside_its_own(asked, own) is asked and beside_its_own(asked, None) is asked
 
 
 def test_of_a_grammar_one_text_is_heard(assistant, tmp_path: Path) -> None:

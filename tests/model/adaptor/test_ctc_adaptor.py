@@ -91,24 +91,24 @@ def test_a_decoder_overrules_the_frames() -> None:
 
 def test_a_decoder_decides_at_a_pause_with_what_was_said_in_mind() -> None:
     """However the frames come; a phrase goes on behind the pause, and nothing is said of the pause itself."""
-    scores = best(5, 2, 2, 5, 1, 5, 5, 5, 5, 5, 5, 3, 5)
-    scores[0, 11, 4] += 3.9  # behind the pause this one may be said as well
+    scores = best(5, 2, 2, 5, 1, *[5] * 10, 3, 5)
+    scores[0, 15, 4] += 3.9  # behind the pause this one may be said as well
     words = HotWords([HotPhrase((1, 4), (0.0, 1.5))], VOCAB)
-    for size in (1, 2, 5, 13):
+    for size in (1, 2, 5, 17):
         adaptor, state, given = scripted().decoded_by(Fused(HotWordFusion(words))), WordsState(), []
         for part in scores.split(size, dim=1):
             given.append(adaptor._embeddings(part, state, last=False).shape[1])
-        assert sum(given) == 2 and state.frames == 13
+        assert sum(given) == 2 and state.frames == 17
         if size == 1:
-            assert given.index(2) == 8, "160 ms behind the word"
+            assert given.index(2) == 12, "320 ms behind the word"
         adaptor._embeddings(scores[:, :0], state, last=True)
-        assert [(token.token, token.start) for token in state.heard] == [(20, 2), (9, 8), (11, 22)]
+        assert [(token.token, token.start) for token in state.heard] == [(20, 2), (9, 8), (11, 30)]
     alone, state = scripted().decoded_by(Fused(HotWordFusion(words))), WordsState()
-    alone._embeddings(scores[:, 9:], state, last=True)
+    alone._embeddings(scores[:, 13:], state, last=True)
     assert [token.token for token in state.heard] == [4], "without what was said before, as it sounds"
     state = WordsState()
-    for frames, decoder in ((scores[:, :10], Fused(HotWordFusion(words))), (scores[:, 10:], Fused())):
-        scripted().decoded_by(decoder)._embeddings(frames, state, last=frames is not scores[:, :10])
+    for frames, decoder in ((scores[:, :13], Fused(HotWordFusion(words))), (scores[:, 13:], Fused())):
+        scripted().decoded_by(decoder)._embeddings(frames, state, last=len(frames[0]) < 13)
     assert state.heard[-1].token == 4, "another decoder knows nothing of what one before it knew"
 
 

@@ -12,8 +12,12 @@ from any_model import tiny_adaptor, tiny_llm, tiny_whisper
 from safetensors.torch import load_file
 
 from duologue.checkpoints import store
+from duologue.checkpoints.source import WORDS as WORDS_FILE
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
+from duologue.data_prep.text import ngram_files
 from duologue.model.audio_encoder.windowed import WindowConfig
+from duologue.model.decoding.ngrams.counts import count, vocabulary
+from duologue.model.decoding.ngrams.smoothing import estimate
 from duologue.model.decoding.reply import transcript
 from duologue.model.dialogue_state import Sampling
 from duologue.model.errors import DuologueError
@@ -73,6 +77,35 @@ def test_it_learns_eight_clips_by_heart(tmp_path: Path, parts: list[str]) -> Non
         ids = [step.token for step in transcript(model, state, Sampling())]
         assert loaded.tokenizer.decode(ids).strip() == WORDS[at]
         assert state.chat.fed.count(SPEECH) == len(ids)
+
+
+def test_a_checkpoint_says_how_words_are_looked_for(tmp_path: Path, parts: list[str]) -> None:
+    """Its n-gram model is a file beside its weights; what is wrong with it is one line."""
+    run("ctc_adaptor", [*parts, f"out={tmp_path / 'run'}", "steps=1", "dev_data="])
+    given = {name: next(word for word in parts if word.startswith(f"{name}=")).partition("=")[2]
+             for name in ("llm", "encoder")}  # fmt: skip
+    sentences = [text.split() for text in WORDS if text]
+    lm = estimate(count(lambda: sentences, vocabulary(sentences), 2), units="plain")
+    ngram_files.save(lm, tmp_path / "said.arpa")
+    config = assemble.Config(adaptor=str(tmp_path / "run"), **given, lm=str(tmp_path / "said.arpa"), lm_bonus=2.5)
+    folder = assemble.run(tmp_path / "whole", config)
+    decoder = store.load(folder).model.decoder
+    assert decoder is not None and decoder.lm is not None
+    assert (decoder.beam.width, decoder.lm_weight, decoder.lm_bonus) == (8, 0.5, 2.5)
+    assert decoder.lm.words == lm.words and decoder.lm.units == "plain"
+    assert all(np.allclose(a.log_probs, b.log_probs, rtol=1e-4) and np.array_equal(a.keys, b.keys)
+               for a, b in zip(decoder.lm.tables, lm.tables, strict=True))  # fmt: skip
+    again = assemble.run(tmp_path / "plain", assemble.Config(adaptor=str(tmp_path / "run"), **given))
+    assert store.load(again).model.decoder is None and not (again / WORDS_FILE).exists()
+    (folder / WORDS_FILE).write_bytes((folder / WORDS_FILE).read_bytes()[:-20])
+    with pytest.raises(DuologueError, match=r"words\.arpa\.gz cannot be read"):
+        store.load(folder)
+    (folder / WORDS_FILE).unlink()
+    with pytest.raises(DuologueError, match=r"words\.arpa\.gz cannot be read: .*No such file"):
+        store.load(folder)
+    with pytest.raises(DuologueError, match="a beam of width 0"):
+        assemble.run(tmp_path / "wrong", assemble.Config(adaptor=str(tmp_path / "run"), **given, beam=0,
+                                                         lm=str(tmp_path / "said.arpa")))  # fmt: skip
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, parts: list[str]) -> None:
