@@ -25,6 +25,7 @@ UNIT_DECODER = SpellingDecoderConfig(in_dim=896, dim=256, convs=5, ffn_dim=688, 
 VOCODER = replace(nano.VOCODER, source_filter=replace(nano.SOURCE_FILTER, ffn_dim=360))
 MINI: dict[str, dict[str, Any]] = {
     "ctc_adaptor": CTC_ADAPTOR,
+    "mwer": CTC_ADAPTOR | {"steps": 1200, "lr": 2e-4, "warmup": 50},  # with adaptor=
     "unit_decoder": nano.UNIT_DECODER_STAGE | {
         "unit_decoder": UNIT_DECODER, "start": (), "history": 0.0, "state_dropout": 0.5, "batch_size": 16, "lr": 1e-3,
     },

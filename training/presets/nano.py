@@ -115,6 +115,7 @@ NANO: dict[str, dict[str, Any]] = {
     },
     "speech_to_text": SPEECH_TO_TEXT,
     "ctc_adaptor": CTC_ADAPTOR,
+    "mwer": CTC_ADAPTOR | {"steps": 1000, "lr": 2e-4, "warmup": 50},  # with adaptor=
     "duplex": DUPLEX,
     "word_monitor": DUPLEX | WORD_MONITOR | {
         "start": ("encoder=runs/duplex", "adaptor=runs/duplex", "llm=runs/duplex"), "augment": "voices", "steps": 1500,

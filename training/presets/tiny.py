@@ -35,6 +35,10 @@ DUPLEX = SPEECH_TO_TEXT | {
     "learn": ("monitor", "adaptor", "llm", "encoder"), "monitor": MONITOR, "noise_fraction": 0.0, "far_fraction": 0.0,
     "pause_fraction": 0.0, "turn_state_weight": 5.0, "steps": 160, "lr": 2e-3, "save_every": 160,
 }  # fmt: skip
+CTC_ADAPTOR = nano.CTC_ADAPTOR | PLAIN | ENCODER | {
+    "adaptor": CTCAdaptorConfig(in_dim=64, dim=64, layers=1, heads=2, out_dim=64, vocab=64), "start": (),
+    "dev_data": (), "rare": 1, "steps": 150, "batch_size": 8, "warmup": 10, "lr": 3e-3, "save_every": 150,
+}  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
     "asr_pretrain": nano.NANO["asr_pretrain"] | PLAIN | ENCODER | {
         "dev_data": (), "steps": 300, "batch_size": 8, "warmup": 20, "save_every": 300,
@@ -51,10 +55,8 @@ TINY: dict[str, dict[str, Any]] = {
         "lr": 3e-3, "save_every": 150,
     },
     "speech_to_text": SPEECH_TO_TEXT,
-    "ctc_adaptor": nano.CTC_ADAPTOR | PLAIN | ENCODER | {
-        "adaptor": CTCAdaptorConfig(in_dim=64, dim=64, layers=1, heads=2, out_dim=64, vocab=64), "start": (),
-        "dev_data": (), "rare": 1, "steps": 150, "batch_size": 8, "warmup": 10, "lr": 3e-3, "save_every": 150,
-    },
+    "ctc_adaptor": CTC_ADAPTOR,
+    "mwer": CTC_ADAPTOR | {"steps": 40, "lr": 1e-3, "save_every": 40},
     "duplex": DUPLEX,
     "word_monitor": DUPLEX | nano.WORD_MONITOR | {"word_monitor": MONITOR, "steps": 60, "lr": 1e-2, "save_every": 60},
     "unit_decoder": nano.NANO["unit_decoder"] | PLAIN | {

@@ -86,7 +86,7 @@ class CTCAdaptorRecipe(SpeechRecipe):
         """
         adaptor: AdaptorConfig = self.adaptor
         if not isinstance(adaptor, CTCAdaptorConfig):
-            raise DuologueError(f"recipe ctc_adaptor trains an adaptor of kind ctc; that of adaptor= is {adaptor}")
+            raise DuologueError(f"recipe {self.stage} trains an adaptor of kind ctc; that of adaptor= is {adaptor}")
         llm = [entry.partition("=")[2] for entry in self.start if entry.startswith("llm=")]
         start = tuple(entry for entry in self.start if not entry.startswith("llm="))
         width = shape_of(self.llm)[0] if self.llm else self.adaptor.out_dim
@@ -99,9 +99,13 @@ class CTCAdaptorRecipe(SpeechRecipe):
         Raises:
             DuologueError: there is no language model.
         """
-        if not self.source or self.tokenizer is None:
-            raise DuologueError("recipe ctc_adaptor needs llm=FOLDER: the language model whose tokens are heard")
+        self.check_source()
         return CTCAdaptorTask(self)
+
+    def check_source(self) -> None:
+        """Raises DuologueError where there is no language model."""
+        if not self.source or self.tokenizer is None:
+            raise DuologueError(f"recipe {self.stage} needs llm=FOLDER: the language model whose tokens are heard")
 
 
 def recipe(name: str = "mini") -> CTCAdaptorRecipe:
@@ -234,12 +238,16 @@ class CTCAdaptorTask(SpeechTask):
             x = spec_augment(x.transpose(1, 2), lengths, generator, self.recipe.frame_masks).transpose(1, 2)
         return x, lengths
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The adaptor's scores (B, U, V + 1) at 25 Hz and (B,) how many frames are real."""
         x, lengths = self.frames_of(batch)
         free = max(1, self.recipe.adaptor.positions - -(-x.shape[1] // STRIDE))
         hidden = self.adaptor.hidden(x, lengths, (batch["adaptor_offsets"] * free).long())
-        logits = self.adaptor.scores(hidden, self.vectors)  # (B, U, V + 1)
-        return self.ctc(logits, (lengths + 1) // STRIDE, batch["labels"], batch["label_lengths"]), {}
+        return self.adaptor.scores(hidden, self.vectors), (lengths + 1) // STRIDE
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits, frames = self.logits(batch)
+        return self.ctc(logits, frames, batch["labels"], batch["label_lengths"]), {}
 
     def ctc(self, logits: Tensor, frames: Tensor, labels: Tensor, label_lengths: Tensor) -> Tensor:
         """CTC loss a token, from (B, U, V + 1) and (B,) real frames. A clip too short for its words contributes 0."""
