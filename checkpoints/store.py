@@ -129,7 +129,7 @@ def save(
         if "llm" not in stored.base:
             tokenizer.save_pretrained(beside)
         if decoder is not None:
-            assert model.decoder is not None and model.decoder.lm is not None
+            assert model.decoder is not None and isinstance(model.decoder.lm, NGramLM)
             text = "".join(arpa.written(model.decoder.lm, digits=5))
             (beside / WORDS).write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

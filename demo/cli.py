@@ -74,7 +74,9 @@ Beam = Annotated[
 HotWordList = Annotated[
     str, typer.Option("--hotwords", help="Words that are likely: a file, a phrase a line, or phrases with commas.")
 ]
-LM = Annotated[Path | None, typer.Option("--lm", help="An n-gram model of what is likely to be said (.arpa).")]
+LM = Annotated[
+    Path | None, typer.Option("--lm", help="What may be said: an .arpa file, a language model's folder, or own.")
+]
 GrammarFile = Annotated[Path | None, typer.Option("--grammar", help="All that may be said, as rules (JSGF).")]
 
 

@@ -30,7 +30,7 @@ from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
-from .decoding.decoder import NO_DECODER, Decoder, DecoderConfig, spelt
+from .decoding.decoder import NO_DECODER, OWN, Decoder, DecoderConfig, spelt
 from .decoding.labels import Labels
 from .decoding.token_times import TokenTimes, aligned
 from .decoding.transcript import Transcript, TranscriptState
@@ -42,6 +42,7 @@ from .language_model.chat_template import SPEECH, ChatTemplate, Message, Tool
 from .language_model.picking import pick_decided, without_calls
 from .language_model.prompt import ChatPrompt, FixedPrompt, Prompt
 from .language_model.tool_calls import CallFormat
+from .language_model.word_scores import LLMWords
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.spelling_decoder import SpellingDecoder
 from .speech_lm_config import AnyUnitDecoder, PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
@@ -294,6 +295,8 @@ class SpeechLM(nn.Module):
             raise DuologueError(NO_DECODER)
         if config is self.decoder:
             return self
+        if config is not None and self._labels is not None and config.lm == OWN:
+            config = replace(config, lm=LLMWords(self.llm, self._labels().tokenizer))
         view = copy.copy(self)
         view.decoder = config
         view._decoder = None if config is None or self._labels is None else Decoder(config, self._labels())

@@ -99,7 +99,7 @@ def load_cascade(file: Path, device: torch.device | str = "cpu", dtype: torch.dt
     voice = None if config.voice is None else find_voices(config.voice)[0]
     if voice is not None:
         require(voice.engine)
-    folder, llm = _language_model(config.llm, device, dtype)
+    folder, llm = language_model(config.llm, device, dtype)
     return Cascade(find_recogniser(config.recogniser, config.language), llm, load_tokenizer(folder), voice)
 
 
@@ -108,8 +108,12 @@ def weights_of(file: Path) -> list[Path]:
     return [file, *sorted(resolve_foreign(read_cascade(file).llm).glob("*.safetensors"))]
 
 
-def _language_model(name: str, device: torch.device | str, dtype: torch.dtype) -> tuple[Path, LLM]:
-    """A language model, and the folder that it is in."""
+def language_model(name: str, device: torch.device | str, dtype: torch.dtype) -> tuple[Path, LLM]:
+    """A language model, imported or a folder of transformers, and the folder that it is in.
+
+    Raises:
+        DuologueError: it is neither.
+    """
     folder = resolve(name)
     if read_object(folder / CONFIG).get("format") == FORMAT:
         sizes = read_part(folder, "llm")

@@ -14,7 +14,8 @@ from pathlib import Path
 from ...checkpoints.files import expanded, read_text
 from ...data_prep.text.ngram_files import load
 from ...model.decoding.beam import BeamConfig
-from ...model.decoding.decoder import WEIGHT, DecoderConfig, HotWord
+from ...model.decoding.decoder import OWN, WEIGHT, DecoderConfig, HotWord
+from ...model.decoding.fusions import WordLM
 from ...model.decoding.grammars import jsgf
 from ...model.decoding.labels import plain_words
 from ...model.errors import DuologueError
@@ -74,6 +75,20 @@ def expected(prompt: str, keywords: Iterable[str], spells: Callable[[str], bool]
     return found
 
 
+def fused(lm: Path) -> WordLM | str:
+    """The language model of a name, see :func:`decoder_of`."""
+    if str(lm) == OWN:
+        return OWN
+    if not expanded(lm).is_dir():
+        return load(lm)
+    from ...checkpoints.store import dtype_of, load_tokenizer
+    from ...model.language_model.word_scores import LLMWords
+    from .cascade_file import language_model
+
+    folder, llm = language_model(str(lm), "cpu", dtype_of("auto"))
+    return LLMWords(llm, load_tokenizer(folder))
+
+
 def decoder_of(
     beam: int = 0,
     lm: Path | None = None,
@@ -88,7 +103,8 @@ def decoder_of(
 
     Args:
         beam: its width; 0: the usual one, if there is anything to look for.
-        lm: an n-gram model's file. hotwords: see :func:`phrases_in`. grammar: a JSGF file, of all that may be said.
+        lm: an n-gram model's file, a language model's folder, or OWN: the language model of the model itself.
+        hotwords: see :func:`phrases_in`. grammar: a JSGF file, of all that may be said.
 
     Raises:
         DuologueError: a file that cannot be read, a list without words, a width or a weight that cannot be.
@@ -99,7 +115,7 @@ def decoder_of(
     if beam <= 1 and lm is None and grammar is None and not words:
         return None
     config = DecoderConfig(
-        hot_words=words, lm=None if lm is None else load(lm), lm_bonus=lm_bonus,
+        hot_words=words, lm=None if lm is None else fused(lm), lm_bonus=lm_bonus,
         grammar=None if grammar is None else jsgf.parse(read_text(grammar), str(grammar)),
         beam=BeamConfig(width=beam) if beam else BeamConfig(),
     )  # fmt: skip

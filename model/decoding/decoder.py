@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import DuologueError
 from .beam import BeamConfig, Found
 from .ctc_beam import search, search_part
-from .fusions import Fusion, HotWordFusion, TokenFusion, WordFusion
+from .fusions import Fusion, HotWordFusion, TokenFusion, WordFusion, WordLM
 from .grammars.jsgf import Grammar
 from .grammars.tlg import TLG
 from .hot_words import HotPhrase, HotWords
@@ -26,6 +26,7 @@ WEIGHT = 3.0  # of a hot word
 FEW = 30  # hot words that are each as likely as one alone
 BONUS = {"tokens": 1.0}  # of an n-gram model over these units
 WORD_BONUS = 3.0  # of one over words
+OWN = "own"  # the language model of the model itself
 NO_DECODER = "a beam, hot words and n-gram models look for words in CTC's posteriors, and this model hears none"
 
 
@@ -53,7 +54,7 @@ class DecoderConfig:
 
     beam: BeamConfig = field(default_factory=BeamConfig)
     hot_words: tuple[HotWord, ...] = ()
-    lm: NGramLM | None = None  # over words, or over the tokens of the model's tokenizer
+    lm: WordLM | str | None = None  # over words, or an n-gram model over the model's tokens; OWN: its language model
     lm_weight: float = 0.5  # of its log-probabilities
     lm_bonus: float | None = None  # nats for each of its words, against its liking for short texts; None: the usual
     grammar: Grammar | None = None  # of all that may be said: its best text, instead of a beam's
@@ -65,6 +66,8 @@ class DecoderConfig:
         if self.grammar is not None and (self.hot_words or self.lm):
             raise DuologueError(f"{self.grammar.name} is all that may be said: give hot words and n-gram models "
                                 "without a grammar")  # fmt: skip
+        if isinstance(self.lm, str) and self.lm != OWN:
+            raise DuologueError(f"lm is {self.lm!r}; it must be a language model, or {OWN!r}")
 
 
 class Decoder:
@@ -84,8 +87,10 @@ class Decoder:
             self.fusions.append(HotWordFusion(words))
         if (lm := config.lm) is None:
             return
+        if isinstance(lm, str):
+            raise DuologueError("this model has no language model of its own that could be fused")
         bonus = BONUS.get(lm.units, WORD_BONUS) if config.lm_bonus is None else config.lm_bonus
-        if lm.units == "tokens":
+        if isinstance(lm, NGramLM) and lm.units == "tokens":
             ids = lm.ids([str(token) for token in labels.tokens])
             self.fusions.append(TokenFusion(lm, ids, config.lm_weight, bonus))
         else:

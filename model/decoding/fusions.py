@@ -1,4 +1,4 @@
-"""What else is known of texts than CTC's posteriors: n-gram models and hot words, as scores of how a text goes on.
+"""What else is known of texts than CTC's posteriors: language models and hot words, as scores of how a text goes on.
 
 A search (:mod:`.ctc_beam`) asks a fusion what each label would add to each of the texts that it follows, then lets it
 follow those that it chose.
@@ -34,6 +34,26 @@ class Fusion(Protocol):
 
     def pause(self, states: np.ndarray) -> np.ndarray:
         """What a pause adds (W,), behind which one of the texts alone goes on."""
+
+
+class WordLM(Protocol):
+    """A language model over words. A state is a row; MARKS are the first words."""
+
+    @property
+    def units(self) -> str:
+        """What a word is, one of UNITS."""
+
+    def begin(self) -> np.ndarray:
+        """The state of one empty text, (1, …)."""
+
+    def ids(self, words: Sequence[str]) -> np.ndarray:
+        """(n,) numbers of words."""
+
+    def knows(self, word: str) -> bool:
+        """Whether a word has a probability of its own."""
+
+    def advance(self, states: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """States (n, …), a word (n,) for each -> natural log-probabilities (n,), the states behind the words."""
 
 
 class HotWordFusion:
@@ -88,7 +108,7 @@ class TokenFusion:
 
 
 class WordFusion:
-    """An n-gram model over words, which a text's word is given to once the next one begins, or the text ends.
+    """A language model over words, which a text's word is given to once the next one begins, or the text ends.
 
     A state holds the model's state, the word so far, and what is known of it: its score, the model's state behind it.
 
@@ -101,14 +121,14 @@ class WordFusion:
 
     def __init__(
         self,
-        model: NGramLM,
+        model: WordLM,
         texts: Sequence[str],
         weight: float = 0.5,
         bonus: float = 0.0,
         expected: Iterable[str] = (),
     ) -> None:
         self.model, self.texts, self.weight, self.bonus = model, texts, weight, bonus
-        self._expected = {word for each in expected if (word := self._written(each)) not in model.index}
+        self._expected = {word for each in expected if (word := self._written(each)) and not model.knows(word)}
         self.begins = np.array([text[:1].isspace() for text in texts])
         self._known: dict[tuple[bytes, str], tuple[float, np.ndarray]] = {}  # (model's state, word) -> score, state
 

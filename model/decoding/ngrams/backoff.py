@@ -72,6 +72,10 @@ class NGramLM:
         """(n,) ids; unknown words are ``<unk>``."""
         return np.array([self.index.get(word, 0) for word in words], np.int64)
 
+    def knows(self, word: str) -> bool:
+        """Whether a word has a probability of its own."""
+        return word in self.index
+
     # A state is a row (N,): the row of the last k words in table k, for k from 0 (always 0) to N - 1; -1: not in it.
 
     def begin(self, n: int = 1, sentence: bool = True) -> np.ndarray:
