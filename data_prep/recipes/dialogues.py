@@ -118,7 +118,7 @@ def run(config: Config) -> dict[str, Any]:
         else:
             kept = list(_clips(conversation, config, rng))
             left_out += len(conversation.turns) - len(kept)
-        made += [entry_of(_moved(one, folder, out.parent)) for one in kept]
+        made += [entry_of(moved(one, folder, out.parent)) for one in kept]
     if not made:
         field = "reply" if config.said == "reply" else config.answer()
         raise DuologueError(f"{config.source} has no clip with the field {field!r}: nothing was written")
@@ -248,12 +248,12 @@ def _statements(conversation: WrittenConversation) -> Iterator[WrittenConversati
             yield WrittenConversation(id=name, turns=(said,))
 
 
-def _moved(conversation: WrittenConversation, folder: Path, to: Path) -> WrittenConversation:
+def moved(conversation: WrittenConversation, folder: Path, to: Path) -> WrittenConversation:
     """The conversation with its paths counted from the folder ``to``."""
 
-    def moved(audio: str | None) -> str | None:
+    def placed(audio: str | None) -> str | None:
         return audio if audio is None or os.path.isabs(audio) else os.path.relpath(folder / audio, to)
 
     return replace(conversation, turns=tuple(
-        replace(turn, audio=moved(turn.audio), reply_audio=moved(turn.reply_audio)) for turn in conversation.turns
+        replace(turn, audio=placed(turn.audio), reply_audio=placed(turn.reply_audio)) for turn in conversation.turns
     ))  # fmt: skip

@@ -11,13 +11,16 @@ common, so that one more costs only what it adds. Scores are sums of log-probabi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from ...data_prep.text.context import INSTRUCTION, with_context
 from ...model.decoding.decoder import DecoderConfig
+from ...model.decoding.joint_beam import JointConfig, joint_search
 from ...model.decoding.reply import reply
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
@@ -28,7 +31,7 @@ from .assistant import Assistant
 from .text_stream import TextStream, ids_of
 from .turn import written_down
 
-INSTRUCTION = "Transcribe the speech."
+NO_CONTEXT = "this model writes its transcript without being asked, so that a context has no place: give hot words"
 _MOST = Sampling()  # its max_tokens bounds a transcript
 
 
@@ -50,17 +53,28 @@ def generates(model: DialogueModel) -> bool:
     return model.transcribes and model.layout.reply is not None
 
 
-def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1, instruction: str = INSTRUCTION) -> str:
+def transcribe(
+    assistant: Assistant,
+    waveform: np.ndarray,
+    beam: int = 1,
+    instruction: str = INSTRUCTION,
+    context: str | Sequence[str] = "",
+    joint: JointConfig | None = None,
+) -> str:
     """The words in (n,) samples at the model's rate: "" where nobody speaks. Long speech is cut at its pauses, and each
     part is heard by itself.
 
     Args:
         beam: how many hypotheses of a transcript are followed; 1: the likeliest token each time.
         instruction: what a model is asked that writes no transcript of its own.
+        context: words that may be said, or a text, for such a model; joint: how it counts, None: as ``instruction``.
 
     Raises:
-        DuologueError: beam is below 1, or above it for a model whose transcripts no beam can search.
+        DuologueError: beam is below 1, or above it for a model whose transcripts no beam can search; a context for a
+            model that cannot be asked.
     """
+    if context and assistant.model.transcribes:
+        raise DuologueError(NO_CONTEXT)
     if beam < 1:
         raise DuologueError(f"beam={beam}: it must be at least 1")
     if beam > 1 and not takes_beam(assistant.model):
@@ -68,17 +82,19 @@ def transcribe(assistant: Assistant, waveform: np.ndarray, beam: int = 1, instru
     if beam > 1 and assistant.model.takes_decoder:
         known = assistant.model.decoder or DecoderConfig()
         assistant, beam = assistant.with_decoder(replace(known, beam=replace(known.beam, width=beam))), 1
-    model = assistant.model
+    model, asked = assistant.model, (instruction, with_context(instruction, context))
     clip = framed(waveform)
     heard = dictated(model, waveform, clip, detect(assistant.vad, clip))
-    return " ".join(words for part in heard.parts if (words := _words(assistant, part, beam, instruction)))
+    return " ".join(words for part in heard.parts if (words := _words(assistant, part, beam, asked, joint)))
 
 
-def _words(assistant: Assistant, part: np.ndarray, beam: int, instruction: str) -> str:
-    """The words in one part (n,)."""
+def _words(
+    assistant: Assistant, part: np.ndarray, beam: int, asked: tuple[str, str], joint: JointConfig | None
+) -> str:
+    """The words in one part (n,). asked: the instruction without the context, and with it."""
     model, tokenizer = assistant.model, assistant.tokenizer
     if not model.transcribes:
-        return _asked(model.without_voice(), tokenizer, part, instruction)
+        return _asked(model.without_voice(), tokenizer, part, asked, joint)
     if beam == 1:
         return "".join(written_down(model, tokenizer, part)).strip()
     text = TextStream(tokenizer)
@@ -86,16 +102,26 @@ def _words(assistant: Assistant, part: np.ndarray, beam: int, instruction: str) 
 
 
 @torch.inference_mode()
-def _asked(model: DialogueModel, tokenizer: Any, part: np.ndarray, instruction: str) -> str:
-    """What is replied to ``instruction`` behind the speech (n,)."""
-    state, text = model.init_state(), TextStream(tokenizer)
-    model.begin_turn(state)
-    model.listen(torch.from_numpy(part)[None], state)
-    model.ask_about(ids_of(tokenizer, model.layout, instruction)[0], state)
-    model.end_turn(state)
-    steps = reply(model, state, _MOST, aloud=False)
-    said = "".join(text.push(step.token) for step in steps if step.kind is TokenKind.REPLY)
-    return (said + text.end()).strip()
+def _asked(
+    model: DialogueModel, tokenizer: Any, part: np.ndarray, asked: tuple[str, str], joint: JointConfig | None
+) -> str:
+    """What is replied to the instruction behind the speech (n,), which has the context; or to both, jointly."""
+
+    def heard(instruction: str) -> DialogueState:
+        state = model.init_state()
+        model.begin_turn(state)
+        model.listen(torch.from_numpy(part)[None], state)
+        model.ask_about(ids_of(tokenizer, model.layout, instruction)[0], state)
+        model.end_turn(state)
+        return state
+
+    text, given = TextStream(tokenizer), heard(asked[1])
+    if joint is None or asked[0] == asked[1]:
+        steps = reply(model, given, _MOST, aloud=False)
+        ids = [step.token for step in steps if step.kind is TokenKind.REPLY]
+    else:
+        ids = list(joint_search(model, heard(asked[0]), given, joint, _MOST.max_tokens)[0].tokens)
+    return ("".join(map(text.push, ids)) + text.end()).strip()
 
 
 @torch.inference_mode()

@@ -27,10 +27,12 @@ from ....checkpoints.recognisers.recogniser import ENGLISH
 from ....data_prep.audio import read_audio
 from ....data_prep.datasets.conversations import TURNS_FILE
 from ....data_prep.datasets.speech_sets import Utterance, find_utterances
+from ....data_prep.text.context import INSTRUCTION
 from ....model.decoding.decoder import WEIGHT
+from ....model.decoding.joint_beam import JointConfig
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
-from ...assistant.transcribe import INSTRUCTION, takes_beam, transcribe
+from ...assistant.transcribe import NO_CONTEXT, takes_beam, transcribe
 from ...assistant.word_lists import beside_its_own, decoder_of, phrases_in
 from ..inputs.generated import generated, recorded_turns
 from ..inputs.hypotheses import texts_in
@@ -68,6 +70,9 @@ def run(
     hot_weight: float = WEIGHT,
     grammar: Path | None = None,
     keywords: str = "",
+    context: str = "",
+    alpha: float = 1.0,
+    margin: float = 5.0,
     joined: int = 1,
     pause: float = PAUSE_S,
     instruction: str = INSTRUCTION,
@@ -91,6 +96,8 @@ def run(
         grammar: a JSGF file.
         keywords: phrases that are counted, as ``hotwords``. joined: utterances of a set that are one recording, with
             ``pause`` seconds between two.
+        context: phrases, as ``hotwords``, of which a model is told that writes no transcript of its own; what it writes
+            then is found by a joint beam search with alpha and margin (see model/decoding/joint_beam.py).
         instruction: what a model is asked that writes no transcript of its own.
         language: of what is said (ISO 639).
         split: which questions are said; None: the test's, of a question set's file all.
@@ -102,9 +109,9 @@ def run(
     """
     if outputs is not None and model is not None:
         raise DuologueError("give a model, or the outputs of another system, and not both")
-    if outputs is not None and (lm or hotwords or grammar):
-        raise DuologueError("lm=, hotwords= and grammar= are for a model; to count another system's words give "
-                            "keywords=")  # fmt: skip
+    if outputs is not None and (lm or hotwords or grammar or context):
+        raise DuologueError("lm=, hotwords=, grammar= and context= are for a model; to count another system's words "
+                            "give keywords=")  # fmt: skip
     if outputs is None and model is None:
         model = BUNDLED
     if profile not in PROFILES:
@@ -124,9 +131,12 @@ def run(
         raise DuologueError(f"{data} has no utterances with words")
     utterances = join(utterances, joined, pause)
     assistant, source = (None, None) if model is None else loaded(model)
-    its_own = None if assistant is None else assistant.model.decoder
+    told, its_own = phrases_in(context) if context else [], None if assistant is None else assistant.model.decoder
+    if told and assistant is not None and assistant.model.transcribes:
+        raise DuologueError(NO_CONTEXT)
     beam = beam or (its_own.beam.width if its_own else BEAM)
-    beam = beam if assistant is not None and takes_beam(assistant.model) else 1
+    joint = JointConfig(width=beam, alpha=alpha, margin=margin)
+    beam = beam if told or (assistant is not None and takes_beam(assistant.model)) else 1
     if assistant is not None and its_own is not None:
         assistant = assistant.with_decoder(None)  # what it hears moment by moment
     decoded = assistant
@@ -135,8 +145,9 @@ def run(
             beam, lm, hotwords, grammar, lm_weight=lm_weight, lm_bonus=lm_bonus, hot_weight=hot_weight
         )
         decoded = assistant.with_decoder(beside_its_own(config, its_own, beam))
-    wide = beam > 1 or decoded is not assistant
-    counted = Keywords(phrases_in(keywords or hotwords), normaliser) if keywords or hotwords else None
+    wide = beam > 1 or decoded is not assistant or bool(told)
+    listed = keywords or hotwords or context
+    counted = Keywords(phrases_in(listed), normaliser) if listed else None
     settings = {
         "suite": "asr", "model": source, "outputs": None if outputs is None else str(outputs),
         "data": None if data is None else str(data), "utterances": len(utterances), "beam": beam,
@@ -150,6 +161,7 @@ def run(
         "own_lm": its_own is not None and its_own.lm is not None and wide and not lm and not grammar,
         "grammar": grammar and str(grammar), "pause": pause if joined > 1 and pause != PAUSE_S else 0,
     }  # fmt: skip
+    given |= {"context": context, "alpha": alpha, "margin": margin} if told else {}
     settings |= {name: value for name, value in given.items() if value}
     if assistant is not None and not assistant.model.transcribes:
         settings["instruction"] = instruction
@@ -164,7 +176,9 @@ def run(
             assert assistant is not None
             wave = read_audio(utterance.sound(), assistant.input_rate)
             row["greedy"] = transcribe(assistant, wave, instruction=instruction)
-            if wide:
+            if told:
+                row["beam"] = transcribe(assistant, wave, instruction=instruction, context=told, joint=joint)
+            elif wide:
                 assert decoded is not None
                 row["beam"] = transcribe(decoded, wave, beam=beam if decoded is assistant else 1)
         measures: dict[str, list[float]] = {}

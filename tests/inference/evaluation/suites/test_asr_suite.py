@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from duologue.inference.assistant.transcribe import transcribe
 from duologue.inference.evaluation.inputs.generated import generated, recorded_turns
 from duologue.inference.evaluation.inputs.questions import BUNDLED, is_question_file
 from duologue.inference.evaluation.suites import asr as asr_suite
+from duologue.model.decoding.joint_beam import JointConfig
 from duologue.model.dialogue_state import DialogueState
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM
@@ -226,6 +228,25 @@ def test_a_model_without_transcripts_is_asked_for_one(tmp_path: Path, monkeypatc
     assert report["settings"]["normaliser"] == "basic"
     with pytest.raises(DuologueError, match="this model generates none: give beam=1"):
         transcribe(joined, wave, beam=2)
+
+
+def test_a_context_is_weighed_against_none(tmp_path: Path) -> None:
+    joined = brief(chat_assistant(speech=False))
+    ours(tmp_path / "set")
+    wave = read_audio(tmp_path / "set/a/b.wav")
+    told = {"context": ["Paris", "the capital"], "joint": JointConfig(width=2, margin=math.inf)}
+    report = asr_suite.run(model=joined, data=tmp_path / "set", out=tmp_path / "out", context="Paris, the capital",
+                           beam=2, margin=math.inf, quiet=True)  # fmt: skip
+    (row,) = report["rows"]
+    assert row["greedy"] == transcribe(joined, wave) and row["beam"] == transcribe(joined, wave, **told)
+    assert report["settings"]["context"] == "Paris, the capital" and "beam_wer" in str(report["metrics"])
+    free = [transcribe(joined, wave, **told | {"context": text, "joint": JointConfig(width=1, alpha=0.0)})
+            for text in ("Paris", "the assistant is late")]  # fmt: skip
+    assert free == [transcribe(joined, wave)] * 2, "alpha=0: nothing was said"
+    read = "Transcribe the speech. Context: Paris"
+    assert transcribe(joined, wave, context="Paris") == transcribe(joined, wave, instruction=read) != row["greedy"]
+    with pytest.raises(DuologueError, match="a context has no place: give hot words"):
+        asr_suite.run(model=tiny_assistant(), data=tmp_path / "set", out=tmp_path / "no", context="Paris", quiet=True)
 
 
 def test_a_language_without_spaces_is_measured_by_its_characters(tmp_path: Path) -> None:
