@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from greenlet import greenlet
+from torch import nn
 
 from ....model.errors import DuologueError
+from ....model.layers.packed import pack
 from ....model.streaming import State, Streaming
 from ...assistant.assistant import Assistant
 from ...assistant.one_shot import OneShotRequest
@@ -135,6 +137,9 @@ class Worker:
             from ....checkpoints.importers.silero_vad import load_vad
 
             vad = load_vad()
+        for module in (assistant.model, vad):
+            if isinstance(module, nn.Module):
+                pack(module)
         self._batching = DynamicBatching(most, clock)
         self._assistant = self._batching.assistant(assistant)  # of one-shot requests, which hear whole clips
         speaking = assistant.while_speaking()
