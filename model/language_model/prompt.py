@@ -135,7 +135,7 @@ class ChatPrompt:
         return self.messages(state, [{"role": "user", "content": [self._text(ids)]}])
 
     def messages(self, state: DialogueState, messages: Sequence[Message]) -> list[int]:
-        chat = self._between_turns(state)
+        chat = self._between_turns(state, answered=bool(messages) and messages[0]["role"] == "assistant")
         ids = self._written(chat, messages).ids
         new = self._new(state, chat, ids)
         chat.messages += [(chat.turn_start, copy.deepcopy(dict(message))) for message in messages]
@@ -149,15 +149,20 @@ class ChatPrompt:
             return len(self._written(chat, [{"role": "user", "content": ""}]).ids)
         return self._first + self._each
 
-    def _between_turns(self, state: DialogueState) -> ChatState:
-        """The reply under way becomes a message, as far as it was generated."""
+    def _between_turns(self, state: DialogueState, answered: bool = False) -> ChatState:
+        """The reply under way becomes a message, as far as it was generated.
+
+        answered: the reply comes as a message, the next one. Where it has come already, or comes, one of which nothing
+            was generated is none.
+        """
         chat = _chat(state)
         if chat.reply_start is not None:
             said = [*chat.fed[chat.reply_start :], *([] if state.pending is None else [state.pending])]
             message: Message = {"role": "assistant", "content": [Given(tuple(said))]}
             if self.calls is not None and chat.tools:
                 message = self.calls.message(said)
-            chat.messages.append((chat.reply_start, message))
+            if said or not (answered or (chat.messages and chat.messages[-1][1]["role"] == "assistant")):
+                chat.messages.append((chat.reply_start, message))
             chat.reply_start = None
         chat.turn_start = len(chat.fed)
         return chat

@@ -117,6 +117,22 @@ def test_tools_and_results_are_fed_as_transformers_writes_them(kind: str) -> Non
     said(chat, begun)
 
 
+@pytest.mark.parametrize("kind", ["headers", "bos_inside"])
+def test_a_reply_given_as_a_message_takes_the_place_of_the_one_that_was_not_made(kind: str) -> None:
+    """A talk that is repeated from its beginning: speech is heard again, and what was called and said is known."""
+    chat = chat_assistant(kind, speech=False)
+    model, state = model_of(chat), model_of(chat).init_state(0, "", [TOOL])
+    told: Any = {"role": "assistant", "content": "Fine."}
+    wanted: list[Any] = []
+    for _ in range(2):
+        before = 0 if state.chat is None else state.chat.fed.count(SPEECH)
+        hear(chat, state)
+        wanted.append({"role": "user", "content": [Given((SPEECH,) * (fed(state).count(SPEECH) - before))]})
+        model.read_messages([CALL, RESULT, told], state)
+        wanted += [CALL, RESULT, told]
+    assert fed(state) == model.prompt.template.write(wanted, [TOOL]).ids  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_speech_stands_where_the_users_words_would(kind: str) -> None:
     chat = chat_assistant(kind, speech=False)

@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from .....model.dialogue_model import DialogueModel
 from .....model.dialogue_state import Sampling
 from .....model.errors import DuologueError
 from .....model.language_model.tool_calls import CallPiece
@@ -125,7 +126,7 @@ def add(app: FastAPI, service: Service) -> None:
             needs_voice(service)
         talk = read_messages(body.get("messages"), limits.messages, partial(kept.recall, key))
         assistant = service.assistant
-        for sound in () if assistant.model.transcribes else talk.sounds_before():
+        for sound in () if assistant.model.transcribes or talk.calls else talk.sounds_before():
             unsupported("this model writes nothing down: give earlier audio as text", sound.where)
         if (params.tools and params.sampling.may_call) or talk.calls:
             for why in assistant.not_followed("", params.tools or ({},)):
@@ -135,7 +136,7 @@ def add(app: FastAPI, service: Service) -> None:
         asker = await there(service.queued(key))
         answers = _Answers(asker, service, params, key, kept, told, _Read())
         try:
-            answers.read = await there(_read(asker, talk, assistant.input_rate, params))
+            answers.read = await there(_read(asker, talk, assistant.model, params))
         except BaseException:
             asker.leave()
             raise
@@ -150,11 +151,14 @@ def add(app: FastAPI, service: Service) -> None:
         return JSONResponse(ChatCompletion.model_validate(completion).model_dump(exclude_unset=True))
 
 
-async def _read(asker: Questioner, talk: Talk, rate: int, params: Params) -> _Read:
+async def _read(asker: Questioner, talk: Talk, model: DialogueModel, params: Params) -> _Read:
     """Read and hear the talk."""
-    read = _Read()
+    read, rate = _Read(), model.input_rate
     if talk.instructions or params.tools:
         await asker.ask("instruct", talk.instructions, params.tools)
+    if talk.calls and not model.transcribes:
+        await _hear_again(asker, talk, read)
+        return await _counted(asker, read, params)
     if talk.calls:
         turns = [entry for entry in talk.entries if isinstance(entry, Said)]
         words = [await _in_words(asker, said, rate, read) for said in turns]
@@ -167,6 +171,23 @@ async def _read(asker: Questioner, talk: Talk, rate: int, params: Params) -> _Re
     else:
         await asker.ask("read", talk.question.text)
     return await _counted(asker, read, params)
+
+
+async def _hear_again(asker: Questioner, talk: Talk, read: _Read) -> None:
+    """A talk in which functions were called, for a model that writes nothing down: recordings are heard where they
+    stand."""
+    messages = as_messages(talk, [entry.text for entry in talk.entries if isinstance(entry, Said)])
+    unread = list[dict[str, Any]]()
+    for entry, message in zip(talk.entries, messages, strict=True):
+        if isinstance(entry, Said) and entry.sounds:
+            if unread:
+                await asker.ask("messages", unread)
+            read.samples += await asker.hear([await decoded(sound.data) for sound in entry.sounds], entry.text)
+            unread = []
+        else:
+            unread.append(message)
+    if unread:
+        await asker.ask("messages", unread)
 
 
 async def _counted(asker: Questioner, read: _Read, params: Params) -> _Read:

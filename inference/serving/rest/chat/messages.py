@@ -94,9 +94,8 @@ class Talk:
         return last if isinstance(last, Said) else Said()
 
     def sounds_before(self) -> list[Sound]:
-        """Recordings that have to be written down, for they are no question that is heard."""
-        heard = self.entries if self.calls else self.entries[:-1]
-        return [sound for entry in heard if isinstance(entry, Said) for sound in entry.sounds]
+        """Recordings before the question."""
+        return [sound for entry in self.entries[:-1] if isinstance(entry, Said) for sound in entry.sounds]
 
 
 def read_messages(messages: Any, most: int, recalled: Recalled) -> Talk:

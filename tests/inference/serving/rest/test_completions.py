@@ -347,15 +347,19 @@ def test_a_function_is_called_and_its_result_told(caller) -> None:
 
 
 def test_a_spoken_question_calls_a_function(caller) -> None:
-    """Asked aloud, it is called; told with the question in words, for this model writes nothing down."""
+    """Asked aloud, it is called and told, though this model writes nothing down: the recording is heard again."""
     spoken = [{"role": "user", "content": [heard(1.0)]}]
     message = ask(caller, spoken, tools=[TOOL]).choices[0].message
     (call,) = message.tool_calls
     assert call.function.name == "weather" and json.loads(call.function.arguments) == json.loads(ARGUMENTS)
     answered = [message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": RESULT}]
-    with pytest.raises(openai.BadRequestError, match="give earlier audio as text") as refusal:
-        ask(caller, [*spoken, *answered], tools=[TOOL])
-    assert refusal.value.param == "messages.0.content"
+    told = ask(caller, [*spoken, *answered], tools=[TOOL])
+    assert told.choices[0].message.content == TOLD and told.usage.prompt_tokens_details.audio_tokens > 0
+    said = {"role": "assistant", "content": TOLD}
+    twice = ask(caller, [*spoken, *answered, said, *spoken, *answered], tools=[TOOL]).usage.prompt_tokens_details
+    assert twice.audio_tokens > 1.8 * told.usage.prompt_tokens_details.audio_tokens, "each is heard where it stands"
+    with pytest.raises(openai.BadRequestError, match="give earlier audio as text"):
+        ask(caller, [*spoken, said, *WEATHER], tools=[TOOL])
     assert ask(caller, [*WEATHER, *answered], tools=[TOOL]).choices[0].message.content == TOLD
 
 
