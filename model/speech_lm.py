@@ -25,13 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adaptor.adaptor import Adaptor, HeardText
+from .adaptor.adaptor import Adaptor, HeardText, HeardToken
 from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
+from .decoding.beam import Found
 from .decoding.decoder import NO_DECODER, OWN, Decoder, DecoderConfig, spelt
 from .decoding.labels import Labels
+from .decoding.token_beam import TokenBeam
 from .decoding.token_times import TokenTimes, aligned
 from .decoding.transcript import Transcript, TranscriptState
 from .dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
@@ -148,6 +150,8 @@ class SpeechLM(nn.Module):
             adaptor = self.adaptor
             self._labels = cache(lambda: Labels(tokenizer, adaptor.vocabulary() or ()))  # once its weights are there
             self.adaptor.spelt_by(self._labels)
+        elif self.layout.reply is not None and self.transcribes:
+            self._labels = cache(lambda: Labels(tokenizer, range(*self.layout.text)))
         return self
 
     @property
@@ -288,11 +292,17 @@ class SpeechLM(nn.Module):
         """A view of the same weights that finds its words by a beam search, with what is known of them; None: those
         that are likeliest moment by moment. The words found are its transcript, and what the language model hears.
 
+        Where the adaptor hears words by CTC, its posteriors are searched, otherwise what the language model writes.
+
         Raises:
-            DuologueError: a model whose adaptor hears no words by CTC, or hot words that it cannot spell.
+            DuologueError: a model that writes no transcripts, hot words that it cannot spell, or a grammar for a model
+                whose language model writes them.
         """
         if config is not None and self._labels is None:
             raise DuologueError(NO_DECODER)
+        if config is not None and config.grammar is not None and self.adaptor.vocabulary() is None:
+            raise DuologueError("a grammar is looked for in CTC's posteriors; this model's transcripts are written by "
+                                "its language model")  # fmt: skip
         if config is self.decoder:
             return self
         if config is not None and self._labels is not None and config.lm == OWN:
@@ -313,7 +323,18 @@ class SpeechLM(nn.Module):
         """
         if self.decoder is None:
             raise DuologueError("several texts are found by a decoder: give the model one (with_decoder)")
-        return self.stages.hearing.n_best(pcm.to(self.device))
+        if self.adaptor.vocabulary() is not None:
+            return self.stages.hearing.n_best(pcm.to(self.device))
+        state, plain = self.init_state(), self.with_decoder(None)
+        plain.begin_turn(state)
+        plain.listen(pcm, state)
+        plain.end_turn(state)
+        times, first, texts = self.token_times(state), self.layout.text[0], list[HeardText]()
+        for found in self._searched(state):
+            ids = [first + label for label in found.labels]
+            unknown = [HeardToken(token=token, start=0.0, end=0.0, confidence=0.0) for token in ids]
+            texts.append(HeardText(tokens=times(ids) if times else unknown, score=found.score, ctc=found.ctc))
+        return texts
 
     def spells(self, text: str) -> bool:
         """Whether a hot word can be written with what it hears."""
@@ -321,7 +342,20 @@ class SpeechLM(nn.Module):
 
     def _decoded(self) -> Adaptor:
         """The adaptor, as hearing uses it."""
-        return self.adaptor if self._decoder is None else self.adaptor.decoded_by(self._decoder)
+        searched = self._decoder is not None and self.adaptor.vocabulary() is not None
+        return self.adaptor.decoded_by(self._decoder) if searched else self.adaptor
+
+    def _searched(self, state: DialogueState) -> list[Found]:
+        """What the language model may write down of a turn that is over, the best first."""
+        assert self._decoder is not None and self.layout.reply is not None
+        state, most = state.clone(), Sampling()
+        state.transcript.question = []
+
+        def push(each: DialogueState, token: int) -> bool:
+            return self.reply_step(each, most, aloud=False, forced=token).token == token
+
+        beam = TokenBeam(self.next_logits, push, self.layout.text, (self.layout.reply, self.layout.eos))
+        return beam.search(state, self._decoder.config.beam, self._decoder.fusions, most.max_tokens)
 
     def without_replies(self) -> SpeechLM:
         """A view of the same weights that writes the same transcripts. Where the adaptor hears words by itself, the
@@ -414,6 +448,9 @@ class SpeechLM(nn.Module):
             self.transcript.begin(transcript)
         transcript.heard = []
         self._start_reply(state, speaking and not transcript.tokens)
+        if self._decoder is not None and self.adaptor.vocabulary() is None and self.layout.reply is not None:
+            found = self._searched(state)[0].labels
+            transcript.found = [*(self.layout.text[0] + label for label in found), self.layout.reply]
 
     def token_times(self, state: DialogueState) -> TokenTimes | None:
         """After :meth:`end_turn`, before the reply: what tells when the transcript's tokens were said; ``None`` where
@@ -547,6 +584,8 @@ class SpeechLM(nn.Module):
         if self.word_monitor is not None and state.written[-1:] == [layout.reply]:
             state.word_turn_state = self.word_monitor(hidden[0, -1]).float().softmax(dim=-1).cpu()
         token = layout.eos
+        if forced is None and not state.speaking and (found := state.transcript.found):
+            forced = found.pop(0) if len(found) > 1 else found[0]
         room = self.llm.context is None or state.llm.length < self.llm.context
         if room and (forced is not None or state.generated < sampling.max_tokens):
             logits = without_calls(logits, state, sampling, self.calls)

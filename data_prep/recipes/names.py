@@ -126,5 +126,6 @@ def _sentences(names: Sequence[str], each: int, rng: np.random.Generator) -> lis
 def _rare_words(path: Path, texts: Sequence[str]) -> list[str]:
     said = set(plain_words(" ".join(texts)).split())
     counts = Counter(plain_words(read_text(path)).split())
-    rare = [word for word, count in counts.items() if count <= _SELDOM and len(word) >= _LETTERS and word.isalpha()]
-    return sorted(word for word in rare if word not in said)[:: max(1, len(rare) // _OTHERS)][:_OTHERS]
+    words = (word for word, count in counts.items() if count <= _SELDOM and word.isascii() and word.isalpha())
+    rare = sorted(word for word in words if len(word) >= _LETTERS and word not in said)
+    return rare[:: max(1, len(rare) // _OTHERS)][:_OTHERS]

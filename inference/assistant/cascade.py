@@ -23,7 +23,7 @@ from ...checkpoints.recognisers.recogniser import RATE, Recogniser
 from ...data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
 from ...data_prep.speech.synthesis import synthesise
 from ...data_prep.text.spoken import normalise
-from ...model.decoding.decoder import NoPosteriors
+from ...model.decoding.decoder import NoTranscripts
 from ...model.dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
 from ...model.duplex.monitor import CERTAIN
 from ...model.errors import DuologueError
@@ -65,7 +65,7 @@ class CascadeState(DialogueState):
         self.heard, self.unsaid, self.skipped, self.clips = [], [], 0, []
 
 
-class Cascade(NoPosteriors):
+class Cascade(NoTranscripts):
     """A :class:`...model.dialogue_model.DialogueModel`. Its units are the frames of its speech, counted from 0.
 
     Args:

@@ -3,16 +3,14 @@
 A model that writes down what it hears (``transcribes``) gives its transcript. Any other is asked in writing, behind the
 speech, to transcribe it, and its reply is taken.
 
-A model that hears words by CTC searches its posteriors (model/decoding/ctc_beam.py). In a beam over the transcripts
-that a language model generates, each hypothesis is a state of its own; states share the cache of what they have in
-common, so that one more costs only what it adds. Scores are sums of log-probabilities of the model's own distribution
-(joint with CTC's, where it has one).
+With a beam a model's transcript is searched for: CTC's posteriors, where it hears words by CTC
+(model/decoding/ctc_beam.py), or what its language model writes (model/decoding/token_beam.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,19 +31,6 @@ from .turn import written_down
 
 NO_CONTEXT = "this model writes its transcript without being asked, so that a context has no place: give hot words"
 _MOST = Sampling()  # its max_tokens bounds a transcript
-
-
-@dataclass
-class _Hypothesis:
-    score: float
-    state: DialogueState
-    words: list[int]
-
-
-def takes_beam(model: DialogueModel) -> bool:
-    """Whether a beam may search a model's transcripts: it hears them by CTC, or generates them, and they end with a
-    token."""
-    return model.takes_decoder or generates(model)
 
 
 def generates(model: DialogueModel) -> bool:
@@ -77,28 +62,23 @@ def transcribe(
         raise DuologueError(NO_CONTEXT)
     if beam < 1:
         raise DuologueError(f"beam={beam}: it must be at least 1")
-    if beam > 1 and not takes_beam(assistant.model):
+    if beam > 1 and not assistant.model.takes_decoder:
         raise DuologueError(f"beam={beam}: a beam searches transcripts, and this model generates none: give beam=1")
-    if beam > 1 and assistant.model.takes_decoder:
+    if beam > 1:
         known = assistant.model.decoder or DecoderConfig()
-        assistant, beam = assistant.with_decoder(replace(known, beam=replace(known.beam, width=beam))), 1
+        assistant = assistant.with_decoder(replace(known, beam=replace(known.beam, width=beam)))
     model, asked = assistant.model, (instruction, with_context(instruction, context))
     clip = framed(waveform)
     heard = dictated(model, waveform, clip, detect(assistant.vad, clip))
-    return " ".join(words for part in heard.parts if (words := _words(assistant, part, beam, asked, joint)))
+    return " ".join(words for part in heard.parts if (words := _words(assistant, part, asked, joint)))
 
 
-def _words(
-    assistant: Assistant, part: np.ndarray, beam: int, asked: tuple[str, str], joint: JointConfig | None
-) -> str:
+def _words(assistant: Assistant, part: np.ndarray, asked: tuple[str, str], joint: JointConfig | None) -> str:
     """The words in one part (n,). asked: the instruction without the context, and with it."""
     model, tokenizer = assistant.model, assistant.tokenizer
     if not model.transcribes:
         return _asked(model.without_voice(), tokenizer, part, asked, joint)
-    if beam == 1:
-        return "".join(written_down(model, tokenizer, part)).strip()
-    text = TextStream(tokenizer)
-    return ("".join(map(text.push, _likeliest(model, part, beam))) + text.end()).strip()
+    return "".join(written_down(model, tokenizer, part)).strip()
 
 
 @torch.inference_mode()
@@ -122,32 +102,3 @@ def _asked(
     else:
         ids = list(joint_search(model, heard(asked[0]), given, joint, _MOST.max_tokens)[0].tokens)
     return ("".join(map(text.push, ids)) + text.end()).strip()
-
-
-@torch.inference_mode()
-def _likeliest(model: DialogueModel, part: np.ndarray, beam: int) -> list[int]:
-    """The ids of the words of the best transcript of speech (n,)."""
-    layout, state = model.layout, model.init_state()
-    model.begin_turn(state)
-    model.listen(torch.from_numpy(part)[None], state)
-    model.end_turn(state)
-    ends = (layout.reply, layout.eos)
-    live: list[_Hypothesis] = [_Hypothesis(0.0, state, [])]
-    done: list[_Hypothesis] = []
-    while live and state.generated < _MOST.max_tokens:
-        grown: list[tuple[float, _Hypothesis, int]] = []
-        for hypothesis in live:
-            likely = model.next_logits(hypothesis.state).double().log_softmax(-1).topk(beam)
-            pairs = zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
-            grown += [(hypothesis.score + score, hypothesis, token) for score, token in pairs]
-        grown.sort(key=lambda each: -each[0])
-        live = []
-        for score, parent, token in grown[:beam]:
-            state = parent.state.clone()
-            step = model.reply_step(state, _MOST, forced=token)
-            words = [*parent.words, step.token] if layout.is_text(step.token) else parent.words
-            (done if step.token in ends else live).append(_Hypothesis(score, state, words))
-        if done and (not live or max(each.score for each in done) >= max(each.score for each in live)):
-            break  # scores only fall: no hypothesis under way can still win
-    best = max(done or live, key=lambda each: each.score)
-    return best.words

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..decoding.decoder import NoPosteriors
+from ..decoding.decoder import NoTranscripts
 from ..dialogue_state import DialogueState, Phase, ReplyStep, Sampling, pick
 from ..duplex.monitor import CERTAIN
 from ..errors import DuologueError
@@ -63,7 +63,7 @@ class AudioLLMState(DialogueState):
         super().truncate(length)
 
 
-class AudioLLM(NoPosteriors):
+class AudioLLM(NoTranscripts):
     """A :class:`..dialogue_model.DialogueModel`.
 
     Args:

@@ -92,6 +92,12 @@ class Texts:
         self.last, self.parent = np.concatenate([self.last[kept], label]), np.concatenate([self.parent[kept], parent])
         return kept, row, column
 
+    def only(self, chosen: np.ndarray) -> None:
+        """Follow these of the texts alone, by their numbers."""
+        self.states = [state[chosen] for state in self.states]
+        self.text, self.last, self.parent = self.text[chosen], self.last[chosen], self.parent[chosen]
+        self.extra = self.extra[chosen]
+
     def finished(self, last: bool = True) -> np.ndarray:
         """(W,), what is fused where all of them end here; ``last`` false: or go on behind a pause."""
         extra = self.extra

@@ -1,4 +1,4 @@
-"""How posteriors become words: a beam, an n-gram model, hot words; or a grammar. A value, which may change any time.
+"""How speech becomes words: a beam, an n-gram model, hot words; or a grammar. A value, which may change any time.
 
     DecoderConfig, and the labels of a model -> Decoder: log-probabilities (T, V + 1) -> texts, the best first
 """
@@ -27,7 +27,7 @@ FEW = 30  # hot words that are each as likely as one alone
 BONUS = {"tokens": 1.0}  # of an n-gram model over these units
 WORD_BONUS = 3.0  # of one over words
 OWN = "own"  # the language model of the model itself
-NO_DECODER = "a beam, hot words and n-gram models look for words in CTC's posteriors, and this model hears none"
+NO_DECODER = "a beam, hot words and n-gram models look for words in transcripts, and this model writes none"
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def spelt(text: str, labels: Labels) -> tuple[int, ...]:
     return tuple(labels.encode(plain_words(text)) or labels.encode(text) or ())  # as it is: some models hear capitals
 
 
-class NoPosteriors:
-    """Of a model that hears no words by CTC: it takes no decoder."""
+class NoTranscripts:
+    """Of a model whose transcripts no beam can search: it takes no decoder."""
 
     decoder: DecoderConfig | None = None
     takes_decoder = False

@@ -53,7 +53,7 @@ class Labels:
         self.tokenizer, self.tokens = tokenizer, list(tokens)
         self._pieces = Pieces(tokenizer)
         self._index = {id_: at for at, id_ in enumerate(self.tokens)}
-        self._of = {self._pieces.pieces[id_]: at for id_, at in self._index.items()}
+        self._of = {piece: at for id_, at in self._index.items() if (piece := self._pieces.pieces.get(id_))}
         self._longest = max(map(len, self._of))
         self._word = functools.lru_cache(None)(self._labels)
         self.own = functools.lru_cache(4096)(self._own)
@@ -89,6 +89,8 @@ class Labels:
 
     def _labels(self, word: str) -> tuple[int, ...] | None:
         own = self._pieces.word(word)
+        if self.tokenizer.unk_token_id in own:
+            return None
         if all(id_ in self._index for id_ in own):
             return tuple(self._index[id_] for id_ in own)
         text = self._pieces.spelt(own)

@@ -31,6 +31,7 @@ class TranscriptState(State):
     room: tokens that it may still have: as many as there were embeddings of speech.
     heard: the language model's predictions at the positions of speech, (1, t, V) each.
     ctc: the words so far, as CTC sees them; ``None`` once something else was written.
+    found: tokens that a decoder has decided on, and at last the one that ends them; empty: there was no decoder.
     draft: tokens that are expected next. foreseen: the states (1, 1, D) behind them, if the model has been fed them.
     question: tokens of a text question about the speech, which end the transcript.
     tokens: those that the adaptor heard by itself, once the turn is over. told: how many of them steps have brought.
@@ -39,6 +40,7 @@ class TranscriptState(State):
     room: int = 0
     heard: list[Tensor] = field(default_factory=list)
     ctc: CTCPrefix | None = None
+    found: list[int] = field(default_factory=list)
     draft: list[int] = field(default_factory=list)
     foreseen: list[Tensor] = field(default_factory=list)
     question: list[int] = field(default_factory=list)
@@ -48,8 +50,9 @@ class TranscriptState(State):
     def clone(self) -> Self:
         """The tensors are shared: they no longer change."""
         return replace(
-            self, heard=list(self.heard), ctc=None if self.ctc is None else self.ctc.clone(), draft=list(self.draft),
-            foreseen=list(self.foreseen), question=list(self.question), tokens=list(self.tokens),
+            self, heard=list(self.heard), ctc=None if self.ctc is None else self.ctc.clone(), found=list(self.found),
+            draft=list(self.draft), foreseen=list(self.foreseen), question=list(self.question),
+            tokens=list(self.tokens),
         )  # fmt: skip
 
 

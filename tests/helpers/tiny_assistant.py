@@ -74,7 +74,7 @@ def tiny_assistant(*, speech: bool = True, scripted: bool = True, seed: int = 0)
         path = Path(folder) / "tokenizer.json"
         path.write_text(json.dumps(tokenizer_json()))
         tokenizer = store.load_tokenizer(Path(folder))
-    return Assistant(model, tokenizer, vad=Loudness())
+    return Assistant(model.read_by(tokenizer), tokenizer, vad=Loudness())
 
 
 @torch.no_grad()

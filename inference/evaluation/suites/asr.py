@@ -6,11 +6,11 @@ Understood by the model, or by another system, whose words are in a file:
     any other model                    its reply to the speech and `instruction`
     --outputs DIR                      DIR/hypotheses.jsonl, {"id": …, "text": …} a line, or DIR/ID.txt for each
 
-Of a model that hears words by CTC the beam goes with an n-gram model (`lm=`) and hot words (`hotwords=`); or all that
-may be said is in a grammar (`grammar=`, JSGF), whose best text is found in the place of the beam's. Of a list of
-words that matter (`keywords=`; the hot words, if not given) there are recall, precision and F1, in how many utterances
-one was understood that was not said, and the word error rates of them and of all others. With `joined=10` every ten
-utterances of a set are one long recording, which is cut at its pauses as users' are.
+The beam goes with an n-gram model (`lm=`) and hot words (`hotwords=`); or, of a model that hears words by CTC, all that
+may be said is in a grammar (`grammar=`, JSGF). Of a list of words that matter (`keywords=`; the hot words, if not
+given) there are recall, precision and F1, in how many utterances one was understood that was not said, and the word
+error rates of them and of all others. With `joined=10` every ten utterances of a set are one long recording, which is
+cut at its pauses as users' are.
 
 Both sides go through Whisper's normaliser for English, or its basic one for other languages; where a language puts no
 spaces between words, characters are counted alone. A recording that cannot be read is named, counted and in no figure;
@@ -32,7 +32,7 @@ from ....model.decoding.decoder import WEIGHT
 from ....model.decoding.joint_beam import JointConfig
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
-from ...assistant.transcribe import NO_CONTEXT, takes_beam, transcribe
+from ...assistant.transcribe import NO_CONTEXT, transcribe
 from ...assistant.word_lists import beside_its_own, decoder_of, phrases_in
 from ..inputs.generated import generated, recorded_turns
 from ..inputs.hypotheses import texts_in
@@ -136,7 +136,7 @@ def run(
         raise DuologueError(NO_CONTEXT)
     beam = beam or (its_own.beam.width if its_own else BEAM)
     joint = JointConfig(width=beam, alpha=alpha, margin=margin)
-    beam = beam if told or (assistant is not None and takes_beam(assistant.model)) else 1
+    beam = beam if told or (assistant is not None and assistant.model.takes_decoder) else 1
     if assistant is not None and its_own is not None:
         assistant = assistant.with_decoder(None)  # what it hears moment by moment
     decoded = assistant
@@ -180,7 +180,7 @@ def run(
                 row["beam"] = transcribe(assistant, wave, instruction=instruction, context=told, joint=joint)
             elif wide:
                 assert decoded is not None
-                row["beam"] = transcribe(decoded, wave, beam=beam if decoded is assistant else 1)
+                row["beam"] = transcribe(decoded, wave)
         measures: dict[str, list[float]] = {}
         for name in (name for name in PREFIXES if name in row):
             measures |= error_measures(row[name], utterance.text, normaliser, PREFIXES[name])

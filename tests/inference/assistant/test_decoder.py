@@ -27,6 +27,7 @@ from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
 from duologue.model.decoding.beam import BeamConfig
 from duologue.model.decoding.decoder import FEW, DecoderConfig, HotWord, _phrases
+from duologue.model.decoding.grammars.jsgf import parse
 from duologue.model.decoding.ngrams.counts import count, vocabulary
 from duologue.model.decoding.ngrams.smoothing import estimate
 from duologue.model.decoding.reply import reply
@@ -202,10 +203,42 @@ def test_keywords_of_a_session_change_at_once(assistant, tmp_path: Path) -> None
     assert session.config.keywords == () and heard_by(session) == [SAID]
 
 
-def test_models_that_hear_no_words(assistant) -> None:
-    other = tiny_assistant()
+def test_what_a_language_model_writes_is_searched_too() -> None:
+    """The same decoder, over transcripts that the model itself writes: hot words and n-grams change them."""
+    written = tiny_assistant()
+    pcm = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    clip = torch.from_numpy(pcm)[None]
+
+    def ids(model) -> list[int]:
+        state = model.init_state()
+        model.begin_turn(state)
+        model.listen(clip, state)
+        model.end_turn(state)
+        return [step.token for step in reply(model, state, Sampling(max_tokens=30), aloud=False)]
+
+    plain = ids(written.model)
+    decode = written.tokenizer.decode
+    end = plain.index(written.model.layout.reply)
+    assert ids(written.with_decoder(DecoderConfig(beam=BeamConfig(width=1))).model) == plain, "the likeliest each time"
+    wide = BeamConfig(margin=np.inf, labels=999)
+    hot = written.with_decoder(DecoderConfig(hot_words=(HotWord("zero", 30.0),), beam=wide))
+    found = hot.model.n_best(clip)
+    texts = [decode([token.token for token in text.tokens]) for text in found]
+    assert "zero" not in decode(plain[:end]) and "zero" in texts[0]
+    assert [text.score for text in found] == sorted((text.score for text in found), reverse=True)
+    heard = ids(hot.model)
+    assert decode(heard[: heard.index(written.model.layout.reply)]) == texts[0]
+    assert ids(hot.with_decoder(None).model) == plain and not written.model.spells("xylophone")
+    with pytest.raises(DuologueError, match="'xylophone' cannot be spelt"):
+        written.with_decoder(decoder_of(hotwords="xylophone"))
+    with pytest.raises(DuologueError, match="a grammar is looked for in CTC's posteriors"):
+        written.with_decoder(DecoderConfig(grammar=parse("<x> = zero;", "g")))
+
+
+def test_models_that_write_no_words(assistant) -> None:
+    other = words_assistant()
     assert not other.model.takes_decoder and other.with_decoder(None) is other
-    with pytest.raises(DuologueError, match="this model hears none"):
+    with pytest.raises(DuologueError, match="this model writes none"):
         other.with_decoder(DecoderConfig())
     with pytest.raises(DuologueError, match="'Zürich' cannot be spelt"):
         assistant.with_decoder(decoder_of(hotwords="Zürich"))

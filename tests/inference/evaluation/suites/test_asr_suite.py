@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tiny_assistant import HEARD, tiny_assistant
 from tiny_chat import brief, chat_assistant
 
 from duologue.data_prep.audio import read_audio, write_wav
 from duologue.data_prep.datasets.question_sets import question_set
 from duologue.data_prep.datasets.speech_sets import Utterance, find_utterances
-from duologue.inference.assistant.assistant import Sampling
 from duologue.inference.assistant.transcribe import transcribe
 from duologue.inference.evaluation.inputs.generated import generated, recorded_turns
 from duologue.inference.evaluation.inputs.questions import BUNDLED, is_question_file
@@ -26,7 +24,6 @@ from duologue.model.decoding.joint_beam import JointConfig
 from duologue.model.dialogue_state import DialogueState
 from duologue.model.errors import DuologueError
 from duologue.model.speech_lm import SpeechLM
-from duologue.model.tokens import TokenKind
 
 
 def sound(path: Path, seconds: float = 0.5) -> None:
@@ -285,48 +282,6 @@ def test_recordings_of_ones_own_conversations(tmp_path: Path) -> None:
     assert [(row["id"], row["text"]) for row in report["rows"]] == [("c-0", "Hello?")] and not report["broken"]
     (utterance,) = recorded_turns(tmp_path)
     assert len(read_audio(utterance.sound())) == 12_000
-
-
-def test_a_beam_finds_what_is_likelier_in_all() -> None:
-    """Greedily the first word is the likelier one; with a beam the whole of the other, of which the rest is certain."""
-    assistant = tiny_assistant()
-    layout, model = assistant.model.config.layout, assistant.model
-    wave = np.random.default_rng(0).standard_normal(4_000).astype(np.float32)
-    one, two, three = range(layout.text[0], layout.text[0] + 3)
-
-    def logits(state: Scripted) -> torch.Tensor:
-        table = {None: {one: 0.6, two: 0.4}, one: {layout.reply: 0.5, three: 0.5}, two: {layout.reply: 1.0},
-                 three: {layout.reply: 1.0}}[state.last]  # fmt: skip
-        out = torch.full((model.llm.vocab_size,), 1e-9)
-        for token, fraction in table.items():
-            out[token] = fraction
-        return out.log()
-
-    class Scripted:
-        """A state in the place of the model's: what was the last word."""
-
-        def __init__(self, last: int | None = None, generated: int = 0) -> None:
-            self.last, self.generated, self.speaking = last, generated, False
-
-        def clone(self) -> Scripted:
-            return Scripted(self.last, self.generated)
-
-    class Step:
-        def __init__(self, token: int) -> None:
-            self.token = token
-            self.kind = TokenKind.CONTROL if token == layout.reply else TokenKind.TRANSCRIPT
-
-    def reply_step(state: Scripted, sampling: Sampling, aloud: bool = True, forced: int | None = None) -> Step:
-        state.last = int(logits(state).argmax()) if forced is None else forced
-        state.generated, state.speaking = state.generated + 1, state.last == layout.reply
-        return Step(state.last)
-
-    for name, stand_in in (("init_state", Scripted), ("next_logits", logits), ("reply_step", reply_step)):
-        object.__setattr__(model, name, stand_in)
-    for name in ("begin_turn", "listen", "end_turn"):
-        object.__setattr__(model, name, lambda *_: None)
-    decoded = [assistant.tokenizer.decode([token]).strip() for token in (one, two)]
-    assert transcribe(assistant, wave) == decoded[0] and transcribe(assistant, wave, beam=2) == decoded[1]
 
 
 def test_an_utterance_is_plain() -> None:
