@@ -138,7 +138,7 @@ def test_a_language_model_writes_it(writes) -> None:
         ({"response_format": "srt", "stream": "true"}, "response_format", "stream"),
         ({"language": "de"}, "language", "english"),
         ({"language": "klingon"}, "language", "no code"),
-        ({"keywords[]": "Aoife"}, "keywords", "'Aoife' cannot be spelt"),
+        ({"prompt": "names: Aoife"}, "prompt", "cannot be prompted"),
         ({"temperature": "2"}, "temperature", "0 to 1"),
         ({"temperature": "nan"}, "temperature", "0 to 1"),
         ({"temperature": "warm"}, "temperature", "number"),
