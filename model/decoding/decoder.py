@@ -24,6 +24,7 @@ from .ngrams.backoff import NGramLM
 
 WEIGHT = 3.0  # of a hot word
 FEW = 30  # hot words that are each as likely as one alone
+MANY = 2.5  # nats that each loses where they are e times as many; 1 would be so, were all of them heard well
 BONUS = {"tokens": 1.0}  # of an n-gram model over these units
 WORD_BONUS = 3.0  # of one over words
 OWN = "own"  # the language model of the model itself
@@ -35,7 +36,8 @@ class HotWord:
     """A word or a phrase that is likely to be said.
 
     weight: what each of its tokens adds to a text's score, in nats; negative: it is avoided. Of more than FEW phrases
-        each is less likely to be the one that is said: it loses the logarithm of how many times FEW they are.
+        each is less likely to be the one that is said: all of its tokens together lose MANY times the logarithm of how
+        many times FEW they are.
     """
 
     text: str
@@ -116,13 +118,14 @@ class Decoder:
 
 
 def _phrases(words: Sequence[HotWord], labels: Labels) -> list[HotPhrase]:
-    less = max(0.0, math.log(len(words) / FEW))
+    less = MANY * max(0.0, math.log(len(words) / FEW))
     found = []
     for word in words:
         if not (row := spelt(word.text, labels)):
             raise DuologueError(f"the hot word {word.text!r} cannot be spelt with the tokens that this model hears")
-        last = word.weight - (less if word.weight > 0 else 0.0)
-        found.append(HotPhrase(row, (*(word.weight,) * (len(row) - 1), last)))
+        # spread, so that phrases under way do not crowd out other texts, and are not dropped at their beginning
+        bias = word.weight - (less / len(row) if word.weight > 0 else 0.0)
+        found.append(HotPhrase(row, (bias,) * len(row)))
     return found
 
 

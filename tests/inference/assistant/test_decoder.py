@@ -26,7 +26,7 @@ from duologue.inference.session.events import EventKind
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
 from duologue.model.decoding.beam import BeamConfig
-from duologue.model.decoding.decoder import FEW, DecoderConfig, HotWord, _phrases
+from duologue.model.decoding.decoder import FEW, MANY, DecoderConfig, HotWord, _phrases
 from duologue.model.decoding.grammars.jsgf import parse
 from duologue.model.decoding.ngrams.counts import count, vocabulary
 from duologue.model.decoding.ngrams.smoothing import estimate
@@ -295,13 +295,13 @@ def test_a_decoders_view_costs_no_weights(assistant) -> None:
 
 
 def test_of_a_long_list_each_phrase_is_less_likely(assistant) -> None:
-    """By the logarithm of how many times FEW there are; not those that are avoided."""
+    """By MANY times the logarithm of how many times FEW there are, spread; not those that are avoided."""
     labels = assistant.model._labels()
     weights = {}
     for size in (1, FEW, 10 * FEW):
         words = tuple(HotWord("is the capital" if at == 0 else "of " * at, 2.0) for at in range(size))
         weights[size] = _phrases(words, labels)[0].biases
     assert weights[1] == weights[FEW] == (2.0, 2.0, 2.0)
-    assert weights[10 * FEW] == (2.0, 2.0, pytest.approx(2.0 - np.log(10)))
+    assert weights[10 * FEW] == pytest.approx((2.0 - MANY * np.log(10) / 3,) * 3)
     avoided = _phrases(tuple(HotWord("of " * (at + 1), -1.0) for at in range(100)), labels)
     assert {bias for phrase in avoided for bias in phrase.biases} == {-1.0}
