@@ -12,7 +12,7 @@ from ..http.limits import Limits, Throttle
 from ..protocol.errors import RequestError
 from ..realtime.realtime import RealtimeSession
 from .outbox import Outbox
-from .transport import End, Gone, TooFast, Transport
+from .transport import End, Gone, TooFast, TooLarge, Transport
 
 _STUCK_S = 20.0  # that one event may take to be sent
 _LAST_S = 2.0  # that the last events may take
@@ -78,6 +78,8 @@ async def _read(
                 raise TooFast
         except Gone:
             return End.LEFT
+        except TooLarge:
+            return End.TOO_LARGE
         except TooFast:
             session.error(RequestError("messages come too fast", "rate_limit_exceeded", status=429))
             return End.TOO_FAST

@@ -27,11 +27,15 @@ class TooFast(Exception):
     """The client sends more than can be taken in."""
 
 
+class TooLarge(Exception):
+    """A message of the client's is larger than can be taken in."""
+
+
 class Transport(Protocol):
     """Carries messages both ways."""
 
     async def receive(self) -> str | bytes:
-        """The client's next message. Raises Gone, TooFast."""
+        """The client's next message. Raises Gone, TooFast, TooLarge."""
 
     async def send(self, text: str) -> None:
         """One event for the client, once there is room for it. Raises Gone."""

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from aiortc.exceptions import InvalidStateError
 
 from ..protocol.errors import RequestError
 from ..protocol.events import event
-from ..transports.transport import End, Gone, TooFast
+from ..transports.transport import End, Gone, TooFast, TooLarge
+from .incomplete import bound
 from .loudspeaker import Loudspeaker
 from .microphone import Microphone
 
@@ -88,6 +90,8 @@ class Peer:
         except Exception:  # whatever it stumbles over
             raise RequestError("the SDP offer cannot be answered", "invalid_value", "sdp") from None
         self._has_channel = self._connection.sctp is not None
+        if self._connection.sctp is not None:
+            bound(self._connection.sctp, partial(self._end, TooLarge()))
         answer: str = self._connection.localDescription.sdp
         return answer
 
@@ -97,7 +101,7 @@ class Peer:
         self._inbox.put_nowait(Gone())
 
     async def receive(self) -> str | bytes:
-        """The client's next message. Raises Gone, TooFast."""
+        """The client's next message. Raises Gone, TooFast, TooLarge."""
         message = await self._inbox.get()
         if isinstance(message, Exception):
             raise message
@@ -124,7 +128,7 @@ class Peer:
 
     async def close(self, end: End | None = None) -> None:
         """Close it, once the last events have been sent, if it has an ``end`` to be told of."""
-        channel, left = self._channel, self.gone.is_set() and end is not End.TOO_FAST
+        channel, left = self._channel, self.gone.is_set() and end not in (End.TOO_FAST, End.TOO_LARGE)
         self.gone.set()
         if end is not None and channel is not None and not left:
             channel.bufferedAmountLowThreshold = 0
@@ -156,12 +160,17 @@ class Peer:
 
     def _came(self, message: str | bytes) -> None:
         if self._inbox.qsize() >= _INBOX or self._inbox_bytes + len(message) > _INBOX_BYTES:
-            if not self.gone.is_set():
-                self.gone.set()
-                self._inbox.put_nowait(TooFast())
+            self._end(TooFast())
         elif not self.gone.is_set():
             self._inbox_bytes += len(message)
             self._inbox.put_nowait(message)
+
+
+    def _end(self, why: TooFast | TooLarge) -> None:
+        """The client sends more than may be held."""
+        if not self.gone.is_set():
+            self.gone.set()
+            self._inbox.put_nowait(why)
 
 
 @contextmanager

@@ -222,6 +222,20 @@ def test_a_flood_ends_the_call_and_no_other(locked: Running) -> None:
     wait(lambda: b'duologue_calls_total{reason="too_fast"} 1.0' in locked.service.metrics.text())
 
 
+def test_a_message_without_an_end_ends_the_call(locked: Running) -> None:
+    """aiortc's own sender minds neither the window nor, told so, the largest message."""
+
+    async def run() -> None:
+        async with calling(locked.url, KEYS[0]) as caller:
+            caller.connection.sctp._remote_max_message_size = 1 << 30
+            caller.channel.send(" " * (3 << 20))
+            async with asyncio.timeout(PATIENCE):
+                await caller.closed.wait()
+
+    asyncio.run(run())
+    wait(lambda: b'duologue_calls_total{reason="too_large"} 1.0' in locked.service.metrics.text())
+
+
 def test_a_call_that_is_never_connected_ends(locked: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_CONNECT_S", 0.3)
     headers = {"authorization": f"Bearer {KEYS[0]}", **SDP}
