@@ -7,13 +7,15 @@ be whole. All processes agree on the checkpoint to go on from, and on every erro
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...checkpoints.files import expanded
 from ...checkpoints.source import WEIGHTS, one_line
@@ -25,7 +27,18 @@ from .optimiser import make_optimiser
 from .parts import load_parts, save_parts
 from .run_folder import BEST, METRICS_LOG, MetricsLog, States, read_state, states, warn
 from .scalars import Scalars
-from .task import Task, freeze
+from .task import Task, below, freeze
+
+_SAMPLED = 1009  # one value in so many stands for a tensor
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Of the names and sizes of weights, and some of their values."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        values = weight.detach().flatten()[::_SAMPLED].float().cpu().numpy()
+        digest.update(f"{name} {tuple(weight.shape)}".encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 class Run:
@@ -56,6 +69,10 @@ class Run:
         load_parts(task.parts() | dict(task.named_children()), recipe.start)
         task.adapt()
         learnt = freeze(task, recipe.learn)
+        given = tuple(entry.partition("=")[0] for entry in recipe.start)
+        frozen = [(name, weight) for name, weight in task.named_parameters() if not weight.requires_grad]
+        # Frozen, and from elsewhere: a checkpoint has what they were, not they, which may be gigabytes.
+        self.given = {name: weight for name, weight in frozen if below(name, given)}
         optimiser = make_optimiser(recipe, learnt)
         self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
         self.discriminator = task.make_discriminator() if task.adversarial else None
@@ -97,8 +114,14 @@ class Run:
                 f"{self.folder} was trained with learn={','.join(state['learn'])} optimiser={state['optimiser_kind']}; "
                 "go on with the same, or give another out="
             )
+        now = fingerprint(self.given)
+        if state.get("given", now) != now:
+            raise DuologueError(
+                f"{self.folder} was trained with other weights than those of start={','.join(self.recipe.start)}; "
+                "go on with the same, or give another out="
+            )
         try:
-            self.task.load_state_dict(state["task"])
+            self.task.load_state_dict(dict(self.given) | state["task"])
             optimiser.load_state_dict(state["optimiser"])
             if self.ema is not None and state["ema"] is not None:
                 self.ema.load(state["ema"])
@@ -180,7 +203,8 @@ class Run:
         discriminator = self.discriminator is not None
         return {
             "step": done,
-            "task": task.state_dict(),
+            "task": {name: value for name, value in task.state_dict().items() if name not in self.given},
+            "given": fingerprint(self.given),
             "optimiser": self.optimiser.state_dict(),
             "optimiser_kind": self.recipe.optimiser,
             "learn": list(self.recipe.learn),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -58,19 +59,20 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
 
-def _below(name: str, prefix: str) -> bool:
-    return f"{name}.".startswith(f"{prefix}.")
+def below(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether a parameter is one of the modules of these names, or in one of them."""
+    return any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def freeze(task: Task, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]:
     """Let only what is below the prefixes learn, and return it by name. A prefix that matches nothing is an error."""
     names = [name for name, _ in task.named_parameters()]
     for prefix in learn:
-        if not any(_below(name, prefix) for name in names):
+        if not any(below(name, [prefix]) for name in names):
             tops = sorted({name.split(".")[0] for name in names})
             raise DuologueError(f"learn prefix {prefix!r} matches no parameter; they begin with: {', '.join(tops)}")
     for name, parameter in task.named_parameters():
-        named = any(_below(name, prefix) for prefix in learn)
+        named = below(name, learn)
         parameter.requires_grad_(named and not task.stays(name))
     return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
 
@@ -78,6 +80,6 @@ def freeze(task: Task, learn: tuple[str, ...]) -> list[tuple[str, nn.Parameter]]
 def require_gradients(task: Task, learn: tuple[str, ...]) -> None:
     """After a backward pass: DuologueError for a prefix that should learn and that no gradient has reached."""
     for prefix in learn:
-        learning = [p for name, p in task.named_parameters() if p.requires_grad and _below(name, prefix)]
+        learning = [p for name, p in task.named_parameters() if p.requires_grad and below(name, [prefix])]
         if learning and all(parameter.grad is None for parameter in learning):
             raise DuologueError(f"learn={prefix}: no gradient reaches it in this stage, so it would stay as it is")

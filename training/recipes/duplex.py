@@ -145,7 +145,7 @@ class Duplex(SpeechToText):
         self.place = recipe.mel.hop * 2 * (self.adaptor.most.denominator if self.adaptor.even else _PLACE_FRAMES)
 
     def parts(self) -> dict[str, nn.Module]:
-        return super().parts() | {"monitor": self.monitor}
+        return (super().parts() if self.teaches_words else {}) | {"monitor": self.monitor}
 
     def teaches(self, meta: Mapping[str, Any]) -> bool:
         return super().teaches(meta) or "verdict" in meta

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from any_model import tiny_adaptor, tiny_llm, tiny_whisper
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tone_clips import tone_clips
 
 from duologue.model.duplex.monitor import TURN_STATES, TurnState
 from duologue.model.errors import DuologueError
 from duologue.model.language_model.chat_template import SPEECH, ChatTemplate, Given
+from duologue.training.loop.run_folder import newest_state
 from duologue.training.main import resolve, run
 
 QUERY, NOISE, WAIT = (
@@ -69,6 +71,23 @@ def test_it_learns_texts_and_goes_on_where_it_stopped(words: list[str], tmp_path
         run("duplex", [*more, f"out={tmp_path / 'parts'}", f"steps={steps}", "save_every=30"])
     whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    assert {name.partition(".")[0] for name in whole} == {"monitor"}
+
+
+def test_a_checkpoint_has_no_copy_of_what_others_trained(words: list[str], tmp_path: Path) -> None:
+    """And is not gone on from with other weights in their place."""
+    more = [*words, f"out={tmp_path / 'run'}", "schedule=constant"]
+    run("duplex", [*more, "steps=2", "save_every=2"])
+    state = newest_state(tmp_path / "run")
+    assert state is not None and {name.partition(".")[0] for name in state["task"]} <= {"monitor", "mel", "adaptor"}
+    assert not any(name.startswith(("llm.", "adaptor.transformer.", "encoder.")) for name in state["task"])
+    (theirs,) = (word.partition("=")[2] for word in words if word.startswith("llm="))
+    shutil.copytree(theirs, tmp_path / "other")
+    tensors = load_file(tmp_path / "other/model.safetensors")
+    name = next(name for name, tensor in tensors.items() if tensor.dim() == 2)
+    save_file(tensors | {name: tensors[name] + 1}, tmp_path / "other/model.safetensors", {"format": "pt"})
+    with pytest.raises(DuologueError, match=r"was trained with other weights than those of start=.*llm="):
+        run("duplex", [*more, f"llm={tmp_path / 'other'}", "steps=4", "save_every=2"])
 
 
 def test_mistakes_are_one_line(words: list[str], tmp_path: Path) -> None:
