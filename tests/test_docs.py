@@ -19,6 +19,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from duologue.data_prep.datasets.shards import ShardedDataset
 from duologue.data_prep.speech.engines.espeak import espeak_command
 from duologue.inference.assistant.word_lists import hot_words, phrases_in
+from duologue.model.decoding.grammars import jsgf
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -105,6 +106,7 @@ def test_words(tmp_path: Path) -> None:
     report = json.loads((here / "figures/report.json").read_text())
     found = {metric["id"]: metric["value"] for metric in report["metrics"]}
     assert (found["keyword_recall"], found["b_wer"], found["u_wer"]) == (0.5, 1 / 3, 1 / 8)
+    assert jsgf.parse((here / "orders.jsgf").read_text(), "orders").said
     names = hot_words(phrases_in(str(here / "names.txt")))
     assert [name.weight for name in names] == [3.0, 3.0, 4.0, -1.0]
     assert "calls.txt" not in (both := (here / "both.arpa").read_text()) and "call the" in both and "two plus" in both

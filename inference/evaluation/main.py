@@ -52,7 +52,7 @@ def run(
     settings = vars(read_settings(settings_of(work, (*OPTIONS, "out", "quiet")),
                                   [word for word in words if Path(word) not in reports], f"suite {suite}"))  # fmt: skip
     for name, value in settings.items():
-        if name != "seed" and type(value) is int and value < 1:
+        if name != "seed" and type(value) is int and value < 1 and value != takes[name].default:
             raise DuologueError(f"{name} is {value}; it must be at least 1")
     _keep_apart(suite, out, given, settings.get("utmos"))
     work(out=out, **given, **settings)

@@ -72,7 +72,7 @@ class TokenBeam(Generic[S]):
                      for at in ended.tolist()]  # fmt: skip
             done = sorted(done, key=lambda each: -each.score)[: config.width]
             texts.only(np.arange(len(ended), len(ended) + len(row)))
-            scores, live = grow[row, column], [live[at].clone() for at in row.tolist()]  # type: ignore[misc]
+            scores, live = grow[row, column], [live[at].clone() for at in row.tolist()]
             if not live or (done and done[0].score >= float((scores + texts.extra).max()) + slack):
                 break
             open_ = [self.push(each, self.first + int(label)) for each, label in zip(live, texts.last, strict=True)]

@@ -67,6 +67,7 @@ def test_without_a_voice_it_says_the_same() -> None:
         ("s2s", [], {"model": "nano", "outputs": Path("x")}, "and not both"),
         ("s2s", ["judge.url=http://x/v1"], {}, r"suite s2s needs judge\.model=…"),
         ("s2s", ["questions=0"], {}, "questions is 0; it must be at least 1"),
+        ("asr", [], {"outputs": Path("x"), "data": Path("y")}, "there is no y"),  # beam is 0, as it usually is
         ("compare", ["a", "seed=1"], {}, "two reports or more"),
         ("s2s", ["a"], {}, "'a', given to suite s2s, must be KEY=VALUE"),
         ("s2s", ["--profile", "card"], {}, "'--profile', given to suite s2s, must be KEY=VALUE, profile=…"),
