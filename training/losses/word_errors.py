@@ -54,7 +54,7 @@ def sequence_log_probs(log_probs: Tensor, frames: Tensor, hypotheses: Sequence[S
     # the renormalising took away.
     kinds = [sorted({label for one in each for label in one}) for each in hypotheses]
     most = max(map(len, kinds))
-    chosen = torch.full((clips, most + 1), blank)
+    chosen = torch.full((clips, most + 1), blank)  # of fewer labels: the blank again, which changes nothing
     index, lengths = list[int](), torch.zeros(clips, width, dtype=torch.long)
     for clip, (each, known) in enumerate(zip(hypotheses, kinds, strict=True)):
         chosen[clip, : len(known)] = torch.tensor(known, dtype=torch.long)
@@ -64,8 +64,6 @@ def sequence_log_probs(log_probs: Tensor, frames: Tensor, hypotheses: Sequence[S
             lengths[clip, at] = len(one)
     chosen = chosen.to(log_probs.device)
     few = log_probs.gather(2, chosen[:, None].expand(-1, log_probs.shape[1], -1))  # (B, U, K + 1)
-    unused = torch.arange(most) >= torch.tensor([len(known) for known in kinds])[:, None]  # the blank stands there too
-    few = few.masked_fill(F.pad(unused, (0, 1)).to(few.device)[:, None], -1e4)
     kept = few.logsumexp(-1)  # (B, U)
     real = torch.arange(kept.shape[1], device=kept.device) < frames.to(kept.device)[:, None]
     rows = (few - kept[..., None]).transpose(0, 1).repeat_interleave(width, 1)  # (U, B N, K + 1)

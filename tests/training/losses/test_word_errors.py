@@ -65,18 +65,34 @@ def test_the_gradient_is_that_of_all_texts(weights: dict[str, float]) -> None:
 
 def test_each_clip_has_its_own_texts_and_length() -> None:
     torch.manual_seed(1)
-    logits = torch.randn(2, FRAMES, LABELS + 1)
-    texts = [[(0, 0), (0,), ()], [(0, 1)]]  # of one label, and of two
-    scores = sequence_log_probs(logits.log_softmax(-1), torch.tensor([FRAMES, 3]), texts)
-    assert scores.shape == (2, 3) and scores[1, 1:].tolist() == [IMPOSSIBLE] * 2
-    for clip, length in enumerate((FRAMES, 3)):
+    logits = torch.randn(3, FRAMES, LABELS + 1)
+    texts = [[(0, 0), (0,), ()], [(1,)], [(0, 1), ()]]  # of one label, of another one, of two
+    lengths = (FRAMES, 3, 2)
+    scores = sequence_log_probs(logits.log_softmax(-1), torch.tensor(lengths), texts)
+    assert scores.shape == (3, 3) and scores[1, 1:].tolist() == [IMPOSSIBLE] * 2
+    for clip, length in enumerate(lengths):
         every = enumerated(logits[clip, :length])
         for at, labels in enumerate(texts[clip]):
             assert scores[clip, at].exp().item() == pytest.approx(every[labels].item(), rel=1e-4)
-    expected = expected_errors(scores, torch.tensor([[2.0, 1.0, 0.0], [5.0, 0.0, 0.0]]))
+    expected = expected_errors(scores, torch.tensor([[2.0, 1.0, 0.0], [5.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
     assert expected[1].item() == pytest.approx(0, abs=1e-6), "one hypothesis: no better and no worse than the list"
     chances = scores[0].softmax(0)
     assert expected[0].item() == pytest.approx(2 * chances[0].item() + chances[1].item() - 1, abs=1e-5)
+
+
+def test_of_a_short_list_the_gradient_is_that_of_its_texts_alone() -> None:
+    """Renormalised over texts that do without one of the labels."""
+    torch.manual_seed(2)
+    logits = torch.randn(FRAMES, LABELS + 1, dtype=torch.float64, requires_grad=True)
+    texts, errors = [(0,), (0, 0), ()], torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+    every = enumerated(logits)
+    chances = torch.stack([every[text] for text in texts])
+    (chances / chances.sum() * errors).sum().backward()
+    exact, logits.grad = logits.grad, None
+    scores = sequence_log_probs(logits.log_softmax(-1)[None], torch.tensor([FRAMES]), [texts])
+    expected_errors(scores, errors[None]).sum().backward()
+    assert exact is not None and logits.grad is not None and exact.abs().max() > 1e-2
+    torch.testing.assert_close(logits.grad, exact, atol=1e-5, rtol=0)
 
 
 @given(words, words)
