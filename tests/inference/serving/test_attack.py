@@ -34,7 +34,7 @@ class Attack:
         self.url = found.url.replace("http", "ws") + "/v1/realtime?model=x"
 
     def send(self, batch: list[str | bytes]) -> None:
-        with connect(self.url, max_size=None) as connection:
+        with connect(self.url, max_size=None, open_timeout=60) as connection:  # the machine may be busy
             try:
                 for message in batch:
                     connection.send(message)
@@ -42,7 +42,7 @@ class Attack:
                     '{"type": "conversation.item.retrieve", "item_id": "no such item", "event_id": "the last"}'
                 )
                 while True:
-                    event = json.loads(connection.recv(timeout=30))
+                    event = json.loads(connection.recv(timeout=60))
                     assert SECRET not in json.dumps(event)
                     if event["type"] == "error":
                         assert event["error"]["type"] == "invalid_request_error", event
