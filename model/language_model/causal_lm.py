@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import DuologueError
 from ..layers.kv_cache import KVBuffer, KVRows
 from ..streaming import State
+from . import llama_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -141,15 +142,16 @@ class LLM(nn.Module):
         """Feed embeddings (B, t, D) behind what the state holds; return their last-layer states (B, t, D)."""
         if embeds.shape[1] == 0:
             return embeds
+        base, inside = self.lm.base_model, _as(embeds, self._inside)
+        if llama_step.takes(base, inside):
+            return _as(llama_step.step(base, inside, state.layers), self._outside)
         cache, first = transformers_cache(state.layers), state.layers[0]
         rows: dict[str, Tensor] = {}
         if isinstance(first, KVRows):  # shorter rows are padded on the left, as when a batch is generated from prompts
             positions = first.positions(embeds.shape[1], embeds.device)  # (B, t)
             slots = torch.arange(int(positions.max()) + 1, device=embeds.device)  # (longest + t,)
             rows = {"position_ids": positions, "attention_mask": (slots >= positions.max() - positions[:, -1:]).long()}
-        hidden: Tensor = self.lm.base_model(
-            inputs_embeds=_as(embeds, self._inside), past_key_values=cache, use_cache=True, **rows
-        )[0]
+        hidden: Tensor = base(inputs_embeds=inside, past_key_values=cache, use_cache=True, **rows)[0]
         return _as(hidden.to(embeds.device), self._outside)  # the last layers may be elsewhere
 
     @torch.no_grad()
