@@ -71,7 +71,11 @@ class TokenBeam(Generic[S]):
             done += [Found(labels=before[at], score=float(ending[at] + fused[at]), ctc=float(ending[at]))
                      for at in ended.tolist()]  # fmt: skip
             done = sorted(done, key=lambda each: -each.score)[: config.width]
-            texts.only(np.arange(len(ended), len(ended) + len(row)))
+            total = grow[row, column] + texts.extra[len(ended) :]
+            best = max(total.max(initial=NEVER), done[0].score if done else NEVER)
+            near = np.flatnonzero(total >= best - config.margin)
+            texts.only(len(ended) + near)
+            row, column = row[near], column[near]
             scores, live = grow[row, column], [live[at].clone() for at in row.tolist()]
             if not live or (done and done[0].score >= float((scores + texts.extra).max()) + slack):
                 break
