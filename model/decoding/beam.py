@@ -26,14 +26,15 @@ class BeamConfig:
     labels: int = 32  # that a text may go on with at a frame, the likeliest
     margin: float = 9.0  # nats below a frame's best label: those below are not tried; inf: all are
     sure: float = 0.99  # probability of the blank from which on a frame lets no text grow; 1: none is so sure
+    near: float = 6.0  # nats below the best text: where a language model writes, those below are dropped; inf: none
     bonus: float = 0.0  # for each label, against language models' liking for short texts
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.labels < 1:
             raise DuologueError(f"a beam of width {self.width} and {self.labels} labels: both must be at least 1")
-        if not self.margin > 0 or not np.isfinite(self.bonus):
-            raise DuologueError(f"a beam's margin is {self.margin} and its bonus {self.bonus}: the margin must be "
-                                "above 0, the bonus finite")  # fmt: skip
+        if not self.margin > 0 or not self.near > 0 or not np.isfinite(self.bonus):
+            raise DuologueError(f"a beam's margin is {self.margin}, near {self.near} and its bonus {self.bonus}: the "
+                                "first two must be above 0, the bonus finite")  # fmt: skip
         if not 0 < self.sure <= 1:
             raise DuologueError(f"a beam's sure is {self.sure}; it must be above 0 and at most 1")
 

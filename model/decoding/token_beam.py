@@ -73,7 +73,7 @@ class TokenBeam(Generic[S]):
             done = sorted(done, key=lambda each: -each.score)[: config.width]
             total = grow[row, column] + texts.extra[len(ended) :]
             best = max(total.max(initial=NEVER), done[0].score if done else NEVER)
-            near = np.flatnonzero(total >= best - config.margin)
+            near = np.flatnonzero(total >= best - config.near)
             texts.only(len(ended) + near)
             row, column = row[near], column[near]
             scores, live = grow[row, column], [live[at].clone() for at in row.tolist()]

@@ -220,7 +220,7 @@ def test_what_a_language_model_writes_is_searched_too() -> None:
     decode = written.tokenizer.decode
     end = plain.index(written.model.layout.reply)
     assert ids(written.with_decoder(DecoderConfig(beam=BeamConfig(width=1))).model) == plain, "the likeliest each time"
-    wide = BeamConfig(margin=np.inf, labels=999)
+    wide = BeamConfig(margin=np.inf, near=np.inf, labels=999)
     hot = written.with_decoder(DecoderConfig(hot_words=(HotWord("zero", 30.0),), beam=wide))
     found = hot.model.n_best(clip)
     texts = [decode([token.token for token in text.tokens]) for text in found]
