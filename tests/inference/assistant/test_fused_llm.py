@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ WEIGHT, BONUS = 30.0, 180.0  # of models that know nothing: each word has about 
 
 def check(assistant: Assistant, lm: LLMWords) -> None:
     """The beam's scores are CTC's and the language model's."""
-    found = assistant.model.n_best(torch.from_numpy(tones(SAID))[None])
+    model: Any = assistant.model
+    found = model.n_best(torch.from_numpy(tones(SAID))[None])
     texts = [assistant.tokenizer.decode([token.token for token in each.tokens]).strip() for each in found]
     for each, text in zip(found, texts, strict=True):
         state, score = lm.begin(), 0.0
