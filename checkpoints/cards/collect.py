@@ -190,7 +190,7 @@ def evaluation(path: Path, weights: str, heard: Iterable[str] = ()) -> Evaluatio
     about = settings.pop("weights", None) or (settings.pop("model", None) or {}).get("sha256") or ""
     if about[:12] != weights:
         raise DuologueError(f"{path} is about the weights {about[:12] or 'unknown'}, not {weights}")
-    common = sorted({*settings.get("voices", ())} & {*heard})
+    common = sorted({*(settings.get("voices") or ())} & {*heard})
     shown = {key: Path(value).name if key in ("data", "outputs") else value for key, value in settings.items()
              if key != "suite" and value is not None}  # fmt: skip
     where, figures = report["environment"], report["figures"]

@@ -145,6 +145,8 @@ def test_an_evaluation_by_voice_category_part_and_codebook(checkpoint, questions
     card = card_of(checkpoint, data=(questions,), reports=(report(tmp_path / "r.json", digest(checkpoint)),))
     assert "data: pairs" in card and "Measured on Some Processor, 2 cores, 2 threads." in card
     assert "Of these voices the training data have flite:slt." in card
+    recordings = report(tmp_path / "of_recordings.json", digest(checkpoint), voices=None)
+    assert "Of these voices" not in card_of(checkpoint, data=(questions,), reports=(recordings,))
     assert card.index("| none |") < card.index("| spelling |") < card.index("| arithmetic |"), "the weakest first"
     assert cells(card, "flite:awb") == ["flite:awb", "150", "60.0 % (52 to 67)", "12.5 %"], "Wilson's interval"
     assert cells(card, "none")[2] == "not measured" and cells(card, "peak rss mib")[1] == "812"
