@@ -208,7 +208,7 @@ def evaluation(path: Path, weights: str, heard: Iterable[str] = ()) -> Evaluatio
         machine=", ".join([*filter(None, [where.get("processor")]), *counts]),
         metrics=(*values.values(), *more),
         parts=_parts(report, values),
-        note=f"Of these voices the training data have {', '.join(common) or 'none'}." if "voices" in settings else "",
+        note=f"Of these voices the training data have {', '.join(common) or 'none'}." if settings.get("voices") else "",
     )
 
 
