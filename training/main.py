@@ -27,7 +27,7 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
         starts = [word for key, word in given if key == "start"]
         recipe = with_parts(_changed(recipe, starts), parts)
         kept = [word for word in kept if word not in starts]
-    return _changed(recipe, kept)
+    return _changed(recipe, kept).completed()
 
 
 def _changed(recipe: Recipe, words: list[str]) -> Recipe:

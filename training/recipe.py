@@ -91,7 +91,11 @@ class Recipe:
         return ()
 
     def fitted(self) -> Self:
-        """The same with all that joins such parts made to fit them."""
+        """The same with all that joins such parts made to fit them, before other settings are applied."""
+        return self
+
+    def completed(self) -> Self:
+        """The same with what follows from its settings, once all are applied."""
         return self
 
     def build(self) -> Task:

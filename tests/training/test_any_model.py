@@ -72,7 +72,7 @@ def test_from_conversations_to_a_whole_model(tmp_path: Path, kind: str) -> None:
     told = run("duplex", [*ONCE, f"llm={speech}", f"encoder={speech}", f"adaptor={speech}", f"dev_data={data}",
                           f"data={data},{statements(tmp_path / 'asides')}", "window.left_ms=4000",
                           f"out={duplex}"])  # fmt: skip
-    assert told["turn_states"] > 0 and {"query_talks", "wait_talks"} < told.keys()
+    assert told["turn_states"] > 0 and {"query_talks", "wait_talks", "ignored_questions"} < told.keys()
     assert not {"words", "ctc", "loss_talks"} & told.keys(), "nothing that is written is learnt or measured"
     assert {name.partition(".")[0] for name in load_file(Path(duplex) / "model.safetensors")} == {"monitor"}
     spoken = run("unit_decoder", [*ONCE, f"llm={speech}", f"data={replies(tmp_path / 'replies')}", "history=1",
@@ -84,7 +84,7 @@ def test_from_conversations_to_a_whole_model(tmp_path: Path, kind: str) -> None:
     config = assemble.Config(**heard_by, monitor=duplex, unit_decoder=units, vocoder=voice)
     loaded = store.load(assemble.run(tmp_path / "whole", config))
     assert loaded.model.config.adaptor == StackConfig(in_dim=24, hidden_dim=16, out_dim=32, stack=5)
-    assert loaded.model.monitor is not None and loaded.model.speaks
+    assert loaded.model.monitor is not None and loaded.model.monitor.config.calibrated and loaded.model.speaks
     assert loaded.model.config.window == WindowConfig(left_ms=4000)
     config = replace(config, llm_dtype="bfloat16", instructions="Be brief.")
     brief = load(str(assemble.run(tmp_path / "brief", config)))

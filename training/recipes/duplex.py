@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -97,8 +97,13 @@ class DuplexRecipe(SpeechToTextRecipe):
         monitor = replace(self.monitor, in_dim=fitted.adaptor.out_dim)
         if self.tokenizer is None:
             return replace(fitted, monitor=monitor)
-        calibrated = monitor.calibrated or bool(self.dev_data)
-        return replace(fitted, monitor=replace(monitor, calibrated=calibrated), learn=("monitor",))
+        return replace(fitted, monitor=monitor, learn=("monitor",))
+
+    def completed(self) -> Self:
+        """With held-out data the monitor of a joined model is calibrated."""
+        if self.tokenizer is None or not self.dev_data:
+            return self
+        return replace(self, monitor=replace(self.monitor, calibrated=True))
 
     def build(self) -> Duplex:
         """The task of this recipe.
