@@ -79,7 +79,7 @@ def pack(model: nn.Module, most: int = MOST) -> None:
             packed = weight[:, 0].t().contiguous()  # of a depthwise convolution, (kernel, C)
             if isinstance(layer, nn.Linear) or cast(nn.Conv1d, layer).groups == 1:
                 packed = torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1), _ROWS)
-            layer.__class__ = _CLASSES[type(layer)]
+            object.__setattr__(layer, "__class__", _CLASSES[type(layer)])
             object.__setattr__(layer, "packed", packed)
 
 
