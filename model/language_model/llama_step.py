@@ -33,7 +33,7 @@ def takes(base: Any, embeds: Tensor) -> bool:
 def step(base: Any, embeds: Tensor, buffers: list[Any]) -> Tensor:
     """Feed embeddings (B, t, D) behind what the layers' buffers hold; return their last-layer states (B, t, D).
 
-    buffers: :class:`KVBuffer` or :class:`KVRows`, one a layer.
+    buffers: of each layer one of layers/kv_cache.py, :class:`KVBuffer` or for rows of different lengths ``KVRows``.
     """
     batch, frames, _ = embeds.shape
     positions = buffers[0].positions(frames, embeds.device)

@@ -82,7 +82,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["encoder"], "bench encoder needs data=…"),
         (["ear"], "bench ear is called encoder now"),
         (["encoder", "-n", "3"], "'-n', given to bench encoder, must be KEY=VALUE"),
-        (["nose"], "unknown bench 'nose'; there are: encoder, states, streaming, workers"),
+        (["nose"], "unknown bench 'nose'; there are: encoder, roofline, states, streaming, workers"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["bench", *arguments])
