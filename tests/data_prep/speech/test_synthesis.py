@@ -245,6 +245,7 @@ class Piper:
 def test_piper_is_asked_as_its_package_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that takes piper-tts's calls stands in for it: one voice of two people, faster and slower."""
     monkeypatch.setattr(piper.importlib.util, "find_spec", lambda name: name == "piper")
+    monkeypatch.delenv("DUOLOGUE_PIPER", raising=False)
     one = Voice(engine="piper", name="en_US-two-low")
     with pytest.raises(SynthesisError, match="DUOLOGUE_PIPER is not set"):
         synthesise(TEXT, one)
