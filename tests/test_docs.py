@@ -78,6 +78,7 @@ def test_train(tmp_path: Path) -> None:
         "mine": (mine := ["What is 2 plus 2?", "What's the capital of France?", "Thank you!"]),
         "mine_replies": ["2 plus 2 is 4.", "The capital of France is Paris."],
         "asr": mine,
+        "context": mine,
         "alpaca": ["What is the opposite of the word?\nhot", "Compute (12 + 30)."],
         "spoken": ["Um, how much is twelve plus thirty?"] * 2,
     }
