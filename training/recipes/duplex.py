@@ -142,7 +142,8 @@ class Duplex(SpeechToText):
         self.written = [turn for file in recipe.texts for turn in _written(file)]
         if self.written and self.adaptor.vocabulary() is None:
             raise DuologueError("texts are for an adaptor that hears words, of kind ctc; the states of another differ")
-        self.batches = max(1, recipe.scenes // recipe.batch_size)
+        self.batches = max(1, recipe.scenes // recipe.batch_size)  # of scenes; behind them come those of texts
+        self.all_batches = self.batches + -(-len(self.written) // _TEXTS)
         self.spelt = None if recipe.tokenizer is None else Pieces(load_tokenizer(resolve(recipe.tokenizer))).word
         self.windowed = None if recipe.encoder.chunk else WindowedEncoder(self.mel, self.encoder, recipe.window)
         self.measured: dict[str, list[tuple[Tensor, Tensor]]] = {}  # the same of held-out sets
@@ -157,7 +158,7 @@ class Duplex(SpeechToText):
 
     def batch(self, number: int) -> Batch:
         if self.scenes.scenes and number >= self.batches:
-            if number >= self.batches + -(-len(self.written) // _TEXTS):
+            if number >= self.all_batches:
                 return {"number": number}
             return self._text_batch(number) | {"number": number}
         epoch, places = self.plan(number)
@@ -332,8 +333,7 @@ class Duplex(SpeechToText):
     def frozen_states(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The same, of a model that does not learn. Where scenes come again, their states are kept: first those of each
         batch in turn, and once all are there, as many as in a batch, drawn."""
-        count = self.batches + -(-len(self.written) // _TEXTS)
-        number = batch["number"]
+        number, count = batch["number"], self.all_batches
         if not self.scenes.scenes:
             return self.heard_states(*self.read(batch))
         for each in range(min(number + 1, count)):  # a run that goes on has none
