@@ -233,23 +233,25 @@ class CTCAdaptor(Adaptor):
         vectors = self._embed(self.tokens).to(hidden.device)  # (V, D_llm)
         first = state.frames - sum(map(len, state.kept))
         new = self.scores(hidden, vectors)[0].log_softmax(-1)
+        if self._decoder is None:
+            parts = [(first, self._final(new, state, last))]
+        else:
+            parts = self._parts(new, state, last)
         state.frames += len(new)
-        parts = [self._final(new, state, last)] if self._decoder is None else self._parts(new, state, last)
-        rows, words, before = [vectors.new_zeros(0, self.config.out_dim)], list[_Word](), 0
-        for at, log_probs in enumerate(parts):  # (t, V + 1)
+        rows, words = [vectors.new_zeros(0, self.config.out_dim)], list[_Word]()
+        for at, (begins, log_probs) in enumerate(parts):  # (t, V + 1)
             tokens = self._tokens(log_probs, state, last and at == len(parts) - 1)
             groups = self._grouped(tokens)
             averaged = self._averaged(log_probs, tokens, vectors) if tokens else rows[0]
             for heard, known in zip(groups, self._known(groups, len(log_probs)), strict=True):
                 labels = tuple(token.token for token in heard)
                 row, averaged = averaged.tensor_split((len(labels),))
-                written = self._written(heard, first + before)
+                written = self._written(heard, begins)
                 own = [token.token for token in written]
                 if own != self.tokens[list(labels)].tolist():
                     row = self._embed(torch.tensor(own, device=self.tokens.device)).to(row)
                 rows.append(row)
-                words.append(_Word(before + known, written))
-            before += len(log_probs)
+                words.append(_Word(begins - first + known, written))
         return torch.cat(rows)[None], words
 
     def _known(self, groups: list[list[HeardToken]], frames: int) -> list[int]:
@@ -297,23 +299,29 @@ class CTCAdaptor(Adaptor):
         state.kept = [frames[begins:]]
         return frames[:begins]
 
-    def _parts(self, new: Tensor, state: WordsState, last: bool) -> list[Tensor]:
-        """The same, for a decoder: what was said between two pauses, (t, V + 1) each, with the pause behind it."""
-        parts, begins = list[Tensor](), 0
+    def _parts(self, new: Tensor, state: WordsState, last: bool) -> list[tuple[int, Tensor]]:
+        """The same, for a decoder: what was said between two pauses, (t, V + 1) each, with the pause behind it and no
+        more than that of a pause before it; and behind how many frames of the stream it begins."""
+        parts, begins = list[tuple[int, Tensor]](), 0
         assert self._decoder is not None
-        if self._decoder.whole:
-            state.kept.append(new)
-            new = new[:0]
+
+        def taken(end: int) -> Tensor:
+            return torch.cat([*state.kept, new[begins:end]])
+
         for at, blank in enumerate((new.argmax(-1) == self.config.vocab).tolist()):
+            if not blank and not state.speaks:
+                state.kept, begins, state.speaks = [taken(at)[-_SEARCHED:]], at, True
             state.quiet = state.quiet + 1 if blank else 0
-            state.speaks |= not blank
-            if state.speaks and state.quiet == _SEARCHED:
-                parts.append(torch.cat([*state.kept, new[begins : at + 1]]))
+            if state.speaks and state.quiet == _SEARCHED and not self._decoder.whole:
+                part = taken(at + 1)
+                parts.append((state.frames + at + 1 - len(part), part))
                 state.kept, state.speaks, begins = [], False, at + 1
-        state.kept.append(new[begins:])
+        if not state.speaks:
+            state.kept, begins = [taken(len(new))[-_SEARCHED:]], len(new)
         if last:
-            parts.append(torch.cat(state.kept))
-            state.kept = []
+            rest = taken(len(new))
+            parts.append((state.frames + len(new) - len(rest), rest))
+        state.kept = [] if last else [*state.kept, new[begins:]]
         return parts
 
     def _tokens(self, log_probs: Tensor, state: WordsState, last: bool) -> list[HeardToken]:

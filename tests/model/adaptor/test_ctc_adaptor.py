@@ -103,6 +103,16 @@ def test_a_decoder_decides_at_a_pause_with_what_was_said_in_mind() -> None:
             assert given.index(2) == 12, "320 ms behind the word"
         adaptor._embeddings(scores[:, :0], state, last=True)
         assert [(token.token, token.start) for token in state.heard] == [(20, 2), (9, 8), (11, 30)]
+    silence = best(*[5] * 500)
+    long = torch.cat([silence, scores], dim=1)
+    for size in (3, 70, 513):
+        adaptor, state, kept = scripted().decoded_by(Fused(HotWordFusion(words))), WordsState(), []
+        for part in long.split(size, dim=1):
+            adaptor._embeddings(part, state, last=False)
+            kept.append(sum(map(len, state.kept)))
+        adaptor._embeddings(scores[:, :0], state, last=True)
+        assert [(token.token, token.start) for token in state.heard] == [(20, 1002), (9, 1008), (11, 1030)]
+        assert max(kept[: 500 // size], default=0) <= 8, "of silence no more than a pause is kept"
     alone, state = scripted().decoded_by(Fused(HotWordFusion(words))), WordsState()
     alone._embeddings(scores[:, 13:], state, last=True)
     assert [token.token for token in state.heard] == [4], "without what was said before, as it sounds"
