@@ -26,13 +26,21 @@ M = TypeVar("M", bound=nn.Module)
 REOPEN = 128 * 2**20  # bytes converted before the map of the file is renewed, which drops the pages that were read
 
 
+# How torch's layers fill their weights.
+_RANDOM = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+
+
 class _EmptyOnMeta(TorchFunctionMode):
-    """``torch.empty`` makes tensors without storage; everything else is as ever."""
+    """``torch.empty`` makes tensors without storage, which nothing fills; everything else is as ever."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.empty:
             kwargs["device"] = "meta"
+        if func in _RANDOM:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:  # to fill it would do nothing, and import torch's compiler, which takes seconds
+                return tensor
         return func(*args, **kwargs)
 
 

@@ -95,6 +95,18 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     assert torch.equal(loaded.first.weight, twins.first.weight)
 
 
+def test_modules_without_storage_are_made_without_the_compiler() -> None:
+    """To fill such weights with random numbers, torch would import it, which takes seconds."""
+    code = (
+        "import sys, torch; from duologue.checkpoints.weights import without_storage\n"
+        "with without_storage(): layers = [torch.nn.Conv1d(2, 3, 3), torch.nn.Linear(2, 3), torch.nn.Embedding(4, 2)]\n"
+        "assert all(x.is_meta for layer in layers for x in layer.parameters())\n"
+        "assert torch.empty(3).normal_().abs().sum() > 0\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_assigning_is_strict() -> None:
     with without_storage():
         layer = nn.Linear(3, 4)
