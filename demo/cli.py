@@ -209,11 +209,12 @@ def listen(
     from ..inference.session.notes import notes
 
     require_wav(output)
+    source = from_argument(recording)
     decoder = decoder_of(beam if beam > 1 else 0, lm, hotwords, grammar)
     assistant = load(model)
     assistant = assistant.with_decoder(beside_its_own(decoder, assistant.model.decoder, beam))
     limit_threads(assistant)
-    heard = read_audio(from_argument(recording), assistant.input_rate)
+    heard = read_audio(source, assistant.input_rate)
     for note in notes(assistant.model):
         typer.echo(f"duologue: {model}: {note}", err=True)
     config = SessionConfig(duplex=PRESETS[preset], instructions=instructions)

@@ -39,9 +39,10 @@ def codec_encode(
     from ..data_prep.audio import from_argument
     from ..inference.codec.files import encode, load_codec
 
+    source = from_argument(recording)
     codec = load_codec(model)
     codebooks = codebooks if kbps is None else codec.config.codebooks_for(kbps)
-    info = encode(codec, from_argument(recording), codes, codebooks)
+    info = encode(codec, source, codes, codebooks)
     rate = codec.config.bit_rate(info.codebooks) / 1000
     typer.echo(f"{codes}: {info.samples / info.sample_rate:.2f} s in {info.frames} frames, {rate:.2f} kbit/s", err=True)
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, cast
 
 from ...model.errors import DuologueError
@@ -52,10 +53,15 @@ def shown(path: str | os.PathLike[str]) -> str:
 def from_argument(path: str | os.PathLike[str]) -> AudioSource:
     """What an argument of a command line means: a path, or "-" for standard input.
 
+    Call it before whatever takes long, such as loading a model: what cannot be opened is refused here.
+
     Raises:
-        DuologueError: nothing but a keyboard is connected to standard input.
+        DuologueError: there is no such file, it cannot be opened, or nothing but a keyboard is connected to standard
+            input.
     """
     if os.fspath(path) != "-":
+        if not Path(os.path.expanduser(path)).is_fifo():  # who writes into a pipe would find it closed
+            _open(shown(path), path).close()
         return path
     if sys.stdin is None or sys.stdin.isatty():
         raise DuologueError("- is standard input: pipe a recording into it")

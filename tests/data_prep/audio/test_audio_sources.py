@@ -78,8 +78,18 @@ def test_a_set_waits_for_no_pipe(tmp_path: Path) -> None:
         read_recording(tmp_path / "q.wav", 16_000)
 
 
+def test_an_argument_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "q.wav").write_bytes(WAV)
+    assert from_argument(tmp_path / "q.wav") == tmp_path / "q.wav"
+    os.mkfifo(tmp_path / "pipe")
+    assert from_argument(tmp_path / "pipe") == tmp_path / "pipe", "and nobody waited for a writer"
+    with pytest.raises(DuologueError, match=r"^no such file: .*none\.wav$"):
+        from_argument(tmp_path / "none.wav")
+    with pytest.raises(DuologueError, match="is a folder, not a recording"):
+        from_argument(tmp_path)
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert from_argument("q.wav") == "q.wav" and from_argument(Path("-x")) == Path("-x")
     with pipe(WAV) as end, open(end, "rb", closefd=False) as file:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
         same(read_audio(from_argument(Path("-"))))
