@@ -51,5 +51,6 @@ class SpeechTask(Task):
 
 
 def random_offsets(encoder: EncoderConfig, frames: int, count: int, rng: np.random.Generator) -> Tensor:
-    """(count,) positions of the encoder where clips of at most so many frames begin."""
-    return torch.from_numpy(rng.integers(0, max(1, encoder.positions - frames), count))
+    """(count,) positions of the encoder where clips of at most so many frames begin; 0 in one that sees whole clips."""
+    offsets = torch.from_numpy(rng.integers(0, max(1, encoder.positions - frames), count))
+    return torch.zeros_like(offsets) if encoder.chunk is None else offsets

@@ -191,8 +191,6 @@ class CTCAdaptorTask(SpeechTask):
         samples, lengths = pad([self._heard(int(item), epoch) for item in items])
         rng = np.random.default_rng((r.seed, clips, 1))
         offsets = random_offsets(r.encoder, samples.shape[1] // (2 * r.mel.hop), len(items), rng)
-        if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
-            offsets.zero_()
         masks = int(rng.integers(2**31))
         return {"samples": samples, "lengths": lengths, "offsets": offsets, "mel_mask_seed": masks}
 

@@ -226,8 +226,6 @@ class SpeechToText(SpeechTask, LoraTask):
         samples, lengths = pad([waves[clip] for clip in order])
         longest = samples.shape[1] // (2 * r.mel.hop)
         offsets = random_offsets(r.encoder, longest, len(waves), rng)
-        if r.encoder.chunk is None:  # one that sees whole clips has them begin at 0
-            offsets.zero_()
         return batch | {
             "spoken": [row.spoken for row in rows],
             "frames": [row.speech for row in rows],
