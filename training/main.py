@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from ..checkpoints.files import with_home
@@ -11,16 +13,18 @@ from .recipe import Recipe
 
 RECIPES = Catalogue("training/recipes", "recipe", defines="recipe")
 PARTS = ("llm", "encoder", "adaptor")  # what may come from elsewhere: PART=FOLDER
-INPUTS = ("data", "dev_data", "noises", "tokenizer", "source")  # fields of recipes that name what is read
+INPUTS = ("data", "dev_data", "noises", "tokenizer", "source", "teachers")  # fields of recipes that name what is read
 
 
 def resolve(stage: str, overrides: list[str]) -> Recipe:
     """The recipe of a stage with ``preset=`` and every other ``key=value`` applied."""
     given = [(word.partition("=")[0], word) for word in overrides]
-    preset = ([word for key, word in given if key == "preset"] or ["preset=nano"])[-1].partition("=")[2]
-    recipe: Recipe = RECIPES.module(stage).recipe(preset)
+    build = RECIPES.module(stage).recipe
+    # By what a recipe is made, before it has settings: the preset, and where there are several the part that learns.
+    chosen = {key: word.partition("=")[2] for key, word in given if key in ("preset", *_choices(build))}
+    recipe: Recipe = build(chosen.pop("preset", "nano"), **chosen)
     parts = {key: with_home(word).partition("=")[2] for key, word in given if key in PARTS}
-    kept = [word for key, word in given if key not in ("preset", *parts)]
+    kept = [word for key, word in given if key not in ("preset", *_choices(build), *parts)]
     if parts:  # a part's weights join those that are started from
         from .data.chat_tokens import with_parts
 
@@ -28,6 +32,11 @@ def resolve(stage: str, overrides: list[str]) -> Recipe:
         recipe = with_parts(_changed(recipe, starts), parts)
         kept = [word for word in kept if word not in starts]
     return _changed(recipe, kept).completed()
+
+
+def _choices(build: Callable[..., Recipe]) -> list[str]:
+    """The arguments of a function ``recipe`` behind the name of a preset."""
+    return list(inspect.signature(build).parameters)[1:]
 
 
 def _changed(recipe: Recipe, words: list[str]) -> Recipe:

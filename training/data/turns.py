@@ -234,12 +234,22 @@ def spoken_words_loss(logits: Tensor, rows: list[list[int]], frames: list[int], 
     return loss / words.sum()
 
 
+def counted(llm: LLM, hidden: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the positions that count: logits (N, V) of the next token, the token (N,), its weight (N,). The rest need no
+    logits. From states (B, L, D), (B, L), (B, L)."""
+    wanted = weights[:, 1:] > 0
+    return llm.head(hidden[:, :-1][wanted]), ids[:, 1:][wanted], weights[:, 1:][wanted]
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """(N,), (N,) -> (); 0 where no weight is above 0."""
+    return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
 def weighted_loss(llm: LLM, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy of the next token, averaged by weight: states (B, L, D), (B, L), (B, L) -> ()."""
-    wanted = weights[:, 1:] > 0  # only positions that count: the rest need no logits
-    logits = llm.head(hidden[:, :-1][wanted])  # (N, V)
-    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][wanted], reduction="none")
-    return (losses * weights[:, 1:][wanted]).sum() / weights[:, 1:].sum().clamp(min=1e-6)
+    logits, wanted, heavy = counted(llm, hidden, ids, weights)
+    return weighted_mean(torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none"), heavy)
 
 
 @torch.no_grad()

@@ -39,6 +39,10 @@ class AsrPretrainRecipe(SpeechRecipe):
     middle_ctc_weight: float = 0.3
     attention_weight: float = 0.5
 
+    @property
+    def joins(self) -> tuple[str, ...]:
+        return ("encoder",)
+
     def build(self) -> AsrPretrain:
         """The task of this recipe."""
         return AsrPretrain(self)
@@ -83,7 +87,7 @@ class AsrPretrain(SpeechTask):
         self.decoder = WordDecoder(len(self.words), dim, recipe.encoder.heads)
 
     def parts(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder}
+        return {"encoder": self.encoder, "ctc_head": self.ctc_head}  # the head: for a student (recipe distil)
 
     def batch(self, number: int) -> Batch:
         sound = None if self.augmentation is None else self.augmentation.sound
@@ -116,18 +120,23 @@ class AsrPretrain(SpeechTask):
         return kept[0], top, mel_lengths // 2
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.heads(batch)[2:]
+
+    def heads(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """The logits (B, T, LABELS) of CTC at the top, the (B,) number of real frames, the loss, and its parts."""
         middle, top, frames = self.encode(batch)
         r = self.recipe
-        labels = batch["labels"], batch["label_lengths"]
-        ctc = [ctc_loss(self.ctc_head(x), frames, *labels) for x in (top, middle)]
+        labels, logits = (batch["labels"], batch["label_lengths"]), self.ctc_head(top)
+        ctc = [ctc_loss(logits, frames, *labels), ctc_loss(self.ctc_head(middle), frames, *labels)]
         words = batch["words"]
         padded = torch.arange(top.shape[1], device=top.device) >= frames[:, None]
-        logits = self.decoder(words[:, :-1], top, padded)  # (B, L - 1, words)
+        written = self.decoder(words[:, :-1], top, padded)  # (B, L - 1, words)
+        pad = self.words["<pad>"]
         attention = F.cross_entropy(
-            logits.flatten(0, 1).float(), words[:, 1:].flatten(), ignore_index=self.words["<pad>"], label_smoothing=0.05
+            written.flatten(0, 1).float(), words[:, 1:].flatten(), ignore_index=pad, label_smoothing=0.05
         )
         loss = r.ctc_weight * ctc[0] + r.middle_ctc_weight * ctc[1] + r.attention_weight * attention
-        return loss, {"ctc": ctc[0].detach(), "attention": attention.detach()}
+        return logits, frames, loss, {"ctc": ctc[0].detach(), "attention": attention.detach()}
 
     @torch.no_grad()
     def transcribe(self, waves: list[np.ndarray]) -> list[str]:

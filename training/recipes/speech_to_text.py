@@ -47,6 +47,7 @@ from ..data.turns import (
     Row,
     TurnsRecipe,
     check_categories,
+    counted,
     embed_rows,
     pack,
     questions_of,
@@ -54,6 +55,7 @@ from ..data.turns import (
     spread,
     train_plainly,
     weighted_loss,
+    weighted_mean,
 )
 from ..data.written import text_rows
 from ..loop.lora import LoraTask, merged, without_lora
@@ -271,16 +273,15 @@ class SpeechToText(SpeechTask, LoraTask):
         """The divergence of the answers from the frozen LLM's own to the same words in writing; where a clip has no
         words, the loss of its answer's tokens."""
         with torch.no_grad(), without_lora(self.llm):
-            states = self.llm.states(self.llm.embed(batch["written_ids"]), segments=batch["written_segments"])
-            teacher = self.llm.head(states[:, :-1][batch["written_weights"][:, 1:] > 0])[batch["pairs"]]  # (N, V)
-        counted = batch["weights"][:, 1:] > 0
-        student, weights = self.llm.head(hidden[:, :-1][counted]), batch["weights"][:, 1:][counted]
+            ids = batch["written_ids"]
+            states = self.llm.states(self.llm.embed(ids), segments=batch["written_segments"])
+            teacher = counted(self.llm, states, ids, batch["written_weights"])[0][batch["pairs"]]  # (N, V)
+        student, wanted, weights = counted(self.llm, hidden, batch["ids"], batch["weights"])
         kl = divergence(student, teacher, self.recipe.temperature)
-        words = F.cross_entropy(student.float(), batch["ids"][:, 1:][counted], reduction="none")
-        total, worded = weights.sum().clamp(min=1e-6), weights * batch["worded"]
-        loss = (torch.where(batch["worded"], kl, words) * weights).sum() / total
-        taught = (kl * worded).sum() / worded.sum().clamp(min=1e-6)
-        return loss, {"kl": taught.detach(), "words": ((words * weights).sum() / total).detach()}
+        words = F.cross_entropy(student.float(), wanted, reduction="none")
+        loss = weighted_mean(torch.where(batch["worded"], kl, words), weights)
+        taught = weighted_mean(kl, weights * batch["worded"])
+        return loss, {"kl": taught.detach(), "words": weighted_mean(words, weights).detach()}
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.words_loss(*self.read(batch))

@@ -27,7 +27,7 @@ from ...model.language_model.causal_lm import LLM
 from ...model.speech_decoder.spelling_decoder import SpellingDecoder
 from ...model.speech_decoder.spoken_form import read_aloud
 from ...model.speech_decoder.unit_decoder import CTCCollapse
-from ...model.speech_lm_config import AnyUnitDecoderConfig
+from ...model.speech_lm_config import AnyUnitDecoder, AnyUnitDecoderConfig
 from ..data.chat_tokens import shape_of, turn_tokens
 from ..data.corpus import Plan
 from ..data.turns import HISTORY, Row, TurnsRecipe, questions_of, stack
@@ -74,6 +74,37 @@ class UnitDecoderRecipe(TurnsRecipe):
 def recipe(name: str = "nano") -> UnitDecoderRecipe:
     """The stage's recipe, by the name of a preset."""
     return UnitDecoderRecipe(stage="unit_decoder", out="runs/unit_decoder", **preset(name, "unit_decoder"))
+
+
+def decode(llm: LLM, decoder: AnyUnitDecoder, upsample: int, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (B, F, units + 1) of each reply, and (B,) how many of its frames are real; the LLM is frozen."""
+    place, lengths = batch["place"], batch["lengths"]
+    ids = batch["ids"].gather(1, place)  # (B, T)
+    frames = reply_frames(decoder, upsample, batch)
+    with torch.no_grad():
+        states = _states(llm, batch["ids"], batch["seen"])
+        before = (place - 1)[..., None].expand(-1, -1, states.shape[2])
+        predicted = states.gather(1, before)  # (B, T, D)
+        beside = decoder.beside(ids, llm.embed)
+    return decoder(predicted, beside, lengths, frames), frames
+
+
+def reply_frames(decoder: AnyUnitDecoder, upsample: int, batch: Batch) -> Tensor:
+    """(B,) frames of each reply of a batch."""
+    lengths, ids = batch["lengths"], batch["ids"].gather(1, batch["place"])  # (B, T)
+    rows = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
+    return ctc_unit_frames(lengths.new_tensor(decoder.positions(rows)), batch["units"], upsample)
+
+
+def _states(llm: LLM, ids: Tensor, seen: Tensor) -> Tensor:
+    """The LLM's states (B, L, D) of rows of ids (B, L); zeros for those that are not seen."""
+    if bool(seen.all()):
+        return llm(llm.embed(ids)).hidden  # padding is on the right: causal is enough
+    embeds = llm.embed(ids[seen])
+    states = embeds.new_zeros(*ids.shape, llm.hidden_size)
+    if len(embeds):
+        states[seen] = llm(embeds).hidden.to(states.dtype)
+    return states
 
 
 class UnitDecoderTask(Task):
@@ -161,33 +192,13 @@ class UnitDecoderTask(Task):
 
     def decode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, F, units + 1) of each reply, and (B,) how many of its frames are real."""
-        place, lengths = batch["place"], batch["lengths"]
-        ids = batch["ids"].gather(1, place)  # (B, T)
-        frames = ctc_unit_frames(self._positions(ids, lengths), batch["units"], self.recipe.unit_decoder.upsample)
-        with torch.no_grad():
-            states = self._states(batch["ids"], batch["seen"])
-            before = (place - 1)[..., None].expand(-1, -1, states.shape[2])
-            predicted = states.gather(1, before)  # (B, T, D)
-            beside = self.unit_decoder.beside(ids, self.llm.embed)
-        return self.unit_decoder(predicted, beside, lengths, frames), frames
-
-    def _states(self, ids: Tensor, seen: Tensor) -> Tensor:
-        """The LLM's states (B, L, D) of rows of ids (B, L); zeros for those that are not seen."""
-        if bool(seen.all()):
-            return self.llm(self.llm.embed(ids)).hidden  # padding is on the right: causal is enough
-        embeds = self.llm.embed(ids[seen])
-        states = embeds.new_zeros(*ids.shape, self.llm.hidden_size)
-        if len(embeds):
-            states[seen] = self.llm(embeds).hidden.to(states.dtype)
-        return states
-
-    def _positions(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B,) what the frames of replies of ids (B, T) are multiples of."""
-        rows = [row[:length] for row, length in zip(ids.tolist(), lengths.tolist(), strict=True)]
-        return lengths.new_tensor(self.unit_decoder.positions(rows))
+        return decode(self.llm, self.unit_decoder, self.recipe.unit_decoder.upsample, batch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, frames = self.decode(batch)
+        return self.loss(*self.decode(batch), batch)
+
+    def loss(self, logits: Tensor, frames: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of logits (B, F, units + 1), of which (B,) frames are real, and what is shown of it."""
         loss = ctc_unit_loss(logits, frames, batch["units"])
         real = torch.arange(logits.shape[1], device=logits.device) < frames[:, None]  # (B, F)
         blanks = logits.detach().argmax(-1)[real] == self.unit_decoder.blank
