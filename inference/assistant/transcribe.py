@@ -1,7 +1,7 @@
 """What a model hears, in words: its transcript, greedily or by beam search; or its reply, if it is asked for one.
 
 A model that writes down what it hears (``transcribes``) gives its transcript. Any other is asked in writing, behind the
-speech, to transcribe it, and its reply is taken.
+speech, to transcribe it, and its reply is taken; so is one that hears words by CTC, where there is a context.
 
 With a beam a model's transcript is searched for: CTC's posteriors, where it hears words by CTC
 (model/decoding/ctc_beam.py), or what its language model writes (model/decoding/token_beam.py).
@@ -19,7 +19,7 @@ import torch
 from ...data_prep.text.context import INSTRUCTION, with_context
 from ...model.decoding.decoder import DecoderConfig
 from ...model.decoding.joint_beam import JointConfig, joint_search
-from ...model.decoding.reply import reply
+from ...model.decoding.reply import reply, transcript
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
 from ...model.errors import DuologueError
@@ -29,13 +29,19 @@ from .assistant import Assistant
 from .text_stream import TextStream, ids_of
 from .turn import written_down
 
-NO_CONTEXT = "this model writes its transcript without being asked, so that a context has no place: give hot words"
+_NO_CONTEXT = "this model writes its transcript without being asked, so that a context has no place: give hot words"
 _MOST = Sampling()  # its max_tokens bounds a transcript
 
 
 def generates(model: DialogueModel) -> bool:
     """Whether a model generates its transcripts, token by token."""
     return model.transcribes and model.layout.reply is not None
+
+
+def require_asked(model: DialogueModel) -> None:
+    """Raises DuologueError: the model cannot be asked to transcribe, so that a context has no place."""
+    if generates(model):
+        raise DuologueError(_NO_CONTEXT)
 
 
 def transcribe(
@@ -51,15 +57,15 @@ def transcribe(
 
     Args:
         beam: how many hypotheses of a transcript are followed; 1: the likeliest token each time.
-        instruction: what a model is asked that writes no transcript of its own.
-        context: words that may be said, or a text, for such a model; joint: how it counts, None: as ``instruction``.
+        instruction: what a model is asked that writes no transcript of its own, or that is given a context.
+        context: words that may be said, or a text; joint: how it counts, None: as ``instruction``.
 
     Raises:
         DuologueError: beam is below 1, or above it for a model whose transcripts no beam can search; a context for a
             model that cannot be asked.
     """
-    if context and assistant.model.transcribes:
-        raise DuologueError(NO_CONTEXT)
+    if context:
+        require_asked(assistant.model)
     if beam < 1:
         raise DuologueError(f"beam={beam}: it must be at least 1")
     if beam > 1 and not assistant.model.takes_decoder:
@@ -76,7 +82,7 @@ def transcribe(
 def _words(assistant: Assistant, part: np.ndarray, asked: tuple[str, str], joint: JointConfig | None) -> str:
     """The words in one part (n,). asked: the instruction without the context, and with it."""
     model, tokenizer = assistant.model, assistant.tokenizer
-    if not model.transcribes:
+    if not model.transcribes or asked[0] != asked[1]:
         return _asked(model.without_voice(), tokenizer, part, asked, joint)
     return "".join(written_down(model, tokenizer, part)).strip()
 
@@ -93,6 +99,8 @@ def _asked(
         model.listen(torch.from_numpy(part)[None], state)
         model.ask_about(ids_of(tokenizer, model.layout, instruction)[0], state)
         model.end_turn(state)
+        if model.transcribes:  # what it has heard by itself comes before its reply
+            list(transcript(model, state, _MOST))
         return state
 
     text, given = TextStream(tokenizer), heard(asked[1])

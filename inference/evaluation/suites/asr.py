@@ -32,7 +32,7 @@ from ....model.decoding.decoder import WEIGHT
 from ....model.decoding.joint_beam import JointConfig
 from ....model.errors import DuologueError
 from ...assistant.assistant import Assistant
-from ...assistant.transcribe import NO_CONTEXT, transcribe
+from ...assistant.transcribe import require_asked, transcribe
 from ...assistant.word_lists import beside_its_own, decoder_of, phrases_in
 from ..inputs.generated import generated, recorded_turns
 from ..inputs.hypotheses import texts_in
@@ -132,8 +132,8 @@ def run(
     utterances = join(utterances, joined, pause)
     assistant, source = (None, None) if model is None else loaded(model)
     told, its_own = phrases_in(context) if context else [], None if assistant is None else assistant.model.decoder
-    if told and assistant is not None and assistant.model.transcribes:
-        raise DuologueError(NO_CONTEXT)
+    if told and assistant is not None:
+        require_asked(assistant.model)
     beam = beam or (its_own.beam.width if its_own else BEAM)
     joint = JointConfig(width=beam, alpha=alpha, margin=margin)
     beam = beam if told or (assistant is not None and assistant.model.takes_decoder) else 1

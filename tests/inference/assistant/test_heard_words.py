@@ -24,6 +24,7 @@ from duologue.inference.session.policy import DuplexConfig
 from duologue.inference.session.session import Session
 from duologue.inference.session.state import SessionConfig
 from duologue.model.adaptor.ctc import CTCAdaptorConfig
+from duologue.model.decoding.joint_beam import JointConfig
 from duologue.model.decoding.reply import reply, transcript
 from duologue.model.dialogue_state import Sampling
 from duologue.model.duplex.monitor import TurnState
@@ -63,6 +64,15 @@ def test_to_write_down_needs_no_language_model(assistant, monkeypatch) -> None:
     assert transcribe(assistant, clip) == said == TEXT
     with pytest.raises(AssertionError, match="runs"):
         assistant.ask((RATE, clip))
+
+
+def test_with_a_context_the_language_model_is_asked(assistant) -> None:
+    clip, asked = tones(TEXT, 0.3, 0.2), "Transcribe the speech. Context: Paris"
+    with_context = transcribe(assistant, clip, context="Paris")
+    assert with_context == assistant.ask((RATE, clip), asked).text != TEXT
+    free = JointConfig(width=1, alpha=0.0)
+    plain = assistant.ask((RATE, clip), "Transcribe the speech.").text
+    assert transcribe(assistant, clip, context="Paris", joint=free) == plain != with_context
 
 
 def test_the_transcript_costs_no_step_of_the_language_model(assistant) -> None:
