@@ -89,6 +89,12 @@ def test_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.guides
+def test_preference(tmp_path: Path) -> None:
+    here = run_page("preference.md", tmp_path)
+    assert (here / "runs" / "preferred" / "model.safetensors").is_file()
+
+
+@pytest.mark.guides
 def test_evaluate(tmp_path: Path) -> None:
     here = run_page("evaluate.md", tmp_path)
     assert (here / "figures/theirs/report.html").is_file()

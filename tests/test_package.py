@@ -133,8 +133,8 @@ def test_every_library_is_declared_and_used() -> None:
     assert core | optional == used | unseen, "in pyproject.toml, but not imported"
     own = {path.stem for path in (ROOT / "tests").rglob("*.py")}
     # clients are run by environments of their own (test_clients.py); gradio brings its client, faster-whisper the
-    # library whose files it reads, aiortc its ICE
-    brought = {"agents", "livekit", "pipecat", "gradio_client", "ctranslate2", "aioice"}
+    # library whose files it reads, aiortc its ICE; trl_numbers.py runs where there is trl
+    brought = {"agents", "livekit", "pipecat", "gradio_client", "ctranslate2", "aioice", "trl", "datasets"}
     assert imports(ROOT / "tests") - own - core - optional - named(extras["test"]) == brought
 
 

@@ -46,6 +46,7 @@ class WrittenTurn:
     instruction: a prompt in writing beside the speech ("Transcribe the speech."); the reply is the answer to both
     reply, reply_audio: the answer, and a recording of it
     slot: words that a right reply contains; several that each will do are separated by "|"; None: the whole reply
+    rejected: answers that are worse than the reply, for `train dpo`
     respond: False: said to nobody here, and not to be answered
     fields: what else the source says of it ("label", "translation"); not written
     """
@@ -59,6 +60,7 @@ class WrittenTurn:
     reply: str | None = None
     reply_audio: str | None = None
     slot: str | None = None
+    rejected: tuple[str, ...] = ()
     respond: bool = True
     fields: Mapping[str, str] = field(default_factory=dict)
 
@@ -202,12 +204,18 @@ def _own_turn(turn: Any, place: str) -> WrittenTurn:
         elif key in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, _NUMBERS[key]) or not 0 <= value < float("inf"):
                 raise DuologueError(f"{place}: {key!r} is {value!r:.40}, expected a number from 0")
+        elif key == "rejected":
+            given[key] = _texts(value, place)
         elif not isinstance(value, str) or not value.strip():
             raise DuologueError(f"{place}: {key!r} is {value!r}, expected text")
     if "text" not in given and "audio" not in given:
         raise DuologueError(f"{place}: expected 'text' or 'audio', what is asked")
     if "reply_audio" in given and "reply" not in given:
         raise DuologueError(f"{place}: 'reply_audio' without 'reply', the words of it")
+    if "rejected" in given and "reply" not in given:
+        raise DuologueError(f"{place}: 'rejected' without 'reply', the better answer")
+    if given.get("reply") in given.get("rejected", ()):
+        raise DuologueError(f"{place}: 'rejected' is the 'reply' itself, {given['reply']!r:.40}: expected another")
     if "reply" in given and not given.get("respond", True):
         raise DuologueError(f"{place}: it has a 'reply', and 'respond' says that nothing is answered")
     if set(_NUMBERS) & set(given) and "audio" not in given:
@@ -216,6 +224,14 @@ def _own_turn(turn: Any, place: str) -> WrittenTurn:
     if made.end is not None and made.end <= (made.start or 0):
         raise DuologueError(f"{place}: 'end' is {made.end:g}, and 'start' {made.start or 0:g}: expected start < end")
     return made
+
+
+def _texts(value: Any, place: str) -> tuple[str, ...]:
+    """One text or a list of them."""
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
+    if not found or not all(isinstance(text, str) and text.strip() for text in found):
+        raise DuologueError(f"{place}: 'rejected' is {value!r:.40}, expected text or a list of texts")
+    return found
 
 
 def _alpaca(entry: dict[str, Any], where: str, at: int) -> WrittenConversation:

@@ -233,7 +233,7 @@ def _clips(
             continue
         made = replace(
             turn, instruction=_draw(config, rng) or turn.instruction, reply=answer, reply_audio=None, slot=None,
-            respond=True,
+            rejected=(), respond=True,
         )  # fmt: skip
         name = conversation.id if len(conversation.turns) == 1 else f"{conversation.id}-{number}"
         yield WrittenConversation(id=name, turns=(made,), system=conversation.system)

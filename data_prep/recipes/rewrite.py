@@ -175,7 +175,8 @@ def speak(conversation: WrittenConversation, endpoint: Endpoint, config: Config)
                 history.append({"role": "assistant", "content": reply or ""})
         except RefusedError as error:
             return turns, str(error)
-        turns.append(replace(turn, text=text, reply=reply, slot=turn.slot if reply == turn.reply else None))
+        kept = {} if reply == turn.reply else {"slot": None, "rejected": ()}
+        turns.append(replace(turn, text=text, reply=reply, **kept))
     return turns, "" if turns else "it has no turns"
 
 

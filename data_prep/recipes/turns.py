@@ -116,7 +116,7 @@ def _fields(turn: WrittenTurn, history: tuple[Exchange, ...], system: str | None
     """Those of a clip, but for what is not there; texts as they are written."""
     slot = turn.slot or turn.reply
     found = {"question": turn.text, "answer": turn.reply, "slot": slot if turn.reply else None,
-             "instruction": turn.instruction, "system": system, "history": history,
+             "rejected": turn.rejected, "instruction": turn.instruction, "system": system, "history": history,
              "verdict": None if turn.respond else "noise"}  # fmt: skip
     return {key: value for key, value in found.items() if value}
 

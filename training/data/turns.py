@@ -190,7 +190,7 @@ def spread(batch: dict[str, Any], counts: Tensor, tokens: TurnTokens) -> dict[st
     """
     repeats = (batch["segments"] >= 0).long()  # padding is made anew
     repeats[batch["ids"] == tokens.speech] = counts.to(repeats)
-    fill = {"ids": tokens.pad, "mask": 0, "weights": 0.0, "segments": -1}
+    fill = {"ids": tokens.pad, "mask": 0, "weights": 0.0, "segments": -1, "answers": 0}
     found = dict(batch)
     for name in fill.keys() & batch.keys():
         rows = [row.repeat_interleave(count) for row, count in zip(batch[name], repeats, strict=True)]

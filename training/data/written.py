@@ -88,12 +88,13 @@ def text_rows(
 
 @dataclass(frozen=True)
 class Exchange:
-    """A turn in writing: what is asked, and the answer. slot: words that a right one contains."""
+    """A turn in writing: what is asked, and the answer. slot: words that a right one contains. rejected: worse ones."""
 
     question: str
     answer: str
     slot: str | None
     instruction: str | None = None
+    rejected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def read_dialogues(files: Sequence[str]) -> list[tuple[str, WrittenDialogue]]:
     for file in files:
         for conversation in read_conversations(file):
             turns = tuple(_exchanges(conversation))
-            said = (text for turn in turns for text in (turn.question, turn.answer, turn.instruction))
+            said = (text for turn in turns for text in (turn.question, turn.answer, turn.instruction, *turn.rejected))
             if any(broken(text) for text in (conversation.system, *said) if text):
                 raise DuologueError(f"{file} {conversation.id}: half a surrogate pair, which is no character")
             if turns:
@@ -147,7 +148,7 @@ def _exchanges(conversation: WrittenConversation) -> Iterator[Exchange]:
             continue  # said to nobody here
         if not turn.text or not turn.reply:
             return  # what follows goes on from what is not known
-        yield Exchange(turn.text, turn.reply, turn.slot, turn.instruction)
+        yield Exchange(turn.text, turn.reply, turn.slot, turn.instruction, turn.rejected)
 
 
 def hold_out(

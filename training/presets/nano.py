@@ -114,6 +114,11 @@ NANO: dict[str, dict[str, Any]] = {
         "save_every": 500,
     },
     "speech_to_text": SPEECH_TO_TEXT,
+    "dpo": HEARING | {
+        "adaptor": ADAPTOR, "llm": llm, "learn": ("llm",), "start": ("encoder=nano", "adaptor=nano", "llm=nano"),
+        "data": ("work/pairs.jsonl",), "steps": 300, "batch_size": 16, "lr": 5e-5, "warmup": 20, "weight_decay": 0.0,
+        "precision": "auto",
+    },
     "ctc_adaptor": CTC_ADAPTOR,
     "mwer": CTC_ADAPTOR | {"steps": 1000, "lr": 2e-4, "warmup": 50},  # with adaptor=
     "duplex": DUPLEX,

@@ -121,6 +121,8 @@ def recipe(name: str = "nano") -> SpeechToTextRecipe:
 class SpeechToText(SpeechTask, LoraTask):
     """Mel, encoder, adaptor and LLM, under their SpeechLM names, and their rows of spoken dialogue."""
 
+    taught = "an answer to learn"  # what a clip must have
+
     def __init__(self, recipe: SpeechToTextRecipe) -> None:
         super().__init__(recipe)
         self.recipe = recipe
@@ -137,7 +139,7 @@ class SpeechToText(SpeechTask, LoraTask):
                               practice=recipe.practice)  # fmt: skip
         self.items = np.array([at for at, meta in enumerate(self.corpus.metas) if self.teaches(meta)], int)
         if not len(self.items):
-            raise DuologueError(f"no clip in {', '.join(recipe.data)} has an answer to learn")
+            raise DuologueError(f"no clip in {', '.join(recipe.data)} has {self.taught}")
         self.plan = Plan(self.corpus.lengths[self.items], recipe.batch_size, recipe.seed, recipe.accumulate)
 
     def teaches(self, meta: Mapping[str, Any]) -> bool:
