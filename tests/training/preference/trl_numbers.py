@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
-WORDS = "<pad> <eos> what is the capital of france paris rome and who are you nano i am bert not two plus four".split()
+TEXT = "what is the capital of france paris rome and who are you nano i am bert not two plus four"
+WORDS = ["<pad>", "<eos>", *TEXT.split()]
 PAIRS = [
     ("what is the capital of france", "the capital of france is paris", "rome and rome and rome"),
     ("who are you", "i am nano", "i am bert and who are you"),
@@ -62,18 +63,18 @@ def main(folder: Path) -> None:
         chosen, rejected = ("rejected", "chosen") if name == "swapped" else ("chosen", "rejected")
         rows = [{"prompt": question, chosen: f" {good}", rejected: f" {bad}"} for question, good, bad in PAIRS]
         policy, reference = model(0), model(1)
-        if name == "lora":
-            policy, reference = get_peft_model(policy, LoraConfig(r=2, lora_alpha=4, target_modules="all-linear")), None
+        updates = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear") if name == "lora" else None
+        args = DPOConfig(output_dir=str(folder / "out"), per_device_train_batch_size=len(PAIRS), report_to=[],
+                         use_cpu=True, bf16=False, gradient_checkpointing=False, disable_dropout=True,
+                         save_strategy="no", **settings)  # fmt: skip
+        trainer = DPOTrainer(model=policy, ref_model=None if updates else reference, args=args, peft_config=updates,
+                             train_dataset=Dataset.from_list(rows), processing_class=tokenizer())  # fmt: skip
+        if updates:
             torch.manual_seed(2)
-            for key, parameter in policy.named_parameters():
+            for key, parameter in trainer.model.named_parameters():
                 if ".lora_" in key:
                     torch.nn.init.normal_(parameter, std=0.2)
-                    found[f"lora.{_plain(key)}"] = parameter.detach().clone()
-        args = DPOConfig(output_dir=str(folder / "out"), per_device_train_batch_size=len(PAIRS), report_to=[], use_cpu=True,
-                         bf16=False, gradient_checkpointing=False, disable_dropout=True, save_strategy="no",
-                         **settings)  # fmt: skip
-        trainer = DPOTrainer(model=policy, ref_model=reference, args=args, train_dataset=Dataset.from_list(rows),
-                             processing_class=tokenizer())  # fmt: skip
+                    found[f"lora_weights.{_plain(key)}"] = parameter.detach().clone()
         batch = trainer.data_collator([trainer.train_dataset[at] for at in range(len(PAIRS))])
         loss = trainer._compute_loss(trainer.model, batch, return_outputs=False)
         loss.backward()
