@@ -4,6 +4,7 @@
 
 Recordings of sounds, where a source is given, and made ones: silence, noises of all colours, mains hum, babble without
 words, breaths, clicks, notes; each over a floor of faint noise, at any level. The text is empty, the `verdict` noise.
+With `reply` and `rejected` they are pairs for `train dpo`: what is answered, and what somebody else was answered.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from ...checkpoints.files import expanded
 from ...model.errors import DuologueError
+from ..datasets.conversations import read_conversations
 from ..datasets.recordings import Part, read_manifest, read_recording, select
 from ..datasets.shard_runs import LEAST, require_at_least, run_clips
 from ..datasets.shards import Clip
@@ -38,6 +40,8 @@ class Config:
     part: noises, or noises_dev for the recordings kept apart
     recorded: the fraction of clips that are recordings, where there is a source
     shortest_s, longest_s: seconds a clip
+    reply: what is answered; empty: nothing
+    rejected: a file of conversations, of which each clip has one reply as a worse answer; empty: none
     seed, workers, shard_size: as in `prepare questions`
     """
 
@@ -48,6 +52,8 @@ class Config:
     recorded: float = 0.5
     shortest_s: float = 0.4
     longest_s: float = 8.0
+    reply: str = ""
+    rejected: str = ""
     seed: int = 0
     workers: int = 0
     shard_size: int = 250
@@ -58,6 +64,8 @@ class Config:
             raise DuologueError(f"part={self.part}: expected noises or noises_dev")
         if not 0 <= self.recorded <= 1:
             raise DuologueError(f"recorded={self.recorded}: expected a fraction from 0 to 1")
+        if self.rejected and not self.reply:
+            raise DuologueError(f"rejected={self.rejected} without reply=, the better answer")
         if not 0.1 <= self.shortest_s <= self.longest_s <= 60:
             raise DuologueError(
                 f"shortest_s={self.shortest_s:g}, longest_s={self.longest_s:g}: expected 0.1 to 60, the shortest first"
@@ -70,6 +78,16 @@ def _recordings(source: str, part: Part) -> tuple[dict[str, Any], ...]:
     if not found:
         raise DuologueError(f"{source} has no recordings of the part {part}")
     return found
+
+
+@functools.cache
+def _replies(config: Config) -> tuple[str, ...]:
+    """Those of the conversations, but for the better answer itself."""
+    turns = (turn for one in read_conversations(config.rejected) for turn in one.turns)
+    found = dict.fromkeys(turn.reply for turn in turns if turn.reply and turn.reply != config.reply)
+    if not found:
+        raise DuologueError(f"{config.rejected} has no reply that could be a worse answer than {config.reply!r}")
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=64)
@@ -93,6 +111,11 @@ def no_speech_clip(index: int, config: Config) -> Clip:
     else:
         kind = KINDS[int(rng.integers(len(KINDS)))]
         wave, meta["heard"] = _made(kind, samples, rng), kind
+    if config.reply:
+        meta["answer"] = config.reply
+    if config.rejected:
+        replies = _replies(config)
+        meta["rejected"] = [replies[int(np.random.default_rng([config.seed, index, 43]).integers(len(replies)))]]
     pcm = _levelled(wave, rng.uniform(-50, -14)) + _floor(len(wave), rng)
     return Clip(np.rint(np.clip(pcm, -1, 1) * 32767).astype(np.int16), meta)
 
@@ -125,4 +148,6 @@ def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     """Make or complete the data set; returns its counts. Raises DuologueError for a source without sounds."""
     if config.source:
         _recordings(config.source, Part(config.part))
-    return run_clips("no_speech", config, no_speech_clip, progress=progress)
+    if config.rejected:
+        _replies(config)
+    return run_clips("no_speech", config, no_speech_clip, progress=progress, newer=("reply", "rejected"))

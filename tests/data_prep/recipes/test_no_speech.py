@@ -62,6 +62,16 @@ def test_of_all_kinds_and_levels() -> None:
     assert np.array_equal(again.pcm, clips[7].pcm) and again.meta == clips[7].meta
 
 
+def test_a_clip_of_noise_may_be_a_pair(tmp_path: Path) -> None:
+    """What is answered to it, and what is not."""
+    turns = [{"text": "a", "reply": "Four."}, {"text": "b", "reply": "Paris."}, {"text": "c", "reply": "Pardon?"}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"turns": turns}) + "\n")
+    config = Config(out="unused", longest_s=0.5, reply="Pardon?", rejected=str(tmp_path / "chat.jsonl"))
+    metas = [no_speech_clip(index, config).meta for index in range(12)]
+    assert {meta["answer"] for meta in metas} == {"Pardon?"}
+    assert {tuple(meta["rejected"]) for meta in metas} == {("Four.",), ("Paris.",)}
+
+
 @pytest.mark.parametrize("kind", MADE)
 def test_made_sounds_are_heard(kind: str) -> None:
     for seed in range(8):
@@ -78,6 +88,8 @@ def test_made_sounds_are_heard(kind: str) -> None:
         (["recorded=2"], "recorded=2.0: expected a fraction"),
         (["shortest_s=3", "longest_s=2"], "shortest_s=3, longest_s=2: expected"),
         (["source=."], "has no manifest.jsonl"),
+        (["rejected=x.jsonl"], "rejected=x.jsonl without reply=, the better answer"),
+        (["reply=Pardon?", "rejected=x.jsonl"], "no such file or folder: x.jsonl"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], complaint: str) -> None:
