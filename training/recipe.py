@@ -113,6 +113,13 @@ class Recipe:
         return self.lr * rise * 0.5 * (1 + math.cos(math.pi * done))
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropyRecipe(Recipe):
+    """A stage that learns to predict tokens."""
+
+    mile: float = 0.0  # MiLe loss: a token counts (1 + entropy)^mile, where the model is unsure; 0: all alike
+
+
 def save_recipe(recipe: Recipe, folder: Path) -> None:
     """Write the resolved recipe as ``recipe.json``."""
     text = json.dumps(dataclasses.asdict(recipe), indent=2) + "\n"

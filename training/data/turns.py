@@ -19,6 +19,7 @@ from torch import Tensor
 from ...data_prep.datasets.question_sets import Dialogue, QuestionSet, question_set
 from ...model.errors import DuologueError
 from ...model.language_model.causal_lm import LLM
+from ..losses.mile import cross_entropy
 from ..recipe import Recipe
 
 HISTORY = 8  # earlier turns that a row has at most
@@ -246,10 +247,11 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
-def weighted_loss(llm: LLM, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of the next token, averaged by weight: states (B, L, D), (B, L), (B, L) -> ()."""
+def weighted_loss(llm: LLM, hidden: Tensor, ids: Tensor, weights: Tensor, mile: float = 0.0) -> Tensor:
+    """Cross-entropy of the next token, averaged by weight: states (B, L, D), (B, L), (B, L) -> (). ``mile``: see
+    :func:`cross_entropy`."""
     logits, wanted, heavy = counted(llm, hidden, ids, weights)
-    return weighted_mean(torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none"), heavy)
+    return cross_entropy(logits.float(), wanted, heavy, mile)
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data_prep.datasets.question_sets import question_set
@@ -27,11 +26,13 @@ from ..data.marked_turns import marked_tokens
 from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
 from ..loop.task import Batch
 from ..losses.error_rate import error_rate
+from ..losses.mile import cross_entropy
 from ..presets import preset
+from ..recipe import CrossEntropyRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class AsrPretrainRecipe(SpeechRecipe):
+class AsrPretrainRecipe(SpeechRecipe, CrossEntropyRecipe):
     """Loss weights of the stage."""
 
     questions: str = "nano"  # the question set whose words the decoder writes
@@ -131,10 +132,9 @@ class AsrPretrain(SpeechTask):
         words = batch["words"]
         padded = torch.arange(top.shape[1], device=top.device) >= frames[:, None]
         written = self.decoder(words[:, :-1], top, padded)  # (B, L - 1, words)
-        pad = self.words["<pad>"]
-        attention = F.cross_entropy(
-            written.flatten(0, 1).float(), words[:, 1:].flatten(), ignore_index=pad, label_smoothing=0.05
-        )
+        wanted = words[:, 1:].flatten()
+        real = (wanted != self.words["<pad>"]).float()
+        attention = cross_entropy(written.flatten(0, 1).float(), wanted, real, r.mile, label_smoothing=0.05)
         loss = r.ctc_weight * ctc[0] + r.middle_ctc_weight * ctc[1] + r.attention_weight * attention
         return logits, frames, loss, {"ctc": ctc[0].detach(), "attention": attention.detach()}
 

@@ -35,9 +35,11 @@ from ..loop.lora import LoraTask, merged, without_lora
 from ..loop.task import Batch
 from ..loop.throughput import StepCost, token_load
 from ..loop.trainer import to_device
+from ..losses.mile import entropy_weights
 from ..preference.losses import dpo_loss, margin_loss, unlikelihood
 from ..preference.pairs import OWN, Pair, are_written, pack_pairs, pair_of, read_turns
 from ..presets import preset
+from ..recipe import CrossEntropyRecipe
 from .speech_to_text import SpeechToText, SpeechToTextRecipe
 
 MEASURED = 256  # held-out pairs at most
@@ -45,7 +47,7 @@ TIE = 1e-4  # nats: what a sum differs by in another batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpoRecipe(TurnsRecipe):
+class DpoRecipe(TurnsRecipe, CrossEntropyRecipe):
     """Data, what a preference counts, and sizes of a row; a batch has ``batch_size`` pairs."""
 
     data: tuple[str, ...]
@@ -186,8 +188,11 @@ class Preferences(LoraTask):
         sums, lengths = log_probs.new_zeros(2, 2 * len(batch["pairs"]))
         sums = sums.index_add(0, segments, log_probs * counted)[batch["pairs"]]
         lengths = lengths.index_add(0, segments, counted)[batch["pairs"]]
+        weights = weights[wanted]
+        if self.preferences.mile:
+            weights = weights * entropy_weights(logits, self.preferences.mile)
         bad = torch.isin(segments, batch["pairs"][:, 1]) & (answers[wanted] == OWN)
-        return Compared(sums, lengths.clamp(min=1), log_probs, weights[wanted], bad)
+        return Compared(sums, lengths.clamp(min=1), log_probs, weights, bad)
 
     def scores(self, found: Compared, which: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (P, 2) that are compared, of the model and of the reference (0 without one)."""

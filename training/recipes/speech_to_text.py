@@ -64,10 +64,11 @@ from ..loop.trainer import to_device
 from ..losses.distillation import divergence, in_writing
 from ..losses.error_rate import error_rate
 from ..presets import preset
+from ..recipe import CrossEntropyRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe):
+class SpeechToTextRecipe(SpeechRecipe, TurnsRecipe, CrossEntropyRecipe):
     """Data and sizes of the stage."""
 
     adaptor: AdaptorConfig
@@ -264,7 +265,7 @@ class SpeechToText(SpeechTask, LoraTask):
         """The loss of what is to be written, from states (B, L, D), and its parts."""
         if self.recipe.loss == "kl":
             return self.taught_loss(hidden, batch)
-        words = weighted_loss(self.llm, hidden, batch["ids"], batch["weights"])
+        words = weighted_loss(self.llm, hidden, batch["ids"], batch["weights"], self.recipe.mile)
         if not self.recipe.ctc_weight:
             return words, {"words": words.detach()}
         logits = self.llm.head(hidden[batch["ids"] == self.tokens.speech])  # (places, V)

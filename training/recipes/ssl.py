@@ -28,8 +28,10 @@ from ..data.speech import SpeechRecipe, SpeechTask, random_offsets
 from ..data.units import read_units
 from ..loop.task import Batch
 from ..losses.codebooks import perplexity
+from ..losses.mile import cross_entropy
 from ..losses.random_quantiser import RandomQuantiser, RandomQuantiserConfig
 from ..presets import preset
+from ..recipe import CrossEntropyRecipe
 
 STACK = 2  # mel frames that one of the encoder's describes
 STANDARD_CLIPS = 200  # from which the mel bands' means and deviations are taken
@@ -38,7 +40,7 @@ DEV_CLIPS = 128  # of each held-out set
 
 
 @dataclass(frozen=True, kw_only=True)
-class SslRecipe(SpeechRecipe):
+class SslRecipe(SpeechRecipe, CrossEntropyRecipe):
     """Labels and masks of the stage. What is said in the data, and whether that is known, does not matter."""
 
     quantiser: RandomQuantiserConfig
@@ -202,7 +204,8 @@ class Ssl(SpeechTask):
         hidden = self.encoder(mel, offsets=batch["offsets"])  # (B, T', D) at 50 Hz
         logits = self.head(hidden[masked]).unflatten(-1, self.classes).float()  # (N, K, classes)
         wanted = labels[masked]  # (N, K)
-        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+        mile, counted = self.recipe.mile if self.training else 0.0, torch.ones(wanted.numel(), device=device)
+        loss = cross_entropy(logits.flatten(0, 1), wanted.flatten(), counted, mile)
         return loss, (logits.detach().argmax(-1) == wanted).float().mean(), wanted
 
     @torch.no_grad()

@@ -41,13 +41,14 @@ from ..loop.task import Batch
 from ..loop.throughput import StepCost, token_load
 from ..loop.trainer import to_device
 from ..presets import preset
+from ..recipe import CrossEntropyRecipe
 
 MOST = 32  # tokens of an answer that is measured
 HELD_OUT = 256  # conversations that are measured at most
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSftRecipe(TurnsRecipe):
+class TextSftRecipe(TurnsRecipe, CrossEntropyRecipe):
     """Data and sizes of a row."""
 
     data: tuple[str, ...] = ()  # files of conversations; none: the question set's
@@ -103,7 +104,8 @@ class TextSft(LoraTask):
     def learn(self, batch: Batch) -> Tensor:
         """The loss of a batch; its rows are packed, or padded on the right: causal is enough then."""
         hidden = self.llm.states(self.llm.embed(batch["ids"]), segments=batch.get("segments"))
-        return weighted_loss(self.llm, hidden, batch["ids"], batch["weights"])
+        mile = self.recipe.mile if self.training else 0.0
+        return weighted_loss(self.llm, hidden, batch["ids"], batch["weights"], mile)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.learn(batch), {}
