@@ -7,6 +7,7 @@
     Alpaca       {"instruction", "input", "output"}: one turn, the input put behind the instruction
     ShareGPT     {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …]},
                  or {"messages": [{"role", "content"}, …]}
+    preferences  {"prompt", "chosen", "rejected"}, each a text or a list of messages: the last answer is compared
     a table      a .tsv with the names of its columns in its first line: `text` is what is said (see tables.py)
     recordings   a lhotse manifest, LibriSpeech, AISHELL, Fleurs, a manifest.jsonl (see speech_sets.py): a turn each
 A file of text holds one JSON array of objects or one object a line. In our own form an unknown key is an error; the
@@ -20,7 +21,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def _conversation(entry: dict[str, Any], where: str, at: int) -> WrittenConversa
     form = next((form for key, form in _FORMS.items() if key in entry), None)
     if form is None:
         raise DuologueError(
-            f"{where}: expected 'instruction' (Alpaca), 'conversations' or 'messages' (ShareGPT), or 'turns', "
+            f"{where}: expected 'instruction' (Alpaca), 'conversations' or 'messages' (ShareGPT), 'chosen' or 'turns', "
             f"found {', '.join(map(repr, entry)) or 'nothing'}"
         )
     return form(entry, where, at)
@@ -270,8 +271,26 @@ def _sharegpt(entry: dict[str, Any], where: str, at: int) -> WrittenConversation
     return WrittenConversation(id=f"{at:06d}", turns=tuple(turns), system=prompt or None)
 
 
+def _preference(entry: dict[str, Any], where: str, at: int) -> WrittenConversation:
+    """The conversation that ends in the chosen answer, with the rejected one beside it."""
+
+    def messages(key: str, speaker: str) -> list[Any]:
+        value = entry.get(key)
+        return value if isinstance(value, list) else [{"role": speaker, "content": _text(entry, key, where)}]
+
+    chosen, rejected = (
+        _sharegpt({"messages": [*messages("prompt", "user"), *messages(key, "assistant")]}, where, at)
+        for key in ("chosen", "rejected")
+    )
+    last, worse = (one.turns[-1] if one.turns else WrittenTurn() for one in (chosen, rejected))
+    if not last.reply or not worse.reply or last.text != worse.text:
+        raise DuologueError(f"{where}: 'chosen' and 'rejected' must end in answers to the same question")
+    different = (worse.reply,) if worse.reply != last.reply else ()
+    return replace(chosen, turns=(*chosen.turns[:-1], replace(last, rejected=different)))
+
+
 _FORMS: dict[str, Callable[[dict[str, Any], str, int], WrittenConversation]] = {
-    "turns": _own, "instruction": _alpaca, "conversations": _sharegpt, "messages": _sharegpt,
+    "turns": _own, "chosen": _preference, "instruction": _alpaca, "conversations": _sharegpt, "messages": _sharegpt,
 }  # fmt: skip
 
 

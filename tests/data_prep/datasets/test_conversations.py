@@ -190,3 +190,27 @@ def test_nothing_there(tmp_path: Path) -> None:
         read_conversations(tmp_path)
     with pytest.raises(DuologueError, match="no such file or folder"):
         read_conversations(tmp_path / "x.json")
+
+
+HISTORY = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi."},
+           {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "Who are you?"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_preferences(tmp_path: Path, whole: bool) -> None:
+    """Of texts, of messages behind a prompt, and of whole conversations."""
+    sides = {key: [{"role": "assistant", "content": text}] for key, text in (("chosen", "Me."), ("rejected", "You."))}
+    long = {key: HISTORY + side for key, side in sides.items()} if whole else {"prompt": HISTORY, **sides}
+    rows = [long, {"prompt": "One?", "chosen": "1", "rejected": "2", "score": 4}]
+    rows.append({"prompt": "a", "chosen": "b", "rejected": "b"})
+    assert read_conversations(write(tmp_path / "p", rows, True)) == [
+        WrittenConversation(id="000000", system="Be kind.", turns=(
+            WrittenTurn(text="Hi.", reply="Hello!"), WrittenTurn(text="Who are you?", reply="Me.", rejected=("You.",)),
+        )),
+        WrittenConversation(id="000001", turns=(WrittenTurn(text="One?", reply="1", rejected=("2",)),)),
+        WrittenConversation(id="000002", turns=(WrittenTurn(text="a", reply="b"),)),
+    ]  # fmt: skip
+    with pytest.raises(DuologueError, match="line 1: 'chosen' and 'rejected' must end in answers to the same question"):
+        read_conversations(write(tmp_path / "q", [{"prompt": "One?", "chosen": "1"}], True))
+    with pytest.raises(DuologueError, match="'rejected' is 7, expected text"):
+        read_conversations(write(tmp_path / "q", [{"prompt": "One?", "chosen": "1", "rejected": 7}], True))
