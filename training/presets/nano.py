@@ -116,8 +116,8 @@ NANO: dict[str, dict[str, Any]] = {
     "speech_to_text": SPEECH_TO_TEXT,
     "dpo": HEARING | {
         "adaptor": ADAPTOR, "llm": llm, "learn": ("llm",), "start": ("encoder=nano", "adaptor=nano", "llm=nano"),
-        "data": ("work/pairs.jsonl",), "steps": 300, "batch_size": 16, "lr": 5e-5, "warmup": 20, "weight_decay": 0.0,
-        "precision": "auto",
+        "data": ("work/pairs.jsonl",), "beta": 0.3, "sft_weight": 1.0, "steps": 150, "batch_size": 16, "lr": 1e-4,
+        "warmup": 10, "weight_decay": 0.0, "precision": "auto", "save_every": 50,
     },
     "ctc_adaptor": CTC_ADAPTOR,
     "mwer": CTC_ADAPTOR | {"steps": 1000, "lr": 2e-4, "warmup": 50},  # with adaptor=

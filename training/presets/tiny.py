@@ -56,8 +56,8 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "speech_to_text": SPEECH_TO_TEXT,
     "dpo": nano.NANO["dpo"] | PLAIN | {
-        "encoder": ENCODER["encoder"], "adaptor": SPEECH_TO_TEXT["adaptor"], "llm": llm, "start": (), "steps": 60,
-        "batch_size": 8, "warmup": 5, "lr": 3e-3, "save_every": 60,
+        "encoder": ENCODER["encoder"], "adaptor": SPEECH_TO_TEXT["adaptor"], "llm": llm, "start": (), "beta": 0.1,
+        "sft_weight": 0.0, "steps": 60, "batch_size": 8, "warmup": 5, "lr": 3e-3, "save_every": 60,
     },
     "ctc_adaptor": CTC_ADAPTOR,
     "mwer": CTC_ADAPTOR | {"steps": 40, "lr": 1e-3, "save_every": 40},
