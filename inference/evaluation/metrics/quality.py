@@ -1,7 +1,7 @@
 """How speech sounds, by the field's own packages: without a reference, against one, and whose voice it is.
 
     unreferenced    DNSMOS (P.835 and P.808) and PLCMOS, both with their models bundled; UTMOS where weights are given
-    against one     PESQ (wide band), STOI, voicing F1, mel distance
+    against one     PESQ (wide band), STOI, voicing F1, F0 correlation, mel distance
     speaker         cosine similarity of Resemblyzer's embeddings
 
 All take (n,) float32 in [-1, 1] at 16 kHz. What needs a reference wants the two aligned: they are cut to the shorter.
@@ -28,6 +28,7 @@ _HOP, _MELS = 160, 80  # samples; bands
 _FLOOR = 1e-5  # of a mel band, before the logarithm
 _SHORT_S = 0.25  # PESQ wants a quarter of a second
 _SHORTEST_S = 0.1  # PLCMOS and STOI cannot measure less
+_VOICED = 10  # frames voiced in both, of which a correlation wants so many
 _UNEVEN_S = 0.1  # more than this between the lengths of a pair is no codec's padding
 
 DNSMOS = Metric(key="dnsmos", name="DNSMOS, overall", unit="MOS")
@@ -43,6 +44,7 @@ REFERENCED = (
     Metric(key="pesq", name="PESQ, wide band", unit="MOS"),
     Metric(key="stoi", name="STOI"),
     Metric(key="voicing_f1", name="Voicing F1"),
+    Metric(key="f0_correlation", name="F0 correlation"),
     Metric(key="mel_distance", name="Mel distance", better=Better.LOWER),
 )
 SIMILARITY = Metric(key="similarity", name="Speaker similarity")
@@ -79,7 +81,8 @@ def unreferenced(waveform: np.ndarray) -> dict[str, list[float]]:
 
 
 def referenced(decoded: np.ndarray, reference: np.ndarray) -> dict[str, list[float]]:
-    """Measures of REFERENCED; PESQ and STOI are left out where they are not defined (no speech, or too little).
+    """Measures of REFERENCED; PESQ, STOI and F0 correlation are left out where they are not defined (no speech, or too
+    little).
 
     Raises:
         DuologueError: silence, samples that are not finite, lengths that are not a pair's, or a package that is not
@@ -96,7 +99,11 @@ def referenced(decoded: np.ndarray, reference: np.ndarray) -> dict[str, list[flo
         raise DuologueError("the decoded signal has no samples, or some that are not finite")
     decoded, reference = decoded[:length], reference[:length]
     found = {"mel_distance": [mel_distance(decoded, reference), 1.0]}
-    found |= {"voicing_f1": _f1(voiced(decoded), voiced(reference))}
+    pitches = hertz(decoded), hertz(reference)
+    found["voicing_f1"] = _f1(pitches[0] > 0, pitches[1] > 0)
+    score = f0_correlation(*pitches)
+    if score is not None:
+        found["f0_correlation"] = [score, 1.0]
     score = pesq(decoded, reference)
     if score is not None:
         found["pesq"] = [score, 1.0]
@@ -139,14 +146,28 @@ def mel_distance(decoded: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(a - b).mean())
 
 
-def voiced(waveform: np.ndarray) -> np.ndarray:
-    """(T,) bool: frames of 10 ms in which pYIN hears a voice between 60 and 400 Hz."""
+def hertz(waveform: np.ndarray) -> np.ndarray:
+    """(T,) Hz in frames of 10 ms, of the voice that pYIN hears between 60 and 400 Hz; 0: none."""
     import librosa
 
     window = 1_024
     padded = np.pad(waveform, (0, max(0, window - len(waveform))))
-    _, flags, _ = librosa.pyin(padded, fmin=60, fmax=400, sr=RATE, frame_length=window, hop_length=_HOP)
-    return np.asarray(flags, bool)
+    f0, flags, _ = librosa.pyin(padded, fmin=60, fmax=400, sr=RATE, frame_length=window, hop_length=_HOP)
+    return np.where(flags, f0, 0.0)
+
+
+def f0_correlation(decoded: np.ndarray, reference: np.ndarray) -> float | None:
+    """Pearson's correlation of the logarithms of two pitches (T,) in Hz, over the frames that are voiced in both.
+
+    None where fewer than 10 are, or a pitch does not change: there is nothing to follow.
+    """
+    both = (decoded > 0) & (reference > 0)
+    if both.sum() < _VOICED:
+        return None
+    logs = np.log(decoded[both]), np.log(reference[both])
+    if min(map(np.ptp, logs)) < 1e-6:
+        return None
+    return float(np.corrcoef(*logs)[0, 1])
 
 
 class SpeakerEncoder:

@@ -7,7 +7,8 @@
                           "weights": digest of the codec's file of weights}
 
 Names may have folders in them. All is judged at 16 kHz. Utilisation is the fraction of a codebook's entries that occur
-at all, perplexity 2 to the entropy of their use, over the whole set; both grow with the amount of speech.
+at all, perplexity 2 to the entropy of their use, over the whole set; both grow with the amount of speech. With
+``recogniser=`` there is the word error rate of the copies against what it hears in the originals: what coding costs.
 
 Source of the measures: WavTokenizer (arXiv 2408.16532), section 4.
 """
@@ -22,24 +23,29 @@ from typing import Any
 import numpy as np
 
 from ....checkpoints.files import read_json, read_object
+from ....checkpoints.recognisers.recogniser import find_recogniser
 from ....data_prep.audio import read_audio
 from ....model.errors import DuologueError
 from ..judges.speech import load_utmos
 from ..metrics import quality
 from ..metrics.quality import RATE, REFERENCED, SIMILARITY, UNREFERENCED, UTMOS
 from ..metrics.statistics import Better, Metric
+from ..metrics.words import error_measures, usual_normaliser
 from ..report.page import Section, example, table
 from ..report.plots import bars, number
 from ..report.reporting import finish, good_rows, ranked
 from ..report.run_folder import Row, open_folder, resume_rows
 
 _SHOWN = 4
+_SIDES = {"original": "reference", "copy": "decoded"}  # players of an example, and where their sound is
 _WAVTOKENIZER = "WavTokenizer at 75 tokens/s, LibriTTS test-clean"
+WER = Metric(key="wer", name="WER of the copies", unit="%", better=Better.LOWER)
 METRICS = (
     Metric(key="utmos", name=UTMOS.name, unit=UTMOS.unit, reference=(4.05, _WAVTOKENIZER)),
     *UNREFERENCED,
     *REFERENCED,
     SIMILARITY,
+    WER,
     Metric(key="tokens_a_second", name="Tokens a second", better=Better.NEITHER),
     Metric(key="bits_a_second", name="Bits a second", better=Better.NEITHER),
     Metric(key="real_time_factor", name="Real-time factor", better=Better.LOWER),
@@ -53,6 +59,8 @@ def run(
     out: Path,
     seed: int = 0,
     utmos: str | None = None,
+    recogniser: str | None = None,
+    language: str = "en",
     limit: int | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -60,16 +68,21 @@ def run(
 
     A file without its partner, or that cannot be read, is named, counted and in no figure.
 
+    Args:
+        recogniser: of the words (see :func:`find_recogniser`), which are of ``language`` (ISO 639); None: no WER.
+
     Raises:
-        DuologueError: ``data`` is no such folder.
+        DuologueError: ``data`` is no such folder; no such recogniser.
     """
     names = _names(data)[:limit]
     facts = read_object(data / "codec.json") if (data / "codec.json").is_file() else {}
     settings = {"suite": "codec", "data": str(data), "pairs": len(names), "seed": seed, "utmos": utmos,
-                "weights": facts.get("weights")}  # fmt: skip
+                "recogniser": recogniser, "weights": facts.get("weights")}  # fmt: skip
     folder = open_folder(out, settings)
     score = None if utmos is None else load_utmos(utmos)
     speaker = quality.speaker_encoder()
+    understood = None if recogniser is None else find_recogniser(recogniser, language)
+    normaliser = usual_normaliser(language, "english")
 
     def work(at: int, name: str) -> Row:
         reference, decoded = (_read(data / side, name) for side in ("reference", "decoded"))
@@ -78,6 +91,10 @@ def run(
             found["utmos"] = [score(decoded), 1]
         if speaker is not None:
             found["similarity"] = [float(speaker(decoded) @ speaker(reference)), 1]
+        words: dict[str, str] = {}
+        if understood is not None:
+            words = {"original": understood(reference), "copy": understood(decoded)}
+            found["wer"] = error_measures(words["copy"], words["original"], normaliser).get("wer", [0, 0])
         seconds = len(reference) / RATE
         books = read_codes(data / "codes" / f"{name}.json")
         if books:
@@ -87,7 +104,7 @@ def run(
                 found["bits_a_second"] = [count * math.log2(facts["codebook_size"]), seconds]
         if name in facts.get("times", {}):
             found["real_time_factor"] = [float(facts["times"][name]), seconds]
-        return {"seconds": seconds, "codes": len(books), "measures": found}
+        return {"seconds": seconds, "codes": len(books), "words": words, "measures": found}
 
     rows = resume_rows(folder / "pairs.jsonl", "measuring", names, work, quiet, str)
     good = good_rows(rows)
@@ -163,14 +180,16 @@ def _codebooks(use: list[dict[str, Any]]) -> list[Section]:
 
 def _examples(rows: list[Row], data: Path) -> list[Section]:
     out = []
-    for metric in (UTMOS, REFERENCED[0], REFERENCED[3]):
+    shown = {"pesq", "voicing_f1", "mel_distance"}
+    for metric in (UTMOS, WER, *(metric for metric in REFERENCED if metric.key in shown)):
         order = ranked(rows, metric.key, metric.better)
         for title, chosen in (("Worst", order[::-1][:_SHOWN]), ("Best", order[:_SHOWN])):
             cards = []
             for row in chosen:
                 amount, weight = row["measures"][metric.key]
-                waves = {side: _read(data / side, row["id"]) for side in ("reference", "decoded")}
-                cards.append(example([(row["id"], f"{metric.name} {number(amount / weight)}")], waves))
+                waves = {name: _read(data / side, row["id"]) for name, side in _SIDES.items()}
+                lines = [(row["id"], f"{metric.name} {number(amount / weight, metric.unit)}"), *row["words"].items()]
+                cards.append(example(lines, waves))
             if cards:
                 out.append(Section(title=f"{title} by {metric.name}", body="".join(cards)))
     return out

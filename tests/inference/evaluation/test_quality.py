@@ -14,7 +14,15 @@ from safetensors.torch import load_file
 from duologue.checkpoints.importers import utmos22_strong
 from duologue.inference.evaluation.judges import speech as speech_judge
 from duologue.inference.evaluation.metrics import quality
-from duologue.inference.evaluation.metrics.quality import mel_distance, pesq, referenced, stoi, unreferenced, voiced
+from duologue.inference.evaluation.metrics.quality import (
+    f0_correlation,
+    hertz,
+    mel_distance,
+    pesq,
+    referenced,
+    stoi,
+    unreferenced,
+)
 from duologue.model.errors import DuologueError
 
 Say = Callable[[str, str], np.ndarray]
@@ -90,16 +98,29 @@ def test_voicing(sentence: np.ndarray) -> None:
     t = np.arange(16_000) / 16_000
     tone = sum(np.sin(2 * np.pi * 120 * k * t) / k for k in range(1, 8)).astype(np.float32) / 4
     wave = np.concatenate([tone, 0.01 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)])
-    flags = voiced(wave)
+    flags = hertz(wave) > 0
     assert flags[5:95].mean() > 0.95 and flags[105:195].mean() < 0.1
     assert quality._f1(flags, flags) == [2.0 * flags.sum(), 2.0 * flags.sum()]
     assert quality._f1(np.array([True, True, False]), np.array([True, False, True])) == [2.0, 4.0]
+
+
+def test_f0_correlation_sees_whether_one_pitch_follows_the_other() -> None:
+    """Over frames voiced in both, whatever the octave; none where a pitch stays, or too few frames are voiced."""
+    glide = 120 * 2 ** np.linspace(0, 0.5, 60)
+    rng = np.random.default_rng(0)
+    off = glide * np.exp(0.1 * rng.standard_normal(60))
+    assert f0_correlation(2 * glide, glide) == pytest.approx(1) and f0_correlation(glide[::-1], glide) == -1
+    assert 0.5 < (f0_correlation(off, glide) or 0) < 0.95
+    gaps = np.where(np.arange(60) % 2 == 0, 0.0, off)
+    assert f0_correlation(gaps, glide) == pytest.approx(np.corrcoef(np.log(off[1::2]), np.log(glide[1::2]))[0, 1])
+    assert f0_correlation(np.full(60, 120.0), glide) is None and f0_correlation(glide * 0, glide) is None
 
 
 def test_a_pair(sentence: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "pesq", lambda decoded, reference: 3.0)
     found = referenced(sentence[:-400], sentence)
     assert found["voicing_f1"][0] / found["voicing_f1"][1] > 0.97 and found["pesq"] == [3.0, 1.0]
+    assert found["f0_correlation"][0] > 0.97
     with pytest.raises(DuologueError, match=r"lasts .* its reference .*: they must be as long"):
         referenced(sentence[:16_000], sentence)
     with pytest.raises(DuologueError, match="the reference is silent"):

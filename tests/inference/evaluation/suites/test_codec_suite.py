@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
-from duologue.data_prep.audio import write_wav
+from duologue.data_prep.audio import read_audio, write_wav
 from duologue.inference.evaluation.metrics import quality
 from duologue.inference.evaluation.suites import codec as codec_suite
 from duologue.inference.evaluation.suites.codec import codebook_use, read_codes
 from duologue.model.errors import DuologueError
+
+
+class Hears:
+    """A recogniser that misses the last word of what is loud."""
+
+    def __call__(self, wave: np.ndarray) -> str:
+        return "who has seen them" if np.abs(wave.mean()) < 0.05 else "who has seen"
 
 
 def test_codebooks() -> None:
@@ -42,11 +53,19 @@ def test_a_set_of_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (data / "codes" / f"{name}.json").write_text(json.dumps([[1] * 50, list(range(50))]))
     write_wav(data / "reference/a/3.wav", rng.standard_normal(16_000), 16_000)
     (data / "codec.json").write_text(json.dumps({"codebook_size": 1024, "times": {"a/1": 0.25}}))
-    report = codec_suite.run(data=data, out=tmp_path / "out", quiet=True)
+    monkeypatch.setattr(codec_suite, "find_recogniser", lambda name, language: Hears())
+    report = codec_suite.run(data=data, out=tmp_path / "out", recogniser="whisper", quiet=True)
     found = {entry["id"]: entry["value"] for entry in report["metrics"]}
     assert found["mel_distance"] == pytest.approx(0.05, abs=0.01)
     assert found["tokens_a_second"] == 100 and found["bits_a_second"] == 1_000 and found["real_time_factor"] == 0.25
     assert [book["used"] for book in report["figures"]["codebooks"]] == [1, 50]
+    assert found["wer"] == 1 / 8
+    page = (tmp_path / "out/report.html").read_text()
+    for side, name in (("reference", "original"), ("decoded", "copy")):  # of each example both can be heard
+        players = re.findall(f'{name}:</span> <audio[^>]*base64,([^"]*)"', page)
+        heard, _ = soundfile.read(io.BytesIO(base64.b64decode(players[0])))  # the worst: a/2
+        assert np.corrcoef(heard, read_audio(data / side / "a/2.wav", 16_000))[0, 1] > 0.8, name
+        assert len(players) == 8
     (broken,) = report["broken"]
     assert broken["id"] == "a/3" and "each recording needs both sides" in broken["reason"]
     with pytest.raises(DuologueError, match="no set of pairs"):
