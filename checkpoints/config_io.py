@@ -19,13 +19,22 @@ from ..model.errors import DuologueError
 T = TypeVar("T")
 
 
-def config_to_dict(config: Any) -> dict[str, Any]:
+def config_to_dict(config: Any, newer: bool = True) -> dict[str, Any]:
     """A config dataclass as JSON values, fields in the order of their declaration.
 
+    Args:
+        newer: False leaves out a field whose metadata says ``newer`` and that has its default: a file of before it had
+            the same.
     Raises:
         DuologueError: a value has no JSON form.
     """
-    return {f.name: _dump(getattr(config, f.name), f.name) for f in dataclasses.fields(config)}
+    return _fields(config, "", newer)
+
+
+def _fields(config: Any, where: str, newer: bool) -> dict[str, Any]:
+    shown = [(f, getattr(config, f.name)) for f in dataclasses.fields(config)]
+    return {f.name: _dump(value, _join(where, f.name), newer) for f, value in shown
+            if newer or "newer" not in f.metadata or value != f.default}  # fmt: skip
 
 
 def config_from_dict(cls: type[T], data: Any, where: str = "") -> T:
@@ -69,7 +78,7 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _dump(value: Any, where: str) -> Any:
+def _dump(value: Any, where: str, newer: bool) -> Any:
     if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
@@ -77,11 +86,11 @@ def _dump(value: Any, where: str) -> Any:
     if isinstance(value, Fraction):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _dump(getattr(value, f.name), _join(where, f.name)) for f in dataclasses.fields(value)}
+        return _fields(value, where, newer)
     if isinstance(value, (list, tuple)):
-        return [_dump(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [_dump(item, f"{where}[{i}]", newer) for i, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _dump(item, _join(where, key)) for key, item in value.items()}
+        return {key: _dump(item, _join(where, key), newer) for key, item in value.items()}
     raise DuologueError(f"config: field {where!r} is {_show(value)}, which a config file cannot hold")
 
 

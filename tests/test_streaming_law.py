@@ -123,8 +123,8 @@ TINY_SOURCE_FILTER = SourceFilterConfig(
 )
 
 
-def tiny_source_filter(pitch_dim: int | None = None) -> SourceFilter:
-    generator = SourceFilter(8, replace(TINY_SOURCE_FILTER, pitch_dim=pitch_dim), 16000)
+def tiny_source_filter(pitch_dim: int | None = None, bands: int | None = None) -> SourceFilter:
+    generator = SourceFilter(8, replace(TINY_SOURCE_FILTER, pitch_dim=pitch_dim, bands=bands), 16000)
     with torch.no_grad():
         weight = generator.head.weight.view(2, -1, 8).mul_(3)
         if generator.pitch is not None:
@@ -234,7 +234,7 @@ TINY_SPECTRAL = SpectralEncoderConfig(dim=8, width=16, ffn_dim=24, layers=2, ker
 
 def tiny_spectral_codec() -> Codec:
     """A codec that reads spectra and speaks by pulses and noise."""
-    decoder = replace(TINY_SOURCE_FILTER, hop=20, n_fft=64, pitch_dim=4)
+    decoder = replace(TINY_SOURCE_FILTER, hop=20, n_fft=64, pitch_dim=4, bands=3)
     codec = Codec(
         CodecConfig(
             sample_rate=16000, encoder=TINY_SPECTRAL, quantiser=QuantiserConfig(dim=8, size=32), decoder=decoder
@@ -280,6 +280,7 @@ STAGES = [
     Stage(name="duration", make=lambda: DurationPredictor(8, 8, 3), input=features(8)),
     Stage(name="source-filter", make=tiny_source_filter, input=features(8)),
     Stage(name="source-filter-pitch", make=lambda: tiny_source_filter(pitch_dim=4), input=features(8)),
+    Stage(name="source-filter-bands", make=lambda: tiny_source_filter(pitch_dim=4, bands=3), input=features(8)),
     Stage(name="vocoder", make=tiny_vocoder, input=integers(10)),
     Stage(name="vocoder-source-filter", make=lambda: tiny_vocoder(TINY_SOURCE_FILTER), input=integers(10)),
     Stage(name="llm", make=LanguageModel, input=lambda frames: torch.randn(2, frames, 8), bounded=False),

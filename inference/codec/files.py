@@ -57,7 +57,7 @@ def load_codec(name: str) -> Codec:
 
 def fingerprint(codec: Codec) -> str:
     """What tells codecs apart: a digest of sizes and entries."""
-    digest = hashlib.sha256(json.dumps(config_to_dict(codec.config)).encode())
+    digest = hashlib.sha256(json.dumps(config_to_dict(codec.config, newer=False)).encode())
     digest.update(codec.quantiser.entries.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 

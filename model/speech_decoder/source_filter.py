@@ -5,19 +5,24 @@ Frames (B, C, T) at sample_rate / hop Hz in, samples (B, 1, T * hop) out. A caus
 cepstra of two minimum-phase filters: one for a band-limited train of pulses, one for noise. A thousandth of the
 arithmetic of a generator of waveforms goes into a sample, and harmonics are harmonic from the first step of training.
 
+With a filter for each source a voice can be lost in training: while envelopes are still wrong, noise is the better
+guess, and once pulses are far weaker than it the spectra hardly change with their gain, so that no gradient brings them
+back, and the voice whispers. With ``bands`` there is one envelope, and the fraction of its power that is periodic in
+each band, which is learnt from the recording: pulses are as loud as the envelope is.
+
 Whether there is a voice is a threshold, and pitches are rounded: where rounding errors decide, which depend on how a
 stream is cut, the pulses differ from then on. With ``pitch_dim`` a small stack of its own says both, in float64, whose
 errors are so small that this does not happen.
 
 Source: Liu, Chen and Yu 2020, "Neural Homomorphic Vocoder" (Interspeech 2020), sections 2.1 to 2.3; the classical form:
-Oppenheim 1969, "Speech Analysis-Synthesis System Based on Homomorphic Filtering"; ConvNeXt blocks as in Siuzdak 2023,
-"Vocos" (arXiv 2306.00814).
+Oppenheim 1969, "Speech Analysis-Synthesis System Based on Homomorphic Filtering"; one envelope:
+periodicity.py; ConvNeXt blocks as in Siuzdak 2023, "Vocos" (arXiv 2306.00814).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import torch
@@ -28,6 +33,7 @@ from ..codec.vocos import NORM_EPS, ConvNeXtBlock
 from ..errors import DuologueError
 from ..layers.conv import ConvState, StreamingConv1d, channels_last
 from ..streaming import State, Streaming
+from .periodicity import Periodicity
 
 NOISE = 1 << 15  # samples of noise before it comes again
 MIDDLE_HZ = 120.0  # the pitch that a head of zeros says
@@ -47,7 +53,9 @@ class SourceFilterConfig:
     hop: int = 320  # samples a frame
     pieces: int = 2  # of a frame; each has filters of its own
     cepstrum: int = 80  # coefficients of the filter of the pulses
-    noise_cepstrum: int = 40  # of the noise
+    noise_cepstrum: int = 40  # of the noise; not used with bands
+    # Bands in which one envelope is shared out by what is periodic of them; None: each source has a filter of its own.
+    bands: int | None = field(default=None, metadata={"newer": True})
     n_fft: int = 1024  # samples: a piece and the response of its filter
     pitch_dim: int | None = None  # width of a stack of its own for pitch and voice; None: there is one stack for all
     pitch_layers: int = 2
@@ -72,8 +80,9 @@ class Controls:
 
     log_f0: Tensor  # (B, S): the logarithm of the pitch over MIDDLE_HZ
     voiced: Tensor  # (B, S): logits
-    pulses: Tensor  # (B, S, cepstrum)
-    noise: Tensor  # (B, S, noise_cepstrum)
+    pulses: Tensor  # (B, S, cepstrum); with bands the envelope of both sources
+    noise: Tensor  # (B, S, noise_cepstrum); with bands none
+    periodic: Tensor  # (B, S, bands): logits; without bands none
 
     @property
     def f0(self) -> Tensor:
@@ -100,7 +109,7 @@ class Source(nn.Module):
     def __init__(self, config: SourceFilterConfig, sample_rate: int) -> None:
         super().__init__()
         self.n_fft, self.piece, self.sample_rate = config.n_fft, config.hop // config.pieces, sample_rate
-        self.cepstra = (config.cepstrum, config.noise_cepstrum)
+        self.cepstra = (config.cepstrum, config.cepstrum if config.bands else config.noise_cepstrum)
         self.white: Tensor
         self.fade: Tensor
         noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0))
@@ -224,16 +233,17 @@ class SourceFilter(Stack, Streaming):
 
     def __init__(self, in_dim: int, config: SourceFilterConfig, sample_rate: int) -> None:
         c, own = config, 0 if config.pitch_dim else 2  # what the stack itself says of pitch and voice
-        outputs = c.pieces * (own + c.cepstrum + c.noise_cepstrum)
-        super().__init__(in_dim, c.dim, c.ffn_dim, c.layers, c.kernel, outputs)
+        self.said = (c.cepstrum, 0, c.bands) if c.bands else (c.cepstrum, c.noise_cepstrum, 0)  # and of filters
+        super().__init__(in_dim, c.dim, c.ffn_dim, c.layers, c.kernel, c.pieces * (own + sum(self.said)))
         self.config = config
         self.pitch: PreciseStack | None = None
         if c.pitch_dim:
             self.pitch = PreciseStack(in_dim, c.pitch_dim, 2 * c.pitch_dim, c.pitch_layers, c.kernel, 2 * c.pieces)
         self.source = Source(c, sample_rate)
+        self.periodicity = Periodicity(c.bands, c.cepstrum) if c.bands else None
         with torch.no_grad():
             bias = self.head.bias.view(c.pieces, -1)
-            bias[:, [own, own + c.cepstrum]] = -4.0  # quiet at first
+            bias[:, [own] if c.bands else [own, own + c.cepstrum]] = -4.0  # quiet at first
         self.rate = Fraction(c.hop)
         self.latency = c.ahead
 
@@ -250,20 +260,28 @@ class SourceFilter(Stack, Streaming):
         skipped = min(state.skip, x.shape[-1])
         state.skip -= skipped
         said, out = (part[:, skipped:].flatten(1, 2) for part in (said, out))  # (B, T' * pieces, ·)
-        pulses, noise = out.split([c.cepstrum, c.noise_cepstrum], dim=-1)
-        return Controls(log_f0=said[..., 0], voiced=said[..., 1], pulses=pulses, noise=noise)
+        pulses, noise, periodic = out.split(self.said, dim=-1)
+        return Controls(log_f0=said[..., 0], voiced=said[..., 1], pulses=pulses, noise=noise, periodic=periodic)
 
     def controls(self, x: Tensor) -> Controls:
         """Frames (B, C, T) -> controls of T * pieces pieces."""
         return self._controls(F.pad(x, (0, self.config.ahead)), self.init_state(x.shape[0]))
 
-    def sound(self, controls: Controls, f0: Tensor, state: SourceState | None = None) -> Tensor:
-        """Controls, and Hz (B, S) -> samples (B, 1, S * piece). In training the pitch is the recording's."""
+    def sound(
+        self, controls: Controls, f0: Tensor, state: SourceState | None = None, periodic: Tensor | None = None
+    ) -> Tensor:
+        """Controls, and Hz (B, S) -> samples (B, 1, S * piece). In training pitch and periodicity are the recording's.
+
+        ``periodic`` (B, S, bands): logits in the place of the controls'.
+        """
         if f0.shape[1] == 0:
             return f0.new_zeros(f0.shape[0], 1, 0)
         with torch.autocast(f0.device.type, enabled=False):
             state = self.source.init_state(f0.shape[0]) if state is None else state
-            return self.source(f0, controls.pulses, controls.noise, state)[:, None]
+            pulses, noise = controls.pulses, controls.noise
+            if self.periodicity is not None:
+                pulses, noise = self.periodicity(pulses, controls.periodic if periodic is None else periodic, f0)
+            return self.source(f0, pulses, noise, state)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
         controls = self.controls(x)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...data_prep.datasets.shards import ShardedDataset
 from ...model.errors import DuologueError
 from .corpus import to_float
+from .periodicity import periodicity
 from .pitch import pitch
 
 
@@ -44,7 +45,7 @@ class Waveforms:
             )
         weights = np.array(fractions) if fractions else seconds
         self.chances = weights / weights.sum()
-        self._pitches: dict[tuple[int, int, int], np.ndarray] = {}
+        self._measured: dict[tuple[int, int, int, int], np.ndarray] = {}
 
     def crops(self, rng: np.random.Generator, count: int, gain_db: tuple[float, float] = (0.0, 0.0)) -> Tensor:
         """(count, length) float32 in [-1, 1], each at a loudness of its own."""
@@ -72,24 +73,34 @@ class Waveforms:
 
         A clip is measured once, in hops of its own: a value is of the hop that the middle falls into.
         """
+        return self._rows(places, hop, 0)[..., 0]
+
+    def periodicity(self, places: list[tuple[int, int]], hop: int, bands: int) -> Tensor:
+        """Fractions (count, length // hop, bands) float32 of the same hops, 0 where there is no voice; see there."""
+        return self._rows(places, hop, bands)[..., 1:]
+
+    def _rows(self, places: list[tuple[int, int]], hop: int, bands: int) -> Tensor:
+        """(count, length // hop, 1 + bands) of the crops' hops."""
         middles = np.arange(self.length // hop) * hop + hop // 2
         rows = []
         for which, start in places:
             row, at = [], 0
             for clip, a, b in self._pieces(which, start):
                 inside = middles[(middles >= at) & (middles < at + b - a)] - at + a  # samples of the clip
-                found = self._pitch(which, clip, hop)
+                found = self._voice(which, clip, hop, bands)
                 row.append(found[(inside // hop).clip(max=len(found) - 1)])
                 at += b - a
             rows.append(np.concatenate(row))
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
-    def _pitch(self, which: int, clip: int, hop: int) -> np.ndarray:
-        """Hz of a whole clip, at least one value."""
-        if (which, clip, hop) not in self._pitches:
-            found = pitch(to_float(self.sets[which][clip].pcm), self.sample_rate, hop)
-            self._pitches[which, clip, hop] = (found if len(found) else np.zeros(1)).astype(np.float16)
-        return self._pitches[which, clip, hop]
+    def _voice(self, which: int, clip: int, hop: int, bands: int) -> np.ndarray:
+        """Hz and periodic fractions of a whole clip's hops, (at least one, 1 + bands)."""
+        if (which, clip, hop, bands) not in self._measured:
+            samples = to_float(self.sets[which][clip].pcm)
+            hertz = pitch(samples, self.sample_rate, hop)
+            found = np.concatenate([hertz[:, None], periodicity(samples, self.sample_rate, hop, hertz, bands)], axis=1)
+            self._measured[which, clip, hop, bands] = (found if len(found) else np.zeros((1, 1 + bands))).astype("f2")
+        return self._measured[which, clip, hop, bands]
 
     def _pieces(self, which: int, start: int) -> Iterator[tuple[int, int, int]]:
         """(clip, its first sample, the sample after its last) of each piece of a crop, through as many as it takes."""

@@ -92,6 +92,14 @@ class SpectralLoss(nn.Module):
         return ((envelope - wanted).norm(dim=2) / size).mean()
 
 
+def periodicity_loss(controls: Controls, fractions: Tensor) -> Tensor:
+    """What a source-filter generator says of its bands, and the recording's periodic fractions (B, S, bands), 0 where
+    there is no voice -> their mean cross-entropy where there is one."""
+    voiced = (fractions > 0).any(dim=-1)
+    each = F.binary_cross_entropy_with_logits(controls.periodic.float(), fractions, reduction="none").mean(dim=-1)
+    return (each * voiced).sum() / voiced.sum().clamp(min=1)
+
+
 def pitch_losses(controls: Controls, hertz: Tensor) -> tuple[Tensor, Tensor]:
     """What a source-filter generator says, and the recording's pitch in Hz (B, S), 0 where there is no voice -> the
     mean distance of the pitches' logarithms where there is one, and the cross-entropy of whether there is."""

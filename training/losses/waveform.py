@@ -18,7 +18,7 @@ from ...model.speech_decoder.source_filter import Controls
 from ..loop.task import Batch, Discriminator, Task
 from ..recipe import Recipe
 from .discriminators import DiscriminatorConfig, Discriminators
-from .spectral import SpectralLoss, SpectralLossConfig, pitch_losses
+from .spectral import SpectralLoss, SpectralLossConfig, periodicity_loss, pitch_losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class WaveformRecipe(Recipe):
     spectral: SpectralLossConfig
     pitch_weight: float = 5.0  # of a source-filter generator: mean distance of log pitches where there is a voice
     voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
+    periodicity_weight: float = 1.0  # of one with bands: cross-entropy of how much of each repeats
     adversary: bool = False
     discriminator_after: int = 0  # steps with spectral losses alone
     discriminator: DiscriminatorConfig
@@ -57,11 +58,17 @@ class WaveformTask(Task):
         """The loss without discriminators, its metrics, and what was made: samples (B, n)."""
         raise NotImplementedError
 
-    def pitch_loss(self, loss: Tensor, controls: Controls, hertz: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss with that of a source-filter generator's pitch, and the metrics of that."""
+    def pitch_loss(
+        self, loss: Tensor, controls: Controls, hertz: Tensor, fractions: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss with that of a source-filter generator's pitch and periodic fractions, and the metrics of those."""
         pitch, voicing = pitch_losses(controls, hertz)
         loss = loss + self.weights.pitch_weight * pitch + self.weights.voicing_weight * voicing
-        return loss, {"pitch": pitch.detach(), "voicing": voicing.detach()}
+        metrics = {"pitch": pitch.detach(), "voicing": voicing.detach()}
+        if fractions is not None:
+            metrics["periodicity"] = periodicity_loss(controls, fractions)
+            loss = loss + self.weights.periodicity_weight * metrics["periodicity"]
+        return loss, {name: value.detach() for name, value in metrics.items()}
 
     def make_discriminator(self) -> Discriminator:
         torch.manual_seed(self.weights.seed + 1)

@@ -42,13 +42,13 @@ CODEC = CodecConfig(
     sample_rate=16000,
     encoder=SpectralEncoderConfig(dim=64, hop=216),
     quantiser=QuantiserConfig(dim=64),
-    decoder=SourceFilterConfig(ffn_dim=512, ahead=4, hop=216, n_fft=512, pitch_dim=64),
+    decoder=SourceFilterConfig(ffn_dim=512, ahead=4, hop=216, n_fft=512, pitch_dim=96, pitch_layers=3, bands=8),
 )
 # The same at 40 frames a second, 75 ms behind the microphone.
 CODEC_40 = replace(
     CODEC,
     encoder=SpectralEncoderConfig(dim=64, hop=400),
-    decoder=SourceFilterConfig(ffn_dim=512, ahead=2, hop=400, n_fft=640, pitch_dim=64),
+    decoder=SourceFilterConfig(ffn_dim=512, ahead=2, hop=400, n_fft=640, pitch_dim=96, pitch_layers=3, bands=8),
 )
 
 
@@ -89,7 +89,7 @@ UNIT_DECODER_STAGE: dict[str, Any] = {
     "warmup": 200, "precision": "auto", "save_every": 500,
 }  # fmt: skip
 CODEC_STAGE: dict[str, Any] = {
-    "codec": CODEC, "codebooks": CodebookConfig(), "spectral": SpectralLossConfig(windows=(1024, 256), band_weight=5.0),
+    "codec": CODEC, "codebooks": CodebookConfig(), "spectral": SpectralLossConfig(windows=(1024, 512), band_weight=5.0),
     "discriminator": DiscriminatorConfig(channels=8, max_channels=64, periods=(2, 3, 5), scales=1, resolutions=(512,),
                                          hinge=True, feature_weight=2.0),
     "learn": ("codec",), "data": ("work/recordings_speech",), "steps": 9000, "batch_size": 16, "lr": 2e-3,

@@ -77,7 +77,9 @@ TINY: dict[str, dict[str, Any]] = {
         "codec": CodecConfig(
             sample_rate=16000, encoder=SpectralEncoderConfig(dim=16, width=32, ffn_dim=64, layers=2, hop=240),
             quantiser=QuantiserConfig(dim=16, size=64),
-            decoder=SourceFilterConfig(dim=64, ffn_dim=128, layers=2, ahead=4, hop=240, pitch_dim=16),
+            decoder=SourceFilterConfig(
+                dim=64, ffn_dim=128, layers=2, ahead=4, hop=240, pitch_dim=16, bands=4,
+            ),
         ),
         "crop_ms": 300, "batch_size": 8, "steps": 100, "warmup": 10, "lr": 3e-3, "optimiser": "adamw",
         "quantise_after": 0, "codebooks": CodebookConfig(dead_after=10), "gain_db": (0.0, 0.0), "save_every": 100,

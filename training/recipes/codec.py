@@ -2,11 +2,11 @@
 
 Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
 they choose; with ``adversary=true`` discriminators join in after ``discriminator_after`` steps. The entries themselves
-move by
-averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit rate is
-learnt. A source-filter decoder also learns the pitch of the recordings, and is given it while it learns the rest. The
-first ``quantise_after`` steps do without entries: a plain autoencoder. With ``learn=codec.decoder start=codec=RUN`` the
-codes stay what they are in that run and their sound gets better: what was trained to write them still fits.
+move by averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit
+rate is learnt. A source-filter decoder also learns the pitch of the recordings and how much of each band is periodic,
+and is given both while it learns the rest. The first ``quantise_after`` steps do without entries: a plain autoencoder.
+With ``learn=codec.decoder start=codec=RUN`` the codes stay what they are in that run and their sound gets better: what
+was trained to write them still fits.
 
 Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532), section 3; codebooks by turns: Zeghidour et al. 2021,
 "SoundStream" (arXiv 2107.03312), section III-E.
@@ -30,6 +30,7 @@ from ..losses.waveform import WaveformRecipe, WaveformTask
 from ..presets import preset
 
 KMEANS_BATCHES = 64  # at most, that k-means begins with
+EPS = 1e-3  # periodic fractions are at least it, at most one less it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +102,13 @@ class CodecTask(WaveformTask):
     def _crops(
         self, data: Waveforms, rng: np.random.Generator, count: int, gain_db: tuple[float, float] = (0.0, 0.0)
     ) -> Batch:
-        """Samples (count, n), and their pitch (count, n / piece) where the decoder has one."""
+        """Samples (count, n), and where the decoder has them their pitch and periodicity (count, n / piece, ·)."""
         places, decoder = data.places(rng, count), self.recipe.codec.decoder
         batch: Batch = {"samples": data.samples(places, rng, gain_db)}
         if isinstance(decoder, SourceFilterConfig):
             batch["pitch"] = data.pitch(places, decoder.hop // decoder.pieces)
+            if decoder.bands:
+                batch["periodic"] = data.periodicity(places, decoder.hop // decoder.pieces, decoder.bands)
         return batch
 
     def make(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -130,9 +133,11 @@ class CodecTask(WaveformTask):
             made = waveform(decoder(embedding))
             return *self.spectral(made, batch["samples"]), made
         controls = decoder.controls(embedding)
-        made = waveform(decoder.sound(controls, batch["pitch"]))
+        fractions = batch.get("periodic")
+        logits = None if fractions is None else fractions.logit(eps=EPS)
+        made = waveform(decoder.sound(controls, batch["pitch"], periodic=logits))
         loss, metrics = self.spectral(made, batch["samples"])
-        loss, pitch = self.pitch_loss(loss, controls, batch["pitch"])
+        loss, pitch = self.pitch_loss(loss, controls, batch["pitch"], fractions)
         return loss, {**metrics, **pitch}, made
 
     @property
@@ -165,7 +170,7 @@ class CodecTask(WaveformTask):
                 crops = self._crops(data, np.random.default_rng((1, i)), self.recipe.batch_size)
                 batch = {key: value.to(device) for key, value in crops.items()}
                 _, measured, _ = self.make(batch | {"codebooks": codebooks})
-                for key in measured.keys() & {"mel", "magnitude", "band", "pitch", "voicing"}:
+                for key in measured.keys() & {"mel", "magnitude", "band", "pitch", "voicing", "periodicity"}:
                     sums[key] = sums.get(key, 0.0) + float(measured[key]) / 8
                 codes = self.codec.encode(batch["samples"], codebooks=1).flatten()
                 counts += torch.bincount(codes.cpu(), minlength=len(counts))

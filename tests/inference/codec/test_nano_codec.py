@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 import duologue
 from duologue.data_prep.audio import read_audio
 from duologue.demo.cli import main
-from duologue.inference.codec.files import load_codec
+from duologue.inference.codec.files import fingerprint, load_codec
 
 ASSETS = sorted((Path(duologue.__file__).parent / "demo/assets/examples").glob("*.flac"))
 
@@ -35,6 +37,13 @@ def test_chunks_of_any_size_give_what_the_whole_gives(codec, size: int) -> None:
 def test_it_waits_less_than_80_ms_and_needs_at_most_75_tokens_a_second(codec) -> None:
     assert codec.exact and codec.delay_ms <= 80
     assert codec.config.frame_rate <= 75 and codec.config.quantiser.codebooks == 1
+
+
+def test_codes_stay_readable(codec) -> None:
+    """Their fingerprint is of the sizes as the bundled file has them: fields that came later do not count."""
+    entries = codec.quantiser.entries.detach().float().numpy().tobytes()
+    sizes = json.loads((Path(duologue.__file__).parent / "checkpoints/nano-codec/config.json").read_text())["config"]
+    assert fingerprint(codec) == hashlib.sha256(json.dumps(sizes).encode() + entries).hexdigest()[:16]
 
 
 def test_speech_comes_back_as_speech(codec, tmp_path: Path) -> None:

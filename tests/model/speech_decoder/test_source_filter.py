@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from duologue.model.errors import DuologueError
-from duologue.model.speech_decoder.source_filter import Source, SourceFilterConfig
+from duologue.model.speech_decoder.periodicity import Periodicity
+from duologue.model.speech_decoder.source_filter import Source, SourceFilter, SourceFilterConfig
 
 SIZES = SourceFilterConfig(hop=320, pieces=2, cepstrum=20, noise_cepstrum=10, n_fft=1024)
 PIECE = 160
@@ -75,6 +76,42 @@ def test_a_voice_sets_in_and_stops_where_it_is_told():
     assert samples[: 5 * PIECE].abs().max() < 1e-6
     assert samples[5 * PIECE : 15 * PIECE].square().mean() > 1e-4
     assert samples[15 * PIECE + 20 :].abs().max() < 1e-6  # a flat filter rings no further
+
+
+def gains(cepstrum):
+    return torch.fft.rfft(cepstrum, 1024).real.exp()
+
+
+def test_the_powers_of_both_filters_add_up_to_the_envelopes():
+    """At every frequency, and in each band by the fraction that is periodic; without a voice all is noise."""
+    share, envelope = Periodicity(4, 64), cepstra(2, 64, -3.0)[None]
+    envelope[..., 1] = 0.5
+    logits = torch.tensor([[[2.0, 0.0, -1.0, -3.0]] * 2])
+    pulses, noise = share(envelope, logits, torch.tensor([[100.0, 0.0]]))
+    whole, voiced, breath = (gains(cepstrum).square() for cepstrum in (envelope, pulses, noise))
+    assert torch.allclose((voiced + breath)[0, 0], whole[0, 0], rtol=0.02)
+    assert torch.equal(breath[0, 1], whole[0, 1])
+    middles = [64, 192, 320, 448]  # of 513 bins
+    assert torch.allclose((voiced / whole)[0, 0, middles], logits[0, 0].sigmoid(), atol=0.03)
+
+
+def test_a_voice_cannot_fall_silent_beside_its_noise():
+    """Whatever the stack says, in a voiced piece either source keeps a part of the envelope's power."""
+    generator = SourceFilter(8, replace(SIZES, dim=8, ffn_dim=16, layers=1, bands=4), 16000)
+    controls = generator.controls(torch.randn(1, 8, 50))
+    controls = replace(controls, pulses=cepstra(100, SIZES.cepstrum, -3.0)[None])
+    whisper = float(generator.sound(controls, torch.zeros(1, 100)).square().mean())
+    for said in (-1e3, 1e3):
+        controls = replace(controls, periodic=torch.full_like(controls.periodic, said))
+        loud = generator.sound(controls, torch.full((1, 100), 125.0))[0, 0]
+        power = power_by_frequency(loud)
+        spacing = 125 * len(loud) // 16000
+        near = torch.zeros_like(power, dtype=torch.bool)
+        for k in range(1, 60):
+            near[k * spacing - 3 : k * spacing + 4] = True
+        ratio = power[near].mean() / power[~near].mean()
+        assert ratio > 1.02 if said < 0 else ratio > 100
+        assert float(loud.square().mean()) == pytest.approx(whisper, rel=0.2)
 
 
 @pytest.mark.parametrize(

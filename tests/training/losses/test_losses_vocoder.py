@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from duologue.model.speech_decoder.source_filter import MIDDLE_HZ, Controls
-from duologue.training.losses.spectral import SpectralLoss, SpectralLossConfig, pitch_losses
+from duologue.training.losses.spectral import SpectralLoss, SpectralLossConfig, periodicity_loss, pitch_losses
 
 
 def test_envelopes_of_bands_are_compared_band_by_band() -> None:
@@ -30,6 +30,9 @@ def test_envelopes_of_bands_are_compared_band_by_band() -> None:
 def test_pitch_counts_where_there_is_a_voice() -> None:
     hertz = torch.tensor([[2 * MIDDLE_HZ, 0.0]])
     said = Controls(log_f0=torch.tensor([[0.0, 5.0]]), voiced=torch.tensor([[9.0, -9.0]]),
-                    pulses=torch.zeros(1, 2, 1), noise=torch.zeros(1, 2, 1))  # fmt: skip
+                    pulses=torch.zeros(1, 2, 1), noise=torch.zeros(1, 2, 0),
+                    periodic=torch.tensor([[[9.0, -9.0], [9.0, 9.0]]]))  # fmt: skip
     pitch, voicing = pitch_losses(said, hertz)
     assert float(pitch) == pytest.approx(0.6931, abs=1e-3) and float(voicing) < 1e-3
+    fractions = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    assert float(periodicity_loss(said, fractions)) < 1e-3 < float(periodicity_loss(said, fractions.flip(-1)))
