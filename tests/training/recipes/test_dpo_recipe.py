@@ -103,6 +103,23 @@ def test_the_reference_is_the_model_before_training(written: str, lora: int) -> 
     assert torch.equal(task.reference, kept), "it is computed once"
 
 
+def test_processes_share_the_work_of_the_reference(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each computes its chunks, as many as any other; their sum is the whole."""
+    task = build(written)
+    task.remember()
+    whole, parts = task.reference.clone(), []
+    asked: list[int] = []
+    monkeypatch.setattr(task, "batch_of", lambda chosen, own=task.batch_of: asked.append(len(chosen)) or own(chosen))
+    for name, value in (("is_initialized", True), ("get_world_size", 3), ("all_reduce", None)):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
+    for rank in range(3):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        task.remember()
+        parts.append(task.reference.clone())
+    assert torch.allclose(sum(parts), whole, atol=1e-4) and len(whole) == 50
+    assert len(asked) == 15 and all(not torch.allclose(part, whole) for part in parts)
+
+
 def test_a_run_goes_on_with_its_own_reference(written: str, tmp_path: Path) -> None:
     words = ["preset=tiny", written, "steps=6", "save_every=3", "warmup=1", "schedule=constant"]
     whole, cut = (resolve("dpo", [*words, f"out={tmp_path / name}"]) for name in ("whole", "cut"))
@@ -161,8 +178,9 @@ def test_answers_count_by_the_token_where_they_are_to(written: str) -> None:
 def test_clips_with_a_language_model_of_ones_own(spoken: str, tmp_path: Path, adaptor: str) -> None:
     """A clip is heard once for both answers; an earlier turn is heard or read, the same each time."""
     own = (tiny_adaptor if adaptor == "stack" else tiny_ctc_adaptor)(tmp_path)
-    task = build(f"llm={tiny_llm(tmp_path)}", f"encoder={tiny_whisper(tmp_path)}", f"adaptor={own}", spoken,
-                 "held_out=0", "history_speech=1", "batch_size=8", "learn=llm,adaptor", "sft_weight=1")  # fmt: skip
+    parts = [f"llm={tiny_llm(tmp_path)}", f"encoder={tiny_whisper(tmp_path)}", f"adaptor={own}"]
+    task = build(*parts, spoken, f"dev_{spoken}", "held_out=0", "history_speech=1", "batch_size=8",
+                 "learn=llm,adaptor", "sft_weight=1")  # fmt: skip
     load_parts({"adaptor": task.adaptor}, (f"adaptor={own}",))
     heard: list[int] = []
     task.encoder.register_forward_hook(lambda _, __, frames: heard.append(len(frames)))
@@ -175,6 +193,7 @@ def test_clips_with_a_language_model_of_ones_own(spoken: str, tmp_path: Path, ad
     with torch.no_grad():
         alone = task.compared(task.batch_of(np.array([1])))
     assert torch.allclose(alone.sums[0], task.reference[1], rtol=1e-3)
+    assert task.eval().evaluate().keys() == {"loss_clips"}, "no pair is held out; speech_to_text's figures remain"
 
 
 def test_nano_starts_from_the_bundled_model(written: str, spoken: str) -> None:
