@@ -24,6 +24,7 @@ from .facts import Card, Credit, DataFacts, Evaluation, MetricValue, StageFacts,
 from .render import write_card
 
 T = TypeVar("T")
+_NEEDED = {"codec": ("voicing_f1", "f0_correlation", "similarity")}  # what a suite's report must have to be in a card
 _FRACTIONS = ("right", "right_by_ear")  # of the items: their intervals are Wilson's
 _DESCRIPTION = ("summary", "licence", "language", "pipeline", "tags", "use", "example", "limits")
 
@@ -187,6 +188,9 @@ def evaluation(path: Path, weights: str, heard: Iterable[str] = ()) -> Evaluatio
     if missing := [key for key in ("settings", "metrics", "figures", "environment") if key not in report]:
         raise DuologueError(f"{path} is no report of duologue evaluate: it has no {missing[0]}")
     settings = {"suite": "", **report["settings"]}
+    measured = {entry["id"] for entry in report["metrics"]}
+    if lacking := [name for name in _NEEDED.get(settings["suite"], ()) if name not in measured]:
+        raise DuologueError(f"{path} has no {lacking[0]}, as a card must: evaluate again, with duologue[quality]")
     about = settings.pop("weights", None) or (settings.pop("model", None) or {}).get("sha256") or ""
     if about[:12] != weights:
         raise DuologueError(f"{path} is about the weights {about[:12] or 'unknown'}, not {weights}")

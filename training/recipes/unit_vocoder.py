@@ -45,6 +45,8 @@ class UnitVocoderRecipe(WaveformRecipe):
         if self.crop_ms < frame_ms:
             raise DuologueError(f"crop_ms is {self.crop_ms}; it must be at least one frame, {frame_ms:g} ms")
         self.check_rate(self.vocoder.sample_rate, "vocoder")
+        if (generator := self.vocoder.source_filter) is not None and generator.bands:
+            raise DuologueError(f"source_filter bands is {generator.bands}; only a codec learns them, so leave it null")
 
     @property
     def crop_frames(self) -> int:

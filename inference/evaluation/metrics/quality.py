@@ -28,7 +28,7 @@ _HOP, _MELS = 160, 80  # samples; bands
 _FLOOR = 1e-5  # of a mel band, before the logarithm
 _SHORT_S = 0.25  # PESQ wants a quarter of a second
 _SHORTEST_S = 0.1  # PLCMOS and STOI cannot measure less
-_VOICED = 10  # frames voiced in both, of which a correlation wants so many
+_VOICED, _FLAT = 10, 1e-6  # a correlation wants so many voiced frames; below it pitches (log) are one
 _UNEVEN_S = 0.1  # more than this between the lengths of a pair is no codec's padding
 
 DNSMOS = Metric(key="dnsmos", name="DNSMOS, overall", unit="MOS")
@@ -159,14 +159,16 @@ def hertz(waveform: np.ndarray) -> np.ndarray:
 def f0_correlation(decoded: np.ndarray, reference: np.ndarray) -> float | None:
     """Pearson's correlation of the logarithms of two pitches (T,) in Hz, over the frames that are voiced in both.
 
-    None where fewer than 10 are, or a pitch does not change: there is nothing to follow.
+    None where the reference has fewer than 10 voiced frames, or one pitch: there is nothing to follow. 0 where the
+    decoded signal follows nothing: it is voiced in fewer than 10 of them, or keeps one pitch.
     """
-    both = (decoded > 0) & (reference > 0)
-    if both.sum() < _VOICED:
+    voiced = reference > 0
+    if voiced.sum() < _VOICED or np.ptp(np.log(reference[voiced])) < _FLAT:
         return None
+    both = voiced & (decoded > 0)
     logs = np.log(decoded[both]), np.log(reference[both])
-    if min(map(np.ptp, logs)) < 1e-6:
-        return None
+    if both.sum() < _VOICED or min(map(np.ptp, logs)) < _FLAT:
+        return 0.0
     return float(np.corrcoef(*logs)[0, 1])
 
 

@@ -173,6 +173,8 @@ def test_a_report_must_be_one_about_these_weights(checkpoint, tmp_path):
     (tmp_path / "r.json").write_text('{"settings": {}}')
     with pytest.raises(DuologueError, match="no report of duologue evaluate: it has no metrics"):
         run(CardConfig(folder=checkpoint, reports=(tmp_path / "r.json",)))
+    with pytest.raises(DuologueError, match="has no voicing_f1, as a card must"):
+        run(CardConfig(folder=checkpoint, reports=(report(tmp_path / "r.json", digest(checkpoint), suite="codec"),)))
     with pytest.raises(DuologueError, match=r"give reports=…"):
         CardConfig(folder=checkpoint, accept="a look")
     assert not (checkpoint / "card.json").exists()
