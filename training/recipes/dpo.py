@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 from zlib import crc32
 
 import numpy as np
@@ -35,15 +35,14 @@ from ..loop.lora import LoraTask, merged, without_lora
 from ..loop.task import Batch
 from ..loop.throughput import StepCost, token_load
 from ..loop.trainer import to_device
-from ..losses.mile import entropy_weights
+from ..preference.compared import Compared, compare, wins
 from ..preference.losses import dpo_loss, margin_loss, unlikelihood
-from ..preference.pairs import OWN, Pair, are_written, pack_pairs, pair_of, read_turns
+from ..preference.pairs import Pair, are_written, pack_pairs, pair_of, read_turns
 from ..presets import preset
 from ..recipe import CrossEntropyRecipe
 from .speech_to_text import SpeechToText, SpeechToTextRecipe
 
 MEASURED = 256  # held-out pairs at most
-TIE = 1e-4  # nats: what a sum differs by in another batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,21 +105,6 @@ def recipe(name: str = "nano") -> DpoRecipe:
     return DpoRecipe(stage="dpo", out="runs/dpo", **preset(name, "dpo"))
 
 
-class Compared(NamedTuple):
-    """What the model makes of a batch of P pairs. N: the tokens that count for anything.
-
-    sums, lengths: (P, 2) log-probability and tokens of the better and the worse answer.
-    log_probs, weights: (N,) of each token, and how much it counts in the cross-entropy.
-    bad: (N,) whether only a worse answer has it.
-    """
-
-    sums: Tensor
-    lengths: Tensor
-    log_probs: Tensor
-    weights: Tensor
-    bad: Tensor
-
-
 class Preferences(LoraTask):
     """Pairs and what is learnt of them; whether they are read or heard is up to the kinds below."""
 
@@ -139,7 +123,7 @@ class Preferences(LoraTask):
         self.pairs = [
             (at, answer)
             for at, turn in enumerate(turns)
-            for answer in turn["rejected"]
+            for answer in _texts(turn["rejected"])
             if encode(answer) != encode(turn["answer"])
         ]
         held = [self._is_held_out(at) for at, _ in self.pairs]
@@ -179,20 +163,7 @@ class Preferences(LoraTask):
 
     def compared(self, batch: Batch) -> Compared:
         """What the model makes of the pairs."""
-        hidden, batch = self.read(batch)
-        answers, weights = batch["answers"][:, 1:], batch["weights"][:, 1:]
-        wanted = (answers > 0) | (weights > 0)  # only positions that count: the rest need no logits
-        logits = self.llm.head(hidden[:, :-1][wanted]).float()  # (N, V)
-        log_probs = logits.log_softmax(-1).gather(1, batch["ids"][:, 1:][wanted][:, None])[:, 0]
-        counted, segments = (answers[wanted] > 0).to(log_probs), batch["segments"][:, 1:][wanted]
-        sums, lengths = log_probs.new_zeros(2, 2 * len(batch["pairs"]))
-        sums = sums.index_add(0, segments, log_probs * counted)[batch["pairs"]]
-        lengths = lengths.index_add(0, segments, counted)[batch["pairs"]]
-        weights = weights[wanted]
-        if self.preferences.mile:
-            weights = weights * entropy_weights(logits, self.preferences.mile)
-        bad = torch.isin(segments, batch["pairs"][:, 1]) & (answers[wanted] == OWN)
-        return Compared(sums, lengths.clamp(min=1), log_probs, weights, bad)
+        return compare(self.llm, *self.read(batch), self.preferences.mile)
 
     def scores(self, found: Compared, which: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (P, 2) that are compared, of the model and of the reference (0 without one)."""
@@ -212,7 +183,7 @@ class Preferences(LoraTask):
             loss = margin_loss(scores, r.margin).mean()
         else:
             loss = (unlikelihood(found.log_probs) * found.bad).sum() / found.bad.sum().clamp(min=1)
-        shown = {r.objective: loss.detach(), "preferred": _wins(scores - reference).mean()}
+        shown = {r.objective: loss.detach(), "preferred": wins(scores - reference).mean()}
         if r.sft_weight:
             words = -(found.log_probs * found.weights).sum() / found.weights.sum().clamp(min=1e-6)
             loss, shown["words"] = loss + r.sft_weight * words, words.detach()
@@ -254,18 +225,16 @@ class Preferences(LoraTask):
             batch = to_device(self.batch_of(chosen[at : at + self.preferences.batch_size]), self.reference.device)
             found = self.compared(batch)
             scores, reference = self.scores(found, batch["which"])
-            gained.append(_wins(scores - reference))
-            likelier.append(_wins(scores))
-            longer.append(_wins(found.lengths))
+            gained.append(wins(scores - reference))
+            likelier.append(wins(scores))
+            longer.append(wins(found.lengths))
         by_length = float(torch.cat(longer).mean())
         return {"preferred": float(torch.cat(gained).mean()), "likelier": float(torch.cat(likelier).mean()),
                 "by_length": max(by_length, 1 - by_length)}  # fmt: skip
 
 
-def _wins(scores: Tensor) -> Tensor:
-    """Whether the first of two scores (P, 2) is the higher: 1, 0, or 0.5 where they tie."""
-    ahead = scores[:, 0] - scores[:, 1]
-    return torch.where(ahead.abs() <= TIE, 0.5, (ahead > 0).float())
+def _texts(rejected: str | Sequence[str]) -> Sequence[str]:
+    return (rejected,) if isinstance(rejected, str) else rejected
 
 
 class WrittenPreferences(Preferences):

@@ -45,7 +45,8 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> str:
     rng, clips = np.random.default_rng(0), []
     for at in range(8):
         turn = turn_of(at)
-        meta = {"id": str(at), "text": turn["text"], "answer": turn["reply"], "rejected": [turn["rejected"]],
+        rejected = [turn["rejected"]] if at % 2 else turn["rejected"]
+        meta = {"id": str(at), "text": turn["text"], "answer": turn["reply"], "rejected": rejected,
                 "conversation": f"c{at // 2}", "turn": at % 2, "voice": "noise"}  # fmt: skip
         if at == 1:
             meta["history"] = [[turn_of(0)["text"], turn_of(0)["reply"]]]
@@ -109,7 +110,13 @@ def test_processes_share_the_work_of_the_reference(written: str, monkeypatch: py
     task.remember()
     whole, parts = task.reference.clone(), []
     asked: list[int] = []
-    monkeypatch.setattr(task, "batch_of", lambda chosen, own=task.batch_of: asked.append(len(chosen)) or own(chosen))
+    own = task.batch_of
+
+    def batch_of(chosen: np.ndarray) -> Any:
+        asked.append(len(chosen))
+        return own(chosen)
+
+    monkeypatch.setattr(task, "batch_of", batch_of)
     for name, value in (("is_initialized", True), ("get_world_size", 3), ("all_reduce", None)):
         monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
     for rank in range(3):
