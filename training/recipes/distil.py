@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 from ...model.errors import DuologueError
-from ..data.turns import counted, weighted_mean
+from ..data.turns import counted
 from ..loop.task import Batch
+from ..losses.mile import cross_entropy
 from ..presets import preset
 from ..teaching.taught import Predicted, RowOfBatch, Taught, TaughtRecipe, key_of, rows_of
 from ..teaching.teachers import (
@@ -87,8 +88,8 @@ class TaughtLLM(Taught, TextSft):
     def predicted(self, batch: Batch) -> Predicted:
         hidden = self.llm.states(self.llm.embed(batch["ids"]), segments=batch.get("segments"))
         logits, wanted, weights = counted(self.llm, hidden, batch["ids"], batch["weights"])
-        losses = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
-        return Predicted(logits, weights, weighted_mean(losses, weights), {})
+        mile = self.recipe.mile if self.training else 0.0
+        return Predicted(logits, weights, cross_entropy(logits.float(), wanted, weights, mile), {})
 
     def taught_rows(self, batch: Batch) -> list[RowOfBatch]:
         ids, counts, real = batch["ids"].cpu(), batch["weights"].cpu() > 0, batch["mask"].cpu() > 0

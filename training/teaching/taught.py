@@ -33,7 +33,7 @@ class TaughtRecipe(Recipe):
     teachers: tuple[str, ...] = ()  # runs, checkpoints or imported parts
     teacher_weights: tuple[float, ...] = ()  # of each; none: all alike
     combine: Literal["probabilities", "logits"] = "probabilities"  # what is averaged over several teachers
-    temperature: float = 2.0  # of the teachers' distributions and the student's
+    temperature: float = 1.0  # of the teachers' distributions and the student's
     label_weight: float = 0.5  # of the stage's own loss on the labels; the teachers have the rest. 1: none is asked
     cache: str | None = None  # folder in which what they said is kept
     top_k: int = 0  # of a distribution, keep so many classes, and the others as one; 0: all
@@ -76,7 +76,7 @@ class RowOfBatch(NamedTuple):
     """One row: the key of all that a teacher is given of it, and how many of a batch's N positions are its own."""
 
     key: bytes
-    count: int
+    positions: int
 
 
 class Taught(Task):
@@ -140,11 +140,12 @@ class Teaching:
         if all(row.key in cache for row in named):
             return _joined([cache[row.key] for row in named], student.device)
         target, start = self._asked(batch, student), 0
-        for key, count in named:
+        for key, positions in named:
+            end = start + positions
             if key not in cache:
-                tokens = None if target.tokens is None else target.tokens[start : start + count]
-                cache.add(key, Target(target.log_probs[start : start + count], tokens))
-            start += count
+                tokens = None if target.tokens is None else target.tokens[start:end]
+                cache.add(key, Target(target.log_probs[start:end], tokens))
+            start = end
         return target
 
     def _asked(self, batch: Batch, student: Tensor) -> Target:
