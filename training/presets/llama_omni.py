@@ -24,6 +24,7 @@ LLAMA_OMNI: dict[str, dict[str, Any]] = {
     "dpo": nano.NANO["dpo"] | SCHEDULE | ADAPTOR | {
         "beta": 0.1, "sft_weight": 0.0, "row_tokens": 1024, "steps": 1000, "warmup": 50, "lr": 5e-7, "save_every": 200,
     },
+    "reward": nano.NANO["reward"] | SCHEDULE | {"row_tokens": 1024, "steps": 1000, "warmup": 50, "lr": 1e-5},
     "speech_to_text": nano.NANO["speech_to_text"] | SCHEDULE | ADAPTOR | {
         "ctc_weight": 0.0, "text_fraction": 0.0, "augment": "none", "dev_data": (),
         "lr": 2e-5,

@@ -113,6 +113,10 @@ NANO: dict[str, dict[str, Any]] = {
         "llm": llm, "learn": ("llm",), "steps": 3000, "batch_size": 16, "lr": 2e-3, "warmup": 200, "precision": "auto",
         "save_every": 500,
     },
+    "reward": {
+        "llm": llm, "learn": ("llm", "reward"), "start": ("llm=nano",), "data": ("work/pairs.jsonl",), "steps": 300,
+        "batch_size": 16, "lr": 1e-4, "warmup": 20, "precision": "auto",
+    },
     "speech_to_text": SPEECH_TO_TEXT,
     "dpo": HEARING | {
         "adaptor": ADAPTOR, "llm": llm, "learn": ("llm",), "start": ("encoder=nano", "adaptor=nano", "llm=nano"),

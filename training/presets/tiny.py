@@ -54,6 +54,9 @@ TINY: dict[str, dict[str, Any]] = {
         "llm": llm, "dialogues": 8, "practice": 0.0, "row_tokens": 32, "batch_size": 8, "steps": 150, "warmup": 10,
         "lr": 3e-3, "save_every": 150,
     },
+    "reward": nano.NANO["reward"] | PLAIN | {
+        "llm": llm, "start": (), "steps": 60, "batch_size": 8, "warmup": 5, "lr": 3e-3, "save_every": 60,
+    },
     "speech_to_text": SPEECH_TO_TEXT,
     "dpo": nano.NANO["dpo"] | PLAIN | {
         "encoder": ENCODER["encoder"], "adaptor": SPEECH_TO_TEXT["adaptor"], "llm": llm, "start": (), "beta": 0.1,
