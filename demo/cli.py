@@ -22,6 +22,7 @@ from ..inference.evaluation.main import SUITES
 from ..model.errors import DuologueError
 from ..training.main import RECIPES as TRAIN_RECIPES
 from .codec_commands import SOUND_FILES, codec_commands
+from .feedback.commands import feedback_commands
 from .home import Commands
 from .importing import IMPORTERS
 from .lm_commands import lm_commands
@@ -403,6 +404,13 @@ app.add_typer(
     help="Recordings to a codec's codes and back, at any length.\n\n\b\n"
     "duologue codec encode speech.wav speech.codes -m FOLDER\n"
     "duologue codec decode speech.codes again.wav -m FOLDER",
+)
+app.add_typer(
+    feedback_commands,
+    name="feedback",
+    help="A model's own answers, what they are worth, and rounds of learning from them.\n\n\b\n"
+    "duologue feedback rounds out=runs/brief reward=brief measure=right\n"
+    "duologue feedback talks out=talks.jsonl model=mine",
 )
 app.add_typer(
     lm_commands,

@@ -444,6 +444,7 @@ def test_help_teaches(run: Any) -> None:
         "grow",
         "card",
         "lm",
+        "feedback",
     }
     assert status == 0 and set(commands) == wanted
     for command in commands:

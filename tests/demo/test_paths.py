@@ -14,6 +14,7 @@ from duologue.checkpoints.files import with_home
 from duologue.checkpoints.outputs import keep_apart
 from duologue.demo.cli import app, main
 from duologue.demo.codec_commands import codec_commands
+from duologue.demo.feedback.commands import feedback_commands
 from duologue.model.errors import DuologueError
 from duologue.training import assemble, grow
 
@@ -25,6 +26,8 @@ COMMANDS = {
     "codec encode": ["FILE FILE", "in.wav FOLDER/config.json -m FOLDER"],
     "codec decode": ["FILE FILE"],
     "codec pairs": ["FOLDER FOLDER", "data FOLDER -m FOLDER"],
+    "feedback rounds": ["model=FOLDER out=FOLDER", "questions=FILE out=FILE"],
+    "feedback talks": ["openings=FILE out=FILE", "model=FOLDER out=FOLDER/config.json"],
     "assemble": ["FOLDER encoder=other llm=0.5*other+0.5*FOLDER", "FOLDER codec=FOLDER"],
     "grow": ["FOLDER llm=FOLDER"],
     "card": ["FOLDER before=FOLDER", "FOLDER like=FOLDER"],
@@ -54,7 +57,8 @@ WRITE_NOTHING = {"chat", "serve"}  # no option of theirs names a file to write
 
 def test_no_command_that_writes_is_forgotten() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands}
-    names |= {f"codec {command.name}" for command in codec_commands.registered_commands}
+    for group, commands in (("codec", codec_commands), ("feedback", feedback_commands)):
+        names |= {f"{group} {command.name}" for command in commands.registered_commands}
     assert names - WRITE_NOTHING == set(COMMANDS)
 
 
