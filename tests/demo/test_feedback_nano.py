@@ -11,7 +11,7 @@ import torch
 from duologue.demo.feedback import rounds
 from duologue.training.main import run as train
 
-DPO = ["steps=60", "save_every=60", "batch_size=8", "held_out=0", "precision=no", "lr=1e-4", "warmup=5", "workers=0",
+DPO = ["steps=30", "save_every=30", "batch_size=8", "held_out=0", "precision=no", "lr=1e-4", "warmup=3", "workers=0",
        "beta=0.1"]  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def test_a_round_makes_answers_right_more_often(root: Path, tmp_path: Path) -> N
         pytest.skip("nano is not in this copy")
     torch.set_num_threads(1)
     config = rounds.Config(
-        out=str(tmp_path), n=100, held_out=150, reward="right", measure="fresh,brief", temperature=1.5, samples=4,
+        out=str(tmp_path), n=80, held_out=120, reward="right", measure="fresh,brief", temperature=1.5, samples=4,
         measure_temperature=1.5, max_tokens=32, margin=0.5,
     )  # fmt: skip
     (found,) = rounds.run(config, lambda words: train("dpo", [*DPO, *words]), print)["rounds"]
