@@ -184,6 +184,9 @@ def test_the_discriminator_waits_for_its_turn(replies, tmp_path):
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in newest_state(tmp_path)["rival"].items())
 
 
+TINY = recipe("tiny").vocoder
+
+
 @pytest.mark.parametrize(
     "change,message",
     [
@@ -191,6 +194,10 @@ def test_the_discriminator_waits_for_its_turn(replies, tmp_path):
         ({"crop_ms": 60000}, "a crop needs 3000"),
         ({"spectral": SpectralLossConfig(sample_rate=8000)}, "sample_rate is 8000"),
         ({"vocoder": replace(recipe("tiny").vocoder, units=4)}, "the model's are 0 to 3"),
+        (
+            {"vocoder": replace(TINY, source_filter=replace(TINY.source_filter, bands=4))},
+            "bands is 4; only a codec learns them",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(replies, change, message):
