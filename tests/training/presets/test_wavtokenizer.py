@@ -16,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import duologue
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.model.codec.codec import Codec
+from duologue.model.codec.seanet import SEANetConfig
+from duologue.model.codec.vocos import VocosConfig
 from duologue.training.loop.throughput import PEAKS
 from duologue.training.loop.trainer import train
 from duologue.training.losses.discriminators import Discriminators
@@ -28,7 +30,7 @@ DOCS = Path(duologue.__file__).parent / "docs/codec.md"
 def recordings(tmp_path: Path) -> str:
     """Three seconds of a chord at 24 kHz."""
     t = np.arange(72_000) / 24_000
-    chord = sum(np.sin(2 * np.pi * hertz * t) for hertz in (220, 330, 415))
+    chord = np.sin(2 * np.pi * np.outer((220, 330, 415), t)).sum(0)
     writer = ShardWriter(tmp_path / "data", name="chord", sample_rate=24_000, seed=0, parameters={})
     writer.write(0, [Clip((4000 * chord).astype(np.int16), {"id": "chord", "text": "", "voice": "chord"})])
     writer.finish()
@@ -45,11 +47,13 @@ def few_steps(name: str, recordings: str, out: Path, **changes: Any) -> dict[str
 def test_the_recipe_trains(name: str, recordings: str, tmp_path: Path) -> None:
     """All of it but the widths: 24 kHz, k-means, hinges at every period, scale and resolution."""
     run = recipe(name)
+    encoder, decoder = run.codec.encoder, run.codec.decoder
+    assert isinstance(encoder, SEANetConfig) and isinstance(decoder, VocosConfig)
     sizes = replace(
         run.codec,
-        encoder=replace(run.codec.encoder, dim=16, filters=4),
+        encoder=replace(encoder, dim=16, filters=4),
         quantiser=replace(run.codec.quantiser, dim=16, size=32),
-        decoder=replace(run.codec.decoder, in_dim=16, dim=32, ffn_dim=64, layers=1),
+        decoder=replace(decoder, in_dim=16, dim=32, ffn_dim=64, layers=1),
     )
     narrow = replace(run.discriminator, channels=4, max_channels=8)
     found = few_steps(name, recordings, tmp_path / "run", codec=sizes, discriminator=narrow, steps=2)
