@@ -175,8 +175,9 @@ def speak(conversation: WrittenConversation, endpoint: Endpoint, config: Config)
                 history.append({"role": "assistant", "content": reply or ""})
         except RefusedError as error:
             return turns, str(error)
-        kept = {} if reply == turn.reply else {"slot": None, "rejected": ()}
-        turns.append(replace(turn, text=text, reply=reply, **kept))
+        same = reply == turn.reply  # another reply may have another slot, and is better than others
+        slot, rejected = (turn.slot, turn.rejected) if same else (None, ())
+        turns.append(replace(turn, text=text, reply=reply, slot=slot, rejected=rejected))
     return turns, "" if turns else "it has no turns"
 
 

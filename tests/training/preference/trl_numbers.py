@@ -6,6 +6,7 @@ A tiny Llama of random weights and another as its reference; or one with low-ran
 without them.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json

@@ -29,7 +29,8 @@ if [[ $3 == assemble ]]; then mkdir -p "$4"; echo weights > "$4/model.safetensor
 if [[ $3 == card ]]; then echo "$@" >> "$4/card.json"; fi
 """
 
-OTHERS = {"codec", "ssl", "probe", "ctc_adaptor", "mwer"}  # stages that nano does not come of
+# stages that nano does not come of
+OTHERS = {"codec", "ssl", "probe", "ctc_adaptor", "mwer", "dpo", "reward", "distil"}
 NANO_STAGES = STAGES.first_lines().keys() - OTHERS
 
 
