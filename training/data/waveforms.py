@@ -14,8 +14,7 @@ from torch import Tensor
 from ...data_prep.datasets.shards import ShardedDataset
 from ...model.errors import DuologueError
 from .corpus import to_float
-from .periodicity import periodicity
-from .pitch import pitch
+from .pitch import periodicity, pitch
 
 
 class Waveforms:

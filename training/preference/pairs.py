@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def are_written(names: Sequence[str]) -> bool:
     Raises:
         DuologueError: some are the one and some the other.
     """
-    written = [not name.startswith("live:") and not (expanded(Path(name)) / "dataset.json").is_file() for name in names]
+    written = [not name.startswith("live:") and not isfile(expanded(Path(name)) / "dataset.json") for name in names]
     if len(set(written)) > 1:
         raise DuologueError(f"data={','.join(names)} mixes files of conversations and sets of clips: give one kind")
     return bool(written) and written[0]

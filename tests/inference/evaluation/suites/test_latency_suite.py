@@ -60,7 +60,7 @@ def test_without_a_voice_it_says_the_same() -> None:
             "codec",
             ["voices=dev"],
             {"data": Path("x")},
-            "key 'voices' for suite codec; there are: limit, seed",
+            "key 'voices' for suite codec; there are: language, limit, recogniser, seed",
         ),
         ("codec", [], {}, "codec needs --data"),
         ("latency", [], {"outputs": Path("x")}, "latency has no use for --outputs"),
