@@ -72,6 +72,22 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         file.write(data)
 
 
+def append_whole(path: Path, data: bytes) -> None:
+    """Add bytes to the end of a file, which is made if need be: all of them or, where the disk is full, none.
+
+    Raises:
+        DuologueError: they cannot be written.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with open(path, "ab") as file:
+            file.write(data)
+    except OSError as error:
+        if path.exists():
+            os.truncate(path, size)
+        raise DuologueError(f"cannot write {path}: {error.strerror or error}") from None
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8. Half a surrogate pair is written as its escape, as JSON has it. Raises as :func:`appearing`."""
     write_atomically(path, encoded(text))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...checkpoints.files import encoded
+from ...checkpoints.files import append_whole, encoded
 from ...model.errors import DuologueError
 
 
@@ -42,15 +42,7 @@ class Journal:
         """Keep {key: answer}: whole lines, or none. Raises DuologueError where they cannot be written."""
         self._answers.update(answers)
         rows = ({"key": key, "answer": answer} for key, answer in answers.items())
-        data = encoded("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        size = self.path.stat().st_size if self.path.exists() else 0
-        try:
-            with open(self.path, "ab") as file:
-                file.write(data)
-        except OSError as error:
-            if self.path.exists():
-                os.truncate(self.path, size)
-            raise DuologueError(f"cannot write {self.path}: {error.strerror or error}") from None
+        append_whole(self.path, encoded("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)))
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import socket
 import stat
 import subprocess
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from duologue.checkpoints.files import (
     appearing,
+    append_whole,
     lines,
     read_json,
     read_json_lines,
@@ -183,3 +186,17 @@ def test_json_comes_back_as_it_was(rows: list[dict[str, str]], tmp_path_factory:
 
 def _joined(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def test_an_addition_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    append_whole(path, b"one\n")
+    append_whole(path, b"two\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))  # a part of the next one would fit
+    try:
+        with pytest.raises(DuologueError, match=f"^cannot write {re.escape(str(path))}: File too large$"):
+            append_whole(path, b"three\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"one\ntwo\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...checkpoints.files import expanded
+from ...checkpoints.files import append_whole, expanded
 from ...model.errors import DuologueError
 from ..losses.distillation import Target
 
@@ -67,13 +67,7 @@ class TargetCache:
         if target.tokens is not None:
             data += target.tokens.to("cpu", torch.int32).numpy().tobytes()
         start = self._own.stat().st_size if self._own.exists() else 0
-        try:
-            with open(self._own, "ab") as file:
-                file.write(data)
-        except OSError as error:
-            if self._own.exists():
-                os.truncate(self._own, start)
-            raise DuologueError(f"cannot write {self._own}: {error.strerror or error}") from None
+        append_whole(self._own, data)
         self._places[key] = self._own, start + _HEAD.size, shape
 
     def _read_index(self, path: Path) -> int:
