@@ -188,7 +188,7 @@ def wrong_identity(reply: str, config: Config, rng: np.random.Generator) -> str 
         if pattern.search(reply):
             same = [other for other in config.others if len(_words(other)) == len(_words(name))]
             other = _drawn(same or list(config.others), rng)
-            return pattern.sub(lambda _, other=other: other, reply)  # type: ignore[misc]
+            return other.join(pattern.split(reply))
     return None
 
 
