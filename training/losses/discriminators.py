@@ -164,18 +164,18 @@ class Discriminators(Discriminator):
             else:
                 loss = loss + (real - 1).square().mean() + fake.square().mean()
         loss = loss / self.count
-        return loss, {"rival": loss.detach()}
+        return loss, {"discriminator": loss.detach()}
 
     def judge(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The maker's loss: to be taken for a recording, and to look like this one in every layer."""
         with torch.no_grad():
             wanted = self.features(recorded)
-        fooled = matched = made.new_zeros((), dtype=torch.float32)
+        adversarial = matched = made.new_zeros((), dtype=torch.float32)
         for seen, target in zip(self.features(made), wanted, strict=True):
             score = seen[-1].float()
-            fooled = fooled - score.mean() if self.config.hinge else fooled + (score - 1).square().mean()
+            adversarial = adversarial - score.mean() if self.config.hinge else adversarial + (score - 1).square().mean()
             for a, b in zip(seen[:-1], target[:-1], strict=True):
                 matched = matched + F.l1_loss(a.float(), b.float())
-        fooled, matched = fooled / self.count, matched / self.count
-        loss = self.config.adversarial_weight * fooled + self.config.feature_weight * matched
-        return loss, {"fooled": fooled.detach(), "features": matched.detach()}
+        adversarial, matched = adversarial / self.count, matched / self.count
+        loss = self.config.adversarial_weight * adversarial + self.config.feature_weight * matched
+        return loss, {"adversarial": adversarial.detach(), "features": matched.detach()}

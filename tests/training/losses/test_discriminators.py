@@ -48,8 +48,8 @@ def test_they_learn_to_tell_noise_from_tones() -> None:
         optimiser.step()
     with torch.no_grad():
         assert adversaries(0.2 * torch.randn(4, 3200, generator=noise), tones(1000))[0] < 0.35
-        fooled = adversaries.judge(0.2 * torch.randn(4, 3200, generator=noise), tones(1000))[1]["fooled"]
-        assert fooled > 0.5 > adversaries.judge(tones(1001), tones(1000))[1]["fooled"]
+        adversarial = adversaries.judge(0.2 * torch.randn(4, 3200, generator=noise), tones(1000))[1]["adversarial"]
+        assert adversarial > 0.5 > adversaries.judge(tones(1001), tones(1000))[1]["adversarial"]
 
 
 def test_spectra_with_hinges_learn_to_tell_noise_from_tones() -> None:
@@ -68,7 +68,7 @@ def test_spectra_with_hinges_learn_to_tell_noise_from_tones() -> None:
     with torch.no_grad():
         assert adversaries(0.2 * torch.randn(4, 3200), tones(1000))[0] < 0.6 * before
         noise, real = 0.2 * torch.randn(4, 3200), tones(1000)
-        assert adversaries.judge(noise, real)[1]["fooled"] > adversaries.judge(tones(1001), real)[1]["fooled"]
+        assert adversaries.judge(noise, real)[1]["adversarial"] > adversaries.judge(tones(1001), real)[1]["adversarial"]
 
 
 def test_nothing_to_judge_with_is_refused() -> None:

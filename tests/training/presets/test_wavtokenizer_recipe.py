@@ -57,7 +57,7 @@ def test_the_recipe_trains(name: str, recordings: str, tmp_path: Path) -> None:
     )
     narrow = replace(run.discriminator, channels=4, max_channels=8)
     found = few_steps(name, recordings, tmp_path / "run", codec=sizes, discriminator=narrow, steps=2)
-    assert {"mel", "commitment", "rival", "fooled", "features"} <= found.keys()
+    assert {"mel", "commitment", "discriminator", "adversarial", "features"} <= found.keys()
     assert all(np.isfinite(value) for value in found.values())
 
 

@@ -257,7 +257,7 @@ def test_a_run_with_discriminators_and_several_codebooks_goes_on_exactly(recordi
                 schedule="constant", quantise_after=3)  # fmt: skip
     whole, cut = (replace(base, out=str(tmp_path / name)) for name in ("whole", "cut"))
     metrics = train(whole, whole.build(), progress=False)
-    assert {"rival", "fooled", "features", "mel", "utilisation", "perplexity"} <= metrics.keys()
+    assert {"discriminator", "adversarial", "features", "mel", "utilisation", "perplexity"} <= metrics.keys()
     train(replace(cut, steps=4), cut.build(), progress=False)
     train(cut, cut.build(), progress=False)
     a, b = (newest_state(Path(r.out)) for r in (whole, cut))
@@ -292,7 +292,7 @@ def test_a_decoder_alone_learns_behind_codes_that_stay(recordings, tmp_path):
                adversary=True, discriminator=DISCRIMINATORS, discriminator_after=2, steps=4,
                schedule="constant")  # fmt: skip
     metrics = train(run, run.build(), progress=False)
-    assert {"mel", "rival"} <= metrics.keys()
+    assert {"mel", "discriminator"} <= metrics.keys()
     before, after = (load_file(Path(r.out) / "model.safetensors") for r in (first, run))
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) != name.startswith("codec.decoder."), name

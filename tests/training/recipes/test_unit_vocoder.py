@@ -154,7 +154,7 @@ def test_a_run_with_discriminators_goes_on_exactly(replies, tmp_path):
     task = whole.build()
     assert task.make_discriminator() is not None
     metrics = train(whole, task, progress=False)
-    assert {"rival", "fooled", "features", "mel"} <= metrics.keys()
+    assert {"discriminator", "adversarial", "features", "mel"} <= metrics.keys()
     train(replace(cut, steps=6), cut.build(), progress=False)
     train(cut, cut.build(), progress=False)
     a, b = (newest_state(Path(r.out)) for r in (whole, cut))
