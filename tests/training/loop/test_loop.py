@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from duologue.model.errors import DuologueError
+from duologue.training.loop.optimiser import Float32Muon
 from duologue.training.loop.parts import load_parts, save_parts
 from duologue.training.loop.run_folder import newest_state
 from duologue.training.loop.task import Batch, Task, freeze
@@ -351,6 +352,27 @@ class Matrices(Task):
 
     def parts(self) -> dict[str, nn.Module]:
         return {"inner": self.inner}
+
+
+def test_muon_in_float32_takes_the_steps_of_pytorchs() -> None:
+    """Wide, tall and square matrices, with momentum and decay; the state is of the same form."""
+    shapes, generator = ((6, 10), (10, 6), (8, 8)), torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    optimisers = [
+        kind(parameters, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        for kind, parameters in ((Float32Muon, ours), (torch.optim.Muon, theirs))
+    ]
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for a, b in zip(ours, theirs, strict=True):
+        moved = (b - 1).norm()
+        assert moved > 0.1 and (a - b).norm() < 0.04 * moved  # bfloat16 has 8 bits
+    assert optimisers[0].state_dict()["state"].keys() == optimisers[1].state_dict()["state"].keys()
+    optimisers[0].load_state_dict(optimisers[1].state_dict())
 
 
 def test_muon_steps_are_orthogonal_and_resume(recipe: LineRecipe, tmp_path: Path) -> None:
