@@ -14,23 +14,31 @@ from torch import Tensor
 from ...data_prep.datasets.shards import ShardedDataset
 from ...model.errors import DuologueError
 from .corpus import to_float
-from .pitch import periodicity, pitch
+from .pitch import check_tracker, periodicity, pitch, pyin
 
 
 class Waveforms:
     """Crops of so many samples from several data sets, which take turns by their fractions.
 
     Raises:
-        DuologueError: no data, another sample rate, a set shorter than a crop, or fractions that do not fit the sets.
+        DuologueError: no data, another sample rate, a set shorter than a crop, fractions that do not fit the sets, or
+            no such tracker of pitch.
     """
 
     def __init__(
-        self, folders: tuple[str, ...], sample_rate: int, length: int, fractions: tuple[float, ...] = ()
+        self,
+        folders: tuple[str, ...],
+        sample_rate: int,
+        length: int,
+        fractions: tuple[float, ...] = (),
+        tracker: str = "autocorrelation",
     ) -> None:
+        check_tracker(tracker)
         if not folders:
             raise DuologueError("no data: give at least one folder, for example data=work/recordings")
         self.sets = [ShardedDataset(folder) for folder in folders]
         self.sample_rate, self.length = sample_rate, length
+        self._track = pyin if tracker == "pyin" else pitch
         self.ends = [np.cumsum([meta["samples"] for meta in one.metas]) for one in self.sets]
         for folder, one, ends in zip(folders, self.sets, self.ends, strict=True):
             if one.sample_rate != sample_rate:
@@ -96,7 +104,7 @@ class Waveforms:
         """Hz and periodic fractions of a whole clip's hops, (at least one, 1 + bands)."""
         if (which, clip, hop, bands) not in self._measured:
             samples = to_float(self.sets[which][clip].pcm)
-            hertz = pitch(samples, self.sample_rate, hop)
+            hertz = self._track(samples, self.sample_rate, hop)
             found = np.concatenate([hertz[:, None], periodicity(samples, self.sample_rate, hop, hertz, bands)], axis=1)
             self._measured[which, clip, hop, bands] = (found if len(found) else np.zeros((1, 1 + bands))).astype("f2")
         return self._measured[which, clip, hop, bands]

@@ -7,7 +7,7 @@ and is given it while it learns the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from ...model.speech_decoder.source_filter import Controls
 from ..loop.task import Batch, Discriminator, Task
 from ..recipe import Recipe
 from .discriminators import DiscriminatorConfig, Discriminators
+from .perceptual import PerceptualConfig, PerceptualLoss
 from .spectral import SpectralLoss, SpectralLossConfig, periodicity_loss, pitch_losses
 
 
@@ -32,6 +33,7 @@ class WaveformRecipe(Recipe):
     pitch_weight: float = 5.0  # of a source-filter generator: mean distance of log pitches where there is a voice
     voicing_weight: float = 0.5  # of the same: cross-entropy of whether there is one
     periodicity_weight: float = 1.0  # of one with bands: cross-entropy of how much of each repeats
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)  # by what a frozen speech encoder hears
     adversary: bool = False
     discriminator_after: int = 0  # steps with spectral losses alone
     discriminator: DiscriminatorConfig
@@ -53,10 +55,21 @@ class WaveformTask(Task):
         self.weights = recipe
         self.adversarial, self.discriminator_after = recipe.adversary, recipe.discriminator_after
         self.spectral = SpectralLoss(recipe.spectral)
+        self.perceptual: PerceptualLoss | None = None
+        if recipe.perceptual.encoder:
+            self.perceptual = PerceptualLoss(recipe.perceptual, recipe.spectral.sample_rate)
 
     def make(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss without discriminators, its metrics, and what was made: samples (B, n)."""
         raise NotImplementedError
+
+    def compare(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Samples (B, n) each -> the spectral and perceptual losses together, and the metrics of both."""
+        loss, metrics = self.spectral(made, recorded)
+        if self.perceptual is not None:
+            heard = self.perceptual(made, recorded)
+            loss, metrics = loss + self.weights.perceptual.weight * heard, {**metrics, "perceptual": heard.detach()}
+        return loss, metrics
 
     def pitch_loss(
         self, loss: Tensor, controls: Controls, hertz: Tensor, fractions: Tensor | None = None

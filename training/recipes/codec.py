@@ -31,6 +31,7 @@ from ..presets import preset
 
 KMEANS_BATCHES = 64  # at most, that k-means begins with
 SHARPNESS = 0.5  # of fractions: a voice with less noise than was measured is nearer to it by STOI, PESQ and DNSMOS
+SHOWN = {"mel", "magnitude", "band", "pitch", "voicing", "periodicity", "perceptual"}  # of held-out sets
 EPS = 1e-3  # periodic fractions are at least it, at most one less it
 
 
@@ -42,6 +43,7 @@ class CodecRecipe(WaveformRecipe):
     codec: CodecConfig
     codebooks: CodebookConfig
     crop_ms: int = 1000
+    tracker: str = "autocorrelation"  # of the recordings' pitch, which a source-filter decoder learns; or pyin
     gain_db: tuple[float, float] = (-12.0, 6.0)  # crops are made softer or louder by so much
     commitment_weight: float = 1.0
     quantise_after: int = 0  # steps as a plain autoencoder: its embeddings are what the entries begin from
@@ -84,7 +86,7 @@ class CodecTask(WaveformTask):
         self.dev = {folder.rstrip("/").split("/")[-1]: self._open((folder,), ()) for folder in recipe.dev_data}
 
     def _open(self, folders: tuple[str, ...], fractions: tuple[float, ...]) -> Waveforms:
-        return Waveforms(folders, self.recipe.codec.sample_rate, self.recipe.crop, fractions)
+        return Waveforms(folders, self.recipe.codec.sample_rate, self.recipe.crop, fractions, self.recipe.tracker)
 
     def parts(self) -> dict[str, nn.Module]:
         return {"codec": self.codec}
@@ -133,12 +135,12 @@ class CodecTask(WaveformTask):
         decoder = self.codec.decoder
         if not isinstance(decoder, SourceFilter):
             made = waveform(decoder(embedding))
-            return *self.spectral(made, batch["samples"]), made
+            return *self.compare(made, batch["samples"]), made
         controls = decoder.controls(embedding)
         fractions = batch.get("periodic")
         logits = None if fractions is None else fractions.logit(eps=EPS)
         made = waveform(decoder.sound(controls, batch["pitch"], periodic=logits))
-        loss, metrics = self.spectral(made, batch["samples"])
+        loss, metrics = self.compare(made, batch["samples"])
         loss, pitch = self.pitch_loss(loss, controls, batch["pitch"], fractions)
         return loss, {**metrics, **pitch}, made
 
@@ -172,7 +174,7 @@ class CodecTask(WaveformTask):
                 crops = self._crops(data, np.random.default_rng((1, i)), self.recipe.batch_size)
                 batch = {key: value.to(device) for key, value in crops.items()}
                 _, measured, _ = self.make(batch | {"codebooks": codebooks})
-                for key in measured.keys() & {"mel", "magnitude", "band", "pitch", "voicing", "periodicity"}:
+                for key in measured.keys() & SHOWN:
                     sums[key] = sums.get(key, 0.0) + float(measured[key]) / 8
                 codes = self.codec.encode(batch["samples"], codebooks=1).flatten()
                 counts += torch.bincount(codes.cpu(), minlength=len(counts))

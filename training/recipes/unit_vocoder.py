@@ -145,7 +145,7 @@ class UnitVocoderTask(WaveformTask):
     def make(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         vocoder = self.vocoder
         made, loss, metrics = self._made(vocoder.embed(batch["frames"]), batch)
-        spectral, measured = self.spectral(made, batch["samples"])
+        spectral, measured = self.compare(made, batch["samples"])
         loss, metrics = loss + spectral, measured | metrics
         predicted = vocoder.duration(vocoder.embed(batch["units"]))[:, 0].float()  # (B, U)
         real = batch["durations"] > 0

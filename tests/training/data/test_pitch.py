@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from duologue.training.data.pitch import pitch
+from duologue.training.data.pitch import pitch, pyin
 
 RATE, HOP = 16000, 160
 
@@ -39,8 +39,13 @@ def test_it_agrees_with_pyin_on_a_gliding_voice_that_pauses():
     wave = voice(130 + 50 * np.sin(2 * np.pi * 0.7 * t))
     wave += 0.003 * np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
     wave[RATE // 2 : RATE] *= 0.0
-    ours = pitch(wave, RATE, HOP)
     theirs, said, _ = librosa.pyin(wave, fmin=65, fmax=400, sr=RATE, hop_length=HOP, frame_length=1024)
-    both = (ours > 0) & said[: len(ours)]
-    assert ((ours > 0) == said[: len(ours)]).mean() > 0.93
-    assert np.median(np.abs(np.log2(ours[both] / theirs[: len(ours)][both]))) < 0.01
+    for tracker, hop in ((pitch, HOP), (pyin, HOP), (pyin, HOP // 2)):  # of which pYIN measures every second
+        ours = tracker(wave, RATE, hop)
+        assert len(ours) == len(wave) // hop
+        frames = np.rint((np.arange(len(ours)) + 0.5) * hop / HOP).astype(int)
+        both = (ours > 0) & said[frames]
+        assert ((ours > 0) == said[frames]).mean() > 0.93
+        assert np.median(np.abs(np.log2(ours[both] / theirs[frames][both]))) < 0.01
+    assert pyin(np.zeros(HOP - 1, np.float32), RATE, HOP).shape == (0,)
+    assert not pyin(np.zeros(3 * HOP, np.float32), RATE, HOP).any()
