@@ -75,16 +75,14 @@ class Waveforms:
             rows.append(wave * min(gain, 1 / max(float(np.abs(wave).max()), 1e-3)))
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
-    def pitch(self, places: list[tuple[int, int]], hop: int) -> Tensor:
-        """Hz (count, length // hop) float32 in the middle of each hop of the same crops, 0 where there is no voice.
+    def voice(self, places: list[tuple[int, int]], hop: int, bands: int = 0) -> tuple[Tensor, Tensor]:
+        """Hz (count, length // hop) float32 in the middle of each hop of the same crops, 0 where there is no voice, and
+        periodic fractions (count, length // hop, bands) of it.
 
         A clip is measured once, in hops of its own: a value is of the hop that the middle falls into.
         """
-        return self._rows(places, hop, 0)[..., 0]
-
-    def periodicity(self, places: list[tuple[int, int]], hop: int, bands: int) -> Tensor:
-        """Fractions (count, length // hop, bands) float32 of the same hops, 0 where there is no voice; see there."""
-        return self._rows(places, hop, bands)[..., 1:]
+        rows = self._rows(places, hop, bands)
+        return rows[..., 0], rows[..., 1:]
 
     def _rows(self, places: list[tuple[int, int]], hop: int, bands: int) -> Tensor:
         """(count, length // hop, 1 + bands) of the crops' hops."""

@@ -109,9 +109,8 @@ class CodecTask(WaveformTask):
         places, decoder = data.places(rng, count), self.recipe.codec.decoder
         batch: Batch = {"samples": data.samples(places, rng, gain_db)}
         if isinstance(decoder, SourceFilterConfig):
-            batch["pitch"] = data.pitch(places, decoder.hop // decoder.pieces)
+            batch["pitch"], fractions = data.voice(places, decoder.hop // decoder.pieces, decoder.bands or 0)
             if decoder.bands:
-                fractions = data.periodicity(places, decoder.hop // decoder.pieces, decoder.bands)
                 batch["periodic"] = fractions**SHARPNESS
         return batch
 

@@ -90,8 +90,9 @@ def test_the_pitch_of_a_crop_is_that_of_its_clips(tmp_path):
     )
     writer.finish()
     data = Waveforms((str(tmp_path),), 16000, 8000)
-    found = data.pitch([(0, 4000), (0, 12000), (0, 12345)], 100)
-    assert found.shape == (3, 80)
+    found, fractions = data.voice([(0, 4000), (0, 12000), (0, 12345)], 100, 4)
+    assert found.shape == (3, 80) and fractions.shape == (3, 80, 4)
+    assert fractions[0, :, 0].min() > 0.9
     assert found[0].sub(100).abs().max() < 1
     assert found[1, :38].sub(100).abs().max() < 1 and found[1, 42:].sub(200).abs().max() < 2
     assert found[2, :34].sub(100).abs().max() < 1 and found[2, 39:].sub(200).abs().max() < 2
