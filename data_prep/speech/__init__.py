@@ -1,1 +1,1 @@
-"""Text to speech for data: voices, how one is drawn, and the engines that speak."""
+"""Speech for data: text to speech (voices, how one is drawn, the engines that speak), and how high a voice is."""

@@ -15,9 +15,9 @@ import numpy as np
 
 from ...checkpoints.files import expanded, numbered_json_lines
 from ...data_prep.datasets.shards import Clip
+from ...data_prep.speech.pitch import pitch
 from ...model.errors import DuologueError
 from .corpus import Corpus, to_float
-from .pitch import pitch
 
 UNITS_FILE = "units.jsonl"
 SLACK = 2  # frames by which a clip's durations may miss its length: framing differs at the end

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ...data_prep.datasets.shards import ShardedDataset
+from ...data_prep.speech.pitch import check_tracker, periodicity, pitch, pyin
 from ...model.errors import DuologueError
 from .corpus import to_float
-from .pitch import check_tracker, periodicity, pitch, pyin
 
 
 class Waveforms:

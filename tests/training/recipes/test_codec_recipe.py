@@ -16,13 +16,13 @@ from vowels import sung_vowel
 
 from duologue.checkpoints.parts import load_part
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
+from duologue.data_prep.speech.pitch import pitch
 from duologue.model.codec.codec import Codec, CodecConfig, causal
 from duologue.model.codec.quantiser import Quantiser, QuantiserConfig
 from duologue.model.codec.seanet import SEANetConfig
 from duologue.model.codec.vocos import VocosConfig
 from duologue.model.errors import DuologueError
 from duologue.training import assemble
-from duologue.training.data.pitch import pitch
 from duologue.training.data.waveforms import Waveforms
 from duologue.training.loop.run_folder import newest_state
 from duologue.training.loop.trainer import train

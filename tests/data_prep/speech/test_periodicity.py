@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from duologue.training.data.pitch import periodicity
+from duologue.data_prep.speech.pitch import periodicity
 
 RATE, HOP, BANDS = 16_000, 108, 8
 

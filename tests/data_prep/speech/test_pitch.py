@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from duologue.training.data.pitch import pitch, pyin
+from duologue.data_prep.speech.pitch import pitch, pyin
 
 RATE, HOP = 16000, 160
 
