@@ -34,7 +34,11 @@ def config_to_dict(config: Any, newer: bool = True) -> dict[str, Any]:
 def _fields(config: Any, where: str, newer: bool) -> dict[str, Any]:
     shown = [(f, getattr(config, f.name)) for f in dataclasses.fields(config)]
     return {f.name: _dump(value, _join(where, f.name), newer) for f, value in shown
-            if newer or "newer" not in f.metadata or value != f.default}  # fmt: skip
+            if newer or "newer" not in f.metadata or value != _default(f)}  # fmt: skip
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def config_from_dict(cls: type[T], data: Any, where: str = "") -> T:

@@ -7,7 +7,7 @@ A turn is heard (``begin_turn``, ``listen``, ``end_turn``) or read (``read_text`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import torch
@@ -19,6 +19,7 @@ from .dialogue_state import DialogueState, ReplyStep, Sampling
 from .language_model.chat_template import Message, Tool
 from .language_model.tool_calls import CallFormat
 from .speech_decoder.speech_decoder import SpeechDecoder
+from .speech_decoder.voices import Speaker
 from .tokens import TokenLayout
 
 
@@ -113,6 +114,9 @@ class DialogueModel(Protocol):
 
     def eval(self) -> Self: ...
     def without_voice(self) -> Self: ...
+    def with_voices(self, voices: Mapping[str, Speaker]) -> Self:
+        """A view that speaks in these voices of its speech decoder; see speech_decoder/voices.py."""
+
     def without_replies(self) -> Self:
         """A view for transcripts alone, which are the same; cheaper where they need no language model."""
 

@@ -126,6 +126,7 @@ class DialogueState(State):
     calls: of the reply under way, where functions may be called. picked: its tokens that no step has brought yet.
     empty: nothing was said in the turn, as far as the model can tell: there is no reply to it.
     speed: at which replies that begin from now on are spoken, within the speech decoder's ``speeds``.
+    voice: in which they are, one of the speech decoder's ``voices``; None: the first of them.
     """
 
     llm: LLMState
@@ -149,6 +150,7 @@ class DialogueState(State):
     picked: list[Picked] = field(default_factory=list)
     empty: bool = False
     speed: float = 1.0
+    voice: str | None = None
 
     def clone(self) -> Self:
         """An independent copy, its random generator too."""

@@ -17,7 +17,7 @@ The pieces: :mod:`.audio_encoder.hearing`, :mod:`.decoding.transcript`, :mod:`.s
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -47,6 +47,7 @@ from .language_model.tool_calls import CallFormat
 from .language_model.word_scores import LLMWords
 from .speech_decoder.speech_decoder import SpeechDecoder
 from .speech_decoder.spelling_decoder import SpellingDecoder
+from .speech_decoder.voices import Speaker
 from .speech_lm_config import AnyUnitDecoder, PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
 from .tokens import TokenKind, check_ids
 
@@ -277,7 +278,7 @@ class SpeechLM(nn.Module):
         """
         view, hearing, speech = copy.copy(self), self.stages.hearing, self.stages.speech
         if speech is not None:
-            speech = SpeechDecoder(wrap(speech.unit_decoder, "step"), speech.vocoder)
+            speech = SpeechDecoder(wrap(speech.unit_decoder, "step"), speech.vocoder, speech.voices)
         if hearing.streams and hearing.exact and self.adaptor.even:  # windows of streams are of different lengths
             hearing = wrap(hearing, "step")
         view.stages = Stages(hearing, wrap(self.stages.llm, "extend"), speech, longest)
@@ -373,6 +374,14 @@ class SpeechLM(nn.Module):
         view.stages = replace(self.stages, speech=None)
         return view
 
+    def with_voices(self, voices: Mapping[str, Speaker]) -> SpeechLM:
+        """A view of the same weights that speaks in these voices, by name; the first is who speaks where none is asked
+        for."""
+        view, speech = copy.copy(self), self.stages.speech
+        if speech is not None:
+            view.stages = replace(self.stages, speech=speech.with_voices(voices))
+        return view
+
     # One conversation: batch 1.
 
     def init_state(self, seed: int = 0, instructions: str = "", tools: Sequence[Tool] = ()) -> DialogueState:
@@ -394,7 +403,7 @@ class SpeechLM(nn.Module):
     def begin_again(self, state: DialogueState) -> DialogueState:
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
         chat = None if state.chat is None else self.prompt.begin(state.chat.system, state.chat.tools)
-        return DialogueState(llm=self.llm.init_state(), rng=state.rng, chat=chat, speed=state.speed)
+        return DialogueState(llm=self.llm.init_state(), rng=state.rng, chat=chat, speed=state.speed, voice=state.voice)
 
     @torch.no_grad()
     def begin_turn(self, state: DialogueState) -> None:
@@ -652,7 +661,8 @@ class SpeechLM(nn.Module):
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:
         state.phase, state.speaking, state.generated, state.hearing = Phase.REPLYING, speaking, 0, None
         state.calls, state.picked = None, []
-        state.speech = None if self.stages.speech is None else self.stages.speech.init_state(1, state.speed)
+        speech = self.stages.speech
+        state.speech = None if speech is None else speech.init_state(1, state.speed, state.voice)
         if state.chat is not None:
             state.chat.reply_start = state.llm.length
 

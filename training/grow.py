@@ -170,7 +170,8 @@ def run(out: str | Path, config: Config) -> Path:
     elif config.vocoder:
         if not isinstance(model.vocoder, UnitVocoder):
             raise DuologueError(f"{config.vocoder} has no unit vocoder")
-        part = {"vocoder": narrowed_vocoder(model.vocoder, preset("mini", "unit_vocoder")["vocoder"])}
+        sizes = replace(preset("mini", "unit_vocoder")["vocoder"], voices=model.vocoder.config.voices)
+        part = {"vocoder": narrowed_vocoder(model.vocoder, sizes)}
     elif not isinstance(model.unit_decoder, UnitDecoder):
         raise DuologueError(f"{config.unit_decoder} has no unit decoder that reads states or embeddings")
     else:

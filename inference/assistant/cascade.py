@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -32,6 +32,7 @@ from ...model.language_model.chat_template import ChatTemplate, Message, Tool
 from ...model.language_model.picking import pick_decided, without_calls
 from ...model.language_model.prompt import ChatPrompt
 from ...model.speech_decoder.speech_decoder import SpeechDecoder
+from ...model.speech_decoder.voices import Speaker
 from ...model.tokens import TokenKind, TokenLayout, check_ids
 
 FRAME = SAMPLE_RATE // 50  # samples of a unit: 20 ms of what was synthesised
@@ -113,6 +114,10 @@ class Cascade(NoTranscripts):
         view = copy.copy(self)
         view.voice = None
         return view
+
+    def with_voices(self, voices: Mapping[str, Speaker]) -> Self:
+        """Itself: its voice is the synthesiser's."""
+        return self
 
     def without_replies(self) -> Self:
         """Without a voice; the language model reads the transcript all the same."""

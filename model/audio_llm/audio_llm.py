@@ -9,7 +9,7 @@ over, and replies in text, and aloud with a speech decoder that was trained on i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,7 @@ from ..language_model.messages import check_messages, parts
 from ..language_model.tool_calls import CallFormat
 from ..layers.kv_cache import KVBuffer
 from ..speech_decoder.speech_decoder import SpeechDecoder
+from ..speech_decoder.voices import Speaker
 from ..tokens import TokenKind, TokenLayout
 
 
@@ -137,6 +138,10 @@ class AudioLLM(NoTranscripts):
         """The same weights as a model that writes the same words and does not speak."""
         return type(self)(self.network, self.processor)
 
+    def with_voices(self, voices: Mapping[str, Speaker]) -> Self:
+        """See :meth:`..speech_lm.SpeechLM.with_voices`."""
+        return type(self)(self.network, self.processor, self.speech and self.speech.with_voices(voices))
+
     def without_replies(self) -> Self:
         """Itself: it writes no transcripts."""
         return self
@@ -163,7 +168,7 @@ class AudioLLM(NoTranscripts):
     def begin_again(self, state: DialogueState) -> AudioLLMState:
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
         again = self.init_state(0, _mine(state).instructions, _mine(state).tools)
-        again.rng = state.rng
+        again.rng, again.speed, again.voice = state.rng, state.speed, state.voice
         return again
 
     def begin_turn(self, state: DialogueState) -> None:
@@ -224,7 +229,7 @@ class AudioLLM(NoTranscripts):
         state.messages, state.text, state.clips, state.written = messages, text, [], []
         state.text_start, state.replied = state.llm.length, True
         state.phase, state.generated, state.pending, state.turn = Phase.REPLYING, 0, None, state.turn + 1
-        state.speech = None if self.speech is None else self.speech.init_state(1, state.speed)
+        state.speech = None if self.speech is None else self.speech.init_state(1, state.speed, state.voice)
 
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
         """A turn that the user typed, as ids, instead of begin_turn, listen and end_turn."""

@@ -34,11 +34,13 @@ from ..errors import DuologueError
 from ..layers.conv import ConvState, StreamingConv1d, channels_last
 from ..streaming import State, Streaming
 from .periodicity import Periodicity
+from .voices import Speaker, move_formants
 
 NOISE = 1 << 15  # samples of noise before it comes again
 MIDDLE_HZ = 120.0  # the pitch that a head of zeros says
 STEP_HZ = 1 / 8  # pitches are multiples of it, or how a stream is cut would change their last bits, and phases drift
 LOUDEST = math.log(1e2)  # no filter's gain exceeds it
+SAME = Speaker()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class SourceState(State):
     pulses: Tensor  # (B, 0 or 1, cepstrum): the last piece's
     noise: Tensor  # (B, 0 or 1, noise_cepstrum)
     overlap: Tensor  # (B, n_fft - piece): what its filters' responses still add
+    speaker: Speaker = SAME
 
 
 class Source(nn.Module):
@@ -117,7 +120,8 @@ class Source(nn.Module):
         fade = torch.hann_window(2 * self.piece)[: self.piece]
         self.register_buffer("fade", fade, persistent=False)  # from the last piece's filter to this one's
 
-    def init_state(self, batch_size: int) -> SourceState:
+    def init_state(self, batch_size: int, speaker: Speaker = SAME) -> SourceState:
+        """Of a stream that has not begun."""
         none = self.white.new_zeros(batch_size, 0)
         return SourceState(
             position=0,
@@ -126,10 +130,13 @@ class Source(nn.Module):
             pulses=none.new_zeros(batch_size, 0, self.cepstra[0]),
             noise=none.new_zeros(batch_size, 0, self.cepstra[1]),
             overlap=none.new_zeros(batch_size, self.n_fft - self.piece),
+            speaker=speaker,
         )
 
     def forward(self, f0: Tensor, pulses: Tensor, noise: Tensor, state: SourceState) -> Tensor:
         """f0 (B, S) in Hz, 0 for none, cepstra (B, S, ·), S at least 1 -> samples (B, S * piece)."""
+        if state.speaker.changed:
+            f0, (pulses, noise) = f0 * state.speaker.pitch, (self._moved(each, state) for each in (pulses, noise))
         train = self._pulses(f0, state)  # (B, S, piece)
         samples = f0.shape[1] * self.piece
         at = torch.arange(state.position, state.position + samples, device=f0.device) % NOISE
@@ -144,6 +151,9 @@ class Source(nn.Module):
         state.overlap = sums[:, samples:].clone()
         state.pulses, state.noise = pulses[:, -1:].clone(), noise[:, -1:].clone()
         return sums[:, :samples].clamp(-1, 1)
+
+    def _moved(self, cepstra: Tensor, state: SourceState) -> Tensor:
+        return move_formants(cepstra, state.speaker.formants, self.n_fft - self.piece)
 
     def _pulses(self, f0: Tensor, state: SourceState) -> Tensor:
         """Cosines of every harmonic below half the sample rate, of unit power together: (B, S, piece)."""
@@ -283,16 +293,16 @@ class SourceFilter(Stack, Streaming):
                 pulses, noise = self.periodicity(pulses, controls.periodic if periodic is None else periodic, f0)
             return self.source(f0, pulses, noise, state)[:, None]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, speaker: Speaker = SAME) -> Tensor:
         controls = self.controls(x)
-        return self.sound(controls, controls.f0)
+        return self.sound(controls, controls.f0, self.source.init_state(x.shape[0], speaker))
 
-    def init_state(self, batch_size: int = 1) -> SourceFilterState:
+    def init_state(self, batch_size: int = 1, speaker: Speaker = SAME) -> SourceFilterState:
         return SourceFilterState(
             stack=self.begin(batch_size),
             skip=self.config.ahead,
             pitch=None if self.pitch is None else self.pitch.begin(batch_size),
-            source=self.source.init_state(batch_size),
+            source=self.source.init_state(batch_size, speaker),
         )
 
     def step(self, x: Tensor, state: SourceFilterState) -> Tensor:

@@ -10,7 +10,7 @@ samples later than units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -21,7 +21,8 @@ from ..codec.codec_vocoder import CodecVoice
 from ..streaming import State, Streaming
 from .spelling_decoder import SpellingDecoder, SpellingState
 from .unit_decoder import CollapseState, CTCCollapse, UnitDecoder, UnitDecoderState
-from .unit_vocoder import UnitVocoder, VocoderState
+from .unit_vocoder import UnitVocoder
+from .voices import DEFAULT, Speaker, named
 
 SLOWEST, FASTEST = 0.8, 1.25  # speeds at which a voice whose units have durations still sounds like itself
 
@@ -36,14 +37,23 @@ class SpeechDecoderState(State):
 
 
 class SpeechDecoder(Streaming):
-    """States (1, T, D) -> samples (1, n). How many samples come out is up to the input."""
+    """States (1, T, D) -> samples (1, n). How many samples come out is up to the input.
+
+    voices: by name, at least one; the first is who speaks where none is asked for.
+    """
 
     time_in = 1
     rate = Fraction(0)
 
-    def __init__(self, unit_decoder: UnitDecoder | SpellingDecoder, vocoder: UnitVocoder | CodecVoice | None) -> None:
+    def __init__(
+        self, unit_decoder: UnitDecoder | SpellingDecoder, vocoder: UnitVocoder | CodecVoice | None,
+        voices: Mapping[str, Speaker] | None = None,
+    ) -> None:  # fmt: skip
+        """``voices``: in the place of the vocoder's own."""
         super().__init__()
         self.unit_decoder, self.vocoder = unit_decoder, vocoder
+        own = vocoder.config.speakers if isinstance(vocoder, UnitVocoder) else {DEFAULT: Speaker()}
+        self.voices: dict[str, Speaker] = dict(voices or own)
         self.collapse = CTCCollapse(unit_decoder.config.units)
 
     def beside(self, ids: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -56,16 +66,34 @@ class SpeechDecoder(Streaming):
         """The slowest and the fastest that it speaks; 1 and 1 where units have no durations."""
         return (SLOWEST, FASTEST) if isinstance(self.vocoder, UnitVocoder) else (1.0, 1.0)
 
+    def with_voices(self, voices: Mapping[str, Speaker]) -> SpeechDecoder:
+        """The same weights with these voices by name."""
+        return SpeechDecoder(self.unit_decoder, self.vocoder, voices)
+
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        """``beside``: of the same tokens, see :meth:`beside`."""
+        """In the usual voice. ``beside``: of the same tokens, see :meth:`beside`."""
         units = self.collapse(self.unit_decoder(x, beside))
+        if isinstance(self.vocoder, UnitVocoder):
+            return self.vocoder(units, speaker=next(iter(self.voices.values())))
         return self._silence(units) if self.vocoder is None else self.vocoder(units)
 
-    def init_state(self, batch_size: int = 1, speed: float = 1.0) -> SpeechDecoderState:
-        """A reply that has not begun. ``speed``: within :attr:`speeds`; of batches, 1."""
-        vocoder = None if self.vocoder is None else self.vocoder.init_state(batch_size)
-        if isinstance(vocoder, VocoderState):
-            vocoder.speed = speed
+    def init_state(self, batch_size: int = 1, speed: float = 1.0, voice: str | None = None) -> SpeechDecoderState:
+        """A reply that has not begun.
+
+        Args:
+            speed: within :attr:`speeds`; of batches, 1.
+            voice: one of :attr:`voices`; None: the first.
+
+        Raises:
+            DuologueError: no such voice.
+        """
+        speaker = named(self.voices, next(iter(self.voices)) if voice is None else voice)
+        vocoder: State | None = None
+        if isinstance(self.vocoder, UnitVocoder):
+            vocoder = begun = self.vocoder.init_state(batch_size, speaker)
+            begun.speed = speed
+        elif self.vocoder is not None:
+            vocoder = self.vocoder.init_state(batch_size)
         return SpeechDecoderState(
             self.unit_decoder.init_state(batch_size), self.collapse.init_state(batch_size), vocoder
         )

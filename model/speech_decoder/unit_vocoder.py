@@ -3,13 +3,14 @@
 Last stage of a spoken reply. Units with repeats merged (B, U) in, samples (B, n) in [-1, 1] out: each unit lasts a
 whole number of frames, each frame is ``hop`` samples (320 at 16 kHz: 50 Hz). After Polyak et al. 2021, "Speech
 Resynthesis from Discrete Disentangled Self-Supervised Representations", section 3.3, and fairseq's CodeGenerator, whose
-numbers it reproduces; or with a source-filter generator (``source_filter.py``) in the place of HiFi-GAN's.
+numbers it reproduces; or with a source-filter generator (``source_filter.py``) in the place of HiFi-GAN's. It may speak
+in several voices (``voices.py``).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import torch
@@ -21,6 +22,7 @@ from ..streaming import Composite, State
 from .duration import DurationPredictor, DurationState, durations_from_log
 from .hifigan import Generator, GeneratorState
 from .source_filter import SourceFilter, SourceFilterConfig, SourceFilterState
+from .voices import DEFAULT, Speaker, rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,18 @@ class UnitVocoderConfig:
     duration_kernel: int = 3
     sample_rate: int = 16000  # Hz
     source_filter: SourceFilterConfig | None = None  # this generator, and not HiFi-GAN's of the sizes above
+    # By name; the first is who speaks where none is asked for. {}: there is one voice.
+    voices: dict[str, Speaker] = field(default_factory=dict, metadata={"newer": True})
 
     @property
     def hop(self) -> int:
         """Samples a frame."""
         return math.prod(self.upsample_rates) if self.source_filter is None else self.source_filter.hop
+
+    @property
+    def speakers(self) -> dict[str, Speaker]:
+        """Its voices by name, at least one; the first is who speaks where none is asked for."""
+        return self.voices or {DEFAULT: Speaker()}
 
     def build(self) -> UnitVocoder:
         """The vocoder of these sizes, untrained."""
@@ -77,6 +86,13 @@ class UnitVocoderConfig:
             raise DuologueError(
                 f"vocoder kernels must be odd, got {self.resblock_kernels} and duration_kernel {self.duration_kernel}"
             )
+        rows_of(self.voices)
+        changed = [name for name, speaker in self.voices.items() if speaker.changed]
+        if changed and self.source_filter is None:
+            raise DuologueError(
+                f"the voice {changed[0]!r} has a pitch or formants of its own, which only a source_filter generator "
+                "can change; with HiFi-GAN's they must be 1"
+            )
 
 
 @dataclass
@@ -84,6 +100,7 @@ class VocoderState(State):
     """Units whose duration is not known yet, and the convolutions of the predictor and the generator.
 
     speed: durations are divided by it. owed: frames by which the units so far should have lasted longer for that.
+    row: of the table of speaker embeddings, if there is one.
     """
 
     duration: DurationState
@@ -91,6 +108,7 @@ class VocoderState(State):
     generator: GeneratorState | SourceFilterState
     speed: float = 1.0
     owed: float = 0.0
+    row: int = 0
 
     def at_speed(self, durations: Tensor) -> Tensor:
         """The next units' durations (1, U) at the state's speed: whole frames, at least one; what rounding takes from
@@ -117,6 +135,10 @@ class UnitVocoder(Composite):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.units, config.embedding_dim)
+        rows = rows_of(config.voices)
+        self.speakers = nn.Embedding(rows, config.embedding_dim) if rows else None
+        if self.speakers is not None:
+            nn.init.normal_(self.speakers.weight, std=0.1)  # alike at first
         self.duration = DurationPredictor(config.embedding_dim, config.duration_hidden, config.duration_kernel)
         self.generator: Generator | SourceFilter
         if config.source_filter is not None:
@@ -133,13 +155,25 @@ class UnitVocoder(Composite):
         self.rate = Fraction(config.hop)
         self.latency = self.duration.latency + self.generator.latency
 
-    def embed(self, units: Tensor) -> Tensor:
-        """Units (B, U) -> embeddings (B, C, U)."""
-        return self.embedding(units).transpose(1, 2)
+    @property
+    def usual(self) -> Speaker:
+        """Who speaks where no voice is asked for."""
+        return next(iter(self.config.speakers.values()))
 
-    def predict_durations(self, units: Tensor) -> Tensor:
+    def embed(self, units: Tensor, rows: Tensor | int | None = None) -> Tensor:
+        """Units (B, U) -> embeddings (B, C, U).
+
+        rows: of the table of speaker embeddings: one, or (B, U); None: the usual one.
+        """
+        x: Tensor = self.embedding(units)
+        if self.speakers is not None:
+            rows = self.usual.row if rows is None else rows
+            x = x + self.speakers(torch.as_tensor(rows, device=units.device))
+        return x.transpose(1, 2)
+
+    def predict_durations(self, units: Tensor, row: int | None = None) -> Tensor:
         """Units (B, U) -> frames each unit lasts, (B, U) int64, at least 1."""
-        return durations_from_log(self.duration(self.embed(units))[:, 0])
+        return durations_from_log(self.duration(self.embed(units, row))[:, 0])
 
     def _expand(self, x: Tensor, durations: Tensor) -> Tensor:
         """Repeat each unit's embedding for as many frames as it lasts: (B, C, U) -> (B, C, T)."""
@@ -148,22 +182,36 @@ class UnitVocoder(Composite):
             raise DuologueError(f"rows of a batch must last equally many frames, got {totals}: synthesise one by one")
         return torch.stack([row.repeat_interleave(d, dim=-1) for row, d in zip(x, durations, strict=True)])
 
-    def forward(self, units: Tensor, durations: Tensor | None = None) -> Tensor:
-        """Samples (B, n). ``durations`` (B, U) in frames (0 for padding); predicted when ``None``."""
+    def forward(self, units: Tensor, durations: Tensor | None = None, speaker: Speaker | None = None) -> Tensor:
+        """Samples (B, n). ``durations`` (B, U) in frames (0 for padding); predicted when ``None``. ``speaker``: who
+        speaks, as :meth:`init_state` takes it."""
+        speaker = speaker or self.usual
         if durations is None:
-            durations = self.predict_durations(units)
+            durations = self.predict_durations(units, speaker.row)
         elif durations.shape != units.shape:
             raise DuologueError(
                 f"durations must be shaped as the units, {tuple(units.shape)}, got {tuple(durations.shape)}"
             )
-        return self.generator(self._expand(self.embed(units), durations))[:, 0]
+        frames = self._expand(self.embed(units, speaker.row), durations)
+        if isinstance(self.generator, SourceFilter):
+            return self.generator(frames, speaker)[:, 0]
+        return self.generator(frames)[:, 0]
 
-    def init_state(self, batch_size: int = 1) -> VocoderState:
+    def init_state(self, batch_size: int = 1, speaker: Speaker | None = None) -> VocoderState:
+        """A stream that has not begun. ``speaker``: a voice of the config's or another of the same kind; None: the
+        usual one."""
+        speaker, generator = speaker or self.usual, self.generator
         waiting = AlignState.empty(self.embedding.weight, batch_size, [self.config.embedding_dim, 1])
-        return VocoderState.of(self, batch_size, waiting=waiting, speed=1.0, owed=0.0)
+        begun: GeneratorState | SourceFilterState
+        if isinstance(generator, SourceFilter):
+            begun = generator.init_state(batch_size, speaker)
+        else:
+            begun = generator.init_state(batch_size)
+        own = {"waiting": waiting, "generator": begun, "speed": 1.0, "owed": 0.0, "row": speaker.row or 0}
+        return VocoderState.of(self, batch_size, **own)
 
     def run(self, units: Tensor, state: VocoderState, last: bool) -> Tensor:
-        x = self.embed(units)  # (B, C, U)
+        x = self.embed(units, state.row)  # (B, C, U)
         log_durations = feed(self.duration, x, state.duration, last)  # (B, 1, U)
         x, log_durations = state.waiting.push(x, log_durations)
         frames = self._expand(x, state.at_speed(durations_from_log(log_durations[:, 0])))  # (B, C, T)

@@ -12,6 +12,7 @@ from duologue.model.errors import DuologueError
 from duologue.model.speech_decoder.duration import LONGEST, durations_from_log
 from duologue.model.speech_decoder.source_filter import SourceFilterConfig
 from duologue.model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
+from duologue.model.speech_decoder.voices import Speaker
 
 TINY = UnitVocoderConfig(
     units=10, embedding_dim=8, channels=32, upsample_rates=(4, 2), upsample_kernels=(8, 4), resblock_kernels=(3, 7),
@@ -157,3 +158,51 @@ def test_speed_divides_durations_in_a_stream(vocoder, speed: float):
     frames.speed = speed
     long = torch.full((1, 1000), 3)
     assert float(frames.at_speed(long).sum()) == pytest.approx(3000 / speed, abs=1)
+
+
+VOICES = {
+    "one": Speaker(row=0),
+    "other": Speaker(row=1),
+    "deep": Speaker(row=0, pitch=0.8, formants=0.88),
+    "high": Speaker(row=1, pitch=1.4, formants=1.15),
+}
+UNITS = torch.randint(10, (1, 40), generator=torch.Generator().manual_seed(4))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", VOICES)
+def test_each_voice_streams_as_it_is_said_at_once(name: str):
+    torch.manual_seed(0)
+    vocoder = UnitVocoder(replace(TINY, source_filter=SOURCE_FILTER, voices=VOICES)).eval()
+    torch.nn.init.normal_(vocoder.speakers.weight)
+    vocoder.generator.head.bias[[1, 21]] = 4.0  # voiced throughout
+    whole = vocoder(UNITS, speaker=VOICES[name])
+    for size in (1, 7, 40):
+        state = vocoder.init_state(1, VOICES[name])
+        pieces = [vocoder.step(x, state) for x in UNITS.split(size, 1)]
+        torch.testing.assert_close(torch.cat([*pieces, vocoder.flush(state)], dim=1), whole, atol=1e-5, rtol=0)
+    others = [vocoder(UNITS, speaker=speaker) for other, speaker in VOICES.items() if other != name]
+    assert all(other.shape != whole.shape or (other - whole).abs().max() > 1e-3 for other in others)
+    usual = vocoder(UNITS)
+    assert torch.equal(usual, whole) is (name == "one")
+
+
+@torch.inference_mode()
+def test_a_voice_without_changes_is_the_vocoders_own_to_the_bit(vocoder):
+    assert not any(name.startswith("speakers") for name in vocoder.state_dict())
+    assert torch.equal(vocoder(UNITS), vocoder(UNITS, speaker=Speaker(pitch=1.0, formants=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("voices", "says"),
+    [
+        ({"one": Speaker(row=0), "other": Speaker()}, "one: 0, other: None"),
+        ({"one": Speaker(row=0), "other": Speaker(row=2)}, "each needs one"),
+        ({"deep": Speaker(pitch=0.8)}, "'deep' has a pitch or formants of its own"),
+    ],
+)
+def test_voices_that_cannot_be_are_refused(voices, says):
+    with pytest.raises(DuologueError, match=says):
+        replace(TINY, voices=voices)
+    with pytest.raises(DuologueError, match=r"pitch is 3; it must be 0.5 to 2"):
+        Speaker(pitch=3)
