@@ -26,7 +26,7 @@ from .feedback.commands import feedback_commands
 from .home import Commands
 from .importing import IMPORTERS
 from .lm_commands import lm_commands
-from .serve_commands import Instructions, Model, chat, serve
+from .serve_commands import Instructions, Model, Voice, VoiceFrom, chat, serve, voice_asked
 
 app = Commands(
     name="duologue",
@@ -108,6 +108,8 @@ def ask(
         str, typer.Option(help="offline: an imported encoder's own numbers; windowed: it hears while the user speaks.")
     ] = "offline",
     instructions: Instructions = "",
+    voice: Voice = "",
+    voice_from: VoiceFrom = None,
     beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
@@ -120,6 +122,7 @@ def ask(
     duologue ask question.wav -o reply.wav          and write its speech
     sox -d -t wav - | duologue ask -                a recording from a pipe
     duologue ask --text "what is two plus three"    ask in writing
+    duologue ask question.wav -o reply.wav --voice deep                 in another of the model's voices
     duologue ask question.wav --json | jq .text     for scripts
     duologue ask clip.wav --text "what sound is this?"                  about a recording, which may be a sound
     duologue ask question.wav -m omni --instructions "Answer in one sentence."
@@ -131,7 +134,8 @@ def ask(
         raise DuologueError("give a recording (duologue ask question.wav) or --text")
     if encoder not in ("offline", "windowed"):
         raise DuologueError(f"--encoder is {encoder!r}; it must be offline or windowed")
-    keep_apart({"-o": output}, {"the question": question, "--model": model_path(model)})
+    spoken_in = voice_asked(voice, voice_from)
+    keep_apart({"-o": output}, {"the question": question, "--voice-from": voice_from, "--model": model_path(model)})
     from ..data_prep.audio import from_argument, require_wav
     from ..inference.assistant.assistant import limit_threads
     from ..inference.assistant.loading import load
@@ -144,7 +148,7 @@ def ask(
     assistant = load(model, device, dtype, int8, windowed=encoder == "windowed")
     assistant = assistant.with_decoder(beside_its_own(config, assistant.model.decoder, beam))
     limit_threads(assistant)
-    reply = assistant.ask(recording, text, instructions=instructions)
+    reply = assistant.ask(recording, text, instructions=instructions, voice=spoken_in or None)
     seconds = len(reply.waveform) / reply.sample_rate
     if output is not None and len(reply.waveform):
         from ..data_prep.audio import write_wav
@@ -184,6 +188,7 @@ def listen(
     preset: Annotated[str, typer.Option("--preset", help="responsive, balanced or patient.")] = "balanced",
     model: Model = "nano",
     instructions: Instructions = "",
+    voice: Voice = "",
     beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
@@ -218,7 +223,7 @@ def listen(
     heard = read_audio(source, assistant.input_rate)
     for note in notes(assistant.model):
         typer.echo(f"duologue: {model}: {note}", err=True)
-    config = SessionConfig(duplex=PRESETS[preset], instructions=instructions)
+    config = SessionConfig(duplex=PRESETS[preset], instructions=instructions, voice=voice or None)
     converse(assistant, (assistant.input_rate, heard), output, events, config, say)
 
 

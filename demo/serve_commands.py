@@ -23,6 +23,22 @@ Model = Annotated[str, typer.Option("--model", "-m", help="A bundled name (nano,
 Instructions = Annotated[
     str, typer.Option(help="The system prompt, for a model that has learnt to follow one.", show_default=False)
 ]
+Voice = Annotated[str, typer.Option("--voice", help="The voice to speak in; a wrong name lists those that there are.")]
+VoiceFrom = Annotated[
+    Path | None,
+    typer.Option("--voice-from", help="A voice like this recording's, of somebody who has agreed to it."),
+]
+
+
+def voice_asked(voice: str, like: Path | None) -> str | Path:
+    """What is asked for by --voice or --voice-from; "": nothing.
+
+    Raises:
+        DuologueError: both.
+    """
+    if voice and like is not None:
+        raise DuologueError("--voice and --voice-from are two voices: give one of them")
+    return voice if like is None else expanded(like)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +46,8 @@ class Front:
     """The options that `chat` and `serve` share: which model, where it is reached, and who may come in."""
 
     model: Model = "nano"
+    voice: Voice = ""
+    voice_from: VoiceFrom = None
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all, :: for IPv6 too.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 8000
     api_key: Annotated[
@@ -66,6 +84,9 @@ class Front:
             root_path=self.root_path.rstrip("/"),
             **limits,
         )
+
+    def speaks_in(self) -> str | Path:
+        return voice_asked(self.voice, self.voice_from)
 
     def ice_servers(self) -> tuple[str, ...]:
         return tuple(self.ice_server or ())
@@ -122,8 +143,11 @@ def chat(
     """
     if url is not None and not terminal:
         raise DuologueError("--url goes with --terminal: a server's page is at the address of its `duologue chat`")
+    voice = front.speaks_in()
     if terminal:
-        _terminal(front.model, front.workers, url, front.api_key or [])
+        if url is not None and voice:
+            raise DuologueError("--url takes no voice: that server has chosen its own")
+        _terminal(front.model, voice, front.workers, url, front.api_key or [])
         return
     from ..checkpoints.source import resolve
     from ..inference.serving.http.listening import listen
@@ -140,7 +164,7 @@ def chat(
 
         pool = WorkerPoolConfig(workers=front.workers)
         config = ServeConfig(
-            model=front.model, language=front.language, pool=pool, access=access, tls=tls,
+            model=front.model, voice=voice, language=front.language, pool=pool, access=access, tls=tls,
             ice_servers=front.ice_servers(),
         )  # fmt: skip
         launch(config, front.host, front.port, listening=listening, progress=progress)
@@ -165,6 +189,7 @@ def serve(
 
     \b
     duologue serve                                     http://127.0.0.1:8000/v1, for OpenAI's clients
+    duologue serve --voice deep                        the voice of who asks for none
     duologue serve --workers 2                         two processes compute
     duologue serve --host 0.0.0.0 --api-key SECRET     only who has the key (or: DUOLOGUE_API_KEY=SECRET)
     duologue serve --origin https://example.org        pages from there may use it, in their visitors' browsers
@@ -175,6 +200,7 @@ def serve(
     from ..inference.serving.http.listening import listen
     from ..inference.serving.progress import Progress
 
+    voice = front.speaks_in()
     access, tls = front.access(sessions_per_key=sessions_per_key, session_s=60 * minutes), front.tls()
     listening = listen(front.host, front.port)
     resolve(front.model)
@@ -188,8 +214,8 @@ def serve(
         pool = WorkerPoolConfig(workers=front.workers, sessions=sessions, logs=logs)
         limits = Limits(idle_s=60 * idle_minutes)
         config = ServeConfig(
-            model=front.model, language=front.language, logs=logs, pool=pool, access=access, limits=limits, tls=tls,
-            grace_s=grace, ice_servers=front.ice_servers(),
+            model=front.model, voice=voice, language=front.language, logs=logs, pool=pool, access=access, limits=limits,
+            tls=tls, grace_s=grace, ice_servers=front.ice_servers(),
         )  # fmt: skip
         run(
             config,
@@ -201,7 +227,7 @@ def serve(
         )
 
 
-def _terminal(model: str, workers: int, url: str | None, keys: list[str]) -> None:
+def _terminal(model: str, voice: str | Path, workers: int, url: str | None, keys: list[str]) -> None:
     from . import terminal as client
 
     def write(text: str) -> None:
@@ -219,5 +245,5 @@ def _terminal(model: str, workers: int, url: str | None, keys: list[str]) -> Non
     # The model in a process of its own, so that the sound device's thread is never kept waiting; and for nobody else.
     access = AccessConfig(keys=(secrets.token_urlsafe(),))
     pool = WorkerPoolConfig(workers=max(1, workers))
-    with client.own_server(ServeConfig(model=model, pool=pool, access=access)) as address:
+    with client.own_server(ServeConfig(model=model, voice=voice, pool=pool, access=access)) as address:
         client.chat(address, access.keys[0], write)

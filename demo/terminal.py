@@ -57,14 +57,10 @@ def own_server(config: Any) -> Iterator[str]:
 
     with Progress() as progress:
         progress(f"loading {config.model}")
-        from ..inference.assistant.assistant import limit_threads
-        from ..inference.assistant.loading import load
         from ..inference.serving.app import create_app
-        from ..inference.serving.run import prepare
+        from ..inference.serving.run import loaded, prepare
 
-        assistant = load(config.model)
-        limit_threads(assistant)
-        server, listening = prepare(config, "127.0.0.1", 0, create_app(config, assistant))
+        server, listening = prepare(config, "127.0.0.1", 0, create_app(config, loaded(config)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

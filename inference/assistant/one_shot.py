@@ -130,17 +130,21 @@ class OneShotRequest:
         """
         return len(said_ids(self._tokenizer, self._model.layout, text))
 
-    def dictate(self, text: str, speed: float = 1.0) -> None:
+    def speak_in(self, voice: str | None) -> None:
+        """From the next answer on; one of the speech decoder's ``voices``, None: the first."""
+        self._state.voice = self._asked.voice = voice
+
+    def dictate(self, text: str, speed: float = 1.0, voice: str | None = None) -> None:
         """What is to be said word by word, by itself.
 
-        speed: within the speech decoder's ``speeds``.
+        speed: within the speech decoder's ``speeds``. voice: one of its ``voices``; None: the first.
 
         Raises:
             DuologueError: as :meth:`sayable`.
         """
         ids = said_ids(self._tokenizer, self._model.layout, text)
         self._asked = self._model.init_state()
-        self._asked.speed = speed
+        self._asked.speed, self._asked.voice = speed, voice
         self._model.read_text(ids, self._asked)
         self._begin_answer([*ids, self._model.layout.eos])
 

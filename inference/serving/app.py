@@ -21,6 +21,7 @@ import importlib.util
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, WebSocket
@@ -34,6 +35,7 @@ from ...model.dialogue_model import DialogueModel
 from ...model.errors import DuologueError
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
+from ..assistant.voices import voices_of
 from ..session.state import SessionConfig
 from .http.access import Access, AccessConfig, refuse
 from .http.admission import Admission
@@ -65,11 +67,14 @@ if TYPE_CHECKING:
 class ServeConfig:
     """What is served, and to whom.
 
+    voice: that it speaks in where a client asks for none, by its name, or a recording that it is to be like; "": the
+        model's first.
     language: that the model hears and speaks (its ISO 639 code). logs: "text" or "json", see logs.py.
     ice_servers: STUN and TURN servers for WebRTC calls, by their URLs.
     """
 
     model: str = "nano"
+    voice: str | Path = ""
     language: str = "en"
     logs: str = "text"
     pool: WorkerPoolConfig = field(default_factory=WorkerPoolConfig)
@@ -108,7 +113,10 @@ class Service:
         """Start the workers."""
         if not self.assistant.model.speaks:  # it may still serve the other endpoints
             self._mute = "this model has no voice: a conversation here needs a vocoder"
-        self.pool = await WorkerPool.start(lambda: self.assistant, self.config.pool, self._vad, model=self.config.model)
+        self.pool = await WorkerPool.start(
+            lambda: self.assistant, self.config.pool, self._vad, model=self.config.model,
+            voices=voices_of(self.assistant.model),
+        )  # fmt: skip
         self.pool.on_frame = lambda done: self.metrics.frame(done.late_ms)
         access = self.config.access
         self.admission = Admission(
@@ -349,7 +357,8 @@ def _abilities(model: DialogueModel) -> Abilities:
     return Abilities(
         instructions=model.follows_instructions, calls=model.takes_tools and model.calls is not None,
         transcribes=model.transcribes, spells=model.spells if model.takes_decoder else None,
-        speeds=(1.0, 1.0) if model.speech is None else model.speech.speeds, history=model.history,
+        speeds=(1.0, 1.0) if model.speech is None else model.speech.speeds, voices=tuple(voices_of(model)),
+        history=model.history,
     )  # fmt: skip
 
 

@@ -54,6 +54,20 @@ class GracefulServer(uvicorn.Server):
         super().handle_exit(signal.SIGTERM, None)
 
 
+def loaded(config: ServeConfig) -> Assistant:
+    """The config's model, in its voice.
+
+    Raises:
+        DuologueError: an unknown model or voice, or a recording of one that cannot be used.
+    """
+    from ..assistant.assistant import limit_threads
+    from ..assistant.loading import load
+
+    assistant = load(config.model)
+    limit_threads(assistant)
+    return assistant.with_voice(config.voice) if config.voice else assistant
+
+
 def serve(
     config: ServeConfig,
     host: str,
@@ -81,12 +95,8 @@ def serve(
     try:
         with progress or Progress() as showing:
             if assistant is None:
-                from ..assistant.assistant import limit_threads
-                from ..assistant.loading import load
-
                 showing(f"loading {config.model}")
-                assistant = load(config.model)
-                limit_threads(assistant)
+                assistant = loaded(config)
             for note in notes(assistant.model):
                 showing.note(f"{config.model}: {note}")
             config = replace(config, access=replace(config.access, bound=host))

@@ -103,7 +103,8 @@ class Memory(State):
             self.remembered += 1
         if self.remembered < len(self.past):
             return dialogue
-        growing.rng, growing.speed, self.recalled, self.called = dialogue.rng, dialogue.speed, None, False
+        growing.rng, growing.speed, growing.voice = dialogue.rng, dialogue.speed, dialogue.voice
+        self.recalled, self.called = None, False
         self.spoken = [(word, FORGOTTEN, made) for word, _, made in self.spoken]
         return growing
 

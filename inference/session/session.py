@@ -29,6 +29,7 @@ from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
 from ..assistant.opening import speak_first
 from ..assistant.text_stream import ids_of, words_of
+from ..assistant.voices import check_voice
 from .answer import Answer
 from .events import Event, Tick
 from .policy import DuplexPolicy, Mode
@@ -126,8 +127,10 @@ class Session(TurnTaking):
         said before is then told in words.
 
         Raises:
-            DuologueError: instructions, tools or keywords that the model cannot be told of; nothing has changed then.
+            DuologueError: a voice that the model has not, or instructions, tools or keywords that it cannot be told of;
+                nothing has changed then.
         """
+        check_voice(self.model, config.voice)
         changed = (config.instructions, config.tools) != (self.config.instructions, self.config.tools)
         if changed:
             self.model.init_state(0, config.instructions, config.tools)
@@ -138,7 +141,7 @@ class Session(TurnTaking):
         self.state.loudness.config = config.loudness
         for dialogue in (self.state.dialogue, self.state.before, self.state.barge_in):
             if dialogue is not None:
-                dialogue.speed = config.speed
+                dialogue.speed, dialogue.voice = config.speed, config.voice
         if changed and (self.model.follows_instructions or self.model.takes_tools):
             self.state.instruct_later = True
             if self.state.policy.mode not in (Mode.ANSWERING, Mode.DUCKED):

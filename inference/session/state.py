@@ -45,6 +45,7 @@ class SessionConfig:
         remembered in words: a turn a frame while nobody has the turn, or all at once where there was no such time
         before twice as many were filled.
     speed: of what is said, from the next answer on; within the speech decoder's ``speeds``.
+    voice: in which it is said, from the next answer on; one of the speech decoder's ``voices``; None: the first.
     keywords: phrases that are likely to be said, which are looked for in what is heard from the next frame on.
     instructions: the system prompt. tools: functions that the model may call. Both have an effect on models that have
         learnt to follow them.
@@ -67,6 +68,7 @@ class SessionConfig:
     on_request: bool = False
     history: int | None = None
     speed: float = 1.0
+    voice: str | None = None
     keywords: tuple[str, ...] = ()
     instructions: str = ""
     tools: tuple[Tool, ...] = ()

@@ -18,6 +18,7 @@ from ...model.dialogue_state import DialogueState
 from ...model.duplex.monitor import TURN_STATES, TurnState, fuse
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
+from ..assistant.voices import check_voice
 from .answer import Answer
 from .events import Event, EventKind
 from .policy import FRAME_MS, Action, Mode, TurnInput
@@ -48,7 +49,8 @@ class TurnTaking:
         self.frame = FRAME_MS * self.input_rate // 1000  # samples in
         self._frame_out = FRAME_MS * self.output_rate // 1000
         dialogue = model.init_state(seed, config.instructions, config.tools)
-        dialogue.speed = config.speed
+        check_voice(model, config.voice)
+        dialogue.speed, dialogue.voice = config.speed, config.voice
         self.state = SessionState.begin(dialogue, vad.init_state(), config, self.frame)
 
     @property
@@ -235,7 +237,8 @@ class TurnTaking:
         if not s.instruct_later:
             return dialogue
         fresh = self.model.init_state(0, self.config.instructions, self.config.tools)
-        fresh.rng, fresh.speed, s.instruct_later, s.memory.recalled = dialogue.rng, dialogue.speed, False, None
+        fresh.rng, fresh.speed, fresh.voice = dialogue.rng, dialogue.speed, dialogue.voice
+        s.instruct_later, s.memory.recalled = False, None
         return s.memory.in_words(self.model, fresh)
 
     def _instruct_this_turn(self) -> None:

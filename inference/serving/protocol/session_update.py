@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ....model.errors import DuologueError
 from ...assistant.word_lists import expected
 from .errors import RequestError, field_error
-from .settings import DETECTION, SEMANTIC, SERVER, Settings, output_tokens
+from .settings import DETECTION, SEMANTIC, SERVER, Settings, output_tokens, served_voice
 from .tools import check_choice, choice, functions
 
 _KEPT = ("object", "id", "model", "expires_at", "client_secret")  # what clients send back as they got it
@@ -260,7 +260,10 @@ def _detection(value: Any, settings: Settings) -> Any:
 
 
 def _voice(value: Any, settings: Settings) -> Any:
-    return settings.session["audio"]["output"]["voice"]  # the model's own: session.updated says so
+    try:
+        return served_voice(value, settings.abilities.voices)
+    except RequestError as error:
+        raise Unserved(str(error)) from None
 
 
 def _speed(value: Any, settings: Settings) -> Any:

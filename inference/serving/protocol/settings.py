@@ -1,8 +1,9 @@
 """What holds of a client's session, and what that means for ours. (:mod:`.session_update` changes it.)
 
-The protocol's session object is kept as it was sent. Its voice is the model's own, whatever voice was asked for.
-Instructions are the system prompt of a model that has learnt to follow one, and tools are functions that one which has
-learnt to may call; of any other, the session and its responses say in ``warnings`` that they have no effect.
+The protocol's session object is kept as it was sent. Its voice is one of the model's: the first where a client sends a
+name of OpenAI's own. Instructions are the system prompt of a model that has learnt to follow one, and tools are
+functions that one which has learnt to may call; of any other, the session and its responses say in ``warnings`` that
+they have no effect.
 
 ``semantic_vad`` is our monitor with all its judgement: noise, and somebody across the room, are not answered.
 ``server_vad`` is what the API says it is, speech and silence alone: whoever asks for it wants every utterance answered,
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ....model.speech_decoder.voices import DEFAULT
 from ....model.speech_lm import Sampling
 from ...assistant.word_lists import expected
 from ...front_end.loudness import LoudnessConfig
@@ -33,6 +35,9 @@ SEMANTIC = {"type": "semantic_vad", "eagerness": "auto", "create_response": True
 SERVER = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 500,
           "idle_timeout_ms": None, "create_response": True, "interrupt_response": True}  # fmt: skip
 DETECTION = "session.audio.input.turn_detection"
+# The voices of OpenAI's APIs.
+STOCK_VOICES = ("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer",
+                "verse")  # fmt: skip
 NOT_FOLLOWED = "this model follows no instructions: it has learnt none"
 
 
@@ -42,7 +47,8 @@ class Abilities:
 
     instructions: a system prompt reaches it. calls: it calls functions. transcribes: it writes down what it hears.
     spells: whether a hot word can be looked for in what it hears; None: none can.
-    speeds: the slowest and the fastest that it speaks. history: positions that past turns may fill.
+    speeds: the slowest and the fastest that it speaks. voices: their names, the usual one first.
+    history: positions that past turns may fill.
     """
 
     instructions: bool = True
@@ -50,6 +56,7 @@ class Abilities:
     transcribes: bool = True
     spells: Callable[[str], bool] | None = None
     speeds: tuple[float, float] = (1.0, 1.0)
+    voices: tuple[str, ...] = (DEFAULT,)
     history: int = 1 << 30
 
 
@@ -63,6 +70,7 @@ class Settings:
     @classmethod
     def initial(cls, model: str, id_: str, abilities: Abilities | None = None) -> Settings:
         """What a session begins with; turn detection is the model's own monitor's."""
+        abilities = abilities or Abilities()
         return cls(
             {
                 "type": "realtime", "object": "realtime.session", "id": id_, "model": model,
@@ -73,10 +81,12 @@ class Settings:
                         "format": {"type": "audio/pcm", "rate": 24000}, "transcription": None,
                         "noise_reduction": None, "turn_detection": dict(SEMANTIC),
                     },
-                    "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": model, "speed": 1.0},
+                    "output": {
+                        "format": {"type": "audio/pcm", "rate": 24000}, "voice": abilities.voices[0], "speed": 1.0,
+                    },
                 },
             },
-            abilities or Abilities(),
+            abilities,
         )  # fmt: skip
 
     def with_field(self, path: str, value: Any) -> Settings:
@@ -173,7 +183,8 @@ class Settings:
         noise = session["audio"]["input"]["noise_reduction"] or {}
         base = SessionConfig(
             sampling=self.sampling(), instructions=session["instructions"] or "", tools=self.tools,
-            speed=session["audio"]["output"]["speed"], history=history, keywords=self.keywords,
+            speed=session["audio"]["output"]["speed"], voice=session["audio"]["output"]["voice"],
+            history=history, keywords=self.keywords,
             loudness=LoudnessConfig(far_db=0.0) if noise.get("type") == "far_field" else LoudnessConfig(),
         )  # fmt: skip
         if detection is None:
@@ -215,6 +226,22 @@ def output_tokens(given: Any, where: str) -> int | str | None:
         )
     tokens: int | str | None = given
     return tokens
+
+
+def served_voice(given: Any, voices: Sequence[str]) -> str:
+    """The voice that is meant by what a client sends: a name, or an object with it as its id. None, and the names of
+    OpenAI's voices: the usual one.
+
+    Raises:
+        RequestError: there is no such voice.
+    """
+    name = given.get("id") if isinstance(given, dict) else given
+    if name in voices:
+        return str(name)
+    if name is None or name in STOCK_VOICES:
+        return voices[0]
+    what = f"there is no voice {str(name)[:40]!r}; this model has: {', '.join(voices)}"
+    raise RequestError(what, "unsupported_value", "voice")
 
 
 def _format(side: dict[str, Any]) -> AudioFormat:

@@ -106,6 +106,7 @@ class OutOfBand:
         settings = self._settings.instructed(question.system)
         if settings.session["instructions"] or settings.tools:
             await self._asker.ask("instruct", settings.session["instructions"], settings.tools)
+        await self._asker.ask("speak_in", settings.session["audio"]["output"]["voice"])
         for asked, answer in question.past:
             await self._asker.ask("recall", asked, answer)
         if question.results:

@@ -18,10 +18,12 @@ from fastapi.responses import Response
 from ....model.dialogue_state import Sampling
 from ....model.errors import DuologueError
 from ....model.speech_decoder.spoken_form import read_aloud
+from ...assistant.voices import voices_of
 from ..app import Service
 from ..http.body import read_body
 from ..http.limits import check_texts
 from ..protocol.errors import RequestError
+from ..protocol.settings import served_voice
 from ..protocol.usage import frames
 from ..requests.answering import Stream, while_there
 from ..requests.questioner import Questioner
@@ -59,20 +61,20 @@ def add(app: FastAPI, service: Service) -> None:
         as_events = body.get("stream_format", "audio")
         if as_events not in ("audio", "sse"):
             unsupported(f"stream_format {str(as_events)[:40]!r}: there are audio and sse", "stream_format")
-        speed = _speed(service, body)
+        speed, voice = _speed(service, body), voice_of(service, body)
         if not (said := list(sentences(text))):
             raise RequestError(f"the input {text[:80]!r} has no words", "invalid_value", "input")
         asker = await while_there(request, service.queued(request.scope.get("key", -1)), service.metrics)
         try:
             tokens = await while_there(request, asker.ask("sayable", text), service.metrics)
-            await while_there(request, asker.ask("dictate", said[0], speed), service.metrics)
+            await while_there(request, asker.ask("dictate", said[0], speed, voice), service.metrics)
         except DuologueError as error:
             asker.leave()
             raise error if isinstance(error, RequestError) else RequestError(str(error), param="input") from None
         except BaseException:
             asker.leave()
             raise
-        sound = _sound(asker, service.assistant.output_rate, said[1:], speed)
+        sound = _sound(asker, service.assistant.output_rate, said[1:], speed, voice)
         if as_events == "sse":
             return Stream(_events(sound, service, format_, tokens), asker, "text/event-stream")
         return Stream(_file(sound, service, format_), asker, MEDIA[format_])
@@ -82,6 +84,14 @@ def needs_voice(service: Service) -> None:
     """Raises RequestError where the model has none."""
     if not service.assistant.model.speaks:
         unsupported("this model has no voice", "model")
+
+
+def voice_of(service: Service, said: dict[str, Any], where: str = "voice") -> str:
+    """The voice that an object asks for. Raises RequestError where the model has no such voice."""
+    try:
+        return served_voice(said.get("voice"), tuple(voices_of(service.assistant.model)))
+    except RequestError as error:
+        unsupported(str(error), where)
 
 
 def _speed(service: Service, body: dict[str, Any]) -> float:
@@ -109,13 +119,15 @@ def sentences(text: str) -> Iterator[str]:
         start += cut
 
 
-async def _sound(asker: Questioner, rate: int, more: list[str], speed: float) -> AsyncIterator[np.ndarray]:
+async def _sound(
+    asker: Questioner, rate: int, more: list[str], speed: float, voice: str
+) -> AsyncIterator[np.ndarray]:
     """Samples (n,) of the sentence that is dictated already and of those behind it, as they are made."""
     try:
         async for step in asker.steps(Sampling()):
             yield step.pcm
         for sentence in more:
-            await asker.ask("dictate", sentence, speed)
+            await asker.ask("dictate", sentence, speed, voice)
             yield np.zeros(round(_PAUSE_S * rate), np.float32)
             async for step in asker.steps(Sampling()):
                 yield step.pcm

@@ -26,7 +26,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe
@@ -36,6 +36,7 @@ from typing import Any, Self
 import numpy as np
 
 from ....model.errors import DuologueError
+from ....model.speech_decoder.voices import Speaker
 from ....model.streaming import Streaming
 from ...assistant.assistant import Assistant
 from ...session.events import Tick
@@ -161,12 +162,13 @@ class WorkerPool:
         vad: Streaming | None = None,
         *,
         model: str | None = None,
+        voices: Mapping[str, Speaker] | None = None,
     ) -> Self:
         """A pool whose workers are ready.
 
         Args:
             load: gives the assistant; called in the one thread.
-            model: its name, which processes load it by.
+            model: its name, which processes load it by. voices: that it then speaks in; None: its own.
             vad: what sessions hear speech with; None: silero. Only for a thread.
         """
         pool = cls(config or WorkerPoolConfig())
@@ -175,7 +177,8 @@ class WorkerPool:
             if pool.config.workers:
                 assert model is not None
                 runner: Any = get_context("spawn").Process(
-                    target=worker_process, args=(model, theirs, theirs_too, pool.config.logs), daemon=True
+                    target=worker_process, args=(model, theirs, theirs_too, pool.config.logs, voices),
+                    daemon=True,
                 )
             else:
                 worker = Worker(load(), vad, theirs, theirs_too)

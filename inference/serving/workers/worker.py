@@ -14,7 +14,7 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -27,6 +27,7 @@ from torch import nn
 
 from ....model.errors import DuologueError
 from ....model.layers.packed import pack
+from ....model.speech_decoder.voices import Speaker
 from ....model.streaming import State, Streaming
 from ...assistant.assistant import Assistant
 from ...assistant.one_shot import OneShotRequest
@@ -243,8 +244,10 @@ class Worker:
         return 1e3 * (time.thread_time() - began) / (len(noise) * len(sessions))
 
 
-def worker_process(model: str, work: Connection, results: Connection, logs: str = "text") -> None:
-    """The whole life of a worker that is a process. logs: see ``..logs``."""
+def worker_process(
+    model: str, work: Connection, results: Connection, logs: str = "text", voices: Mapping[str, Speaker] | None = None
+) -> None:
+    """The whole life of a worker that is a process. logs: see ``..logs``; voices: :meth:`.pool.WorkerPool.start`."""
     import signal
 
     from ...assistant.loading import load
@@ -254,4 +257,7 @@ def worker_process(model: str, work: Connection, results: Connection, logs: str 
     set_up(logs)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets replies finish
     torch.set_num_threads(1)
-    Worker(load(model), None, work, results).run()
+    assistant = load(model)
+    if voices is not None:
+        assistant = assistant.speaking_in(voices)
+    Worker(assistant, None, work, results).run()

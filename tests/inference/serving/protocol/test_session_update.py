@@ -18,7 +18,7 @@ from duologue.inference.serving.protocol.response_params import ResponseParams
 from duologue.inference.serving.protocol.session_update import Update, update
 from duologue.inference.serving.protocol.settings import Abilities, Settings
 
-ABLE = Abilities(calls=True, speeds=(0.8, 1.25), history=1000)
+ABLE = Abilities(calls=True, speeds=(0.8, 1.25), voices=("default", "deep"), history=1000)
 TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
 INPUT, OUTPUT = "audio.input", "audio.output"
 
@@ -82,7 +82,10 @@ SERVED: list[tuple[str, Any, Any, str | None]] = [
     (f"{INPUT}.transcription", {"model": "m"}, {"model": "m"}, None),
     (f"{INPUT}.transcription", {"model": "m", "language": "de"}, {"model": "m"}, "language"),
     (f"{INPUT}.turn_detection", None, None, None),
-    (f"{OUTPUT}.voice", "marin", "tiny", None),
+    (f"{OUTPUT}.voice", "marin", "default", None),
+    (f"{OUTPUT}.voice", "deep", "deep", None),
+    (f"{OUTPUT}.voice", {"id": "deep"}, "deep", None),
+    (f"{OUTPUT}.voice", "loud", "default", "no voice 'loud'; this model has: default, deep"),
     (f"{OUTPUT}.speed", 1.2, 1.2, None),
     (f"{OUTPUT}.speed", 1.5, 1.25, "1.25"),
     (f"{OUTPUT}.format", {"type": "audio/pcmu"}, {"type": "audio/pcmu"}, None),
@@ -179,6 +182,7 @@ def test_what_is_set_reaches_the_session() -> None:
     far = update(fresh(), nested(f"{INPUT}.noise_reduction", {"type": "far_field"})).settings.config()
     assert (far.loudness.far_db, fresh().config().loudness.far_db > 0) == (0, True)
     assert update(fresh(), nested(f"{OUTPUT}.speed", 0.8)).settings.config().speed == 0.8
+    assert update(fresh(), nested(f"{OUTPUT}.voice", "deep")).settings.config().voice == "deep"
     limits = {"type": "retention_ratio", "retention_ratio": 0.5, "token_limits": {"post_instructions": 5000}}
     assert update(fresh(), {"truncation": limits}).settings.config().history == 1000, "no more than it has learnt"
     mute = update(fresh(Abilities(instructions=False)), {"tools": [TOOL], "instructions": "x"}).settings

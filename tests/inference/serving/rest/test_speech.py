@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import time
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,6 +14,7 @@ import openai
 import pytest
 
 pytest.importorskip("fastapi")
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from running_server import running, wait
@@ -24,6 +26,7 @@ from duologue.inference.assistant.text_stream import said_ids
 from duologue.inference.serving.rest.sound_files import FORMATS, SoundStream, sound_file
 from duologue.inference.serving.rest.speech import sentences
 from duologue.model.errors import DuologueError
+from duologue.model.speech_decoder.voices import Speaker
 
 RATE = 16_000
 FILES = [each for each in FORMATS if each != "pcm"]
@@ -101,6 +104,32 @@ def test_speed(server) -> None:
             say(server, speed=speed)
 
 
+def test_voices() -> None:
+    assistant = tiny_assistant()
+    vocoder = assistant.model.speech.vocoder
+    vocoder.speakers = torch.nn.Embedding(2, vocoder.config.embedding_dim)
+    two = assistant.speaking_in({"one": Speaker(row=0), "two": Speaker(row=1)})
+    body, aloud = {"model": "tiny", "input": SAID, "response_format": "pcm"}, ["text", "audio"]
+    asked = {"model": "tiny", "modalities": aloud, "messages": [{"role": "user", "content": SAID}]}
+    with running(assistant=two) as found:
+
+        def said(voice: Any) -> httpx.Response:
+            return httpx.post(f"{found.url}/v1/audio/speech", json=body | {"voice": voice})
+
+        def answered(voice: Any) -> httpx.Response:
+            sound = {"audio": {"format": "wav", "voice": voice}}
+            return httpx.post(f"{found.url}/v1/chat/completions", json=asked | sound)
+
+        for speak in (said, answered):
+            usual, other, stock, loud = (speak(name) for name in ("one", "two", "alloy", "loud"))
+            sounds = [each.content if speak is said else each.json()["choices"] for each in (usual, other, stock)]
+            for choices in sounds if speak is answered else ():
+                choices[0]["message"]["audio"] |= {"id": "", "expires_at": 0}
+            assert usual.is_success and other.is_success and sounds[0] == sounds[2] != sounds[1]
+            assert loud.status_code == 400 and "'loud'; this model has: one, two" in loud.json()["error"]["message"]
+        assert loud.json()["error"]["param"] == "audio.voice"
+
+
 def test_the_first_sound_does_not_wait_for_the_last(server) -> None:
     body = {"model": "tiny", "voice": "alloy", "input": f"{SAID}. " * 40, "response_format": "pcm"}
     began, first = time.monotonic(), None
@@ -150,6 +179,8 @@ def test_a_model_of_any_words_has_the_text_as_it_is_written() -> None:
         ({"speed": "fast"}, "speed"),
         ({"speed": 9}, "speed"),
         ({"speed": True}, "speed"),
+        ({"voice": "loud"}, "voice"),
+        ({"voice": ["alloy"]}, "voice"),
         ({"instructions": "whisper"}, "instructions"),
         ({"pitch": 3}, "pitch"),
     ],
