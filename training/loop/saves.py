@@ -72,7 +72,7 @@ class Run:
         given = tuple(entry.partition("=")[0] for entry in recipe.start)
         frozen = [(name, weight) for name, weight in task.named_parameters() if not weight.requires_grad]
         # Frozen, and from elsewhere: a checkpoint has what they were, not they, which may be gigabytes.
-        self.given = {name: weight for name, weight in frozen if below(name, given)}
+        self.given = {name: weight for name, weight in frozen if below(name, given) and not task.moves(name)}
         optimiser = make_optimiser(recipe, learnt)
         self.ema = Ema(recipe.ema, learnt) if recipe.ema else None
         self.discriminator = task.make_discriminator() if task.adversarial else None

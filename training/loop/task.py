@@ -35,6 +35,10 @@ class Task(nn.Module):
         """Whether a parameter below a prefix that learns is frozen all the same (LoRA: the weights it adds to)."""
         return False
 
+    def moves(self, name: str) -> bool:
+        """Whether a parameter without gradients changes all the same (a codebook's entries, by averages)."""
+        return False
+
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data, asked for at every save. None by default."""
         return {}

@@ -94,6 +94,9 @@ class CodecTask(WaveformTask):
     def stays(self, name: str) -> bool:
         return name.startswith("codec.quantiser.")  # moved by averages
 
+    def moves(self, name: str) -> bool:
+        return self.stays(name) and self.learns_codes
+
     def batch(self, number: int) -> Batch:
         recipe = self.recipe
         crops = self._crops(self.data, np.random.default_rng((recipe.seed, number)), recipe.batch_size, recipe.gain_db)

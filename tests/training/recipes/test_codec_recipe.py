@@ -251,10 +251,13 @@ DISCRIMINATORS = DiscriminatorConfig(periods=(2,), scales=1, resolutions=(64,), 
 
 
 def test_a_run_with_discriminators_and_several_codebooks_goes_on_exactly(recordings, tmp_path):
-    """Codec, averages and discriminators go on from a checkpoint as if never stopped."""
+    """Codec, averages and discriminators go on from a checkpoint as if never stopped; also a codec that was trained
+    before, whose entries move on."""
     sizes = replace(recipe("tiny").codec, quantiser=QuantiserConfig(dim=16, size=32, codebooks=3))
+    before = tiny(recordings, codec=sizes, out=str(tmp_path / "before"), steps=1, warmup=0)
+    train(before, before.build(), progress=False)
     base = tiny(recordings, codec=sizes, adversary=True, discriminator=DISCRIMINATORS, discriminator_after=2, steps=8,
-                save_every=4, warmup=1,
+                save_every=4, warmup=1, start=(f"codec={before.out}",),
                 schedule="constant", quantise_after=3)  # fmt: skip
     whole, cut = (replace(base, out=str(tmp_path / name)) for name in ("whole", "cut"))
     metrics = train(whole, whole.build(), progress=False)
