@@ -59,9 +59,15 @@ class UnitCorpus:
     """Clips with their units, seen as one long recording from which crops of any length can be cut.
 
     Crops may span the end of one clip and the start of the next, so that short replies count for what they are.
+
+    voices: names, of which each clip has one: its ``voice``, if all clips have such, or else its folder's.
+    of: the voice of each folder.
     """
 
-    def __init__(self, folders: tuple[str, ...], units: int, hop: int, file: str = UNITS_FILE) -> None:
+    def __init__(
+        self, folders: tuple[str, ...], units: int, hop: int, file: str = UNITS_FILE,
+        voices: tuple[str, ...] = (), of: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.corpus = Corpus(folders)
         self.hop = hop
         self.spoken: list[SpokenUnits] = []
@@ -86,10 +92,23 @@ class UnitCorpus:
                 frames.append(np.repeat(spoken.units, spoken.durations)[:whole])
         self.frames = np.concatenate(frames)  # (all frames,)
         self.ends = np.cumsum([len(row) for row in frames])  # frame at which each clip ends
+        self.speakers = self._speakers(folders, voices, of) if voices else np.zeros(len(self), np.int64)  # (clips,)
+        self.speaker = np.repeat(self.speakers, [len(row) for row in frames])  # (all frames,)
         self._pitches: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.spoken)
+
+    def _speakers(self, folders: tuple[str, ...], voices: tuple[str, ...], of: tuple[str, ...]) -> np.ndarray:
+        said = [str(meta["voice"]) for meta in self.corpus.metas]
+        if not set(said) <= set(voices):
+            if len(of) != len(folders):
+                raise DuologueError(
+                    f"clips are in the voices {', '.join(sorted(set(said)))}: voices must name these, or there must be "
+                    f"one for each folder; there are {len(voices)} ({', '.join(voices)}) for {len(folders)}"
+                )
+            said = [of[self.corpus.place(clip)[0]] for clip in range(len(self))]
+        return np.array([voices.index(name) for name in said], np.int64)
 
     def _pieces(self, start: int, length: int) -> Iterator[tuple[int, int, int]]:
         """(clip, its first frame, the frame after its last) of each piece of a crop."""

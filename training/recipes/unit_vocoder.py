@@ -6,13 +6,17 @@ the mean squared error of log(duration + 1) on whole clips. With ``adversary=tru
 (Salimans and Kingma, arXiv 1602.07868) steadies the training and is folded into plain weights when the vocoder is
 handed on. A source-filter generator also learns the pitch of the recordings, and is given it while it learns the rest.
 
+With ``voices=a,b,c`` it learns a table of speaker embeddings, from clips whose ``voice`` says which they are of, or
+from a folder of data for each: ``data=work/a,work/b,work/c``. What starts from a vocoder of one voice begins with that
+one in all of them.
+
 Source: Kong et al. 2020, "HiFi-GAN" (arXiv 2010.05646), sections 2.2 and 2.3; Polyak et al. 2021
 (arXiv 2104.00355), section 3.3; durations as in Lee et al. 2022 (arXiv 2107.05604), section 3.3.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +28,7 @@ from ...model.errors import DuologueError
 from ...model.layers.conv import StreamingConv1d, StreamingConvTranspose1d
 from ...model.speech_decoder.source_filter import SourceFilter
 from ...model.speech_decoder.unit_vocoder import UnitVocoder, UnitVocoderConfig
+from ...model.speech_decoder.voices import Speaker
 from ..data.corpus import to_float
 from ..data.units import UnitCorpus
 from ..loop.task import Batch
@@ -36,11 +41,17 @@ class UnitVocoderRecipe(WaveformRecipe):
     """Sizes and loss weights of the stage."""
 
     vocoder: UnitVocoderConfig
+    voices: tuple[str, ...] = ()  # names, of a table of speaker embeddings; (): one voice
     crop_ms: int = 1200
     duration_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(set(self.voices)) < len(self.voices) or not all(self.voices):
+            raise DuologueError(f"voices are {', '.join(self.voices)}; each needs a name of its own")
+        if self.voices:
+            table = {name: Speaker(row=row) for row, name in enumerate(self.voices)}
+            object.__setattr__(self, "vocoder", replace(self.vocoder, voices=table))
         frame_ms = 1000 * self.vocoder.hop / self.vocoder.sample_rate
         if self.crop_ms < frame_ms:
             raise DuologueError(f"crop_ms is {self.crop_ms}; it must be at least one frame, {frame_ms:g} ms")
@@ -80,6 +91,12 @@ def _split_plain_weight(module: nn.Module, state_dict: dict[str, Tensor], prefix
         state_dict[f"{prefix}parametrizations.weight.original1"] = weight
 
 
+def _without_table(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """All voices begin as that of a vocoder which has one."""
+    table: Tensor = module.get_parameter("speakers.weight")
+    state_dict.setdefault(f"{prefix}speakers.weight", torch.zeros_like(table))
+
+
 def without_weight_norm(vocoder: UnitVocoder) -> UnitVocoder:
     """A copy with plain weights."""
     plain = UnitVocoder(vocoder.config).eval()
@@ -99,11 +116,17 @@ class UnitVocoderTask(WaveformTask):
         self.recipe = recipe
         self.vocoder = UnitVocoder(recipe.vocoder)
         add_weight_norm(self.vocoder)
-        self.corpus = self._open(recipe.data)
+        if recipe.voices:
+            self.vocoder.register_load_state_dict_pre_hook(_without_table)
+        self.corpus = self._open(recipe.data, self._folders_of(recipe.data))
 
-    def _open(self, folders: tuple[str, ...]) -> UnitCorpus:
+    def _folders_of(self, folders: tuple[str, ...]) -> tuple[str, ...]:
+        """The voice of each folder, where there are as many."""
+        return self.recipe.voices if len(folders) == len(self.recipe.voices) else ()
+
+    def _open(self, folders: tuple[str, ...], of: tuple[str, ...]) -> UnitCorpus:
         c = self.recipe.vocoder
-        corpus = UnitCorpus(folders, c.units, c.hop)
+        corpus = UnitCorpus(folders, c.units, c.hop, voices=self.recipe.voices, of=of)
         rates = {dataset.sample_rate for dataset in corpus.corpus.sets}
         if rates != {c.sample_rate}:
             raise DuologueError(f"the data have sample rates {sorted(rates)}; the vocoder's is {c.sample_rate} Hz")
@@ -124,7 +147,8 @@ class UnitVocoderTask(WaveformTask):
         size, length = self.recipe.batch_size, self.recipe.crop_frames
         starts = rng.integers(0, len(corpus.frames) - length + 1, size)
         crops = [corpus.crop(int(start), length) for start in starts]
-        clips = [corpus.spoken[int(i)] for i in rng.integers(0, len(corpus), size)]
+        drawn = rng.integers(0, len(corpus), size)
+        clips = [corpus.spoken[int(i)] for i in drawn]
         longest = max(1, max(len(clip.units) for clip in clips))
         units = torch.zeros(size, longest, dtype=torch.long)
         durations = torch.zeros(size, longest, dtype=torch.long)  # 0 marks padding
@@ -137,6 +161,9 @@ class UnitVocoderTask(WaveformTask):
             "units": units,  # (B, U)
             "durations": durations,  # (B, U)
         }
+        if self.recipe.voices:
+            batch["rows"] = torch.from_numpy(np.stack([corpus.speaker[at : at + length] for at in starts]))  # (B, F)
+            batch["clip_rows"] = torch.from_numpy(corpus.speakers[drawn][:, None])  # (B, 1)
         if (generator := self.recipe.vocoder.source_filter) is not None:
             pitches = [corpus.pitch(int(start), length, generator.pieces) for start in starts]
             batch["pitch"] = torch.from_numpy(np.stack(pitches))  # (B, F * pieces)
@@ -144,10 +171,10 @@ class UnitVocoderTask(WaveformTask):
 
     def make(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         vocoder = self.vocoder
-        made, loss, metrics = self._made(vocoder.embed(batch["frames"]), batch)
+        made, loss, metrics = self._made(vocoder.embed(batch["frames"], batch.get("rows")), batch)
         spectral, measured = self.compare(made, batch["samples"])
         loss, metrics = loss + spectral, measured | metrics
-        predicted = vocoder.duration(vocoder.embed(batch["units"]))[:, 0].float()  # (B, U)
+        predicted = vocoder.duration(vocoder.embed(batch["units"], batch.get("clip_rows")))[:, 0].float()  # (B, U)
         real = batch["durations"] > 0
         duration = F.mse_loss(predicted[real], torch.log(batch["durations"][real] + 1.0))
         return loss + self.recipe.duration_weight * duration, {**metrics, "duration": duration.detach()}, made
@@ -165,8 +192,9 @@ class UnitVocoderTask(WaveformTask):
     def evaluate(self) -> dict[str, float]:
         """The same losses on fixed crops of each held-out set."""
         metrics = {}
-        for folder in self.recipe.dev_data:
-            corpus = self._open((folder,))
+        dev = self.recipe.dev_data
+        for at, folder in enumerate(dev):
+            corpus = self._open((folder,), self._folders_of(dev)[at : at + 1])
             device = self.vocoder.embedding.weight.device
             rows = [self._batch(corpus, np.random.default_rng((1, i))) for i in range(4)]
             measured = [self.make({key: value.to(device) for key, value in row.items()})[1] for row in rows]

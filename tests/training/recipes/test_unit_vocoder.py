@@ -51,7 +51,7 @@ def replies(tmp_path_factory):
 
 
 def tiny(folder, **changes):
-    return replace(recipe("tiny"), data=(str(folder),), **changes)
+    return replace(recipe("tiny"), **{"data": (str(folder),)} | changes)
 
 
 def test_spectral_loss_is_zero_for_the_recording_and_hears_pitch_level_and_noise():
@@ -225,3 +225,48 @@ def test_bad_unit_files_are_refused(replies, tmp_path, text, message):
     (tmp_path / "units.jsonl").write_text(text)
     with pytest.raises(DuologueError, match=message):
         UnitCorpus((str(tmp_path),), units=200, hop=HOP)
+
+
+def voiced(folder, hertz, name, source):
+    """Four clips of one note, whose units say nothing of it."""
+    rng, clips, rows = np.random.default_rng(int(hertz)), [], []
+    for i in range(4):
+        units = (np.cumsum(rng.integers(1, 7, 10)) % 8).tolist()
+        time = np.arange(10 * 3 * HOP) / 16000
+        tone = sum(np.cos(2 * np.pi * k * hertz * time) / k for k in range(1, 12))
+        clips.append(Clip((4000 * tone).astype(np.int16), {"id": f"{name}-{i}", "text": "la", "voice": source}))
+        rows.append({"id": f"{name}-{i}", "units": units, "durations": [3] * 10})
+    writer = ShardWriter(folder, name=name, sample_rate=16000, seed=0, parameters={})
+    writer.write(0, clips)
+    writer.finish()
+    (folder / "units.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+def test_a_table_of_voices_learns_to_tell_them_apart(replies, tmp_path):
+    """Two voices an octave apart, by folder; the same units then sound in either, as its index says."""
+    data = tuple(voiced(tmp_path / name, hertz, name, "note") for name, hertz in (("low", 100), ("high", 200)))
+    out = str(tmp_path / "run")
+    task = tiny(replies, data=data, voices=("low", "high"), out=out, steps=60, save_every=60).build()
+    assert task.corpus.speakers.tolist() == [0] * 4 + [1] * 4 and task.batch(3)["rows"].shape == (8, 20)
+    train(task.recipe, task, progress=False)
+    vocoder = task.parts()["vocoder"]
+    units = torch.arange(8).repeat_interleave(4)[None]
+    with torch.no_grad():
+        said = [vocoder.generator.controls(vocoder.embed(units, row)).log_f0.median() for row in (0, 1)]
+    low, high = (120 * float(log.exp()) for log in said)
+    assert low == pytest.approx(100, rel=0.1) and high > 1.5 * low
+
+
+def test_whose_a_clip_is_its_meta_or_its_folder_says(replies, tmp_path):
+    folders = tuple(voiced(tmp_path / name, 100, name, name) for name in ("b", "a"))
+    task = tiny(replies, data=folders, voices=("a", "b"), dev_data=folders[:1]).build()
+    assert task.corpus.speakers.tolist() == [1] * 4 + [0] * 4, "by the metas"
+    assert "mel_b" in task.evaluate()
+    single = tiny(replies, seed=3).build().parts()["vocoder"].state_dict()
+    task.vocoder.load_state_dict(single)
+    assert not task.vocoder.speakers.weight.any(), "a vocoder of one voice is where all begin"
+    with pytest.raises(DuologueError, match="clips are in the voices a, b: voices must name these"):
+        tiny(replies, data=folders, voices=("a", "c", "d")).build()
+    with pytest.raises(DuologueError, match="each needs a name of its own"):
+        tiny(replies, voices=("a", "a"))
