@@ -178,7 +178,8 @@ export class Recordings {
       let opened = false;
       socket.onopen = () => {
         opened = true;
-        send({ type: "session.update", session: SESSION });
+        const output = { voice: $("live-voice").value };
+        send({ type: "session.update", session: { ...SESSION, audio: { ...SESSION.audio, output } } });
         const items = asked.map((content) => ({ type: "message", role: "user", content }));
         for (const item of [...history, ...items]) send({ type: "conversation.item.create", item });
         send({ type: "response.create" });

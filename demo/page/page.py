@@ -31,6 +31,7 @@ from starlette.types import Scope
 from ...data_prep.audio import MAX_SECONDS
 from ...data_prep.audio.formats import FORMATS
 from ...inference.assistant.assistant import Assistant
+from ...inference.assistant.voices import voices_of
 from ...inference.serving.app import ServeConfig, create_app
 from ...inference.serving.http.access import SIGN_IN, Keys
 from ...inference.serving.http.sign_in import SignIns, Tries, set_cookie
@@ -72,7 +73,11 @@ def create_page(config: ServeConfig, assistant: Any, vad: Any = None) -> FastAPI
         _add_sign_in(app, config, sign_ins)
     locked = "" if sign_ins else "hidden"
     limits = html.escape(json.dumps(_limits(config)))
-    page = _filled("page.html", model=config.model, examples=_examples(), locked=locked, limits=limits)
+    names = list(voices_of(assistant.model))
+    voices = "".join(f"<option>{html.escape(name)}</option>" for name in names)
+    one_voice = "hidden" if len(names) == 1 else ""
+    page = _filled("page.html", model=config.model, examples=_examples(), locked=locked, limits=limits, voices=voices,
+                   one_voice=one_voice)  # fmt: skip
 
     @app.get("/", include_in_schema=False)
     async def root() -> Response:

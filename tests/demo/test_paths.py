@@ -20,7 +20,7 @@ from duologue.training import assemble, grow
 
 # Every command that writes, with each pair of paths that must not be one: FILE and FOLDER stand for the two.
 COMMANDS = {
-    "ask": ["FILE -o FILE", "--text hello -m FOLDER -o FOLDER/config.json"],
+    "ask": ["FILE -o FILE", "--text hello -m FOLDER -o FOLDER/config.json", "--text hello --voice-from FILE -o FILE"],
     "listen": ["FILE -o FILE", "FILE -o other.wav --events FILE", "in.wav -o FILE --events FILE",
                "in.wav -o out.wav --events FOLDER/config.json -m FOLDER"],
     "codec encode": ["FILE FILE", "in.wav FOLDER/config.json -m FOLDER"],

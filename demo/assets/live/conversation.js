@@ -34,13 +34,15 @@ export class Conversation {
     this.microphone = this.problem = this.response = this.asked = null;
     this.step = this.note = ""; // on the way to a conversation; what is worth saying, though it goes on
     this.cutUntil = this.level = 0;
-    const policy = $("live-policy");
-    policy.value = remembered().policy || "auto";
-    if (!policy.value) policy.value = "auto";
-    policy.addEventListener("change", () => {
-      remember({ policy: policy.value });
-      this.configure();
-    });
+    for (const [name, usual] of [["policy", "auto"], ["voice", $("live-voice").value]]) {
+      const list = $(`live-${name}`);
+      list.value = remembered()[name] || usual;
+      if (!list.value) list.value = usual;
+      list.addEventListener("change", () => {
+        remember({ [name]: list.value });
+        this.configure();
+      });
+    }
     $("live-start").addEventListener("click", () => (this.step || this.microphone ? this.end() : this.start()));
     $("live-mute").addEventListener("click", () => this.mute());
     $("live-new").addEventListener("click", () => this.forget());
@@ -209,7 +211,8 @@ export class Conversation {
   configure() {
     const turn_detection = { type: "semantic_vad", eagerness: $("live-policy").value };
     const input = { turn_detection, transcription: { model: "local" } };
-    this.send({ type: "session.update", session: { type: "realtime", audio: { input } } });
+    const output = { voice: $("live-voice").value };
+    this.send({ type: "session.update", session: { type: "realtime", audio: { input, output } } });
   }
 
   async lost(problem) {

@@ -1,4 +1,4 @@
-// Which microphone and loudspeaker; remembered from visit to visit, as is how soon it answers.
+// Which microphone and loudspeaker; remembered from visit to visit, as are how soon it answers and its voice.
 const KEY = "duologue";
 
 export function remembered() {
