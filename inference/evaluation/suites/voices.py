@@ -41,6 +41,7 @@ from ..report.run_folder import Row, loaded, open_folder, resume_rows
 
 RATE = 16_000
 _SPEEDS = (0.8, 1.25)
+_PAUSE = np.zeros(RATE // 2, np.float32)  # behind each sentence
 TOLD_APART = Metric(key="told_apart", name="Voices told apart", unit="%", reference=(0.95, "bar"))
 
 
@@ -51,6 +52,7 @@ def run(
     data: Path | None = None,
     voices: str | None = None,
     sentences: int = 30,
+    together: int = 1,
     speeds: tuple[float, ...] = _SPEEDS,
     recogniser: str | None = None,
     language: str = ENGLISH,
@@ -62,6 +64,7 @@ def run(
     Args:
         data: a text, a sentence a line; None: answers of the bundled question set, of its test split.
         voices: names with commas between; None: all that the model has.
+        together: sentences that are heard in one recording: a recogniser of windows of 30 s is then done sooner.
         speeds: beside 1.
         recogniser: see :func:`find_recogniser`; language: of the sentences (ISO 639).
 
@@ -79,38 +82,44 @@ def run(
     if wrong := [speed for speed in speeds if not slowest <= speed <= fastest or speed == 1]:
         range_ = f"{slowest:g} to {fastest:g}, and 1 is measured anyway"
         raise DuologueError(f"speeds has {wrong[0]:g}; this model speaks at {range_}")
+    if together < 1:
+        raise DuologueError(f"together is {together}; it must be at least 1")
     texts = _sentences(data, sentences, seed)
     recogniser = recogniser or usual_recogniser()
     settings = {
         "suite": "voices", "model": source, "data": None if data is None else str(data), "voices": names,
-        "sentences": len(texts), "speeds": list(speeds), "recogniser": recogniser, "language": language, "seed": seed,
+        "sentences": len(texts), "together": together, "speeds": list(speeds), "recogniser": recogniser,
+        "language": language, "seed": seed,
     }  # fmt: skip
     folder = open_folder(out, settings)
     understood, speaker = find_recogniser(recogniser, language), SpeakerEncoder()
     how = usual_normaliser(language, "english")
     units: dict[str, torch.Tensor] = {}
 
-    def read(at: int, item: tuple[str, str]) -> Row:
-        text, name = item
-        if text not in units:
+    def read(at: int, item: tuple[list[str], str]) -> Row:
+        group, name = item
+        if not units.keys() >= set(group):
             units.clear()
-            units[text] = _units(assistant, text)
-        row: Row = {"text": text, "voice": name, "heard": {}, "measures": {}}
+            units.update((text, _units(assistant, text)) for text in group)
+        row: Row = {"text": " ".join(group), "voice": name, "heard": {}, "measures": {}}
         usual = 0.0
         for speed in (1.0, *speeds):
-            wave = _spoken(assistant, units[text], name, speed)
+            waves = [_spoken(assistant, units[text], name, speed) for text in group]
+            wave = np.concatenate([piece for each in waves for piece in (each, _PAUSE)])
             heard = row["heard"][f"{speed:g}"] = understood(wave)
-            row["measures"][f"wer_{speed:g}"] = error_measures(heard, text, how).get("wer", [0, 0])
+            row["measures"][f"wer_{speed:g}"] = error_measures(heard, row["text"], how).get("wer", [0, 0])
             if (hertz := _median(wave)) is None:
-                raise DuologueError(f"nothing is voiced in the voice {name!r} at speed {speed:g}: {text!r}")
+                raise DuologueError(f"nothing is voiced in the voice {name!r} at speed {speed:g}: {row['text']!r}")
             if speed == 1:
-                row["embedding"], row["hertz"], usual = speaker(wave).round(5).tolist(), hertz, hertz
+                row["embeddings"] = [speaker(each).round(5).tolist() for each in waves]
+                row["hertz"] = usual = hertz
             else:
                 row["measures"][f"pitch_{speed:g}"] = [hertz / usual, 1]
         return row
 
-    items = [(text, name) for text in texts for name in names]
-    rows = resume_rows(folder / "read.jsonl", "reading", items, read, quiet, lambda item: f"{item[1]}: {item[0]}")
+    groups = [texts[at : at + together] for at in range(0, len(texts), together)]
+    items = [(group, name) for group in groups for name in names]
+    rows = resume_rows(folder / "read.jsonl", "reading", items, read, quiet, lambda item: f"{item[1]}: {item[0][0]}")
     good = good_rows(rows)
     if len(names) > 1:
         _tell_apart(good)
@@ -129,7 +138,7 @@ def run(
     columns = ("voice", "Hz", *(metric.name for metric in metrics))
     sections = [Section(title="By voice", body=table(columns, shown, tuple(range(1, len(columns)))))]
     for row in rows:
-        row.pop("embedding", None)
+        row.pop("embeddings", None)
     return finish(folder, "Voices", settings, metrics, rows, sections, details={"hertz": hertz}, parts=parts,
                   quiet=quiet)  # fmt: skip
 
@@ -174,11 +183,14 @@ def _median(wave: np.ndarray) -> float | None:
 
 def _tell_apart(rows: Sequence[Row]) -> None:
     """Whether each clip's vector lies nearest to its own voice's, the clip itself left out."""
-    vectors, voices = np.array([row["embedding"] for row in rows]), np.array([row["voice"] for row in rows])
-    names = sorted(set(voices))
-    sums = np.stack([vectors[voices == name].sum(0) for name in names])
-    for row, vector, voice in zip(rows, vectors, voices, strict=True):
-        others = sums - np.where(np.array(names)[:, None] == voice, vector, 0)
-        lengths = np.linalg.norm(others, axis=1)
-        nearest = np.where(lengths > 0, others @ vector / np.maximum(lengths, 1e-9), -np.inf).argmax()
-        row["measures"]["told_apart"] = [names[nearest] == voice, 1]
+    names = sorted({row["voice"] for row in rows})
+    vectors = {name: np.concatenate([row["embeddings"] for row in rows if row["voice"] == name]) for name in names}
+    sums = np.stack([vectors[name].sum(0) for name in names])
+    for row in rows:
+        own, right = np.array(names)[:, None] == row["voice"], 0
+        for vector in np.array(row["embeddings"]):
+            others = sums - np.where(own, vector, 0)
+            lengths = np.linalg.norm(others, axis=1)
+            nearest = np.where(lengths > 0, others @ vector / np.maximum(lengths, 1e-9), -np.inf).argmax()
+            right += int(own[nearest, 0])
+        row["measures"]["told_apart"] = [right, len(row["embeddings"])]

@@ -39,16 +39,16 @@ def test_nanos_voices_are_read_and_measured(tmp_path, monkeypatch) -> None:
     assert metrics["wer_1"]["value"] == metrics["wer_1.25"]["value"] == pytest.approx(6 / 10)  # "2 + 3"
     assert metrics["pitch_1.25_p50"]["value"] == pytest.approx(1, abs=0.05)
     assert found["figures"]["hertz"]["deep"] / found["figures"]["hertz"]["default"] == pytest.approx(0.8, abs=0.04)
-    assert set(found["parts"]) == {"default", "deep"} and "embedding" not in found["rows"][0]
+    assert set(found["parts"]) == {"default", "deep"} and "embeddings" not in found["rows"][0]
 
 
 def test_a_clip_is_not_compared_with_itself() -> None:
     rows: list[dict[str, Any]] = [
-        {"voice": voice, "embedding": vector, "measures": {}}
+        {"voice": voice, "embeddings": [vector], "measures": {}}
         for voice, vector in (("a", [1.0, 0.0]), ("a", [0.0, 1.0]), ("b", [0.8, 0.6]), ("b", [0.9, 0.4]))
     ]
     voices._tell_apart(rows)
-    assert [row["measures"]["told_apart"][0] for row in rows] == [False, False, True, True]
+    assert [row["measures"]["told_apart"][0] for row in rows] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
