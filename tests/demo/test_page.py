@@ -19,6 +19,7 @@ from duologue.data_prep.audio import read_audio, write_wav
 from duologue.demo.page.page import ASSETS, EXAMPLES, create_page, launch
 from duologue.inference.serving.app import ServeConfig
 from duologue.model.errors import DuologueError
+from duologue.model.speech_decoder.voices import Speaker
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -264,3 +265,26 @@ def test_a_bad_upload_is_one_clear_line(tab, tmp_path: os.PathLike) -> None:  # 
         tab.get_by_role("button", name="Choose files").click()
     chooser.value.set_files(path)
     tab.get_by_text("is not a recording that can be read").wait_for()
+
+
+def test_a_voice_is_chosen_and_remembered(browser, tab) -> None:  # type: ignore[no-untyped-def]
+    """From the next answer on, and from visit to visit; of a model with one voice nothing is to choose."""
+    assert tab.locator("#live-voice").is_hidden() and tab.locator("label[for=live-voice]").is_hidden()
+    assistant = tiny_assistant()
+    two = assistant.speaking_in({"<one>": Speaker(), "two": Speaker()})
+    config = ServeConfig(model="tiny", pool=ENGINE)
+    with (
+        running(config, app=create_page(config, two, Loudness()), speed=1.0) as found,
+        visitor(browser, found.url) as (page, _),
+    ):
+        page.click("#live-settings summary")
+        voice = page.get_by_label("Its voice")
+        assert voice.locator("option").all_inner_texts() == ["<one>", "two"]
+        voice.select_option("two")
+        page.fill("#live-text", SAID)
+        page.press("#live-text", "Enter")
+        page.wait_for_function(f"document.querySelector('#live-transcript').innerText.split('{SAID}').length > 2")
+        (session,) = found.service.sessions
+        assert session.conversation.settings.session["audio"]["output"]["voice"] == "two"
+        page.reload()
+        assert voice.input_value() == "two"
