@@ -85,6 +85,10 @@ class DialogueModel(Protocol):
         """Replies in speech."""
 
     @property
+    def renders_ssml(self) -> bool:
+        """Speaks replies in SSML as they say (``ssml`` of its state)."""
+
+    @property
     def judges_turns(self) -> bool:
         """Has a monitor, which tells while the user speaks what is to be answered."""
 

@@ -127,6 +127,8 @@ class DialogueState(State):
     empty: nothing was said in the turn, as far as the model can tell: there is no reply to it.
     speed: at which replies that begin from now on are spoken, within the speech decoder's ``speeds``.
     voice: in which they are, one of the speech decoder's ``voices``; None: the first of them.
+    ssml: whether they are in SSML (speech_decoder/ssml.py), of a model with ``renders_ssml``. tags: before each of the
+        next tokens of the reply, where tags are not among them; they are used up.
     """
 
     llm: LLMState
@@ -151,6 +153,12 @@ class DialogueState(State):
     empty: bool = False
     speed: float = 1.0
     voice: str | None = None
+    ssml: bool = False
+    tags: list[str] = field(default_factory=list)
+
+    def speak_as(self, other: DialogueState) -> None:
+        """Speak replies as ``other`` does."""
+        self.speed, self.voice, self.ssml = other.speed, other.voice, other.ssml
 
     def clone(self) -> Self:
         """An independent copy, its random generator too."""

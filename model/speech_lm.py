@@ -46,7 +46,7 @@ from .language_model.prompt import ChatPrompt, FixedPrompt, Prompt
 from .language_model.tool_calls import CallFormat
 from .language_model.word_scores import LLMWords
 from .speech_decoder.speech_decoder import SpeechDecoder
-from .speech_decoder.spelling_decoder import SpellingDecoder
+from .speech_decoder.spelling_decoder import Spelling, SpellingDecoder
 from .speech_decoder.voices import Speaker
 from .speech_lm_config import AnyUnitDecoder, PromptConfig, SpeechLMConfig, Voice, VoiceConfig, parts_of
 from .tokens import TokenKind, check_ids
@@ -119,6 +119,7 @@ class SpeechLM(nn.Module):
         self.decoder: DecoderConfig | None = None
         self._decoder: Decoder | None = None
         self._labels: Callable[[], Labels] | None = None
+        self._spelling: Spelling | None = None
         speech = None if self.unit_decoder is None else SpeechDecoder(self.unit_decoder, self.vocoder)
         self.stages = Stages(self._hearing(config.streams, None), self.llm, speech)
 
@@ -142,9 +143,10 @@ class SpeechLM(nn.Module):
     def read_by(self, tokenizer: Any) -> SpeechLM:
         """Take a transformers tokenizer: turns are written by its chat template, where the config has no prompt of its
         own, and words are spelt by it, where the unit decoder reads spelling, or a decoder looks for words."""
+        decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        self._spelling = Spelling(decode)
         if isinstance(self.unit_decoder, SpellingDecoder):
-            decode = tokenizer.decode
-            self.unit_decoder.read_by(partial(decode, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            self.unit_decoder.read_by(decode)
         if self.config.prompt is None:
             self._prompt = ChatPrompt(ChatTemplate(tokenizer))
         if self.adaptor.vocabulary() is not None:
@@ -242,6 +244,11 @@ class SpeechLM(nn.Module):
     def speaks(self) -> bool:
         """Whether a reply has samples."""
         return self.config.vocoder is not None
+
+    @property
+    def renders_ssml(self) -> bool:
+        """Whether replies may be in SSML."""
+        return self.stages.speech is not None and self.stages.speech.renders_ssml
 
     @property
     def speech(self) -> SpeechDecoder | None:
@@ -403,7 +410,9 @@ class SpeechLM(nn.Module):
     def begin_again(self, state: DialogueState) -> DialogueState:
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
         chat = None if state.chat is None else self.prompt.begin(state.chat.system, state.chat.tools)
-        return DialogueState(llm=self.llm.init_state(), rng=state.rng, chat=chat, speed=state.speed, voice=state.voice)
+        fresh = DialogueState(llm=self.llm.init_state(), rng=state.rng, chat=chat)
+        fresh.speak_as(state)
+        return fresh
 
     @torch.no_grad()
     def begin_turn(self, state: DialogueState) -> None:
@@ -573,15 +582,22 @@ class SpeechLM(nn.Module):
         if speech is not None and state.speech is not None and kind in (TokenKind.REPLY, TokenKind.END):
             if kind is TokenKind.REPLY:
                 ids = torch.tensor([[picked.token]], device=self.device)
-                units = speech.units(picked.hidden, state.speech, speech.beside(ids, self.llm.embed))
+                text = self._said(picked.token, state) if state.speech.marked is not None else ("", "")
+                units = speech.units(picked.hidden, state.speech, speech.beside(ids, self.llm.embed), *text)
             else:
-                units = speech.last_units(state.speech)
+                units = speech.last_units(state.speech, "".join(state.tags))
             held = speech.held(state.speech)
             pcm = self.sound(units, state) if aloud else pcm
         return ReplyStep(
             token=picked.token, kind=kind, position=picked.position, foreseen=picked.foreseen, units=units, pcm=pcm,
             held=held,
         )  # fmt: skip
+
+    def _said(self, token: int, state: DialogueState) -> tuple[str, str]:
+        """The text that a token adds to a reply in SSML, and the tags before it."""
+        if self._spelling is None:
+            raise DuologueError("a reply in SSML is read by its letters: give the model its tokenizer with read_by")
+        return self._spelling.piece(token), state.tags.pop(0) if state.tags else ""
 
     def _pick(self, state: DialogueState, sampling: Sampling, forced: int | None) -> Picked:
         """The next token of the transcript or the reply, and the state that predicted it."""
@@ -662,7 +678,7 @@ class SpeechLM(nn.Module):
         state.phase, state.speaking, state.generated, state.hearing = Phase.REPLYING, speaking, 0, None
         state.calls, state.picked = None, []
         speech = self.stages.speech
-        state.speech = None if speech is None else speech.init_state(1, state.speed, state.voice)
+        state.speech = None if speech is None else speech.init_state(1, state.speed, state.voice, state.ssml)
         if state.chat is not None:
             state.chat.reply_start = state.llm.length
 

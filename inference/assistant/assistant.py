@@ -110,15 +110,24 @@ class Assistant:
         self.input_rate = model.input_rate  # Hz
         self.output_rate = model.output_rate  # Hz
 
-    def converse(self, instructions: str = "", tools: Sequence[Tool] = ()) -> Conversation:
+    def converse(self, instructions: str = "", tools: Sequence[Tool] = (), ssml: bool = False) -> Conversation:
         """A new conversation, whose turns remember the ones before.
 
         Args:
             instructions: the system prompt. tools: functions that the model may call, as JSON schemas or in Python, as
                 transformers' chat templates take them. Replies of a model that has no place for them say so in their
                 warning.
+            ssml: replies may say in SSML how they are spoken (docs/ssml.md).
+
+        Raises:
+            DuologueError: ``ssml`` of a model that does not render it.
         """
-        return Conversation(self, instructions, tools)
+        return Conversation(self, instructions, tools, ssml)
+
+    def check_ssml(self) -> None:
+        """Raises DuologueError where replies cannot be in SSML."""
+        if not self.model.renders_ssml:
+            raise DuologueError("this model renders no SSML: it needs a unit vocoder, or a synthesiser, for a voice")
 
     def while_speaking(self) -> Assistant:
         """One with the same weights that hears while the user speaks, where its model can."""
@@ -191,6 +200,7 @@ class Assistant:
         instructions: str = "",
         tools: Sequence[Tool] = (),
         voice: str | AudioSource | None = None,
+        ssml: bool = False,
     ) -> Reply:
         """Ask one question without history: a recording (path, bytes or ``(rate, samples)``), a text, or a text about a
         recording, which may then be of a sound. A recording alone in which nobody speaks gets an empty reply and a
@@ -198,11 +208,12 @@ class Assistant:
         :meth:`with_voice`.
 
         Raises:
-            DuologueError: a recording cannot be used, no such voice, or neither ``audio`` nor ``text`` is given.
+            DuologueError: a recording cannot be used, neither ``audio`` nor ``text`` is given, no such voice, or as
+                :meth:`converse`, whose arguments the others are.
         """
         if voice is not None:
-            return self.with_voice(voice).ask(audio, text, sampling, instructions=instructions, tools=tools)
-        return self.converse(instructions, tools).ask(audio, text, sampling)
+            return self.with_voice(voice).ask(audio, text, sampling, instructions=instructions, tools=tools, ssml=ssml)
+        return self.converse(instructions, tools, ssml).ask(audio, text, sampling)
 
     def stream(
         self,
@@ -262,8 +273,12 @@ class Assistant:
 class Conversation:
     """The memory of one user's turns. A turn that was not followed to its end leaves no trace in it."""
 
-    def __init__(self, assistant: Assistant, instructions: str = "", tools: Sequence[Tool] = ()) -> None:
-        self.assistant, self.instructions, self.tools = assistant, instructions, tuple(tools)
+    def __init__(
+        self, assistant: Assistant, instructions: str = "", tools: Sequence[Tool] = (), ssml: bool = False
+    ) -> None:
+        if ssml:
+            assistant.check_ssml()
+        self.assistant, self.instructions, self.tools, self._ssml = assistant, instructions, tuple(tools), ssml
         self._warnings = assistant.not_followed(instructions, tools)
         self.clear()
 
@@ -271,6 +286,7 @@ class Conversation:
         """Forget everything but instructions and tools."""
         self.turns = 0
         self._state = self.assistant.model.init_state(0, self.instructions, self.tools)
+        self._state.ssml = self._ssml
 
     def ask(self, audio: Recordings | None = None, text: str | None = None, sampling: Sampling = GREEDY) -> Reply:
         """See :meth:`Assistant.ask`; earlier turns are remembered."""

@@ -19,7 +19,7 @@ from ...model.streaming import Streaming
 from ...model.tokens import TokenKind
 from .assistant import Assistant
 from .opening import speak_first
-from .text_stream import ReplyText, ids_of, said_ids, samples_of, timed_words, words_of
+from .text_stream import ReplyText, dictation, ids_of, samples_of, timed_words, words_of
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,15 @@ class OneShotRequest:
 
     def _begin_answer(self, tokens: list[int] | None = None) -> None:
         """``tokens``: that it is made of, with the last; None: those that the model picks."""
-        self._text, self._dictated = ReplyText(self._tokenizer), tokens
+        self._text, self._dictated = ReplyText(self._tokenizer, self._asked.ssml), tokens
         self._apart, self._hears = False, self._model  # apart: only written down, by a model that does no more
         self._heard = 0  # tokens of this turn before the reply
 
-    def instruct(self, instructions: str, tools: Sequence[Tool] = ()) -> tuple[str, ...]:
+    def instruct(self, instructions: str, tools: Sequence[Tool] = (), ssml: bool = False) -> tuple[str, ...]:
         """The system prompt and the functions that may be called, before all else; returns what is to be said where
-        they have no effect."""
+        they have no effect. ``ssml``: answers are in SSML."""
         self._state = self._asked = self._model.init_state(0, instructions, tools)
+        self._state.ssml = ssml
         self._read += self._count(instructions) if self._model.follows_instructions else 0
         self._read += sum(self._count(json.dumps(tool)) for tool in schemas(tools)) if self._model.takes_tools else 0
         return self._assistant.not_followed(instructions, tools)
@@ -122,31 +123,33 @@ class OneShotRequest:
         self._read += len(ids)
         return unknown
 
-    def sayable(self, text: str) -> int:
+    def sayable(self, text: str, ssml: bool = False) -> int:
         """The tokens of a text that is to be said word by word.
 
         Raises:
-            DuologueError: no words, or words that the model does not know.
+            DuologueError: no words, words that the model does not know, or SSML that is not rendered.
         """
-        return len(said_ids(self._tokenizer, self._model.layout, text))
+        return len(dictation(self._tokenizer, self._model.layout, text, ssml).ids)
 
     def speak_in(self, voice: str | None) -> None:
         """From the next answer on; one of the speech decoder's ``voices``, None: the first."""
         self._state.voice = self._asked.voice = voice
 
-    def dictate(self, text: str, speed: float = 1.0, voice: str | None = None) -> None:
+    def dictate(self, text: str, speed: float = 1.0, voice: str | None = None, ssml: bool = False) -> None:
         """What is to be said word by word, by itself.
 
-        speed: within the speech decoder's ``speeds``. voice: one of its ``voices``; None: the first.
+        speed: within the speech decoder's ``speeds``. voice: one of its ``voices``; None: the first. ssml: of a model
+            with ``renders_ssml``.
 
         Raises:
             DuologueError: as :meth:`sayable`.
         """
-        ids = said_ids(self._tokenizer, self._model.layout, text)
+        said = dictation(self._tokenizer, self._model.layout, text, ssml)
         self._asked = self._model.init_state()
-        self._asked.speed, self._asked.voice = speed, voice
-        self._model.read_text(ids, self._asked)
-        self._begin_answer([*ids, self._model.layout.eos])
+        self._asked.speed, self._asked.voice, self._asked.ssml = speed, voice, ssml
+        self._model.read_text(said.ids, self._asked)
+        self._asked.tags = said.tags
+        self._begin_answer([*said.ids, self._model.layout.eos])
 
     def detect(self, pcm: np.ndarray, first: bool = True) -> np.ndarray:
         """Probabilities of speech in a recording's ``first`` or next (n,) samples, one a window of 512."""

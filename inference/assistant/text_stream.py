@@ -18,6 +18,7 @@ from ...model.adaptor.adaptor import HeardToken
 from ...model.dialogue_state import ReplyStep
 from ...model.errors import DuologueError
 from ...model.speech_decoder.spoken_form import read_aloud
+from ...model.speech_decoder.ssml import ShownText, parsed
 from ...model.tokens import TokenKind, TokenLayout
 
 TOKENS = 4096  # of one text
@@ -75,6 +76,38 @@ def said_ids(tokenizer: Any, layout: TokenLayout, text: str) -> list[int]:
     return ids
 
 
+@dataclass(frozen=True)
+class Dictation:
+    """Tokens that are to be said, and of a text in SSML the tags before each, and behind the last."""
+
+    ids: list[int]
+    tags: list[str] = field(default_factory=list)
+
+
+def dictation(tokenizer: Any, layout: TokenLayout, text: str, ssml: bool = False) -> Dictation:
+    """A text that is to be said word by word.
+
+    Raises:
+        DuologueError: as :func:`said_ids` and :func:`parsed`.
+    """
+    if not ssml:
+        return Dictation(said_ids(tokenizer, layout, text))
+    found, tags = Dictation([]), ""
+    for before, words in parsed(text):
+        tags += before
+        ids: list[int] = tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True)
+        if not all(layout.is_text(id_) for id_ in ids):
+            ids = said_ids(tokenizer, layout, words) if read_aloud(words).strip(" .,?!") else []
+        if ids:
+            found.tags.extend([tags, *[""] * (len(ids) - 1)])
+            found.ids.extend(ids)
+            tags = ""
+    found.tags.append(tags)
+    if not found.ids:
+        raise DuologueError(f"the text {text[:80]!r} has no words")
+    return found
+
+
 def words_of(tokenizer: Any, layout: TokenLayout, text: str) -> list[int]:
     """The ids of a text's known words; none of a blank one.
 
@@ -115,6 +148,7 @@ class TextStream:
 
     tokenizer: Any
     special: bool = False  # special tokens are part of the text
+    shown: ShownText | None = None  # of a text in SSML: what takes its tags out
     text: str = ""
     _ids: list[int] = field(default_factory=list)
     _start: int = 0  # decoding begins here
@@ -134,15 +168,21 @@ class TextStream:
         delta = next_text(self.tokenizer, ids, done, final=final, special=self.special)
         if delta:
             self._start, self._done = self._done, len(self._ids)
-            self.text += delta
+        if self.shown is not None:
+            delta = self.shown.push(delta, last=final)
+        self.text += delta
         return delta
 
 
 class ReplyText:
-    """The words of transcript and reply, from the steps of a reply; and its calls, as the model writes them."""
+    """The words of transcript and reply, from the steps of a reply; and its calls, as the model writes them.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.reply, self.transcript = TextStream(tokenizer), TextStream(tokenizer)
+    ssml: the reply is in SSML, whose tags are no words.
+    """
+
+    def __init__(self, tokenizer: Any, ssml: bool = False) -> None:
+        self.reply = TextStream(tokenizer, shown=ShownText() if ssml else None)
+        self.transcript = TextStream(tokenizer)
         self.calls = TextStream(tokenizer, special=True)
 
     def push(self, step: ReplyStep) -> tuple[str, str]:

@@ -138,7 +138,7 @@ class Turn(Iterator[ReplyChunk]):
         self._about, self._on_end = about or [], on_end
         self._warnings = list(warnings)
         self._clock = _Clock()
-        self._text = ReplyText(tokenizer)
+        self._text = ReplyText(tokenizer, state.ssml)
         self._dictated = ""  # what was written down part by part
         self._pcm: list[np.ndarray] = []
         self._units: list[int] = []

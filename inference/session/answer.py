@@ -11,6 +11,7 @@ from torch import Tensor
 from ...model.decoding.reply import reply
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
+from ...model.speech_decoder.ssml import ShownText
 from ...model.streaming import State
 from ...model.tokens import TokenKind
 from ..assistant.text_stream import next_text
@@ -47,6 +48,7 @@ class Answer(State):
     emitted: tuple[int, int] = (0, 0)  # how many tokens of transcript and reply the events have emitted
     before: tuple[int, int] = (0, 0)  # where the text begins that the events emitted last
     called: tuple[int, int] = (0, 0)  # the same of calls: how many tokens, and where the last text begins
+    shown: ShownText = field(default_factory=ShownText)  # of what is said in SSML
 
     @classmethod
     def begin(cls, dialogue: DialogueState) -> Self:
@@ -69,6 +71,11 @@ class Answer(State):
     def played_out(self) -> bool:
         """Whether all of it has been played."""
         return self.ended and not len(self.waiting)
+
+    @property
+    def begins(self) -> tuple[bool, bool]:
+        """Whether the next text of the transcript, and of the reply, is the first of it."""
+        return self.emitted[0] == 0, not self.shown.begun if self.dialogue.ssml else self.emitted[1] == 0
 
     def cut(self, dialogue: DialogueState) -> None:
         """Forget, in ``dialogue``, the words of it that were not heard."""
@@ -130,6 +137,8 @@ class Answer(State):
         said = next_text(tokenizer, words, self.emitted[1] - self.before[1], final=self.written)
         if said:
             self.before, self.emitted = (self.before[0], self.emitted[1]), (self.emitted[0], len(self.words))
+        if self.dialogue.ssml:
+            said = self.shown.push(said, last=self.written)
         return heard, said
 
     def emit_calls(self, tokenizer: Any) -> str:

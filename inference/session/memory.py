@@ -103,8 +103,8 @@ class Memory(State):
             self.remembered += 1
         if self.remembered < len(self.past):
             return dialogue
-        growing.rng, growing.speed, growing.voice = dialogue.rng, dialogue.speed, dialogue.voice
-        self.recalled, self.called = None, False
+        growing.rng, self.recalled, self.called = dialogue.rng, None, False
+        growing.speak_as(dialogue)
         self.spoken = [(word, FORGOTTEN, made) for word, _, made in self.spoken]
         return growing
 

@@ -127,10 +127,12 @@ class Session(TurnTaking):
         said before is then told in words.
 
         Raises:
-            DuologueError: a voice that the model has not, or instructions, tools or keywords that it cannot be told of;
-                nothing has changed then.
+            DuologueError: a voice that the model has not, SSML that it does not render, or instructions, tools or
+                keywords that it cannot be told of; nothing has changed then.
         """
         check_voice(self.model, config.voice)
+        if config.ssml:
+            self.assistant.check_ssml()
         changed = (config.instructions, config.tools) != (self.config.instructions, self.config.tools)
         if changed:
             self.model.init_state(0, config.instructions, config.tools)
@@ -141,7 +143,7 @@ class Session(TurnTaking):
         self.state.loudness.config = config.loudness
         for dialogue in (self.state.dialogue, self.state.before, self.state.barge_in):
             if dialogue is not None:
-                dialogue.speed, dialogue.voice = config.speed, config.voice
+                dialogue.speed, dialogue.voice, dialogue.ssml = config.speed, config.voice, config.ssml
         if changed and (self.model.follows_instructions or self.model.takes_tools):
             self.state.instruct_later = True
             if self.state.policy.mode not in (Mode.ANSWERING, Mode.DUCKED):

@@ -46,6 +46,7 @@ class SessionConfig:
         before twice as many were filled.
     speed: of what is said, from the next answer on; within the speech decoder's ``speeds``.
     voice: in which it is said, from the next answer on; one of the speech decoder's ``voices``; None: the first.
+    ssml: whether answers, from the next one on, may say in SSML how they are spoken (docs/ssml.md).
     keywords: phrases that are likely to be said, which are looked for in what is heard from the next frame on.
     instructions: the system prompt. tools: functions that the model may call. Both have an effect on models that have
         learnt to follow them.
@@ -69,6 +70,7 @@ class SessionConfig:
     history: int | None = None
     speed: float = 1.0
     voice: str | None = None
+    ssml: bool = False
     keywords: tuple[str, ...] = ()
     instructions: str = ""
     tools: tuple[Tool, ...] = ()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...model.dialogue_state import DialogueState
 from ...model.duplex.monitor import TURN_STATES, TurnState, fuse
+from ...model.speech_decoder.ssml import without_tags
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
 from ..assistant.voices import check_voice
@@ -36,6 +37,8 @@ class TurnTaking:
         self, assistant: Assistant, config: SessionConfig | None = None, vad: Streaming | None = None, seed: int = 0
     ) -> None:
         config = config or SessionConfig()
+        if config.ssml:
+            assistant.check_ssml()
         self._unaided = assistant.while_speaking()
         assistant = self._unaided.expecting(config.keywords)
         model = assistant.model
@@ -50,7 +53,7 @@ class TurnTaking:
         self._frame_out = FRAME_MS * self.output_rate // 1000
         dialogue = model.init_state(seed, config.instructions, config.tools)
         check_voice(model, config.voice)
-        dialogue.speed, dialogue.voice = config.speed, config.voice
+        dialogue.speed, dialogue.voice, dialogue.ssml = config.speed, config.voice, config.ssml
         self.state = SessionState.begin(dialogue, vad.init_state(), config, self.frame)
 
     @property
@@ -237,8 +240,8 @@ class TurnTaking:
         if not s.instruct_later:
             return dialogue
         fresh = self.model.init_state(0, self.config.instructions, self.config.tools)
-        fresh.rng, fresh.speed, fresh.voice = dialogue.rng, dialogue.speed, dialogue.voice
-        s.instruct_later, s.memory.recalled = False, None
+        fresh.rng, s.instruct_later, s.memory.recalled = dialogue.rng, False, None
+        fresh.speak_as(dialogue)
         return s.memory.in_words(self.model, fresh)
 
     def _instruct_this_turn(self) -> None:
@@ -328,7 +331,7 @@ class TurnTaking:
 
     def _emit(self, answer: Answer, events: list[Event]) -> None:
         """Events of the text that has come since the last ones."""
-        first = [count == 0 for count in answer.emitted]
+        first = answer.begins
         found = answer.emit(self.assistant.tokenizer, reply=not self.state.awaiting_response)
         for kind, text, begins in zip((EventKind.USER_TEXT, EventKind.ANSWER_TEXT), found, first, strict=True):
             if text:  # the first piece has no space before it, or (an adaptor's tokens) one
@@ -341,7 +344,8 @@ class TurnTaking:
             events.append(Event(EventKind.ANSWER_CALL, self.state.now_ms, text, glued=True))
 
     def _text(self, ids: list[int]) -> str:
-        return str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+        text = str(self.assistant.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+        return without_tags(text) if self.config.ssml else text
 
 
 def _resampled(pcm: Tensor, rate: int, wanted: int) -> Tensor:

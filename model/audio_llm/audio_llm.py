@@ -28,6 +28,7 @@ from ..language_model.messages import check_messages, parts
 from ..language_model.tool_calls import CallFormat
 from ..layers.kv_cache import KVBuffer
 from ..speech_decoder.speech_decoder import SpeechDecoder
+from ..speech_decoder.spelling_decoder import Spelling
 from ..speech_decoder.voices import Speaker
 from ..tokens import TokenKind, TokenLayout
 
@@ -80,6 +81,7 @@ class AudioLLM(NoTranscripts):
     def __init__(self, network: Any, processor: Any, speech: SpeechDecoder | None = None) -> None:
         self.network, self.processor, self.speech = network.eval(), processor, speech
         self.tokenizer = processor.tokenizer
+        self._spelling = Spelling(self._words)
         eos = network.generation_config.eos_token_id
         special = set(self.tokenizer.added_tokens_decoder)
         words = [id_ for id_ in range(len(self.tokenizer)) if id_ not in special]
@@ -114,6 +116,11 @@ class AudioLLM(NoTranscripts):
     def output_rate(self) -> int:
         """Sample rate of what is said, Hz (16000, of no samples, without a voice)."""
         return 16_000 if not self.speaks else self.speech.vocoder.config.sample_rate  # type: ignore[union-attr]
+
+    @property
+    def renders_ssml(self) -> bool:
+        """Whether replies may be in SSML."""
+        return self.speech is not None and self.speech.renders_ssml
 
     @property
     def speaks(self) -> bool:
@@ -168,7 +175,8 @@ class AudioLLM(NoTranscripts):
     def begin_again(self, state: DialogueState) -> AudioLLMState:
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
         again = self.init_state(0, _mine(state).instructions, _mine(state).tools)
-        again.rng, again.speed, again.voice = state.rng, state.speed, state.voice
+        again.rng = state.rng
+        again.speak_as(state)
         return again
 
     def begin_turn(self, state: DialogueState) -> None:
@@ -229,7 +237,9 @@ class AudioLLM(NoTranscripts):
         state.messages, state.text, state.clips, state.written = messages, text, [], []
         state.text_start, state.replied = state.llm.length, True
         state.phase, state.generated, state.pending, state.turn = Phase.REPLYING, 0, None, state.turn + 1
-        state.speech = None if self.speech is None else self.speech.init_state(1, state.speed, state.voice)
+        state.speech = None
+        if self.speech is not None:
+            state.speech = self.speech.init_state(1, state.speed, state.voice, state.ssml)
 
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None:
         """A turn that the user typed, as ids, instead of begin_turn, listen and end_turn."""
@@ -277,7 +287,7 @@ class AudioLLM(NoTranscripts):
         if token in self.ends:
             state.phase = Phase.ENDED
             if self.speech is not None and state.speech is not None:
-                units = self.speech.last_units(state.speech)
+                units = self.speech.last_units(state.speech, "".join(state.tags))
                 pcm = self.speech.sound(units, state.speech) if aloud else pcm
             return ReplyStep(
                 token=token, kind=TokenKind.END, position=position, foreseen=foreseen, units=units, pcm=pcm
@@ -288,12 +298,17 @@ class AudioLLM(NoTranscripts):
         if self.speech is not None and hidden is not None and state.speech is not None:
             fed = torch.tensor([[token]], device=self.device)
             beside = self.speech.beside(fed, self.network.get_input_embeddings())
-            units = self.speech.units(hidden, state.speech, beside)
+            text = ("", "") if state.speech.marked is None else self._said(token, state)
+            units = self.speech.units(hidden, state.speech, beside, *text)
             held = self.speech.held(state.speech)
             pcm = self.speech.sound(units, state.speech) if aloud else pcm
         return ReplyStep(
             token=token, kind=TokenKind.REPLY, position=position, foreseen=foreseen, units=units, pcm=pcm, held=held
         )
+
+    def _said(self, token: int, state: DialogueState) -> tuple[str, str]:
+        """The text that a token adds to a reply in SSML, and the tags before it."""
+        return self._spelling.piece(token), state.tags.pop(0) if state.tags else ""
 
     def sound(self, units: Tensor, state: DialogueState) -> Tensor:
         """The samples (1, n) that the reply's next units (1, U) bring."""

@@ -232,12 +232,16 @@ class PreciseStack(Stack):
 
 @dataclass
 class SourceFilterState(State):
-    """The stack, the frames by which it still has to fall behind, the stack of the pitch, and the sources."""
+    """The stack, the frames by which it still has to fall behind, the stack of the pitch, and the sources.
+
+    higher: of the frames whose samples have not come, how much higher they are spoken (logarithm); none: as they are.
+    """
 
     stack: StackState
     skip: int
     pitch: StackState | None
     source: SourceState
+    higher: list[float] = field(default_factory=list)
 
 
 class SourceFilter(Stack, Streaming):
@@ -309,6 +313,10 @@ class SourceFilter(Stack, Streaming):
 
     def step(self, x: Tensor, state: SourceFilterState) -> Tensor:
         controls = self._controls(x, state)
+        if state.higher:
+            frames = controls.log_f0.shape[1] // self.config.pieces
+            higher = controls.log_f0.new_tensor(state.higher[:frames]).repeat_interleave(self.config.pieces)
+            controls.log_f0, state.higher = controls.log_f0 + higher, state.higher[frames:]
         return self.sound(controls, controls.f0, state.source)
 
     def flush(self, state: SourceFilterState) -> Tensor:

@@ -16,7 +16,7 @@ The convolutions see what was said before, and the characters of the word to its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -87,8 +87,12 @@ class Spelling:
 
     def text(self, tokens: Sequence[int]) -> tuple[str, list[int]]:
         """The text of tokens, and for each of its characters the number of its token."""
-        pieces = [self.piece(token) for token in tokens]
-        return "".join(pieces), [at for at, piece in enumerate(pieces) for _ in piece]
+        return joined([self.piece(token) for token in tokens])
+
+
+def joined(pieces: Sequence[str]) -> tuple[str, list[int]]:
+    """Pieces as one text, and for each of its characters the number of its piece."""
+    return "".join(pieces), [at for at, piece in enumerate(pieces) for _ in piece]
 
 
 class _Read(NamedTuple):
@@ -144,7 +148,8 @@ class CharacterConv(nn.Module):
 class SpellingState(State):
     """What a reply under way has accumulated.
 
-    hidden: (1, n, D), the state of each character of ``unread``. pieces: how many characters each of the last tokens
+    hidden: (1, n, D), the state of each character of ``unread``. read: the characters that the last step's symbols
+        stand for, counted from the first that was unread then. pieces: how many characters each of the last tokens
         has, of those that have some in ``unread``.
     lefts: of each convolution the last characters (1, kernel // 2, dim). frames: of the attention over frames.
     """
@@ -154,6 +159,7 @@ class SpellingState(State):
     pieces: list[int]
     lefts: list[Tensor]
     frames: UnitDecoderState
+    read: list[int] = field(default_factory=list)
 
 
 class SpellingDecoder(Streaming):
@@ -242,12 +248,13 @@ class SpellingDecoder(Streaming):
         return SpellingState(_Unread(), hidden, [], self._lefts(1), self.frames.init_state(1))
 
     @torch.no_grad()
-    def step(self, x: Tensor, state: SpellingState, ids: Tensor | None = None) -> Tensor:
-        """The next states (1, t, D) and the tokens that they predicted (1, t) -> (1, λn, units + 1) of the words that
-        are complete with them."""
+    def step(self, x: Tensor, state: SpellingState, ids: Tensor | Sequence[str] | None = None) -> Tensor:
+        """The next states (1, t, D) and the tokens that they predicted (1, t), or what is spoken of each -> (1, λn,
+        units + 1) of the words that are complete with them."""
         if ids is None:
             raise DuologueError("this unit decoder reads spelling: give it the ids of the tokens beside their states")
-        text, owners = self.spelling.text(ids[0].tolist())
+        pieces = [self.spelling.piece(token) for token in ids[0].tolist()] if isinstance(ids, Tensor) else ids
+        text, owners = joined(pieces)
         state.hidden = torch.cat([state.hidden.to(x), x[:, owners]], dim=1)
         state.pieces += [owners.count(token) for token in range(x.shape[1])]
         state.unread = _Unread(state.unread.text + text, state.unread.before)
@@ -262,9 +269,15 @@ class SpellingDecoder(Streaming):
         """How many of the last tokens have speech to come."""
         return len(state.pieces)
 
+    def places(self, state: SpellingState, tokens: int) -> tuple[list[int], int]:
+        """Of the last step, to which ``tokens`` came: for each λ of its frames the character that they speak, counted
+        from the first that was unread before; and how many are unread now."""
+        return state.read, len(state.unread.text)
+
     def _advance(self, state: SpellingState, last: bool) -> Tensor:
         held = len(state.unread.text)
         read, state.unread = _read(state.unread, last)
+        state.read = read.places
         device = state.hidden.device
         x = self.state_proj(self.norm(state.hidden[:, read.places]))
         x = x + self.characters(torch.tensor([read.codes], dtype=torch.long, device=device))

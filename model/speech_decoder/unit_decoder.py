@@ -171,6 +171,11 @@ class UnitDecoder(Streaming):
         """How many of the last tokens have speech to come: none."""
         return 0
 
+    def places(self, state: UnitDecoderState, tokens: int) -> tuple[list[int], int]:
+        """Of the last step, to which ``tokens`` came: for each λ of its frames the token that they speak; and how many
+        are unread now: none."""
+        return list(range(tokens)), 0
+
     def _step_mask(self, buffer: KVBuffer, x: Tensor) -> Tensor:
         """Who sees whom among the frames that the buffer will return and the new ones (B, n, dim)."""
         c, new, kept = self.config, x.shape[1], buffer.kept
@@ -240,17 +245,21 @@ class CTCCollapse(Streaming):
         return CollapseState(last=torch.full((batch_size,), -1))
 
     def step(self, x: Tensor, state: CollapseState) -> Tensor:
-        labels = x.argmax(dim=-1)  # (B, N)
-        if labels.shape[1] == 0:
-            return labels
-        state.last = state.last.to(labels.device)
-        before = torch.cat([state.last[:, None], labels[:, :-1]], dim=1)
-        state.last = labels[:, -1]
-        new = (labels != before) & (labels != self.blank)
+        labels, new = self.begun(x, state)
         if labels.shape[0] == 1:
             return labels[new][None]
         rows = [row[keep] for row, keep in zip(labels, new, strict=True)]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+
+    def begun(self, x: Tensor, state: CollapseState) -> tuple[Tensor, Tensor]:
+        """Logits (B, N, units + 1) -> the best label of each frame, and whether a unit begins in it, (B, N) each."""
+        labels = x.argmax(dim=-1)
+        if labels.shape[1] == 0:
+            return labels, labels.bool()
+        state.last = state.last.to(labels.device)
+        before = torch.cat([state.last[:, None], labels[:, :-1]], dim=1)
+        state.last = labels[:, -1]
+        return labels, (labels != before) & (labels != self.blank)
 
     def flush(self, state: CollapseState) -> Tensor:
         return state.last.new_zeros(state.last.shape[0], 0)

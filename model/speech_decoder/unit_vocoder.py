@@ -21,6 +21,7 @@ from ..layers.conv import AlignState, feed
 from ..streaming import Composite, State
 from .duration import DurationPredictor, DurationState, durations_from_log
 from .hifigan import Generator, GeneratorState
+from .manner import MannerState, durations_in
 from .source_filter import SourceFilter, SourceFilterConfig, SourceFilterState
 from .voices import DEFAULT, Speaker, rows_of
 
@@ -100,7 +101,7 @@ class VocoderState(State):
     """Units whose duration is not known yet, and the convolutions of the predictor and the generator.
 
     speed: durations are divided by it. owed: frames by which the units so far should have lasted longer for that.
-    row: of the table of speaker embeddings, if there is one.
+    row: of the table of speaker embeddings, if there is one. manner: how each unit is spoken; None: all alike.
     """
 
     duration: DurationState
@@ -109,14 +110,15 @@ class VocoderState(State):
     speed: float = 1.0
     owed: float = 0.0
     row: int = 0
+    manner: MannerState | None = None
 
     def at_speed(self, durations: Tensor) -> Tensor:
-        """The next units' durations (1, U) at the state's speed: whole frames, at least one; what rounding takes from
-        one, the next ones get."""
-        if self.speed == 1:
+        """The next units' durations (1, U) at the state's speed and in their manner: whole frames, at least one; what
+        rounding takes from one, the next ones get."""
+        if self.speed == 1 and self.manner is None:
             return durations
-        frames = []
-        for duration in durations[0].tolist():
+        frames, own = [], durations[0].tolist()
+        for duration in own if self.manner is None else durations_in(self.manner.units, own):
             wanted = duration / self.speed + self.owed
             frames.append(max(1, round(wanted)))
             self.owed = wanted - frames[-1]
@@ -208,14 +210,21 @@ class UnitVocoder(Composite):
         else:
             begun = generator.init_state(batch_size)
         own = {"waiting": waiting, "generator": begun, "speed": 1.0, "owed": 0.0, "row": speaker.row or 0}
-        return VocoderState.of(self, batch_size, **own)
+        return VocoderState.of(self, batch_size, **own, manner=None)
 
     def run(self, units: Tensor, state: VocoderState, last: bool) -> Tensor:
         x = self.embed(units, state.row)  # (B, C, U)
         log_durations = feed(self.duration, x, state.duration, last)  # (B, 1, U)
         x, log_durations = state.waiting.push(x, log_durations)
-        frames = self._expand(x, state.at_speed(durations_from_log(log_durations[:, 0])))  # (B, C, T)
-        return feed(self.generator, frames, state.generator, last)[:, 0]  # (B, n)
+        durations = state.at_speed(durations_from_log(log_durations[:, 0]))
+        frames, manner = self._expand(x, durations), state.manner  # (B, C, T)
+        if manner is None:
+            return feed(self.generator, frames, state.generator, last)[:, 0]  # (B, n)
+        higher = manner.frames(durations[0].tolist(), self.config.hop, self.config.sample_rate)
+        if isinstance(state.generator, SourceFilterState):
+            state.generator.higher += higher
+        pcm = feed(self.generator, frames, state.generator, last)[:, 0]
+        return manner.sound(pcm, self.config.hop, self.config.sample_rate, last)
 
     def flush(self, state: VocoderState) -> Tensor:
         held = state.waiting.held[0]
