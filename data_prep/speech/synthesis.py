@@ -13,6 +13,8 @@ from .engine import SAMPLE_RATE, Prosody, SynthesisError, Voice, engine
 from .language import sayable
 
 _MOST = 20_000  # characters: a command line has an end
+# Pitch and rate of voices' own manner, of engines that can be told a rate alone (in their units, see Prosody).
+_OWN = {"espeak": (50.0, 175.0), **dict.fromkeys(("kokoro", "pico", "piper", "rhvoice"), (100.0, 100.0))}
 
 
 def require(*engines: str) -> None:
@@ -38,6 +40,14 @@ def synthesise(text: str, voice: Voice, prosody: Prosody | None = None) -> np.nd
     speaker = engine(voice.engine)
     speaker.require()
     return _checked(*speaker.speak(given(text, voice), voice, prosody), text, voice)
+
+
+def at_rate(rate: float, voice: Voice) -> Prosody | None:
+    """A voice's manner at so many times its own rate; None: its own, for its engine cannot be told a rate alone."""
+    if rate == 1 or voice.engine not in _OWN:
+        return None
+    pitch, own = _OWN[voice.engine]
+    return Prosody(pitch=pitch, spread=0.0, rate=own * rate)
 
 
 def spoken_by(text: str, voice: Voice, language: str = "en") -> dict[str, str]:

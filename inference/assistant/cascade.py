@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...checkpoints.recognisers.recogniser import RATE, Recogniser
 from ...data_prep.speech.engine import SAMPLE_RATE, SynthesisError, Voice
-from ...data_prep.speech.synthesis import synthesise
+from ...data_prep.speech.synthesis import at_rate, synthesise
 from ...data_prep.text.spoken import normalise
 from ...model.decoding.decoder import NoTranscripts
 from ...model.dialogue_state import DialogueState, Phase, Picked, ReplyStep, Sampling, pick
@@ -32,6 +32,7 @@ from ...model.language_model.chat_template import ChatTemplate, Message, Tool
 from ...model.language_model.picking import pick_decided, without_calls
 from ...model.language_model.prompt import ChatPrompt
 from ...model.speech_decoder.speech_decoder import SpeechDecoder
+from ...model.speech_decoder.ssml import SSMLReader, settled
 from ...model.speech_decoder.voices import Speaker
 from ...model.tokens import TokenKind, TokenLayout, check_ids
 
@@ -41,6 +42,7 @@ _END = re.compile(r"[.!?…:;]+[\"'”’)\]]*\s|[。！？；]+[”’」』]*|
 _LONGEST = 240  # characters that are spoken at once where no sentence ends
 _MARKUP = re.compile(r"[*_`#|]+")
 _TOKENS_A_SECOND = 8  # of speech, at most
+_QUIET = 0.01  # of full scale: what voices leave around a sentence
 
 
 @dataclass
@@ -50,7 +52,7 @@ class CascadeState(DialogueState):
     clips: what is heard of this turn, samples (n,) in pieces. question: what is asked about it in writing.
     heard: tokens of the transcript that have not been handed out.
     unsaid: tokens of the reply that have not been spoken, but for the first ``skipped`` characters of them.
-    spoken: the reply's speech so far, samples (n,), a whole number of units.
+    spoken: the reply's speech so far, samples (n,), a whole number of units. reader: of a reply in SSML.
     """
 
     clips: list[Tensor] = field(default_factory=list)
@@ -59,6 +61,7 @@ class CascadeState(DialogueState):
     unsaid: list[int] = field(default_factory=list)
     skipped: int = 0
     spoken: Tensor = field(default_factory=lambda: torch.zeros(0))
+    reader: SSMLReader = field(default_factory=SSMLReader)
 
     def truncate(self, length: int) -> None:
         """See :meth:`DialogueState.truncate`."""
@@ -99,6 +102,11 @@ class Cascade(NoTranscripts):
     def speaks(self) -> bool:
         """Whether a reply has samples."""
         return self.voice is not None
+
+    @property
+    def renders_ssml(self) -> bool:
+        """Whether replies may be in SSML: pauses and, of engines that can be told one, rates; no emphasis."""
+        return self.speaks
 
     @property
     def fingerprint(self) -> str:
@@ -145,7 +153,9 @@ class Cascade(NoTranscripts):
         """A conversation with the same instructions and tools, in which nothing has been said; sampling goes on."""
         assert state.chat is not None
         chat = self.prompt.begin(state.chat.system, state.chat.tools)
-        return CascadeState(llm=self.llm.init_state(), rng=state.rng, chat=chat)
+        fresh = CascadeState(llm=self.llm.init_state(), rng=state.rng, chat=chat)
+        fresh.speak_as(state)
+        return fresh
 
     def begin_turn(self, state: DialogueState) -> None:
         """The user begins to speak."""
@@ -259,13 +269,20 @@ class Cascade(NoTranscripts):
                              pcm=torch.zeros(1, 0))  # fmt: skip
         picked = pick_decided(state, sampling, self.calls, lambda token: self._pick(state, sampling, token), forced)
         if picked.kind is TokenKind.REPLY:
-            state.unsaid.append(picked.token)
+            state.unsaid += [*self._tags(state, 1), picked.token]
+        elif picked.kind is TokenKind.END:
+            state.unsaid += self._tags(state, len(state.tags))
         speaks = self.speaks and picked.kind is not TokenKind.CALL
         units = self._speak(state, picked.kind is TokenKind.END) if speaks else none
         return ReplyStep(
             token=picked.token, kind=picked.kind, position=picked.position, foreseen=picked.foreseen, units=units,
             pcm=self.sound(units, state) if aloud else torch.zeros(1, 0),
         )  # fmt: skip
+
+    def _tags(self, state: CascadeState, count: int) -> list[int]:
+        """The next tags that a reply in SSML is given beside its tokens, as tokens."""
+        tags, state.tags = "".join(state.tags[:count]), state.tags[count:]
+        return self.template.encode(tags) if tags else []
 
     def _pick(self, state: CascadeState, sampling: Sampling, forced: int | None) -> Picked:
         """The next token of the reply."""
@@ -314,7 +331,7 @@ class Cascade(NoTranscripts):
     def _be_silent(self, state: CascadeState) -> None:
         """Forget what of the last turn has not been handed out, and what was spoken of it."""
         state.heard, state.unsaid, state.skipped, state.spoken = [], [], 0, torch.zeros(0)
-        state.calls, state.picked = None, []
+        state.calls, state.picked, state.reader = None, [], SSMLReader()
 
     @torch.no_grad()
     def _feed(self, ids: Sequence[int], state: DialogueState) -> None:
@@ -331,28 +348,64 @@ class Cascade(NoTranscripts):
         cut = len(text) if ended else ends[-1] if ends else 0
         if not cut and len(text) > _LONGEST:
             cut = text.rfind(" ") + 1
+        if state.ssml and not ended:
+            cut = settled(text[:cut])
         if not cut:
             return torch.zeros(1, 0, dtype=torch.long)
         rest, kept = text[cut:], 0  # its tokens: one, but for a sentence that was broken off
         while len(left := self.template.decode(state.unsaid[len(state.unsaid) - kept :])) < len(rest):
             kept += 1
         state.unsaid, state.skipped = state.unsaid[len(state.unsaid) - kept :], len(left) - len(rest)
-        pcm, before = self._synthesised(text[:cut]), len(state.spoken) // FRAME
+        before = len(state.spoken) // FRAME
+        pcm = self._marked(text[:cut], state, ended) if state.ssml else self._synthesised(text[:cut])
         state.spoken = torch.cat([state.spoken, pcm])
         return torch.arange(before, len(state.spoken) // FRAME)[None]
 
-    def _synthesised(self, text: str) -> Tensor:
+    def _marked(self, text: str, state: CascadeState, ended: bool) -> Tensor:
+        """The speech of a sentence in SSML, samples (n,), n a whole number of frames."""
+        runs, pieces, pause = state.reader.push(text) + (state.reader.end() if ended else []), [torch.zeros(0)], 0.0
+        spoken = [(run.text, run.manner) for run in runs if run.manner is not None]
+        while spoken:
+            said, manner = spoken.pop(0)
+            while spoken and spoken[0][1].rate == manner.rate and not spoken[0][1].pause:  # emphasis is not rendered
+                said += spoken.pop(0)[0]
+            pause += manner.pause
+            pcm = self._synthesised(said, manner.rate)
+            if len(pcm) and pause:
+                pieces, pcm = [_without_quiet(torch.cat(pieces), behind=True), _silence(pause)], _without_quiet(pcm)
+                pause = 0.0
+            pieces.append(pcm)
+        if ended and state.reader.pause + pause:
+            pieces = [_without_quiet(torch.cat(pieces), behind=True), _silence(state.reader.pause + pause)]
+        else:
+            state.reader.pause += pause
+        wave = torch.cat(pieces)
+        return torch.nn.functional.pad(wave, (0, -len(wave) % FRAME))
+
+    def _synthesised(self, text: str, rate: float = 1.0) -> Tensor:
         """The speech of a sentence, samples (n,), n a whole number of frames; none where the voice can say nothing."""
         assert self.voice is not None
         text = " ".join(_MARKUP.sub(" ", text).split())
         for said in (text, normalise(text)):
             try:
-                pcm = synthesise(said, self.voice)
+                pcm = synthesise(said, self.voice, at_rate(rate, self.voice))
             except SynthesisError:  # a letter that the voice has no sound for, a line of dashes
                 continue
             wave = torch.from_numpy(pcm.astype(np.float32) / 32_768)
             return torch.nn.functional.pad(wave, (0, -len(wave) % FRAME))
         return torch.zeros(0)
+
+
+def _silence(seconds: float) -> Tensor:
+    return torch.zeros(round(seconds * SAMPLE_RATE))
+
+
+def _without_quiet(wave: Tensor, behind: bool = False) -> Tensor:
+    """Samples (n,) without the quiet before them, or ``behind`` them."""
+    loud = (wave.abs() > _QUIET).nonzero()[:, 0]
+    if not len(loud):
+        return wave[:0]
+    return wave[: int(loud[-1]) + 1] if behind else wave[int(loud[0]) :]
 
 
 def _layout(tokenizer: Any, template: ChatTemplate) -> TokenLayout:

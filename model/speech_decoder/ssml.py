@@ -93,7 +93,7 @@ class SSMLReader(State):
             self._take(tag[1] == "/", tag[2], tag[3])
             runs.append(Run(tag[0], None))
             at = tag.end()
-        end = len(text) if last else at + _settled(text[at:])
+        end = len(text) if last else at + settled(text[at:])
         runs += self._spoken(text[at:end])
         self.held = text[end:]
         return runs
@@ -136,7 +136,7 @@ def _inside(outer: Manner, name: str, given: dict[str, str]) -> Manner:
     return outer
 
 
-def _settled(text: str) -> int:
+def settled(text: str) -> int:
     """How much of a text without tags cannot become part of one."""
     start = text.rfind("<")
     begun = _BEGUN.fullmatch(text, start) if start >= 0 else None

@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from duologue.checkpoints.importers.llm import Config, read, run
 from duologue.checkpoints.recognisers.recogniser import TimedWord
 from duologue.data_prep.speech.engine import SAMPLE_RATE, Voice
-from duologue.data_prep.speech.synthesis import synthesise
+from duologue.data_prep.speech.synthesis import at_rate, synthesise
 from duologue.inference.assistant.assistant import Assistant, Sampling
 from duologue.inference.assistant.cascade import FRAME, Cascade
 from duologue.inference.assistant.loading import load
+from duologue.inference.assistant.text_stream import dictation
 from duologue.inference.assistant.transcribe import transcribe
 from duologue.inference.evaluation.report.run_folder import loaded
 from duologue.inference.evaluation.suites import asr as asr_suite
@@ -132,6 +133,43 @@ def test_sentences_are_spoken_when_they_are_complete(folder: Path, aloud: bool) 
     assert [part.shape[1] for part in parts] == [len(pcm) + -len(pcm) % FRAME for pcm in wanted]
     for part, pcm in zip(parts, wanted, strict=True):
         assert np.allclose(part[0, : len(pcm)].numpy(), pcm / 32_768, atol=1e-4)
+
+
+def test_a_reply_in_ssml(folder: Path) -> None:
+    """Tags, in the reply or beside it, are not said aloud: a break is silence, a rate is the voice's."""
+    assistant = cascade(folder)
+    model, encode = assistant.model, assistant.model.template.encode  # type: ignore[attr-defined]
+    text = 'Is it<break time="400ms"/> <emphasis>this</emphasis> one? <prosody rate="fast">It is.</prosody><break/>'
+    given = dictation(assistant.tokenizer, model.layout, text, ssml=True)
+
+    def said(ids: list[int], tags: list[str]) -> torch.Tensor:
+        state = model.init_state()
+        state.ssml = True
+        model.read_text(encode("Hello"), state)
+        state.tags, ids = tags, [*ids, model.layout.eos]
+        return torch.cat([step.pcm for step in reply(model, state, FEW, choose=lambda: ids.pop(0))], dim=1)[0]
+
+    written = said(encode(text), [])
+    beside = said(given.ids, given.tags)  # the space is inside of prosody, where no sentence is heard to end
+    assert torch.equal(beside[:9_000], written[:9_000]) and abs(len(beside) - len(written)) <= FRAME
+
+    def spoken(text: str, rate: float = 1.0) -> torch.Tensor:
+        return torch.from_numpy(synthesise(text, VOICE, at_rate(rate, VOICE)) / 32_768).float()
+
+    def bounds(wave: torch.Tensor) -> tuple[int, int]:
+        loud = (wave.abs() > 0.01).nonzero()[:, 0]
+        return int(loud[0]), int(loud[-1]) + 1
+
+    first, second, third = spoken("Is it"), spoken("this one?"), spoken("It is.", 1.2)
+    end, start = bounds(first)[1], bounds(second)[0]
+    assert torch.allclose(written[:end], first[:end], atol=1e-4) and not written[end : end + 6_400].any()
+    assert torch.allclose(written[end + 6_400 :][: len(second) - start], second[start:], atol=1e-4)
+    last = bounds(third)[1]
+    behind = written[end + 6_400 + len(second) - start :]
+    behind = behind[-(end + 6_400 + len(second) - start) % FRAME :]
+    assert torch.allclose(behind[:last], third[:last], atol=1e-4)
+    assert len(behind) == last + 4_000 + -(last + 4_000) % FRAME and not behind[last:].any()
+    assert at_rate(1.2, Voice(engine="flite", name="rms")) is None
 
 
 def test_nothing_understood_is_not_answered(folder: Path) -> None:

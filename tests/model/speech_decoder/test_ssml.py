@@ -114,7 +114,7 @@ def test_a_vocoder_renders_what_it_is_told_in_whatever_pieces(source_filter):
     assert len(spoken(made, units, slow)) == len(plain) + 5 * HOP
     loud = [Manner(emphasis=1.0) if 5 <= i < 15 else Manner() for i in range(20)]
     assert len(spoken(made, units, loud)) == len(plain) + round(40 * (LONGER - 1)) * HOP
-    mixed = [replace(b, pause=a.pause, rate=c.rate) for a, b, c in zip(manners, loud, slow)]
+    mixed = [replace(b, pause=a.pause, rate=c.rate) for a, b, c in zip(manners, loud, slow, strict=True)]
     whole = spoken(made, units, mixed, rest=[Manner(pause=0.05)])
     for chunk in (1, 3, 7):
         pieces = spoken(made, units, mixed, chunk, [Manner(pause=0.05)])
