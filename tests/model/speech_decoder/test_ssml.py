@@ -30,7 +30,8 @@ HOP, RATE = 320, 16_000
 def read(pieces):
     reader, found = SSMLReader(), []
     for runs in (*map(reader.push, pieces), reader.end()):
-        found += [(sign, manner) for run in runs if run.manner for sign, manner in zip(run.text, run.manners())]
+        for run in runs:
+            found += zip(run.text, run.manners(), strict=True) if run.manner else []
     return found, reader.pause
 
 
@@ -38,11 +39,10 @@ def test_tags_are_told_from_text():
     found, rest = read([TEXT])
     text = "".join(sign for sign, _ in found)
     assert text == "I really like  x < y, <b>this</b> and so on <brea  it."
-    manners = dict(zip(("I", "really", "x", "and", "so", "on"), (found[text.index(w)][1] for w in (
-        "I", "really", " x <", "and", "so ", "on "))))  # fmt: skip
+    manners = {word: found[text.index(word)][1] for word in ("I", "really", " x <", "and", "so ", "on ")}
     assert manners["I"] == Manner() and manners["really"] == Manner(emphasis=1.0)
-    assert manners["x"] == Manner(pause=0.5) and manners["and"] == manners["on"] == Manner(rate=1.2)
-    assert manners["so"].rate == pytest.approx(0.96)
+    assert manners[" x <"] == Manner(pause=0.5) and manners["and"] == manners["on "] == Manner(rate=1.2)
+    assert manners["so "].rate == pytest.approx(0.96)
     assert [manner.pause for _, manner in found if manner.pause] == [0.5, 0.1] and rest == 0.25
     assert without_tags(TEXT) == "I really like x < y, <b>this</b> and so on <brea it."
     assert without_tags('<break time="x"/>a<emphasis level="odd"> b</emphasis><speak>') == "a b"
@@ -65,7 +65,8 @@ def test_what_a_person_writes_is_checked():
         Marked('<break time="1s"/>', ""),
     ]  # fmt: skip
     for text, what in (
-        ("<b>x</b>", "'<b>' is not rendered"), ('<break time="20s"/>', "'20s'"), ('<prosody rate="3">x</prosody>', "'3'"),
+        ("<b>x</b>", "'<b>' is not rendered"), ('<break time="20s"/>', "'20s'"),
+        ('<prosody rate="3">x</prosody>', "'3'"),
         ('<prosody rate="10%">x</prosody>', "50% to 150%"), ('<prosody pitch="high">x</prosody>', "no 'pitch'"),
         ("<emphasis>x", "not closed"), ("x</emphasis>", "closes what"), ('<emphasis level="big">x</emphasis>', "'big'"),
     ):  # fmt: skip
