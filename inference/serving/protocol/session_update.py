@@ -2,7 +2,8 @@
 
 A field of the protocol that the loaded model cannot serve is a warning (``warnings`` of ``session.updated``) and stays
 as it was: clients that know nothing of warnings go on. A field that is none of the protocol's, or has a value that it
-cannot have, is an error. Flat fields of the API's beta are read as those that have taken their place.
+cannot have, is an error. ``audio.output.ssml`` is a field of ours. Flat fields of the API's beta are read as those that
+have taken their place.
 """
 
 from __future__ import annotations
@@ -277,6 +278,15 @@ def _speed(value: Any, settings: Settings) -> Any:
     return speed
 
 
+def _ssml(value: Any, settings: Settings) -> Any:
+    where = "session.audio.output.ssml"
+    if not isinstance(value, bool):
+        raise RequestError(f"ssml is {str(value)[:40]!r}; it must be true or false", "invalid_type", where)
+    if value and not settings.abilities.ssml:
+        raise RequestError("this model renders no SSML", "unsupported_value", where)
+    return value
+
+
 def _known(value: Any, model: Any, where: str) -> None:
     """Raises RequestError where an object has a field that the package's model has not."""
     if value is not None and (strange := sorted(set(value) - set(model.model_fields))):
@@ -302,5 +312,6 @@ _CHECKS: dict[str, Callable[[Any, Settings], Any]] = {
     "audio.output.format": _format("session.audio.output.format"),
     "audio.output.voice": _voice,
     "audio.output.speed": _speed,
+    "audio.output.ssml": _ssml,
 }
 _PARENTS = {path.rpartition(".")[0] for path in _CHECKS if "." in path} | {"audio"}

@@ -48,7 +48,7 @@ class Abilities:
     instructions: a system prompt reaches it. calls: it calls functions. transcribes: it writes down what it hears.
     spells: whether a hot word can be looked for in what it hears; None: none can.
     speeds: the slowest and the fastest that it speaks. voices: their names, the usual one first.
-    history: positions that past turns may fill.
+    ssml: it renders SSML. history: positions that past turns may fill.
     """
 
     instructions: bool = True
@@ -57,6 +57,7 @@ class Abilities:
     spells: Callable[[str], bool] | None = None
     speeds: tuple[float, float] = (1.0, 1.0)
     voices: tuple[str, ...] = (DEFAULT,)
+    ssml: bool = False
     history: int = 1 << 30
 
 
@@ -184,7 +185,7 @@ class Settings:
         base = SessionConfig(
             sampling=self.sampling(), instructions=session["instructions"] or "", tools=self.tools,
             speed=session["audio"]["output"]["speed"], voice=session["audio"]["output"]["voice"],
-            history=history, keywords=self.keywords,
+            ssml=session["audio"]["output"].get("ssml", False), history=history, keywords=self.keywords,
             loudness=LoudnessConfig(far_db=0.0) if noise.get("type") == "far_field" else LoudnessConfig(),
         )  # fmt: skip
         if detection is None:

@@ -104,8 +104,9 @@ class OutOfBand:
     async def _ask(self) -> None:
         question = self._question
         settings = self._settings.instructed(question.system)
-        if settings.session["instructions"] or settings.tools:
-            await self._asker.ask("instruct", settings.session["instructions"], settings.tools)
+        ssml = settings.config().ssml
+        if settings.session["instructions"] or settings.tools or ssml:
+            await self._asker.ask("instruct", settings.session["instructions"], settings.tools, ssml)
         await self._asker.ask("speak_in", settings.session["audio"]["output"]["voice"])
         for asked, answer in question.past:
             await self._asker.ask("recall", asked, answer)

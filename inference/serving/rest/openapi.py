@@ -44,6 +44,7 @@ SPEECH = _body(
         "model": _STRING, "input": {"type": "string", "minLength": 1, "maxLength": 4096}, "voice": _STRING,
         "response_format": {"enum": [*_FILES, "pcm"], "default": "mp3"},
         "speed": {"type": "number", "minimum": 0.25, "maximum": 4, "default": 1},
+        "ssml": {"type": "boolean", "default": False},
         "stream_format": {"enum": ["audio", "sse"], "default": "audio"},
     }, "input"),
     {**{kind: _BYTES for kind in sorted(MEDIA.values())}, "text/event-stream": {"schema": _STRING}},

@@ -1,7 +1,8 @@
 """POST /v1/audio/speech: a text, said word by word, as a file or as events, sent while it is made.
 
 A text is said sentence by sentence, each by itself: the first words come as soon as the first sentence is read, and no
-text is too long for the model's context.
+text is too long for the model's context. With ``ssml``, a field of ours, it may say how it is said (docs/ssml.md), and
+is said in one piece.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from .sound_files import FORMATS, MEDIA, SoundStream
 
 PATH = "/v1/audio/speech"
 FIELDS = Fields(
-    served=frozenset({"model", "input", "voice", "response_format", "speed", "stream_format"}),
+    served=frozenset({"model", "input", "voice", "response_format", "speed", "stream_format", "ssml"}),
     refused={"instructions": ("",)},
 )
 _LONGEST = 240  # characters that are said at once
@@ -62,12 +63,13 @@ def add(app: FastAPI, service: Service) -> None:
         if as_events not in ("audio", "sse"):
             unsupported(f"stream_format {str(as_events)[:40]!r}: there are audio and sse", "stream_format")
         speed, voice = _speed(service, body), voice_of(service, body)
-        if not (said := list(sentences(text))):
+        ssml = _ssml(service, body)
+        if not (said := [text] if ssml else list(sentences(text))):  # an element may hold several sentences
             raise RequestError(f"the input {text[:80]!r} has no words", "invalid_value", "input")
         asker = await while_there(request, service.queued(request.scope.get("key", -1)), service.metrics)
         try:
-            tokens = await while_there(request, asker.ask("sayable", text), service.metrics)
-            await while_there(request, asker.ask("dictate", said[0], speed, voice), service.metrics)
+            tokens = await while_there(request, asker.ask("sayable", text, ssml), service.metrics)
+            await while_there(request, asker.ask("dictate", said[0], speed, voice, ssml), service.metrics)
         except DuologueError as error:
             asker.leave()
             raise error if isinstance(error, RequestError) else RequestError(str(error), param="input") from None
@@ -103,6 +105,15 @@ def _speed(service: Service, body: dict[str, Any]) -> float:
         range_ = "1 alone" if slowest == fastest else f"{slowest:g} to {fastest:g}"
         unsupported(f"speed is {speed:g}; this model speaks at {range_}", "speed")
     return speed
+
+
+def _ssml(service: Service, body: dict[str, Any]) -> bool:
+    ssml = body.get("ssml", False)
+    if not isinstance(ssml, bool):
+        raise RequestError(f"ssml is {str(ssml)[:40]!r}; it must be true or false", "invalid_type", "ssml")
+    if ssml and not service.assistant.model.renders_ssml:
+        unsupported("this model renders no SSML", "ssml")
+    return ssml
 
 
 def sentences(text: str) -> Iterator[str]:

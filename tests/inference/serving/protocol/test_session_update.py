@@ -18,7 +18,7 @@ from duologue.inference.serving.protocol.response_params import ResponseParams
 from duologue.inference.serving.protocol.session_update import Update, update
 from duologue.inference.serving.protocol.settings import Abilities, Settings
 
-ABLE = Abilities(calls=True, speeds=(0.8, 1.25), voices=("default", "deep"), history=1000)
+ABLE = Abilities(calls=True, speeds=(0.8, 1.25), voices=("default", "deep"), ssml=True, history=1000)
 TOOL = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
 INPUT, OUTPUT = "audio.input", "audio.output"
 
@@ -101,6 +101,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (nested(f"{OUTPUT}.format", {"type": "audio/pcmu", "rat": 8000}), f"session.{OUTPUT}.format"),
     (nested(f"{INPUT}.format", {"rate": 24000}), f"session.{INPUT}.format.type"),
     (nested(f"{OUTPUT}.speed", 9.0), f"session.{OUTPUT}.speed"),
+    (nested(f"{OUTPUT}.ssml", "yes"), f"session.{OUTPUT}.ssml"),
     (nested("instructions", 3), "session.instructions"),
     (nested("max_output_tokens", 0), "session.max_output_tokens"),
     (nested("tools", [{"type": "function"}]), "session.tools.0.name"),
@@ -183,6 +184,9 @@ def test_what_is_set_reaches_the_session() -> None:
     assert (far.loudness.far_db, fresh().config().loudness.far_db > 0) == (0, True)
     assert update(fresh(), nested(f"{OUTPUT}.speed", 0.8)).settings.config().speed == 0.8
     assert update(fresh(), nested(f"{OUTPUT}.voice", "deep")).settings.config().voice == "deep"
+    assert update(fresh(), nested(f"{OUTPUT}.ssml", True)).settings.config().ssml and not fresh().config().ssml
+    (refused,) = update(fresh(Abilities()), nested(f"{OUTPUT}.ssml", True)).errors
+    assert "renders no SSML" in str(refused)
     limits = {"type": "retention_ratio", "retention_ratio": 0.5, "token_limits": {"post_instructions": 5000}}
     assert update(fresh(), {"truncation": limits}).settings.config().history == 1000, "no more than it has learnt"
     mute = update(fresh(Abilities(instructions=False)), {"tools": [TOOL], "instructions": "x"}).settings

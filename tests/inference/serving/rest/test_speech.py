@@ -104,6 +104,15 @@ def test_speed(server) -> None:
             say(server, speed=speed)
 
 
+def test_ssml(server) -> None:
+    words = SAID.split()
+    marked = " ".join([*words[:2], '<break time="1s"/>', *words[2:]])
+    ours = {"response_format": "pcm", "extra_body": {"ssml": True}}
+    assert len(say(server, marked, **ours)) - len(say(server, **ours)) == 48_000  # bytes: a second at 24 kHz
+    with pytest.raises(openai.BadRequestError, match="'<mark/>' is not rendered"):
+        say(server, "the <mark/> end", extra_body={"ssml": True})
+
+
 def test_voices() -> None:
     assistant = tiny_assistant()
     vocoder = assistant.model.speech.vocoder
@@ -183,6 +192,7 @@ def test_a_model_of_any_words_has_the_text_as_it_is_written() -> None:
         ({"voice": ["alloy"]}, "voice"),
         ({"instructions": "whisper"}, "instructions"),
         ({"pitch": 3}, "pitch"),
+        ({"ssml": "yes"}, "ssml"),
     ],
 )
 def test_what_cannot_be_met_is_refused_by_name(server, fields, param) -> None:
