@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ...data_prep.sounds.noise import draw_noise, mix
+from ...data_prep.speech.another_voice import resample, revoice, shift_formants, time_scale
 from ...model.errors import DuologueError
 from .channel import colour, equaliser, mu_law, overdrive, requantise, room_response, set_level, telephone
-from .voice import resample, revoice, shift_formants, time_scale
 
 _QUIETEST_DBFS = -35.0
 

@@ -5,7 +5,7 @@ All functions take and return float32 (n,) of the same length, in step with the 
 
 import numpy as np
 
-from .voice import fast_length, fit
+from ...data_prep.speech.another_voice import fast_length, fit
 
 
 def room_response(rng: np.random.Generator, rt60_s: float, direct_db: float, sample_rate: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.data_prep.sounds.noise import NOISE_KINDS, cut, mix, noise_bank
+from duologue.data_prep.speech.another_voice import fast_length, resample, revoice, shift_formants, time_scale
 from duologue.model.errors import DuologueError
 from duologue.training.augment.augment import NO_AUGMENTATION, AugmentConfig, another_voice, augment
 from duologue.training.augment.channel import (
@@ -22,7 +23,6 @@ from duologue.training.augment.channel import (
     telephone,
 )
 from duologue.training.augment.spec import SpecAugmentConfig, spec_augment
-from duologue.training.augment.voice import fast_length, resample, revoice, shift_formants, time_scale
 
 RATE = 16000
 RATIOS = (0.82, 0.93, 1.07, 1.22)

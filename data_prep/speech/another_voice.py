@@ -173,7 +173,7 @@ def revoice(
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP] * taper  # (frames, 512)
     spectrum = np.fft.rfft(windows, axis=1)
     power = np.square(spectrum.real) + np.square(spectrum.imag)  # (frames, 257)
-    voiced, old = _voicing(windows, sample_rate)
+    voiced, old = voicing(windows, sample_rate)
     new = np.clip(pitch * np.exp(liveliness * (old - np.median(old[voiced]) if voiced.any() else old)), 50.0, 450.0)
     places = np.arange(frames) * _HOP
     track = np.interp(np.arange(len(padded)) - _HOP, places, new)  # (samples,) Hz
@@ -197,7 +197,7 @@ def revoice(
     return out / max(1.0, float(np.abs(out).max()))
 
 
-def _voicing(windows: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+def voicing(windows: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """Of each window (F, 512): whether it repeats itself, bool (F,), and the logarithm of how often a second (F,).
 
     The latter goes evenly over what does not.
