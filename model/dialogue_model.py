@@ -101,6 +101,10 @@ class DialogueModel(Protocol):
         """Has a word monitor, which judges the transcript."""
 
     @property
+    def manners(self) -> tuple[str, ...]:
+        """The manners of speaking that it tells apart; none without a head for them."""
+
+    @property
     def follows_instructions(self) -> bool:
         """Whether a system prompt reaches it."""
 
@@ -153,6 +157,10 @@ class DialogueModel(Protocol):
     def token_times(self, state: DialogueState) -> TokenTimes | None:
         """After ``end_turn``, before the reply: what tells when the transcript's tokens were said. ``None``: nothing
         was heard, or ``times_words`` is false."""
+
+    def manner_of(self, state: DialogueState) -> dict[str, float] | None:
+        """The probability of each manner in which the turn was spoken; ``None``: nothing was heard of it, or nothing
+        tells."""
 
     def read_text(self, ids: Sequence[int], state: DialogueState) -> None: ...
     def read_messages(self, messages: Sequence[Message], state: DialogueState) -> None: ...

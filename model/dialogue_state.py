@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .adaptor.adaptor import HeardToken
 from .audio_encoder.hearing import HearingState
+from .audio_encoder.manner import MannerState
 from .decoding.transcript import TranscriptState
 from .errors import DuologueError
 from .language_model.causal_lm import LLMState
@@ -125,6 +126,7 @@ class DialogueState(State):
     chat: of a model that reads turns by its chat template.
     calls: of the reply under way, where functions may be called. picked: its tokens that no step has brought yet.
     empty: nothing was said in the turn, as far as the model can tell: there is no reply to it.
+    manner: what the head for the manner of speaking has gathered of a turn that is over.
     speed: at which replies that begin from now on are spoken, within the speech decoder's ``speeds``.
     voice: in which they are, one of the speech decoder's ``voices``; None: the first of them.
     ssml: whether they are in SSML (speech_decoder/ssml.py), of a model with ``renders_ssml``. tags: before each of the
@@ -155,6 +157,7 @@ class DialogueState(State):
     voice: str | None = None
     ssml: bool = False
     tags: list[str] = field(default_factory=list)
+    manner: MannerState | None = None
 
     def speak_as(self, other: DialogueState) -> None:
         """Speak replies as ``other`` does."""

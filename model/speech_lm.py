@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from .adaptor.adaptor import Adaptor, HeardText, HeardToken
 from .audio_encoder.encoder import Encoder
 from .audio_encoder.hearing import Hearing
+from .audio_encoder.manner import MannerHead
 from .audio_encoder.mel import LogMel
 from .audio_encoder.windowed import WindowConfig
 from .decoding.beam import Found
@@ -97,6 +98,7 @@ class SpeechLM(nn.Module):
     vocoder: Voice | None
     monitor: Monitor | None
     word_monitor: Monitor | None
+    manner: MannerHead | None
 
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__()
@@ -126,8 +128,9 @@ class SpeechLM(nn.Module):
     def _hearing(self, streams: bool, window: WindowConfig | None) -> Hearing:
         c = self.config
         return Hearing(
-            self.mel, self.encoder, self._decoded(), streams=streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s
-        )
+            self.mel, self.encoder, self._decoded(), streams=streams, window=window, clip_s=c.listen_s, tail_s=c.tail_s,
+            manner=self.manner,
+        )  # fmt: skip
 
     @property
     def prompt(self) -> Prompt:
@@ -209,6 +212,20 @@ class SpeechLM(nn.Module):
     def reads_turn_state(self) -> bool:
         """Whether it has a word monitor, which judges the transcript."""
         return self.word_monitor is not None
+
+    @property
+    def manners(self) -> tuple[str, ...]:
+        """The manners of speaking that it tells apart; none without a head for them."""
+        return () if self.manner is None else self.manner.config.classes
+
+    @torch.no_grad()
+    def manner_of(self, state: DialogueState) -> dict[str, float] | None:
+        """The probability of each manner in which the turn was spoken, or is so far; ``None``: nothing was heard of it,
+        or the model has no head for them."""
+        gathered = state.manner if state.hearing is None else self.stages.hearing.manner_of(state.hearing)
+        if self.manner is None or gathered is None or (found := self.manner.probabilities(gathered)) is None:
+            return None
+        return dict(zip(self.manners, found[0].tolist(), strict=True))
 
     @property
     def longest_s(self) -> float:
@@ -421,7 +438,7 @@ class SpeechLM(nn.Module):
         state.turn_start = state.text_start = state.llm.length
         state.phase, state.turn_state, state.word_turn_state = Phase.LISTENING, None, None
         state.transcript, state.hearing = TranscriptState(), self.stages.hearing.init_state(1)
-        state.empty = False
+        state.empty, state.manner = False, None
 
     @torch.no_grad()
     def listen(self, pcm: Tensor, state: DialogueState) -> None:
@@ -451,6 +468,7 @@ class SpeechLM(nn.Module):
         assert state.hearing is not None
         speech = self.stages.hearing.flush(state.hearing)
         transcript, end, question = state.transcript, state.llm.length + speech.shape[1], list[int]()
+        state.manner = self.stages.hearing.manner_of(state.hearing)
         transcript.tokens = self.stages.hearing.tokens_of(state.hearing)
         state.empty = self.hears_words and not transcript.tokens and not transcript.question
         speaking = self.config.replies_at_once
@@ -671,7 +689,7 @@ class SpeechLM(nn.Module):
         """Feed a whole turn in writing, and get ready to reply."""
         self._feed_ids(ids, state)
         state.turn_start, state.text_start, state.written = state.llm.length, state.llm.length, []
-        state.transcript, state.empty = TranscriptState(), False
+        state.transcript, state.empty, state.manner = TranscriptState(), False, None
         self._start_reply(state, True)
 
     def _start_reply(self, state: DialogueState, speaking: bool) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from .adaptor.ctc import CTCAdaptorConfig
 from .adaptor.stack import StackConfig
+from .audio_encoder.manner import MannerConfig, MannerHead
 from .audio_encoder.mel import LogMel, LogMelConfig
 from .audio_encoder.whisper import WhisperEncoderConfig
 from .audio_encoder.windowed import WindowConfig
@@ -133,6 +134,11 @@ class SpeechLMConfig:
     # The same, behind what it has written down of the turn.
     word_monitor: MonitorConfig | None = field(
         default=None, metadata=part(Monitor, "the same, after the transcript", in_dim="adaptor.out_dim")
+    )
+    # None: it says nothing of the manner in which the user speaks.
+    manner: MannerConfig | None = field(
+        default=None,
+        metadata={"newer": True} | part(MannerHead, "the manner in which the user speaks", in_dim="encoder.width"),
     )
     layout: TokenLayout
     # None: turns are written by the chat template of the tokenizer.

@@ -23,7 +23,9 @@ from duologue.model.adaptor.adaptor import Adaptor
 from duologue.model.adaptor.ctc import CTCAdaptor, CTCAdaptorConfig
 from duologue.model.adaptor.stack import StackAdaptor, StackConfig
 from duologue.model.audio_encoder.hearing import Hearing
+from duologue.model.audio_encoder.manner import Pooling
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
+from duologue.model.audio_encoder.voice_features import VoiceFeatures
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
 from duologue.model.codec.codec import Codec, CodecConfig, CodecDecoding, CodecEncoding
 from duologue.model.codec.codec_vocoder import CodecVoice
@@ -265,6 +267,12 @@ class Spectrum(Streaming):
 
 # Every stage stands here.
 STAGES = [
+    Stage(
+        name="pooling",
+        make=lambda: Pooling(6, 8),
+        input=lambda frames: torch.randn(2, frames, 6),
+    ),
+    Stage(name="voice-features", make=VoiceFeatures, input=samples, frames=3001),
     Stage(name="conv", make=lambda: StreamingConv1d(3, 4, 5, dilation=2), input=features(3)),
     Stage(name="conv-causal", make=lambda: StreamingConv1d(3, 4, 5, causal=True), input=features(3)),
     Stage(name="conv-strided", make=lambda: StreamingConv1d(3, 4, 3, stride=2), input=features(3)),

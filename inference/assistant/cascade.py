@@ -79,7 +79,7 @@ class Cascade(NoTranscripts):
 
     streams = hears_sounds = times_words = hears_words = judges_turns = reads_turn_state = False
     transcribes = follows_instructions = True
-    certain = CERTAIN
+    certain, manners = CERTAIN, ()
     input_rate, output_rate = RATE, SAMPLE_RATE
     longest_s = 300.0
     clip_s: float | None = None
@@ -177,6 +177,9 @@ class Cascade(NoTranscripts):
 
     def token_times(self, state: DialogueState) -> None:
         """Its transcript comes without times."""
+
+    def manner_of(self, state: DialogueState) -> None:
+        """Its recogniser tells no manner of speaking."""
 
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: recognise what was said, and read it. To nothing at all there is no reply."""

@@ -3,7 +3,8 @@
     samples -> mel -> audio encoder -> adaptor -> embeddings
 
 Speech is encoded while it comes in if the encoder can be streamed, or is run through a window (:mod:`.windowed`).
-Otherwise the samples are kept, and ``flush`` encodes the whole clip.
+Otherwise the samples are kept, and ``flush`` encodes the whole clip. A head for the manner of speaking (:mod:`.manner`)
+hears the encoder's frames on their way.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch import Tensor
 from ..adaptor.adaptor import Adaptor, HeardText, HeardToken
 from ..streaming import Chain, ChainState, State, Streaming
 from .encoder import Encoder
+from .manner import MannerHead, MannerState, PoolState, SoundState, Tap
 from .mel import LogMel
 from .windowed import WindowConfig, WindowedEncoder
 
@@ -27,12 +29,14 @@ from .windowed import WindowConfig, WindowedEncoder
 @dataclass
 class HearingState(State):
     """Of an encoder that streams its state; of another the clip so far, samples (B, n) each, and once it has been heard
-    the adaptor's state."""
+    the adaptor's state. Of the head for the manner: what it hears of the sound, and of such a clip's frames."""
 
     batch: int
     stage: ChainState | None
     clip: list[Tensor]
     adaptor: State | None = None
+    sound: SoundState | None = None
+    frames: PoolState | None = None
 
     def clone(self) -> Self:
         """The samples are shared: they no longer change."""
@@ -48,6 +52,7 @@ class Hearing(Streaming):
         clip_s: pad or cut a whole clip to so many seconds; ``None``: the clip itself. Not where speech is streamed: the
             language model then hears as many embeddings as were spoken.
         tail_s: seconds of silence heard behind every clip.
+        manner: what tells the manner of speaking; ``None``: nothing does.
     """
 
     time_in, time_out = 1, 1
@@ -62,10 +67,13 @@ class Hearing(Streaming):
         window: WindowConfig | None = None,
         clip_s: float | None = None,
         tail_s: float = 0.0,
+        manner: MannerHead | None = None,
     ) -> None:
         super().__init__()
         frames = (mel, encoder) if window is None else (WindowedEncoder(mel, encoder, window),)
-        self.frames, self.stage, self.adaptor = Chain(*frames), Chain(*frames, adaptor), adaptor
+        self.manner = manner
+        tap = () if manner is None else (Tap(manner.frames),)
+        self.frames, self.stage, self.adaptor = Chain(*frames), Chain(*frames, *tap, adaptor), adaptor
         self.streams = streams or window is not None
         self.sample_rate = mel.config.sample_rate  # Hz
         self.clip_s = None if self.streams else clip_s
@@ -77,7 +85,7 @@ class Hearing(Streaming):
         """A view of the same weights with another view of its adaptor."""
         view = copy.copy(self)
         view._modules = dict(self._modules)
-        view.stage, view.adaptor = Chain(*self.frames.stages, adaptor), adaptor
+        view.stage, view.adaptor = Chain(*self.stage.stages[:-1], adaptor), adaptor  # type: ignore[arg-type]
         return view
 
     @property
@@ -94,6 +102,13 @@ class Hearing(Streaming):
         """The tokens that the adaptor has heard so far, if it hears any by itself; their times in seconds."""
         adaptor = state.adaptor if state.stage is None else state.stage.stages[-1]
         return self._timed([] if adaptor is None else self.adaptor.tokens_of(adaptor))
+
+    def manner_of(self, state: HearingState) -> MannerState | None:
+        """What the head for the manner has gathered so far; None: there is no head, or nothing was heard."""
+        if self.manner is None:
+            return None
+        frames: Any = state.frames if state.stage is None else state.stage.stages[-2]
+        return None if frames is None else MannerState(frames, state.sound)
 
     def n_best(self, pcm: Tensor) -> list[HeardText]:
         """The texts that the adaptor's decoder finds in a whole clip (1, n), the best first; times in seconds."""
@@ -116,9 +131,13 @@ class Hearing(Streaming):
         return pcm
 
     def init_state(self, batch_size: int = 1) -> HearingState:
-        return HearingState(batch_size, self.stage.init_state(batch_size) if self.streams else None, [])
+        stage = self.stage.init_state(batch_size) if self.streams else None
+        sound = None if self.manner is None else self.manner.init_sound(batch_size)
+        return HearingState(batch_size, stage, [], sound=sound)
 
     def step(self, pcm: Tensor, state: HearingState) -> Tensor:
+        if self.manner is not None and state.sound is not None:
+            self.manner.hear(pcm, state.sound)
         if state.stage is not None:
             return self.stage.step(pcm, state.stage)
         state.clip.append(pcm)
@@ -127,7 +146,11 @@ class Hearing(Streaming):
     def flush(self, state: HearingState) -> Tensor:
         silence = torch.zeros(state.batch, self.tail, device=next(self.adaptor.parameters()).device)
         if state.stage is None:
-            frames = self.frames(self._whole(torch.cat([*state.clip, silence[:, :0]], dim=1)))
+            clip = torch.cat([*state.clip, silence[:, :0]], dim=1)
+            frames = self.frames(self._whole(clip))
+            if self.manner is not None:  # what the clip is padded with was not said
+                state.frames = self.manner.frames.init_state(state.batch)
+                self.manner.frames.step(frames[:, : -(-clip.shape[1] * self.frames.rate // 1)], state.frames)
             state.adaptor = self.adaptor.init_state(state.batch)
             return torch.cat([self.adaptor.step(frames, state.adaptor), self.adaptor.flush(state.adaptor)], dim=1)
         heard = [self.stage.step(silence, state.stage)] if self.tail else []

@@ -75,7 +75,7 @@ class AudioLLM(NoTranscripts):
 
     streams = transcribes = times_words = hears_words = judges_turns = reads_turn_state = False
     hears_sounds = follows_instructions = True
-    certain = CERTAIN
+    certain, manners = CERTAIN, ()
     longest_s = clip_s = 30.0  # what a Whisper encoder hears of a recording
 
     def __init__(self, network: Any, processor: Any, speech: SpeechDecoder | None = None) -> None:
@@ -198,6 +198,9 @@ class AudioLLM(NoTranscripts):
 
     def token_times(self, state: DialogueState) -> None:
         """It writes no transcript."""
+
+    def manner_of(self, state: DialogueState) -> None:
+        """It tells no manner of speaking."""
 
     def end_turn(self, state: DialogueState) -> None:
         """The user has finished: get ready to reply."""

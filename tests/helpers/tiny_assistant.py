@@ -15,6 +15,7 @@ from duologue.data_prep.nano.vocabulary import token_ids, tokenizer_json
 from duologue.inference.assistant.assistant import Assistant
 from duologue.model.adaptor.adaptor import AdaptorState
 from duologue.model.adaptor.stack import StackConfig
+from duologue.model.audio_encoder.manner import MannerConfig
 from duologue.model.audio_encoder.mel import LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.duplex.vad import WINDOW
@@ -29,8 +30,8 @@ SCRIPT = "<transcript> what is seven plus forty two <reply> it makes the number 
 HEARD, SAID = "what is seven plus forty two", "it makes the number nine"
 
 
-def tiny_config(*, speech: bool = True) -> SpeechLMConfig:
-    """nano's shape in small; without ``speech`` it replies in text alone."""
+def tiny_config(*, speech: bool = True, manners: tuple[str, ...] = ()) -> SpeechLMConfig:
+    """nano's shape in small; without ``speech`` it replies in text alone; with ``manners`` it tells those apart."""
     ids = token_ids()
     marker = {name: ids[f"<{name}>"] for name in ("bos", "eos", "pad", "user", "speech", "transcript", "reply")}
     layout = TokenLayout(text=(ids["<reserved4>"] + 1, len(ids)), units=UNITS if speech else 0, **marker)
@@ -53,6 +54,7 @@ def tiny_config(*, speech: bool = True) -> SpeechLMConfig:
         vocoder=UnitVocoderConfig(
             units=UNITS, embedding_dim=16, channels=32, resblock_kernels=(3,), duration_hidden=16
         ) if speech else None,
+        manner=MannerConfig(in_dim=32, classes=manners) if manners else None,
         layout=layout,
         prompt=PromptConfig(
             prefix_ids=(ids["<bos>"], ids["<user>"]),
@@ -62,10 +64,12 @@ def tiny_config(*, speech: bool = True) -> SpeechLMConfig:
     )  # fmt: skip
 
 
-def tiny_assistant(*, speech: bool = True, scripted: bool = True, seed: int = 0) -> Assistant:
+def tiny_assistant(
+    *, speech: bool = True, scripted: bool = True, seed: int = 0, manners: tuple[str, ...] = ()
+) -> Assistant:
     """Random weights; scripted: the language model's are set so that it writes SCRIPT, whatever it hears or reads."""
     torch.manual_seed(seed)
-    model = SpeechLM(tiny_config(speech=speech))
+    model = SpeechLM(tiny_config(speech=speech, manners=manners))
     if scripted:
         _follow(model, SCRIPT)
     if speech:
