@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..model.audio_encoder.encoder import Encoder
+from ..model.audio_encoder.manner import MannerHead
 from ..model.audio_encoder.mel import LogMel, LogMelConfig
 from ..model.errors import DuologueError
 from ..model.language_model.causal_lm import LLM
@@ -191,6 +192,27 @@ def load_encoder(name: str | Path) -> tuple[LogMel, Encoder]:
     encoder = made(sizes["encoder"].build)
     fill(encoder, weights_of(folder, "encoder"), prefix="encoder.", dtype=torch.float32)
     return LogMel(sizes["mel"]), encoder
+
+
+def load_manner(name: str | Path) -> tuple[LogMel, Encoder, MannerHead]:
+    """Log-mel, encoder and the head for the manner of speaking, in evaluation mode, of a run of stage manner, or of a
+    model that has the head.
+
+    Raises:
+        DuologueError: there is no such head, or its tensors do not fit its sizes.
+    """
+    run = read_run(name)
+    sizes = read_sizes(name, "manner")
+    folder = expanded(name) if run else resolve(name)
+    if "manner" not in sizes or not (folder / WEIGHTS).is_file() or (run and not run.get("source")):
+        raise DuologueError(
+            f"{name} has no head for the manner of speaking: expected a run of `duologue train manner source=…`, or a "
+            "model assembled with manner=RUN"
+        )
+    mel, encoder = load_encoder(run["source"] if run else name)
+    head = made(lambda: MannerHead(sizes["manner"])).eval()
+    fill(head, weights_of(folder, "manner"), prefix="manner.", dtype=torch.float32)
+    return mel, encoder, head
 
 
 def load_llm(

@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...data_prep.nano.vocabulary import token_ids
+from ...data_prep.speech.manners import MANNERS
 from ...model.adaptor.ctc import CTCAdaptorConfig
 from ...model.adaptor.stack import StackConfig
+from ...model.audio_encoder.manner import MannerConfig
 from ...model.audio_encoder.mel import LogMelConfig
 from ...model.audio_encoder.whisper import WhisperEncoderConfig
 from ...model.codec.codec import CodecConfig
@@ -108,6 +110,11 @@ NANO: dict[str, dict[str, Any]] = {
         "learn": ("heads",), "source": "runs/ssl", "steps": 1500, "batch_size": 32, "lr": 3e-3, "warmup": 50,
         "weight_decay": 0.0, "clip": 100.0,  # over all heads, which do not share anything
         "save_every": 500,
+    },
+    "manner": HEARING | {
+        "manner": MannerConfig(in_dim=192, classes=MANNERS), "learn": ("manner",), "source": "nano",
+        "data": ("work/manner",), "dev_data": ("work/dev_manner",), "steps": 2000, "batch_size": 32, "lr": 1e-3,
+        "warmup": 50, "weight_decay": 0.05, "workers": 0, "save_every": 500,
     },
     "text_sft": {
         "llm": llm, "learn": ("llm",), "steps": 3000, "batch_size": 16, "lr": 2e-3, "warmup": 200, "precision": "auto",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ...data_prep.speech.manners import MANNERS
 from ...model.adaptor.ctc import CTCAdaptorConfig
 from ...model.adaptor.stack import StackConfig
+from ...model.audio_encoder.manner import MannerConfig
 from ...model.codec.codec import CodecConfig
 from ...model.codec.quantiser import QuantiserConfig
 from ...model.codec.spectral_encoder import SpectralEncoderConfig
@@ -49,6 +51,10 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "probe": nano.NANO["probe"] | PLAIN | ENCODER | {
         "source": "", "steps": 60, "batch_size": 8, "warmup": 5, "lr": 1e-2, "save_every": 60,
+    },
+    "manner": nano.NANO["manner"] | PLAIN | ENCODER | {
+        "source": "", "manner": MannerConfig(in_dim=64, classes=MANNERS, hidden_dim=16), "dev_data": (), "steps": 60,
+        "batch_size": 8, "warmup": 5, "lr": 1e-2, "save_every": 60,
     },
     "text_sft": nano.NANO["text_sft"] | PLAIN | {
         "llm": llm, "dialogues": 8, "practice": 0.0, "row_tokens": 32, "batch_size": 8, "steps": 150, "warmup": 10,

@@ -30,7 +30,7 @@ if [[ $3 == card ]]; then echo "$@" >> "$4/card.json"; fi
 """
 
 # stages that nano does not come of
-OTHERS = {"codec", "ssl", "probe", "ctc_adaptor", "mwer", "dpo", "reward", "distil"}
+OTHERS = {"codec", "ssl", "probe", "manner", "ctc_adaptor", "mwer", "dpo", "reward", "distil"}
 NANO_STAGES = STAGES.first_lines().keys() - OTHERS
 
 
