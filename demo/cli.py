@@ -80,6 +80,10 @@ LM = Annotated[
 ]
 GrammarFile = Annotated[Path | None, typer.Option("--grammar", help="All that may be said, as rules (JSGF).")]
 
+Manner = Annotated[
+    bool, typer.Option("--manner", help="Say how the user speaks (calm, whisper …), with a model that tells it.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
@@ -110,6 +114,7 @@ def ask(
     instructions: Instructions = "",
     voice: Voice = "",
     voice_from: VoiceFrom = None,
+    manner: Manner = False,
     beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
@@ -148,7 +153,7 @@ def ask(
     assistant = load(model, device, dtype, int8, windowed=encoder == "windowed")
     assistant = assistant.with_decoder(beside_its_own(config, assistant.model.decoder, beam))
     limit_threads(assistant)
-    reply = assistant.ask(recording, text, instructions=instructions, voice=spoken_in or None)
+    reply = assistant.ask(recording, text, instructions=instructions, voice=spoken_in or None, manner=manner)
     seconds = len(reply.waveform) / reply.sample_rate
     if output is not None and len(reply.waveform):
         from ..data_prep.audio import write_wav
@@ -163,11 +168,15 @@ def ask(
             "units": reply.units,
             "timings": dataclasses.asdict(reply.timings),
             "warning": reply.warning,
+            **({"manner": reply.manner} if manner else {}),
         }
         typer.echo(json.dumps(facts, ensure_ascii=False))
     else:
         if reply.transcript and question is not None:
             typer.echo(f"heard: {reply.transcript}", err=True)
+        if reply.manner:
+            said = max(reply.manner, key=reply.manner.__getitem__)
+            typer.echo(f"manner: {said} ({reply.manner[said]:.0%})", err=True)
         typer.echo(reply.text)
         if reply.warning:
             typer.echo(f"duologue: warning: {reply.warning}", err=True)
@@ -189,6 +198,7 @@ def listen(
     model: Model = "nano",
     instructions: Instructions = "",
     voice: Voice = "",
+    manner: Manner = False,
     beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
@@ -223,7 +233,7 @@ def listen(
     heard = read_audio(source, assistant.input_rate)
     for note in notes(assistant.model):
         typer.echo(f"duologue: {model}: {note}", err=True)
-    config = SessionConfig(duplex=PRESETS[preset], instructions=instructions, voice=voice or None)
+    config = SessionConfig(duplex=PRESETS[preset], instructions=instructions, voice=voice or None, manner=manner)
     converse(assistant, (assistant.input_rate, heard), output, events, config, say)
 
 

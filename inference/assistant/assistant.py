@@ -201,19 +201,21 @@ class Assistant:
         tools: Sequence[Tool] = (),
         voice: str | AudioSource | None = None,
         ssml: bool = False,
+        manner: bool = False,
     ) -> Reply:
         """Ask one question without history: a recording (path, bytes or ``(rate, samples)``), a text, or a text about a
         recording, which may then be of a sound. A recording alone in which nobody speaks gets an empty reply and a
         warning. A model that hears sounds takes several recordings, as a list, and hears all of each. ``voice``: see
         :meth:`with_voice`.
 
+        manner: say in the reply how the recording is spoken (calm, whisper, …), with a model that has a head for it.
+
         Raises:
-            DuologueError: a recording cannot be used, neither ``audio`` nor ``text`` is given, no such voice, or as
-                :meth:`converse`, whose arguments the others are.
+            DuologueError: a recording cannot be used, neither ``audio`` nor ``text`` is given, no such voice, a manner
+                that cannot be told, or as :meth:`converse`, whose arguments the others are.
         """
-        if voice is not None:
-            return self.with_voice(voice).ask(audio, text, sampling, instructions=instructions, tools=tools, ssml=ssml)
-        return self.converse(instructions, tools, ssml).ask(audio, text, sampling)
+        speaker = self if voice is None else self.with_voice(voice)
+        return speaker.converse(instructions, tools, ssml).ask(audio, text, sampling, manner=manner)
 
     def stream(
         self,
@@ -224,14 +226,18 @@ class Assistant:
         on_end: Callable[[], None] | None = None,
         as_recorded: bool = False,
         warnings: tuple[str, ...] = (),
+        manner: bool = False,
     ) -> Turn:
         """The same, chunk by chunk; ``state`` goes on from earlier turns and is advanced in place.
 
         as_recorded: hear all of the recording as one turn, silence included.
         warnings: of the conversation, for its replies.
+        manner: tell in the reply how the recording is spoken.
         """
         if audio is None and text is None:
             raise DuologueError("ask with a recording, a text, or both")
+        if audio is None and manner:
+            raise DuologueError("the manner of speaking is told of a recording, and the question is in writing")
         if state is None:
             state = self.model.init_state()
         ids: list[int] = []
@@ -251,8 +257,9 @@ class Assistant:
                 question = heard
         about = [] if question is ids else ids
         return Turn(
-            self.model, self.tokenizer, state, sampling, question, about=about, warnings=warnings, on_end=on_end
-        )
+            self.model, self.tokenizer, state, sampling, question, about=about, warnings=warnings, on_end=on_end,
+            manner=manner,
+        )  # fmt: skip
 
     def _heard(self, waveform: np.ndarray, about: bool) -> segments.Recording:
         clip = segments.framed(waveform)
@@ -288,9 +295,16 @@ class Conversation:
         self._state = self.assistant.model.init_state(0, self.instructions, self.tools)
         self._state.ssml = self._ssml
 
-    def ask(self, audio: Recordings | None = None, text: str | None = None, sampling: Sampling = GREEDY) -> Reply:
+    def ask(
+        self,
+        audio: Recordings | None = None,
+        text: str | None = None,
+        sampling: Sampling = GREEDY,
+        *,
+        manner: bool = False,
+    ) -> Reply:
         """See :meth:`Assistant.ask`; earlier turns are remembered."""
-        return _whole(self.stream(audio, text, sampling))
+        return _whole(self.stream(audio, text, sampling, manner=manner))
 
     def read(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> Reply:
         """Go on with messages as transformers' chat templates take them: past turns, tool calls, a tool's result.
@@ -303,10 +317,17 @@ class Conversation:
         return _whole(Turn(self.assistant.model, self.assistant.tokenizer, state, sampling, question,
                            warnings=self._warnings, on_end=keep))  # fmt: skip
 
-    def stream(self, audio: Recordings | None = None, text: str | None = None, sampling: Sampling = GREEDY) -> Turn:
+    def stream(
+        self,
+        audio: Recordings | None = None,
+        text: str | None = None,
+        sampling: Sampling = GREEDY,
+        *,
+        manner: bool = False,
+    ) -> Turn:
         """See :meth:`Assistant.stream`; the turn counts once it has been iterated to its end."""
         state, keep = self._next()
-        return self.assistant.stream(audio, text, state, sampling, keep, warnings=self._warnings)
+        return self.assistant.stream(audio, text, state, sampling, keep, warnings=self._warnings, manner=manner)
 
     def _next(self) -> tuple[DialogueState, Callable[[], None]]:
         """The state of a turn, and what keeps it; it shares the cache, so that to break off changes nothing."""

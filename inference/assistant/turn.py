@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...model.audio_encoder.manner import NO_HEAD
 from ...model.decoding.reply import reply, transcript
 from ...model.dialogue_model import DialogueModel
 from ...model.dialogue_state import DialogueState, Sampling
+from ...model.errors import DuologueError
 from ...model.language_model.chat_template import Message
 from ...model.language_model.tool_calls import read_calls
 from ...model.tokens import TokenKind
@@ -75,6 +77,7 @@ class Reply:
     waveform: (n,) float32 in [-1, 1] at sample_rate, empty for a model without a voice.
     units: the speech units it was made from.
     calls: functions that it calls: the name of each, and its arguments as JSON. What stands there is not said.
+    manner: the probability of each manner in which the question was spoken, where that was asked for.
     warning: what may explain a poor reply (words that the model does not know, a reply cut short), which is still the
         model's own; or why there is none (nobody speaks in the recording).
     """
@@ -87,6 +90,7 @@ class Reply:
     timings: Timings
     warning: str | None = None
     calls: tuple[tuple[str, str], ...] = ()
+    manner: dict[str, float] | None = None
 
 
 @dataclass
@@ -119,6 +123,10 @@ class Turn(Iterator[ReplyChunk]):
         about: ids of what is asked in writing about the recording.
         warnings: what is known to be wrong with the question already.
         on_end: called once the reply is whole.
+        manner: tell the manner of speaking in the reply.
+
+    Raises:
+        DuologueError: the manner is asked for, and the model has no head for it.
     """
 
     def __init__(
@@ -132,11 +140,16 @@ class Turn(Iterator[ReplyChunk]):
         about: list[int] | None = None,
         warnings: tuple[str, ...] = (),
         on_end: Callable[[], None] | None = None,
+        manner: bool = False,
     ) -> None:
+        if manner:
+            require_manners(model)
         self._model, self._state, self._sampling, self._question = model, state, sampling, question
         self._tokenizer = tokenizer
         self._about, self._on_end = about or [], on_end
         self._warnings = list(warnings)
+        self._tell_manner = manner
+        self._manner: dict[str, float] | None = None
         self._clock = _Clock()
         self._text = ReplyText(tokenizer, state.ssml)
         self._dictated = ""  # what was written down part by part
@@ -179,6 +192,7 @@ class Turn(Iterator[ReplyChunk]):
                 real_time_factor=total / max(audio_s + reply_s, 1e-3),
             ),
             warning="; ".join(self._warnings) or None,
+            manner=self._manner,
             calls=() if self._model.calls is None else tuple(read_calls(self._model.calls, self._text.calls.text)),
         )
 
@@ -192,6 +206,8 @@ class Turn(Iterator[ReplyChunk]):
         if isinstance(question, Recording) and (len(question.parts) == 1 or question.together):
             sampling = self._room(sum(map(len, question.parts)), len(self._about))
             self._hear(question.parts)
+            if self._tell_manner:
+                self._manner = model.manner_of(state)
             if state.empty:
                 self._clock.stop()
                 self._warnings.append(NO_WORDS)
@@ -201,6 +217,8 @@ class Turn(Iterator[ReplyChunk]):
             model.read_messages(question.messages, state)
             sampling = self._room(None, 0)
         else:
+            if self._tell_manner:
+                self._warnings.append("the manner is not told: there is no speech, or more than is heard at once")
             ids = question if isinstance(question, list) else (yield from self._write_down(question.parts))
             self._heard = self._heard or self._clock.now
             if not ids:  # nobody has asked anything
@@ -272,6 +290,12 @@ class Turn(Iterator[ReplyChunk]):
         """As many tokens at most as the language model has positions left behind the question."""
         room, sampling = self._model.room(samples, tokens, self._state), self._sampling
         return sampling if room is None else replace(sampling, max_tokens=min(sampling.max_tokens, room))
+
+
+def require_manners(model: DialogueModel) -> None:
+    """Raises DuologueError for a model that does not tell the manner of speaking."""
+    if not model.manners:
+        raise DuologueError(NO_HEAD)
 
 
 @torch.inference_mode()

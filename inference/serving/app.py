@@ -356,6 +356,7 @@ def _no_calls() -> None:
 def _abilities(model: DialogueModel) -> Abilities:
     return Abilities(
         instructions=model.follows_instructions, calls=model.takes_tools and model.calls is not None,
+        manners=model.manners,
         transcribes=model.transcribes, spells=model.spells if model.takes_decoder else None,
         speeds=(1.0, 1.0) if model.speech is None else model.speech.speeds, voices=tuple(voices_of(model)),
         ssml=model.renders_ssml, history=model.history,

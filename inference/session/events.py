@@ -20,6 +20,7 @@ class EventKind(Enum):
     SPEECH_STOPPED = "speech_stopped"
     TURN_IGNORED = "turn_ignored"  # what was heard was nobody's turn
     USER_TEXT = "user_text"  # a piece of what the model heard
+    MANNER = "manner"  # its text: in what manner the turn was spoken that is to be answered
     ANSWER_STARTED = "answer_started"  # it has been decided to answer
     ANSWER_TEXT = "answer_text"  # a piece of the answer
     ANSWER_CALL = "answer_call"  # a piece of the functions that it calls, as the model writes them
@@ -36,12 +37,14 @@ class Event:
     """Something that happened at ``at_ms`` of the stream.
 
     glued: a piece of text that goes on with the last one without a space between.
+    probabilities: of each manner, with its name.
     """
 
     kind: EventKind
     at_ms: int
     text: str = ""
     glued: bool = False
+    probabilities: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def piece(cls, kind: EventKind, at_ms: int, text: str) -> Self:
@@ -63,11 +66,13 @@ class Tick:
 
 
 def write_events(path: Path, events: Iterable[Event]) -> None:
-    """One JSON object a line: at_ms, kind, text; and glued, where it is true."""
+    """One JSON object a line: at_ms, kind, text; and where there are such, glued and probabilities."""
     write_json_lines(
         path,
         (
-            {"at_ms": e.at_ms, "kind": e.kind.value, "text": e.text, **({"glued": True} if e.glued else {})}
+            {"at_ms": e.at_ms, "kind": e.kind.value, "text": e.text}
+            | ({"glued": True} if e.glued else {})
+            | ({"probabilities": dict(e.probabilities)} if e.probabilities else {})
             for e in events
         ),
     )
@@ -76,7 +81,13 @@ def write_events(path: Path, events: Iterable[Event]) -> None:
 def read_events(path: Path) -> list[Event]:
     """What :func:`write_events` wrote; none where there is no such file."""
     rows = read_json_lines(path) if path.is_file() else []
-    return [Event(EventKind(row["kind"]), row["at_ms"], row["text"], row.get("glued", False)) for row in rows]
+    return [
+        Event(
+            EventKind(row["kind"]), row["at_ms"], row["text"], row.get("glued", False),
+            tuple(row.get("probabilities", {}).items()),
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def text_of(events: Iterable[Event], kind: EventKind) -> str:

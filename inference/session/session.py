@@ -29,6 +29,7 @@ from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
 from ..assistant.opening import speak_first
 from ..assistant.text_stream import ids_of, words_of
+from ..assistant.turn import require_manners
 from ..assistant.voices import check_voice
 from .answer import Answer
 from .events import Event, Tick
@@ -127,12 +128,14 @@ class Session(TurnTaking):
         said before is then told in words.
 
         Raises:
-            DuologueError: a voice that the model has not, SSML that it does not render, or instructions, tools or
-                keywords that it cannot be told of; nothing has changed then.
+            DuologueError: a voice that the model has not, SSML that it does not render, instructions, tools or keywords
+                that it cannot be told of, or manners that it does not tell; nothing has changed then.
         """
         check_voice(self.model, config.voice)
         if config.ssml:
             self.assistant.check_ssml()
+        if config.manner:
+            require_manners(self.model)
         changed = (config.instructions, config.tools) != (self.config.instructions, self.config.tools)
         if changed:
             self.model.init_state(0, config.instructions, config.tools)

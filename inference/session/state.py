@@ -47,6 +47,8 @@ class SessionConfig:
     speed: of what is said, from the next answer on; within the speech decoder's ``speeds``.
     voice: in which it is said, from the next answer on; one of the speech decoder's ``voices``; None: the first.
     ssml: whether answers, from the next one on, may say in SSML how they are spoken (docs/ssml.md).
+    manner: whether each turn that is to be answered brings an event of the manner in which it was spoken (calm,
+        whisper, …); the model must have a head for it. A turn too long to be heard at once brings none.
     keywords: phrases that are likely to be said, which are looked for in what is heard from the next frame on.
     instructions: the system prompt. tools: functions that the model may call. Both have an effect on models that have
         learnt to follow them.
@@ -71,6 +73,7 @@ class SessionConfig:
     speed: float = 1.0
     voice: str | None = None
     ssml: bool = False
+    manner: bool = False
     keywords: tuple[str, ...] = ()
     instructions: str = ""
     tools: tuple[Tool, ...] = ()

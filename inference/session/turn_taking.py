@@ -8,6 +8,7 @@ What is decided is up to :mod:`.policy`; here it is done. :class:`~.session.Sess
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from ...model.duplex.monitor import TURN_STATES, TurnState, fuse
 from ...model.speech_decoder.ssml import without_tags
 from ...model.streaming import Streaming
 from ..assistant.assistant import Assistant
+from ..assistant.turn import require_manners
 from ..assistant.voices import check_voice
 from .answer import Answer
 from .events import Event, EventKind
@@ -42,6 +44,8 @@ class TurnTaking:
         self._unaided = assistant.while_speaking()
         assistant = self._unaided.expecting(config.keywords)
         model = assistant.model
+        if config.manner:
+            require_manners(model)
         if vad is None:
             from ...checkpoints.importers.silero_vad import load_vad
 
@@ -148,7 +152,16 @@ class TurnTaking:
             self._speculate(events)
         self.state.awaiting_response = self.config.on_request
         self.state.loudness.answered()
+        if self.config.manner:
+            self._tell_manner(events)
         events.append(Event(EventKind.ANSWER_STARTED, self.state.now_ms))
+
+    def _tell_manner(self, events: list[Event]) -> None:
+        answer = self.state.answer
+        if answer is None or answer.empty or (found := self.model.manner_of(answer.dialogue)) is None:
+            return
+        event = Event(EventKind.MANNER, self.state.now_ms, max(found, key=found.__getitem__))
+        events.append(replace(event, probabilities=tuple(found.items())))
 
     def _ignore(self, events: list[Event]) -> None:
         s = self.state

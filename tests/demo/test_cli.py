@@ -71,6 +71,21 @@ def test_ask(run: Any, model: str, question: str, tmp_path: Path) -> None:
     assert len(samples) / rate == pytest.approx(float(seconds[1]), abs=0.006) and len(samples) > 0.3 * rate
 
 
+def test_the_manner_of_a_question(run: Any, model: str, question: str, tmp_path: Path) -> None:
+    telling = tiny_assistant(manners=("calm", "shout"))
+    folder = str(store.save(tmp_path / "telling", telling.model, telling.tokenizer))
+    status, out, err = run("ask", question, "--model", folder, "--manner")
+    assert (status, out) == (0, f"{SAID}\n") and re.fullmatch(r"manner: (calm|shout) \(\d+%\)", err.splitlines()[1])
+    _, out, _ = run("ask", question, "--model", folder, "--manner", "--json")
+    assert sum(json.loads(out)["manner"].values()) == pytest.approx(1)
+    _, out, _ = run("ask", question, "--model", folder, "--json")
+    assert "manner" not in json.loads(out)
+    status, out, err = run("ask", "--text", HEARD, "--model", folder, "--manner")
+    assert status == 2 and "the manner of speaking is told of a recording" in err
+    status, out, err = run("ask", question, "--model", model, "--manner")
+    assert (status, out, err.count("\n")) == (2, "", 1) and "this model has no head for the manner of speaking" in err
+
+
 def test_a_process_of_its_own_says_no_more(model: str, root: Path) -> None:
     """Libraries that are installed beside it, torchao for one, have nothing to say to a user."""
     question = str(root / "demo/assets/examples" / "plus.flac")

@@ -20,6 +20,7 @@ from openai.types.realtime import (
 from openai.types.realtime.realtime_audio_config_input import NoiseReduction
 from pydantic import ValidationError
 
+from ....model.audio_encoder.manner import NO_HEAD
 from ....model.errors import DuologueError
 from ...assistant.word_lists import expected
 from .errors import RequestError, field_error
@@ -238,6 +239,15 @@ def _noise(value: Any, settings: Settings) -> Any:
     return value
 
 
+def _manner(value: Any, settings: Settings) -> Any:
+    where = "session.audio.input.manner"
+    if not (value is None or isinstance(value, bool)):
+        raise RequestError("manner must be true or false", "invalid_type", where)
+    if value and not settings.abilities.manners:
+        raise RequestError(NO_HEAD, "invalid_value", where)
+    return bool(value)
+
+
 def _detection(value: Any, settings: Settings) -> Any:
     if value is None:
         return None
@@ -306,6 +316,7 @@ _CHECKS: dict[str, Callable[[Any, Settings], Any]] = {
     "include": _nothing((None, []), "no log probabilities are given"),
     "truncation": _truncation,
     "audio.input.format": _format("session.audio.input.format"),
+    "audio.input.manner": _manner,  # ours, beside the API's
     "audio.input.noise_reduction": _noise,
     "audio.input.transcription": _transcription,
     "audio.input.turn_detection": _detection,

@@ -47,6 +47,7 @@ class Abilities:
 
     instructions: a system prompt reaches it. calls: it calls functions. transcribes: it writes down what it hears.
     spells: whether a hot word can be looked for in what it hears; None: none can.
+    manners: those of speaking that it tells apart.
     speeds: the slowest and the fastest that it speaks. voices: their names, the usual one first.
     ssml: it renders SSML. history: positions that past turns may fill.
     """
@@ -55,6 +56,7 @@ class Abilities:
     calls: bool = False
     transcribes: bool = True
     spells: Callable[[str], bool] | None = None
+    manners: tuple[str, ...] = ()
     speeds: tuple[float, float] = (1.0, 1.0)
     voices: tuple[str, ...] = (DEFAULT,)
     ssml: bool = False
@@ -186,6 +188,7 @@ class Settings:
             sampling=self.sampling(), instructions=session["instructions"] or "", tools=self.tools,
             speed=session["audio"]["output"]["speed"], voice=session["audio"]["output"]["voice"],
             ssml=session["audio"]["output"].get("ssml", False), history=history, keywords=self.keywords,
+            manner=bool(session["audio"]["input"].get("manner")),
             loudness=LoudnessConfig(far_db=0.0) if noise.get("type") == "far_field" else LoudnessConfig(),
         )  # fmt: skip
         if detection is None:

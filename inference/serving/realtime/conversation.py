@@ -194,6 +194,8 @@ class Conversation:
             hearing.turn.speech_started(what.at_ms)
         elif kind is EventKind.SPEECH_STOPPED:
             hearing.turn.speech_stopped(what.at_ms)
+        elif kind is EventKind.MANNER:
+            hearing.tell_manner(dict(what.probabilities))
         elif kind is EventKind.ANSWER_STARTED:
             hearing.turn.decided(what.at_ms)
             self._do(turns.decided())

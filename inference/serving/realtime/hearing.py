@@ -195,6 +195,12 @@ class Hearing:
         if not common.turns.responding:  # otherwise all that the session hears has been committed
             await common.port.discard()
 
+    def tell_manner(self, probabilities: dict[str, float]) -> None:
+        """How the turn was spoken that is over: an event beside the API's."""
+        item = self.turn.item or self.committed or self.held
+        if item is not None:
+            self._common.send("input_audio_buffer.manner", item_id=item.id, manner=probabilities)
+
     def add(self, item: Item) -> None:
         """A turn that is over becomes an item of the conversation."""
         items, send = self._common.items, self._common.send

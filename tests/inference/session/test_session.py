@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from tiny_chat import CHATML, chat_assistant
 
 from duologue.inference.assistant.assistant import Assistant
 from duologue.inference.front_end.loudness import LoudnessConfig
-from duologue.inference.session.events import Event, EventKind
+from duologue.inference.session.events import Event, EventKind, read_events, write_events
 from duologue.inference.session.listen import replay
 from duologue.inference.session.notes import notes
 from duologue.inference.session.policy import DuplexConfig, Mode
@@ -82,6 +84,36 @@ def test_a_question_is_answered_aloud(assistant) -> None:
     assert 0 <= at[EventKind.ANSWER_STARTED] - at[EventKind.SPEECH_STOPPED] - 400 <= 112, "the endpoint, to a frame"
     audible, finished = (at[kind] * RATE // 1000 for kind in (EventKind.ANSWER_AUDIBLE, EventKind.ANSWER_FINISHED))
     assert not pcm[: audible - FRAME].any() and pcm[audible - FRAME : audible].any() and not pcm[finished:].any()
+
+
+def test_the_manner_of_each_turn_that_is_answered() -> None:
+    telling = tiny_assistant(manners=("calm", "shout"))
+    wave = sound(*QUESTION, *QUESTION)
+    _, quiet = run(make(telling), wave)
+    assert EventKind.MANNER not in kinds(quiet)  # off by default
+    session = make(telling, manner=True)
+    _, events = run(session, wave)
+    assert [event for event in events if event.kind is not EventKind.MANNER] == quiet
+    assert kinds(events, EventKind.MANNER, EventKind.ANSWER_STARTED) == 2 * [EventKind.MANNER, EventKind.ANSWER_STARTED]
+    for event in (event for event in events if event.kind is EventKind.MANNER):
+        found = dict(event.probabilities)
+        assert set(found) == {"calm", "shout"} and sum(found.values()) == pytest.approx(1)
+        assert event.text == max(found, key=found.__getitem__)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "events.jsonl"
+        write_events(path, events)
+        assert read_events(path) == events and path.read_text().count("probabilities") == 2
+    session.type(HEARD)
+    assert EventKind.MANNER not in kinds(run(session, sound((3.0, False)))[1])  # nothing was heard of it
+
+
+def test_a_model_without_a_head_tells_no_manner(assistant) -> None:
+    with pytest.raises(DuologueError, match="this model has no head for the manner of speaking: duologue train manner"):
+        make(assistant, manner=True)
+    session = make(assistant)
+    with pytest.raises(DuologueError, match="no head for the manner"):
+        session.configure(dataclasses.replace(CONFIG, manner=True))
+    assert not session.config.manner
 
 
 def test_what_is_said_is_what_a_turn_by_turn_conversation_says(assistant, monkeypatch) -> None:

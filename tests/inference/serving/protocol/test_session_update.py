@@ -54,6 +54,18 @@ def test_what_a_model_that_looks_for_words_is_told() -> None:
     assert "keywords, prompt" in deaf.warnings[0] and deaf.settings.config().keywords == ()
 
 
+def test_the_manner_of_speaking_is_told_by_a_model_that_knows_it() -> None:
+    on, off = nested(f"{INPUT}.manner", True), nested(f"{INPUT}.manner", False)
+    told = update(fresh(Abilities(manners=("calm", "shout"))), on)
+    assert not told.errors and told.settings.config().manner
+    assert not update(told.settings, off).settings.config().manner and not fresh().config().manner
+    (error,) = update(fresh(), on).errors
+    assert error.param == f"session.{INPUT}.manner" and "no head for the manner of speaking" in str(error)
+    assert not update(fresh(), off).errors
+    (error,) = update(fresh(), nested(f"{INPUT}.manner", "loud")).errors
+    assert "manner must be true or false" in str(error)
+
+
 # path, value, what holds then, and a word of the warning (None: it holds as it was sent)
 SERVED: list[tuple[str, Any, Any, str | None]] = [
     ("instructions", "be brief", "be brief", None),

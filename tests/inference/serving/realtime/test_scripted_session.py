@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.inference.serving.http.limits import Limits
-from duologue.inference.serving.protocol.events import SERVER
+from duologue.inference.serving.protocol.events import OURS, SERVER
 from duologue.inference.serving.protocol.formats import AudioFormat, to_base64
 from duologue.inference.serving.protocol.settings import Settings
 from duologue.inference.serving.realtime.common import Model
@@ -80,15 +80,18 @@ class Client:
 
     def _came(self, text: str) -> None:
         event = json.loads(text)
-        SERVER[event["type"]].model_validate(event, strict=False)
+        if event["type"] not in OURS:
+            SERVER[event["type"]].model_validate(event, strict=False)
         self.seen.append(event)
 
     async def __call__(self, kind: str, **fields: Any) -> None:
         await self.session.handle(json.dumps({"type": kind, **fields}))
         await self.settle()
 
-    async def frame(self, mode: Mode, *kinds: EventKind, text: str = "word") -> None:
-        self.script.next.append((mode, [Event(kind, 80, text) for kind in kinds]))
+    async def frame(
+        self, mode: Mode, *kinds: EventKind, text: str = "word", probabilities: tuple[tuple[str, float], ...] = ()
+    ) -> None:
+        self.script.next.append((mode, [Event(kind, 80, text, probabilities=probabilities) for kind in kinds]))
         for _ in range(3):  # the resampler holds back a little
             if self.script.next and self.conversation.output is not None:
                 self.session.hear(bytes(2 * FRAME * 24_000 // RATE))
@@ -149,6 +152,30 @@ def test_a_turn_and_its_answer() -> None:
         "conversation.item.done",
         "response.done",
     ]
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_the_manner_of_a_turn_names_its_item(manual: bool) -> None:
+    told = (("calm", 0.25), ("shout", 0.75))
+
+    async def spoken(client: Client) -> None:
+        if manual:
+            await client("session.update", session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})
+            for _ in range(4):
+                await client("input_audio_buffer.append", audio=FRAME_SOUND)
+            kinds = (EventKind.MANNER, EventKind.ANSWER_STARTED)
+            client.script.next.append((Mode.IDLE, [Event(kind, 80, probabilities=told) for kind in kinds]))
+            await client("input_audio_buffer.commit")
+            await client.settle()
+            return
+        await client.frame(Mode.LISTENING, EventKind.SPEECH_STARTED)
+        await client.frame(Mode.ANSWERING, EventKind.MANNER, EventKind.ANSWER_STARTED, probabilities=told)
+        await client.frame(Mode.ANSWERING, EventKind.TRANSCRIBED, EventKind.ANSWER_AUDIBLE)
+
+    by = {event["type"]: event for event in talk(spoken).seen}
+    event = by["input_audio_buffer.manner"]
+    assert event["manner"] == {"calm": 0.25, "shout": 0.75} and event["event_id"]
+    assert event["item_id"] == by["input_audio_buffer.committed"]["item_id"]
 
 
 def test_an_interruption() -> None:
