@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 from typing import Any, Literal
@@ -53,6 +53,11 @@ class Wider:
     width: int
     rate: Fraction
     depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newer:
+    names: dict[str, int] = field(default_factory=dict, metadata={"newer": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +148,12 @@ def test_every_field_must_be_there(field: str) -> None:
     """Also those with a default: a changed default must not change an old model."""
     with pytest.raises(DuologueError, match=f"field '{field}' is missing"):
         config_from_dict(Outer, {key: value for key, value in GOOD.items() if key != field})
+
+
+def test_a_newer_field_may_be_absent_and_is_left_out_where_it_says_nothing() -> None:
+    assert config_from_dict(Newer, {}) == Newer()
+    assert config_to_dict(Newer(), newer=False) == {}
+    assert config_to_dict(Newer(names={"a": 1}), newer=False) == {"names": {"a": 1}}
 
 
 def test_what_has_no_json_form_is_refused() -> None:

@@ -225,6 +225,8 @@ def test_unusual_recordings(run: Any, model: str, tmp_path: Path, rate: int, cha
         (["prepare", "question"], "unknown recipe 'question'"),
         (["prepare", "questions", "out=x", "m=3"], "unknown key 'm'"),
         (["evaluate", "s3s", "-o", "x"], "unknown suite 's3s'"),
+        (["ask", "--text", "hello", "--voice", "a", "--voice-from", "b.wav"], "are two voices: give one of them"),
+        (["chat", "--terminal", "--url", "http://localhost:1", "--voice", "deep"], "--url takes no voice"),
     ],
 )
 def test_bad_arguments(run: Any, arguments: list[str], message: str) -> None:

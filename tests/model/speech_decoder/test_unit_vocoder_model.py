@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -173,7 +174,7 @@ UNITS = torch.randint(10, (1, 40), generator=torch.Generator().manual_seed(4))
 @pytest.mark.parametrize("name", VOICES)
 def test_each_voice_streams_as_it_is_said_at_once(name: str):
     torch.manual_seed(0)
-    vocoder = UnitVocoder(replace(TINY, source_filter=SOURCE_FILTER, voices=VOICES)).eval()
+    vocoder: Any = UnitVocoder(replace(TINY, source_filter=SOURCE_FILTER, voices=VOICES)).eval()
     torch.nn.init.normal_(vocoder.speakers.weight)
     vocoder.generator.head.bias[[1, 21]] = 4.0  # voiced throughout
     whole = vocoder(UNITS, speaker=VOICES[name])

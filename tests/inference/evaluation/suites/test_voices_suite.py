@@ -45,7 +45,7 @@ def test_nanos_voices_are_read_and_measured(tmp_path, monkeypatch) -> None:
 def test_a_clip_is_not_compared_with_itself() -> None:
     rows: list[dict[str, Any]] = [
         {"voice": voice, "embeddings": [vector], "measures": {}}
-        for voice, vector in (("a", [1.0, 0.0]), ("a", [0.0, 1.0]), ("b", [0.8, 0.6]), ("b", [0.9, 0.4]))
+        for voice, vector in (("a", [1, 0, 0]), ("a", [0, 1, 0]), ("b", [0.5, 0.5, 0.7]), ("b", [0.5, 0.5, 0.8]))
     ]
     voices._tell_apart(rows)
     assert [row["measures"]["told_apart"][0] for row in rows] == [0, 0, 1, 1]
