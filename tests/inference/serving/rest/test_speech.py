@@ -131,7 +131,9 @@ def test_voices() -> None:
 
         for speak in (said, answered):
             usual, other, stock, loud = (speak(name) for name in ("one", "two", "alloy", "loud"))
-            sounds = [each.content if speak is said else each.json()["choices"] for each in (usual, other, stock)]
+            sounds: list[Any] = [
+                each.content if speak is said else each.json()["choices"] for each in (usual, other, stock)
+            ]
             for choices in sounds if speak is answered else ():
                 choices[0]["message"]["audio"] |= {"id": "", "expires_at": 0}
             assert usual.is_success and other.is_success and sounds[0] == sounds[2] != sounds[1]
