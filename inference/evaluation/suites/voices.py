@@ -5,7 +5,7 @@ Each sentence is read aloud in each voice, at speed 1 and at the others.
     told apart      a speaker encoder's vector of a clip (Resemblyzer; Wan et al. 2018, arXiv 1710.10467) lies nearest
                     to the centroid of the same voice's other clips
     word errors     what a recogniser hears, at each speed
-    pitch           the median of a clip, over that of the same clip at speed 1
+    pitch           by how much the median of a clip differs from that at speed 1
 
 The language model is run once a sentence: voices and speeds are the vocoder's.
 """
@@ -114,7 +114,7 @@ def run(
                 row["embeddings"] = [speaker(each).round(5).tolist() for each in waves]
                 row["hertz"] = usual = hertz
             else:
-                row["measures"][f"pitch_{speed:g}"] = [hertz / usual, 1]
+                row["measures"][f"pitch_{speed:g}"] = [abs(hertz / usual - 1), 1]
         return row
 
     groups = [texts[at : at + together] for at in range(0, len(texts), together)]
@@ -127,8 +127,8 @@ def run(
         TOLD_APART,
         *(Metric(key=f"wer_{s:g}", name=f"Word error rate at speed {s:g}", unit="%", better=Better.LOWER)
           for s in (1.0, *speeds)),
-        *(Metric(key=f"pitch_{s:g}", name=f"Pitch at speed {s:g} over that at 1", statistic=Statistic.P50)
-          for s in speeds),
+        *(Metric(key=f"pitch_{s:g}", name=f"Change of pitch at speed {s:g}", unit="%", better=Better.LOWER,
+                 statistic=Statistic.P50) for s in speeds),
     )  # fmt: skip
     parts = [(name, [evaluate(metric, [row for row in good if row["voice"] == name], seed) for metric in metrics])
              for name in names]  # fmt: skip

@@ -37,7 +37,7 @@ def test_nanos_voices_are_read_and_measured(tmp_path, monkeypatch) -> None:
     metrics = {each["id"]: each for each in found["metrics"]}
     assert metrics["told_apart"]["value"] == 1 and metrics["told_apart"]["count"] == 4
     assert metrics["wer_1"]["value"] == metrics["wer_1.25"]["value"] == pytest.approx(6 / 10)  # "2 + 3"
-    assert metrics["pitch_1.25_p50"]["value"] == pytest.approx(1, abs=0.05)
+    assert 0 < metrics["pitch_1.25_p50"]["value"] < 0.05
     assert found["figures"]["hertz"]["deep"] / found["figures"]["hertz"]["default"] == pytest.approx(0.8, abs=0.04)
     assert set(found["parts"]) == {"default", "deep"} and "embeddings" not in found["rows"][0]
 
