@@ -85,7 +85,7 @@ class Hearing(Streaming):
         """A view of the same weights with another view of its adaptor."""
         view = copy.copy(self)
         view._modules = dict(self._modules)
-        view.stage, view.adaptor = Chain(*self.stage.stages[:-1], adaptor), adaptor  # type: ignore[arg-type]
+        view.stage, view.adaptor = Chain(*self.stage.stages[:-1], adaptor), adaptor
         return view
 
     @property

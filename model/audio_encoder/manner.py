@@ -121,9 +121,8 @@ class MannerHead(nn.Module):
         super().__init__()
         self.config = config
         self.frames = Pooling(config.in_dim, config.hidden_dim)
-        self.voice, self.sound = (
-            (VoiceFeatures(), Pooling(FEATURES, config.hidden_dim)) if config.sound else (None, None)
-        )
+        self.voice = VoiceFeatures() if config.sound else None
+        self.sound = Pooling(FEATURES, config.hidden_dim) if config.sound else None
         self.classify = nn.Linear((4 if config.sound else 2) * config.hidden_dim, len(config.classes))
 
     def forward(self, frames: Tensor, features: Tensor | None) -> Tensor:

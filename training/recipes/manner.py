@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -49,7 +49,9 @@ class MannerRecipe(SpeechRecipe):
 
     def completed(self) -> Self:
         """In the sizes of the source."""
-        sizes = read_sizes(self.source, "encoder") if self.source else {"mel": self.mel, "encoder": self.encoder}
+        sizes: dict[str, Any] = {"mel": self.mel, "encoder": self.encoder}
+        if self.source:
+            sizes = read_sizes(self.source, "encoder")
         if len(sizes) < 2:
             raise DuologueError(f"source={self.source} has no encoder: expected a run, a part encoder or a model")
         return replace(self, **sizes, manner=replace(self.manner, in_dim=sizes["encoder"].width))
