@@ -220,14 +220,16 @@ class SpeechDecoder(Streaming):
         units = self._speak(marked.push(marked.reader.push(tags) + marked.reader.end()), state)
         logits = self.unit_decoder.flush(state.unit_decoder)  # type: ignore[arg-type]
         units = torch.cat([units, self._in_manner(logits, 0, state)], dim=1)
-        rest, marked.pause, marked.reader.pause = marked.pause + marked.reader.pause, 0.0, 0.0
+        rest = marked.pause + marked.pending + marked.reader.pause
+        marked.pause = marked.pending = marked.reader.pause = 0.0
         if rest and isinstance(state.vocoder, VocoderState) and state.vocoder.manner is not None:
             state.vocoder.manner.units.append(Manner(pause=rest))
         return units
 
     def _speak(self, tokens: list[MarkedToken], state: SpeechDecoderState) -> Tensor:
         """The units (1, U) of tokens of a reply in SSML."""
-        marked, decoder, beside = state.marked, self.unit_decoder, None
+        marked, decoder = state.marked, self.unit_decoder
+        beside: list[str] | Tensor | None = None
         assert marked is not None
         if isinstance(decoder, SpellingDecoder):
             marked.manners += [manner for token in tokens for manner in token.manners]
@@ -242,8 +244,8 @@ class SpeechDecoder(Streaming):
                     marked.manners.append(replace(word, pause=pause + marked.pending))
                     marked.pending = 0.0
             tokens = [token for token in tokens if not token.silent]
-            if tokens and tokens[0].beside is not None:
-                beside = torch.cat([token.beside for token in tokens], dim=1)
+            besides = [token.beside for token in tokens if token.beside is not None]
+            beside = torch.cat(besides, dim=1) if besides else None
         if not tokens:
             return torch.zeros(1, 0, dtype=torch.long, device=state.collapse.last.device)
         x = torch.cat([token.x for token in tokens], dim=1)
