@@ -8,7 +8,7 @@ The unit decoder reads states alone, embeddings of tokens or their spelling besi
 samples later than units.
 
 Of a reply in SSML each token comes with its text. Tags are not spoken; each unit is spoken in the manner of the
-character (or the token) whose frames it begins in.
+character (or the token) whose frames its predecessor begins in.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class MarkedState(State):
 
     waiting: tokens that the unit decoder has not been given. manners: of the characters (or tokens) that it has, and
         has not spoken; passed: of how many of them the pause is in ``pause``, seconds before the next unit.
-        pending: seconds before the next token.
+        pending: seconds before the next token. late: the manner of the last unit's place, which the next one's is.
     """
 
     reader: SSMLReader = field(default_factory=SSMLReader)
@@ -68,6 +68,7 @@ class MarkedState(State):
     passed: int = 0
     pause: float = 0.0
     pending: float = 0.0
+    late: Manner | None = None
 
     def push(self, runs: list[Run]) -> list[MarkedToken]:
         """What the reader says of the tokens' text; returns those that are read to their end."""
@@ -85,10 +86,14 @@ class MarkedState(State):
         return ready
 
     def spoken(self, place: int) -> Manner:
-        """How a unit of a character (or token) is spoken."""
+        """How a unit that begins in the frames of a character (or token) is spoken: as its predecessor's place says, for
+        the first of a word is mostly the end of the last word's sound. Of a reply's first unit, as its own."""
         self.pass_by(place + 1)
         manner, self.pause = replace(self.manners[place], pause=self.pause), 0.0
-        return manner
+        before, self.late = self.late, manner
+        if before is None:
+            before, self.late = manner, replace(manner, pause=0.0)
+        return before
 
     def pass_by(self, count: int) -> None:
         """Add up the pauses before what comes behind ``count`` of the manners."""
@@ -220,8 +225,9 @@ class SpeechDecoder(Streaming):
         units = self._speak(marked.push(marked.reader.push(tags) + marked.reader.end()), state)
         logits = self.unit_decoder.flush(state.unit_decoder)  # type: ignore[arg-type]
         units = torch.cat([units, self._in_manner(logits, 0, state)], dim=1)
-        rest = marked.pause + marked.pending + marked.reader.pause
+        rest = marked.pause + marked.pending + marked.reader.pause + (marked.late.pause if marked.late else 0.0)
         marked.pause = marked.pending = marked.reader.pause = 0.0
+        marked.late = None
         if rest and isinstance(state.vocoder, VocoderState) and state.vocoder.manner is not None:
             state.vocoder.manner.units.append(Manner(pause=rest))
         return units
