@@ -86,8 +86,8 @@ class MarkedState(State):
         return ready
 
     def spoken(self, place: int) -> Manner:
-        """How a unit that begins in the frames of a character (or token) is spoken: as its predecessor's place says, for
-        the first of a word is mostly the end of the last word's sound. Of a reply's first unit, as its own."""
+        """How a unit that begins in the frames of a character (or token) is spoken: as the place of the unit before it
+        says, for a word's first is mostly the end of the last word's sound. A reply's first: as its own place says."""
         self.pass_by(place + 1)
         manner, self.pause = replace(self.manners[place], pause=self.pause), 0.0
         before, self.late = self.late, manner
