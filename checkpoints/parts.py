@@ -10,6 +10,7 @@ folder/README.md            where it came from; the same in card.json
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,7 +129,7 @@ def load_part(
 def read_run(folder: str | Path) -> dict[str, Any]:
     """The recipe that a run was made by; nothing where the folder is no run's."""
     path = expanded(folder) / RECIPE
-    return read_object(path) if path.is_file() else {}
+    return read_object(path) if os.path.isfile(path) else {}  # of a name that is too long, False
 
 
 def read_sizes(name: str | Path, part: str) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def read_sizes(name: str | Path, part: str) -> dict[str, Any]:
     declared = parts_of(SpeechLMConfig)
     wanted = (*declared[part].beside, part)
     if not (found := read_run(name)):
-        if expanded(name).is_file() or not (path := resolve(name) / CONFIG).is_file():
+        if os.path.isfile(expanded(name)) or not (path := resolve(name) / CONFIG).is_file():
             return {}
         if "model" in read_object(path):
             found = vars(read_model_config(name))

@@ -370,7 +370,7 @@ def test_muon_in_float32_takes_the_steps_of_pytorchs() -> None:
             optimiser.step()
     for a, b in zip(ours, theirs, strict=True):
         moved = (b - 1).norm()
-        assert moved > 0.1 and (a - b).norm() < 0.04 * moved  # bfloat16 has 8 bits
+        assert moved > 0.05 and (a - b).norm() < 0.04 * moved  # bfloat16 has 8 bits
     assert optimisers[0].state_dict()["state"].keys() == optimisers[1].state_dict()["state"].keys()
     optimisers[0].load_state_dict(optimisers[1].state_dict())
 
