@@ -359,7 +359,7 @@ def test_muon_in_float32_takes_the_steps_of_pytorchs() -> None:
     shapes, generator = ((6, 10), (10, 6), (8, 8)), torch.Generator().manual_seed(0)
     ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
     optimisers = [
-        kind(parameters, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        kind(parameters, lr=0.05, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
         for kind, parameters in ((Float32Muon, ours), (torch.optim.Muon, theirs))
     ]
     for _ in range(3):
@@ -370,7 +370,7 @@ def test_muon_in_float32_takes_the_steps_of_pytorchs() -> None:
             optimiser.step()
     for a, b in zip(ours, theirs, strict=True):
         moved = (b - 1).norm()
-        assert moved > 0.05 and (a - b).norm() < 0.04 * moved  # bfloat16 has 8 bits
+        assert moved > 0.1 and (a - b).norm() < 0.04 * moved  # bfloat16 has 8 bits
     assert optimisers[0].state_dict()["state"].keys() == optimisers[1].state_dict()["state"].keys()
     optimisers[0].load_state_dict(optimisers[1].state_dict())
 
