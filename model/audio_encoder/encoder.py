@@ -57,3 +57,14 @@ class Encoder(Streaming):
             layer: return the output of this many blocks. ``None``: all of it.
         """
         raise NotImplementedError
+
+
+def layer_outputs(encoder: Encoder, mel: Tensor) -> list[Tensor]:
+    """Log-mel (B, M, T) -> frames (B, T / 2, D) of no block, of one, of two, …, of all."""
+    kept: list[Tensor] = []
+    first = encoder.blocks[0].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+    hooks = [block.register_forward_hook(lambda _, __, output: kept.append(output)) for block in encoder.blocks]
+    encoder(mel)
+    for hook in (first, *hooks):
+        hook.remove()
+    return kept

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checkpoints.parts import load_encoder
+from ...model.audio_encoder.encoder import Encoder
 from ...model.audio_encoder.mel import LogMel, LogMelConfig
 from ...model.speech_lm_config import EncoderConfig
 from ..augment.presets import augmentation_of
@@ -48,6 +50,15 @@ class SpeechTask(Task):
 
     def load_of(self, batch: Batch) -> StepCost | None:
         return speech_load(batch["lengths"], batch["samples"], self.mel.config.sample_rate)
+
+
+def encoder_of(recipe: SpeechRecipe, source: str) -> tuple[LogMel, Encoder]:
+    """Log-mel and encoder of a run, a part or a model; random weights of the recipe's sizes where there is no source.
+
+    Raises:
+        DuologueError: the source has no encoder.
+    """
+    return load_encoder(source) if source else (LogMel(recipe.mel), recipe.encoder.build())
 
 
 def random_offsets(encoder: EncoderConfig, frames: int, count: int, rng: np.random.Generator) -> Tensor:

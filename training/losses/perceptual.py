@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints.parts import load_encoder
+from ...model.audio_encoder.encoder import layer_outputs
 from ...model.errors import DuologueError
 
 
@@ -55,23 +56,11 @@ class PerceptualLoss(nn.Module):
         self.encoder.blocks = self.encoder.blocks[: config.blocks]
         self.requires_grad_(False)
 
-    def _heard(self, samples: Tensor) -> list[Tensor]:
-        """What the first block is given, and what each block makes of it: (B, T, D) each."""
-        kept: list[Tensor] = []
-        hooks = [self.encoder.blocks[0].register_forward_pre_hook(lambda _, args: kept.append(args[0]))]
-        hooks += [block.register_forward_hook(lambda _, __, x: kept.append(x)) for block in self.encoder.blocks]
-        try:
-            self.encoder(self.mel(samples), layer=self.config.blocks)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return kept
-
     def forward(self, made: Tensor, recorded: Tensor) -> Tensor:
         crops = self.config.crops or len(made)
         with torch.no_grad():
-            wanted = self._heard(recorded[:crops])
+            wanted = layer_outputs(self.encoder, self.mel(recorded[:crops]))
         loss = made.new_zeros((), dtype=torch.float32)
-        for a, b in zip(self._heard(made[:crops]), wanted, strict=True):
+        for a, b in zip(layer_outputs(self.encoder, self.mel(made[:crops])), wanted, strict=True):
             loss = loss + (a.float() - b.float()).abs().mean() / b.float().abs().mean() / len(wanted)
         return loss

@@ -20,14 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...checkpoints.parts import load_encoder, read_sizes
-from ...model.audio_encoder.encoder import Encoder
+from ...checkpoints.parts import read_sizes
 from ...model.audio_encoder.manner import MannerConfig, MannerHead
-from ...model.audio_encoder.mel import LogMel
 from ...model.errors import DuologueError
 from ..augment.augment import augment
 from ..data.corpus import Corpus, dev_sets, to_float
-from ..data.speech import SpeechRecipe, SpeechTask
+from ..data.speech import SpeechRecipe, SpeechTask, encoder_of
 from ..loop.task import Batch
 from ..presets import preset
 
@@ -72,11 +70,7 @@ class Manner(SpeechTask):
     def __init__(self, recipe: MannerRecipe) -> None:
         super().__init__(recipe)
         self.recipe = recipe
-        self.encoder: Encoder
-        if recipe.source:
-            self.mel, self.encoder = load_encoder(recipe.source)
-        else:
-            self.mel, self.encoder = LogMel(recipe.mel), recipe.encoder.build()
+        self.mel, self.encoder = encoder_of(recipe, recipe.source)
         self.manner = MannerHead(recipe.manner)
         self.labels = labels_of(self.corpus, recipe.manner.classes, ",".join(recipe.data))
         if missing := set(range(len(recipe.manner.classes))) - set(self.labels):

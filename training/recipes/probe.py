@@ -19,13 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints.files import expanded, write_text
-from ...checkpoints.parts import load_encoder
 from ...data_prep.text.plain_text import spoken_words
-from ...model.audio_encoder.encoder import Encoder
-from ...model.audio_encoder.mel import LogMel
+from ...model.audio_encoder.encoder import layer_outputs
 from ..data.characters import LABELS, ctc_batch, ctc_loss, greedy
 from ..data.corpus import Corpus, Plan, dev_sets, pad, to_float
-from ..data.speech import SpeechRecipe, SpeechTask
+from ..data.speech import SpeechRecipe, SpeechTask, encoder_of
 from ..loop.task import Batch
 from ..losses.error_rate import edit_distance
 from ..presets import preset
@@ -83,28 +81,13 @@ class Head(nn.Module):
         return self.layers(((x.float() - self.mean) / self.scale).transpose(1, 2)).transpose(1, 2)
 
 
-def layer_outputs(encoder: Encoder, mel: Tensor) -> list[Tensor]:
-    """Log-mel (B, M, T) -> frames (B, T / 2, D) of no block, of one, of two, …, of all."""
-    kept: list[Tensor] = []
-    first = encoder.blocks[0].register_forward_pre_hook(lambda _, args: kept.append(args[0]))
-    hooks = [block.register_forward_hook(lambda _, __, output: kept.append(output)) for block in encoder.blocks]
-    encoder(mel)
-    for hook in (first, *hooks):
-        hook.remove()
-    return kept
-
-
 class Probe(SpeechTask):
     """Two frozen encoders and their heads. Layers are counted in blocks: 0 is what the convolutions give."""
 
     def __init__(self, recipe: ProbeRecipe) -> None:
         super().__init__(recipe)
         self.recipe = recipe
-        self.encoder: Encoder
-        if recipe.source:
-            self.mel, self.encoder = load_encoder(recipe.source)
-        else:
-            self.mel, self.encoder = LogMel(recipe.mel), recipe.encoder.build()
+        self.mel, self.encoder = encoder_of(recipe, recipe.source)
         self.random = self.encoder.config.build()
         layers = range(len(self.encoder.blocks) + 1)
         self.names = ["mel", *(f"{kind}_{layer}" for kind in ("random", "trained") for layer in layers)]

@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 from duologue.checkpoints.cards.facts import Card
 from duologue.checkpoints.parts import EncoderPart, load_encoder, save_part
 from duologue.inference.evaluation.suites import probe as probe_suite
+from duologue.model.audio_encoder.encoder import layer_outputs
 from duologue.model.errors import DuologueError
 from duologue.training.data.characters import CHARACTERS, greedy, labels_of
 from duologue.training.loop.trainer import train
 from duologue.training.recipe import save_recipe
 from duologue.training.recipes import ssl
-from duologue.training.recipes.probe import layer_outputs, recipe
+from duologue.training.recipes.probe import recipe
 
 
 def tiny(questions: Path, **changes: object):
