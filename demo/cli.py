@@ -84,6 +84,10 @@ Manner = Annotated[
     bool, typer.Option("--manner", help="Say how the user speaks (calm, whisper …), with a model that tells it.")
 ]
 
+SSML = Annotated[
+    bool, typer.Option("--ssml", help="Replies may say in SSML how they are spoken: pauses, emphasis, rate.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
@@ -115,6 +119,7 @@ def ask(
     voice: Voice = "",
     voice_from: VoiceFrom = None,
     manner: Manner = False,
+    ssml: SSML = False,
     beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
@@ -131,6 +136,7 @@ def ask(
     duologue ask question.wav --json | jq .text     for scripts
     duologue ask clip.wav --text "what sound is this?"                  about a recording, which may be a sound
     duologue ask question.wav -m omni --instructions "Answer in one sentence."
+    duologue ask --text "calm me down" -m mini -o reply.wav --ssml --instructions 'A pause is <break time="1s"/>.'
     duologue ask question.wav -m mini --hotwords "Evanescence, Asiana Airlines" --lm questions.arpa
     duologue ask order.wav -m mini --grammar orders.jsgf
     duologue ask question.wav -m omni --device cuda --dtype bfloat16    an imported model
@@ -153,7 +159,9 @@ def ask(
     assistant = load(model, device, dtype, int8, windowed=encoder == "windowed")
     assistant = assistant.with_decoder(beside_its_own(config, assistant.model.decoder, beam))
     limit_threads(assistant)
-    reply = assistant.ask(recording, text, instructions=instructions, voice=spoken_in or None, manner=manner)
+    reply = assistant.ask(
+        recording, text, instructions=instructions, voice=spoken_in or None, manner=manner, ssml=ssml
+    )
     seconds = len(reply.waveform) / reply.sample_rate
     if output is not None and len(reply.waveform):
         from ..data_prep.audio import write_wav
@@ -199,6 +207,7 @@ def listen(
     instructions: Instructions = "",
     voice: Voice = "",
     manner: Manner = False,
+    ssml: SSML = False,
     beam: Beam = 0,
     hotwords: HotWordList = "",
     lm: LM = None,
@@ -233,7 +242,9 @@ def listen(
     heard = read_audio(source, assistant.input_rate)
     for note in notes(assistant.model):
         typer.echo(f"duologue: {model}: {note}", err=True)
-    config = SessionConfig(duplex=PRESETS[preset], instructions=instructions, voice=voice or None, manner=manner)
+    config = SessionConfig(
+        duplex=PRESETS[preset], instructions=instructions, voice=voice or None, manner=manner, ssml=ssml
+    )
     converse(assistant, (assistant.input_rate, heard), output, events, config, say)
 
 

@@ -86,6 +86,16 @@ def test_the_manner_of_a_question(run: Any, model: str, question: str, tmp_path:
     assert (status, out, err.count("\n")) == (2, "", 1) and "this model has no head for the manner of speaking" in err
 
 
+def test_replies_in_ssml_need_a_voice_that_renders_them(run: Any, model: str, question: str, tmp_path: Path) -> None:
+    status, out, _ = run("ask", question, "--model", model, "--ssml")
+    assert (status, out) == (0, f"{SAID}\n")
+    mute = tiny_assistant(speech=False)
+    folder = str(store.save(tmp_path / "mute", mute.model, mute.tokenizer))
+    for command in (["ask", question], ["listen", question, "-o", str(tmp_path / "replies.wav")]):
+        status, out, err = run(*command, "--model", folder, "--ssml")
+        assert (status, out) == (2, "") and "SSML" in err.splitlines()[-1]
+
+
 def test_a_process_of_its_own_says_no_more(model: str, root: Path) -> None:
     """Libraries that are installed beside it, torchao for one, have nothing to say to a user."""
     question = str(root / "demo/assets/examples" / "plus.flac")
