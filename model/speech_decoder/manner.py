@@ -1,6 +1,6 @@
 """How a unit vocoder renders pauses, emphasis and rates (ssml.py): durations, pitch, loudness and silence.
 
-    unit's manner -> its frames' pitch and gain, which glide from one value to the next -> generator, samples
+    unit's manner -> its pieces' pitch and gain, which glide from one value to the next -> generator, samples
 
 A pause is silence between the samples of two units, which fade out and in; nothing else of them changes. An emphasised
 word is longer, louder and, where the generator has a pitch to be told, higher. A generator's samples come later than
@@ -22,7 +22,7 @@ from .ssml import Manner
 LONGER = 1.2  # durations are multiplied by it
 LOUDER_DB = 4.0
 HIGHER = 0.12  # logarithm of the pitch
-_GLIDE = 3  # frames from no emphasis to strong, or back
+_GLIDE = 0.06  # s, from no emphasis to strong, or back
 _FADE = 0.01  # s, before and behind a pause
 
 
@@ -31,10 +31,10 @@ class MannerState(State):
     """How the units of a reply are spoken, from when they are decoded until their samples are out.
 
     units: manners of units that have no duration yet; one more, with a pause, where nothing followed it.
-    emphasis: of the last frame. gains: dB at the end of each frame whose samples have not all come; before: of the one
+    emphasis: of the last piece. gains: dB at the end of each piece whose samples have not all come; before: of the one
         before. offset: samples of the first of them that have come.
     pauses: samples of silence, each with how many samples (of speech, not yet out) come before it.
-    known: samples of speech, not yet out, that the frames so far will be. fading: samples that still fade in.
+    known: samples of speech, not yet out, that the pieces so far will be. fading: samples that still fade in.
     held: (1, n) samples that may yet fade out.
     """
 
@@ -48,32 +48,32 @@ class MannerState(State):
     known: int = 0
     fading: int = 0
 
-    def frames(self, durations: Sequence[int], hop: int, sample_rate: int) -> list[float]:
-        """The next units last so many frames; returns how much higher each frame is (logarithm)."""
-        manners, self.units = self.units[: len(durations)], self.units[len(durations) :]
-        higher = list[float]()
-        for manner, duration in zip(manners, durations, strict=True):
+    def pieces(self, lengths: Sequence[int], piece: int, sample_rate: int) -> list[float]:
+        """The next units last so many pieces of ``piece`` samples; returns how much higher each is (logarithm)."""
+        manners, self.units = self.units[: len(lengths)], self.units[len(lengths) :]
+        most, higher = piece / (_GLIDE * sample_rate), list[float]()
+        for manner, length in zip(manners, lengths, strict=True):
             self._pause(manner.pause, sample_rate)
-            for _ in range(duration):
+            for _ in range(length):
                 change = manner.emphasis - self.emphasis
-                self.emphasis += min(1 / _GLIDE, max(-1 / _GLIDE, change))
+                self.emphasis += min(most, max(-most, change))
                 self.gains.append(LOUDER_DB * self.emphasis)
                 higher.append(HIGHER * self.emphasis)
-            self.known += duration * hop
+            self.known += length * piece
         return higher
 
     def _pause(self, seconds: float, sample_rate: int) -> None:
         if seconds:
             self.pauses.append((self.known, round(seconds * sample_rate)))
 
-    def sound(self, pcm: Tensor, hop: int, sample_rate: int, last: bool) -> Tensor:
+    def sound(self, pcm: Tensor, piece: int, sample_rate: int, last: bool) -> Tensor:
         """The generator's next samples (1, n) -> what is heard of them, with the pauses."""
         fade = round(_FADE * sample_rate)
         if last:
             for manner in self.units:
                 self._pause(manner.pause, sample_rate)
             self.units = []
-        pcm, out = torch.cat([self.held, self._louder(pcm, hop)], dim=1), list[Tensor]()
+        pcm, out = torch.cat([self.held, self._louder(pcm, piece)], dim=1), list[Tensor]()
         while self.pauses and self.pauses[0][0] <= pcm.shape[1]:
             at, silence = self.pauses.pop(0)
             speech = self._faded_in(pcm[:, :at], fade)
@@ -101,18 +101,19 @@ class MannerState(State):
             self.fading -= count
         return pcm.clone()
 
-    def _louder(self, pcm: Tensor, hop: int) -> Tensor:
-        """Each sample by the gain of its frame, which it glides to."""
+    def _louder(self, pcm: Tensor, piece: int) -> Tensor:
+        """Each sample by the gain of its piece, which it glides to."""
         count = pcm.shape[1]
         if not count:
             return pcm
-        # Generators may give samples in parts of a frame, and what is after the last frame's.
-        frames = min(len(self.gains), -(-(self.offset + count) // hop))
-        ends = pcm.new_tensor([self.before, *self.gains[:frames]])
-        gains = ends[:-1, None] + (ends[1:] - ends[:-1])[:, None] * torch.arange(1, hop + 1, device=pcm.device) / hop
+        # Generators may give samples in parts of a piece, and what is after the last piece's.
+        begun = min(len(self.gains), -(-(self.offset + count) // piece))
+        ends = pcm.new_tensor([self.before, *self.gains[:begun]])
+        glide = torch.arange(1, piece + 1, device=pcm.device) / piece
+        gains = ends[:-1, None] + ends.diff()[:, None] * glide
         gains = gains.flatten()[self.offset : self.offset + count]
-        done = (self.offset + count) // hop
-        self.before, self.gains, self.offset = float(ends[done]), self.gains[done:], (self.offset + count) % hop
+        done = (self.offset + count) // piece
+        self.before, self.gains, self.offset = float(ends[done]), self.gains[done:], (self.offset + count) % piece
         if not gains.any():
             return pcm
         return (pcm * 10 ** (gains / 20)).clamp(-1, 1)

@@ -22,6 +22,7 @@ periodicity.py; ConvNeXt blocks as in Siuzdak 2023, "Vocos" (arXiv 2306.00814).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -234,14 +235,26 @@ class PreciseStack(Stack):
 class SourceFilterState(State):
     """The stack, the frames by which it still has to fall behind, the stack of the pitch, and the sources.
 
-    higher: of the frames whose samples have not come, how much higher they are spoken (logarithm); none: as they are.
+    sounding: the pieces that are heard, in order, of those that the stack has not said: each by its number among them,
+        and how much higher it is (logarithm); None: each once, as it is. unsaid: how many of those are known.
     """
 
     stack: StackState
     skip: int
     pitch: StackState | None
     source: SourceState
-    higher: list[float] = field(default_factory=list)
+    sounding: list[tuple[int, float]] | None = None
+    unsaid: int = 0
+
+    def last(self, pieces: Sequence[int], lengths: Sequence[int], higher: Sequence[float] | None = None) -> None:
+        """Let sounds of so many ``pieces``, which come next, last ``lengths`` pieces each: some pieces, evenly spaced,
+        are heard again or left out. ``higher``: of each piece that is heard (logarithm)."""
+        heights = iter(higher or [0.0] * sum(lengths))
+        self.sounding = self.sounding or []
+        for count, length in zip(pieces, lengths, strict=True):
+            nearest = (self.unsaid + (2 * i + 1) * count // (2 * length) for i in range(length))
+            self.sounding += zip(nearest, heights, strict=False)
+            self.unsaid += count
 
 
 class SourceFilter(Stack, Streaming):
@@ -313,10 +326,14 @@ class SourceFilter(Stack, Streaming):
 
     def step(self, x: Tensor, state: SourceFilterState) -> Tensor:
         controls = self._controls(x, state)
-        if state.higher:
-            frames = controls.log_f0.shape[1] // self.config.pieces
-            higher = controls.log_f0.new_tensor(state.higher[:frames]).repeat_interleave(self.config.pieces)
-            controls.log_f0, state.higher = controls.log_f0 + higher, state.higher[frames:]
+        if state.sounding is not None:
+            said = controls.log_f0.shape[1]
+            now = [(at, higher) for at, higher in state.sounding if at < said]
+            state.sounding = [(at - said, higher) for at, higher in state.sounding[len(now) :]]
+            state.unsaid -= said
+            heard = [at for at, _ in now]
+            controls = Controls(**{name: part[:, heard] for name, part in vars(controls).items()})
+            controls.log_f0 = controls.log_f0 + controls.log_f0.new_tensor([higher for _, higher in now])
         return self.sound(controls, controls.f0, state.source)
 
     def flush(self, state: SourceFilterState) -> Tensor:

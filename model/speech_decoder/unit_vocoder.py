@@ -100,7 +100,7 @@ class UnitVocoderConfig:
 class VocoderState(State):
     """Units whose duration is not known yet, and the convolutions of the predictor and the generator.
 
-    speed: durations are divided by it. owed: frames by which the units so far should have lasted longer for that.
+    speed: durations are divided by it. owed: pieces by which the units so far should have lasted longer for that.
     row: of the table of speaker embeddings, if there is one. manner: how each unit is spoken; None: all alike.
     """
 
@@ -112,17 +112,15 @@ class VocoderState(State):
     row: int = 0
     manner: MannerState | None = None
 
-    def at_speed(self, durations: Tensor) -> Tensor:
-        """The next units' durations (1, U) at the state's speed and in their manner: whole frames, at least one; what
+    def lengths(self, durations: list[int], pieces: int) -> list[int]:
+        """Pieces of a frame that the next units last at the state's speed and in their manner, at least one; what
         rounding takes from one, the next ones get."""
-        if self.speed == 1 and self.manner is None:
-            return durations
-        frames, own = [], durations[0].tolist()
-        for duration in own if self.manner is None else durations_in(self.manner.units, own):
-            wanted = duration / self.speed + self.owed
-            frames.append(max(1, round(wanted)))
-            self.owed = wanted - frames[-1]
-        return durations.new_tensor([frames])
+        lengths = []
+        for duration in durations if self.manner is None else durations_in(self.manner.units, durations):
+            wanted = duration * pieces / self.speed + self.owed
+            lengths.append(max(1, round(wanted)))
+            self.owed = wanted - lengths[-1]
+        return lengths
 
 
 class UnitVocoder(Composite):
@@ -216,15 +214,20 @@ class UnitVocoder(Composite):
         x = self.embed(units, state.row)  # (B, C, U)
         log_durations = feed(self.duration, x, state.duration, last)  # (B, 1, U)
         x, log_durations = state.waiting.push(x, log_durations)
-        durations = state.at_speed(durations_from_log(log_durations[:, 0]))
-        frames, manner = self._expand(x, durations), state.manner  # (B, C, T)
-        if manner is None:
-            return feed(self.generator, frames, state.generator, last)[:, 0]  # (B, n)
-        higher = manner.frames(durations[0].tolist(), self.config.hop, self.config.sample_rate)
-        if isinstance(state.generator, SourceFilterState):
-            state.generator.higher += higher
-        pcm = feed(self.generator, frames, state.generator, last)[:, 0]
-        return manner.sound(pcm, self.config.hop, self.config.sample_rate, last)
+        durations = durations_from_log(log_durations[:, 0])
+        manner, timed = state.manner, state.generator
+        if state.speed == 1 and manner is None:
+            return feed(self.generator, self._expand(x, durations), timed, last)[:, 0]  # (B, n)
+        pieces = self.generator.config.pieces if isinstance(self.generator, SourceFilter) else 1
+        own, piece = durations[0].tolist(), self.config.hop // pieces
+        lengths = state.lengths(own, pieces)
+        higher = None if manner is None else manner.pieces(lengths, piece, self.config.sample_rate)
+        if isinstance(timed, SourceFilterState):
+            timed.last([frames * pieces for frames in own], lengths, higher)
+        else:
+            durations = durations.new_tensor([lengths])
+        pcm = feed(self.generator, self._expand(x, durations), timed, last)[:, 0]
+        return pcm if manner is None else manner.sound(pcm, piece, self.config.sample_rate, last)
 
     def flush(self, state: VocoderState) -> Tensor:
         held = state.waiting.held[0]

@@ -153,12 +153,31 @@ def test_speed_divides_durations_in_a_stream(vocoder, speed: float):
         wholes.append(torch.cat([*(vocoder.step(x, state) for x in units.split(size, 1)), vocoder.flush(state)], dim=1))
     torch.testing.assert_close(wholes[0], wholes[1], atol=1e-5, rtol=0)
     torch.testing.assert_close(wholes[0], wholes[2], atol=1e-5, rtol=0)
-    shortest = max(60, float(usual.sum()) / speed)
-    assert wholes[0].shape[1] / TINY.hop == pytest.approx(shortest, abs=1)
+    pieces = 1 if vocoder.config.source_filter is None else 2  # of a frame; a unit lasts one at least
+    shortest = max(60 / pieces, float(usual.sum()) / speed)
+    assert wholes[0].shape[1] / TINY.hop == pytest.approx(shortest, abs=1 / pieces)
     frames = vocoder.init_state()
     frames.speed = speed
-    long = torch.full((1, 1000), 3)
-    assert float(frames.at_speed(long).sum()) == pytest.approx(3000 / speed, abs=1)
+    assert sum(frames.lengths([3] * 1000, 1)) == pytest.approx(3000 / speed, abs=1)
+
+
+@torch.inference_mode()
+def test_a_quick_source_filter_leaves_out_pieces_of_what_it_says_at_speed_1(monkeypatch):
+    torch.manual_seed(0)
+    vocoder: Any = UnitVocoder(replace(TINY, source_filter=SOURCE_FILTER)).eval()
+    vocoder.duration.proj.weight.data.zero_()
+    vocoder.duration.proj.bias.data.fill_(math.log(6))  # 5 frames, 10 pieces
+    said, sound = [], vocoder.generator.sound
+    monkeypatch.setattr(vocoder.generator, "sound", lambda c, *rest: (said.append(c.pulses), sound(c, *rest))[1])
+    vocoder(UNITS)
+    plain, said[:] = said[0], []
+    state = vocoder.init_state()
+    state.speed = 1.25
+    for x in UNITS.split(3, 1):
+        vocoder.step(x, state)
+    vocoder.flush(state)
+    kept = plain.unflatten(1, (-1, 10))[:, :, [0, 1, 3, 4, 5, 6, 8, 9]].flatten(1, 2)
+    torch.testing.assert_close(torch.cat(said, dim=1), kept, atol=1e-5, rtol=0)
 
 
 VOICES = {
