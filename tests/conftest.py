@@ -82,6 +82,26 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def speech_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of an untrained encoder of three blocks: a part, as a teacher of losses is named by."""
+    import torch
+
+    from duologue.checkpoints.cards.facts import Card
+    from duologue.checkpoints.parts import EncoderPart, save_part
+    from duologue.model.audio_encoder.mel import LogMelConfig
+    from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
+
+    sizes = WhisperEncoderConfig(
+        n_mels=80, n_audio_ctx=100, n_audio_state=16, n_audio_head=2, n_audio_layer=3, chunk=None, left_context=100,
+        causal_conv=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoder")
+    save_part(folder, "encoder", sizes.build(), EncoderPart(mel=LogMelConfig(norm="whisper"), encoder=sizes), Card())
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def nano(root: Path) -> Any:
     """The bundled assistant."""

@@ -1,9 +1,9 @@
 """The neural codec: a waveform <-> discrete codes, one to a few numbers a frame, 40 to 75 frames a second.
 
 Samples (B, n) -> codes (B, K, T), T = ceil(n / hop) -> samples (B, T * hop). An encoder: SEANet, or one that reads
-spectra; a quantiser of one codebook or several; a decoder: Vocos (WavTokenizer), the encoder's mirror image (EnCodec),
-or pulses and noise through filters. One class for the published models and for causal ones, which stream exactly with
-at most 80 ms of look-ahead.
+spectra; a quantiser: one codebook, several, or finite scalar quantisation; a decoder: Vocos (WavTokenizer), the
+encoder's mirror image (EnCodec), or pulses and noise through filters. One class for the published models and for causal
+ones, which stream exactly with at most 80 ms of look-ahead.
 
 Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532); Défossez et al. 2022, "EnCodec" (arXiv 2210.13438); Liu, Chen
 and Yu 2020, "Neural Homomorphic Vocoder" (Interspeech 2020).
@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import DuologueError
 from ..speech_decoder.source_filter import SourceFilter, SourceFilterConfig
 from ..streaming import State, Streaming
+from .finite_scalar import FiniteScalarQuantiser
 from .quantiser import Quantiser, QuantiserConfig
 from .seanet import SEANetConfig, SEANetDecoder, SEANetEncoder
 from .spectral_encoder import SpectralEncoder, SpectralEncoderConfig
@@ -109,6 +110,11 @@ class CodecState(State):
     decoder: State
 
 
+def make_quantiser(config: QuantiserConfig) -> Quantiser | FiniteScalarQuantiser:
+    """The quantiser of those sizes."""
+    return FiniteScalarQuantiser(config) if config.levels else Quantiser(config)
+
+
 def make_decoder(config: VocosConfig | SourceFilterConfig, dim: int, sample_rate: int) -> VocosDecoder | SourceFilter:
     """The decoder of those sizes, for embeddings of ``dim`` channels."""
     return VocosDecoder(config) if isinstance(config, VocosConfig) else SourceFilter(dim, config, sample_rate)
@@ -126,7 +132,7 @@ class Codec(Streaming):
             self.encoder = SEANetEncoder(config.encoder)
         else:
             self.encoder = SpectralEncoder(config.encoder)
-        self.quantiser = Quantiser(config.quantiser)
+        self.quantiser = make_quantiser(config.quantiser)
         if config.decoder is None:
             assert isinstance(config.encoder, SEANetConfig)
             self.decoder = SEANetDecoder(config.encoder)

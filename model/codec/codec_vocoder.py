@@ -18,8 +18,8 @@ from torch import Tensor
 from ..errors import DuologueError
 from ..speech_decoder.source_filter import SourceFilterConfig
 from ..streaming import State, Streaming
-from .codec import Codec, CodecConfig, make_decoder, waveform
-from .quantiser import Quantiser, QuantiserConfig
+from .codec import Codec, CodecConfig, make_decoder, make_quantiser, waveform
+from .quantiser import QuantiserConfig
 from .seanet import SEANetDecoder
 from .vocos import VocosConfig
 
@@ -80,7 +80,7 @@ class CodecVoice(Streaming):
     def __init__(self, config: CodecVoiceConfig) -> None:
         super().__init__()
         self.config = config
-        self.quantiser = Quantiser(config.quantiser)
+        self.quantiser = make_quantiser(config.quantiser)
         self.decoder: Streaming = make_decoder(config.decoder, config.quantiser.dim, config.sample_rate)
         self.rate, self.latency = self.decoder.rate, self.decoder.latency
 

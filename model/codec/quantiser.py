@@ -11,7 +11,7 @@ Source: van den Oord et al. 2017 (arXiv 1711.00937), section 3.1; residual codeb
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,32 @@ class QuantiserConfig:
     dim: int = 512  # D
     size: int = 4096  # entries of a codebook
     codebooks: int = 1  # K
+    # Of numbers that are rounded one by one, and no codebook (finite_scalar.py); their product is the size.
+    levels: tuple[int, ...] = field(default=(), metadata={"newer": True})
 
     def __post_init__(self) -> None:
+        if self.levels and (min(self.levels) < 3 or math.prod(self.levels) != self.size):
+            levels = ",".join(map(str, self.levels))
+            raise DuologueError(
+                f"quantiser levels are {levels}, for {math.prod(self.levels)} codes; each must be at least 3, and the "
+                f"size, {self.size}, their product, for example 8,8,8,8 for 4096"
+            )
+        if self.levels and self.codebooks != 1:
+            raise DuologueError(f"quantiser codebooks is {self.codebooks}; with levels it must be 1")
         for name in ("dim", "size", "codebooks"):
             if getattr(self, name) < 1:
                 raise DuologueError(f"quantiser {name} must be at least 1, got {getattr(self, name)}")
+
+    def chosen(self, codebooks: int | None) -> int:
+        """How many codebooks to use; ``None``: all.
+
+        Raises:
+            DuologueError: more than there are, or none.
+        """
+        there = self.codebooks
+        if codebooks is not None and not 1 <= codebooks <= there:
+            raise DuologueError(f"codebooks is {codebooks}; this codec has {there}, so it must be 1 to {there}")
+        return there if codebooks is None else codebooks
 
 
 def nearest(x: Tensor, codebook: Tensor) -> Tensor:
@@ -45,6 +66,12 @@ def nearest(x: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat(found)
 
 
+def check_codes(codes: Tensor, size: int) -> None:
+    """Raises DuologueError for a code that is none of ``size``."""
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size:
+        raise DuologueError(f"codes go from {int(codes.min())} to {int(codes.max())}; they must be 0 to {size - 1}")
+
+
 class Quantiser(nn.Module):
     """See the module's docstring. The entries are no matter of gradients: training moves them by averages."""
 
@@ -55,15 +82,8 @@ class Quantiser(nn.Module):
         self.entries = nn.Parameter(entries, requires_grad=False)  # (K, size, D)
 
     def chosen(self, codebooks: int | None) -> int:
-        """How many codebooks to use; ``None``: all.
-
-        Raises:
-            DuologueError: more than there are, or none.
-        """
-        there = self.config.codebooks
-        if codebooks is not None and not 1 <= codebooks <= there:
-            raise DuologueError(f"codebooks is {codebooks}; this codec has {there}, so it must be 1 to {there}")
-        return there if codebooks is None else codebooks
+        """See :meth:`QuantiserConfig.chosen`."""
+        return self.config.chosen(codebooks)
 
     def encode(self, x: Tensor, codebooks: int | None = None) -> Tensor:
         """Embeddings (B, D, T) -> codes (B, K, T) int64."""
@@ -81,8 +101,5 @@ class Quantiser(nn.Module):
             DuologueError: more codebooks than there are, or a code that is no entry's number.
         """
         used = self.chosen(codes.shape[1])
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.size:
-            raise DuologueError(
-                f"codes go from {int(codes.min())} to {int(codes.max())}; they must be 0 to {self.config.size - 1}"
-            )
+        check_codes(codes, self.config.size)
         return sum(self.entries[k][codes[:, k]] for k in range(used)).transpose(1, 2)  # type: ignore[union-attr]

@@ -2,9 +2,11 @@
 
 Random crops of recordings, whatever is said in them. Spectral losses and the commitment of embeddings to the entries
 they choose; with ``adversary=true`` discriminators join in after ``discriminator_after`` steps. The entries themselves
-move by averages (see codebooks.py). With several codebooks each step uses a random number of them, so that every bit
-rate is learnt. A source-filter decoder also learns the pitch of the recordings and how much of each band is periodic,
-and is given both while it learns the rest. The first ``quantise_after`` steps do without entries: a plain autoencoder.
+move by averages (see codebooks.py); finite scalar quantisation learns by gradients as all else. With several codebooks
+each step uses a random number of them, so that every bit rate is learnt. With ``semantic.encoder=…
+learn=codec,semantic.head`` a speech encoder's frames are foretold from the quantised embeddings (see semantic.py). A
+source-filter decoder also learns the pitch of the recordings and how much of each band is periodic, and is given both
+while it learns the rest. The first ``quantise_after`` steps do without entries, or without rounding.
 With ``learn=codec.decoder start=codec=RUN`` the codes stay what they are in that run and their sound gets better: what
 was trained to write them still fits.
 
@@ -14,24 +16,27 @@ Source: Ji et al. 2024, "WavTokenizer" (arXiv 2408.16532), section 3; codebooks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...model.codec.codec import Codec, CodecConfig, waveform
+from ...model.codec.finite_scalar import FiniteScalarQuantiser
+from ...model.codec.quantiser import Quantiser
 from ...model.errors import DuologueError
 from ...model.speech_decoder.source_filter import SourceFilter, SourceFilterConfig
 from ..data.waveforms import Waveforms
 from ..loop.task import Batch
 from ..losses.codebooks import CodebookConfig, Codebooks, perplexity
+from ..losses.semantic import SemanticConfig, SemanticLoss
 from ..losses.waveform import WaveformRecipe, WaveformTask
 from ..presets import preset
 
 KMEANS_BATCHES = 64  # at most, that k-means begins with
 SHARPNESS = 0.5  # of fractions: a voice with less noise than was measured is nearer to it by STOI, PESQ and DNSMOS
-SHOWN = {"mel", "magnitude", "band", "pitch", "voicing", "periodicity", "perceptual"}  # of held-out sets
+SHOWN = {"mel", "magnitude", "band", "pitch", "voicing", "periodicity", "perceptual", "semantic"}  # of held-out sets
 EPS = 1e-3  # periodic fractions are at least it, at most one less it
 
 
@@ -42,6 +47,7 @@ class CodecRecipe(WaveformRecipe):
     fractions: tuple[float, ...] = ()  # how often each data set is drawn from; by its length if not given
     codec: CodecConfig
     codebooks: CodebookConfig
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)  # a frozen speech encoder's frames, foretold
     crop_ms: int = 1000
     tracker: str = "autocorrelation"  # of the recordings' pitch, which a source-filter decoder learns; or pyin
     gain_db: tuple[float, float] = (-12.0, 6.0)  # crops are made softer or louder by so much
@@ -54,6 +60,11 @@ class CodecRecipe(WaveformRecipe):
         if self.crop < max(self.spectral.windows):
             raise DuologueError(
                 f"crop_ms is {self.crop_ms}, {self.crop} samples; the losses' windows are {self.spectral.windows}"
+            )
+        if self.semantic.encoder and set(self.learn) != {"codec", "semantic.head"}:
+            raise DuologueError(
+                f"learn is {','.join(self.learn)}; with semantic.encoder, which the codes learn from, it must be "
+                "codec,semantic.head"
             )
         if len(self.gain_db) != 2 or self.gain_db[0] > self.gain_db[1]:
             raise DuologueError(f"gain_db is {self.gain_db}; it must be the least and the most, for example -12,6")
@@ -81,7 +92,12 @@ class CodecTask(WaveformTask):
         super().__init__(recipe)
         self.recipe = recipe
         self.codec = Codec(recipe.codec)
-        self.averages = Codebooks(recipe.codec.quantiser, recipe.codebooks, recipe.accumulate, recipe.seed)
+        self.averages: Codebooks | None = None
+        if not recipe.codec.quantiser.levels:
+            self.averages = Codebooks(recipe.codec.quantiser, recipe.codebooks, recipe.accumulate, recipe.seed)
+        self.semantic: SemanticLoss | None = None
+        if recipe.semantic.encoder:
+            self.semantic = SemanticLoss(recipe.semantic, recipe.codec.quantiser.dim, recipe.codec.sample_rate)
         self.data = self._open(recipe.data, recipe.fractions)
         self.dev = {folder.rstrip("/").split("/")[-1]: self._open((folder,), ()) for folder in recipe.dev_data}
 
@@ -92,7 +108,7 @@ class CodecTask(WaveformTask):
         return {"codec": self.codec}
 
     def stays(self, name: str) -> bool:
-        return name.startswith("codec.quantiser.")  # moved by averages
+        return self.averages is not None and name.startswith("codec.quantiser.")  # moved by averages
 
     def moves(self, name: str) -> bool:
         return self.stays(name) and self.learns_codes
@@ -123,14 +139,28 @@ class CodecTask(WaveformTask):
             embedding = self.codec.quantiser.decode(self.codec.encode(samples, batch["codebooks"] or None))
             return self._compare(embedding, batch)
         embedding = self.codec.encoder(samples[:, None])  # (B, D, T)
-        if not batch["codebooks"]:
+        if self.averages is not None and not batch["codebooks"]:
             return self._compare(embedding, batch)
-        if self.training and not self.averages.initialised:
-            self._initialise(samples.device)
-        quantised, commitment = self.averages.quantise(self.codec.quantiser, embedding, batch["codebooks"])
+        quantised, extra, measured = self._quantised(embedding, batch["codebooks"])
         loss, metrics, made = self._compare(quantised, batch)
-        metrics = {**metrics, "commitment": commitment.detach(), **self.averages.metrics()}
-        return loss + self.recipe.commitment_weight * commitment, metrics, made
+        if self.semantic is not None:
+            foretold = self.semantic(quantised, samples)
+            extra, measured["semantic"] = extra + self.recipe.semantic.weight * foretold, foretold.detach()
+        return loss + extra, {**metrics, **measured}, made
+
+    def _quantised(self, embedding: Tensor, codebooks: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Embeddings (B, D, T) -> their quantised form (B, D, T), what the loss gains by it, and metrics."""
+        quantiser = self.codec.quantiser
+        if isinstance(quantiser, FiniteScalarQuantiser):
+            quantised, codes = quantiser.straight_through(embedding, rounded=codebooks > 0)
+            counts = torch.bincount(codes.flatten(), minlength=quantiser.config.size)
+            return quantised, embedding.new_zeros((), dtype=torch.float32), {"perplexity": perplexity(counts)}
+        assert self.averages is not None
+        if self.training and not self.averages.initialised:
+            self._initialise(embedding.device)
+        quantised, commitment = self.averages.quantise(quantiser, embedding, codebooks)
+        metrics = {"commitment": commitment.detach(), **self.averages.metrics()}
+        return quantised, self.recipe.commitment_weight * commitment, metrics
 
     def _compare(self, embedding: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Embeddings (B, D, T) -> the losses of what the decoder makes of them, and that: samples (B, n)."""
@@ -154,21 +184,23 @@ class CodecTask(WaveformTask):
     @torch.no_grad()
     def _initialise(self, device: torch.device) -> None:
         """K-means of the untrained encoder's embeddings: where the entries begin."""
+        quantiser = self.codec.quantiser
+        assert self.averages is not None and isinstance(quantiser, Quantiser)
         wanted = self.recipe.codebooks.kmeans_vectors * self.recipe.codec.quantiser.size
         vectors: list[Tensor] = []
         while sum(map(len, vectors)) < wanted and len(vectors) < KMEANS_BATCHES:
             rng = np.random.default_rng((self.recipe.seed, len(vectors), 2))
             crops = self.data.crops(rng, self.recipe.batch_size, self.recipe.gain_db).to(device)
             vectors.append(self.codec.encoder(crops[:, None]).transpose(1, 2).flatten(0, 1).float())
-        self.averages.initialise(self.codec.quantiser, torch.cat(vectors))
+        self.averages.initialise(quantiser, torch.cat(vectors))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """On fixed crops of each held-out set: the losses, and which entries they need."""
         metrics: dict[str, float] = {}
-        if self.learns_codes and not self.averages.initialised:
+        if self.learns_codes and self.averages is not None and not self.averages.initialised:
             return metrics
-        device, codebooks = self.codec.quantiser.entries.device, self.recipe.codec.quantiser.codebooks
+        device, codebooks = next(self.codec.parameters()).device, self.recipe.codec.quantiser.codebooks
         for name, data in self.dev.items():
             counts = torch.zeros(self.recipe.codec.quantiser.size)
             sums: dict[str, float] = {}

@@ -5,28 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from duologue.checkpoints.cards.facts import Card
-from duologue.checkpoints.parts import EncoderPart, save_part
-from duologue.model.audio_encoder.mel import LogMelConfig
-from duologue.model.audio_encoder.whisper import WhisperEncoderConfig
 from duologue.model.errors import DuologueError
 from duologue.training.losses.perceptual import PerceptualConfig, PerceptualLoss
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    sizes = WhisperEncoderConfig(
-        n_mels=80, n_audio_ctx=100, n_audio_state=16, n_audio_head=2, n_audio_layer=3, chunk=None, left_context=100,
-        causal_conv=False,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("encoder")
-    save_part(folder, "encoder", sizes.build(), EncoderPart(mel=LogMelConfig(norm="whisper"), encoder=sizes), Card())
-    return str(folder)
-
-
-def test_the_distance_grows_with_the_noise_and_reaches_what_was_made(encoder: str) -> None:
-    loss = PerceptualLoss(PerceptualConfig(encoder=encoder, blocks=2, crops=2), 16000)
+def test_the_distance_grows_with_the_noise_and_reaches_what_was_made(speech_encoder: str) -> None:
+    loss = PerceptualLoss(PerceptualConfig(encoder=speech_encoder, blocks=2, crops=2), 16000)
     assert len(loss.encoder.blocks) == 2 and not any(p.requires_grad for p in loss.parameters())
     torch.manual_seed(1)
     recorded, noise = 0.1 * torch.randn(3, 8000), torch.randn(3, 8000)
@@ -47,6 +31,6 @@ def test_the_distance_grows_with_the_noise_and_reaches_what_was_made(encoder: st
         ({}, 24000, "hears 16000 Hz; what is made has 24000 Hz"),
     ],
 )
-def test_what_cannot_listen_is_refused(encoder: str, settings: dict[str, int], rate: int, message: str) -> None:
+def test_what_cannot_listen_is_refused(speech_encoder: str, settings: dict[str, int], rate: int, message: str) -> None:
     with pytest.raises(DuologueError, match=message):
-        PerceptualLoss(PerceptualConfig(encoder=encoder, **settings), rate)
+        PerceptualLoss(PerceptualConfig(encoder=speech_encoder, **settings), rate)

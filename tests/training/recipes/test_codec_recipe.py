@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from duologue.checkpoints.parts import load_part
 from duologue.data_prep.datasets.shards import Clip, ShardWriter
 from duologue.data_prep.speech.pitch import pitch
 from duologue.model.codec.codec import Codec, CodecConfig, causal
+from duologue.model.codec.finite_scalar import FiniteScalarQuantiser
 from duologue.model.codec.quantiser import Quantiser, QuantiserConfig
 from duologue.model.codec.seanet import SEANetConfig
 from duologue.model.codec.vocos import VocosConfig
@@ -28,6 +30,7 @@ from duologue.training.loop.run_folder import newest_state
 from duologue.training.loop.trainer import train
 from duologue.training.losses.codebooks import CodebookConfig, Codebooks, kmeans, perplexity
 from duologue.training.losses.discriminators import DiscriminatorConfig
+from duologue.training.losses.semantic import SemanticConfig
 from duologue.training.presets.nano import CODEC
 from duologue.training.recipes.codec import recipe
 
@@ -325,6 +328,69 @@ def test_what_does_not_fit_is_refused(recordings, change, message):
     with pytest.raises(DuologueError, match=message):
         change = {"codebooks": CodebookConfig(decay=1.0)} if "codebooks" in change else change
         tiny(recordings, **change).build()
+
+
+@pytest.mark.parametrize("levels", [(8, 5), (4, 3, 5)])
+def test_finite_scalars_are_rounded_to_levels_each_of_which_is_a_code(levels):
+    """Every code is heard as itself again; gradients pass rounding with the slope of what is rounded."""
+    size = math.prod(levels)
+    torch.manual_seed(0)
+    quantiser = FiniteScalarQuantiser(QuantiserConfig(dim=len(levels), size=size, levels=levels))
+    with torch.no_grad():  # the maps do nothing, so that values can be told
+        for each in (quantiser.inward, quantiser.outward):
+            each.weight.copy_(torch.eye(len(levels)))
+            each.bias.zero_()
+    codes = torch.arange(size)[None, None]
+    values = quantiser.decode(codes)  # (1, L, size)
+    assert torch.equal(values[0].T, quantiser.entries[0]) and len(values[0].T.unique(dim=0)) == size
+    for channel, level in enumerate(levels):
+        wanted = (torch.arange(level) - level // 2) / (level // 2)
+        torch.testing.assert_close(values[0, channel].unique(), wanted)
+    wide = 3 * torch.randn(1, len(levels), 5000)
+    assert len(quantiser.encode(wide).unique()) == size
+    nearby = quantiser.encode(0.6 * torch.randn(1, len(levels), 400))
+    assert nearby.min() >= 0 and nearby.max() < size
+    x = torch.randn(2, len(levels), 3, requires_grad=True)
+    quantised, found = quantiser.straight_through(x)
+    torch.testing.assert_close(quantised, quantiser.decode(quantiser.encode(x)))
+    assert torch.equal(found[:, None], quantiser.encode(x))
+    (gradient,) = torch.autograd.grad(quantised.sum(), x)
+    assert (gradient > 0).all()
+    with pytest.raises(DuologueError, match=f"must be 0 to {size - 1}"):
+        quantiser.decode(codes + 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"levels": (8, 8)}, "levels are 8,8, for 64 codes"),
+        ({"levels": (2, 32), "size": 64}, "at least 3"),
+        ({"levels": (8, 8), "size": 64, "codebooks": 2}, "with levels it must be 1"),
+    ],
+)
+def test_levels_that_cannot_be_are_refused(sizes, message):
+    with pytest.raises(DuologueError, match=message):
+        QuantiserConfig(**{"dim": 8} | sizes)
+
+
+def test_finite_scalars_learn_with_what_an_encoder_hears(recordings, speech_encoder, tmp_path):
+    """The recording comes back in several codes, and the encoder's frames are foretold; first without rounding."""
+    sizes = replace(recipe("tiny").codec, quantiser=QuantiserConfig(dim=16, size=64, levels=(4, 4, 4)))
+    run = tiny(recordings, codec=sizes, semantic=SemanticConfig(encoder=speech_encoder), steps=40, quantise_after=20,
+               learn=("codec", "semantic.head"), schedule="constant", out=str(tmp_path / "run"))  # fmt: skip
+    task = run.build().train()
+    first = task(task.batch(20))[1]
+    whole, rounded = (task.make({**task.batch(0), "codebooks": books})[2] for books in (0, 1))
+    assert not torch.equal(whole, rounded)
+    metrics = train(run, task, progress=False)
+    assert metrics["mel"] < 0.8 * float(first["mel"]) and metrics["semantic"] < 0.9 * float(first["semantic"])
+    samples = torch.cat([task.batch(i)["samples"] for i in range(4)])
+    with torch.inference_mode():
+        assert len(task.codec.encode(samples).unique()) > 8
+    folder = assemble.run(tmp_path / "codec", assemble.Config(codec=run.out))
+    assert load_part(folder, "codec", CodecConfig, Codec).config.quantiser.levels == (4, 4, 4)
+    with pytest.raises(DuologueError, match=r"learn is codec; with semantic\.encoder"):
+        replace(run, learn=("codec",))
 
 
 @pytest.mark.slow
