@@ -32,11 +32,18 @@ from duologue.data_prep.text.spoken import contains_slot, letters_marked, normal
 
 N = 3000
 NUMBER = {number_in_words(n): n for n in range(10000)}
+NUMBER_WORDS = set(" ".join(NUMBER).split())
 
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[Split, list[Dialogue]]:
     return {split: [generate(3, index, split) for index in range(N)] for split in Split}
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[Split, list[Dialogue]]:
+    """Without fillers."""
+    return {split: [generate(8, index, split, fillers=False) for index in range(N)] for split in Split}
 
 
 def test_a_hundred_thousand_questions_are_distinct() -> None:
@@ -204,10 +211,9 @@ COMPUTED = {kind.name for kind in KINDS if kind.before is None} - {
 
 
 @pytest.mark.parametrize("split", list(Split))
-def test_answers_are_right(split: Split) -> None:
+def test_answers_are_right(plain: dict[Split, list[Dialogue]], split: Split) -> None:
     checked: Counter[str] = Counter()
-    for index in range(N):
-        dialogue = generate(8, index, split, fillers=False)
+    for dialogue in plain[split]:
         if dialogue.kind in COMPUTED:
             wanted = recompute(dialogue.question, dialogue.kind)
             slot = dialogue.slot
@@ -218,14 +224,14 @@ def test_answers_are_right(split: Split) -> None:
     assert set(checked) == COMPUTED
 
 
-def test_practice_is_right_and_of_training_alone() -> None:
+def test_practice_is_right_and_of_training_alone(plain: dict[Split, list[Dialogue]]) -> None:
     """In phrases and frames that vary apart, none of them a wording that is kept; in words that are known."""
     asked: Counter[str] = Counter()
     for index in range(N):
         dialogue = generate(8, index, fillers=False, practice=0.25)
         kind = dialogue.kind.removesuffix("_practice")
         if kind == dialogue.kind:
-            assert dialogue == generate(8, index, fillers=False)  # the others stay as they are
+            assert dialogue == plain[Split.TRAIN][index]  # the others stay as they are
             continue
         asked[kind] += 1
         assert not is_held_out(dialogue.question) and set(dialogue.question.split()) <= set(vocabulary.words())
@@ -256,18 +262,17 @@ def assert_goes_on(kind: str, question: str, before: tuple[str, str], answer: st
         assert earlier.rsplit(" ", 2)[0] == answer.rsplit(" ", 2)[0].replace(words[-3], earlier.split()[-3])
     else:
         first = NUMBER[earlier.rsplit(" is ", 1)[1]]
-        numbers = [word for word in question.split() if word in " ".join(NUMBER).split()]
+        numbers = [word for word in question.split() if word in NUMBER_WORDS]
         then = NUMBER[" ".join(numbers)]
         result = {"plus": first + then, "minus": first - then, "times": first * then}[kind[7:]]
         assert answer.rsplit(" is ", 1)[1] == number_in_words(result), (question, before, answer)
 
 
-def test_a_follow_up_goes_on_from_its_turn() -> None:
+def test_a_follow_up_goes_on_from_its_turn(plain: dict[Split, list[Dialogue]]) -> None:
     """The turn before is one that training asks."""
     checked: Counter[str] = Counter()
     for split in Split:
-        for index in range(N):
-            dialogue = generate(8, index, split, fillers=False)
+        for dialogue in plain[split]:
             if dialogue.category is not Category.FOLLOW_UP:
                 assert dialogue.before is None
                 continue
@@ -277,10 +282,10 @@ def test_a_follow_up_goes_on_from_its_turn() -> None:
     assert set(checked) == {kind.name for kind in KINDS if kind.before is not None}
 
 
-def test_a_follow_up_goes_on_from_other_turns_as_well() -> None:
+def test_a_follow_up_goes_on_from_other_turns_as_well(drawn: dict[Split, list[Dialogue]]) -> None:
     """The same words, fillers included, behind turns that are drawn anew, none of them held out."""
     rng, turns = np.random.default_rng(0), Counter[tuple[str, str]]()
-    follow_ups = [d for d in (generate(9, index, "train") for index in range(N)) if d.before is not None]
+    follow_ups = [dialogue for dialogue in drawn[Split.TRAIN] if dialogue.before is not None]
     for dialogue in follow_ups:
         found = behind_another_turn(dialogue.template, dialogue.question, rng)
         assert found is not None, dialogue
