@@ -36,14 +36,16 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clips(config: Config) -> list[dict]:
-    return [sound_clip(index, config).meta for index in range(60)]
+    return [sound_clip(index, config).meta for index in range(24)]
 
 
 def test_what_is_heard_is_what_is_said(recordings: Path) -> None:
     config = Config(source=str(recordings), out="unused", asked=0.0)
-    for index in range(60):
+    found = set()
+    for index in range(40):
         clip = sound_clip(index, config)
         meta = clip.meta
+        found.add(meta["heard"])
         if meta["heard"].endswith("beeps"):
             count = int(meta["heard"].split()[0])
             loud = np.abs(clip.pcm.astype(np.float64)).reshape(-1)[: len(clip.pcm) // 80 * 80].reshape(-1, 80).max(1)
@@ -53,7 +55,7 @@ def test_what_is_heard_is_what_is_said(recordings: Path) -> None:
             assert meta["text"].split() == ["beep"] * count and meta["slot"].endswith("beep" if count == 1 else "beeps")
         else:
             assert meta["text"] == CAPTIONS[meta["heard"]] and meta["slot"] in meta["answer"]
-    assert {meta["heard"] for meta in clips(config)} >= {"rain", "rooster"}
+    assert found >= {"rain", "rooster"}
 
 
 def test_folds_and_wordings_are_kept_apart(recordings: Path) -> None:
