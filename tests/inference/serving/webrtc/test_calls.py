@@ -88,7 +88,7 @@ def test_a_turn_ends_although_the_microphone_is_switched_off_in_it(server: Runni
 
 
 def test_a_lossy_network_leaves_no_turn_stuck_or_doubled(server: Running) -> None:
-    """5 % of the packets lost, up to 60 ms of jitter, both ways: three turns, three answers."""
+    """5 % of the packets lost, up to 60 ms of jitter, both ways: two turns, two answers."""
 
     async def run() -> tuple[Caller, LossyRelay]:
         caller = Caller()
@@ -98,23 +98,24 @@ def test_a_lossy_network_leaves_no_turn_stuck_or_doubled(server: Running) -> Non
         try:
             await caller.accept(answer.headers["location"], changed)
             await caller.until("session.created")
-            for turn in range(3):
+            for turn in range(2):
                 caller.voice.say(sound((0.4, False), (1.0, True), seed=turn))
                 await caller.until("output_audio_buffer.stopped", turn + 1)
                 await asyncio.sleep(0.5)
             return caller, relay
-        finally:
+        finally:  # packets that say so may be lost
+            httpx.post(f"{server.url}{answer.headers['location']}/hangup")
             await caller.close()
             relay.close()
 
     before = lost_seconds(server)
     caller, relay = asyncio.run(run())
     assert relay.dropped > 0.03 * relay.passed > 10
-    assert len(caller.of("input_audio_buffer.speech_started")) == len(caller.of("input_audio_buffer.committed")) == 3
-    assert [event["response"]["status"] for event in caller.of("response.done")] == ["completed"] * 3
+    assert len(caller.of("input_audio_buffer.speech_started")) == len(caller.of("input_audio_buffer.committed")) == 2
+    assert [event["response"]["status"] for event in caller.of("response.done")] == ["completed"] * 2
     assert [event["response"]["output"][0]["content"][0]["transcript"] for event in caller.of("response.done")] == [
         SAID
-    ] * 3
+    ] * 2
     # The session's time went on as the user's did, though packets were missing.
     started, stopped = caller.of("input_audio_buffer.speech_started"), caller.of("input_audio_buffer.speech_stopped")
     spoken = [b["audio_end_ms"] - a["audio_start_ms"] for a, b in zip(started, stopped, strict=True)]
