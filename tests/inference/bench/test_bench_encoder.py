@@ -53,7 +53,7 @@ def test_nano_says_the_same_first_token_through_the_default_window(root: Path, t
         pytest.skip("the bundled model, checkpoints/nano, is not in this copy")
     model = store.load("nano").model
     voices = find_voices("dev")
-    asked = [generate(5, i, "dev").question for i in range(24 if turns == 1 else 32)]
+    asked = [generate(5, i, "dev").question for i in range(12 if turns == 1 else 16)]
     waves = [synthesise(text, voices[i % len(voices)]).astype(np.float32) / 32768 for i, text in enumerate(asked)]
     clips = [torch.from_numpy(np.concatenate(waves[i : i + turns]))[None] for i in range(0, len(waves), turns)]
     (row,) = compare(model, clips, (WindowConfig(),))

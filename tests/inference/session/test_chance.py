@@ -15,7 +15,7 @@ from duologue.data_prep.nano.dialogues import Dialogue, Split, generate
 from duologue.inference.assistant.assistant import Assistant, Sampling, load
 from duologue.inference.evaluation.judges.slots import is_right
 
-WRITTEN, SPOKEN = 50, 20
+WRITTEN, SPOKEN = 20, 8
 SHORT = Sampling(max_tokens=16)  # longer than most right replies
 
 
