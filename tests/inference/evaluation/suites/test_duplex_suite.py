@@ -183,7 +183,8 @@ def test_an_echo_reaches_the_microphone(tmp_path: Path) -> None:
 def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("duologue.checkpoints.importers.silero_vad.load_vad", Loudness)
     monkeypatch.setattr(duplex_suite, "find_recogniser", lambda *_: lambda pcm: SAID)
-    settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True}
+    kinds = ("question", "pause", "noise", "stop", "recall", "echo")
+    settings = {"model": tiny_assistant(), "voices": "espeak:en-us+f5", "quiet": True, "kinds": kinds}
     report = duplex_suite.run(out=tmp_path / "a", scenes=1, **settings)
     assert report["figures"]["valid"]["question"] == 1 and report["figures"]["question_taken"] == 1.0
     assert report["figures"]["endpoint_ms"]["p50"] is not None and report["figures"]["tick_ms"]["p99"] > 0
@@ -199,7 +200,7 @@ def test_the_suite_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.
         duplex_suite.run(out=tmp_path / "a", scenes=1, without=("monitor",), **settings)
     # Another system's outputs: judged without playing anything; one that is missing is named, and in no figure.
     foreign = tmp_path / "b"
-    assert duplex_suite.run(out=foreign, scenes=1, export=True, **settings) == {"scenes": len(report["rows"]) - 2}
+    assert duplex_suite.run(out=foreign, scenes=1, export=True, **settings) == {"scenes": len(report["rows"]) - 1}
     for scene in sorted(foreign.iterdir()):
         (scene / "output.wav").write_bytes((tmp_path / "a" / scene.name / "output.wav").read_bytes())
     next(foreign.glob("noise-*/output.wav")).unlink()
