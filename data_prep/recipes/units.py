@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.files import expanded, write_json_lines
-from ...checkpoints.units import CONFIG_FILE, SAMPLE_RATE
+from ...checkpoints.units import CONFIG_FILE, HOP, SAMPLE_RATE
 from ...model.errors import DuologueError
 from ..datasets.shards import FAILED_FILE, Clip, ShardedDataset
 from ..speech.voices import find_voices
@@ -38,8 +38,10 @@ class Config:
     checkpoint: the model, or the run of asr_pretrain or ssl, whose encoder makes the features; empty: MFCC
     features: what makes them instead: hubert:FOLDER or hubert:HUB_ID, a HuBERT of transformers; empty: as above
     layer: of that encoder or HuBERT, counted in blocks
+    model: whose units these are to be, where its quantiser was not kept: the clusters, if they are to be found, are
+        the means of these features over each unit of its own speech of the set's texts
     clusters: how many units, when they are to be fitted
-    fit_minutes: how much speech they are fitted on
+    fit_minutes: how much speech they are fitted on, or found from
     seed: of the clips picked for it and of the clusters' start
     judge: on how many clips phone purity and stability are measured; 0: on none
     """
@@ -51,6 +53,7 @@ class Config:
     checkpoint: str = ""
     features: str = ""
     layer: int = 3
+    model: str = ""
     clusters: int = 200
     fit_minutes: float = 30.0
     seed: int = 0
@@ -66,8 +69,8 @@ class Config:
             raise DuologueError(
                 "give quantiser=FOLDER (of clusters, to be fitted if it is empty) or codec=NAME, one of both"
             )
-        if self.codec and (self.features or self.checkpoint):
-            raise DuologueError(f"codec={self.codec} needs neither features nor a checkpoint")
+        if self.codec and (self.features or self.checkpoint or self.model):
+            raise DuologueError(f"codec={self.codec} needs no features, checkpoint or model")
         if Path(self.file).name != self.file or not self.file.endswith(".jsonl"):
             raise DuologueError(f"file={self.file}: expected a name that ends in .jsonl, without a folder")
         if self.file == FAILED_FILE or self.file.startswith("shard-"):
@@ -134,12 +137,38 @@ def _units_of(config: Config, dataset: ShardedDataset) -> Units:
     folder = expanded(config.quantiser)
     if (folder / CONFIG_FILE).exists():
         quantiser = KMeansUnits.load(folder, features)
+    elif config.model:
+        quantiser = _found_again(features, dataset, config)
+        quantiser.save(folder)
     else:
         quantiser = KMeansUnits.fit(features, _some(dataset, config), config.clusters, config.seed)
         quantiser.save(folder)
     if len(quantiser) != config.clusters:
         raise DuologueError(f"{folder} holds {len(quantiser)} clusters, not {config.clusters}: name another folder")
     return quantiser
+
+
+@torch.inference_mode()
+def _found_again(features: Features, dataset: ShardedDataset, config: Config) -> KMeansUnits:
+    """The clusters of a model's units, from what it says of the set's texts until there are enough minutes."""
+    from ...checkpoints.store import load, read_model_config
+    from ...model.speech_decoder.unit_vocoder import UnitVocoderConfig
+    from ..units.own_speech import own_speech
+
+    sizes = read_model_config(config.model).vocoder
+    if not isinstance(sizes, UnitVocoderConfig) or (sizes.sample_rate, sizes.hop) != (SAMPLE_RATE, HOP):
+        raise DuologueError(f"{config.model} has no unit vocoder with frames of {HOP} samples at {SAMPLE_RATE} Hz")
+    if sizes.units != config.clusters:
+        raise DuologueError(f"clusters={config.clusters}: {config.model} has {sizes.units} units")
+    spoken, samples = [], 0
+    for waveform, frames in own_speech(load(config.model), dict.fromkeys(str(meta["text"]) for meta in dataset.metas)):
+        spoken.append((waveform, frames))
+        samples += len(waveform)
+        if samples >= config.fit_minutes * 60 * SAMPLE_RATE:
+            break
+    if not spoken:
+        raise DuologueError(f"{config.model} knows the words of no text of {config.data}")
+    return KMeansUnits.of_units(features, spoken, sizes.units)
 
 
 def _metrics(units: Units, dataset: ShardedDataset, count: int) -> dict[str, float]:

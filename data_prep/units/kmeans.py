@@ -8,7 +8,7 @@ Source: k-means units of HuBERT (Hsu et al., arXiv 2106.07447) as used by LLaMA-
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from ...checkpoints.units import HOP, SAMPLE_RATE, read_quantiser, save_quantiser
 from ...model.errors import DuologueError
 from .features import Features, MfccFeatures
+
+_NOWHERE = 1000.0  # a centroid's coordinates in the standardised space, to which no frame is near
 
 
 class Units(Protocol):
@@ -75,6 +77,21 @@ class KMeansUnits:
         )
         means.fit(((frames - mean) / scale).numpy().astype(np.float32))
         return cls(features, mean, scale, torch.from_numpy(means.cluster_centers_).float())
+
+    @classmethod
+    def of_units(cls, features: Features, spoken: Sequence[tuple[Tensor, Tensor]], clusters: int) -> KMeansUnits:
+        """The clusters of known units, each the mean of its frames.
+
+        Args:
+            spoken: waveforms (n,), and the units (n // 320,) of their frames; a unit that none of them has is never
+                the nearest.
+        """
+        frames = torch.cat([features(waveform) for waveform, _ in spoken])  # (all frames, D)
+        units = torch.cat([each for _, each in spoken])  # (all frames,)
+        mean, scale = frames.mean(0), frames.std(0).clamp(min=1e-5)
+        counts = torch.bincount(units, minlength=clusters)[:, None]  # (K, 1)
+        sums = torch.zeros(clusters, frames.shape[1]).index_add_(0, units, (frames - mean) / scale)
+        return cls(features, mean, scale, torch.where(counts > 0, sums / counts.clamp(min=1), _NOWHERE))
 
     def assign(self, frames: Tensor) -> Tensor:
         """Features (T, D) -> units (T,) int64."""

@@ -24,6 +24,8 @@ from duologue.data_prep.units.kmeans import KMeansUnits, deduplicate
 from duologue.data_prep.units.quality import bit_rate, flite_phones, frame_labels, phone_purity, shift_stability
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
+from duologue.model.decoding.reply import reply
+from duologue.model.dialogue_state import Sampling
 from duologue.model.errors import DuologueError
 
 FREQUENCIES = (300.0, 700.0, 1500.0, 3000.0)
@@ -324,3 +326,42 @@ def test_phones_are_those_of_the_text_as_it_is_said() -> None:
     text = "It’s 2, isn't it?"
     seconds = len(synthesise(text, REPLY_VOICE)) / SAMPLE_RATE
     assert flite_phones(text, REPLY_VOICE)[-1][1] == pytest.approx(seconds, abs=0.05)
+
+
+def test_clusters_of_known_units_are_found_again(quantiser: KMeansUnits) -> None:
+    """From speech and its units alone; a unit that nobody said is never heard."""
+    spoken = [(waveform, quantiser.encode(waveform)) for waveform, _ in map(tones, range(6))]
+    found, waveform = KMeansUnits.of_units(MfccFeatures(), spoken, clusters=9), tones(99)[0]
+    assert len(found) == 9 and found.centroids.isfinite().all()
+    assert (found.encode(waveform) == quantiser.encode(waveform)).float().mean() > 0.95
+
+
+def test_the_units_of_a_model_without_its_quantiser(tmp_path: Path) -> None:
+    """Clusters from nano's speech of some texts hear what it says in another."""
+    from duologue.checkpoints.store import load
+    from duologue.data_prep.units.own_speech import own_speech
+
+    data, kept = tmp_path / "replies", tmp_path / "quantiser"
+    texts = ("one plus seven is eight", "two plus six is four", "five plus four is ten", "zzyzx")
+    writer = ShardWriter(data, name="replies", sample_rate=16000, seed=0, parameters={})
+    pcm = (tones(0)[0].numpy() * 32767).astype(np.int16)
+    writer.write(0, [Clip(pcm, {"id": text, "text": text, "voice": "tone"}) for text in texts])
+    writer.finish()
+    settings = [f"data={data}", f"quantiser={kept}", "model=nano", "judge=0"]
+    with torch.inference_mode():
+        nano, text = load("nano"), "five plus four is nine"
+        ((waveform, units),) = own_speech(nano, ["zzyzx", text])
+        assert len(waveform) == HOP * len(units)
+        state, ids = nano.model.init_state(), nano.tokenizer.encode(text, add_special_tokens=False)
+        nano.model.read_text(ids, state)
+        ids.append(nano.model.layout.eos)
+        steps = list(reply(nano.model, state, Sampling(max_tokens=9), aloud=False, choose=lambda: ids.pop(0)))
+        assert torch.equal(torch.cat([step.units for step in steps], dim=1)[0], deduplicate(units)[0]), "as in a reply"
+        main("units", settings)
+        found = KMeansUnits.load(kept).encode(waveform)
+    assert len(KMeansUnits.load(kept)) == 200 and (found == units).float().mean() > 0.4
+    shutil.rmtree(kept)
+    with pytest.raises(DuologueError, match="clusters=50: nano has 200 units"):
+        main("units", [*settings, "clusters=50"])
+    with pytest.raises(DuologueError, match="nano-codec"):
+        main("units", [*settings[:2], "model=nano-codec"])
