@@ -21,8 +21,10 @@ def questions_of(data: str | Path, seed: int, count: int, split: str | None = No
     split: None: of a set that makes its questions the test's, of a file all of them.
 
     Raises:
-        DuologueError: no such set, or none of its questions is in the split.
+        DuologueError: no such set, no such split, or none of its questions is in the split.
     """
+    if split is not None and split not in set(Split):
+        raise DuologueError(f"split is {split!r}; it must be {', '.join(Split)}")
     questions = question_set(str(data))
     written = questions.written(split, answered=False)
     if written is None:

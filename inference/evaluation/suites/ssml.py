@@ -73,7 +73,7 @@ def run(
     model: str | Assistant = BUNDLED,
     data: str | Path = BUNDLED,
     sentences: int = 100,
-    split: str | None = "dev",
+    split: str | None = None,
     words: bool = True,
     recogniser: str | None = None,
     language: str = ENGLISH,
@@ -83,7 +83,8 @@ def run(
     """Measure and write the reports into ``out``.
 
     Args:
-        data, split: a question set, whose answers are said, or its questions where it has none.
+        data: a question set, whose answers are said, or its questions where it has none. split: which of them; None:
+            the test's, of a file all.
         words: whether a recogniser counts word errors. recogniser: see :func:`find_recogniser`.
 
     Raises:

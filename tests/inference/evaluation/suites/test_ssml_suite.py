@@ -6,6 +6,7 @@ from tiny_assistant import tiny_assistant
 
 from duologue.inference.evaluation.suites import ssml
 from duologue.inference.evaluation.suites.ssml import Sentence, compared
+from duologue.model.errors import DuologueError
 
 RATE = 16_000
 
@@ -49,3 +50,8 @@ def test_a_run(tmp_path):
     assert [row["kind"] for row in rows] == ["break", "prosody", "emphasis"]
     assert all(row["measures"]["as_asked"][0] for row in rows if row["kind"] == "break")
     assert (tmp_path / "readings" / "0002.marked.wav").exists() and "emphasis" in report["parts"]
+
+
+def test_a_split_that_does_not_exist_is_one_clear_error(tmp_path):
+    with pytest.raises(DuologueError, match="split is 'all'; it must be train, dev, test"):
+        ssml.run(model=tiny_assistant(), out=tmp_path, split="all", words=False, quiet=True)
