@@ -53,7 +53,9 @@ COMPLETIONS = _body(
     _object({
         "model": _STRING, "messages": {"type": "array", "minItems": 1, "items": _MESSAGE},
         "modalities": {"type": "array", "minItems": 1, "items": {"enum": ["text", "audio"]}},
-        "audio": _object({"voice": _STRING, "format": {"enum": ["pcm16", *_FILES]}}, "format"),
+        "audio": _object(
+            {"voice": _STRING, "format": {"enum": ["pcm16", *_FILES]}, "ssml": {"type": "boolean"}}, "format"
+        ),
         "stream": {"type": "boolean"}, "max_completion_tokens": {"type": "integer", "minimum": 1},
         "temperature": {"type": "number", "minimum": 0, "maximum": 2},
         "top_p": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},

@@ -63,7 +63,7 @@ def add(app: FastAPI, service: Service) -> None:
         if as_events not in ("audio", "sse"):
             unsupported(f"stream_format {str(as_events)[:40]!r}: there are audio and sse", "stream_format")
         speed, voice = _speed(service, body), voice_of(service, body)
-        ssml = _ssml(service, body)
+        ssml = ssml_of(service, body)
         if not (said := [text] if ssml else list(sentences(text))):  # an element may hold several sentences
             raise RequestError(f"the input {text[:80]!r} has no words", "invalid_value", "input")
         asker = await while_there(request, service.queued(request.scope.get("key", -1)), service.metrics)
@@ -107,12 +107,13 @@ def _speed(service: Service, body: dict[str, Any]) -> float:
     return speed
 
 
-def _ssml(service: Service, body: dict[str, Any]) -> bool:
-    ssml = body.get("ssml", False)
+def ssml_of(service: Service, said: dict[str, Any], where: str = "ssml") -> bool:
+    """Whether an object asks for SSML. Raises RequestError where the model renders none."""
+    ssml = said.get("ssml", False)
     if not isinstance(ssml, bool):
-        raise RequestError(f"ssml is {str(ssml)[:40]!r}; it must be true or false", "invalid_type", "ssml")
+        raise RequestError(f"{where} is {str(ssml)[:40]!r}; it must be true or false", "invalid_type", where)
     if ssml and not service.assistant.model.renders_ssml:
-        unsupported("this model renders no SSML", "ssml")
+        unsupported("this model renders no SSML", where)
     return ssml
 
 

@@ -36,7 +36,7 @@ from ..dictation import Dictation
 from ..events import error_line, line
 from ..fields import unsupported
 from ..sound_files import SoundStream, sound_file
-from ..speech import needs_voice, voice_of
+from ..speech import needs_voice, ssml_of, voice_of
 from .choices import Choice
 from .kept_replies import KeptReplies
 from .messages import Said, Talk, read_messages
@@ -125,6 +125,7 @@ def add(app: FastAPI, service: Service) -> None:
         if params.spoken:
             needs_voice(service)
         voice = voice_of(service, body["audio"], "audio.voice") if params.spoken else None
+        ssml = params.spoken and ssml_of(service, body["audio"], "audio.ssml")
         talk = read_messages(body.get("messages"), limits.messages, partial(kept.recall, key))
         assistant = service.assistant
         for sound in () if assistant.model.transcribes or talk.calls else talk.sounds_before():
@@ -137,7 +138,7 @@ def add(app: FastAPI, service: Service) -> None:
         asker = await there(service.queued(key))
         answers = _Answers(asker, service, params, key, kept, told, _Read())
         try:
-            answers.read = await there(_read(asker, talk, assistant.model, params, voice))
+            answers.read = await there(_read(asker, talk, assistant.model, params, voice, ssml))
         except BaseException:
             asker.leave()
             raise
@@ -152,11 +153,13 @@ def add(app: FastAPI, service: Service) -> None:
         return JSONResponse(ChatCompletion.model_validate(completion).model_dump(exclude_unset=True))
 
 
-async def _read(asker: Questioner, talk: Talk, model: DialogueModel, params: Params, voice: str | None) -> _Read:
+async def _read(
+    asker: Questioner, talk: Talk, model: DialogueModel, params: Params, voice: str | None, ssml: bool
+) -> _Read:
     """Read and hear the talk."""
     read, rate = _Read(), model.input_rate
-    if talk.instructions or params.tools:
-        await asker.ask("instruct", talk.instructions, params.tools)
+    if talk.instructions or params.tools or ssml:
+        await asker.ask("instruct", talk.instructions, params.tools, ssml)
     if voice is not None:
         await asker.ask("speak_in", voice)
     if talk.calls and not model.transcribes:

@@ -100,6 +100,8 @@ class Params:
 def _format(audio: Any, stream: bool) -> str:
     if not isinstance(audio, dict) or audio.get("format") not in SOUNDS:
         raise RequestError(f"audio.format must be one of {', '.join(SOUNDS)}", "invalid_value", "audio.format")
+    for name in sorted(audio.keys() - {"format", "voice", "ssml"}):
+        unsupported("of audio there are format, voice and ssml", f"audio.{name}")
     if stream and audio["format"] != "pcm16":
         unsupported("streamed audio is pcm16", "audio.format")
     return "pcm" if audio["format"] == "pcm16" else str(audio["format"])

@@ -23,6 +23,7 @@ from tiny_qwen2_audio import tiny_qwen2_audio
 from tool_caller import ARGUMENTS, QUESTION, RESULT, TOLD, UNTOLD, tool_caller
 
 from duologue.inference.assistant.loading import load
+from duologue.inference.assistant.one_shot import OneShotRequest
 from duologue.inference.serving.app import ServeConfig
 from duologue.inference.serving.http.access import AccessConfig
 from duologue.inference.serving.protocol.errors import RequestError
@@ -125,6 +126,8 @@ def test_chat(server) -> None:
         ({"messages": ASKED, "frequency_penalty": 0.5}, "frequency_penalty"),
         ({"messages": ASKED, "response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": ASKED, "colour": "red"}, "colour"),
+        ({"messages": ASKED, **ALOUD, "audio": {"format": "wav", "speed": 2}}, "audio.speed"),
+        ({"messages": ASKED, **ALOUD, "audio": {"format": "wav", "ssml": "yes"}}, "audio.ssml"),
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_none"}}, *ASKED]}, "messages.0.audio.id"),
         ({"messages": [{"role": "assistant", "audio": {}}, *ASKED]}, "messages.0.audio"),
         ({"messages": [{"role": "assistant", "tool_calls": [{}]}, *ASKED]}, "messages.0.tool_calls.0"),
@@ -153,6 +156,16 @@ def test_every_field_of_the_api_is_known() -> None:
 
 
 # What it took.
+
+
+def test_replies_in_ssml(server, monkeypatch) -> None:
+    """The model is told; and as its reply has no tags, it is the same reply."""
+    told, instruct = [], OneShotRequest.instruct
+    monkeypatch.setattr(OneShotRequest, "instruct", lambda *args: (told.append(args[-1]), instruct(*args))[1])
+    ours = {**ALOUD, "audio": {"format": "wav", "ssml": True}}
+    for how in ({}, {"stop": ["nothing of it"]}):
+        assert ask(server, **ours, **how).choices[0].message.audio.transcript == SAID
+    assert told == [True, True]
 
 
 def test_usage(server) -> None:
