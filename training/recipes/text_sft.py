@@ -10,6 +10,7 @@ transcripts: they give it what one may look like.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -221,6 +222,7 @@ class ConversationSft(TextSft):
         return metrics
 
 
+@functools.cache
 def cut_short(questions: QuestionSet, count: int = 64) -> list[Dialogue]:
     """The question what was said, of the development split, behind answers of which only some words were heard."""
     dialogues = (questions.dialogue(1, index, Split.DEV) for index in range(500 * count))
