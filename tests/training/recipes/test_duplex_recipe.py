@@ -100,7 +100,7 @@ def test_words_are_written_down_where_they_are_near_also_if_they_need_no_answer(
 
 
 def test_a_tiny_monitor_learns(clips: str, tmp_path: Path) -> None:
-    recipe = tiny(clips, out=str(tmp_path / "run"))
+    recipe = tiny(clips, out=str(tmp_path / "run"), steps=90, save_every=90)
     task = recipe.build()
     metrics = train(recipe, task, progress=False)
     assert metrics["turn_states"] < 0.25 and metrics["right"] > 0.93
