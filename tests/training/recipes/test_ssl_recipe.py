@@ -81,15 +81,14 @@ def test_what_is_masked_is_not_heard(questions: Path) -> None:
 
 def test_the_tiny_recipe_learns_and_goes_on_to_units(questions: Path, tmp_path: Path) -> None:
     """Labels of masked frames are found many times as often as by chance; then units of its own layer are."""
-    short = {"steps": 80, "save_every": 80}
-    run = tiny(questions, out=str(tmp_path / "first"), dev_data=(str(questions),), **short)
+    run = tiny(questions, out=str(tmp_path / "first"), dev_data=(str(questions),), steps=80, save_every=80)
     first = train(run, run.build(), progress=False)
     assert first["accuracy"] > 0.3, "chance is 1 in 64"
     assert first[f"accuracy_{questions.name}"] > 0.3 and first[f"perplexity_{questions.name}"] > 5
     settings = [f"data={questions}", f"checkpoint={run.out}", "layer=1", f"quantiser={tmp_path / 'units'}"]
     counts = prepare("units", [*settings, "clusters=16", "file=ssl_units.jsonl", "judge=2"])
     assert counts["clips"] == 8 and counts["bits_per_second"] <= 4 * counts["per_second"]
-    again = tiny(questions, out=str(tmp_path / "second"), units="ssl_units.jsonl", clusters=16, longest_ms=1500, **short)
+    again = tiny(questions, out=str(tmp_path / "second"), units="ssl_units.jsonl", clusters=16, longest_ms=1500)
     task = again.build()
     second = train(again, task, progress=False)
     commonest = float(torch.bincount(torch.cat([torch.from_numpy(u) for u in task.spoken[0].values()])).max())
