@@ -11,6 +11,7 @@ A.1.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .quantiser import QuantiserConfig, check_codes
@@ -51,7 +52,7 @@ class FiniteScalarQuantiser(nn.Module):
         rounded: False: the form before rounding, which is where training may begin.
         """
         with torch.autocast(x.device.type, enabled=False):
-            bounded = self._bounded(x.float())
+            bounded = self._bounded(x)
             digits = bounded.detach().round()
             out = self.outward((bounded + (digits - bounded).detach() if rounded else bounded) / self._half)
         return out.transpose(1, 2), self._codes(digits)
@@ -59,7 +60,7 @@ class FiniteScalarQuantiser(nn.Module):
     def encode(self, x: Tensor, codebooks: int | None = None) -> Tensor:
         """Embeddings (B, D, T) -> codes (B, 1, T) int64."""
         self.chosen(codebooks)
-        return self._codes(self._bounded(x.float()).round())[:, None]
+        return self._codes(self._bounded(x).round())[:, None]
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, 1, T) -> embeddings (B, D, T).
@@ -81,13 +82,13 @@ class FiniteScalarQuantiser(nn.Module):
         reach = (self.levels - 1) * (1 + _EPS) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)  # an even number of levels has one more below 0 than above
         shift = torch.atanh(offset / reach)
-        return torch.tanh(self.inward(x.transpose(1, 2)) + shift) * reach - offset
+        weight, bias = self.inward.weight.float(), self.inward.bias.float()  # a level is told in float32
+        return torch.tanh(F.linear(x.transpose(1, 2).float(), weight, bias) + shift) * reach - offset
 
     def _codes(self, digits: Tensor) -> Tensor:
-        return ((digits.long() + self._half) * self.places).sum(-1)
+        return ((digits.nan_to_num().long() + self._half) * self.places).sum(-1)
 
     def _values(self, codes: Tensor) -> Tensor:
         """Codes (...) -> rounded numbers (..., L) from -1 to 1."""
         digits = torch.div(codes[..., None], self.places, rounding_mode="floor") % self.levels
-        return (digits - self._half) / self._half
-
+        return ((digits - self._half) / self._half).to(self.outward.weight.dtype)

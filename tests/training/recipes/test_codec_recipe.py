@@ -360,6 +360,16 @@ def test_finite_scalars_are_rounded_to_levels_each_of_which_is_a_code(levels):
         quantiser.decode(codes + 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_finite_scalars_of_fewer_bits(dtype):
+    """Embeddings come in the weights' dtype; what is no number has a code all the same."""
+    torch.manual_seed(0)
+    quantiser = FiniteScalarQuantiser(QuantiserConfig(dim=8, size=40, levels=(8, 5))).to(dtype)
+    codes = quantiser.encode(torch.randn(1, 8, 50, dtype=dtype))
+    assert quantiser.decode(codes).dtype == quantiser.entries.dtype == dtype
+    assert 0 <= int(quantiser.encode(torch.full((1, 8, 1), torch.nan))) < 40
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
