@@ -56,9 +56,10 @@ def load_codec(name: str) -> Codec:
 
 
 def fingerprint(codec: Codec) -> str:
-    """What tells codecs apart: a digest of sizes and entries."""
+    """What tells codecs apart: a digest of sizes and of the quantiser's weights."""
     digest = hashlib.sha256(json.dumps(config_to_dict(codec.config, newer=False)).encode())
-    digest.update(codec.quantiser.entries.detach().float().cpu().numpy().tobytes())
+    for weights in codec.quantiser.state_dict().values():
+        digest.update(weights.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import duologue
 from duologue.data_prep.audio import read_audio
 from duologue.demo.cli import main
 from duologue.inference.codec.files import fingerprint, load_codec
+from duologue.model.codec.codec import Codec
+from duologue.training.presets import preset
 
 ASSETS = sorted((Path(duologue.__file__).parent / "demo/assets/examples").glob("*.flac"))
 
@@ -44,6 +47,17 @@ def test_codes_stay_readable(codec) -> None:
     entries = codec.quantiser.entries.detach().float().numpy().tobytes()
     sizes = json.loads((Path(duologue.__file__).parent / "checkpoints/nano-codec/config.json").read_text())["config"]
     assert fingerprint(codec) == hashlib.sha256(json.dumps(sizes).encode() + entries).hexdigest()[:16]
+
+
+def test_codes_of_finite_scalars_are_known_by_what_writes_and_reads_them() -> None:
+    torch.manual_seed(0)
+    sizes = preset("tiny", "codec")["codec"]
+    codec = Codec(replace(sizes, quantiser=replace(sizes.quantiser, levels=(4, 4, 4))))
+    prints = {fingerprint(codec)}
+    for layer in (codec.quantiser.inward, codec.quantiser.outward):
+        layer.weight.data[0, 0] += 1
+        prints.add(fingerprint(codec))
+    assert len(prints) == 3
 
 
 def test_speech_comes_back_as_speech(codec, tmp_path: Path) -> None:
