@@ -104,8 +104,8 @@ def run(
         normaliser: of words (see :mod:`..metrics.words`); None: the language's.
 
     Raises:
-        DuologueError: nothing to understand it, an unknown set, normaliser, profile or voice; a decoder for a model
-            that takes none.
+        DuologueError: nothing to understand it, an unknown set, normaliser, profile or voice; a split or voices of
+            recordings; a decoder for a model that takes none.
     """
     if outputs is not None and model is not None:
         raise DuologueError("give a model, or the outputs of another system, and not both")
@@ -124,6 +124,9 @@ def run(
         found = generated(voices or usual, limit or count, seed, split, str(data or BUNDLED))
     else:
         assert data is not None
+        for name, value in (("split", split), ("voices", voices)):
+            if value:
+                raise DuologueError(f"{name} is {value!r}; it is of questions that are said, and {data} has recordings")
         own = (data / TURNS_FILE).is_file()
         found = itertools.islice(recorded_turns(data) if own else find_utterances(data), limit)
     utterances = list(found)

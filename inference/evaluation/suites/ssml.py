@@ -30,7 +30,7 @@ from ....model.errors import DuologueError
 from ....model.speech_decoder.ssml import RATES
 from ...assistant.assistant import Assistant
 from ...assistant.one_shot import OneShotRequest
-from ..inputs.questions import BUNDLED, questions_of
+from ..inputs.questions import BUNDLED, questions_of, usual_split
 from ..metrics.manner import changed, longest_quiet, speech_s
 from ..metrics.statistics import Better, Metric
 from ..metrics.words import error_measures, usual_normaliser
@@ -94,8 +94,8 @@ def run(
     assistant.check_ssml()
     marked = marked_sentences(data, sentences, split, seed)
     hears = (recogniser or usual_recogniser()) if words else None
-    settings = {"suite": "ssml", "model": source, "data": str(data), "split": split, "sentences": sentences,
-                "recogniser": hears, "language": language, "seed": seed}  # fmt: skip
+    settings = {"suite": "ssml", "model": source, "data": str(data), "split": split or usual_split(data),
+                "sentences": sentences, "recogniser": hears, "language": language, "seed": seed}  # fmt: skip
     folder = open_folder(out, settings)
     (folder / "readings").mkdir(exist_ok=True)
     reader, rate = OneShotRequest(assistant, assistant.vad), assistant.output_rate

@@ -72,6 +72,8 @@ def test_the_suite_with_hot_words_and_a_model_of_words(tmp_path: Path, monkeypat
     assert figures("long", joined=2)["wer"] == figures("close", joined=2, pause=0.1)["wer"] == 1 / 8
     with pytest.raises(DuologueError, match="pause is -1"):
         figures("x", joined=2, pause=-1)
+    with pytest.raises(DuologueError, match="split is 'dev'; it is of questions"):
+        figures("x", split="dev")
     with pytest.raises(DuologueError, match="are for a model"):
         asr.run(outputs=tmp_path, data=tmp_path, out=tmp_path / "x", hotwords="is")
 

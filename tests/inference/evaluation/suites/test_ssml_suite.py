@@ -47,6 +47,7 @@ def test_a_run(tmp_path):
     assistant = tiny_assistant()
     report = ssml.run(model=assistant, out=tmp_path, sentences=3, words=False, quiet=True)
     rows = report["rows"]
+    assert report["settings"]["split"] == "test"
     assert [row["kind"] for row in rows] == ["break", "prosody", "emphasis"]
     assert all(row["measures"]["as_asked"][0] for row in rows if row["kind"] == "break")
     assert (tmp_path / "readings" / "0002.marked.wav").exists() and "emphasis" in report["parts"]
