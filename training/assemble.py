@@ -173,11 +173,14 @@ def _codec_alone(out: str | Path, run: str) -> Path:
         raise DuologueError(f"{run} is no run of the recipe codec: it has no {RECIPE}")
     codec = read_codec(run)
     config = codec.config
-    books = "one codebook" if config.quantiser.codebooks == 1 else f"{config.quantiser.codebooks} codebooks"
+    q = config.quantiser
+    books = f"{'one codebook' if q.codebooks == 1 else f'{q.codebooks} codebooks'} of {q.size} entries"
+    if q.levels:
+        books = f"finite scalar quantisation to {q.size} codes"
     streams = f" It streams exactly, {codec.delay_ms:g} ms behind the microphone." if codec.exact else ""
     card = Card(
         summary=f"A neural codec: speech at {config.sample_rate / 1000:g} kHz as {config.frame_rate:.4g} frames a "
-        f"second, {books} of {config.quantiser.size} entries, {config.bit_rate() / 1000:.2f} kbit/s.{streams}",
+        f"second, {books}, {config.bit_rate() / 1000:.2f} kbit/s.{streams}",
         pipeline="audio-to-audio",
         tags=("audio-codec", "speech-tokenizer", "streaming"),
     )

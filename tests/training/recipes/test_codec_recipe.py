@@ -399,6 +399,7 @@ def test_finite_scalars_learn_with_what_an_encoder_hears(recordings, speech_enco
         assert len(task.codec.encode(samples).unique()) > 8
     folder = assemble.run(tmp_path / "codec", assemble.Config(codec=run.out))
     assert load_part(folder, "codec", CodecConfig, Codec).config.quantiser.levels == (4, 4, 4)
+    assert "finite scalar quantisation to 64 codes" in (folder / "README.md").read_text()
     with pytest.raises(DuologueError, match=r"learn is codec; with semantic\.encoder"):
         replace(run, learn=("codec",))
 
