@@ -109,7 +109,7 @@ def _speed(service: Service, body: dict[str, Any]) -> float:
 
 def ssml_of(service: Service, said: dict[str, Any], where: str = "ssml") -> bool:
     """Whether an object asks for SSML. Raises RequestError where the model renders none."""
-    ssml = said.get("ssml", False)
+    ssml = False if said.get("ssml") is None else said["ssml"]
     if not isinstance(ssml, bool):
         raise RequestError(f"{where} is {str(ssml)[:40]!r}; it must be true or false", "invalid_type", where)
     if ssml and not service.assistant.model.renders_ssml:

@@ -126,6 +126,8 @@ def add(app: FastAPI, service: Service) -> None:
             needs_voice(service)
         voice = voice_of(service, body["audio"], "audio.voice") if params.spoken else None
         ssml = params.spoken and ssml_of(service, body["audio"], "audio.ssml")
+        if ssml and params.stops:
+            unsupported("a spoken reply in SSML has no stop: leave one of them out", "audio.ssml")
         talk = read_messages(body.get("messages"), limits.messages, partial(kept.recall, key))
         assistant = service.assistant
         for sound in () if assistant.model.transcribes or talk.calls else talk.sounds_before():

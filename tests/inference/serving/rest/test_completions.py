@@ -163,9 +163,12 @@ def test_replies_in_ssml(server, monkeypatch) -> None:
     told, instruct = [], OneShotRequest.instruct
     monkeypatch.setattr(OneShotRequest, "instruct", lambda *args: (told.append(args[-1]), instruct(*args))[1])
     ours = {**ALOUD, "audio": {"format": "wav", "ssml": True}}
-    for how in ({}, {"stop": ["nothing of it"]}):
-        assert ask(server, **ours, **how).choices[0].message.audio.transcript == SAID
-    assert told == [True, True]
+    assert ask(server, **ours).choices[0].message.audio.transcript == SAID
+    assert told == [True]
+    plain = {**ALOUD, "audio": {"format": "wav", "ssml": None}}
+    assert ask(server, **plain, stop="nothing of it").choices[0].message.audio.transcript == SAID
+    with pytest.raises(openai.BadRequestError, match="in SSML has no stop"):
+        ask(server, **ours, stop="two")
 
 
 def test_usage(server) -> None:
