@@ -108,7 +108,7 @@ def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     dataset = ShardedDataset(config.data)
     if not len(dataset):
         raise DuologueError(f"{config.data} has no clips yet")
-    units = _units_of(config, dataset)
+    units = _units_of(config, dataset, progress)
     if dataset.sample_rate != units.sample_rate:
         raise DuologueError(
             f"{config.data} is at {dataset.sample_rate} Hz: these units are made at {units.sample_rate} Hz"
@@ -127,7 +127,7 @@ def run(config: Config, *, progress: bool = True) -> dict[str, Any]:
     return counts | (_metrics(units, dataset, config.judge) if config.judge else {})
 
 
-def _units_of(config: Config, dataset: ShardedDataset) -> Units:
+def _units_of(config: Config, dataset: ShardedDataset, progress: bool) -> Units:
     """The codec's, or the quantiser's, which is fitted if it is not there."""
     if config.codec:
         return CodecUnits.load(config.codec)
@@ -138,7 +138,7 @@ def _units_of(config: Config, dataset: ShardedDataset) -> Units:
     if (folder / CONFIG_FILE).exists():
         quantiser = KMeansUnits.load(folder, features)
     elif config.model:
-        quantiser = _found_again(features, dataset, config)
+        quantiser = _found_again(features, dataset, config, progress)
         quantiser.save(folder)
     else:
         quantiser = KMeansUnits.fit(features, _some(dataset, config), config.clusters, config.seed)
@@ -149,8 +149,10 @@ def _units_of(config: Config, dataset: ShardedDataset) -> Units:
 
 
 @torch.inference_mode()
-def _found_again(features: Features, dataset: ShardedDataset, config: Config) -> KMeansUnits:
+def _found_again(features: Features, dataset: ShardedDataset, config: Config, progress: bool) -> KMeansUnits:
     """The clusters of a model's units, from what it says of the set's texts until there are enough minutes."""
+    from rich.progress import Progress
+
     from ...checkpoints.store import load, read_model_config
     from ...model.speech_decoder.unit_vocoder import UnitVocoderConfig
     from ..units.own_speech import own_speech
@@ -160,12 +162,15 @@ def _found_again(features: Features, dataset: ShardedDataset, config: Config) ->
         raise DuologueError(f"{config.model} has no unit vocoder with frames of {HOP} samples at {SAMPLE_RATE} Hz")
     if sizes.units != config.clusters:
         raise DuologueError(f"clusters={config.clusters}: {config.model} has {sizes.units} units")
-    spoken, samples = [], 0
-    for waveform, frames in own_speech(load(config.model), dict.fromkeys(str(meta["text"]) for meta in dataset.metas)):
-        spoken.append((waveform, frames))
-        samples += len(waveform)
-        if samples >= config.fit_minutes * 60 * SAMPLE_RATE:
-            break
+    spoken, wanted = list[tuple[Tensor, Tensor]](), config.fit_minutes * 60 * SAMPLE_RATE
+    texts = dict.fromkeys(str(meta["text"]) for meta in dataset.metas)
+    with Progress(disable=not progress) as bar:
+        made = bar.add_task("the model speaks", total=wanted)
+        for waveform, frames in own_speech(load(config.model), texts):
+            spoken.append((waveform, frames))
+            bar.advance(made, len(waveform))
+            if bar.tasks[made].completed >= wanted:
+                break
     if not spoken:
         raise DuologueError(f"{config.model} knows the words of no text of {config.data}")
     return KMeansUnits.of_units(features, spoken, sizes.units)

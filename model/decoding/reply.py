@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ..dialogue_model import DialogueModel
 from ..dialogue_state import DialogueState, ReplyStep, Sampling
@@ -38,6 +39,14 @@ def reply(
         if ended and aloud:
             step = replace(step, pcm=torch.cat([step.pcm, model.reply_flush(state)], dim=1))
         yield step
+
+
+def units_of(model: DialogueModel, ids: Sequence[int]) -> Tensor:
+    """The units (1, U) of words ``ids`` that the model says as its reply to the same words in writing."""
+    state, left = model.init_state(), [*ids, model.layout.eos]
+    model.read_text(ids, state)
+    steps = reply(model, state, Sampling(max_tokens=len(left) + 1), aloud=False, choose=lambda: left.pop(0))
+    return torch.cat([step.units for step in steps], dim=1)
 
 
 def transcript(model: DialogueModel, state: DialogueState, sampling: Sampling) -> Iterator[ReplyStep]:

@@ -23,8 +23,7 @@ from ....checkpoints.files import lines, read_text
 from ....checkpoints.recognisers.recogniser import ENGLISH, find_recogniser, usual_recogniser
 from ....data_prep.audio import read_audio
 from ....data_prep.speech.pitch import pitch
-from ....model.decoding.reply import reply
-from ....model.dialogue_state import Sampling
+from ....model.decoding.reply import units_of
 from ....model.errors import DuologueError
 from ....model.speech_decoder.unit_vocoder import UnitVocoder
 from ...assistant.assistant import Assistant
@@ -157,12 +156,7 @@ def _sentences(data: Path | None, count: int, seed: int) -> list[str]:
 @torch.inference_mode()
 def _units(assistant: Assistant, text: str) -> torch.Tensor:
     """The units (1, U) of a sentence that is read aloud."""
-    model = assistant.model
-    ids = [*said_ids(assistant.tokenizer, model.layout, text), model.layout.eos]
-    state = model.init_state()
-    model.read_text(ids[:-1], state)
-    steps = reply(model, state, Sampling(max_tokens=len(ids) + 1), aloud=False, choose=lambda: ids.pop(0))
-    return torch.cat([step.units for step in steps], dim=1)
+    return units_of(assistant.model, said_ids(assistant.tokenizer, assistant.model.layout, text))
 
 
 @torch.inference_mode()

@@ -24,8 +24,6 @@ from duologue.data_prep.units.kmeans import KMeansUnits, deduplicate
 from duologue.data_prep.units.quality import bit_rate, flite_phones, frame_labels, phone_purity, shift_stability
 from duologue.model.audio_encoder.mel import LogMel, LogMelConfig
 from duologue.model.audio_encoder.whisper import WhisperEncoder, WhisperEncoderConfig
-from duologue.model.decoding.reply import reply
-from duologue.model.dialogue_state import Sampling
 from duologue.model.errors import DuologueError
 
 FREQUENCIES = (300.0, 700.0, 1500.0, 3000.0)
@@ -352,11 +350,6 @@ def test_the_units_of_a_model_without_its_quantiser(tmp_path: Path) -> None:
         nano, text = load("nano"), "five plus four is nine"
         ((waveform, units),) = own_speech(nano, ["zzyzx", text])
         assert len(waveform) == HOP * len(units)
-        state, ids = nano.model.init_state(), nano.tokenizer.encode(text, add_special_tokens=False)
-        nano.model.read_text(ids, state)
-        ids.append(nano.model.layout.eos)
-        steps = list(reply(nano.model, state, Sampling(max_tokens=9), aloud=False, choose=lambda: ids.pop(0)))
-        assert torch.equal(torch.cat([step.units for step in steps], dim=1)[0], deduplicate(units)[0]), "as in a reply"
         main("units", settings)
         found = KMeansUnits.load(kept).encode(waveform)
     assert len(KMeansUnits.load(kept)) == 200 and (found == units).float().mean() > 0.4
