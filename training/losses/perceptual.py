@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoints.parts import load_encoder
-from ...model.audio_encoder.encoder import layer_outputs
+from ...model.audio_encoder.encoder import Encoder, layer_outputs
+from ...model.audio_encoder.mel import LogMel
 from ...model.errors import DuologueError
 
 
@@ -33,6 +34,20 @@ class PerceptualConfig:
                 raise DuologueError(f"perceptual.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
+def listener(loss: str, encoder: str, sample_rate: int) -> tuple[LogMel, Encoder]:
+    """A frozen encoder, by the setting ``LOSS.encoder``, that hears speech of a sample rate.
+
+    Raises:
+        DuologueError: no encoder there, or one of another sample rate.
+    """
+    mel, heard_by = load_encoder(encoder)
+    if mel.config.sample_rate != sample_rate:
+        raise DuologueError(
+            f"{loss}.encoder {encoder} hears {mel.config.sample_rate} Hz; what is made has {sample_rate} Hz"
+        )
+    return mel.requires_grad_(False), heard_by.requires_grad_(False)
+
+
 class PerceptualLoss(nn.Module):
     """See the module's docstring. Nothing in it learns.
 
@@ -43,18 +58,12 @@ class PerceptualLoss(nn.Module):
     def __init__(self, config: PerceptualConfig, sample_rate: int) -> None:
         super().__init__()
         self.config = config
-        self.mel, self.encoder = load_encoder(config.encoder)
-        if self.mel.config.sample_rate != sample_rate:
-            raise DuologueError(
-                f"perceptual.encoder {config.encoder} hears {self.mel.config.sample_rate} Hz; what is made has "
-                f"{sample_rate} Hz"
-            )
+        self.mel, self.encoder = listener("perceptual", config.encoder, sample_rate)
         if config.blocks > len(self.encoder.blocks):
             raise DuologueError(
                 f"perceptual.blocks is {config.blocks}; the encoder {config.encoder} has {len(self.encoder.blocks)}"
             )
         self.encoder.blocks = self.encoder.blocks[: config.blocks]
-        self.requires_grad_(False)
 
     def forward(self, made: Tensor, recorded: Tensor) -> Tensor:
         crops = self.config.crops or len(made)

@@ -1,8 +1,8 @@
-"""Codes that carry words: what a frozen speech encoder hears of a recording is foretold from the quantised embeddings.
+"""Codes that carry words: what a frozen speech encoder hears of a recording is predicted from the quantised embeddings.
 
 Embeddings (B, D, T) and samples (B, n) in, a scalar out: one less the correlation, over the frames of a crop, of what a
 linear map makes of the embeddings with each channel of the encoder's frames, whose rate is made the embeddings'. A code
-that is the same for two sounds cannot foretell what differs between them, so that sounds that an encoder of words tells
+that is the same for two sounds cannot predict what differs between them, so that sounds that an encoder of words tells
 apart get codes of their own.
 
 Source: Zhang et al. 2023, "SpeechTokenizer" (arXiv 2308.16692), section 3.3, with its cosine over time (its D-axis)
@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...checkpoints.parts import load_encoder
 from ...model.errors import DuologueError
+from .perceptual import listener
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticConfig:
-    encoder: str = ""  # an imported Whisper, a run or a model whose encoder's frames are foretold; empty: none
+    encoder: str = ""  # an imported Whisper, a run or a model whose encoder's frames are predicted; empty: none
     crops: int = 0  # of a batch that it hears, the first ones; 0: all
     weight: float = 1.0
 
@@ -42,13 +42,7 @@ class SemanticLoss(nn.Module):
     def __init__(self, config: SemanticConfig, dim: int, sample_rate: int) -> None:
         super().__init__()
         self.config = config
-        self.mel, self.encoder = load_encoder(config.encoder)
-        if self.mel.config.sample_rate != sample_rate:
-            raise DuologueError(
-                f"semantic.encoder {config.encoder} hears {self.mel.config.sample_rate} Hz; the codec has "
-                f"{sample_rate} Hz"
-            )
-        self.requires_grad_(False)
+        self.mel, self.encoder = listener("semantic", config.encoder, sample_rate)
         self.head = nn.Linear(dim, self.encoder.config.width)
 
     def forward(self, embedding: Tensor, samples: Tensor) -> Tensor:
