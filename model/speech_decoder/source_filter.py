@@ -249,12 +249,11 @@ class SourceFilterState(State):
     def last(self, pieces: Sequence[int], lengths: Sequence[int], higher: Sequence[float] | None = None) -> None:
         """Let sounds of so many ``pieces``, which come next, last ``lengths`` pieces each: some pieces, evenly spaced,
         are heard again or left out. ``higher``: of each piece that is heard (logarithm)."""
-        heights = iter(higher or [0.0] * sum(lengths))
-        self.sounding = self.sounding or []
+        nearest = list[int]()
         for count, length in zip(pieces, lengths, strict=True):
-            nearest = (self.unsaid + (2 * i + 1) * count // (2 * length) for i in range(length))
-            self.sounding += zip(nearest, heights, strict=False)
+            nearest += (self.unsaid + (2 * i + 1) * count // (2 * length) for i in range(length))
             self.unsaid += count
+        self.sounding = (self.sounding or []) + list(zip(nearest, higher or [0.0] * len(nearest), strict=True))
 
 
 class SourceFilter(Stack, Streaming):
