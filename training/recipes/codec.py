@@ -4,7 +4,7 @@ Random crops of recordings, whatever is said in them. Spectral losses and the co
 they choose; with ``adversary=true`` discriminators join in after ``discriminator_after`` steps. The entries themselves
 move by averages (see codebooks.py); finite scalar quantisation learns by gradients as all else. With several codebooks
 each step uses a random number of them, so that every bit rate is learnt. With ``semantic.encoder=…
-learn=codec,semantic.head`` a speech encoder's frames are foretold from the quantised embeddings (see semantic.py). A
+learn=codec,semantic.head`` a speech encoder's frames are predicted from the quantised embeddings (see semantic.py). A
 source-filter decoder also learns the pitch of the recordings and how much of each band is periodic, and is given both
 while it learns the rest. The first ``quantise_after`` steps do without entries, or without rounding.
 With ``learn=codec.decoder start=codec=RUN`` the codes stay what they are in that run and their sound gets better: what
@@ -47,7 +47,7 @@ class CodecRecipe(WaveformRecipe):
     fractions: tuple[float, ...] = ()  # how often each data set is drawn from; by its length if not given
     codec: CodecConfig
     codebooks: CodebookConfig
-    semantic: SemanticConfig = field(default_factory=SemanticConfig)  # a frozen speech encoder's frames, foretold
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)  # a frozen speech encoder's frames, predicted
     crop_ms: int = 1000
     tracker: str = "autocorrelation"  # of the recordings' pitch, which a source-filter decoder learns; or pyin
     gain_db: tuple[float, float] = (-12.0, 6.0)  # crops are made softer or louder by so much
@@ -144,8 +144,8 @@ class CodecTask(WaveformTask):
         quantised, extra, measured = self._quantised(embedding, batch["codebooks"])
         loss, metrics, made = self._compare(quantised, batch)
         if self.semantic is not None:
-            foretold = self.semantic(quantised, samples)
-            extra, measured["semantic"] = extra + self.recipe.semantic.weight * foretold, foretold.detach()
+            predicted = self.semantic(quantised, samples)
+            extra, measured["semantic"] = extra + self.recipe.semantic.weight * predicted, predicted.detach()
         return loss + extra, {**metrics, **measured}, made
 
     def _quantised(self, embedding: Tensor, codebooks: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -384,7 +384,7 @@ def test_levels_that_cannot_be_are_refused(sizes, message):
 
 
 def test_finite_scalars_learn_with_what_an_encoder_hears(recordings, speech_encoder, tmp_path):
-    """The recording comes back in several codes, and the encoder's frames are foretold; first without rounding."""
+    """The recording comes back in several codes, and the encoder's frames are predicted; first without rounding."""
     sizes = replace(recipe("tiny").codec, quantiser=QuantiserConfig(dim=16, size=64, levels=(4, 4, 4)))
     run = tiny(recordings, codec=sizes, semantic=SemanticConfig(encoder=speech_encoder), steps=40, quantise_after=20,
                learn=("codec", "semantic.head"), schedule="constant", out=str(tmp_path / "run"))  # fmt: skip
